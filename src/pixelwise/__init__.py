@@ -1,0 +1,1 @@
+"""Segmentation masks people can trust and measure."""

@@ -1,0 +1,105 @@
+"""Every exception of pixelwise, and the one grammar in which they speak.
+
+Comes in: what was expected, what was found, what to do. Goes out: one exception with one message. Knows nothing of the
+rest of the house.
+
+    PixelwiseError                exit code 1
+    ├── UsageError           2    the command or its options
+    │   ├── ConfigError           a key or value of the configuration
+    │   └── OutputExistsError     the output is there already
+    ├── DataError            3    something in the user's files
+    │   ├── ImageError            a picture cannot be decoded
+    │   ├── MaskError             a mask cannot be understood
+    │   ├── PairingError          pictures and masks do not match up
+    │   ├── LabelsError           the description of the classes
+    │   └── ModelFileError        a model folder is incomplete or altered
+    ├── ResourceError        4    memory, disk, time
+    │   └── DivergedError         training met NaN or infinity again and again
+    └── Interrupted        130    stopped on request; the same command goes on
+
+Every message reads ``where: expected …, found …. Do …``.
+"""
+
+from __future__ import annotations
+
+
+class PixelwiseError(Exception):
+    """Say where, what was expected, what was found, and what to do about it.
+
+    Args:
+        where: the file, key, line or argument the message is about.
+        expected: what should have been there, as the end of "expected …".
+        found: what was there instead, as the end of "found …".
+        do: one or more full sentences that tell the fix.
+
+    """
+
+    exit_code = 1
+
+    def __init__(self, where: object, *, expected: str, found: str, do: str) -> None:
+        self.where, self.expected, self.found, self.do = str(where), expected, found, do
+        super().__init__(f"{where}: expected {expected}, found {found}. {do}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive the way from a worker process to its parent."""
+        return _rebuild, (type(self), self.where, self.expected, self.found, self.do)
+
+
+def _rebuild(kind: type[PixelwiseError], where: str, expected: str, found: str, do: str) -> PixelwiseError:
+    return kind(where, expected=expected, found=found, do=do)
+
+
+class UsageError(PixelwiseError):
+    """The command, an option or an argument is wrong."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A key or a value of the configuration is wrong."""
+
+
+class OutputExistsError(UsageError):
+    """Something already stands where the output should go."""
+
+
+class DataError(PixelwiseError):
+    """Something in the user's files is wrong."""
+
+    exit_code = 3
+
+
+class ImageError(DataError):
+    """A picture cannot be decoded, or not within the limits."""
+
+
+class MaskError(DataError):
+    """A mask cannot be understood as class ids."""
+
+
+class PairingError(DataError):
+    """Pictures and masks do not match up."""
+
+
+class LabelsError(DataError):
+    """The description of the classes is wrong."""
+
+
+class ModelFileError(DataError):
+    """A model folder is incomplete, altered or of an unknown version."""
+
+
+class ResourceError(PixelwiseError):
+    """Memory, disk or time ran out."""
+
+    exit_code = 4
+
+
+class DivergedError(ResourceError):
+    """Training met NaN or infinity several times in a row."""
+
+
+class Interrupted(PixelwiseError):  # noqa: N818 - a request, not a fault
+    """The work was stopped on request; the same command goes on where it stopped."""
+
+    exit_code = 130

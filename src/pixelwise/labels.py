@@ -1,0 +1,229 @@
+"""What the classes are called, which ids stand for them in files, and which pixels do not count.
+
+Comes in: names, ids, colours, as the user wrote them. Goes out: a frozen `Labels`, and the exact translation between the
+ids of files and the class indices 0…K-1 used everywhere inside. Knows nothing of files, tensors or models.
+
+Inside pixelwise a mask always holds *indices*: 0…K-1, or `Labels.ignore_index`. The ids of files are translated at two
+doors only, `encode` on reading and `decode` on writing.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.errors import LabelsError
+
+Colour = tuple[int, int, int]
+_MAX_ID = 2**24 - 1
+
+
+def default_colours(count: int) -> tuple[Colour, ...]:
+    """Give `count` colours that stay apart: dark grey for the first class, then hues a golden angle apart."""
+    colours: list[Colour] = [(38, 40, 48)]
+    for k in range(1, count):
+        hue = (0.58 + 0.61803398875 * (k - 1)) % 1.0
+        lightness = (0.58, 0.44, 0.70)[(k - 1) // 6 % 3]
+        r, g, b = colorsys.hls_to_rgb(hue, lightness, 0.72)
+        colours.append((round(r * 255), round(g * 255), round(b * 255)))
+    return tuple(colours[:count])
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Name the classes of a data set.
+
+    Args:
+        names: one name per class, in the order of the class indices.
+        ids: the id of each class in mask files; 0…K-1 where not given. Gaps and any order are fine.
+        colours: (red, green, blue) per class, 0-255; drawn where not given.
+        countable: whether each class is made of objects that can be counted ("thing"); none where not given.
+        ignore_ids: ids in files that count in no loss and no metric; 255 where not given and not a class.
+
+    Raises:
+        LabelsError: empty, duplicate or mismatching entries.
+
+    """
+
+    names: tuple[str, ...]
+    ids: tuple[int, ...] = ()
+    colours: tuple[Colour, ...] = ()
+    countable: tuple[bool, ...] = ()
+    ignore_ids: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        count = len(self.names)
+        put(self, "names", tuple(str(name) for name in self.names))
+        put(self, "ids", tuple(int(i) for i in self.ids) or tuple(range(count)))
+        put(self, "colours", tuple(_colour(c) for c in self.colours) or default_colours(count))
+        put(self, "countable", tuple(bool(c) for c in self.countable) or (False,) * count)
+        ignore = (255,) if self.ignore_ids is None else tuple(int(i) for i in self.ignore_ids)
+        put(self, "ignore_ids", tuple(i for i in ignore if self.ignore_ids is not None or i not in self.ids))
+        self._validate()
+
+    def _validate(self) -> None:
+        if not self.names:
+            raise LabelsError("labels", expected="at least one class name", found="none", do="Name the classes.")
+        for field in ("ids", "colours", "countable"):
+            if len(getattr(self, field)) != len(self.names):
+                raise LabelsError(
+                    f"labels.{field}",
+                    expected=f"{len(self.names)} entries, one per name",
+                    found=str(len(getattr(self, field))),
+                    do="Give one entry per class, or leave the key out.",
+                )
+        for field in ("names", "ids"):
+            values = getattr(self, field)
+            twice = sorted({str(v) for v in values if values.count(v) > 1})
+            if twice:
+                raise LabelsError(
+                    f"labels.{field}", expected="every entry once", found=f"{', '.join(twice)} twice", do="Rename one."
+                )
+        both = sorted(set(self.ids) & set(self.ignore_ids or ()))
+        if both:
+            raise LabelsError(
+                "labels.ignore_index",
+                expected="an id that is no class",
+                found=f"{both[0]}, which is class {self.names[self.ids.index(both[0])]!r}",
+                do="Choose another ignore_index, or take the class out of the list.",
+            )
+        odd = [i for i in (*self.ids, *(self.ignore_ids or ())) if not 0 <= i <= _MAX_ID]
+        if odd:
+            raise LabelsError("labels.ids", expected=f"ids 0–{_MAX_ID}", found=str(odd[0]), do="Renumber the classes.")
+
+    @property
+    def num_classes(self) -> int:
+        """Count the classes, K."""
+        return len(self.names)
+
+    @property
+    def ignore_index(self) -> int:
+        """Give the value that marks an ignored pixel inside pixelwise: 255, or 65535 from 256 classes on."""
+        return 255 if self.num_classes <= 255 else 65535
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Give the smallest integer type that holds every index and the ignore index."""
+        return np.dtype(np.uint8 if self.num_classes <= 255 else np.uint16)
+
+    def encode(self, ids: NDArray[Any]) -> tuple[NDArray[Any], dict[int, int]]:
+        """Translate file ids into class indices.
+
+        Args:
+            ids: integer array (*S) as read from a mask file.
+
+        Returns:
+            The indices (*S) in `dtype`, and the unknown ids with their pixel counts (marked as ignored in the result:
+            the caller decides whether they are an error).
+
+        """
+        present, inverse, counts = _unique(ids)
+        table = {i: k for k, i in enumerate(self.ids)}
+        ignored = set(self.ignore_ids or ())
+        lut = np.full(len(present), self.ignore_index, self.dtype)
+        unknown: dict[int, int] = {}
+        for place, value in enumerate(present.tolist()):
+            if value in table:
+                lut[place] = table[value]
+            elif value not in ignored:
+                unknown[value] = int(counts[place])
+        return lut[inverse].reshape(ids.shape), unknown
+
+    def decode(self, indices: NDArray[Any]) -> NDArray[Any]:
+        """Translate class indices back into file ids (ignored pixels become the first ignore id).
+
+        Args:
+            indices: integer array (*S) of class indices.
+
+        Returns:
+            Array (*S), uint8 where every id fits, else uint16 or int32.
+
+        """
+        void = self.ignore_ids[0] if self.ignore_ids else self.ignore_index
+        top = max(*self.ids, void)
+        dtype = np.uint8 if top < 256 else np.uint16 if top < 65536 else np.int32
+        lut = np.full(self.ignore_index + 1, void, dtype)
+        lut[: self.num_classes] = self.ids
+        return lut[indices]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the plain form that `labels.yaml`, `config.yaml` and `model.json` hold."""
+        return {
+            "names": list(self.names),
+            "ids": list(self.ids),
+            "colours": [list(c) for c in self.colours],
+            "countable": list(self.countable),
+            "ignore_index": list(self.ignore_ids or ()),
+        }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any] | Sequence[str], where: str = "labels") -> Labels:
+        """Read the plain form: a list of names, or a mapping with `names` and any of the other fields.
+
+        `names` may itself be a mapping from id to name, `ignore_index` one id or a list.
+
+        Raises:
+            LabelsError: unknown keys, or a value that `Labels` refuses.
+
+        """
+        if isinstance(plain, str) or not isinstance(plain, Mapping | Sequence):
+            raise LabelsError(
+                where,
+                expected="a list of class names, or a mapping with `names`",
+                found=repr(plain),
+                do="Write names: [a, b].",
+            )
+        data = dict(plain) if isinstance(plain, Mapping) else {"names": list(plain)}
+        names: Any = data.pop("names", None)
+        ids: Any = data.pop("ids", ())
+        if isinstance(names, Mapping):
+            ids, names = tuple(names.keys()), tuple(names.values())
+        ignore = data.pop("ignore_index", None)
+        fields = {
+            "colours": data.pop("colours", None) or data.pop("colors", None) or (),
+            "countable": data.pop("countable", ()),
+        }
+        if data or not names:
+            raise LabelsError(
+                where,
+                expected="names, and any of ids, colours, countable, ignore_index",
+                found=", ".join(map(str, data)) or "no names",
+                do="Correct the key, or add names: [a, b].",
+            )
+        ignore_ids = None if ignore is None else tuple(ignore) if isinstance(ignore, Sequence) else (ignore,)
+        try:
+            return cls(
+                tuple(names), tuple(ids), tuple(map(tuple, fields["colours"])), tuple(fields["countable"]), ignore_ids
+            )
+        except (TypeError, ValueError) as error:
+            raise LabelsError(
+                where, expected="whole numbers for ids and colours", found=str(error), do="Correct it."
+            ) from error
+
+
+def _unique(ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Do what `np.unique` does with inverse and counts, without sorting where the ids are small."""
+    flat = ids.reshape(-1)
+    if flat.size and flat.dtype.kind in "ui" and int(flat.min()) >= 0 and int(flat.max()) < 65536:
+        counts = np.bincount(flat)
+        present = np.flatnonzero(counts)
+        place = np.zeros(len(counts), np.intp)
+        place[present] = np.arange(len(present))
+        return present, place[flat], counts[present]
+    present, inverse, counts = np.unique(flat, return_inverse=True, return_counts=True)
+    return present, inverse, counts
+
+
+def _colour(value: Sequence[int]) -> Colour:
+    colour = tuple(int(v) for v in value)
+    if len(colour) != 3 or not all(0 <= v <= 255 for v in colour):
+        raise LabelsError(
+            "labels.colours", expected="three values 0–255 per class", found=str(value), do="Correct the colour."
+        )
+    return colour[0], colour[1], colour[2]

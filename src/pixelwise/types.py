@@ -1,0 +1,172 @@
+"""The values that travel through the house: Sample, Prediction, Scores, Fingerprint. All frozen, all numpy.
+
+Comes in and goes out: arrays and plain values. Knows nothing of torch, files or how the values were made.
+
+Shapes, everywhere in pixelwise:
+
+    C channels (bands)   K classes   H W rows, columns   D slices   *S = (H, W) or (D, H, W)
+    image           (C, *S)   raw pixel values in the type of the file
+    mask, truth     (*S)      class indices 0…K-1, or Labels.ignore_index
+    probabilities   (K, *S)   float32, summing to 1 over K
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.grid import Grid
+from pixelwise.labels import Labels
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Hold one picture, with its mask where there is one."""
+
+    image: NDArray[Any]
+    mask: NDArray[Any] | None
+    grid: Grid
+    id: str
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Hold what a model says of one picture, on the picture's own grid."""
+
+    mask: NDArray[Any]
+    labels: Labels
+    grid: Grid
+    id: str = ""
+    probabilities: NDArray[np.float32] | None = None
+
+    def shares(self) -> dict[str, float]:
+        """Give the share of the picture's pixels that each class takes, 0…1 by name."""
+        counts = np.bincount(self.mask.reshape(-1), minlength=self.labels.num_classes)
+        return {name: float(counts[k] / self.mask.size) for k, name in enumerate(self.labels.names)}
+
+
+@dataclass(frozen=True)
+class Score:
+    """Hold a metric's value with its interval; all three are None where the metric is undefined."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Hold the scores of one class over a data set."""
+
+    name: str
+    iou: Score
+    dice: Score
+    precision: Score
+    recall: Score
+    pixels: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Hold how good predictions are over a data set.
+
+    Args:
+        miou: mean over the classes with a union (see `convention`).
+        classes: one entry per class, in the order of the labels.
+        images: number of pictures scored.
+        excluded: names of the classes left out of the means because neither truth nor prediction has them.
+        convention: one sentence that says how absent classes and ignored pixels were treated.
+        interval: one sentence that says how `low` and `high` were made.
+        confusion: int64 (K, K), rows truth, columns prediction.
+
+    """
+
+    miou: Score
+    miou_present: Score
+    mean_dice: Score
+    pixel_accuracy: Score
+    frequency_weighted_iou: Score
+    classes: tuple[ClassScores, ...]
+    images: int
+    ignored_pixels: int
+    excluded: tuple[str, ...]
+    convention: str
+    interval: str
+    confusion: NDArray[np.int64] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the plain form of `scores.json`: each score with `_low` and `_high` beside it."""
+        plain: dict[str, Any] = {}
+        for name in ("miou", "miou_present", "mean_dice", "pixel_accuracy", "frequency_weighted_iou"):
+            plain |= _spread(name, getattr(self, name))
+        plain["images"] = self.images
+        plain["ignored_pixels"] = self.ignored_pixels
+        plain["classes"] = []
+        for entry in self.classes:
+            row: dict[str, Any] = {"name": entry.name}
+            for name in ("iou", "dice", "precision", "recall"):
+                row |= _spread(name, getattr(entry, name))
+            plain["classes"].append(row | {"pixels": entry.pixels})
+        plain["excluded"] = list(self.excluded)
+        plain["convention"] = self.convention
+        plain["interval"] = self.interval
+        plain["confusion"] = self.confusion.tolist()
+        return plain
+
+
+def _spread(name: str, score: Score) -> dict[str, float | None]:
+    return {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Hold the facts of a data set's training part from which a configuration is derived.
+
+    Args:
+        images: number of pictures looked at.
+        channels: bands per picture.
+        dtype: numpy name of the pixel type.
+        sizes: smallest, median and largest (H, W).
+        mean, std: per band, over all pixels, in raw pixel values.
+        pixel_counts: per class, pixels over the set.
+        image_counts: per class, number of pictures that show it.
+        ignored_share: share of pixels that do not count.
+        thickness: per class, the median over pictures of 2 × area / perimeter in pixels, a lower bound of how thick its
+            objects are; None for classes that never occur.
+        row_spread: how strongly classes depend on the row (0 none … 1 fully): share of the classes' entropy that the
+            row's position explains. Road scenes are near 0.4, cells and tiles near 0.
+        hash: SHA-256 over names and contents of every file of the split.
+
+    """
+
+    images: int
+    channels: int
+    dtype: str
+    sizes: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pixel_counts: tuple[int, ...]
+    image_counts: tuple[int, ...]
+    ignored_share: float
+    thickness: tuple[float | None, ...]
+    row_spread: float
+    hash: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the plain form that `data.json` holds."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Fingerprint:
+        """Read the plain form back."""
+        data = {k: _tuples(v) for k, v in plain.items()}
+        return cls(**data)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
