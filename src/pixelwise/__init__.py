@@ -1,1 +1,80 @@
-"""Segmentation masks people can trust and measure."""
+"""Segmentation masks people can trust and measure.
+
+    import pixelwise
+
+    run = pixelwise.train("my_data", time_limit="10m")
+    prediction = run.model.predict("picture.png")
+
+Names are imported when first used, so that `import pixelwise` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pixelwise.api import Model, Run, check, evaluate, load, predict, train
+    from pixelwise.config import Config
+    from pixelwise.errors import PixelwiseError
+    from pixelwise.grid import Grid
+    from pixelwise.labels import Labels
+    from pixelwise.models.unet import UNet
+    from pixelwise.types import Fingerprint, Prediction, Sample, Score, Scores
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Config": "config",
+    "Fingerprint": "types",
+    "Grid": "grid",
+    "Labels": "labels",
+    "Model": "api",
+    "PixelwiseError": "errors",
+    "Prediction": "types",
+    "Run": "api",
+    "Sample": "types",
+    "Score": "types",
+    "Scores": "types",
+    "UNet": "models.unet",
+    "check": "api",
+    "evaluate": "api",
+    "load": "api",
+    "predict": "api",
+    "train": "api",
+}
+
+__all__ = [
+    "Config",
+    "Fingerprint",
+    "Grid",
+    "Labels",
+    "Model",
+    "PixelwiseError",
+    "Prediction",
+    "Run",
+    "Sample",
+    "Score",
+    "Scores",
+    "UNet",
+    "check",
+    "evaluate",
+    "load",
+    "predict",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the room where it lives."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'pixelwise' has no attribute {name!r}")
+    # The verb `evaluate` and others must not be hidden by a module of the same name imported meanwhile.
+    value = getattr(importlib.import_module(f"pixelwise.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return [*__all__, "__version__"]

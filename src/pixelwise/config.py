@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pixelwise.errors import ConfigError
+from pixelwise.errors import ConfigError, DataError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -56,7 +56,10 @@ class DataConfig(_Section):
     val: PartConfig | str | None = None
     test: PartConfig | str | None = None
     split: SplitConfig = SplitConfig()
-    group: str | None = Field(None, description="regular expression; its first group names what must stay together")
+    group: str | None = Field(
+        None,
+        description="what must stay together: the first group of a regular expression on the path, or a .csv table image,group",
+    )
     labels: Any = Field(None, description="path of a labels.yaml, a list of names, or a mapping")
     mask_values: Any = Field(
         None, description="how mask pixels become class ids: null, {threshold: 128}, {0: 0, 255: 1}, or {colours: true}"
@@ -154,7 +157,6 @@ def config_from_dict(plain: Mapping[str, Any], where: object = "config") -> Conf
 
     Raises:
         ConfigError: an unknown key (the nearest valid one is named) or a value of the wrong kind.
-
     """
     try:
         return Config.model_validate(dict(plain))
@@ -167,7 +169,6 @@ def load_config(path: Path) -> Config:
 
     Raises:
         ConfigError: a missing file, broken YAML, an unknown key (with line and nearest valid key), a wrong value.
-
     """
     plain, lines = read_yaml(path)
     try:
@@ -181,7 +182,6 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
 
     Raises:
         ConfigError: a missing file, broken YAML, or something that is no mapping.
-
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -212,7 +212,6 @@ def with_overrides(config: Config, overrides: Iterable[str]) -> Config:
 
     Raises:
         ConfigError: no `=`, an unknown key, or a value of the wrong kind.
-
     """
     plain = config.model_dump(mode="json")
     for text in overrides:
@@ -244,6 +243,47 @@ def with_overrides(config: Config, overrides: Iterable[str]) -> Config:
         raise _explain(error, "--set", None) from error
 
 
+def read_request(data: Path, overrides: Iterable[str] = ()) -> tuple[Config, Path]:
+    """Read what a DATA argument names: a folder, a `data.yaml`, or a recipe (a YAML with a `data:` key).
+
+    Args:
+        data: the argument.
+        overrides: `a.b=c` texts; a relative `data.root` among them starts from the current folder.
+
+    Returns:
+        The configuration, and the folder that relative paths in it start from.
+
+    Raises:
+        DataError: nothing there, or neither a folder nor YAML.
+        ConfigError: a key or value that is wrong.
+    """
+    overrides = tuple(overrides)
+    if not data.is_dir() and not (data.is_file() and data.suffix.lower() in {".yaml", ".yml", ".json"}):
+        found = f"a file of type {data.suffix or 'unknown'}" if data.is_file() else "nothing"
+        raise DataError(data, expected="a folder, a data.yaml or a recipe", found=found, do="Check the path.")
+    if data.is_dir():
+        described = next((data / name for name in ("data.yaml", "data.yml") if (data / name).is_file()), None)
+        if described is None:
+            return _overridden(Config(), overrides), data
+        data = described
+    plain, lines = read_yaml(data)
+    if "data" in plain:
+        config = load_config(data)
+    else:
+        try:
+            config = Config(data=DataConfig.model_validate(plain))
+        except ValidationError as error:
+            raise _explain(error, data, lines, DataConfig) from error
+    return _overridden(config, overrides), data.parent
+
+
+def _overridden(config: Config, overrides: tuple[str, ...]) -> Config:
+    changed = with_overrides(config, overrides)
+    if any(text.partition("=")[0].strip() == "data.root" for text in overrides) and changed.data.root:
+        return replace(changed, data={"root": str(Path(changed.data.root).resolve())})
+    return changed
+
+
 def replace(config: Config, **sections: Mapping[str, Any]) -> Config:
     """Give a config with some values set: `replace(config, train={"steps": 100})`."""
     plain = config.model_dump()
@@ -258,7 +298,6 @@ def dump_config(config: Config, reasons: Mapping[str, str]) -> str:
     Args:
         config: the resolved tree.
         reasons: dotted key → why the value is what it is.
-
     """
     lines = [
         "# Everything that made this run. Values with a comment were derived; the others were given or are defaults."
@@ -273,7 +312,9 @@ def dump_config(config: Config, reasons: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _explain(error: ValidationError, where: object, lines: Mapping[str, int] | None) -> ConfigError:
+def _explain(
+    error: ValidationError, where: object, lines: Mapping[str, int] | None, tree: type[BaseModel] = Config
+) -> ConfigError:
     problems = error.errors()
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     names = [str(part) for part in problem["loc"] if not _is_branch_tag(part)]
@@ -281,7 +322,7 @@ def _explain(error: ValidationError, where: object, lines: Mapping[str, int] | N
     line = (lines or {}).get(key)
     place = f"{where}:{line}" if line else str(where)
     if problem["type"] == "extra_forbidden":
-        valid = _keys_at(Config, names[:-1])
+        valid = _keys_at(tree, names[:-1])
         near = difflib.get_close_matches(names[-1], valid, 1, 0.4)
         hint = f"Did you mean `{near[0]}`?" if near else "Remove it."
         return ConfigError(place, expected=f"one of {', '.join(valid)}", found=f"unknown key `{key}`", do=hint)

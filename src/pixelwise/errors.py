@@ -31,7 +31,6 @@ class PixelwiseError(Exception):
         expected: what should have been there, as the end of "expected …".
         found: what was there instead, as the end of "found …".
         do: one or more full sentences that tell the fix.
-
     """
 
     exit_code = 1

@@ -29,7 +29,6 @@ class Grid:
 
     Raises:
         DataError: a spacing that is not positive and finite, or an affine of the wrong shape.
-
     """
 
     spacing: tuple[float, ...] = (1.0, 1.0)
@@ -94,7 +93,6 @@ class Grid:
 
         Raises:
             DataError: spacing, unit, affine or CRS differ.
-
         """
         for field in ("spacing", "unit", "affine", "crs"):
             mine, theirs = getattr(self, field), getattr(other, field)

@@ -47,7 +47,6 @@ class Labels:
 
     Raises:
         LabelsError: empty, duplicate or mismatching entries.
-
     """
 
     names: tuple[str, ...]
@@ -121,7 +120,6 @@ class Labels:
         Returns:
             The indices (*S) in `dtype`, and the unknown ids with their pixel counts (marked as ignored in the result:
             the caller decides whether they are an error).
-
         """
         present, inverse, counts = _unique(ids)
         table = {i: k for k, i in enumerate(self.ids)}
@@ -143,7 +141,6 @@ class Labels:
 
         Returns:
             Array (*S), uint8 where every id fits, else uint16 or int32.
-
         """
         void = self.ignore_ids[0] if self.ignore_ids else self.ignore_index
         top = max(*self.ids, void)
@@ -170,7 +167,6 @@ class Labels:
 
         Raises:
             LabelsError: unknown keys, or a value that `Labels` refuses.
-
         """
         if isinstance(plain, str) or not isinstance(plain, Mapping | Sequence):
             raise LabelsError(
@@ -185,7 +181,7 @@ class Labels:
         if isinstance(names, Mapping):
             ids, names = tuple(names.keys()), tuple(names.values())
         ignore = data.pop("ignore_index", None)
-        fields = {
+        fields: dict[str, Any] = {
             "colours": data.pop("colours", None) or data.pop("colors", None) or (),
             "countable": data.pop("countable", ()),
         }

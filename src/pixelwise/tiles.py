@@ -36,7 +36,6 @@ def starts(size: int, tile: int, overlap: int, align: int = 1) -> list[int]:
 
     Raises:
         ValueError: sizes below 1, a `tile` that `align` does not divide, or an overlap outside 0…tile-1.
-
     """
     if size < 1 or tile < 1 or align < 1 or tile % align or not 0 <= overlap < tile:
         raise ValueError(
@@ -58,7 +57,6 @@ def windows(shape: Sequence[int], tile: Sequence[int], overlap: Sequence[int], a
         tile: largest window per axis.
         overlap: least number of pixels that neighbours share, per axis.
         align: every window starts at a multiple of this; the last ones are shorter where it does not divide `shape`.
-
     """
     places = [starts(s, t, o, align) for s, t, o in zip(shape, tile, overlap, strict=True)]
     return [

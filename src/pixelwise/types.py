@@ -83,7 +83,6 @@ class Scores:
         convention: one sentence that says how absent classes and ignored pixels were treated.
         interval: one sentence that says how `low` and `high` were made.
         confusion: int64 (K, K), rows truth, columns prediction.
-
     """
 
     miou: Score
@@ -141,7 +140,6 @@ class Fingerprint:
         row_spread: how strongly classes depend on the row (0 none … 1 fully): share of the classes' entropy that the
             row's position explains. Road scenes are near 0.4, cells and tiles near 0.
         hash: SHA-256 over names and contents of every file of the split.
-
     """
 
     images: int

@@ -1,0 +1,129 @@
+"""What the quality benchmark compares with: the tutorial's recipe, and segmentation_models.pytorch as it is documented.
+
+Both get our reading of the files (decoded once, kept in memory), our random 256² crops where they need a fixed size, the
+number of steps that fits the time by the same kind of measurement, and no validation to pay for. Both are scored by our
+`evaluate`, whole pictures at native size.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import segmentation_models_pytorch as smp
+import torch
+from torch import Tensor, nn
+
+from pixelwise.config import AugmentConfig
+from pixelwise.data.dataset import Dataset
+from pixelwise.data.loader import Crops, batches
+from pixelwise.data.transforms import CropTransform
+from pixelwise.inference.predictor import Predictor
+from pixelwise.models.unet import UNet
+
+BATCH, SIZE = 8, (256, 256)
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+class Padded(nn.Module):
+    """Normalise as ImageNet's pictures, pad to a multiple of 32, call the network, cut the padding off."""
+
+    def __init__(self, network: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN[:channels]).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD[:channels]).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = (torch.as_tensor(images).float() - self.mean) / self.std
+        height, width = x.shape[-2:]
+        x = nn.functional.pad(x, (0, -width % 32, 0, -height % 32))
+        return self.network(x)[..., :height, :width]
+
+
+def tutorial(train: Dataset, channels: int, seed: int, seconds: float) -> tuple[Predictor, int]:
+    """Plain U-Net [32, 64, 128, 256], AdamW 1e-3, decay 0.01, cosine, CE + Dice 0.5/0.5, batch 8, clip 1.0, no augmentation."""
+    began = time.monotonic()
+    torch.manual_seed(seed)
+    model = Padded(UNet(channels, train.labels.num_classes, features=(32, 64, 128, 256)), channels)
+    void = train.labels.ignore_index
+
+    def loss(logits: Tensor, masks: Tensor) -> Tensor:
+        return 0.5 * nn.functional.cross_entropy(logits, masks, ignore_index=void) + 0.5 * _plain_dice(
+            logits, masks, void
+        )
+
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.01)
+    steps = _fit(model, optimizer, loss, _stream(train, AugmentConfig(), seed), began, seconds, floor=0.0, clip=1.0)
+    return _predictor(model, train, channels), steps
+
+
+def documented_smp(train: Dataset, channels: int, seed: int, seconds: float) -> tuple[Predictor, int]:
+    """smp.Unet("resnet18", untrained), DiceLoss, Adam 2e-4, cosine to 1e-5, its CamVid example's flips, zooms and tints."""
+    began = time.monotonic()
+    torch.manual_seed(seed)
+    network = smp.Unet("resnet18", encoder_weights=None, in_channels=channels, classes=train.labels.num_classes)
+    model = Padded(network, channels)
+    loss = smp.losses.DiceLoss(smp.losses.MULTICLASS_MODE, from_logits=True, ignore_index=train.labels.ignore_index)
+    optimizer = torch.optim.Adam(model.parameters(), 2e-4)
+    augment = AugmentConfig(flip_horizontal=0.5, scale=(0.5, 1.5), brightness=0.2, contrast=0.2, noise=0.05)
+    steps = _fit(model, optimizer, loss, _stream(train, augment, seed), began, seconds, floor=1e-5 / 2e-4, clip=None)
+    return _predictor(model, train, channels), steps
+
+
+def _plain_dice(logits: Tensor, masks: Tensor, void: int) -> Tensor:
+    """Dice as tutorials write it, with the ignored pixels cut out so that it runs at all."""
+    keep = (masks != void)[:, None]
+    truth = nn.functional.one_hot(masks.where(masks != void, 0), logits.shape[1]).movedim(-1, 1) * keep
+    share = logits.softmax(1) * keep
+    both, sizes = (share * truth).sum((0, 2, 3)), (share + truth).sum((0, 2, 3))
+    return 1 - ((2 * both + 1) / (sizes + 1)).mean()
+
+
+def _stream(train: Dataset, augment: AugmentConfig, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    bands = train.read(0).image.shape[0]
+    transform = CropTransform(
+        SIZE, augment, 0.0, train.labels.ignore_index, IMAGENET_MEAN[:bands], IMAGENET_STD[:bands]
+    )
+    crops = Crops(train, transform, seed, cache=True)
+    for batch in batches(crops, batch_size=BATCH, start=0, count=10**6, workers=0):
+        yield batch.images, batch.masks
+
+
+def _fit(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    stream: Iterator[tuple[Tensor, Tensor]],
+    began: float,
+    seconds: float,
+    *,
+    floor: float,
+    clip: float | None,
+) -> int:
+    """Train until the time is over; the cosine is laid over the steps that fit, as the second step tells."""
+    model.train()
+    peak, steps, step, per_step = optimizer.param_groups[0]["lr"], 10**9, 0, 0.0
+    while step < steps and time.monotonic() - began + per_step < seconds:
+        started = time.monotonic()
+        images, masks = next(stream)
+        value = loss(model(images), masks)
+        optimizer.zero_grad()
+        value.backward()
+        if clip:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        step, per_step = step + 1, time.monotonic() - started
+        if step == 2:
+            steps = 2 + int((seconds - (time.monotonic() - began)) / per_step)
+        if step >= 2:
+            progress = torch.tensor(min(step / max(steps, 1), 1.0))
+            optimizer.param_groups[0]["lr"] = peak * float(
+                floor + (1 - floor) * 0.5 * (1 + torch.cos(torch.pi * progress))
+            )
+    return step
+
+
+def _predictor(model: nn.Module, train: Dataset, channels: int) -> Predictor:
+    model.eval()
+    return Predictor(lambda images: model(images), train.labels, channels=channels, stride=32)

@@ -1,0 +1,285 @@
+"""The verbs, one function each: what the command line does, for Python.
+
+Comes in: paths, options, arrays. Goes out: plain results and files. Knows nothing of terminals; everything heavy is
+imported when a verb needs it, so that importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pixelwise.errors import DataError, ModelFileError, UsageError
+from pixelwise.types import Prediction
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pixelwise.data.check import Finding
+    from pixelwise.evaluation import Evaluation
+    from pixelwise.grid import Grid
+    from pixelwise.inference.files import Predicted
+    from pixelwise.inference.predictor import Predictor
+    from pixelwise.labels import Labels
+    from pixelwise.models.weights import ModelCard
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Hold a trained model, ready to predict.
+
+    Args:
+        folder: where it was loaded from.
+        predictor: the only way from image to `Prediction`.
+        card: what `model.json` says.
+    """
+
+    folder: Path
+    predictor: Predictor = field(repr=False)
+    card: ModelCard = field(repr=False)
+
+    @property
+    def labels(self) -> Labels:
+        """Give the classes."""
+        return self.card.labels
+
+    def predict(
+        self, source: str | Path | NDArray[np.generic], grid: Grid | None = None, *, probabilities: bool = False
+    ) -> Prediction:
+        """Predict one picture: a file, or an array (C, H, W) of raw values (a grey (H, W) is fine for one band).
+
+        Args:
+            source: path or array.
+            grid: where an array lies in the world; files bring their own.
+            probabilities: keep (K, H, W) float32, too.
+
+        Raises:
+            ImageError: the file cannot be read.
+            DataError: the picture has not as many bands as the model was trained on.
+        """
+        if isinstance(source, str | Path):
+            from pixelwise.data.images import read_image
+
+            image, own = read_image(Path(source))
+            return self.predictor(image, own, id=str(source), probabilities=probabilities)
+        image = source[None] if source.ndim == 2 else source
+        return self.predictor(image, grid, probabilities=probabilities)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Hold a run folder: configuration, log, scores, and the best model."""
+
+    folder: Path
+
+    @cached_property
+    def scores(self) -> dict[str, Any]:
+        """Read `scores.json`: the best model on the validation part."""
+        import json
+
+        scores: dict[str, Any] = json.loads((self.folder / "scores.json").read_text())
+        return scores
+
+    @cached_property
+    def model(self) -> Model:
+        """Load the best model."""
+        return load(self.folder)
+
+
+def load(path: str | Path, *, device: str | None = None, flips: bool = False) -> Model:
+    """Load a model folder, or the best model of a run folder.
+
+    Args:
+        path: the folder.
+        device: "cpu", "cuda", …; the fastest there is where not given.
+        flips: average over mirrored copies when predicting.
+
+    Raises:
+        ModelFileError: no model there, or one that is incomplete or altered.
+    """
+    folder = Path(path)
+    folder = folder / "model" if (folder / "model").is_dir() else folder
+    if not folder.is_dir():
+        raise ModelFileError(path, expected="a model folder or a run folder", found="nothing", do="Check the path.")
+    import torch
+
+    from pixelwise.inference.predictor import Predictor
+    from pixelwise.models.weights import load_model
+
+    model, card = load_model(folder)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Model(folder, Predictor.from_model(model, card, device=device, flips=flips), card)
+
+
+def check(
+    data: str | Path, *, overrides: Sequence[str] = (), progress: Callable[[int, int], None] | None = None
+) -> list[Finding]:
+    """Find what is wrong with a data set: everything that training would stumble over.
+
+    Raises:
+        DataError: it cannot even be opened as a data set.
+    """
+    from pixelwise.config import read_request
+    from pixelwise.data.check import check as check_splits
+    from pixelwise.data.dataset import open_data
+
+    config, base = read_request(Path(data), overrides)
+    # A broken file must not hide the others: it is left out on opening and reported.
+    whole = open_data(config.data.model_copy(update={"skip_bad": True}), base)
+    return check_splits(whole, progress, skip_bad=config.data.skip_bad)
+
+
+def train(
+    data: str | Path,
+    *,
+    model: str | None = None,
+    out: str | Path | None = None,
+    time_limit: float | str | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+    skip_bad: bool = False,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+) -> Run:
+    """Train on a data set, or go on with the unfinished run in `out`.
+
+    Args:
+        data: a folder, a `data.yaml`, or a recipe.
+        model: name of the network.
+        out: run folder; `runs/<name of the data>` where not given.
+        time_limit: seconds, or text like "10m"; at most one of `time_limit`, `steps`, `epochs`.
+        steps: optimizer steps.
+        epochs: passes over the training part.
+        seed: of everything drawn.
+        overrides: "a.b=c" texts for the configuration.
+        skip_bad: leave out files that cannot be used, count and record them.
+        overwrite: replace what stands in `out`.
+        listener: called with every event (see `training.runlog`).
+
+    Raises:
+        PixelwiseError: see `errors`; `Interrupted` leaves a run that the same call goes on with.
+    """
+    given = [k for k, v in (("time_limit", time_limit), ("steps", steps), ("epochs", epochs)) if v is not None]
+    if len(given) > 1:
+        raise UsageError(
+            "train", expected="one of time_limit, steps, epochs", found=" and ".join(given), do="Leave the others out."
+        )
+    from pixelwise.training.budget import parse_duration
+    from pixelwise.training.run import Request, train_run
+
+    try:
+        limit = parse_duration(time_limit) if isinstance(time_limit, str) else time_limit
+    except ValueError as error:
+        raise UsageError(
+            "--time-limit", expected="a duration", found=repr(time_limit), do="Write 90s, 10m or 1h30m."
+        ) from error
+    path = Path(data)
+    name = (path.parent if path.stem == "data" else path).resolve().stem
+    request = Request(str(data), model, limit, steps, epochs, seed, tuple(overrides), skip_bad)
+    return Run(train_run(request, Path(out) if out else Path("runs") / name, overwrite=overwrite, listener=listener))
+
+
+def evaluate(
+    model: str | Path | Model,
+    data: str | Path,
+    *,
+    split: str = "test",
+    overrides: Sequence[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Score a model on one part of a data set, at native size, with intervals over pictures.
+
+    Raises:
+        DataError: the data set has no such part, or other classes than the model.
+    """
+    from pixelwise.config import read_request
+    from pixelwise.data.dataset import open_data
+    from pixelwise.evaluation import evaluate as score
+
+    loaded = model if isinstance(model, Model) else load(model)
+    config, base = read_request(Path(data), overrides)
+    splits = open_data(config.data, base)
+    part = getattr(splits, split, None) if split in ("train", "val", "test") else None
+    if part is None:
+        there = [name for name in ("train", "val", "test") if getattr(splits, name)]
+        raise DataError(data, expected=f"a part {split!r}", found=", ".join(there), do=f"Choose --split {there[-1]}.")
+    if part.labels.names != loaded.labels.names:
+        raise DataError(
+            data,
+            expected=f"the model's classes {', '.join(loaded.labels.names)}",
+            found=", ".join(part.labels.names),
+            do="Name the same classes in the same order in labels.yaml.",
+        )
+    return score(part, loaded.predictor, progress=progress)
+
+
+def predict(
+    model: str | Path | Model,
+    sources: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path,
+    overlays: bool = True,
+    probabilities: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Predicted:
+    """Predict files, folders and globs into the folder `out` (see `inference.files.predict_files`)."""
+    from pixelwise.inference.files import predict_files
+
+    loaded = model if isinstance(model, Model) else load(model)
+    texts = [str(s) for s in ([sources] if isinstance(sources, str | Path) else sources)]
+    return predict_files(
+        loaded.predictor,
+        texts,
+        Path(out),
+        overlays=overlays,
+        probabilities=probabilities,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def draw_demo_data(
+    folder: Path, *, overwrite: bool = False, progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """Draw the demonstration's road scenes into `folder/data`; `folder` must be new or empty."""
+    from pixelwise.data.synthetic import write_road_scenes
+    from pixelwise.storage import claim_folder
+
+    claim_folder(folder, overwrite)
+    write_road_scenes(folder / "data", progress=progress)
+    return folder / "data"
+
+
+def draw_sheet(
+    model: str | Path | Model,
+    data: str | Path,
+    out: Path,
+    *,
+    count: int = 6,
+    split: str = "test",
+    overrides: Sequence[str] = (),
+) -> Path:
+    """Draw pictures, truths, predictions and differences of `count` pictures, spread over a part, as one PNG."""
+    from pixelwise.config import read_request
+    from pixelwise.data.dataset import open_data
+    from pixelwise.inference.overlay import contact_sheet, write_picture
+
+    loaded = model if isinstance(model, Model) else load(model)
+    config, base = read_request(Path(data), overrides)
+    part = getattr(open_data(config.data, base), split)
+    rows = []
+    for k in range(min(count, len(part))):
+        sample = part.read(k * len(part) // min(count, len(part)))
+        rows.append((sample.image, sample.mask, loaded.predict(sample.image, sample.grid).mask))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(out, contact_sheet(rows, loaded.labels))
+    return out

@@ -1,0 +1,58 @@
+"""The command line: parse, call the API, print.
+
+Comes in: arguments. Goes out: text on standard error, results on standard output, an exit code. Knows nothing of how the
+work is done; nothing heavy is imported before a verb runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from pixelwise import __version__
+from pixelwise.cli import check, demo, evaluate, predict, train
+from pixelwise.errors import PixelwiseError
+
+app = typer.Typer(
+    name="pixelwise",
+    help="Train, score and use models that give every pixel a class.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pixelwise {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train, score and use models that give every pixel a class."""
+
+
+for verb in (demo, check, train, evaluate, predict):
+    app.command(name=verb.__name__.rpartition(".")[2])(verb.run)
+
+
+def main() -> None:
+    """Run the command line and leave with the exit code that DESIGN names: 0 done, 1 problems found, 2 … 4, 130."""
+    try:
+        app()
+    except PixelwiseError as error:
+        sys.stderr.write(f"\r\033[K{error}\n" if sys.stderr.isatty() else f"{error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)

@@ -1,0 +1,5 @@
+"""Let `python -m pixelwise.cli` be the command."""
+
+from pixelwise.cli import main
+
+main()

@@ -1,0 +1,58 @@
+"""`pixelwise demo`: the whole way once, on road scenes that are drawn for it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from pixelwise.cli.terminal import Overwrite, Progress, duration, print_scores, training_listener
+
+
+def run(
+    out: Annotated[str, typer.Option(help="Folder for everything.")] = "demo",
+    time_limit: Annotated[str, typer.Option(help="How long the training may take.")] = "90s",
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw a road-scene data set, then check, train, evaluate and predict, and show what to look at."""
+    from pathlib import Path
+
+    from pixelwise import api
+
+    began, progress, folder = time.monotonic(), Progress(), Path(out)
+    data, trained = str(folder / "data"), str(folder / "run")
+
+    def step(text: str, command: str | None = None) -> None:
+        progress.say(f"\n{text}" + (f"\n$ {command}" if command else ""))
+
+    step(f"Drawing road scenes into {data}: background, road, vehicle, pedestrian")
+    api.draw_demo_data(
+        folder, overwrite=overwrite, progress=lambda k, n: progress.line(f"drawing {k} of {n}", last=k == n)
+    )
+    step("Is something wrong with the data?", f"pixelwise check {data}")
+    findings = api.check(data)
+    for finding in findings:
+        progress.say(f"{finding.severity}: {finding.what}")
+    if not findings:
+        progress.say("nothing found")
+    step("Train a U-Net from scratch", f"pixelwise train {data} --time-limit {time_limit} --out {trained}")
+    api.train(data, time_limit=time_limit, out=trained, listener=training_listener(progress))
+    step("How good is it on pictures it has never seen?", f"pixelwise evaluate {trained} {data}")
+    result = api.evaluate(trained, data)
+    plain = result.to_dict()
+    print_scores(plain, title=f"{trained} · test, {plain['images']} pictures", baseline=plain["baseline"])
+    step("Predict masks", f"pixelwise predict {trained} {data}/test/images --out {folder / 'predictions'}")
+    api.predict(trained, f"{data}/test/images", out=folder / "predictions")
+    sheet = api.draw_sheet(trained, data, folder / "look.png", count=6)
+    sys.stdout.write(
+        f"\nDone in {duration(time.monotonic() - began)}. Look at:\n"
+        f"  {sheet}    pictures, truth, prediction, and where they differ\n"
+        f"  {folder / 'predictions' / 'overlays'}    every test picture with its mask\n"
+        f"  {trained}/config.yaml    every choice, and why\n"
+        f"  {trained}/scores.json    the scores\n"
+        "\nNext, with your own pictures in my_data/images and masks in my_data/masks:\n"
+        "  pixelwise check my_data\n"
+        "  pixelwise train my_data --time-limit 10m\n"
+    )

@@ -1,0 +1,155 @@
+"""How the verbs speak: one JSON document on standard output, or text for people; progress on standard error.
+
+Comes in: plain values and events. Goes out: text. Knows nothing of what they mean beyond their keys.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; everything else goes to standard error.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set a key of the configuration.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands in --out.")]
+
+_PLAIN_EVERY = 10.0
+
+
+class Progress:
+    """Show progress: one live line on a terminal, a plain line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self.live = sys.stderr.isatty()
+        self.shown = 0.0
+        self.open = False
+
+    def line(self, text: str, last: bool = False) -> None:
+        """Show the newest state; `last` ends the line."""
+        now = time.monotonic()
+        if self.live:
+            if last or now - self.shown > 0.1:
+                sys.stderr.write(f"\r\033[K{text}" + ("\n" if last else ""))
+                sys.stderr.flush()
+                self.shown, self.open = now, not last
+        elif last or now - self.shown > _PLAIN_EVERY:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+            self.shown = now
+
+    def say(self, text: str) -> None:
+        """Write a line that stays."""
+        sys.stderr.write(("\r\033[K" if self.open else "") + text + "\n")
+        sys.stderr.flush()
+        self.open = False
+
+
+def print_json(plain: Any) -> None:
+    """Write one JSON document to standard output."""
+    sys.stdout.write(json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def duration(seconds: float) -> str:
+    """Write seconds for people: 42 s, 3:07 min, 1:02:03 h."""
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d} h"
+
+
+def percent(value: float | None) -> str:
+    """Write a share for people."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def print_scores(plain: dict[str, Any], *, title: str, baseline: dict[str, Any] | None = None) -> None:
+    """Print a table of scores with intervals, and what a model that always says one class would get."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("")
+    for column in ("IoU", "95 % interval", "Dice", "precision", "recall", "pixels"):
+        table.add_column(column, justify="right")
+    for row in plain["classes"]:
+        table.add_row(
+            row["name"],
+            percent(row["iou"]),
+            _interval(row, "iou"),
+            percent(row["dice"]),
+            percent(row["precision"]),
+            percent(row["recall"]),
+            f"{row['pixels']:,}",
+        )
+    table.add_section()
+    for name, key in (("mIoU", "miou"), ("mean Dice", "mean_dice"), ("pixel accuracy", "pixel_accuracy")):
+        cells = [percent(plain[key]), _interval(plain, key)]
+        table.add_row(f"[bold]{name}", *cells, style="bold" if key == "miou" else "")
+    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 100)
+    console.print(table)
+    console.print(f"[dim]{plain['convention']}\n{plain['interval']}", markup=True)
+    if baseline:
+        console.print(
+            f"[dim]For comparison: always answering {baseline['answer']!r} gets pixel accuracy "
+            f"{percent(baseline['pixel_accuracy'])} and mIoU {percent(baseline['miou'])}.",
+            markup=True,
+        )
+
+
+def _interval(row: dict[str, Any], key: str) -> str:
+    low, high = row[f"{key}_low"], row[f"{key}_high"]
+    return "–" if low is None or high is None else f"{100 * low:.1f} – {100 * high:.1f}"
+
+
+def training_listener(progress: Progress) -> Any:
+    """Give a listener that shows the events of a training run."""
+
+    def listen(event: dict[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "notice":
+            progress.say(f"note: {event['text']}")
+        elif kind == "plan":
+            _say_plan(progress, event["config"], event["reasons"])
+        elif kind == "resume":
+            progress.say(f"going on at step {event['step']} of {event['steps']}")
+        elif kind == "step":
+            progress.line(_step_line(event), last=event["step"] == event["steps"])
+        elif kind == "skipped":
+            progress.say(f"step {event['step']} skipped: loss {event['loss']}, gradient norm {event['gradient_norm']}")
+        elif kind == "validation":
+            best = " (best so far)" if event["best"] else ""
+            progress.say(f"step {event['step']}: validation mIoU {percent(event['miou'])}{best}")
+        elif kind == "scoring":
+            progress.line(f"scoring {event['done']} of {event['total']}", last=event["done"] == event["total"])
+
+    return listen
+
+
+def _step_line(event: dict[str, Any]) -> str:
+    rate = event["step"] / event["seconds"] if event["seconds"] else 0.0
+    speed = f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / max(rate, 1e-9):.1f} s/step"
+    score = "" if event["miou"] is None else f" · best mIoU {percent(event['miou'])}"
+    done = event["step"] / event["steps"]
+    bar = "━" * round(done * 24) + "╌" * (24 - round(done * 24))
+    return (
+        f"{bar} step {event['step']}/{event['steps']} · loss {event['loss']:.3f}{score} · {speed} · "
+        f"{duration(event['eta'])} left"
+    )
+
+
+def _say_plan(progress: Progress, config: dict[str, Any], reasons: dict[str, str]) -> None:
+    model, train = config["model"], config["train"]
+    crop = "×".join(map(str, train["crop"]))
+    progress.say(
+        f"plan: {model['name']} {model['features']}, {train['steps']} steps of {train['batch_size'] * train['accumulate']} "
+        f"crops {crop}, {train['precision']}{', channels-last' if train['channels_last'] else ''}, on {train['device']}"
+    )
+    for key in ("train.steps", "model.stem", "loss.class_weights"):
+        if key in reasons:
+            section, name = key.split(".")
+            progress.say(f"      {name} {config[section][name]}: {reasons[key]}")

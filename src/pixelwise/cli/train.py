@@ -1,0 +1,49 @@
+"""`pixelwise train DATA`: a run folder with the best model."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from pixelwise.cli.terminal import Json, Overrides, Overwrite, Progress, print_json, print_scores, training_listener
+
+
+def run(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a data.yaml or a recipe.")],
+    model: Annotated[str | None, typer.Option(help="The network; unet where not given.")] = None,
+    time_limit: Annotated[str | None, typer.Option(help="How long it may take: 90s, 10m, 1h30m.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="How many optimizer steps.")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0.01, help="How many passes over the pictures.")] = None,
+    out: Annotated[str | None, typer.Option(help="The run folder; runs/NAME where not given.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything drawn.")] = None,
+    overrides: Overrides = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out files that cannot be used, and count them.")
+    ] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Train on a data set; the same command goes on with an unfinished run."""
+    from pixelwise import api
+
+    done = api.train(
+        data,
+        model=model,
+        out=out,
+        time_limit=time_limit,
+        steps=steps,
+        epochs=epochs,
+        seed=seed,
+        overrides=overrides or (),
+        skip_bad=skip_bad,
+        overwrite=overwrite,
+        listener=training_listener(Progress()),
+    )
+    if as_json:
+        print_json({"run": str(done.folder), "scores": done.scores})
+        return
+    print_scores(done.scores, title=f"{done.folder} · validation, {done.scores['images']} pictures")
+    sys.stdout.write(f"\nmodel    {done.folder / 'model'}\nconfig   {done.folder / 'config.yaml'}\n")
+    sys.stdout.write(f"next     pixelwise evaluate {done.folder} {data}\n")

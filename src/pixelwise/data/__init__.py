@@ -1,0 +1,1 @@
+"""Everything that lies between files on disk and batches of samples."""

@@ -1,0 +1,300 @@
+"""Open a data set: from what the user points at to train, val and test parts that read samples.
+
+Comes in: a folder, a data.yaml or a recipe. Goes out: `DataSplits` of `Dataset`s, whose `read(i)` gives a `Sample`.
+Knows nothing of tensors, augmentation or batches.
+
+Nothing is dropped in silence: a picture without a mask, a mask without a picture, a name used twice and a size that
+differs are errors. With `skip_bad` those files are left out, and every one is told in `DataSplits.skipped`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixelwise.config import DataConfig, SplitConfig
+from pixelwise.data.classes import find_labels
+from pixelwise.data.images import Limits, read_image, read_mask_values, read_size
+from pixelwise.data.layout import PARTS, Problem, Record, find_records
+from pixelwise.data.masks import MaskRule, read_mask
+from pixelwise.data.split import name_groups, split_groups
+from pixelwise.errors import DataError, PairingError
+from pixelwise.labels import Labels
+from pixelwise.types import Sample
+
+__all__ = ["DataSplits", "Dataset", "Record", "open_data", "pin_paths"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Read the samples of one part; immutable, and small enough to send to worker processes.
+
+    Args:
+        labels: the classes.
+        records: the files, one entry per picture.
+        rule: how mask values become class ids.
+        name: "train", "val" or "test".
+        limits: what a file may claim before it is decoded.
+
+    """
+
+    labels: Labels
+    records: tuple[Record, ...]
+    rule: MaskRule
+    name: str = ""
+    limits: Limits = field(default_factory=Limits)
+
+    def __len__(self) -> int:
+        """Count the pictures."""
+        return len(self.records)
+
+    def read(self, index: int) -> Sample:
+        """Decode picture and mask: image (C, H, W) in the file's type, mask (H, W) of class indices.
+
+        Pixels that the mask of valid pixels leaves out become `labels.ignore_index`.
+
+        Raises:
+            ImageError: the picture cannot be decoded.
+            MaskError: the mask cannot be understood.
+            PairingError: the two differ in size.
+
+        """
+        return self.inspect(index)[0]
+
+    def inspect(self, index: int) -> tuple[Sample, tuple[str, ...]]:
+        """Do what `read` does, and tell what was noticed on the way (a {0, 255} mask taken as two classes, say)."""
+        record = self.records[index]
+        image, grid = read_image(record.image, self.limits)
+        if record.mask is None:
+            return Sample(image, None, grid, record.id, record.group), ()
+        mask, notices = read_mask(record.mask, self.labels, self.rule, self.limits)
+        _require_size(record.mask, mask.shape, record.image, image.shape[1:])
+        if record.valid is not None:
+            values = read_mask_values(record.valid, self.limits).values
+            valid = np.any(values != 0, axis=-1) if values.ndim == 3 else values != 0
+            _require_size(record.valid, valid.shape, record.image, image.shape[1:])
+            mask = np.where(valid, mask, self.labels.dtype.type(self.labels.ignore_index))
+        return Sample(image, mask, grid, record.id, record.group), tuple(notices)
+
+    def subset(self, indices: Iterable[int]) -> Dataset:
+        """Give a data set of some of the pictures, in the given order."""
+        return replace(self, records=tuple(self.records[i] for i in indices))
+
+    def hash(self) -> str:
+        """Give the SHA-256, in hex, over the names and contents of every file; the order of the records is nothing."""
+        total = hashlib.sha256()
+        for record in sorted(self.records, key=lambda record: record.id):
+            total.update(f"{record.id}\n".encode())
+            for what in ("image", "mask", "valid"):
+                path: Path | None = getattr(record, what)
+                total.update(f"{what} {file_hash(path) if path else 'none'}\n".encode())
+        return total.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """Give the SHA-256, in hex, of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _require_size(path: Path, size: Sequence[int], image: Path, expected: Sequence[int]) -> None:
+    if tuple(size) == tuple(expected):
+        return
+    do = "Export the mask again at the picture's size; scale it by nearest neighbour only."
+    if tuple(size) == tuple(expected)[::-1]:
+        do = (
+            "Height and width are swapped: one of the two is turned by an EXIF orientation and the other is not. Save"
+            " the picture upright, without the EXIF tag, and draw the mask on that."
+        )
+    raise PairingError(
+        path,
+        expected=f"{expected[0]}×{expected[1]} pixels, the height and width of {image.name}",
+        found=f"{size[0]}×{size[1]}",
+        do=do,
+    )
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """Hold a data set that was opened.
+
+    Args:
+        train, val, test: the parts; None where there is none.
+        labels: the classes.
+        notices: what was decided for the user, one sentence each.
+        skipped: with `skip_bad`, every file left out, as "file: why".
+        description: where it lies, how it was found and divided; plain values for `data.json`.
+
+    """
+
+    train: Dataset | None
+    val: Dataset | None
+    test: Dataset | None
+    labels: Labels
+    notices: tuple[str, ...]
+    skipped: tuple[str, ...]
+    description: dict[str, Any]
+
+    def __iter__(self) -> Iterator[Dataset]:
+        """Go through the parts that exist: train, val, test."""
+        return iter([part for part in (self.train, self.val, self.test) if part is not None])
+
+
+def pin_paths(config: DataConfig, base: Path) -> DataConfig:
+    """Make every path absolute, so that the section means the same from any folder (a run's config.yaml, say)."""
+    root = (base / config.root if config.root else base).resolve()
+    update: dict[str, Any] = {"root": str(root)}
+    for key in ("train", "val", "test", "group", "labels"):
+        value = getattr(config, key)
+        if isinstance(value, str):
+            path = next((folder / value for folder in (base, root) if (folder / value).is_file()), None)
+            update[key] = str(path.resolve()) if path else value
+    return config.model_copy(update=update)
+
+
+def open_data(config: DataConfig, base: Path) -> DataSplits:
+    """Find, pair, check by header, group and divide the files of a data set.
+
+    Every header is read, no pixel is decoded (save to list the ids of masks where no labels are given).
+
+    Args:
+        config: the `data` section.
+        base: the folder that `config.root` starts from (see `config.read_request`).
+
+    Raises:
+        DataError: no folder, no pictures, no masks (PairingError, ImageError, LabelsError are kinds of it).
+        ConfigError: a list, template or expression that makes no sense.
+
+    """
+    root = base / config.root if config.root else base
+    rule = MaskRule.from_config(config.mask_values)
+    layout = find_records(config, root, base)
+    if layout.problems and not config.skip_bad:
+        raise _unpaired(root, layout.problems)
+    parts, unusable = _check_headers(layout.parts, config.skip_bad)
+    problems = layout.problems + unusable
+    if not any(parts.values()):
+        raise DataError(root, expected="pictures with masks", found="none that can be used", do=_REPAIR)
+    if config.group:
+        parts = _with_groups(parts, config.group, root, base)
+    parts, division, told = _divide(parts, config.split, root)
+    everything = [record for records in parts.values() for record in records]
+    labels, rule, source, listed = find_labels(config, root, base, everything, rule)
+    sets = {part: Dataset(labels, parts[part], rule, part) for part in PARTS if parts.get(part)}
+    skipped = tuple(f"{problem.file}: {problem.why}" for problem in problems)
+    left_out = (f"{len(skipped)} files were left out by skip_bad",) if skipped else ()
+    values = {"binary": False} if not rule.binary else config.mask_values
+    description = {
+        "root": str(root),
+        "layout": layout.kind,
+        "labels": source,
+        "mask_values": dict(rule.values) if rule.values else values,
+        "images": {part: len(dataset) for part, dataset in sets.items()},
+        "split": division,
+        "skipped": len(skipped),
+    }
+    notices = (*layout.notices, *told, *listed, *left_out)
+    train, val, test = (sets.get(part) for part in PARTS)
+    return DataSplits(train, val, test, labels, notices, skipped, description)
+
+
+_REPAIR = "Add or remove the files, or leave them out with --skip-bad (data.skip_bad: true): counted and recorded."
+
+
+def _unpaired(root: Path, problems: Sequence[Problem]) -> PairingError:
+    files: dict[str, list[str]] = {}
+    for problem in problems:
+        files.setdefault(problem.why, []).append(problem.file)
+    found = "; ".join(
+        f"{why}: {len(names)} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" for why, names in files.items()
+    )
+    hint = _hint(files.get("picture without a mask", []), files.get("mask without a picture", []))
+    return PairingError(
+        root, expected="one mask for every picture and one picture for every mask", found=found, do=hint or _REPAIR
+    )
+
+
+def _hint(pictures: Sequence[str], masks: Sequence[str]) -> str | None:
+    """Recognise masks that are named as their pictures with something before or behind: a_mask.png for a.png."""
+    stems = {Path(name).stem for name in pictures}
+    if not stems or not masks:
+        return None
+    first = Path(masks[0])
+    inner = max((stem for stem in stems if stem in first.stem), key=len, default=None)
+    if inner is None:
+        return None
+    before, behind = first.stem.split(inner, 1)
+    named = {before + stem + behind for stem in stems}
+    if sum(Path(name).stem in named for name in masks) < len(masks) / 2:
+        return None
+    template = (first.parent / f"{before}{{stem}}{behind}{first.suffix}").as_posix()
+    folder = Path(pictures[0]).parent.as_posix()
+    return f"Write a data.yaml with images: '{folder}/*' and masks: '{template}'."
+
+
+def _check_headers(
+    parts: Mapping[str, tuple[Record, ...]], skip_bad: bool
+) -> tuple[dict[str, tuple[Record, ...]], tuple[Problem, ...]]:
+    """Compare the sizes that the headers give; leave unreadable and unequal files out, or raise."""
+    good: dict[str, tuple[Record, ...]] = {}
+    problems: list[Problem] = []
+    for part, records in parts.items():
+        kept = []
+        for record in records:
+            try:
+                size = read_size(record.image)[1:]
+                for path in (record.mask, record.valid):
+                    if path is not None:
+                        _require_size(path, read_size(path)[1:], record.image, size)
+            except DataError as error:
+                if not skip_bad:
+                    raise
+                problems.append(Problem(error.where, f"expected {error.expected}, found {error.found}"))
+            else:
+                kept.append(record)
+        good[part] = tuple(kept)
+    return good, tuple(problems)
+
+
+def _with_groups(
+    parts: Mapping[str, tuple[Record, ...]], rule: str, root: Path, base: Path
+) -> dict[str, tuple[Record, ...]]:
+    grouped = {}
+    for part, records in parts.items():
+        groups = name_groups([r.image.relative_to(root).as_posix() for r in records], rule, (base, root))
+        grouped[part] = tuple(replace(r, group=group) for r, group in zip(records, groups, strict=True))
+    return grouped
+
+
+def _divide(
+    parts: Mapping[str, tuple[Record, ...]], split: SplitConfig, root: Path
+) -> tuple[dict[str, tuple[Record, ...]], dict[str, Any], tuple[str, ...]]:
+    """Take the parts that are missing from train (or from the pool, which then is train)."""
+    parts = {("train" if part == "pool" else part): records for part, records in parts.items()}
+    shares = {part: share for part, share in (("val", split.val), ("test", split.test)) if part not in parts and share}
+    train = parts.get("train", ())
+    if not train or not shares:
+        return parts, {"given": sorted(parts)}, ()
+    place = split_groups(
+        [record.id for record in train],
+        [record.group or record.id for record in train],
+        shares.get("val", 0.0),
+        shares.get("test", 0.0),
+        split.seed,
+        root,
+    )
+    given = sorted(set(parts) - {"train"})
+    for part in ("train", *shares):
+        parts[part] = tuple(record for record in train if place[record.id] == part)
+    by = "group" if train[0].group is not None else "picture"
+    told = tuple(
+        f"{len(parts[part])} of {len(train)} pictures were taken from train for {part}, by {by} (split.seed {split.seed})"
+        for part in shares
+    )
+    achieved = {part: len(parts[part]) / len(train) for part in shares}
+    return parts, {"given": given, "seed": split.seed, "by": by, "asked": shares, "achieved": achieved}, told

@@ -1,0 +1,137 @@
+"""Bring training batches in an order and with a chance that depend on (seed, epoch, sample index) alone.
+
+Comes in: a `Dataset`, a `CropTransform`, a seed and the position to start from. Goes out: batches, the same with any
+number of worker processes and after any interruption. Knows nothing of models, losses or steps.
+
+The pictures form one endless stream: epoch after epoch, each epoch a permutation drawn from (seed, epoch). A batch may
+cross the border between two epochs, so there is never a smaller last batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pixelwise.data.dataset import Dataset
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from pixelwise.data.transforms import CropTransform
+
+Key = tuple[int, int]
+_ORDER, _DRAW = 0, 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Hold images (B, C, h, w) float32 raw values, masks (B, h, w) int64, and the ids of the pictures."""
+
+    images: torch.Tensor
+    masks: torch.Tensor
+    ids: tuple[str, ...]
+
+
+class Stream(Sampler[Key]):
+    """Give (epoch, sample index) for every position from `start` to `stop` of the endless stream."""
+
+    def __init__(self, length: int, seed: int, start: int, stop: int) -> None:
+        self.length, self.seed, self.start, self.stop = length, seed, start, stop
+
+    def __len__(self) -> int:
+        """Count the positions."""
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[Key]:
+        """Yield the keys in order."""
+        epoch, order = -1, np.empty(0, int)
+        for position in range(self.start, self.stop):
+            if position // self.length != epoch:
+                epoch = position // self.length
+                order = np.random.default_rng([_ORDER, self.seed, epoch]).permutation(self.length)
+            yield epoch, int(order[position % self.length])
+
+
+class Crops(TorchDataset[tuple[torch.Tensor, torch.Tensor, str]]):
+    """Answer (epoch, index) with one crop; decoded pictures are kept in memory where `cache` is set.
+
+    The cache is filled before workers are forked, so they share it.
+    """
+
+    def __init__(self, dataset: Dataset, transform: CropTransform, seed: int, cache: bool) -> None:
+        self.dataset, self.transform, self.seed = dataset, transform, seed
+        self.kept = [self._read(i) for i in range(len(dataset))] if cache else None
+
+    def __len__(self) -> int:
+        """Count the pictures."""
+        return len(self.dataset)
+
+    def _read(self, index: int) -> tuple[torch.Tensor, torch.Tensor, str]:
+        sample = self.dataset.read(index)
+        assert sample.mask is not None, "training records have masks"
+        return _tensor(sample.image), _tensor(sample.mask), sample.id
+
+    def __getitem__(self, key: Key) -> tuple[torch.Tensor, torch.Tensor, str]:
+        """Draw the crop of picture `key[1]` in epoch `key[0]`."""
+        epoch, index = key
+        image, mask, name = self.kept[index] if self.kept is not None else self._read(index)
+        rng = np.random.default_rng([_DRAW, self.seed, epoch, index])
+        return (*self.transform(image, mask, rng), name)
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    """Wrap an array; unsigned types that torch cannot compute with become the next larger one."""
+    if array.dtype == np.uint16:
+        array = array.astype(np.int32)
+    elif array.dtype == np.uint32:
+        array = array.astype(np.int64)
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def cache_fits(dataset: Dataset, bytes_per_image: int) -> bool:
+    """Tell whether all decoded pictures take at most a quarter of the memory that is free now."""
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return False
+    return len(dataset) * bytes_per_image < free / 4
+
+
+def batches(crops: Crops, *, batch_size: int, start: int, count: int, workers: int) -> Iterator[Batch]:
+    """Yield `count` batches, beginning with batch number `start` of the stream.
+
+    Args:
+        crops: what to draw from.
+        batch_size: crops a batch.
+        start: batches already used (0 at the beginning, more on resuming).
+        count: batches to give.
+        workers: processes; 0 draws in this one. The batches do not depend on it.
+    """
+    loader = DataLoader(
+        crops,
+        batch_size=batch_size,
+        sampler=Stream(len(crops), crops.seed, start * batch_size, (start + count) * batch_size),
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=_quiet_worker if workers else None,
+        # Its own generator, so that making the loader takes nothing from the global one.
+        generator=torch.Generator(),
+    )
+    yield from loader
+
+
+def _quiet_worker(_: int) -> None:
+    """Leave stopping to the parent: a worker that takes Ctrl-C itself dies with a traceback."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
+
+
+def _collate(items: list[tuple[torch.Tensor, torch.Tensor, str]]) -> Batch:
+    images, masks, ids = zip(*items, strict=True)
+    stack = [torch.stack([t.as_subclass(torch.Tensor) for t in part]) for part in (images, masks)]
+    return Batch(stack[0], stack[1], tuple(ids))

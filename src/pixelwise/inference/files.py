@@ -1,0 +1,144 @@
+"""Predict many files into a folder; one bad file among a thousand stops nothing and hides nowhere.
+
+Comes in: a predictor, paths, folders and globs. Goes out: masks, overlays, probabilities, and `predictions.json`.
+Knows nothing of models beyond their predictor, and nothing of the command line.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixelwise.data.images import IMAGE_SUFFIXES, read_image
+from pixelwise.data.masks import write_mask
+from pixelwise.errors import DataError, UsageError
+from pixelwise.inference.overlay import overlay, write_picture
+from pixelwise.inference.predictor import Predictor
+from pixelwise.storage import atomic_path, claim_folder, write_json
+from pixelwise.types import Prediction
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Say what was written: one entry per good file, one message per bad one, all in `folder`."""
+
+    folder: Path
+    images: tuple[dict[str, Any], ...]
+    failed: tuple[dict[str, str], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the plain form of `predictions.json`."""
+        return {"folder": str(self.folder), "images": list(self.images), "failed": list(self.failed)}
+
+
+def find_sources(sources: Sequence[str]) -> dict[str, Path]:
+    """List the pictures that files, folders (searched to the bottom) and globs name, each once.
+
+    Returns:
+        Name of the output, without suffix → path. Pictures of a folder keep their place in it.
+
+    Raises:
+        UsageError: a source that is not there or holds no picture.
+    """
+    found: list[tuple[Path, Path]] = []
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            hits = [(p, p.relative_to(path)) for p in inside]
+        elif path.exists():
+            hits = [(path, Path(path.name))]
+        else:
+            matches = [Path(p) for p in sorted(glob.glob(source, recursive=True))]  # noqa: PTH207 - any pattern, also absolute
+            hits = [(p, Path(p.name)) for p in matches if p.is_file()]
+        if not hits:
+            raise UsageError(
+                source, expected="a picture, a folder of pictures or a glob", found="none", do="Check the path."
+            )
+        found += hits
+    unique = dict.fromkeys(found)
+    stems = Counter(str(name.with_suffix("")) for _, name in unique)
+    named: dict[str, Path] = {}
+    for path, name in unique:
+        stem = str(name.with_suffix(""))
+        key = stem if stems[stem] == 1 else f"{stem}-{name.suffix[1:].lower()}"
+        while key in named:
+            key += "-2"
+        named[key] = path
+    return named
+
+
+def predict_files(
+    predictor: Predictor,
+    sources: Sequence[str],
+    out: Path,
+    *,
+    overlays: bool = True,
+    probabilities: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Predicted:
+    """Predict every source and write `masks/`, `overlays/`, `probabilities/` and `predictions.json` into `out`.
+
+    Args:
+        predictor: the way from image to Prediction.
+        sources: files, folders, globs.
+        out: a new or empty folder.
+        overlays: write the masks over the pictures, too.
+        probabilities: write (K, H, W) float16 as `.npz` with key `probabilities`, too.
+        overwrite: empty `out` first.
+        progress: called with (done, total, name) after each file.
+
+    Raises:
+        UsageError: a source without pictures, or an `out` that holds files.
+        ResourceError: the disk is full.
+    """
+    named = find_sources(sources)
+    claim_folder(out, overwrite)
+    images: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    for done, (name, path) in enumerate(named.items(), 1):
+        try:
+            images.append(_one(predictor, name, path, out, overlays, probabilities))
+        except DataError as error:
+            failed.append({"file": str(path), "error": str(error)})
+        if progress:
+            progress(done, len(named), str(path))
+    result = Predicted(out, tuple(images), tuple(failed))
+    write_json(out / "predictions.json", {"labels": predictor.labels.to_dict(), **result.to_dict()})
+    return result
+
+
+def _one(predictor: Predictor, name: str, path: Path, out: Path, overlays: bool, probabilities: bool) -> dict[str, Any]:
+    image, grid = read_image(path)
+    prediction = predictor(image, grid, id=str(path), probabilities=probabilities)
+    entry: dict[str, Any] = {"file": str(path), "height": image.shape[1], "width": image.shape[2]}
+    for kind, target in _targets(name, overlays, probabilities):
+        entry[kind] = target
+        _write(kind, out / target, image, prediction)
+    return entry | {"shares": {k: round(v, 6) for k, v in prediction.shares().items()}}
+
+
+def _targets(name: str, overlays: bool, probabilities: bool) -> Iterator[tuple[str, str]]:
+    yield "mask", f"masks/{name}.png"
+    if overlays:
+        yield "overlay", f"overlays/{name}.png"
+    if probabilities:
+        yield "probabilities", f"probabilities/{name}.npz"
+
+
+def _write(kind: str, path: Path, image: np.ndarray, prediction: Prediction) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "mask":
+        write_mask(path, prediction.mask, prediction.labels)
+    elif kind == "overlay":
+        write_picture(path, overlay(image, prediction.mask, prediction.labels))
+    elif prediction.probabilities is not None:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, probabilities=prediction.probabilities.astype(np.float16))

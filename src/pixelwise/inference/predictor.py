@@ -1,0 +1,174 @@
+"""From a picture of any size to its mask: whole where it fits, else in overlapping tiles that are blended.
+
+Comes in: one image (C, H, W) of raw pixel values, and its grid. Goes out: a `Prediction` of the same height and width on the
+same grid. Knows nothing of files, truth, or which network stands behind the backend.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.grid import Grid
+from pixelwise.inference.augmentation import Flip, averaged, mirrors
+from pixelwise.inference.backend import Backend, TorchBackend
+from pixelwise.inference.blending import blend
+from pixelwise.labels import Labels
+from pixelwise.models.base import SegmentationModel, wrong_bands
+from pixelwise.models.weights import ModelCard
+from pixelwise.tiles import Window, padded, windows
+from pixelwise.types import Prediction
+
+
+class Predictor:
+    """Predict one picture at a time, of any size.
+
+    Args:
+        backend: maps images (B, C, H, W) to logits (B, K, H, W).
+        labels: the K classes.
+        channels: C, bands that the model was trained on.
+        stride: pixels after which the model sees the same thing again; tiles start at its multiples.
+        tile: (height, width) of the pieces of larger pictures, rounded up to multiples of `stride`; None: every picture
+            is taken whole.
+        overlap: least share of a tile that neighbours have in common, 0…1.
+        flips: average over mirrored copies; True for both directions, or a choice of "horizontal" and "vertical".
+        batch_size: tiles computed at once. Changes the speed only.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        labels: Labels,
+        *,
+        channels: int,
+        stride: int = 1,
+        tile: tuple[int, int] | None = None,
+        overlap: float = 0.25,
+        flips: bool | Collection[Flip] = False,
+        batch_size: int = 1,
+    ) -> None:
+        _check("tile", tile, tile is None or min(tile) >= 1, "two positive sizes (height, width)")
+        _check("overlap", overlap, 0 <= overlap <= 1, "a share 0…1")
+        _check("batch_size", batch_size, batch_size >= 1, "at least 1")
+        self.backend, self.labels, self.channels, self.stride = backend, labels, channels, stride
+        self.tile = None if tile is None else (padded(tile[0], stride), padded(tile[1], stride))
+        self.overlap, self.copies, self.batch_size = overlap, mirrors(flips), batch_size
+
+    @classmethod
+    def from_model(
+        cls,
+        model: SegmentationModel,
+        card: ModelCard,
+        *,
+        device: str | torch.device = "cpu",
+        precision: Literal["fp32", "bf16"] = "fp32",
+        channels_last: bool = True,
+        **settings: Any,
+    ) -> Predictor:
+        """Make the predictor that a model's card describes; `settings` (tile, overlap, flips, …) override it."""
+        described: dict[str, Any] = {"tile": card.tile, "overlap": card.overlap}
+        backend = TorchBackend(model, device, precision, channels_last)
+        return cls(backend, card.labels, channels=card.channels, stride=model.stride, **(described | settings))
+
+    def __call__(
+        self, image: NDArray[Any], grid: Grid | None = None, id: str = "", probabilities: bool = False
+    ) -> Prediction:
+        """Predict one picture.
+
+        Args:
+            image: (C, H, W), raw pixel values of any numeric type, any H, W ≥ 1.
+            grid: where the picture lies; plain pixels where not given.
+            id: name of the picture, for messages and for the prediction.
+            probabilities: give them too, (K, H, W) float32. Without them only one row of tiles is held in memory.
+
+        Raises:
+            DataError: wrong axes, bands or size, or values that are no numbers.
+        """
+        self._check_image(image, id or "image")
+        shape = (image.shape[1], image.shape[2])
+        masks, kept = [], []
+        with torch.inference_mode():
+            for band in self._bands(image, shape, logits_suffice=not probabilities):
+                masks.append(self._decide(band))
+                if probabilities:
+                    kept.append(band.cpu().numpy())
+        return Prediction(
+            np.concatenate(masks),
+            self.labels,
+            Grid() if grid is None else grid,
+            id,
+            np.concatenate(kept, axis=1) if probabilities else None,
+        )
+
+    def _bands(self, image: NDArray[Any], shape: tuple[int, int], logits_suffice: bool) -> Iterator[Tensor]:
+        """Give (K, rows, W) from the first row to the last: probabilities, or logits where they decide the same."""
+        if self.tile is None or (shape[0] <= self.tile[0] and shape[1] <= self.tile[1]):
+            alone = logits_suffice and len(self.copies) == 1
+            yield (self._logits(image[None]) if alone else self._probabilities(image[None]))[0]
+            return
+        overlap = [min(round(self.overlap * size), size - 1) for size in self.tile]
+        places = windows(shape, self.tile, overlap, align=self.stride)
+        yield from blend(places, self._tiles(image, places), self.tile)
+
+    def _tiles(self, image: NDArray[Any], places: list[Window]) -> Iterator[Tensor]:
+        """Give the probabilities (K, h, w) of each window in turn; neighbours of equal shape are computed together."""
+        for _, group in itertools.groupby(places, lambda window: window.shape):
+            alike = list(group)
+            for first in range(0, len(alike), self.batch_size):
+                batch = [image[:, *window.slices] for window in alike[first : first + self.batch_size]]
+                yield from self._probabilities(np.stack(batch))
+
+    def _probabilities(self, images: NDArray[Any]) -> Tensor:
+        return averaged(lambda copy: torch.softmax(self._logits(copy), dim=1), images, self.copies)
+
+    def _logits(self, images: NDArray[Any]) -> Tensor:
+        logits = torch.as_tensor(self.backend(images))
+        expected = (len(images), self.labels.num_classes, *images.shape[-2:])
+        if tuple(logits.shape) != expected:
+            raise DataError(
+                "model",
+                expected=f"logits of shape {expected}",
+                found=str(tuple(logits.shape)),
+                do="Give labels and a model with the same number of classes.",
+            )
+        return logits
+
+    def _decide(self, scores: Tensor) -> NDArray[Any]:
+        # `max` finds the same first place as `argmax`, and on the CPU several times faster.
+        best = scores.max(dim=0).indices
+        small = torch.uint8 if self.labels.dtype == np.uint8 else torch.int32
+        return best.to(small).cpu().numpy().astype(self.labels.dtype, copy=False)
+
+    def _check_image(self, image: NDArray[Any], where: str) -> None:
+        if image.ndim != 3 or image.size == 0:
+            raise DataError(
+                where,
+                expected="an image (bands, height, width) with at least 1×1 pixels",
+                found=f"shape {image.shape}",
+                do="Bring the axes into this order, or leave the picture out.",
+            )
+        if image.shape[0] != self.channels:
+            raise wrong_bands(where, self.channels, image.shape[0])
+        if image.dtype.kind == "f" and not np.isfinite(image).all():
+            count = int(np.count_nonzero(~np.isfinite(image).all(axis=0)))
+            raise DataError(
+                where,
+                expected="finite values",
+                found=f"NaN or infinity in {count} pixel{'s' if count != 1 else ''}",
+                do="Fill these pixels with a value, or leave the picture out.",
+            )
+
+
+def _check(name: str, value: object, right: bool, expected: str) -> None:
+    if not right:
+        raise ConfigError(f"predict.{name}", expected=expected, found=str(value), do="Correct the value.")

@@ -1,0 +1,179 @@
+"""The U-Net, from scratch: every component written out.
+
+Comes in: images (B, C, H, W) of raw pixel values. Goes out: logits (B, K, H, W). Knows nothing of data, losses or training.
+
+Ronneberger, Fischer, Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015, with two changes
+that everyone makes: convolutions are padded, so sizes are kept and nothing is cropped, and each is followed by batch norm.
+With the defaults and 256×256 pixels:
+
+    stem ─ 64@256² ────────────────────────────────── 64@256² ─ logits
+             └ 128@128² ─────────────────────── 128@128² ┘
+                 └ 256@64² ─────────────── 256@64² ┘
+                     └ 512@32² ────── 512@32² ┘
+                         └─ 1024@16² ─┘
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pixelwise.errors import ConfigError
+from pixelwise.models.base import SegmentationModel, pad_end
+
+Upsampling = Literal["transposed", "bilinear"]
+_DETAIL = 16
+
+
+class DoubleConv(nn.Sequential):
+    """Convolve 3×3, normalise over the batch, ReLU; twice. (B, `inputs`, H, W) → (B, `outputs`, H, W)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(*_conv(inputs, outputs), *_conv(outputs, outputs))
+
+
+def _conv(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module, nn.Module]:
+    # No bias: the batch norm behind it subtracts the mean and adds its own.
+    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+
+
+class Down(nn.Module):
+    """Go one scale down: the largest of each 2×2, then `DoubleConv`. (B, `inputs`, H, W) → (B, `outputs`, H/2, W/2)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.pool = nn.MaxPool2d(2)
+        self.conv = DoubleConv(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Halve height and width."""
+        return self.conv(self.pool(x))
+
+
+class Up(nn.Module):
+    """Go one scale up and join what the encoder saw there.
+
+    Args:
+        below: channels of the coarser scale; a transposed convolution halves them to `skip`, bilinear keeps them.
+        skip: channels of the encoder's features at this scale, and of the result.
+        up: "transposed" (learned 2×2 convolution, as in the paper) or "bilinear".
+    """
+
+    def __init__(self, below: int, skip: int, up: Upsampling) -> None:
+        super().__init__()
+        if up == "transposed":
+            self.up: nn.Module = nn.ConvTranspose2d(below, skip, 2, stride=2)
+            below = skip
+        else:
+            self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        # The decoder's input is skip + upsampled channels: 512 + 512 in the paper, 512 + 1024 without reduction.
+        self.conv = DoubleConv(skip + below, skip)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Join x (B, `below`, H/2, W/2) and skip (B, `skip`, H, W) to (B, `skip`, H, W)."""
+        return self.conv(torch.cat([skip, self.up(x)], dim=1))
+
+
+class Detail(nn.Module):
+    """Bring features of a patch stem to full resolution and sharpen them by the picture itself.
+
+    A few channels are enlarged bilinearly, the normalised picture is laid beside them, and one narrow convolution at full
+    size decides: edges fall where the picture has them, at a fraction of the cost of a scale of its own.
+
+    Args:
+        features: channels at the stem's scale.
+        in_channels: bands of the picture.
+        stem: pixels per patch side.
+    """
+
+    def __init__(self, features: int, in_channels: int, stem: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(features, _DETAIL, 1)
+        self.up = nn.Upsample(scale_factor=stem, mode="bilinear", align_corners=False)
+        self.conv = nn.Sequential(*_conv(_DETAIL + in_channels, _DETAIL))
+
+    def forward(self, x: Tensor, images: Tensor) -> Tensor:
+        """Join x (B, `features`, H/stem, W/stem) and normalised images (B, C, H, W) to (B, 16, H, W)."""
+        return self.conv(torch.cat([self.up(self.reduce(x)), images], dim=1))
+
+
+class UNet(SegmentationModel):
+    """Map images to logits by a U-Net of any depth and width.
+
+    Args:
+        in_channels: C, bands.
+        num_classes: K.
+        features: channels per scale, finest first; the bottleneck below has twice the last.
+        up: "transposed" or "bilinear".
+        stem: 1 as in the paper; 2 or 4: the first scale works on patches of that many pixels per side (space to depth),
+            which takes a quarter or a sixteenth of the work, and `Detail` leads back to full resolution.
+        mean, std: per band, raw pixel values.
+
+    Raises:
+        ConfigError: a value that makes no U-Net.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        num_classes: int = 2,
+        features: Sequence[int] = (64, 128, 256, 512),
+        up: Upsampling = "transposed",
+        stem: Literal[1, 2, 4] = 1,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        _check(features, up, stem)
+        super().__init__(in_channels, num_classes, stem * 2 ** len(features), mean, std)
+        widths = [*features, 2 * features[-1]]
+        self.patches = nn.PixelUnshuffle(stem) if stem > 1 else nn.Identity()
+        self.first = DoubleConv(in_channels * stem**2, widths[0])
+        self.down = nn.ModuleList(Down(a, b) for a, b in itertools.pairwise(widths))
+        self.up = nn.ModuleList(Up(b, a, up) for a, b in reversed(list(itertools.pairwise(widths))))
+        self.detail = Detail(widths[0], in_channels, stem) if stem > 1 else None
+        self.head = nn.Conv2d(_DETAIL if stem > 1 else widths[0], num_classes, 1)
+        _initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give logits (B, K, H, W) float32 for images (B, C, H, W) of raw values, any numeric type, any H, W ≥ 1."""
+        height, width = images.shape[-2:]
+        whole = pad_end(self.normalise(images), self.stride)
+        x = self.first(self.patches(whole))
+        skips: list[Tensor] = []
+        for down in self.down:
+            skips.append(x)
+            x = down(x)
+        for up in self.up:
+            x = up(x, skips.pop())
+        if self.detail is not None:
+            x = self.detail(x, whole)
+        return self.head(x)[..., :height, :width].float()
+
+
+def _check(features: Sequence[int], up: str, stem: int) -> None:
+    for name, value, right, expected in (
+        ("features", features, bool(features) and all(f >= 1 for f in features), "at least one positive width"),
+        ("up", up, up in ("transposed", "bilinear"), "transposed or bilinear"),
+        ("stem", stem, stem in (1, 2, 4), "1, 2 or 4"),
+    ):
+        if not right:
+            raise ConfigError(f"model.{name}", expected=expected, found=repr(value), do="Correct the value.")
+
+
+def _initialise(model: nn.Module) -> None:
+    """Draw the weights so that signals keep their size on the way (He et al. 2015); the head begins undecided."""
+    for module in model.modules():
+        if isinstance(module, nn.ConvTranspose2d):
+            # Kernel = stride: each output pixel sums `in` products, and no ReLU follows.
+            nn.init.normal_(module.weight, std=module.in_channels**-0.5)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+    head = model.get_submodule("head")
+    assert isinstance(head, nn.Conv2d)
+    nn.init.normal_(head.weight, std=0.01)

@@ -1,0 +1,304 @@
+"""The model folder: `model.safetensors` with the weights, `model.json` with all that one must know to use them.
+
+Comes in: a model and its `ModelCard`. Goes out: a folder that is complete or not there at all, and from it the same model,
+bit for bit. Knows nothing of training or of how pictures are read. Nothing here is pickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from pixelwise.errors import ConfigError, LabelsError, ModelFileError, ResourceError
+from pixelwise.labels import Labels
+from pixelwise.models.base import SegmentationModel
+from pixelwise.models.catalogue import build_model
+
+WEIGHTS, CARD = "model.safetensors", "model.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Say what a model is, what it was trained on, and how it wants to be used.
+
+    Args:
+        architecture: {"name": …, "arguments": {…}} for `build_model`, all but mean and std.
+        labels: the classes.
+        channels: bands per picture.
+        dtype: numpy name of the training pictures' pixel type.
+        tile: (height, width) of the pieces of larger pictures; None: pictures are taken whole.
+        overlap: share of a tile that neighbours have in common, 0…1.
+        calibration: how probabilities are corrected; None: not at all.
+        license: terms of the weights; "user": they belong to whoever trained them.
+        data_hash: SHA-256 over the training data.
+        scores: plain form of the scores on held-out data.
+        mean, std: per band; a copy to read, the model's own buffers count. Filled in on saving.
+        sha256: of `model.safetensors`. Filled in on saving.
+        pixelwise: version that wrote the folder. Filled in on saving.
+    """
+
+    architecture: Mapping[str, Any]
+    labels: Labels
+    channels: int
+    dtype: str = "uint8"
+    tile: tuple[int, int] | None = None
+    overlap: float = 0.25
+    calibration: Mapping[str, Any] | None = None
+    license: str = "user"
+    data_hash: str | None = None
+    scores: Mapping[str, Any] | None = field(default=None, repr=False)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    sha256: str = ""
+    pixelwise: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the plain form that `model.json` holds."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {"format_version": FORMAT_VERSION, **plain, "labels": self.labels.to_dict()}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any], where: object = CARD) -> ModelCard:
+        """Read the plain form back.
+
+        Raises:
+            ModelFileError: another format version, or missing, unknown or unfit keys.
+        """
+        data = dict(plain)
+        version = data.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise ModelFileError(
+                where,
+                expected=f"format_version {FORMAT_VERSION}",
+                found=str(version),
+                do="Install the version of pixelwise that wrote this model, or a newer one.",
+            )
+        known = {f.name for f in fields(cls)}
+        odd = sorted(known ^ data.keys())
+        if odd:
+            found = f"{'unknown' if odd[0] in data else 'no'} key `{odd[0]}`"
+            raise ModelFileError(where, expected="the keys of a model card", found=found, do=_AGAIN)
+        try:
+            for key, kind in _KINDS.items():
+                if not isinstance(data[key], kind):
+                    raise TypeError(f"{key}: {data[key]!r}")
+            for key in ("tile", "mean", "std"):
+                data[key] = None if data[key] is None else tuple(data[key])
+            return cls(**(data | {"labels": Labels.from_dict(data["labels"])}))
+        except (LabelsError, TypeError, ValueError) as error:
+            raise ModelFileError(where, expected="a model card", found=str(error), do=_AGAIN) from error
+
+
+_KINDS: Mapping[str, Any] = {
+    "architecture": dict,
+    "channels": int,
+    "overlap": int | float,
+    "sha256": str,
+    "tile": list | None,
+    "mean": list,
+    "std": list,
+}
+_AGAIN = "Copy the model folder again, or train the model anew."
+
+
+def save_model(folder: Path, model: SegmentationModel, card: ModelCard) -> ModelCard:
+    """Write a model folder at once: another process sees the previous one or this one, never half of it.
+
+    Args:
+        folder: where to; a model that stands there is replaced, the caller decides whether it may be.
+        model: its weights are written as they are.
+        card: what is known; mean, std, sha256 and pixelwise are filled in.
+
+    Returns:
+        The card as written.
+
+    Raises:
+        ResourceError: no space, or no right to write; what stood there before is untouched.
+    """
+    folder = Path(folder)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = safetensors.torch.save(tensors)
+    card = replace(
+        card,
+        mean=tuple(model.normalise.mean.tolist()),
+        std=tuple(model.normalise.std.tolist()),
+        sha256=hashlib.sha256(weights).hexdigest(),
+        pixelwise=importlib.metadata.version("pixelwise"),
+    )
+    text = json.dumps(card.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        _replace_folder(folder, {WEIGHTS: weights, CARD: text.encode()})
+    except OSError as error:
+        raise _cannot_write(folder, len(weights), error) from error
+    return card
+
+
+def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    fresh, previous = _beside(folder, "partial"), _beside(folder, "previous")
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        for name, data in files.items():
+            _write_through(fresh / name, data)
+        _sync(fresh)
+        # A folder cannot be renamed onto another. Between the two renames `load_model` finds the previous one.
+        if folder.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            folder.rename(previous)
+        fresh.rename(folder)
+        _sync(folder.absolute().parent)
+    except OSError:
+        if previous.exists() and not folder.exists():
+            previous.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def load_model(folder: Path) -> tuple[SegmentationModel, ModelCard]:
+    """Read a model folder.
+
+    Returns:
+        The model, in evaluation mode on the CPU with exactly the weights that were saved, and its card.
+
+    Raises:
+        ModelFileError: a file is missing, altered, of an unknown version, or does not fit the other.
+    """
+    folder = Path(folder)
+    previous = _beside(folder, "previous")
+    source = previous if previous.exists() and not folder.exists() else folder
+    text, weights = _read(folder, source / CARD), _read(folder, source / WEIGHTS)
+    try:
+        plain = json.loads(text)
+        if not isinstance(plain, dict):
+            raise ValueError(f"a {type(plain).__name__} instead of keys and values")
+    except ValueError as error:
+        raise ModelFileError(folder / CARD, expected="JSON", found=str(error), do=_AGAIN) from error
+    card = ModelCard.from_dict(plain, folder / CARD)
+    digest = hashlib.sha256(weights).hexdigest()
+    if digest != card.sha256:
+        raise ModelFileError(
+            folder / WEIGHTS,
+            expected=f"the weights that {CARD} was written for (sha256 {card.sha256[:12]}…)",
+            found=f"others (sha256 {digest[:12]}…)",
+            do=_AGAIN,
+        )
+    try:
+        tensors = safetensors.torch.load(weights)
+    except safetensors.SafetensorError as error:
+        raise ModelFileError(folder / WEIGHTS, expected="safetensors", found=str(error), do=_AGAIN) from error
+    return _assemble(folder, card, tensors), card
+
+
+def _assemble(folder: Path, card: ModelCard, tensors: dict[str, torch.Tensor]) -> SegmentationModel:
+    where = folder / CARD
+    try:
+        name, arguments = card.architecture["name"], dict(card.architecture["arguments"])
+        # On "meta" nothing is allocated and no random number drawn, however large the file claims the model to be.
+        with torch.device("meta"):
+            model = build_model(name, **arguments)
+    except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelFileError(
+            where, expected="an architecture of this version of pixelwise", found=str(error), do=_AGAIN
+        ) from error
+    wanted, given = _shapes(model.state_dict()), _shapes(tensors)
+    for key in sorted(wanted.keys() | given.keys()):
+        if wanted.get(key) != given.get(key):
+            raise ModelFileError(
+                folder / WEIGHTS,
+                expected=f"tensor {key} {wanted.get(key, 'not to be there')} as {CARD} describes the model",
+                found=given.get(key, "none"),
+                do=_AGAIN,
+            )
+    for key, said, means in (
+        ("num_classes", card.labels.num_classes, "classes"),
+        ("in_channels", card.channels, "bands"),
+    ):
+        if getattr(model, key) != said:
+            raise ModelFileError(where, expected=f"{getattr(model, key)} {means}", found=f"{said} {means}", do=_AGAIN)
+    model.load_state_dict(tensors, assign=True)
+    return model.eval()
+
+
+def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    return {k: f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for k, t in tensors.items()}
+
+
+def _beside(path: Path, state: str) -> Path:
+    """Name what stands beside a path for a moment: always the same, so that what a killed process left is replaced."""
+    whole = path.absolute()
+    return whole.parent / f".{whole.name}.{state}"
+
+
+def _read(folder: Path, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        found = f"no {path.name}" if path.parent.exists() else "nothing"
+        raise ModelFileError(
+            folder,
+            expected=f"a model folder with {CARD} and {WEIGHTS}",
+            found=found,
+            do="Check the path, or copy the folder again.",
+        ) from error
+    except OSError as error:
+        problem = error.strerror or str(error)
+        raise ModelFileError(folder / path.name, expected="a readable file", found=problem, do=_AGAIN) from error
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that it holds the old bytes or the new ones, whatever happens: temporary file, fsync, rename.
+
+    Raises:
+        ResourceError: no space or no right to write; the file that stood there is untouched.
+    """
+    path = Path(path)
+    fresh = _beside(path, "partial")
+    try:
+        _write_through(fresh, data)
+        fresh.replace(path)
+        _sync(fresh.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise _cannot_write(path, len(data), error) from error
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename last through a power cut, where the system lets folders be synced (Windows does not)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _cannot_write(where: object, size: int, error: OSError) -> ResourceError:
+    return ResourceError(
+        where,
+        expected=f"space to write {size / 1e6:.1f} MB",
+        found=error.strerror or str(error),
+        do="Free space, or choose a place where you may write; the previous file is untouched.",
+    )

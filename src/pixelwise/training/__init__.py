@@ -1,0 +1,1 @@
+"""Learn weights: the loop, its optimizer, checkpoints, time and log."""

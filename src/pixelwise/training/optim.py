@@ -1,0 +1,64 @@
+"""What moves the weights: AdamW, its learning-rate curve, and the averaged copy that is scored and shipped.
+
+Comes in: a model and rates. Goes out: an optimizer, a rate per step, averaged weights. Knows nothing of data or losses.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import nn
+
+from pixelwise.models.base import SegmentationModel
+
+
+def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """Make AdamW (Loshchilov and Hutter 2019) that decays weights, but no biases and no norms."""
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    free = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate)
+
+
+def rate(step: int, steps: int, learning_rate: float, warmup: float) -> float:
+    """Give the learning rate of `step` (0 … steps-1): linear warm-up, then half a cosine down to 1 % of the peak.
+
+    Args:
+        step: the step about to be made.
+        steps: how many there will be.
+        learning_rate: the peak.
+        warmup: share of the steps that rise to the peak.
+    """
+    rise = max(round(warmup * steps), 1)
+    if step < rise:
+        return learning_rate * (step + 1) / rise
+    progress = (step - rise) / max(steps - rise, 1)
+    return learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+class AveragedWeights:
+    """Keep an exponential moving average of a model's weights and of its norms' statistics.
+
+    The average forgets slowly once it is warm: its decay at step t is min(decay, (1 + t) / (10 + t)), so that the random
+    weights of the beginning leave no trace. With decay 0 it is the model itself, copied.
+    """
+
+    def __init__(self, model: SegmentationModel, decay: float) -> None:
+        self.model: SegmentationModel = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in the weights after step number `step` (0 …)."""
+        keep = min(self.decay, (1 + step) / (10 + step))
+        mine, theirs = _floats(self.model), _floats(model)
+        torch._foreach_lerp_(mine, theirs, 1 - keep)
+        for old, new in zip(self.model.buffers(), model.buffers(), strict=True):
+            if not old.is_floating_point():
+                old.copy_(new)
+
+
+def _floats(model: nn.Module) -> list[torch.Tensor]:
+    return [t.detach() for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]

@@ -1,0 +1,330 @@
+"""One run, from a data set to a folder with the best model: begin or go on, plan, fit, score.
+
+Comes in: what the user asked for. Goes out: the run folder.
+
+    config.yaml    resolved; every derived value says why     data.json      fingerprint, split, hashes, what was skipped
+    request.json   what was asked for                         checkpoints/   state to go on from
+    log.jsonl      what happened                              model/         the best averaged weights
+    scores.json    the best model on the validation part; its presence says that the run is finished
+
+Knows nothing of the command line or of how anything is shown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pixelwise.config as configs
+from pixelwise.config import Config, Reasons
+from pixelwise.data.dataset import Dataset, DataSplits, open_data, pin_paths
+from pixelwise.data.fingerprint import fingerprint
+from pixelwise.data.loader import Crops, cache_fits
+from pixelwise.data.transforms import CropTransform
+from pixelwise.errors import ConfigError, DataError, OutputExistsError
+from pixelwise.evaluation import evaluate, quick_miou
+from pixelwise.inference.predictor import Predictor
+from pixelwise.losses import CombinedLoss, class_weights, combined_loss
+from pixelwise.models.base import SegmentationModel
+from pixelwise.models.catalogue import build_model
+from pixelwise.models.weights import ModelCard, load_model, save_model
+from pixelwise.storage import claim_folder, write_atomic, write_json
+from pixelwise.training import budget, plan
+from pixelwise.training.loop import Work, fit
+from pixelwise.training.runlog import Listener
+from pixelwise.types import Fingerprint
+
+MODEL, SCORES, CONFIG, REQUEST, DATA = "model", "scores.json", "config.yaml", "request.json", "data.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Hold what the user asked for; the same request on an unfinished run goes on with it."""
+
+    data: str
+    model: str | None = None
+    time_limit: float | None = None
+    steps: int | None = None
+    epochs: float | None = None
+    seed: int | None = None
+    overrides: tuple[str, ...] = ()
+    skip_bad: bool = False
+
+
+def train_run(request: Request, out: Path, *, overwrite: bool = False, listener: Listener | None = None) -> Path:
+    """Train as asked, in `out`; where an unfinished run of the same request stands there, go on with it.
+
+    Raises:
+        OutputExistsError: a finished run, another request's run or other files stand in `out`.
+        PixelwiseError: whatever is wrong with the request, the data or the machine (see `errors`).
+    """
+    began = time.monotonic()
+    tell: Listener = listener or (lambda _: None)
+    if overwrite or not _unfinished(request, out):
+        config, base = configs.read_request(Path(request.data), _overrides(request))
+        splits = open_data(config.data, base)
+        _require_parts(splits, request.data)
+        claim_folder(out, overwrite)
+        prepared = _begin(request, config, splits, base, out, began, tell)
+    else:
+        prepared = _resume(out, tell)
+    fit(prepared.work, listener)
+    return _finish(prepared, out, tell)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    work: Work
+    splits: DataSplits
+    card: ModelCard
+
+
+def _overrides(request: Request) -> tuple[str, ...]:
+    """Spell the options as overrides; `--set` comes last and wins."""
+    spelled = [f"model.name={request.model}"] if request.model is not None else []
+    spelled += [f"train.{name}={value}" for name in ("steps", "seed") if (value := getattr(request, name)) is not None]
+    spelled += ["data.skip_bad=true"] if request.skip_bad else []
+    return (*spelled, *request.overrides)
+
+
+def _unfinished(request: Request, out: Path) -> bool:
+    """Tell whether `out` holds an unfinished run of this request.
+
+    Raises:
+        OutputExistsError: it holds a finished run, or another request's.
+    """
+    if not (out / CONFIG).exists():
+        only_traces = out.is_dir() and {p.name for p in out.iterdir()} <= {REQUEST, DATA}
+        if only_traces:  # stopped before there was a plan: begin again
+            for trace in out.iterdir():
+                trace.unlink()
+        return False
+    if (out / SCORES).exists():
+        raise OutputExistsError(
+            out, expected="no finished run", found="one", do="Choose another --out, or add --overwrite to replace it."
+        )
+    asked = json.loads((out / REQUEST).read_text())
+    wanted = json.loads(json.dumps(asdict(request)))
+    different = [k for k in wanted if wanted[k] != asked.get(k)]
+    if different:
+        key = different[0]
+        raise OutputExistsError(
+            out,
+            expected=f"an unfinished run with {key} = {wanted[key]!r}",
+            found=f"one with {asked.get(key)!r}",
+            do="Repeat its command to go on, choose another --out, or add --overwrite to replace it.",
+        )
+    return True
+
+
+def _require_parts(splits: DataSplits, where: str) -> None:
+    for name in ("train", "val"):
+        if not getattr(splits, name):
+            raise DataError(where, expected=f"a {name} part", found="none", do="Name one, or set data.split.val.")
+
+
+def _begin(
+    request: Request, config: Config, splits: DataSplits, base: Path, out: Path, began: float, tell: Listener
+) -> _Prepared:
+    """Derive, measure, and write down the plan: after this all is a function of the step."""
+    write_json(out / REQUEST, asdict(request))
+    for notice in (*splits.notices, *splits.skipped):
+        tell({"event": "notice", "text": notice})
+    train, val = splits.train, splits.val
+    assert train is not None
+    assert val is not None
+    facts = fingerprint(train)
+    # The run must find the same data from any folder, and read its masks the same way.
+    pinned = pin_paths(config.data, base).model_dump()
+    settled = {"labels": splits.labels.to_dict(), "mask_values": splits.description["mask_values"]}
+    config = configs.replace(config, data=pinned | settled)
+    size = facts.sizes[1][0] * facts.sizes[1][1] * (facts.channels + 1) * 2
+    machine = plan.Machine(
+        "cuda" if torch.cuda.is_available() else "cpu", len(os.sched_getaffinity(0)), cache_fits(train, size)
+    )
+    config, reasons = plan.derive(config, facts, machine)
+    crops, model, loss = _parts(config, train, facts)
+    config, more = budget.choose_precision(config, model, loss, crops)
+    card = _card(config, splits, facts)
+    config, length = _length(request, config, (model, loss, crops, card), val, began)
+    config, ema = _averaging(config)
+    reasons |= more | length | ema
+    write_json(out / DATA, {"fingerprint": facts.to_dict(), "splits": splits.description, "skipped": splits.skipped})
+    # Last, since its presence says that the plan stands.
+    write_atomic(out / CONFIG, configs.dump_config(config, reasons))
+    tell({"event": "plan", "config": config.model_dump(mode="json"), "reasons": reasons})
+    return _Prepared(_work(config, splits, facts, crops, model, loss, out), splits, card)
+
+
+def _length(
+    request: Request,
+    config: Config,
+    parts: tuple[SegmentationModel, CombinedLoss, Crops, ModelCard],
+    val: Dataset,
+    began: float,
+) -> tuple[Config, Reasons]:
+    """Settle how many steps and validations there are."""
+    model, loss, crops, card = parts
+    batch = (config.train.batch_size or 1) * config.train.accumulate
+    if request.time_limit is not None and config.train.steps is None:
+        per_step = budget.step_seconds(config, model, loss, crops)
+        per_validation = _validation_seconds(config, model, card, val)
+        left = request.time_limit - (time.monotonic() - began)
+        return budget.plan_steps(
+            config, per_step=per_step, per_validation=per_validation, left=left, limit=request.time_limit
+        )
+    reasons: Reasons = {}
+    steps = config.train.steps
+    if steps is None:
+        epochs = request.epochs if request.epochs is not None else 100.0
+        steps = max(round(epochs * len(crops) / batch), 1)
+        reasons["train.steps"] = f"{epochs:g} epochs of {len(crops)} pictures, {batch} a step"
+    validations = config.train.validations
+    if validations is None:
+        validations = max(1, min(10, steps // 20))
+        reasons["train.validations"] = "every 20 steps at most, and at most 10"
+    return configs.replace(config, train={"steps": steps, "validations": validations}), reasons
+
+
+def _averaging(config: Config) -> tuple[Config, Reasons]:
+    if config.train.ema is not None:
+        return config, {}
+    decay, reason = budget.averaging(config.train.steps or 1)
+    return configs.replace(config, train={"ema": decay}), {"train.ema": reason}
+
+
+def _validation_seconds(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> float:
+    few = val.subset(range(min(len(val), 3)))
+    predictor = _predictor(config, model, card)
+    quick_miou(few.subset([0]), predictor)
+    began = time.perf_counter()
+    quick_miou(few, predictor)
+    model.train()
+    return (time.perf_counter() - began) / len(few) * len(val)
+
+
+def _resume(out: Path, tell: Listener) -> _Prepared:
+    """Take up the plan that stands in `out`.
+
+    Raises:
+        DataError: the data set is no longer the same.
+    """
+    config = configs.load_config(out / CONFIG)
+    splits = open_data(config.data, out)
+    _require_parts(splits, str(out))
+    facts = Fingerprint.from_dict(json.loads((out / DATA).read_text())["fingerprint"])
+    assert splits.train is not None
+    if splits.train.hash() != facts.hash:
+        raise DataError(
+            config.data.root or out,
+            expected="the training part as it was when the run began",
+            found="other files",
+            do="Restore them, or train anew with another --out.",
+        )
+    tell({"event": "plan", "config": config.model_dump(mode="json"), "reasons": {}})
+    crops, model, loss = _parts(config, splits.train, facts)
+    return _Prepared(_work(config, splits, facts, crops, model, loss, out), splits, _card(config, splits, facts))
+
+
+def _parts(config: Config, train: Dataset, facts: Fingerprint) -> tuple[Crops, SegmentationModel, CombinedLoss]:
+    """Make stream, model and loss: each a function of config, data and seed."""
+    labels, settings = train.labels, config.train
+    mean, std = tuple(config.model.mean or ()), tuple(config.model.std or ())
+    if len(mean) != facts.channels or len(std) != facts.channels:
+        raise ConfigError(
+            "model.mean, model.std",
+            expected=f"{facts.channels} values each",
+            found=f"{len(mean)}, {len(std)}",
+            do="Give one per band.",
+        )
+    transform = CropTransform(
+        settings.crop or (256, 256), config.augment, settings.class_crops or 0.0, labels.ignore_index, mean, std
+    )
+    crops = Crops(train, transform, settings.seed, settings.cache or False)
+    torch.manual_seed(settings.seed)
+    model = build_model(config.model.name, **_arguments(config, train, facts))
+    weights = class_weights(config.loss.class_weights or "none", facts.pixel_counts, facts.image_counts)
+    loss = combined_loss(
+        config.loss,
+        num_classes=labels.num_classes,
+        ignore_index=labels.ignore_index,
+        class_weights=torch.tensor(weights, dtype=torch.float32, device=settings.device),
+    )
+    return crops, model, loss
+
+
+def _arguments(config: Config, train: Dataset, facts: Fingerprint) -> dict[str, Any]:
+    return {
+        "in_channels": facts.channels,
+        "num_classes": train.labels.num_classes,
+        "features": config.model.features,
+        "up": config.model.up,
+        "stem": config.model.stem,
+        "mean": config.model.mean,
+        "std": config.model.std,
+    }
+
+
+def _card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelCard:
+    assert splits.train is not None
+    return ModelCard(
+        architecture={"name": config.model.name, "arguments": _arguments(config, splits.train, facts)},
+        labels=splits.labels,
+        channels=facts.channels,
+        dtype=facts.dtype,
+        tile=config.predict.tile or (512, 512),
+        overlap=config.predict.overlap,
+        data_hash=facts.hash,
+    )
+
+
+def _predictor(config: Config, model: SegmentationModel, card: ModelCard) -> Predictor:
+    train = config.train
+    return Predictor.from_model(
+        model, card, device=train.device or "cpu", precision=train.precision or "fp32", flips=config.predict.flips
+    )
+
+
+def _work(
+    config: Config,
+    splits: DataSplits,
+    facts: Fingerprint,
+    crops: Crops,
+    model: SegmentationModel,
+    loss: CombinedLoss,
+    out: Path,
+) -> Work:
+    val, card = splits.val, _card(config, splits, facts)
+    assert val is not None
+
+    def validate(averaged: SegmentationModel, check: Callable[[], None]) -> float:
+        return quick_miou(val, _predictor(config, averaged, card), stop=check)[0]
+
+    def keep(averaged: SegmentationModel, miou: float, step: int) -> None:
+        save_model(out / MODEL, averaged, replace(card, scores={"val_miou": miou, "step": step}))
+
+    return Work(config, model, loss, crops, validate, keep, out)
+
+
+def _finish(prepared: _Prepared, out: Path, tell: Listener) -> Path:
+    """Score the best model with intervals and mark the run as finished."""
+    model, card = load_model(out / MODEL)
+    val = prepared.splits.val
+    assert val is not None
+
+    def progress(done: int, total: int) -> None:
+        tell({"event": "scoring", "done": done, "total": total})
+
+    result = evaluate(val, _predictor(prepared.work.config, model, card), progress=progress)
+    plain = {"split": "val", **result.scores.to_dict()}
+    save_model(out / MODEL, model, replace(card, scores={**(card.scores or {}), "val": plain}))
+    write_json(out / SCORES, plain)
+    tell({"event": "finished", "scores": plain, "folder": str(out)})
+    return out

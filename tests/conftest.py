@@ -1,0 +1,46 @@
+"""What tests share: small drawn data sets, tiny settings, and the real pictures where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REAL = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a few pictures of discs: background and disc."""
+    from pixelwise.data.synthetic import write_discs
+
+    folder = tmp_path_factory.mktemp("discs")
+    write_discs(folder, train=12, val=4, test=4, size=(64, 64), seed=0)
+    return folder
+
+
+@pytest.fixture
+def tiny() -> tuple[str, ...]:
+    """Overrides that make a run take seconds."""
+    return (
+        "model.features=[4,8]",
+        "model.stem=1",
+        "train.crop=[32,32]",
+        "train.batch_size=4",
+        "train.precision=fp32",
+        "train.channels_last=false",
+        "train.validations=2",
+    )
+
+
+@pytest.fixture
+def real() -> Callable[[str], Path]:
+    """Give the folder of a real data set, or skip."""
+
+    def find(name: str) -> Path:
+        if not (REAL / name).exists():
+            pytest.skip(f"real pictures are not at hand: {REAL / name}")
+        return REAL / name
+
+    return find

@@ -1,0 +1,180 @@
+"""What every model promises. A new model is one line in MODELS."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.models.base import SegmentationModel
+from pixelwise.models.catalogue import available, build_model
+
+MODELS = [
+    ("unet", {"features": (4, 8)}),
+    ("unet", {"features": (4, 8), "up": "bilinear"}),
+    ("unet", {"features": (4, 8), "stem": 2}),
+    ("unet", {"features": (4, 8), "stem": 4, "up": "bilinear"}),
+]
+MEAN, STD = (100.0, 90.0, 80.0), (50.0, 40.0, 60.0)
+SIZES = [(1, 1), (1, 40), (5, 7), (16, 16), (33, 18)]
+
+
+@pytest.fixture(params=MODELS, ids=str)
+def model(request):
+    torch.manual_seed(0)
+    name, arguments = request.param
+    model = build_model(name, in_channels=3, num_classes=5, mean=MEAN, std=STD, **arguments)
+    _settle(model)
+    return model.eval()
+
+
+def _settle(model):
+    """Give batch norm statistics and the head a spread, as training would, so that outputs say something."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        model.train()
+        model(pictures(4, 64, 64))
+
+
+def pictures(count=1, height=40, width=36, seed=1):
+    return torch.randint(0, 256, (count, 3, height, width), generator=torch.Generator().manual_seed(seed)).byte()
+
+
+def test_every_name_of_the_catalogue_keeps_the_contract():
+    assert {name for name, _ in MODELS} == set(available())
+
+
+def test_it_says_what_it_is(model):
+    assert isinstance(model, SegmentationModel)
+    assert (model.in_channels, model.num_classes) == (3, 5)
+    assert model.stride >= 1
+    assert model.normalise.mean.tolist() == list(MEAN)
+    assert model.normalise.std.tolist() == list(STD)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_any_size_in_the_same_size_out(model, size):
+    with torch.inference_mode():
+        logits = model(pictures(2, *size))
+    assert logits.shape == (2, 5, *size)
+    assert logits.dtype == torch.float32
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.int16, torch.int32, torch.float16, torch.float32, torch.float64])
+def test_the_type_of_the_pixels_does_not_matter(model, dtype):
+    with torch.inference_mode():
+        torch.testing.assert_close(model(pictures().to(dtype)), model(pictures()))
+
+
+def test_normalisation_is_inside(model):
+    raw = copy.deepcopy(model)
+    raw.normalise.mean.zero_()
+    raw.normalise.std.fill_(1)
+    with torch.inference_mode():
+        normalised = (pictures() - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+        torch.testing.assert_close(raw(normalised), model(pictures()))
+        assert not torch.allclose(raw(pictures()), model(pictures()))
+
+
+def test_pictures_of_a_batch_do_not_touch_each_other(model):
+    batch = pictures(3)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(batch)[1:2], model(batch[1:2]))
+
+
+def test_it_is_pure(model):
+    batch = pictures()
+    before = batch.clone()
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.inference_mode():
+        assert torch.equal(model(batch), model(batch))
+    assert torch.equal(batch, before)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+def test_memory_layout_does_not_matter(model):
+    with torch.inference_mode():
+        plain = model(pictures())
+        torch.testing.assert_close(model(pictures().contiguous(memory_format=torch.channels_last)), plain)
+        twin = model.to(memory_format=torch.channels_last)
+        torch.testing.assert_close(twin(pictures().contiguous(memory_format=torch.channels_last)), plain)
+
+
+def test_a_step_of_stride_pixels_moves_the_answer_and_changes_nothing_else(model):
+    picture, far = pictures(1, 32, 320), 128
+    with torch.inference_mode():
+        whole, moved = model(picture), model(picture[..., model.stride :])
+    inside = whole[..., model.stride :][..., far:]
+    torch.testing.assert_close(moved[..., far:], inside, rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_of_one_trains_from_twice_the_stride_on(model):
+    model.train()
+    side = 2 * model.stride
+    logits = model(pictures(1, side, side))
+    torch.nn.functional.cross_entropy(logits, torch.ones(1, side, side, dtype=torch.long)).backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients.values())
+    assert all(gradient.abs().sum() > 0 for name, gradient in gradients.items() if name.endswith("weight"))
+
+
+def test_training_outputs_are_logits_of_the_same_shape(model):
+    assert model.train()(pictures(2, 33, 47)).shape == (2, 5, 33, 47)
+
+
+def test_it_exports_with_free_batch_height_and_width(model):
+    free = torch.export.Dim.DYNAMIC
+    program = torch.export.export(model, (pictures(2, 37, 50),), dynamic_shapes=({0: free, 2: free, 3: free},))
+    with torch.inference_mode():
+        torch.testing.assert_close(program.module()(pictures(1, 91, 23)), model(pictures(1, 91, 23)))
+
+
+@pytest.mark.parametrize("found", [1, 5])
+def test_another_number_of_bands_is_refused(model, found):
+    with pytest.raises(DataError) as caught:
+        model(torch.zeros(1, found, 8, 8))
+    assert str(caught.value) == (
+        f"images: expected 3 bands, found {found}. Give pictures of the kind that the model was trained on, "
+        f"or train a model on {found} bands."
+    )
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 3, 0, 8)])
+def test_other_axes_and_no_pixels_are_refused(model, shape):
+    with pytest.raises(DataError, match=r"^images: expected (four axes|at least 1×1 pixels).*, found shape"):
+        model(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"in_channels": 0}, "model.in_channels: expected at least 1, found 0. Correct the value."),
+        ({"num_classes": 0}, "model.num_classes: expected at least 1, found 0. Correct the value."),
+        (
+            {"mean": (1, 2)},
+            "model.mean: expected 3 finite values, one per band, found [1.0, 2.0]. "
+            "Give one value per band in raw pixel values, or leave the key out.",
+        ),
+        (
+            {"std": (1, 0, 1)},
+            "model.std: expected 3 positive values, one per band, found [1.0, 0.0, 1.0]. "
+            "Give one value per band in raw pixel values, or leave the key out.",
+        ),
+    ],
+)
+@pytest.mark.parametrize(("name", "arguments"), MODELS, ids=str)
+def test_arguments_that_make_no_model_are_refused(name, arguments, wrong, message):
+    with pytest.raises(ConfigError) as caught:
+        build_model(name, **(arguments | wrong))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("name", "arguments"), MODELS, ids=str)
+def test_one_band_and_many_bands(name, arguments):
+    for bands in (1, 7):
+        model = build_model(name, in_channels=bands, num_classes=2, **arguments).eval()
+        with torch.inference_mode():
+            assert model(torch.from_numpy(np.zeros((1, bands, 9, 9), np.uint16))).shape == (1, 2, 9, 9)

@@ -1,0 +1,207 @@
+from pathlib import Path
+
+import pytest
+
+from pixelwise.config import DataConfig, PartConfig
+from pixelwise.data.layout import Layout, find_records
+from pixelwise.errors import ConfigError, DataError, PairingError
+
+
+def put(root: Path, *names: str) -> Path:
+    """Layouts open no picture, so empty files do."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def find(root: Path, **config: object) -> Layout:
+    return find_records(DataConfig.model_validate(config), root, root)
+
+
+def ids(layout: Layout) -> dict[str, list[str]]:
+    return {part: [record.id for record in records] for part, records in layout.parts.items()}
+
+
+def why(layout: Layout) -> list[tuple[str, str]]:
+    return sorted((problem.file, problem.why) for problem in layout.problems)
+
+
+@pytest.mark.parametrize("masks", ["masks", "labels", "annotations", "gt", "groundtruth"])
+def test_one_pool_with_any_name_of_the_masks_folder(tmp_path: Path, masks: str) -> None:
+    put(tmp_path, "images/b.jpg", "images/a.PNG", "images/notes.txt", "images/.hidden.png")
+    layout = find(put(tmp_path, f"{masks}/a.png", f"{masks}/b.tif"))
+    assert ids(layout) == {"pool": ["a", "b"]}
+    assert layout.parts["pool"][1].mask == tmp_path / masks / "b.tif"
+    assert not layout.problems
+
+
+def test_folders_inside_images_are_mirrored(tmp_path: Path) -> None:
+    layout = find(put(tmp_path, "images/x/1.jpg", "images/y/1.jpg", "masks/x/1.png", "masks/y/1.png"))
+    assert ids(layout) == {"pool": ["x/1", "y/1"]}
+    assert not layout.problems
+
+
+def test_parts_outside(tmp_path: Path) -> None:
+    put(tmp_path, "train/images/a.png", "train/masks/a.png", "valid/images/b.png", "valid/labels/b.png")
+    assert ids(find(put(tmp_path, "test/images/c.png", "test/gt/c.png"))) == {
+        "train": ["a"],
+        "val": ["b"],
+        "test": ["c"],
+    }
+
+
+def test_parts_inside(tmp_path: Path) -> None:
+    put(tmp_path, "images/train/a.png", "masks/train/a.png", "images/val/a.png", "masks/val/a.png")
+    assert ids(find(tmp_path)) == {"train": ["a"], "val": ["a"]}
+
+
+def test_lists_beside_images(tmp_path: Path) -> None:
+    put(tmp_path, *(f"images/{n}.jpg" for n in "abcd"), *(f"masks/{n}.png" for n in "abcd"), "splits/val.txt")
+    (tmp_path / "splits/train.txt").write_text("# first\na\nimages/b.jpg\n\n")
+    (tmp_path / "splits/val.txt").write_text("./c.jpg\r\n")
+    layout = find(tmp_path)
+    assert ids(layout) == {"train": ["a", "b"], "val": ["c"]}
+    assert layout.notices == ("1 of 4 pictures are in no list and are left out",)
+
+
+def test_without_a_list_of_train_the_rest_is_train(tmp_path: Path) -> None:
+    put(tmp_path, *(f"images/{n}.jpg" for n in "abc"), *(f"masks/{n}.png" for n in "abc"), "splits/x")
+    (tmp_path / "splits/val.txt").write_text("c\n")
+    layout = find(tmp_path)
+    assert ids(layout) == {"val": ["c"], "train": ["a", "b"]}
+    assert layout.notices == ("2 of 3 pictures are in no list and make the train part",)
+
+
+def test_lists_need_masks_only_for_what_they_name(tmp_path: Path) -> None:
+    put(tmp_path, "images/a.jpg", "images/b.jpg", "images/c.jpg", "masks/a.png", "masks/z.png", "splits/x")
+    (tmp_path / "splits/train.txt").write_text("a\nb\n")
+    assert why(find(tmp_path)) == [("images/b.jpg", "picture without a mask")]
+
+
+def test_a_listed_name_that_is_nowhere_or_everywhere(tmp_path: Path) -> None:
+    put(tmp_path, "images/x/1.jpg", "images/y/1.jpg", "masks/x/1.png", "masks/y/1.png", "splits/x")
+    (tmp_path / "splits/train.txt").write_text("1\nx/1\nq\n")
+    assert why(find(tmp_path)) == [
+        ("train.txt: 1", "listed, but names several pictures"),
+        ("train.txt: q", "listed, but no such picture"),
+    ]
+
+
+def test_a_picture_in_two_lists(tmp_path: Path) -> None:
+    put(tmp_path, "images/a.jpg", "masks/a.png", "splits/x")
+    (tmp_path / "splits/train.txt").write_text("a\n")
+    (tmp_path / "splits/test.txt").write_text("a\n")
+    with pytest.raises(PairingError, match=r"expected every picture in one part, found a in train and test. Remove it"):
+        find(tmp_path)
+
+
+def test_lists_that_the_configuration_names(tmp_path: Path) -> None:
+    put(tmp_path, "p/a.jpg", "p/b.jpg", "m/a_mask.png", "m/b_mask.png")
+    (tmp_path / "mine.txt").write_text("b\n")
+    layout = find(tmp_path, images="p/*.jpg", masks="m/{stem}_mask.png", test="mine.txt")
+    assert ids(layout) == {"test": ["p/b"], "train": ["p/a"]}
+    with pytest.raises(ConfigError, match=r"data.val: expected the list none.txt, found no such file"):
+        find(tmp_path, images="p/*.jpg", masks="m/{stem}_mask.png", val="none.txt")
+
+
+def test_files_without_partner_in_both_directions(tmp_path: Path) -> None:
+    layout = find(put(tmp_path, "images/a.png", "images/b.png", "masks/a.png", "masks/c.png"))
+    assert ids(layout) == {"pool": ["a"]}
+    assert why(layout) == [("images/b.png", "picture without a mask"), ("masks/c.png", "mask without a picture")]
+
+
+def test_names_used_twice(tmp_path: Path) -> None:
+    put(tmp_path, "images/a.png", "images/a.jpg", "images/b.png")
+    layout = find(put(tmp_path, "masks/a.png", "masks/b.png", "masks/b.tif"))
+    assert ids(layout) == {"pool": []}
+    assert why(layout) == [
+        ("images/a.jpg", "several pictures of the same name (also a.png)"),
+        ("masks/b.png", "several masks of the same name (also b.tif)"),
+    ]
+
+
+def test_template_with_parent_beside_the_pictures(tmp_path: Path) -> None:
+    put(tmp_path, "A/Imgs/1.jpg", "A/Imgs/1.png", "B/Imgs/1.jpg", "B/Imgs/1.png")
+    layout = find(tmp_path, images="*/Imgs/*.jpg", masks="{parent}/{stem}.png")
+    assert ids(layout) == {"pool": ["A/Imgs/1", "B/Imgs/1"]}
+    assert layout.parts["pool"][1].mask == tmp_path / "B/Imgs/1.png"
+    assert not layout.problems
+
+
+def test_template_finds_masks_that_belong_to_no_picture(tmp_path: Path) -> None:
+    put(tmp_path, "p/a.jpg", "p/b.jpg", "m/a_mask.png", "m/c_mask.png", "m/overview.png")
+    layout = find(tmp_path, images="p/*.jpg", masks="m/{stem}_mask.png")
+    assert why(layout) == [("m/c_mask.png", "mask without a picture"), ("p/b.jpg", "picture without a mask")]
+
+
+def test_template_shared_by_the_parts(tmp_path: Path) -> None:
+    put(tmp_path, "tr/a.jpg", "te/b.jpg", "m/a.jpg.png", "m/b.jpg.png")
+    layout = find(tmp_path, masks="m/{name}.png", train={"images": "tr/*"}, test={"images": ["te/*.jpg"]})
+    assert ids(layout) == {"train": ["tr/a"], "test": ["te/b"]}
+    assert not layout.problems
+
+
+def test_masks_by_glob_pair_by_stem(tmp_path: Path) -> None:
+    layout = find(put(tmp_path, "p/a.jpg", "m/x/a.png", "m/x/b.png"), images="p/*.jpg", masks="m/**/*.png")
+    assert layout.parts["pool"][0].mask == tmp_path / "m/x/a.png"
+    assert why(layout) == [("m/x/b.png", "mask without a picture")]
+    put(tmp_path, "q/a.jpg")
+    with pytest.raises(PairingError, match=r"several files of the same name \(p/a.jpg, q/a.jpg\). Use a template"):
+        find(tmp_path, images=["p/*.jpg", "q/*.jpg"], masks="m/**/*.png")
+
+
+def test_masks_of_valid_pixels(tmp_path: Path) -> None:
+    put(tmp_path, "p/a.jpg", "p/b.jpg", "m/a.png", "m/b.png", "v/a.png")
+    layout = find(tmp_path, images="p/*.jpg", masks="m/{stem}.png", valid="v/{stem}.png")
+    assert [record.valid for record in layout.parts["pool"]] == [tmp_path / "v/a.png"]
+    assert why(layout) == [("p/b.jpg", "picture without its mask of valid pixels")]
+
+
+def test_pool_beside_a_part(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", "a/m/1.png", "b/2.png", "b/m/2.png")
+    layout = find(tmp_path, images="a/*.png", masks="{parent}/m/{stem}.png", test={"images": "b/*.png"})
+    assert ids(layout) == {"test": ["b/2"], "pool": ["a/1"]}
+
+
+def test_configurations_that_make_no_sense(tmp_path: Path) -> None:
+    put(tmp_path, "p/a.jpg", "m/a.png")
+    with pytest.raises(ConfigError, match=r"data.masks: expected where the masks are, found nothing. Add masks"):
+        find(tmp_path, images="p/*.jpg")
+    with pytest.raises(ConfigError, match=r"data.masks: expected a template with \{stem\}.*found 'm/\{stam\}.png'"):
+        find(tmp_path, images="p/*.jpg", masks="m/{stam}.png")
+    with pytest.raises(
+        DataError, match=r"data.images: expected pictures, found none that match p/\*.png in .* data.root"
+    ):
+        find(tmp_path, images="p/*.png", masks="m/{stem}.png")
+    with pytest.raises(ConfigError, match=r"expected either `images` or `train.images`, found both"):
+        find(tmp_path, images="p/*", masks="m/{stem}.png", train=PartConfig(images="p/*"))
+    with pytest.raises(ConfigError, match=r"data.images: expected a pattern relative to the root"):
+        find(tmp_path, images="/p/*.png", masks="m/{stem}.png")
+
+
+def test_folders_that_hold_nothing_to_work_with(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
+        find(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: expected images/ and masks/, or train/, val/ and test/ with those inside, found an empty folder. "
+        "Arrange the files so, or write a data.yaml with `images:` and `masks:` that names them."
+    )
+    with pytest.raises(DataError, match=r"found nothing. Check the path, and data.root"):
+        find(tmp_path / "none")
+    with pytest.raises(DataError, match="found 1 loose pictures"):
+        find(put(tmp_path, "a.png"))
+    with pytest.raises(DataError, match=r"found masks, pictures\. Arrange"):
+        find(put(tmp_path / "odd", "pictures/a.png", "masks/a.png"))
+
+
+def test_images_without_masks(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"expected masks beside images/, in one of masks/, labels/.* found images/ alone"
+    ):
+        find(put(tmp_path, "images/a.png"))
+
+
+def test_images_folder_without_pictures(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"images: expected pictures \(.png.* found none. Put them there"):
+        find(put(tmp_path, "images/readme.txt", "masks/a.png"))

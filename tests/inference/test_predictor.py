@@ -1,0 +1,389 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.grid import Grid
+from pixelwise.inference.augmentation import mirrors
+from pixelwise.inference.backend import TorchBackend
+from pixelwise.inference.blending import blend, gaussian
+from pixelwise.inference.predictor import Predictor
+from pixelwise.labels import Labels
+from pixelwise.models.unet import UNet
+from pixelwise.models.weights import ModelCard
+from pixelwise.tiles import Window, windows
+
+LABELS = Labels(("a", "b", "c"))
+REACH = 28  # pixels around one that a U-Net of two scales sees, rounded up
+
+
+def picture(height, width, seed=0, bands=3):
+    return np.random.default_rng(seed).integers(0, 256, (bands, height, width), np.uint8)
+
+
+def local(images):
+    """Decide each pixel by its own value alone: tiles cannot matter."""
+    weights = np.random.default_rng(5).normal(0, 0.02, (3, images.shape[1]))
+    return np.einsum("kc,bchw->bkhw", weights, images.astype(np.float32)).astype(np.float32)
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(0))
+    return powers / powers.sum(0)
+
+
+@pytest.fixture(scope="module")
+def unet():
+    torch.manual_seed(0)
+    model = UNet(3, 3, (4, 8), mean=(128,) * 3, std=(70,) * 3)
+    with torch.no_grad():
+        model.head.weight.normal_()
+        model.train()(torch.from_numpy(np.stack([picture(64, 64, seed) for seed in range(4)])))
+    return model.eval()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 50), st.integers(1, 50)),
+    tile=st.tuples(st.integers(1, 24), st.integers(1, 24)),
+    overlap=st.floats(0, 0.8),
+    stride=st.sampled_from([1, 2, 4]),
+    batch=st.integers(1, 5),
+    flips=st.sampled_from([False, True, ("horizontal",)]),
+)
+def test_tiles_give_what_the_whole_picture_gives(size, tile, overlap, stride, batch, flips):
+    image = picture(*size)
+    predictor = Predictor(
+        local, LABELS, channels=3, stride=stride, tile=tile, overlap=overlap, batch_size=batch, flips=flips
+    )
+    found = predictor(image, probabilities=True)
+    expected = softmax(local(image[None])[0])
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+    assert np.array_equal(found.mask, predictor(image).mask)
+    first, second = np.sort(expected, axis=0)[[-1, -2]]
+    clear = first - second > 1e-4
+    assert np.array_equal(found.mask[clear], expected.argmax(0)[clear])
+
+
+@settings(max_examples=12, deadline=None)
+@given(height=st.integers(140, 180), width=st.integers(140, 180), batch=st.integers(1, 4))
+def test_a_unet_s_tiles_agree_with_the_whole_picture_where_they_see_the_same(unet, height, width, batch):
+    image, tile = picture(height, width, seed=height), (128, 128)
+    settings_ = {"channels": 3, "stride": unet.stride, "overlap": 0.8, "batch_size": batch}
+    tiled = Predictor(TorchBackend(unet), LABELS, tile=tile, **settings_)(image, probabilities=True)
+    whole = Predictor(TorchBackend(unet), LABELS, **settings_)(image, probabilities=True)
+    same = np.ones((height, width), bool)
+    count = np.zeros((height, width), int)
+    for window in windows((height, width), tile, (round(0.8 * 128),) * 2, unet.stride):
+        full = np.zeros((height, width), bool)
+        full[
+            tuple(
+                slice(a + REACH * (a > 0), b - REACH * (b < s))
+                for a, b, s in zip(window.start, window.stop, (height, width), strict=True)
+            )
+        ] = True
+        same[window.slices] &= full[window.slices]
+        count[window.slices] += 1
+    assert (same & (count > 1)).any(), "no pixel lies in two tiles that both see all of its surroundings"
+    np.testing.assert_allclose(tiled.probabilities[:, same], whole.probabilities[:, same], atol=1e-4)
+    first, second = np.sort(whole.probabilities, axis=0)[[-1, -2]]
+    clear = same & (first - second > 1e-3)
+    assert np.array_equal(tiled.mask[clear], whole.mask[clear])
+
+
+def test_without_aligned_starts_a_unet_s_tiles_disagree(unet):
+    """Why tiles start at multiples of the stride."""
+    image, settings_ = picture(64, 250), {"channels": 3, "overlap": 0.5}
+    whole = Predictor(TorchBackend(unet), LABELS, **settings_)(image, probabilities=True).probabilities
+    off = TorchBackend(unet)(image[None, :, :, 1:]).softmax(1)[0].numpy()
+    on = TorchBackend(unet)(image[None, :, :, unet.stride :]).softmax(1)[0].numpy()
+    inside = slice(100, 200)
+    assert np.abs(off[..., inside] - whole[..., 1:][..., inside]).max() > 1e-2
+    assert np.abs(on[..., inside] - whole[..., unet.stride :][..., inside]).max() < 1e-4
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_the_batch_size_changes_nothing(unet, flips):
+    image = picture(90, 131)
+    found = [
+        Predictor(TorchBackend(unet), LABELS, channels=3, stride=4, tile=(32, 32), flips=flips, batch_size=size)(
+            image, probabilities=True
+        )
+        for size in (1, 3, 100)
+    ]
+    for other in found[1:]:
+        np.testing.assert_allclose(other.probabilities, found[0].probabilities, atol=1e-5)
+        assert (other.mask != found[0].mask).mean() < 1e-3
+
+
+def shapes_seen(**settings_):
+    seen = []
+
+    def backend(images):
+        seen.append(images.shape)
+        return local(images)
+
+    return seen, Predictor(backend, LABELS, channels=3, **settings_)
+
+
+def test_a_picture_that_fits_the_tile_is_taken_whole():
+    seen, predictor = shapes_seen(tile=(32, 40), stride=16)
+    predictor(picture(32, 48))
+    predictor(picture(7, 5))
+    assert seen == [(1, 3, 32, 48), (1, 3, 7, 5)]
+
+
+def test_without_a_tile_every_picture_is_taken_whole():
+    seen, predictor = shapes_seen()
+    predictor(picture(301, 207))
+    assert seen == [(1, 3, 301, 207)]
+
+
+def test_tiles_are_rounded_up_to_the_stride_and_batches_hold_equal_shapes():
+    seen, predictor = shapes_seen(tile=(10, 10), stride=4, overlap=0.0, batch_size=2)
+    assert predictor.tile == (12, 12)
+    predictor(picture(12, 42))
+    assert seen == [(2, 3, 12, 12), (1, 3, 12, 12), (1, 3, 12, 10)]
+
+
+@pytest.mark.parametrize("overlap", [0, 0.999, 1])
+def test_any_share_of_overlap_ends(overlap):
+    image = picture(9, 9)
+    predictor = Predictor(local, LABELS, channels=3, tile=(4, 4), overlap=overlap)
+    np.testing.assert_allclose(
+        predictor(image, probabilities=True).probabilities, softmax(local(image[None])[0]), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_probabilities_are_averaged_and_not_logits(upright):
+    answers = iter([(9.0, 0.0), (0.0, 1.0)])
+
+    def backend(images):
+        return np.broadcast_to(np.float32(next(answers)).reshape(1, 2, 1, 1), (1, 2, *images.shape[-2:])).copy()
+
+    image = picture(12, 8, bands=1) if upright else picture(8, 12, bands=1)
+    predictor = Predictor(backend, Labels(("a", "b")), channels=1, tile=(8, 8), overlap=0.5)
+    found = predictor(image, probabilities=True).probabilities
+    if upright:
+        found = found.transpose(0, 2, 1)
+    weights = gaussian((8, 8)).numpy()
+    left, right = weights[:, 4:], weights[:, :4]
+    first, second = softmax(np.array([9.0, 0.0])), softmax(np.array([0.0, 1.0]))
+    for k in range(2):
+        expected = (left * first[k] + right * second[k]) / (left + right)
+        np.testing.assert_allclose(found[k, :, 4:8], expected, rtol=1e-5)
+    np.testing.assert_allclose(found[0, :, :4], first[0], rtol=1e-5)
+    np.testing.assert_allclose(found[0, :, 8:], second[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("tile", [(1, 1), (1, 9), (16, 16), (512, 384)])
+def test_weights_fall_from_the_centre_and_never_to_zero(tile):
+    weights = gaussian(tile)
+    assert weights.shape == tile
+    assert weights.dtype == torch.float32
+    assert weights.min() > 0
+    assert torch.equal(weights, weights.flip(0))
+    assert torch.equal(weights, weights.flip(1))
+    assert weights.argmax() in [(tile[0] - 1) // 2 * tile[1] + (tile[1] - 1) // 2]
+    if min(tile) > 1:
+        assert weights[0, 0] < 1e-2 * weights.max()
+
+
+def test_only_one_row_of_tiles_is_held():
+    places = windows((1000, 30), (20, 20), (10, 10))
+    asked = 0
+
+    def tiles():
+        nonlocal asked
+        for window in places:
+            asked += 1
+            yield torch.ones(2, *window.shape)
+
+    bands, columns = 0, sum(window.start[0] == 0 for window in places)
+    for number, band in enumerate(blend(places, tiles(), (20, 20)), start=1):
+        assert asked == number * columns
+        assert band.shape[1] <= 20
+        assert torch.allclose(band, torch.ones(()))
+        bands += band.shape[1]
+    assert bands == 1000
+
+
+def test_rows_that_share_nothing_are_blended_too():
+    places = [Window((0, 0), (2, 3)), Window((2, 0), (4, 3)), Window((4, 0), (5, 3))]
+    tiles = [torch.full((1, *window.shape), float(k)) for k, window in enumerate(places)]
+    assert torch.cat(list(blend(places, tiles, (2, 3))), 1)[0, :, 0].tolist() == [0, 0, 1, 1, 2]
+
+
+def test_flips_are_the_mean_of_mirrored_answers(unet):
+    image, backend = picture(30, 41), TorchBackend(unet)
+    found = Predictor(backend, LABELS, channels=3, flips=True)(image, probabilities=True).probabilities
+    answers = []
+    for axes in ((), (1,), (2,), (1, 2)):
+        mirrored = np.flip(image, axes).copy()
+        answers.append(np.flip(softmax(backend(mirrored[None])[0].numpy()), axes))
+    np.testing.assert_allclose(found, np.mean(answers, axis=0), atol=1e-6)
+    assert np.abs(found - answers[0]).max() > 1e-3
+
+
+def test_which_mirrors_a_choice_means():
+    assert mirrors(False) == ((),)
+    assert mirrors(("horizontal",)) == ((), (-1,))
+    assert mirrors(["vertical"]) == ((), (-2,))
+    assert mirrors(True) == ((), (-2,), (-1,), (-2, -1))
+
+
+def test_the_prediction_lies_on_the_picture_s_grid():
+    grid = Grid((0.5, 0.25), "mm")
+    found = Predictor(local, LABELS, channels=3)(picture(6, 5), grid, id="x.tif", probabilities=True)
+    assert (found.grid, found.id, found.labels) == (grid, "x.tif", LABELS)
+    assert found.mask.shape == (6, 5)
+    assert found.mask.dtype == np.uint8
+    assert found.probabilities.shape == (3, 6, 5)
+    assert found.probabilities.dtype == np.float32
+    np.testing.assert_allclose(found.probabilities.sum(0), 1, rtol=1e-5)
+    assert Predictor(local, LABELS, channels=3)(picture(6, 5)).grid == Grid()
+    assert Predictor(local, LABELS, channels=3)(picture(6, 5)).probabilities is None
+
+
+@pytest.mark.parametrize("tile", [None, (4, 4)])
+def test_many_classes_need_a_wider_mask(tile):
+    labels = Labels(tuple(map(str, range(300))))
+
+    def backend(images):
+        logits = np.zeros((len(images), 300, *images.shape[-2:]), np.float32)
+        logits[:, 299] = 1
+        return logits
+
+    mask = Predictor(backend, labels, channels=3, tile=tile)(picture(6, 7)).mask
+    assert mask.dtype == np.uint16
+    assert (mask == 299).all()
+
+
+def test_of_equal_scores_the_first_class_wins():
+    def backend(images):
+        return np.zeros((len(images), 3, *images.shape[-2:]), np.float32)
+
+    assert (Predictor(backend, LABELS, channels=3)(picture(50, 70)).mask == 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", ">u2", "i2", "i4", "f2", "f4", ">f4", "f8", "bool"])
+def test_pixel_types_and_byte_orders(unet, dtype):
+    image = (picture(13, 17) // 128).astype(dtype)
+    found = Predictor(TorchBackend(unet), LABELS, channels=3)(image, probabilities=True).probabilities
+    expected = Predictor(TorchBackend(unet), LABELS, channels=3)(
+        image.astype(np.float32), probabilities=True
+    ).probabilities
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_views_and_read_only_pictures(unet):
+    image = picture(20, 30)
+    image.setflags(write=False)
+    view = image[:, ::-1, ::2]
+    predictor = Predictor(TorchBackend(unet), LABELS, channels=3)
+    assert np.array_equal(predictor(view).mask, predictor(view.copy()).mask)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (
+            picture(4, 4, bands=5),
+            "x.tif: expected 3 bands, found 5. "
+            "Give pictures of the kind that the model was trained on, or train a model on 5 bands.",
+        ),
+        (
+            np.zeros((3, 0, 4)),
+            "x.tif: expected an image (bands, height, width) with at least 1×1 pixels, found shape (3, 0, 4). "
+            "Bring the axes into this order, or leave the picture out.",
+        ),
+        (
+            np.zeros((4, 4)),
+            "x.tif: expected an image (bands, height, width) with at least 1×1 pixels, found shape (4, 4). "
+            "Bring the axes into this order, or leave the picture out.",
+        ),
+        (
+            np.where(np.eye(4), np.nan, np.ones((3, 4, 4))),
+            "x.tif: expected finite values, found NaN or infinity in 4 pixels. "
+            "Fill these pixels with a value, or leave the picture out.",
+        ),
+    ],
+    ids=["bands", "empty", "axes", "nan"],
+)
+def test_pictures_it_cannot_predict_are_named(image, message):
+    with pytest.raises(DataError) as caught:
+        Predictor(local, LABELS, channels=3)(image, id="x.tif")
+    assert str(caught.value) == message
+
+
+def test_a_model_of_other_classes_is_refused():
+    with pytest.raises(DataError) as caught:
+        Predictor(local, Labels(("a", "b")), channels=3)(picture(4, 5))
+    assert str(caught.value) == (
+        "model: expected logits of shape (1, 2, 4, 5), found (1, 3, 4, 5). "
+        "Give labels and a model with the same number of classes."
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"tile": (0, 4)},
+            "predict.tile: expected two positive sizes (height, width), found (0, 4). Correct the value.",
+        ),
+        ({"overlap": 1.5}, "predict.overlap: expected a share 0…1, found 1.5. Correct the value."),
+        ({"batch_size": 0}, "predict.batch_size: expected at least 1, found 0. Correct the value."),
+        (
+            {"flips": ("diagonal",)},
+            "predict.flips: expected horizontal, vertical or both, found diagonal. Correct the value.",
+        ),
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong, message):
+    with pytest.raises(ConfigError) as caught:
+        Predictor(local, LABELS, channels=3, **wrong)
+    assert str(caught.value) == message
+
+
+def test_the_card_says_how_a_model_wants_to_be_used(unet):
+    card = ModelCard({"name": "unet", "arguments": {}}, LABELS, 3, tile=(33, 40), overlap=0.5)
+    predictor = Predictor.from_model(unet, card)
+    assert (predictor.tile, predictor.overlap, predictor.stride) == ((36, 40), 0.5, 4)
+    assert Predictor.from_model(unet, card, tile=None, flips=True).tile is None
+    assert predictor(picture(70, 50)).mask.shape == (70, 50)
+
+
+def test_scoring_leaves_a_training_model_as_it_was():
+    model = UNet(3, 3, (4,)).train()
+    model.first[1].eval()  # frozen on purpose
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes = {name: module.training for name, module in model.named_modules()}
+    strides = [parameter.stride() for parameter in model.parameters()]
+    assert not TorchBackend(model)(picture(16, 16)[None]).requires_grad
+    assert {name: module.training for name, module in model.named_modules()} == modes
+    assert [parameter.stride() for parameter in model.parameters()] == strides
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+def test_modes_come_back_after_a_failure_too():
+    model = UNet(3, 3, (4,)).train()
+    with pytest.raises(DataError):
+        TorchBackend(model)(picture(16, 16, bands=4)[None])
+    assert model.training
+
+
+@pytest.mark.parametrize(("precision", "channels_last"), list(itertools.product(["fp32", "bf16"], [False, True])))
+def test_precision_and_layout_change_little(unet, precision, channels_last):
+    images = torch.from_numpy(picture(24, 24)[None])
+    logits = TorchBackend(unet, "cpu", precision, channels_last)(images)
+    assert logits.dtype == torch.float32
+    exact = unet(images).detach()
+    close = 0.2 if precision == "bf16" else 1e-4
+    assert (logits - exact).abs().max() < close
+    assert torch.equal(logits, logits.bfloat16().float()) == (precision == "bf16")

@@ -1,0 +1,192 @@
+"""Scores: the headline and its conventions, in figures and in words."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from pixelwise.errors import DataError
+from pixelwise.labels import Labels
+from pixelwise.metrics import confusion
+from pixelwise.metrics.scores import Tally, scores
+
+LABELS = Labels(("background", "road", "vehicle", "tram"))
+MEANS = ("miou", "miou_present", "mean_dice", "pixel_accuracy", "frequency_weighted_iou")
+FIXED = np.array([[70, 5, 3, 0], [4, 60, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+
+
+def matrices(n=20, k=4, seed=0):
+    """Draw pictures that differ in how good they are."""
+    generator = np.random.default_rng(seed)
+    quality = generator.beta(6, 2, n)
+    truth = generator.multinomial(1000, generator.dirichlet(np.ones(k), n))
+    return np.stack(
+        [
+            [generator.multinomial(c, q * np.eye(k)[i] + (1 - q) / k) for i, c in enumerate(t)]
+            for t, q in zip(truth, quality, strict=True)
+        ]
+    )
+
+
+def every_score(result):
+    """List all scores with their names."""
+    yield from ((name, getattr(result, name)) for name in MEANS)
+    for entry, name in itertools.product(result.classes, ("iou", "dice", "precision", "recall")):
+        yield f"{entry.name} {name}", getattr(entry, name)
+
+
+def test_values_are_those_of_one_matrix_over_all_pictures():
+    drawn = matrices()
+    total, result = drawn.sum(0), scores(drawn, LABELS, ignored_pixels=12)
+    assert result.miou.value == confusion.mean_iou(total)
+    assert result.mean_dice.value == pytest.approx(confusion.dice(total).mean())
+    assert result.pixel_accuracy.value == confusion.pixel_accuracy(total)
+    assert result.frequency_weighted_iou.value == confusion.frequency_weighted_iou(total)
+    for name in ("iou", "dice", "precision", "recall"):
+        found = [getattr(entry, name).value for entry in result.classes]
+        np.testing.assert_array_equal(found, getattr(confusion, name)(total))
+    assert [entry.pixels for entry in result.classes] == total.sum(1).tolist()
+    assert (result.images, result.ignored_pixels) == (20, 12)
+    np.testing.assert_array_equal(result.confusion, total)
+
+
+def test_classes_without_a_union_are_left_out_and_named():
+    result = scores([FIXED, FIXED], LABELS)
+    iou = [70 / 82, 60 / 69, 0.0]
+    assert result.miou.value == pytest.approx(np.mean(iou))
+    assert result.miou_present.value == pytest.approx(np.mean(iou[:2]))
+    assert result.excluded == ("tram",)
+    tram, vehicle = result.classes[3], result.classes[2]
+    assert (tram.iou.value, tram.iou.low, tram.iou.high) == (None, None, None)
+    assert (vehicle.iou.value, vehicle.precision.value, vehicle.recall.value) == (0, 0, None)
+    assert result.convention == (
+        "one confusion matrix over all images; means over the 3 of 4 classes that truth or prediction shows, without tram; "
+        "miou_present over the 2 that the truth shows; ignored pixels count in nothing"
+    )
+
+
+def test_the_convention_of_a_whole_set_names_nobody():
+    assert "means over the 4 of 4 classes that truth or prediction shows; miou" in scores(matrices(), LABELS).convention
+
+
+def test_intervals_enclose_the_values_and_say_how_they_were_made():
+    result = scores(matrices(40), LABELS, resamples=500, seed=7)
+    for name, score in every_score(result):
+        assert score.low < score.value < score.high, name
+    assert result.interval == "95 % percentile bootstrap over 40 images, 500 resamples, seed 7"
+
+
+def test_the_interval_of_the_headline_is_that_of_resampling_matrices():
+    drawn = matrices(25)
+    generator = np.random.default_rng(5)
+    values = confusion.mean_iou(np.stack([drawn[generator.integers(0, 25, 25)].sum(0) for _ in range(3000)]))
+    found = scores(drawn, LABELS, resamples=3000).miou
+    assert found.low == pytest.approx(np.quantile(values, 0.025), abs=0.006)
+    assert found.high == pytest.approx(np.quantile(values, 0.975), abs=0.006)
+
+
+def test_pictures_that_belong_together_are_drawn_together():
+    drawn = matrices(12).repeat(5, axis=0)
+    groups = [f"patient {i}" for i in range(12) for _ in range(5)]
+    alone, together = scores(drawn, LABELS), scores(drawn, LABELS, groups=groups)
+    single = scores(matrices(12), LABELS)
+    assert together.miou == single.miou
+    assert together.miou.high - together.miou.low > 1.8 * (alone.miou.high - alone.miou.low)
+    assert together.miou.value == alone.miou.value
+    assert together.interval == "95 % percentile bootstrap over 12 groups of 60 images, 1000 resamples, seed 0"
+
+
+def test_pictures_without_a_group_stand_alone():
+    groups = ["a", None, "a", None, 3]
+    result = scores(matrices(5), LABELS, groups=groups)
+    assert result.interval == (
+        "95 % percentile bootstrap over 4 groups of 5 images, 1000 resamples, seed 0; "
+        "fewer than 10 groups give intervals that are too narrow"
+    )
+
+
+@pytest.mark.parametrize(
+    ("drawn", "options", "sentence"),
+    [
+        (matrices(1), {}, "none: one image leaves nothing to draw from"),
+        (matrices(3), {"groups": ["a", "a", "a"]}, "none: one group leaves nothing to draw from"),
+        (matrices(3), {"resamples": 0}, "none: no resamples asked for"),
+    ],
+)
+def test_without_anything_to_draw_there_is_no_interval(drawn, options, sentence):
+    result = scores(drawn, LABELS, **options)
+    assert result.interval == sentence
+    for name, score in every_score(result):
+        assert score.value is not None, name
+        assert (score.low, score.high) == (None, None), name
+
+
+def test_nothing_counted_is_undefined():
+    result = scores(np.zeros((2, 4, 4), np.int64), LABELS, ignored_pixels=9)
+    assert all(score.value is None and score.low is None for _, score in every_score(result))
+    assert result.excluded == LABELS.names
+
+
+def test_no_pictures_are_refused():
+    with pytest.raises(DataError, match="scores: expected at least one picture, found none"):
+        scores([], LABELS)
+
+
+def test_the_plain_form_is_json_with_the_intervals_beside():
+    plain = json.loads(json.dumps(scores([FIXED, FIXED], LABELS).to_dict(), allow_nan=False))
+    assert plain["miou_low"] <= plain["miou"] <= plain["miou_high"]
+    assert plain["classes"][3] | {"name": "tram", "iou": None, "iou_low": None, "pixels": 0} == plain["classes"][3]
+
+
+def test_guessing_the_background_is_accurate_and_worthless():
+    """I4, with the 80 % that the demonstration promises."""
+    matrix = np.zeros((5, 4, 4), np.int64)
+    matrix[:, range(4), range(4)] = [800, 100, 60, 40]  # a perfect model, so that the truths are known
+    tally = Tally(LABELS)
+    for one in matrix:
+        tally.add(one)
+    baseline = tally.majority()
+    assert baseline.pixel_accuracy.value == pytest.approx(0.8)
+    assert baseline.miou.value == pytest.approx(0.8 / 4)
+    assert [entry.iou.value for entry in baseline.classes] == [pytest.approx(0.8), 0, 0, 0]
+    assert baseline.convention.startswith("every pixel predicted as 'background'; one confusion matrix")
+    np.testing.assert_array_equal(baseline.confusion[:, 0], [4000, 500, 300, 200])
+    assert tally.scores().miou.value == 1
+
+
+def test_the_baseline_is_what_scoring_a_constant_prediction_gives():
+    drawn = matrices(15)
+    best = int(drawn.sum((0, 2)).argmax())
+    constant = np.zeros_like(drawn)
+    constant[:, :, best] = drawn.sum(2)
+    tally = Tally(LABELS)
+    for one in drawn:
+        tally.add(one)
+    expected, found = scores(constant, LABELS), tally.majority()
+    assert list(every_score(found)) == list(every_score(expected))
+    np.testing.assert_array_equal(found.confusion, expected.confusion)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    hnp.arrays(
+        np.int64,
+        hnp.array_shapes(min_dims=1, max_dims=1, max_side=4).map(lambda n: (*n, 4, 4)),
+        elements=st.integers(0, 50),
+    )
+)
+def test_scores_are_shares_and_neither_order_nor_names_of_pictures_matter(drawn):
+    result, turned = scores(drawn, LABELS, resamples=20), scores(drawn[::-1], LABELS, resamples=0)
+    for (name, score), (_, other) in zip(every_score(result), every_score(turned), strict=True):
+        assert score.value == other.value, name
+        if score.value is not None:
+            assert 0 <= score.value <= 1, name
+    for entry in result.classes:
+        if entry.iou.value is not None:
+            assert entry.dice.value == pytest.approx(2 * entry.iou.value / (1 + entry.iou.value))

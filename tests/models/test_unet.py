@@ -1,0 +1,137 @@
+import pytest
+import torch
+
+from pixelwise.errors import ConfigError
+from pixelwise.models.base import pad_end
+from pixelwise.models.unet import Detail, DoubleConv, Down, UNet, Up
+
+
+def size(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def shapes(model, images):
+    """Give the shape (channels, height, width) of what each part returns."""
+    seen = {}
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda _, __, out, name=name: seen.update({name: tuple(out.shape[1:])}))
+    model(images)
+    return seen
+
+
+@pytest.mark.parametrize(("up", "parameters"), [("transposed", 31_037_698), ("bilinear", 31_384_898)])
+def test_the_paper_s_network_has_as_many_parameters_as_known(up, parameters):
+    with torch.device("meta"):
+        assert size(UNet(in_channels=3, num_classes=2, features=(64, 128, 256, 512), up=up)) == parameters
+
+
+@pytest.mark.parametrize("up", ["transposed", "bilinear"])
+def test_shapes_at_every_scale_are_those_of_the_paper(up):
+    with torch.device("meta"):
+        seen = shapes(UNet(up=up), torch.empty(1, 3, 256, 256))
+    assert seen["first"] == (64, 256, 256)
+    assert [seen[f"down.{k}"] for k in range(4)] == [(128, 128, 128), (256, 64, 64), (512, 32, 32), (1024, 16, 16)]
+    assert [seen[f"up.{k}"] for k in range(4)] == [(512, 32, 32), (256, 64, 64), (128, 128, 128), (64, 256, 256)]
+    below = (512, 32, 32) if up == "transposed" else (1024, 32, 32)
+    assert seen["up.0.up"] == below
+    assert seen[""] == (2, 256, 256)
+
+
+@pytest.mark.parametrize(("up", "joined"), [("transposed", 512 + 512), ("bilinear", 512 + 1024)])
+def test_the_decoder_takes_skip_and_upsampled_channels(up, joined):
+    with torch.device("meta"):
+        block = Up(1024, 512, up)
+    assert block.conv[0].in_channels == joined
+
+
+def test_parts_have_the_shapes_they_say():
+    x = torch.randn(2, 3, 8, 12)
+    assert DoubleConv(3, 5)(x).shape == (2, 5, 8, 12)
+    assert Down(3, 5)(x).shape == (2, 5, 4, 6)
+    assert Up(6, 4, "transposed")(torch.randn(2, 6, 4, 6), torch.randn(2, 4, 8, 12)).shape == (2, 4, 8, 12)
+    assert Detail(6, 3, 2)(torch.randn(2, 6, 4, 6), x).shape == (2, 16, 8, 12)
+
+
+@pytest.mark.parametrize(("stem", "stride"), [(1, 16), (2, 32), (4, 64)])
+def test_the_stride_counts_stem_and_scales(stem, stride):
+    with torch.device("meta"):
+        assert UNet(stem=stem).stride == stride
+
+
+def test_a_patch_stem_works_at_a_fraction_of_the_size():
+    with torch.device("meta"):
+        seen = shapes(UNet(features=(8, 16), stem=2), torch.empty(1, 3, 64, 64))
+    assert seen["patches"] == (12, 32, 32)
+    assert seen["first"] == (8, 32, 32)
+    assert seen["detail"] == (16, 64, 64)
+    assert seen[""] == (2, 64, 64)
+
+
+def test_bilinear_upsampling_has_half_pixel_centres():
+    ramp = torch.tensor([[[[0.0, 1.0]]]])
+    expected = torch.tensor([0.0, 0.25, 0.75, 1.0])
+    torch.testing.assert_close(Up(1, 1, "bilinear").up(ramp)[0, 0, 0], expected)
+    torch.testing.assert_close(Detail(1, 1, 2).up(ramp)[0, 0, 0], expected)
+
+
+def test_padding_repeats_the_end_and_moves_nothing():
+    picture = torch.arange(6.0).view(1, 1, 2, 3)
+    padded = pad_end(picture, 4)
+    assert padded.shape == (1, 1, 4, 4)
+    assert torch.equal(padded[..., :2, :3], picture)
+    assert padded[0, 0, :, 3].tolist() == [2, 5, 5, 5]
+    assert padded[0, 0, 3].tolist() == [3, 4, 5, 5]
+    assert torch.equal(pad_end(padded, 4), padded)
+
+
+@pytest.mark.parametrize("stem", [1, 2])
+def test_the_corner_of_a_picture_says_the_same_as_the_corner_cut_out(stem):
+    """A tile that reaches the picture's end is padded as the picture is."""
+    torch.manual_seed(0)
+    model = UNet(features=(4, 8), stem=stem).eval()
+    picture = torch.randn(1, 3, 150, 149)
+    with torch.inference_mode():
+        whole, corner = model(picture), model(picture[..., 64:, 64:])
+    torch.testing.assert_close(corner[..., 60:, 60:], whole[..., 124:, 124:], rtol=1e-4, atol=1e-6)
+
+
+def test_signals_keep_their_size_and_fresh_logits_are_undecided():
+    torch.manual_seed(0)
+    model = UNet(features=(8, 16, 32)).train()
+    seen = {}
+    for name in ("first.0", "down.2.conv.3", "up.0.up", "up.2.conv.3"):
+        model.get_submodule(name).register_forward_hook(lambda _, __, out, n=name: seen.update({n: out.std().item()}))
+    probabilities = torch.softmax(model(torch.randn(4, 3, 64, 64)), 1)
+    assert all(0.3 < deviation < 3 for deviation in seen.values()), seen
+    assert (probabilities - 0.5).abs().max() < 0.2
+
+
+def test_a_small_one_learns_which_pixels_are_bright():
+    torch.manual_seed(0)
+    model = UNet(1, 2, (4, 8), mean=(128,), std=(64,)).train()
+    optimiser = torch.optim.Adam(model.parameters(), 0.02)
+    for _ in range(40):
+        images = torch.randint(0, 256, (2, 1, 4, 4)).float().repeat_interleave(8, 2).repeat_interleave(8, 3)
+        loss = torch.nn.functional.cross_entropy(model(images), (images[:, 0] > 128).long())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < 0.25
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"features": ()}, "model.features: expected at least one positive width, found (). Correct the value."),
+        (
+            {"features": (8, 0)},
+            "model.features: expected at least one positive width, found (8, 0). Correct the value.",
+        ),
+        ({"up": "nearest"}, "model.up: expected transposed or bilinear, found 'nearest'. Correct the value."),
+        ({"stem": 3}, "model.stem: expected 1, 2 or 4, found 3. Correct the value."),
+    ],
+)
+def test_values_that_make_no_unet_are_refused(wrong, message):
+    with pytest.raises(ConfigError) as caught:
+        UNet(**wrong)
+    assert str(caught.value) == message

@@ -1,0 +1,73 @@
+import itertools
+
+import pytest
+import torch
+
+from pixelwise.models.unet import UNet
+from pixelwise.training.loop import validation_steps
+from pixelwise.training.optim import AveragedWeights, adamw, rate
+
+
+def test_the_rate_rises_to_the_peak_and_falls_to_a_hundredth() -> None:
+    rates = [rate(step, 100, 1e-3, 0.1) for step in range(100)]
+    assert rates[0] == pytest.approx(1e-4)
+    assert max(rates) == pytest.approx(1e-3)
+    assert rates.index(max(rates)) in (9, 10)
+    assert rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True)
+    assert 1e-5 <= rates[-1] < 2e-5
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_short_runs_have_a_positive_rate(steps: int) -> None:
+    assert all(rate(step, steps, 1e-3, 0.05) > 0 for step in range(steps))
+
+
+def test_norms_and_biases_are_not_decayed() -> None:
+    model = UNet(3, 2, features=(4, 8))
+    decayed, free = adamw(model, 1e-3, 0.01).param_groups
+    assert decayed["weight_decay"] == 0.01
+    assert free["weight_decay"] == 0
+    assert all(p.ndim > 1 for p in decayed["params"])
+    assert all(p.ndim == 1 for p in free["params"])
+    assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
+
+
+def test_averaged_weights_follow_the_formula_and_leave_the_model_alone() -> None:
+    torch.manual_seed(0)
+    model = UNet(3, 2, features=(4,))
+    averaged = AveragedWeights(model, 0.5)
+    expected = [p.detach().clone() for p in model.parameters()]
+    for step in range(4):
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(1.0)
+        now = [p.detach().clone() for p in model.parameters()]
+        averaged.update(model, step)
+        keep = min(0.5, (1 + step) / (10 + step))
+        expected = [keep * e + (1 - keep) * n for e, n in zip(expected, now, strict=True)]
+        assert all(torch.equal(p, n) for p, n in zip(model.parameters(), now, strict=True))
+    for mine, want in zip(averaged.model.parameters(), expected, strict=True):
+        torch.testing.assert_close(mine, want)
+    assert not averaged.model.training
+    assert not any(p.requires_grad for p in averaged.model.parameters())
+
+
+def test_decay_0_copies_the_model_norm_statistics_included() -> None:
+    model = UNet(3, 2, features=(4,)).train()
+    averaged = AveragedWeights(model, 0.0)
+    model(torch.rand(2, 3, 16, 16))
+    averaged.update(model, 5)
+    for (name, mine), theirs in zip(averaged.model.state_dict().items(), model.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs), name
+
+
+@pytest.mark.parametrize(("steps", "count"), [(1, 1), (1, 10), (7, 3), (1000, 10), (50, 50)])
+def test_the_last_step_is_always_validated_and_the_gaps_shrink(steps: int, count: int) -> None:
+    due = sorted(validation_steps(steps, count))
+    assert due[-1] == steps
+    assert due[0] >= 1
+    assert len(due) <= count
+    if steps == 1000:
+        gaps = [b - a for a, b in itertools.pairwise(due)]
+        assert len(due) == count
+        assert gaps[-1] <= gaps[0]

@@ -1,0 +1,84 @@
+import dataclasses
+
+import pytest
+
+from pixelwise.config import Config, replace
+from pixelwise.training.plan import Machine, derive
+from pixelwise.types import Fingerprint
+
+CPU = Machine("cpu", 2, True)
+FACTS = Fingerprint(
+    images=100,
+    channels=3,
+    dtype="uint8",
+    sizes=((360, 480), (360, 480), (360, 480)),
+    mean=(100.0, 110.0, 120.0),
+    std=(50.0, 51.0, 0.0),
+    pixel_counts=(900, 90, 10),
+    image_counts=(100, 60, 5),
+    ignored_share=0.0,
+    thickness=(80.0, 12.0, 9.0),
+    row_spread=0.4,
+    hash="0",
+)
+
+
+def derived(facts: Fingerprint = FACTS, machine: Machine = CPU, config: Config | None = None) -> Config:
+    return derive(config or Config(), facts, machine)[0]
+
+
+def test_every_gap_but_the_measured_ones_is_filled_and_explained() -> None:
+    config, reasons = derive(Config(), FACTS, CPU)
+    plain = config.model_dump()
+    gaps = {
+        f"{s}.{k}" for s in ("model", "train", "augment", "loss", "predict") for k, v in plain[s].items() if v is None
+    }
+    assert gaps == {"train.steps", "train.ema", "train.precision", "train.channels_last", "train.validations"}
+    before = Config().model_dump()
+    filled = {f"{s}.{k}" for s in plain for k, v in plain[s].items() if v != before[s][k]}
+    assert filled == set(reasons)
+    assert all(reasons.values())
+
+
+def test_what_is_given_stays() -> None:
+    given = replace(Config(), train={"crop": (96, 64), "learning_rate": 1e-4}, augment={"flip_vertical": 0.25})
+    config, reasons = derive(given, FACTS, CPU)
+    assert config.train.crop == (96, 64)
+    assert config.train.learning_rate == 1e-4
+    assert config.augment.flip_vertical == 0.25
+    assert not {"train.crop", "train.learning_rate", "augment.flip_vertical"} & set(reasons)
+
+
+def test_the_crop_is_a_multiple_of_the_stride_within_the_picture() -> None:
+    for sizes in ((360, 480), (40, 1000), (20, 20), (1000, 1000)):
+        facts = dataclasses.replace(FACTS, sizes=(sizes, sizes, sizes))
+        config = derived(facts)
+        stride = (config.model.stem or 1) * 2 ** len(config.model.features or ())
+        crop = config.train.crop or (0, 0)
+        assert all(side % stride == 0 and side >= stride for side in crop)
+        assert all(c <= max(s, stride) for c, s in zip(crop, sizes, strict=True))
+
+
+def test_pictures_without_an_up_are_turned_and_flipped() -> None:
+    flat = derived(dataclasses.replace(FACTS, row_spread=0.02))
+    assert flat.augment.flip_vertical == 0.5
+    assert (flat.augment.rotate or 0) >= 45
+    upright = derived()
+    assert upright.augment.flip_vertical == 0.0
+    assert (upright.augment.rotate or 0) <= 10
+
+
+def test_constant_bands_do_not_divide_by_zero() -> None:
+    assert min(derived().model.std or []) > 0
+
+
+@pytest.mark.parametrize(("thickness", "stem"), [((80.0, 2.0, None), 1), ((80.0, 12.0, 9.0), 2)])
+def test_thin_classes_are_seen_at_full_resolution(thickness: tuple, stem: int) -> None:
+    assert derived(dataclasses.replace(FACTS, thickness=thickness)).model.stem == stem
+
+
+def test_a_gpu_gets_the_published_size() -> None:
+    config = derived(machine=Machine("cuda", 16, True))
+    assert config.model.features == [64, 128, 256, 512]
+    assert config.model.stem == 1
+    assert (config.train.workers or 0) > 0

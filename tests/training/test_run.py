@@ -1,0 +1,295 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import pixelwise
+from pixelwise.errors import DataError, DivergedError, OutputExistsError, ResourceError, UsageError
+from pixelwise.training import checkpoint, loop
+from pixelwise.training.runlog import read_log
+
+STEPS = 30
+
+
+def command(data: Path, out: Path, tiny: tuple[str, ...], steps: int = STEPS, workers: int = 0) -> list[str]:
+    sets = [part for text in (*tiny, f"train.workers={workers}") for part in ("--set", text)]
+    return [sys.executable, "-m", "pixelwise.cli", "train", str(data), "--out", str(out), "--steps", str(steps), *sets]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    newest = checkpoint.checkpoints(run / "checkpoints")[-1]
+    return load_file(newest) | {f"best.{k}": v for k, v in load_file(run / "model" / "model.safetensors").items()}
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    assert len(a) > 20
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+@pytest.fixture(scope="module")
+def whole(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    settings = (
+        "model.features=[4,8]",
+        "model.stem=1",
+        "train.crop=[32,32]",
+        "train.batch_size=4",
+        "train.precision=fp32",
+        "train.channels_last=false",
+        "train.validations=2",
+    )
+    subprocess.run(command(discs, out, settings), check=True, capture_output=True)
+    return out
+
+
+def wait_for(path: Path, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < until, f"{path} did not appear"
+        time.sleep(0.02)
+
+
+def steps_logged(out: Path) -> int:
+    return max((e.get("step", 0) for e in read_log(out / "log.jsonl")), default=0)
+
+
+def test_the_run_folder_is_whole(whole: Path, discs: Path) -> None:
+    assert {p.name for p in whole.iterdir()} == {
+        "config.yaml",
+        "data.json",
+        "request.json",
+        "log.jsonl",
+        "checkpoints",
+        "model",
+        "scores.json",
+    }
+    scores = json.loads((whole / "scores.json").read_text())
+    assert scores["images"] == 4
+    assert scores["split"] == "val"
+    assert [c["name"] for c in scores["classes"]] == ["background", "disc"]
+    # What is scored in training is what the model folder scores afterwards.
+    best = max(e["miou"] for e in read_log(whole / "log.jsonl") if e["event"] == "validation")
+    assert scores["miou"] == pytest.approx(best, abs=1e-12)
+    assert pixelwise.evaluate(whole, discs, split="val").scores.miou.value == pytest.approx(best, abs=1e-12)
+
+
+def test_every_derived_value_says_why(whole: Path) -> None:
+    text = (whole / "config.yaml").read_text()
+    for key in ("mean", "std", "up", "class_weights", "learning_rate", "ema", "flip_vertical", "tile"):
+        line = next(line for line in text.splitlines() if line.startswith(f"  {key}:"))
+        assert "  # " in line, line
+    assert "null" not in text.split("model:")[1], "everything but the data section is resolved"
+
+
+def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(
+    whole: Path, discs: Path, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    subprocess.run(command(discs, tmp_path / "run", tiny, workers=2), check=True, capture_output=True)
+    assert_same_weights(whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_killed_run_goes_on_bit_for_bit(
+    whole: Path, discs: Path, tiny: tuple[str, ...], tmp_path: Path, workers: int
+) -> None:
+    out = tmp_path / "run"
+    process = subprocess.Popen(command(discs, out, tiny, workers=workers), stderr=subprocess.DEVNULL)
+    # The first validation writes the first checkpoint; the kill comes some steps later.
+    wait_for(out / "model" / "model.json")
+    seen = steps_logged(out)
+    while process.poll() is None and steps_logged(out) < min(seen + 3, STEPS):
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not (out / "scores.json").exists(), "the run was killed too late for this test"
+    again = subprocess.run(command(discs, out, tiny, workers=workers), check=True, capture_output=True, text=True)
+    assert "going on at step" in again.stderr
+    assert_same_weights(whole, out)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_saves_leaves_with_130_and_goes_on_bit_for_bit(
+    whole: Path, discs: Path, tiny: tuple[str, ...], tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "run"
+    process = subprocess.Popen(command(discs, out, tiny), stderr=subprocess.PIPE, text=True)
+    wait_for(out / "log.jsonl")
+    while process.poll() is None and steps_logged(out) < 3:
+        time.sleep(0.005)
+    os.kill(process.pid, number)
+    began = time.monotonic()
+    _, errors = process.communicate(timeout=30)
+    assert time.monotonic() - began < 5
+    assert process.returncode == 130, errors
+    assert "expected to finish, found a request to stop. Type the same command again to go on." in errors
+    assert checkpoint.checkpoints(out / "checkpoints")
+    subprocess.run(command(discs, out, tiny), check=True, capture_output=True)
+    assert_same_weights(whole, out)
+
+
+def test_a_finished_run_is_not_overwritten(whole: Path, discs: Path, tiny: tuple[str, ...]) -> None:
+    with pytest.raises(
+        OutputExistsError, match=r"expected no finished run, found one\. Choose another --out, or add --overwrite"
+    ):
+        pixelwise.train(discs, out=whole, steps=STEPS, overrides=tiny)
+
+
+def test_another_request_does_not_go_on_with_a_run(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    out = _stopped(discs, tiny, tmp_path)
+    with pytest.raises(OutputExistsError, match="expected an unfinished run with steps = 7, found one with 9"):
+        pixelwise.train(discs, out=out, steps=7, overrides=tiny)
+
+
+def test_changed_data_do_not_go_on(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(discs, data)
+    out = _stopped(data, tiny, tmp_path)
+    first = sorted((data / "train" / "masks").iterdir())[0]
+    other = sorted((data / "train" / "masks").iterdir())[1]
+    shutil.copy(other, first)
+    with pytest.raises(DataError, match="expected the training part as it was when the run began, found other files"):
+        pixelwise.train(data, out=out, steps=9, overrides=tiny)
+
+
+def _stopped(data: Path, tiny: tuple[str, ...], tmp_path: Path) -> Path:
+    """A run of 9 steps that stopped at its fifth."""
+
+    def stop_at_5(event: dict) -> None:
+        if event["event"] == "step" and event["step"] == 5:
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        pixelwise.train(data, out=tmp_path / "run", steps=9, overrides=tiny, listener=stop_at_5)
+    return tmp_path / "run"
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_logged(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = loop.gradients, []
+
+    def sometimes_nan(*args: object) -> float:
+        calls.append(None)
+        value = real(*args)
+        return float("nan") if len(calls) in (3, 4) else value
+
+    monkeypatch.setattr(loop, "gradients", sometimes_nan)
+    run = pixelwise.train(discs, out=tmp_path / "run", steps=8, overrides=tiny)
+    skipped = [e for e in read_log(run.folder / "log.jsonl") if e["event"] == "skipped"]
+    assert [e["step"] for e in skipped] == [3, 4]
+    assert skipped[0]["loss"] == "nan"
+    assert len(skipped[0]["samples"]) == 4
+    assert all(torch.isfinite(t).all() for t in weights(run.folder).values())
+
+
+def test_a_skipped_step_leaves_no_trace_in_the_norms(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures of infinity spoil batch norm's running statistics in the forward pass, before anyone sees the loss."""
+    real, calls = loop.gradients, []
+
+    def poisoned(model: object, loss: object, group: list, train: object) -> float:
+        calls.append(None)
+        if len(calls) == 2:
+            group[0].images[0] = float("inf")
+        return real(model, loss, group, train)
+
+    monkeypatch.setattr(loop, "gradients", poisoned)
+    run = pixelwise.train(discs, out=tmp_path / "run", steps=4, overrides=tiny)
+    assert [e["step"] for e in read_log(run.folder / "log.jsonl") if e["event"] == "skipped"] == [2]
+    assert all(torch.isfinite(t).all() for t in weights(run.folder).values())
+
+
+def test_three_skipped_steps_in_a_row_end_the_run(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "gradients", lambda *_: float("inf"))
+    with pytest.raises(
+        DivergedError, match=r"NaN or infinity in 3 steps in a row, last on .*Look at these pictures, or lower"
+    ):
+        pixelwise.train(discs, out=tmp_path / "run", steps=8, overrides=tiny)
+    assert not checkpoint.checkpoints(tmp_path / "run" / "checkpoints")
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = checkpoint.save_file, []
+
+    def full(tensors: dict, path: Path, metadata: dict) -> None:
+        calls.append(None)
+        if len(calls) == 2:
+            Path(path).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        real(tensors, path, metadata)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(ResourceError, match=r"expected room to write, found No space left on device\. Free space"):
+        pixelwise.train(discs, out=tmp_path / "run", steps=8, overrides=tiny)
+    kept = checkpoint.checkpoints(tmp_path / "run" / "checkpoints")
+    assert len(kept) == 1
+    assert load_file(kept[0])
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == kept, "no half file is left"
+    monkeypatch.undo()
+    run = pixelwise.train(discs, out=tmp_path / "run", steps=8, overrides=tiny)
+    assert run.scores["images"] == 4
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch(discs: Path) -> None:
+    """Cross-entropy, weighted, with unequal numbers of ignored pixels: the mean of means would differ (TRAPS B7)."""
+    from pixelwise.config import LossConfig, TrainConfig
+    from pixelwise.data.loader import Batch
+    from pixelwise.losses import combined_loss
+    from pixelwise.models.unet import UNet
+
+    torch.manual_seed(0)
+    images, masks = torch.rand(4, 3, 16, 16) * 255, torch.randint(0, 2, (4, 16, 16))
+    masks[0, :12] = 255
+    loss = combined_loss(
+        LossConfig(cross_entropy=1, dice=0), num_classes=2, ignore_index=255, class_weights=torch.tensor([1.0, 7.0])
+    )
+    model = UNet(3, 2, features=(4, 8)).eval()  # eval: batch norm would see other batches
+    gradients = []
+    for sizes in ([4], [1, 3]):
+        model.zero_grad()
+        parts = zip(images.split(sizes), masks.split(sizes), strict=True)
+        group = [Batch(i, m, ()) for i, m in parts]
+        value = loop.gradients(model, loss, group, TrainConfig(accumulate=len(sizes), device="cpu"))
+        gradients.append((value, [p.grad.clone() for p in model.parameters()]))
+    assert gradients[0][0] == pytest.approx(gradients[1][0], rel=1e-5)
+    for one, two in zip(gradients[0][1], gradients[1][1], strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+def test_only_one_length_can_be_given(discs: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="expected one of time_limit, steps, epochs, found steps and epochs"):
+        pixelwise.train(discs, out=tmp_path / "run", steps=3, epochs=1)
+
+
+def test_epochs_become_steps(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    run = pixelwise.train(discs, out=tmp_path / "run", epochs=2, overrides=tiny)
+    text = (run.folder / "config.yaml").read_text()
+    assert "steps: 6  # 2 epochs of 12 pictures, 4 a step" in text
+
+
+def test_a_time_limit_becomes_steps_once(discs: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
+    run = pixelwise.train(discs, out=tmp_path / "run", time_limit="15s", overrides=("model.features=[4,8]",))
+    assert time.monotonic() - began < 60, "far beyond the limit"
+    text = (run.folder / "config.yaml").read_text()
+    steps = next(line for line in text.splitlines() if line.startswith("  steps:"))
+    assert "# 15 s limit, measured" in steps
+    assert int(steps.split()[1]) >= 1
