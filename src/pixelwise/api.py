@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pixelwise.data.check import Finding
+    from pixelwise.data.dataset import Dataset, DataSplits
     from pixelwise.evaluation import Evaluation
     from pixelwise.grid import Grid
     from pixelwise.inference.files import Predicted
@@ -80,10 +81,17 @@ class Run:
 
     @cached_property
     def scores(self) -> dict[str, Any]:
-        """Read `scores.json`: the best model on the validation part."""
+        """Read `scores.json`: the best model on the validation part.
+
+        Raises:
+            DataError: no finished run there.
+        """
         import json
 
-        scores: dict[str, Any] = json.loads((self.folder / "scores.json").read_text())
+        path = self.folder / "scores.json"
+        if not path.is_file():
+            raise DataError(self.folder, expected="a finished run", found="no scores.json", do="Train it to the end.")
+        scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return scores
 
     @cached_property
@@ -106,7 +114,8 @@ def load(path: str | Path, *, device: str | None = None, flips: bool = False) ->
     folder = Path(path)
     folder = folder / "model" if (folder / "model").is_dir() else folder
     if not folder.is_dir():
-        raise ModelFileError(path, expected="a model folder or a run folder", found="nothing", do="Check the path.")
+        found = "a file" if folder.exists() else "nothing"
+        raise ModelFileError(path, expected="a model folder or a run folder", found=found, do="Check the path.")
     import torch
 
     from pixelwise.inference.predictor import Predictor
@@ -206,11 +215,7 @@ def evaluate(
 
     loaded = model if isinstance(model, Model) else load(model)
     config, base = read_request(Path(data), overrides)
-    splits = open_data(config.data, base)
-    part = getattr(splits, split, None) if split in ("train", "val", "test") else None
-    if part is None:
-        there = [name for name in ("train", "val", "test") if getattr(splits, name)]
-        raise DataError(data, expected=f"a part {split!r}", found=", ".join(there), do=f"Choose --split {there[-1]}.")
+    part = _part(open_data(config.data, base), split, data)
     if part.labels.names != loaded.labels.names:
         raise DataError(
             data,
@@ -219,6 +224,15 @@ def evaluate(
             do="Name the same classes in the same order in labels.yaml.",
         )
     return score(part, loaded.predictor, progress=progress)
+
+
+def _part(splits: DataSplits, name: str, where: object) -> Dataset:
+    """Give one part of a data set, or say which there are."""
+    parts = {part.name: part for part in splits}
+    if name not in parts:
+        there = list(parts)
+        raise DataError(where, expected=f"a part {name!r}", found=", ".join(there), do=f"Choose --split {there[-1]}.")
+    return parts[name]
 
 
 def predict(
@@ -250,11 +264,11 @@ def predict(
 def draw_demo_data(
     folder: Path, *, overwrite: bool = False, progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Draw the demonstration's road scenes into `folder/data`; `folder` must be new or empty."""
+    """Draw the demonstration's road scenes into `folder/data`; `folder` must be new, empty or an earlier demonstration."""
     from pixelwise.data.synthetic import write_road_scenes
     from pixelwise.storage import claim_folder
 
-    claim_folder(folder, overwrite)
+    claim_folder(folder, overwrite, ("data", "run", "predictions", "look.png"))
     write_road_scenes(folder / "data", progress=progress)
     return folder / "data"
 
@@ -275,7 +289,7 @@ def draw_sheet(
 
     loaded = model if isinstance(model, Model) else load(model)
     config, base = read_request(Path(data), overrides)
-    part = getattr(open_data(config.data, base), split)
+    part = _part(open_data(config.data, base), split, data)
     rows = []
     for k in range(min(count, len(part))):
         sample = part.read(k * len(part) // min(count, len(part)))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from pixelwise.errors import ConfigError, DataError
 
@@ -23,8 +23,21 @@ NonNegative = Annotated[float, Field(ge=0)]
 Reasons = dict[str, str]
 
 
+_UNKNOWN_KEY = ("extra_forbidden", "invalid_key")
+_EXPECTED = {"missing": "a value", "model_type": "keys and values", "list_type": "a list", "tuple_type": "a list"}
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_yes(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse `yes` and `off` where a number is meant: they would count as 1 and 0."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and kind is not Any and bool not in (kind, *get_args(kind)):
+            raise ValueError("a number or a word, not yes or no")
+        return value
 
 
 class PartConfig(_Section):
@@ -94,6 +107,13 @@ class AugmentConfig(_Section):
     noise: NonNegative | None = Field(
         None, description="largest standard deviation, in standard deviations of the band"
     )
+
+    @field_validator("scale")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value and value[0] > value[1]:
+            raise ValueError("the smallest zoom first")
+        return value
 
 
 class LossConfig(_Section):
@@ -181,22 +201,29 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """Read a YAML mapping, and the line on which each dotted key stands.
 
     Raises:
-        ConfigError: a missing file, broken YAML, or something that is no mapping.
+        ConfigError: a missing file, broken YAML, a key that stands twice, or something that is no mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
         plain = yaml.safe_load(text)
+        keys = list(_key_lines(yaml.compose(text, Loader=yaml.SafeLoader)))
     except FileNotFoundError as error:
         raise ConfigError(path, expected="a YAML file", found="nothing", do="Check the path.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         problem = " ".join(str(error).split())
         raise ConfigError(path, expected="a readable YAML file", found=problem, do="Correct the file.") from error
     if plain is None:
         return {}, {}
     if not isinstance(plain, dict):
         raise ConfigError(path, expected="keys and values", found=type(plain).__name__, do="Write `key: value` lines.")
-    return plain, dict(_key_lines(node))
+    lines: dict[str, int] = {}
+    for key, line in keys:
+        if key in lines:
+            raise ConfigError(
+                f"{path}:{line}", expected="every key once", found=f"`{key}` on line {lines[key]}, too", do="Keep one."
+            )
+        lines[key] = line
+    return plain, lines
 
 
 def _key_lines(node: Any, prefix: str = "") -> Iterable[tuple[str, int]]:
@@ -213,14 +240,14 @@ def with_overrides(config: Config, overrides: Iterable[str]) -> Config:
     Raises:
         ConfigError: no `=`, an unknown key, or a value of the wrong kind.
     """
-    plain = config.model_dump(mode="json")
+    plain = config.model_dump()
     for text in overrides:
         key, sign, value = text.partition("=")
         if not sign:
             raise ConfigError(f"--set {text}", expected="key=value", found=text, do="Write --set train.steps=100.")
         try:
             parsed = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"--set {text}", expected="a YAML value", found=value, do="Quote the value.") from error
         branch, *rest = key.strip().split(".")
         place: Any = plain
@@ -288,7 +315,7 @@ def replace(config: Config, **sections: Mapping[str, Any]) -> Config:
     """Give a config with some values set: `replace(config, train={"steps": 100})`."""
     plain = config.model_dump()
     for name, values in sections.items():
-        plain[name] = {**plain[name], **values}
+        plain[name] = {**plain.get(name, {}), **values}
     return config_from_dict(plain)
 
 
@@ -302,35 +329,51 @@ def dump_config(config: Config, reasons: Mapping[str, str]) -> str:
     lines = [
         "# Everything that made this run. Values with a comment were derived; the others were given or are defaults."
     ]
-    for section, values in config.model_dump(mode="json").items():
+    for section, values in config.model_dump().items():
         lines.append(f"{section}:")
         for key, value in values.items():
-            reason = reasons.get(f"{section}.{key}")
-            text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6, sort_keys=False)
+            reason = " ".join(reasons.get(f"{section}.{key}", "").split())
+            text = yaml.dump(
+                value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**6, sort_keys=False
+            )
             text = text.removesuffix("\n").removesuffix("\n...")
             lines.append(f"  {key}: {text}" + (f"  # {reason}" if reason else ""))
     return "\n".join(lines) + "\n"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Write tuples as lists. Pydantic's JSON form does, too, but makes text of keys that are numbers."""
+
+
+_Dumper.add_representer(tuple, yaml.SafeDumper.represent_list)
 
 
 def _explain(
     error: ValidationError, where: object, lines: Mapping[str, int] | None, tree: type[BaseModel] = Config
 ) -> ConfigError:
     problems = error.errors()
-    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    names = [str(part) for part in problem["loc"] if not _is_branch_tag(part)]
+    problem = next((p for p in problems if p["type"] in _UNKNOWN_KEY), problems[0])
+    unknown = problem["type"] in _UNKNOWN_KEY
+    # The end of an unknown key's place is the user's own word, whatever it looks like.
+    own = problem["loc"][-1:] if unknown else ()
+    path = problem["loc"][: len(problem["loc"]) - len(own)]
+    names = [str(part) for part in path if not _is_branch_tag(part)] + [str(part) for part in own]
     key = ".".join(names)
-    line = (lines or {}).get(key)
+    above = [".".join(names[:depth]) for depth in range(len(names), 0, -1)]
+    line = next((lines[name] for name in above if name in lines), None) if lines else None
     place = f"{where}:{line}" if line else str(where)
-    if problem["type"] == "extra_forbidden":
+    if unknown:
         valid = _keys_at(tree, names[:-1])
         near = difflib.get_close_matches(names[-1], valid, 1, 0.4)
         hint = f"Did you mean `{near[0]}`?" if near else "Remove it."
         return ConfigError(place, expected=f"one of {', '.join(valid)}", found=f"unknown key `{key}`", do=hint)
+    missing = problem["type"] == "missing"
+    message = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return ConfigError(
         f"{place}: {key}" if key else place,
-        expected=problem["msg"].removeprefix("Input should be ").removeprefix("Value error, "),
-        found=repr(problem.get("input")),
-        do="Correct the value.",
+        expected=_EXPECTED.get(problem["type"], message),
+        found="none" if missing else repr(problem.get("input")),
+        do="Add it." if missing else "Correct the value.",
     )
 
 

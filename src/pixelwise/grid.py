@@ -28,7 +28,7 @@ class Grid:
         calibration: how the spacing was obtained ("PixelSpacing", "GeoTransform", …); None where unknown.
 
     Raises:
-        DataError: a spacing that is not positive and finite, or an affine of the wrong shape.
+        DataError: a spacing that is not positive and finite, or an affine of the wrong shape or without an inverse.
     """
 
     spacing: tuple[float, ...] = (1.0, 1.0)
@@ -38,19 +38,31 @@ class Grid:
     calibration: str | None = None
 
     def __post_init__(self) -> None:
-        if not all(np.isfinite(s) and s > 0 for s in self.spacing):
+        object.__setattr__(self, "spacing", tuple(float(s) for s in self.spacing))
+        if self.ndim not in (2, 3) or not all(np.isfinite(s) and s > 0 for s in self.spacing):
             raise DataError(
                 "grid.spacing",
-                expected="positive distances",
+                expected="two or three positive distances",
                 found=str(self.spacing),
                 do="Correct the header of the file.",
             )
-        if self.affine is not None and np.shape(self.affine) != (self.ndim + 1, self.ndim + 1):
+        if self.affine is None:
+            return
+        if np.shape(self.affine) != (self.ndim + 1, self.ndim + 1):
             raise DataError(
                 "grid.affine",
                 expected=f"a {self.ndim + 1}×{self.ndim + 1} matrix",
                 found=f"shape {np.shape(self.affine)}",
                 do="Give the homogeneous matrix of as many axes as the array has.",
+            )
+        # Tuples, so that grids can be compared and hashed whatever the reader of the file gave.
+        object.__setattr__(self, "affine", tuple(tuple(float(v) for v in row) for row in self.affine))
+        if not (np.isfinite(self.affine).all() and self.pixel_size > 0):
+            raise DataError(
+                "grid.affine",
+                expected="a matrix with an inverse",
+                found=str(self.affine),
+                do="Correct the header of the file.",
             )
 
     @property
@@ -102,7 +114,7 @@ class Grid:
             if (
                 numeric
                 and np.shape(mine) == np.shape(theirs)
-                and np.allclose(mine, theirs, 0, 1e-4 * min(self.spacing))
+                and np.allclose(mine, theirs, 0, 1e-4 * self._finest(field))
             ):
                 continue
             raise DataError(
@@ -111,6 +123,12 @@ class Grid:
                 found=str(theirs),
                 do="Resample the mask to the image's grid.",
             )
+
+    def _finest(self, field: str) -> float:
+        """Give the smallest distance between neighbouring pixels, in the numbers that `field` is written in."""
+        if field == "spacing" or self.affine is None:
+            return min(self.spacing)
+        return float(np.linalg.norm(np.asarray(self.affine)[:-1, :-1], axis=0).min())
 
     def with_axes(self, ndim: int) -> Grid:
         """Give a grid of `ndim` axes: itself where it fits, else one of unit spacing in pixels."""

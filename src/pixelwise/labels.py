@@ -10,6 +10,7 @@ doors only, `encode` on reading and `decode` on writing.
 from __future__ import annotations
 
 import colorsys
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,10 +60,10 @@ class Labels:
         put = object.__setattr__
         count = len(self.names)
         put(self, "names", tuple(str(name) for name in self.names))
-        put(self, "ids", tuple(int(i) for i in self.ids) or tuple(range(count)))
+        put(self, "ids", tuple(_whole(i, "ids") for i in self.ids) or tuple(range(count)))
         put(self, "colours", tuple(_colour(c) for c in self.colours) or default_colours(count))
-        put(self, "countable", tuple(bool(c) for c in self.countable) or (False,) * count)
-        ignore = (255,) if self.ignore_ids is None else tuple(int(i) for i in self.ignore_ids)
+        put(self, "countable", tuple(self.countable) or (False,) * count)
+        ignore = (255,) if self.ignore_ids is None else tuple(_whole(i, "ignore_index") for i in self.ignore_ids)
         put(self, "ignore_ids", tuple(i for i in ignore if self.ignore_ids is not None or i not in self.ids))
         self._validate()
 
@@ -91,6 +92,10 @@ class Labels:
                 expected="an id that is no class",
                 found=f"{both[0]}, which is class {self.names[self.ids.index(both[0])]!r}",
                 do="Choose another ignore_index, or take the class out of the list.",
+            )
+        if not all(isinstance(c, bool) for c in self.countable):
+            raise LabelsError(
+                "labels.countable", expected="true or false per class", found=str(self.countable), do="Correct it."
             )
         odd = [i for i in (*self.ids, *(self.ignore_ids or ())) if not 0 <= i <= _MAX_ID]
         if odd:
@@ -141,8 +146,18 @@ class Labels:
 
         Returns:
             Array (*S), uint8 where every id fits, else uint16 or int32.
+
+        Raises:
+            LabelsError: ignored pixels, and no id that stands for them.
         """
-        void = self.ignore_ids[0] if self.ignore_ids else self.ignore_index
+        if not self.ignore_ids and (indices >= self.num_classes).any():
+            raise LabelsError(
+                "labels.ignore_index",
+                expected="an id for ignored pixels",
+                found="none",
+                do="Set ignore_index to an id that is no class.",
+            )
+        void = self.ignore_ids[0] if self.ignore_ids else self.ids[0]
         top = max(*self.ids, void)
         dtype = np.uint8 if top < 256 else np.uint16 if top < 65536 else np.int32
         lut = np.full(self.ignore_index + 1, void, dtype)
@@ -176,31 +191,47 @@ class Labels:
                 do="Write names: [a, b].",
             )
         data = dict(plain) if isinstance(plain, Mapping) else {"names": list(plain)}
-        names: Any = data.pop("names", None)
-        ids: Any = data.pop("ids", ())
-        if isinstance(names, Mapping):
-            ids, names = tuple(names.keys()), tuple(names.values())
+        names, ids = _names_and_ids(data.pop("names", None), data.pop("ids", None), where)
         ignore = data.pop("ignore_index", None)
-        fields: dict[str, Any] = {
-            "colours": data.pop("colours", None) or data.pop("colors", None) or (),
-            "countable": data.pop("countable", ()),
-        }
-        if data or not names:
+        colours: Any = data.pop("colours", None) or data.pop("colors", None) or ()
+        countable: Any = data.pop("countable", None) or ()
+        if data:
             raise LabelsError(
                 where,
                 expected="names, and any of ids, colours, countable, ignore_index",
-                found=", ".join(map(str, data)) or "no names",
-                do="Correct the key, or add names: [a, b].",
+                found=", ".join(map(str, data)),
+                do="Correct the key.",
             )
-        ignore_ids = None if ignore is None else tuple(ignore) if isinstance(ignore, Sequence) else (ignore,)
+        ignore_ids = None if ignore is None else tuple(ignore) if isinstance(ignore, list | tuple) else (ignore,)
         try:
-            return cls(
-                tuple(names), tuple(ids), tuple(map(tuple, fields["colours"])), tuple(fields["countable"]), ignore_ids
-            )
-        except (TypeError, ValueError) as error:
-            raise LabelsError(
-                where, expected="whole numbers for ids and colours", found=str(error), do="Correct it."
-            ) from error
+            return cls(names, ids, tuple(colours), tuple(countable), ignore_ids)
+        except TypeError as error:
+            raise LabelsError(where, expected="one entry per class", found=str(error), do="Write a list.") from error
+        except LabelsError as error:
+            place = f"{where}: {error.where.removeprefix('labels.')}"
+            raise LabelsError(place, expected=error.expected, found=error.found, do=error.do) from error
+
+
+def _names_and_ids(names: Any, ids: Any, where: str) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """Read a list of names, or a mapping from id to name.
+
+    YAML reads `no` as false and `null` as nothing, which are no names.
+    """
+    if isinstance(names, Mapping) and ids is None:
+        ids, names = tuple(names.keys()), tuple(names.values())
+    if not isinstance(names, list | tuple) or not names:
+        raise LabelsError(
+            where,
+            expected="`names` with a list of class names",
+            found="none" if not names else repr(names),
+            do="Add names: [a, b].",
+        )
+    odd = [name for name in names if isinstance(name, bool | list | tuple | dict) or name is None or name == ""]
+    if odd:
+        raise LabelsError(where, expected="class names", found=repr(odd[0]), do="Put the name in quotes.")
+    if ids is not None and not isinstance(ids, list | tuple):
+        raise LabelsError(where, expected="`ids` with a list of numbers", found=repr(ids), do="Write ids: [0, 1].")
+    return tuple(map(str, names)), tuple(ids or ())
 
 
 def _unique(ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -216,10 +247,19 @@ def _unique(ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]
     return present, inverse, counts
 
 
-def _colour(value: Sequence[int]) -> Colour:
-    colour = tuple(int(v) for v in value)
-    if len(colour) != 3 or not all(0 <= v <= 255 for v in colour):
+def _whole(value: Any, key: str) -> int:
+    try:
+        if not isinstance(value, bool):
+            return int(value) if isinstance(value, str) else operator.index(value)
+    except (TypeError, ValueError):
+        pass
+    raise LabelsError(f"labels.{key}", expected="whole numbers", found=repr(value), do="Correct it.")
+
+
+def _colour(value: Any) -> Colour:
+    colour = () if isinstance(value, str) or not hasattr(value, "__iter__") else tuple(value)
+    if len(colour) != 3 or not all(0 <= _whole(v, "colours") <= 255 for v in colour):
         raise LabelsError(
             "labels.colours", expected="three values 0–255 per class", found=str(value), do="Correct the colour."
         )
-    return colour[0], colour[1], colour[2]
+    return _whole(colour[0], "colours"), _whole(colour[1], "colours"), _whole(colour[2], "colours")

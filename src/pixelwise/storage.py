@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pixelwise.errors import OutputExistsError, ResourceError
+
+# What a run folder is made of (see training.run).
+RUN = ("config.yaml", "request.json", "data.json", "log.jsonl", "scores.json", "report.html", "checkpoints", "model")
 
 
 @contextmanager
@@ -24,22 +27,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         ResourceError: the disk is full or cannot be written; the file that was there before is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        yield temporary
-        _flush(temporary)
-        temporary.replace(path)
-        _flush(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            _flush(temporary)
+            temporary.replace(path)
+            _flush(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise ResourceError(
-            path,
-            expected="room to write",
-            found=str(error.strerror or error),
-            do="Free space or choose another --out; what was there before is untouched.",
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise _no_room(path, error) from error
+
+
+def _no_room(path: Path, error: OSError) -> ResourceError:
+    return ResourceError(
+        path,
+        expected="room to write",
+        found=str(error.strerror or error),
+        do="Free space or choose another --out; what was there before is untouched.",
+    )
 
 
 def _flush(path: Path) -> None:
@@ -52,8 +60,10 @@ def _flush(path: Path) -> None:
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write `content` under `path`, whole or not at all (see `atomic_path`)."""
+    # File names are any bytes; those that UTF-8 cannot hold become escapes, which JSON reads back as they were.
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(data)
 
 
 def write_json(path: Path, plain: Any) -> None:
@@ -61,22 +71,41 @@ def write_json(path: Path, plain: Any) -> None:
     write_atomic(path, json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def claim_folder(folder: Path, overwrite: bool) -> None:
+def claim_folder(folder: Path, overwrite: bool, results: Collection[str] = RUN) -> None:
     """Make `folder`, which must be new or empty; `overwrite` empties it first.
 
+    Args:
+        folder: where the output goes.
+        overwrite: remove an earlier result.
+        results: what such a result is made of; nothing else is ever removed, so that a mistyped --out costs nothing.
+
     Raises:
-        OutputExistsError: it holds something and `overwrite` is false.
+        OutputExistsError: it holds something and `overwrite` is false, or something that is no earlier result.
+        ResourceError: it cannot be made or emptied.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if not overwrite:
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise OutputExistsError(
+                folder, expected="a new or empty folder", found="a file", do="Choose another --out, or remove it."
+            )
+        held = sorted(folder.iterdir()) if folder.exists() else []
+        if held and not overwrite:
             raise OutputExistsError(
                 folder,
                 expected="a new or empty folder",
-                found="files in it" if folder.is_dir() else "a file",
+                found="files in it",
                 do="Choose another --out, or add --overwrite to replace it.",
             )
-        if folder.is_dir():
-            shutil.rmtree(folder)
-        else:
-            folder.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
+        foreign = [p.name for p in held if p.name not in results and not (p.name[0] == "." and p.suffix == ".tmp")]
+        if foreign:
+            raise OutputExistsError(
+                folder,
+                expected="nothing but an earlier result to replace",
+                found=", ".join(foreign[:3]) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""),
+                do="Choose another --out, or empty the folder yourself.",
+            )
+        for path in held:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _no_room(folder, error) from error

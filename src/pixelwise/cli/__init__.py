@@ -6,7 +6,9 @@ work is done; nothing heavy is imported before a verb runs.
 
 from __future__ import annotations
 
+import os
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -45,9 +47,16 @@ for verb in (demo, check, train, evaluate, predict):
 
 
 def main() -> None:
-    """Run the command line and leave with the exit code that DESIGN names: 0 done, 1 problems found, 2 … 4, 130."""
+    """Run the command line and leave with 0 done, 1 problems found, 2 usage, 3 data, 4 resources, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file name may be any bytes, and a terminal may know few letters; neither may end the work.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where a reader that has gone can still be answered
     except PixelwiseError as error:
         sys.stderr.write(f"\r\033[K{error}\n" if sys.stderr.isatty() else f"{error}\n")
         sys.exit(error.exit_code)
@@ -55,4 +64,5 @@ def main() -> None:
         sys.stderr.write("\nstopped\n")
         sys.exit(130)
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -48,8 +48,13 @@ class Progress:
 
 
 def print_json(plain: Any) -> None:
-    """Write one JSON document to standard output."""
-    sys.stdout.write(json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write one JSON document to standard output; in escapes what its encoding cannot hold."""
+    text = json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        text = json.dumps(plain, indent=1, allow_nan=False)
+    sys.stdout.write(text + "\n")
 
 
 def duration(seconds: float) -> str:
@@ -70,15 +75,16 @@ def percent(value: float | None) -> str:
 def print_scores(plain: dict[str, Any], *, title: str, baseline: dict[str, Any] | None = None) -> None:
     """Print a table of scores with intervals, and what a model that always says one class would get."""
     from rich.console import Console
+    from rich.markup import escape  # names and paths may hold [brackets]
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("")
     for column in ("IoU", "95 % interval", "Dice", "precision", "recall", "pixels"):
         table.add_column(column, justify="right")
     for row in plain["classes"]:
         table.add_row(
-            row["name"],
+            escape(row["name"]),
             percent(row["iou"]),
             _interval(row, "iou"),
             percent(row["dice"]),
@@ -92,12 +98,13 @@ def print_scores(plain: dict[str, Any], *, title: str, baseline: dict[str, Any] 
         table.add_row(f"[bold]{name}", *cells, style="bold" if key == "miou" else "")
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 100)
     console.print(table)
-    console.print(f"[dim]{plain['convention']}\n{plain['interval']}", markup=True)
+    console.print(f"{plain['convention']}\n{plain['interval']}", style="dim", markup=False)
     if baseline:
         console.print(
-            f"[dim]For comparison: always answering {baseline['answer']!r} gets pixel accuracy "
+            f"For comparison: always answering {baseline['answer']!r} gets pixel accuracy "
             f"{percent(baseline['pixel_accuracy'])} and mIoU {percent(baseline['miou'])}.",
-            markup=True,
+            style="dim",
+            markup=False,
         )
 
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pixelwise.data.dataset import Dataset
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
+from pixelwise.data.dataset import Dataset
 from pixelwise.data.transforms import CropTransform
 
 Key = tuple[int, int]
@@ -83,6 +83,7 @@ class Crops(TorchDataset[tuple[torch.Tensor, torch.Tensor, str]]):
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
     """Wrap an array; unsigned types that torch cannot compute with become the next larger one."""
+    array = array.astype(array.dtype.newbyteorder("="), copy=not array.flags.writeable)
     if array.dtype == np.uint16:
         array = array.astype(np.int32)
     elif array.dtype == np.uint32:

@@ -3,7 +3,8 @@
 Comes in: image and mask as tensors, and a random generator that belongs to this one draw. Goes out: a crop of fixed
 size, float32 raw values and class indices. Knows nothing of files, models or losses.
 
-All geometry is one decision: a window is cut first and resampled once, so cost follows the crop and not the picture.
+All geometry is one decision: a window is cut first, then brought to size and turned, so cost follows the crop and not
+the picture.
 Whatever falls outside the picture is ignored in the mask. Ids are resampled by nearest pixel centre only: torchvision's
 own kernel for `tv_tensors.Mask` rounds down (its `NEAREST`), which shifts labels against a bilinear image by up to half
 a pixel, so the mode is named here.
@@ -60,10 +61,11 @@ class CropTransform:
         """
         zoom = math.exp(rng.uniform(*np.log(self.augment.scale))) if self.augment.scale else 1.0
         angle = rng.uniform(-1, 1) * (self.augment.rotate or 0.0)
-        window = tuple(round(side / zoom) for side in self._reach(angle))
-        top, left = self._place(mask, window, rng)
+        canvas = self._canvas(angle)
+        window = tuple(max(round(side / zoom), 1) for side in canvas)
+        top, left = self._place(mask, window, zoom, angle, rng)
         picture, truth = self._cut(image, mask, top, left, window)
-        picture, truth = self._resample(picture, truth, zoom, angle)
+        picture, truth = self._resample(picture, truth, canvas, angle)
         if rng.random() < (self.augment.flip_horizontal or 0):
             picture, truth = F.horizontal_flip(picture), F.horizontal_flip(truth)
         if rng.random() < (self.augment.flip_vertical or 0):
@@ -71,13 +73,23 @@ class CropTransform:
         picture = self._tint(picture, rng)
         return tv_tensors.Image(picture.contiguous()), tv_tensors.Mask(truth.contiguous())
 
-    def _reach(self, angle: float) -> tuple[float, float]:
-        """Give the height and width that must be cut so that the turned crop is full."""
+    def _canvas(self, angle: float) -> tuple[int, int]:
+        """Give the height and width that, turned by `angle` degrees, hold the whole crop in their middle.
+
+        At least as large as the crop and odd or even like it: cutting the crop out of the turned canvas then adds
+        nothing at the sides and moves nothing by half a pixel.
+        """
+        if abs(angle) < _SAME:
+            return self.crop
         height, width = self.crop
         cos, sin = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
-        return height * cos + width * sin, height * sin + width * cos
+        need = (math.ceil(height * cos + width * sin), math.ceil(height * sin + width * cos))
+        rows, columns = (max(n, side) for n, side in zip(need, self.crop, strict=True))
+        return rows + (rows - height) % 2, columns + (columns - width) % 2
 
-    def _place(self, mask: torch.Tensor, window: tuple[int, ...], rng: np.random.Generator) -> tuple[int, int]:
+    def _place(
+        self, mask: torch.Tensor, window: tuple[int, ...], zoom: float, angle: float, rng: np.random.Generator
+    ) -> tuple[int, int]:
         """Choose the window's corner: around a pixel of a drawn class, or anywhere the window fits."""
         size = tuple(mask.shape)
         if rng.random() < self.class_crops:
@@ -88,9 +100,12 @@ class CropTransform:
                 kind = int(rng.choice(present))
                 place = np.flatnonzero(ids.reshape(-1) == kind)[int(rng.integers(counts[kind]))]
                 centre = divmod(int(place), size[1])
-                # Not always in the middle: the class may lie anywhere in the inner half of the window.
-                shift = (rng.uniform(0.25, 0.75, 2) * window).astype(int)
-                return self._inside(centre[0] - int(shift[0]), centre[1] - int(shift[1]), window, size)
+                # Not always in the middle: the class may lie anywhere in the inner half of the turned crop.
+                down, right = rng.uniform(-0.25, 0.25, 2) * self.crop / zoom
+                cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+                top = centre[0] - window[0] / 2 - (down * cos + right * sin)
+                left = centre[1] - window[1] / 2 - (right * cos - down * sin)
+                return self._inside(round(top), round(left), window, size)
         free = [max(s - w, 0) for s, w in zip(size, window, strict=True)]
         corner = [int(rng.integers(f + 1)) for f in free]
         return self._inside(corner[0], corner[1], window, size)
@@ -123,13 +138,12 @@ class CropTransform:
         return picture, truth
 
     def _resample(
-        self, picture: torch.Tensor, truth: torch.Tensor, zoom: float, angle: float
+        self, picture: torch.Tensor, truth: torch.Tensor, canvas: tuple[int, int], angle: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        size = [max(round(side), 1) for side in self._reach(angle)] if abs(angle) > _SAME else list(self.crop)
-        if list(truth.shape) != size:
-            picture = F.resize(picture, size, InterpolationMode.BILINEAR, antialias=True)
-            truth = F.resize(truth[None], size, InterpolationMode.NEAREST_EXACT)[0]
-        if abs(angle) > _SAME:
+        if tuple(truth.shape) != canvas:
+            picture = F.resize(picture, list(canvas), InterpolationMode.BILINEAR, antialias=True)
+            truth = F.resize(truth[None], list(canvas), InterpolationMode.NEAREST_EXACT)[0]
+        if abs(angle) >= _SAME:
             fill = [float(m) for m in self.mean]
             picture = F.rotate(picture, angle, InterpolationMode.BILINEAR, fill=fill)
             truth = F.rotate(truth[None], angle, InterpolationMode.NEAREST, fill=[float(self.ignore_index)])[0]

@@ -23,6 +23,8 @@ from pixelwise.inference.predictor import Predictor
 from pixelwise.storage import atomic_path, claim_folder, write_json
 from pixelwise.types import Prediction
 
+RESULTS = ("predictions.json", "masks", "overlays", "probabilities")
+
 
 @dataclass(frozen=True)
 class Predicted:
@@ -38,7 +40,7 @@ class Predicted:
 
 
 def find_sources(sources: Sequence[str]) -> dict[str, Path]:
-    """List the pictures that files, folders (searched to the bottom) and globs name, each once.
+    """List the pictures that files, folders (searched to the bottom, hidden files left out) and globs name, each once.
 
     Returns:
         Name of the output, without suffix → path. Pictures of a folder keep their place in it.
@@ -50,8 +52,8 @@ def find_sources(sources: Sequence[str]) -> dict[str, Path]:
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-            hits = [(p, p.relative_to(path)) for p in inside]
+            hits = [(p, p.relative_to(path)) for p in sorted(path.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES]
+            hits = [(p, name) for p, name in hits if p.is_file() and not any(n.startswith(".") for n in name.parts)]
         elif path.exists():
             hits = [(path, Path(path.name))]
         else:
@@ -62,10 +64,12 @@ def find_sources(sources: Sequence[str]) -> dict[str, Path]:
                 source, expected="a picture, a folder of pictures or a glob", found="none", do="Check the path."
             )
         found += hits
-    unique = dict.fromkeys(found)
-    stems = Counter(str(name.with_suffix("")) for _, name in unique)
+    unique: dict[Path, tuple[Path, Path]] = {}
+    for path, name in found:
+        unique.setdefault(path.absolute(), (path, name))
+    stems = Counter(str(name.with_suffix("")) for _, name in unique.values())
     named: dict[str, Path] = {}
-    for path, name in unique:
+    for path, name in unique.values():
         stem = str(name.with_suffix(""))
         key = stem if stems[stem] == 1 else f"{stem}-{name.suffix[1:].lower()}"
         while key in named:
@@ -92,15 +96,18 @@ def predict_files(
         out: a new or empty folder.
         overlays: write the masks over the pictures, too.
         probabilities: write (K, H, W) float16 as `.npz` with key `probabilities`, too.
-        overwrite: empty `out` first.
+        overwrite: replace an earlier result in `out`; what lies there is never a source.
         progress: called with (done, total, name) after each file.
 
     Raises:
-        UsageError: a source without pictures, or an `out` that holds files.
+        UsageError: a source without pictures, or an `out` that holds files (with `overwrite`: other files than ours).
         ResourceError: the disk is full.
     """
-    named = find_sources(sources)
-    claim_folder(out, overwrite)
+    inside = out.resolve()
+    named = {name: path for name, path in find_sources(sources).items() if inside not in path.resolve().parents}
+    if not named:
+        raise UsageError(out, expected="pictures outside of --out", found="none", do="Choose another --out.")
+    claim_folder(out, overwrite, RESULTS)
     images: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     for done, (name, path) in enumerate(named.items(), 1):

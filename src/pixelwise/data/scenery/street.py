@@ -24,12 +24,21 @@ Picture = backdrop.Picture
 
 @dataclass(frozen=True)
 class _Thing:
-    """Place one thing: how far away it is painted, where it stands, what shadow it throws, how it is painted."""
+    """Place one thing.
+
+    Args:
+        depth: things are painted from large to small.
+        foot: corners (N, 2), (x, z), of what it stands on, or hangs over.
+        rise: lowest and highest metres that throw a shadow.
+        stands: whether it is small, on the street, and gets dark in the shadow of others.
+        paint: paints it.
+
+    """
 
     depth: float
-    spot: tuple[float, float]
     foot: Array
     rise: tuple[float, float]
+    stands: bool
     paint: Callable[[Painter, np.random.Generator], None]
 
 
@@ -46,14 +55,15 @@ def paint_street(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Image
     things = sorted(things, key=lambda t: -t.depth)
     small = np.empty((*size, 4), np.uint8)
     backdrop.paint_sky(small, camera, light, rng)
-    shadow = _shadows(things, camera, light)
+    shadow, shaded = _shadows(things, camera, light)
     ground = backdrop.draw_ground(rng, setting == "town")
     canvas = backdrop.paint_ground(small, camera, road, light, ground, shadow, rng)
     painter = Painter(camera, light)
     stock.skyline(painter, rng, setting == "town")
-    for thing in things:
+    dim = painter.within(0.25)
+    for thing, dark in zip(things, shaded, strict=True):
         if _in_view(camera, thing):
-            thing.paint(_in_shadow(painter, thing, shadow), rng)
+            thing.paint(dim if dark else painter, rng)
     painted = Image.fromarray(canvas)
     painter.finish(painted)
     return painted, light
@@ -130,7 +140,7 @@ def _verge(rng: np.random.Generator, road: Road, side: int, setting: str, front:
         x, depth, _ = road.place(z, side * kerb)
         foot = np.array([[x - 0.1, depth], [x + 0.1, depth], [x, depth + 0.2]], np.float32)
         inward = -float(side)
-        things.append(_Thing(depth, (x, depth), foot, (0.0, 1.0), partial(stock.pole, x=x, z=depth, inward=inward)))
+        things.append(_Thing(depth, foot, (0.0, 1.0), True, partial(stock.pole, x=x, z=depth, inward=inward)))
     return things
 
 
@@ -144,8 +154,7 @@ def _house(
     facade = stock.draw_facade(rng, town)
     tall = facade.storeys * facade.storey
     far = float(plan[:, 1].max()) if not town else z + length
-    spot = (float(plan[:, 0].mean()), -1.0)
-    return _Thing(far, spot, plan, (0.0, tall), partial(stock.building, plan=plan, facade=facade))
+    return _Thing(far, plan, (0.0, tall), False, partial(stock.building, plan=plan, facade=facade))
 
 
 def _tree(rng: np.random.Generator, road: Road, side: int, z: float, across: float, scale: float = 1.0) -> _Thing:
@@ -155,13 +164,13 @@ def _tree(rng: np.random.Generator, road: Road, side: int, z: float, across: flo
     foot = np.stack([x + np.cos(turn) * height * 0.26, depth + np.sin(turn) * height * 0.26], 1).astype(np.float32)
     conifer = bool(rng.random() < 0.25 and scale == 1.0)
     draw = partial(stock.tree, x=x, z=depth, height=height, conifer=conifer)
-    return _Thing(depth, (x, -1.0), foot, (height * 0.35, height * 0.9), draw)
+    return _Thing(depth, foot, (height * 0.35, height * 0.9), False, draw)
 
 
 def _hedge(road: Road, side: int, z: float, across: float, length: float) -> _Thing:
     a, b = road.place(z, side * across)[:2], road.place(z + length, side * across)[:2]
     foot = np.array([(a[0] - 0.5, a[1]), (a[0] + 0.5, a[1]), (b[0] + 0.5, b[1]), (b[0] - 0.5, b[1])], np.float32)
-    return _Thing((a[1] + b[1]) / 2, (a[0], -1.0), foot, (0.0, 1.1), partial(stock.hedge, start=a, end=b))
+    return _Thing((a[1] + b[1]) / 2, foot, (0.0, 1.1), False, partial(stock.hedge, start=a, end=b))
 
 
 def _traffic(rng: np.random.Generator, road: Road, setting: str) -> list[_Thing]:
@@ -198,7 +207,7 @@ def _vehicle(
     foot = traffic.footprint(parts, x, depth, heading)
     tall = parts[0].profile[4][1] * 0.9
     draw = partial(traffic.vehicle, parts=parts, x=x, z=depth, heading=heading)
-    return _Thing(depth, (x, depth - 1.5), foot, (0.0, tall), draw)
+    return _Thing(depth, foot, (0.0, tall), True, draw)
 
 
 def _people(rng: np.random.Generator, road: Road) -> list[_Thing]:
@@ -227,30 +236,35 @@ def _person(rng: np.random.Generator, road: Road, z: float, across: float, cross
     )
     facing = 1 if rng.random() < 0.5 else -1
     draw = partial(traffic.pedestrian, x=x, z=depth, height=height, profile=profile, facing=facing)
-    return _Thing(depth, (x, depth), foot, (0.0, height), draw)
+    return _Thing(depth, foot, (0.0, height), True, draw)
 
 
-def _shadows(things: list[_Thing], camera: Camera, light: Light) -> Picture:
-    """Draw where the sun does not reach the ground, 0…255 (H, W): every thing's foot swept away from it."""
-    away = -light.sun[[0, 2]] / max(float(light.sun[1]), 0.3)
-    sunny = light.direct.max() > 0.3
-    near = [t for t in things if t.foot[:, 1].min() < 80]
-    polygons: list[Array] = []
-    for thing in near if sunny else ():
-        low, high = thing.foot + away * thing.rise[0], thing.foot + away * thing.rise[1]
-        walls = np.concatenate([low, high], 1).reshape(-1, 2, 2)
-        walls = np.concatenate([walls, walls[_BACK[len(low)], ::-1]], 1)
-        polygons += [*_on_ground(low[None]), *_on_ground(high[None]), *_on_ground(walls)]
-    soft = len(polygons)
-    # Below a vehicle and around feet it is dark under any sky.
-    polygons += [_on_ground(t.foot[None])[0] for t in near if t.rise[0] == 0 and t.rise[1] < 3.2]
+def _shadows(things: list[_Thing], camera: Camera, light: Light) -> tuple[Picture, list[bool]]:
+    """Draw where the sun does not reach the ground, 0…255 (H, W), and tell which things stand in such a place.
+
+    A shadow is a thing's foot swept away from the sun. Only those of houses and trees darken other things.
+    """
     small = camera.halved()
     layer = Image.new("L", (small.shape[1], small.shape[0]))
-    fill_polygons(layer, small, polygons, [235] * soft + [255] * (len(polygons) - soft))
-    return np.asarray(layer.filter(ImageFilter.BoxBlur(0.8)))
+    near = [t for t in things if t.foot[:, 1].min() < 80]
+    away = -light.sun[[0, 2]] / max(float(light.sun[1]), 0.3)
+    shaded = [False] * len(things)
+    for stands in (False, True) if light.direct.max() > 0.3 else ():
+        swept = [polygon for t in near if t.stands == stands for polygon in _swept(t, away)]
+        fill_polygons(layer, small, swept, [235] * len(swept))
+        if not stands:
+            shaded = _shaded(things, small, np.array(layer))
+    below = [_on_ground(t.foot[None])[0] for t in near if t.stands]  # dark under any sky
+    fill_polygons(layer, small, below, [255] * len(below))
+    return np.asarray(layer.filter(ImageFilter.BoxBlur(0.8))), shaded
 
 
-_BACK = {n: np.arange(n) - 1 for n in range(3, 12)}
+def _swept(thing: _Thing, away: Array) -> list[Array]:
+    """Give the shadow of a thing as polygons (N, 3) on the ground; `away` is its way per metre of height."""
+    low, high = thing.foot + away * thing.rise[0], thing.foot + away * thing.rise[1]
+    walls = np.concatenate([low, high], 1).reshape(-1, 2, 2)
+    walls = np.concatenate([walls, walls[np.arange(len(low)) - 1, ::-1]], 1)
+    return [*_on_ground(low[None]), *_on_ground(high[None]), *_on_ground(walls)]
 
 
 def _on_ground(shapes: Array) -> Array:
@@ -260,12 +274,8 @@ def _on_ground(shapes: Array) -> Array:
     return flat
 
 
-def _in_shadow(painter: Painter, thing: _Thing, shadow: Picture) -> Painter:
-    """Take the sun from a thing that stands in another one's shadow."""
-    x, z = thing.spot
-    if z < 1:
-        return painter
-    column, row = painter.camera.project(np.array([[x, 0, z - 0.4]], np.float32))[0].astype(int) // 2
-    if 0 <= row < shadow.shape[0] and 0 <= column < shadow.shape[1] and shadow[row, column] > 120:
-        return painter.within(0.25)
-    return painter
+def _shaded(things: list[_Thing], camera: Camera, dark: Picture) -> list[bool]:
+    spots = np.array([(t.foot[:, 0].mean(), 0, max(t.foot[:, 1].mean(), 1)) for t in things], np.float32)
+    columns, rows = camera.project(spots).astype(int).T
+    inside = (columns >= 0) & (columns < dark.shape[1]) & (rows >= 0) & (rows < dark.shape[0])
+    return [t.stands and i and bool(dark[r, c]) for t, i, r, c in zip(things, inside, rows, columns, strict=True)]

@@ -53,16 +53,15 @@ def building(painter: Painter, rng: np.random.Generator, plan: Array, facade: Fa
     """Paint a building on a plan (4, 2) of (x, z): front near, front far, back far, back near."""
     height = facade.storeys * facade.storey
     middle = np.array([plan[:, 0].mean(), height / 2, plan[:, 1].mean()], np.float32)
-    walls = []
-    for a, b in ((2, 1), (3, 2), (0, 3), (0, 1)):  # the far gable, the back, the near gable, the front
-        low = np.stack([[*plan[a], 0], [*plan[b], 0]])[:, [0, 2, 1]]
-        face = np.concatenate([low, low[::-1] + np.array([0, height, 0])]).astype(np.float32)
-        walls.append((face, outward(face, middle), (a, b) == (0, 1)))
     if facade.pitched:
         _roof(painter, facade, plan, height, middle)
-    for face, normal, front in walls:
+    corners = np.insert(plan, 1, 0.0, axis=1).astype(np.float32)
+    for a, b in ((2, 1), (3, 2), (0, 3), (0, 1)):  # the far gable, the back, the near gable, the front
+        face = corners[[a, b, b, a]]
+        face[2:, 1] = height
+        normal = outward(face, middle)
         if faces_camera(painter, face, normal):
-            _wall(painter, rng, facade, face, normal, front)
+            _wall(painter, rng, facade, face, normal, (a, b) == (0, 1))
 
 
 def _roof(painter: Painter, facade: Facade, plan: Array, height: float, middle: Array) -> None:

@@ -1,0 +1,457 @@
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import typer
+
+import pixelwise
+from pixelwise import api, cli, errors
+from pixelwise.cli import terminal
+from pixelwise.errors import DataError, PixelwiseError
+
+# The frozen command line: arguments, then options. Knobs go into the configuration, reached by --set.
+FROZEN = {
+    "demo": "--out --overwrite --time-limit",
+    "check": "DATA --json --set",
+    "train": "DATA --epochs --json --model --out --overwrite --seed --set --skip-bad --steps --time-limit",
+    "evaluate": "MODEL DATA --json --set --split",
+    "predict": "MODEL SOURCE… --flips --json --no-overlays --out --overlays --overwrite --probabilities",
+}
+REQUIRED = {"check": ["d"], "train": ["d"], "evaluate": ["m", "d"], "predict": ["m", "s", "--out", "o"], "demo": []}
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Say = Callable[..., Said]
+
+
+@pytest.fixture
+def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
+    """Run the command line in this process."""
+
+    def run(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["pixelwise", *map(str, arguments)])
+        # Messages are not folded to the width of some terminal.
+        monkeypatch.setenv("COLUMNS", "300")
+        monkeypatch.setenv("TERMINAL_WIDTH", "300")
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        code = end.value.code
+        return Said(code if isinstance(code, int) else 0 if code is None else 1, *capsys.readouterr())
+
+    return run
+
+
+def surface() -> dict[str, str]:
+    """Spell what every verb takes."""
+    group = typer.main.get_command(cli.app)
+    spelled = {}
+    for name, verb in group.commands.items():  # type: ignore[attr-defined]
+        taken = [p for p in verb.params if p.name != "help"]
+        arguments = [p.metavar for p in taken if p.param_type_name == "argument"]
+        options = sorted(o for p in taken if p.param_type_name == "option" for o in (*p.opts, *p.secondary_opts))
+        spelled[name] = " ".join([*arguments, *options])
+    return spelled
+
+
+def test_verbs_and_options_are_frozen() -> None:
+    assert surface() == FROZEN
+
+
+def test_options_are_long_and_spelled_with_hyphens() -> None:
+    options = " ".join(FROZEN.values()).split()
+    assert all(o.startswith("--") and "_" not in o and o.islower() for o in options if o.startswith("-"))
+
+
+def test_the_verbs_of_python_are_those_of_the_command_line() -> None:
+    for verb in set(FROZEN) - {"demo"}:
+        assert callable(getattr(pixelwise, verb))
+
+
+# Help
+
+
+def test_every_help_answers_without_torch() -> None:
+    code = f"""
+import sys
+from pixelwise.cli import main
+for arguments in [["--help"], ["-h"], ["--version"], *([verb, "--help"] for verb in {list(FROZEN)})]:
+    sys.argv = ["pixelwise", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, (arguments, end.code)
+heavy = {{"torch", "torchvision", "numpy", "scipy", "PIL", "tifffile"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    assert f"pixelwise {pixelwise.__version__}\n" in done.stdout
+    for verb in FROZEN:
+        assert f"Usage: pixelwise {verb} " in done.stdout
+
+
+@pytest.mark.parametrize("verb", FROZEN)
+def test_help_names_every_option_and_says_what_it_does(say: Say, verb: str) -> None:
+    said = say(verb, "--help")
+    assert said.code == 0
+    for word in FROZEN[verb].split():
+        line = next(line for line in said.out.splitlines() if word in line.split())
+        assert len(line.replace("│", "").split()) >= 4, line
+
+
+def test_no_arguments_show_the_help_and_are_a_usage_error(say: Say) -> None:
+    said = say()
+    assert said.code == 2
+    assert all(verb in said.out + said.err for verb in FROZEN)
+
+
+def test_it_can_be_called_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pixelwise.cli", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"pixelwise {pixelwise.__version__}\n"
+
+
+# Usage errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian", "d"], ["No such command 'trian'", "train"]),
+        (["evalute"], ["No such command 'evalute'", "evaluate"]),
+        (["train", "d", "--tme-limit", "3"], ["No such option: --tme-limit", "--time-limit"]),
+        (["predict", "m", "s", "--out", "o", "--flip"], ["No such option: --flip", "--flips"]),
+        (["train", "d", "--steps", "0"], ["--steps", "greater than or equal to 1"]),
+        (["train", "d", "--steps", "many"], ["--steps", "integer"]),
+        (["train", "d", "--seed", "-1"], ["--seed"]),
+        (["train"], ["Missing argument 'DATA'"]),
+        (["evaluate", "m"], ["Missing argument 'DATA'"]),
+        (["predict", "m", "--out", "o"], ["Missing argument 'SOURCE…'"]),
+        (["predict", "m", "s"], ["Missing option '--out'"]),
+        (["check", "a", "b"], ["unexpected extra argument"]),
+    ],
+)
+def test_a_wrong_command_is_code_2_and_names_what_is_near(say: Say, arguments: list[str], words: list[str]) -> None:
+    said = say(*arguments)
+    assert (said.code, said.out) == (2, "")
+    text = " ".join(said.err.replace("│", " ").split())
+    assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize("verb", FROZEN)
+def test_an_unknown_option_of_any_verb_is_code_2(say: Say, verb: str) -> None:
+    assert say(verb, *REQUIRED[verb], "--qqq").code == 2
+
+
+# Errors and exit codes
+
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, PixelwiseError)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_an_error_is_its_message_on_standard_error_and_its_code(
+    say: Say, monkeypatch: pytest.MonkeyPatch, kind: type[PixelwiseError], options: tuple[str, ...]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise kind("a.png", expected="this", found="[that]", do="Fix it.")
+
+    monkeypatch.setattr(api, "check", fail)
+    assert say("check", "d", *options) == (kind.exit_code, "", "a.png: expected this, found [that]. Fix it.\n")
+
+
+@pytest.mark.parametrize("verb", ["check", "train", "evaluate", "predict"])
+def test_a_path_that_is_not_there_teaches(say: Say, verb: str, tmp_path: Path) -> None:
+    here = str(tmp_path / "none")
+    arguments = {
+        "check": [here],
+        "train": [here, "--out", tmp_path / "o"],
+        "evaluate": [here, here],
+        "predict": [here, here, "--out", tmp_path / "o"],
+    }
+    said = say(verb, *arguments[verb])
+    assert (said.code, said.out) == (3, "")
+    assert said.err.startswith(f"{here}: expected a ")
+    assert said.err.endswith(", found nothing. Check the path.\n")
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_wrong_override_is_code_2(say: Say, tmp_path: Path) -> None:
+    said = say("check", tmp_path, "--set", "train.stepps=3")
+    assert (said.code, said.out) == (2, "")
+    assert "found unknown key `train.stepps`. Did you mean `steps`?" in said.err
+
+
+def test_two_lengths_are_one_too_many(say: Say, tmp_path: Path) -> None:
+    said = say("train", tmp_path, "--steps", 3, "--epochs", 2)
+    assert said.code == 2
+    assert (
+        said.err == "train: expected one of time_limit, steps, epochs, found steps and epochs. Leave the others out.\n"
+    )
+
+
+def test_ctrl_c_is_130(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(api, "check", stop)
+    said = say("check", "d")
+    assert (said.code, said.out) == (130, "")
+
+
+def test_a_reader_that_went_away_is_no_error(tmp_path: Path) -> None:
+    code = "import sys, pixelwise.api as a, pixelwise.cli as c; a.check = lambda *_, **__: []; c.main()"
+    plain = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "check", "d"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=plain,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# Results
+
+
+def document(said: Said) -> Any:
+    """Read the one JSON document that standard output must be."""
+    assert said.out.endswith("}\n")
+    return json.loads(said.out)
+
+
+def test_check_says_nothing_is_wrong(say: Say, discs: Path) -> None:
+    said = say("check", discs)
+    assert (said.code, said.out) == (0, "nothing found: the data can be trained on\n")
+    assert "checking 20 of 20" in said.err
+    assert document(say("check", discs, "--json")) == {"data": str(discs), "findings": []}
+
+
+def test_check_of_bad_data_is_code_1_and_names_file_and_fix(say: Say, discs: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(discs, tmp_path / "d")
+    bad = sorted((tmp_path / "d" / "train" / "images").iterdir())[0]
+    bad.write_text("no picture")
+    said = say("check", tmp_path / "d")
+    assert said.code == 1
+    assert said.out.startswith("error: ")
+    assert bad.name in said.out
+    plain = say("check", tmp_path / "d", "--json")
+    findings = document(plain)["findings"]
+    assert plain.code == 1
+    assert set(findings[0]) == {"severity", "what", "where", "count", "why", "fix"}
+    assert findings[0]["severity"] == "error"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that learned nothing."""
+    import torch
+
+    from pixelwise.labels import Labels
+    from pixelwise.models.catalogue import build_model
+    from pixelwise.models.weights import ModelCard, save_model
+
+    torch.manual_seed(0)
+    arguments: dict[str, Any] = {"in_channels": 3, "num_classes": 2, "features": [4, 8], "up": "bilinear", "stem": 1}
+    card = ModelCard({"name": "unet", "arguments": arguments}, Labels(("background", "disc")), channels=3)
+    folder = tmp_path_factory.mktemp("model")
+    save_model(folder / "model", build_model("unet", **arguments), card)
+    return folder / "model"
+
+
+def test_evaluate_prints_a_table_or_one_document(say: Say, model: Path, discs: Path) -> None:
+    said = say("evaluate", model, discs)
+    assert said.code == 0
+    assert all(word in said.out for word in ("background", "disc", "mIoU", "pixel accuracy", "test, 4 pictures"))
+    plain = document(say("evaluate", model, discs, "--split", "val", "--json"))
+    assert (plain["model"], plain["data"], plain["split"], plain["images"]) == (str(model), str(discs), "val", 4)
+    assert {"miou", "miou_low", "miou_high", "pixel_accuracy", "frequency_weighted_iou", "convention"} <= set(plain)
+    assert [c["name"] for c in plain["classes"]] == ["background", "disc"]
+
+
+def test_evaluate_names_the_parts_there_are(say: Say, model: Path, discs: Path) -> None:
+    said = say("evaluate", model, discs, "--split", "tset")
+    assert said.code == 3
+    assert said.err == f"{discs}: expected a part 'tset', found train, val, test. Choose --split test.\n"
+
+
+def test_predict_writes_and_tells(say: Say, model: Path, discs: Path, tmp_path: Path) -> None:
+    pictures = discs / "test" / "images"
+    said = say("predict", model, pictures, "--out", tmp_path / "o")
+    assert said.code == 0
+    assert said.out.endswith(f"\n4 predicted, 0 failed: {tmp_path / 'o'}\n")
+    assert len(list((tmp_path / "o" / "masks").iterdir())) == 4
+    said = say("predict", model, pictures, "--out", tmp_path / "o")
+    assert said.code == 2
+    assert "Choose another --out, or add --overwrite to replace it." in said.err
+    bad = tmp_path / "bad.png"
+    bad.write_text("no picture")
+    arguments = ("predict", model, pictures, bad, "--out", tmp_path / "o", "--overwrite", "--no-overlays", "--json")
+    said = say(*arguments)
+    plain = document(said)
+    assert said.code == 3
+    assert (len(plain["images"]), [f["file"] for f in plain["failed"]]) == (4, [str(bad)])
+    assert f"{bad}: expected " in said.err
+    assert not (tmp_path / "o" / "overlays").exists()
+
+
+def test_train_prints_one_document(say: Say, discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    overrides = [word for text in tiny for word in ("--set", text)]
+    said = say("train", discs, "--out", tmp_path / "run", "--steps", 2, "--json", *overrides)
+    assert said.code == 0, said.err
+    plain = document(said)
+    assert plain["run"] == str(tmp_path / "run")
+    assert plain["scores"]["images"] == 4
+    assert "step 2/2" in said.err
+    again = say("train", discs, "--out", tmp_path / "run", "--steps", 2, *overrides)
+    assert (again.code, again.out) == (2, "")
+
+
+# How it speaks
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-3, "0 s"),
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1:00 min"),
+        (187, "3:07 min"),
+        (3599.7, "1:00:00 h"),
+        (3723, "1:02:03 h"),
+    ],
+)
+def test_durations_are_for_people(seconds: float, text: str) -> None:
+    assert terminal.duration(seconds) == text
+
+
+def test_shares_are_for_people() -> None:
+    assert [terminal.percent(v) for v in (None, 0, 0.12345, 1)] == ["–", "0.0 %", "12.3 %", "100.0 %"]
+
+
+SPREAD = {
+    "miou": 0.5,
+    "miou_low": 0.25,
+    "miou_high": None,
+    "mean_dice": None,
+    "mean_dice_low": None,
+    "mean_dice_high": None,
+}
+
+
+def test_names_in_brackets_are_names_and_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {f"{name}{end}": 0.5 for name in ("iou", "dice", "precision", "recall") for end in ("", "_low", "_high")}
+    plain = {
+        "classes": [row | {"name": "car [parked]", "pixels": 1234567}, row | {"name": "[/]", "pixels": 0}],
+        **SPREAD,
+        "pixel_accuracy": 0.9,
+        "pixel_accuracy_low": 0.8,
+        "pixel_accuracy_high": 1.0,
+        "convention": "left out: [red]",
+        "interval": "[i]",
+    }
+    terminal.print_scores(plain, title="runs/[x]/a", baseline={"answer": "[b]", "pixel_accuracy": 0.8, "miou": 0.2})
+    said = capsys.readouterr().out
+    for text in ("car [parked]", "[/]", "runs/[x]/a", "[red]", "[i]", "'[b]'", "1,234,567", "80.0 – 100.0"):
+        assert text in said
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
+def test_json_is_json_in_any_encoding(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    plain = {"straße": "道", "file": os.fsdecode(b"\xff.png")}
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    terminal.print_json(plain)
+    sys.stdout.flush()
+    assert json.loads(raw.getvalue().decode(encoding)) == plain
+
+
+def test_json_holds_no_nan() -> None:
+    with pytest.raises(ValueError, match="Out of range float"):
+        terminal.print_json({"miou": float("nan")})
+
+
+def test_messages_reach_a_terminal_that_knows_few_letters() -> None:
+    code = (
+        "import pixelwise.api as a, pixelwise.cli as c\n"
+        "from pixelwise.errors import DataError\n"
+        "def fail(*_, **__): raise DataError('\\udcff.png', expected='ids 0–4', found='道', do='Fix it.')\n"
+        "a.check = fail; c.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "check", "d"],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+    assert done.returncode == 3
+    assert done.stderr == rb"\udcff.png: expected ids 0\u20134, found \u9053. Fix it." + os.linesep.encode()
+
+
+def test_progress_away_from_a_terminal_is_plain_lines_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([100.0, 101.0, 102.0, 115.0, 116.0])
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
+    progress = terminal.Progress()
+    for done in range(1, 6):
+        progress.line(f"{done} of 5", last=done == 5)
+    assert capsys.readouterr() == ("", "1 of 5\n4 of 5\n5 of 5\n")
+
+
+def test_progress_on_a_terminal_is_one_live_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Screen())
+    progress = terminal.Progress()
+    progress.line("1 of 2")
+    progress.say("note")
+    progress.line("2 of 2", last=True)
+    progress.say("done")
+    assert sys.stderr.getvalue() == "\r\033[K1 of 2\r\033[Knote\n\r\033[K2 of 2\ndone\n"  # type: ignore[attr-defined]
+
+
+def test_a_step_is_shown_with_rate_score_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    listen = terminal.training_listener(terminal.Progress())
+    step = {"event": "step", "step": 50, "steps": 100, "seconds": 20.0, "loss": 0.25, "eta": 20.0, "miou": 0.5}
+    listen(step)
+    assert capsys.readouterr().err == (
+        "━━━━━━━━━━━━╌╌╌╌╌╌╌╌╌╌╌╌ step 50/100 · loss 0.250 · best mIoU 50.0 % · 2.5 steps/s · 20 s left\n"
+    )
+    listen(step | {"step": 100, "seconds": 200.0, "miou": None, "eta": 0.0})
+    assert capsys.readouterr().err == "━" * 24 + " step 100/100 · loss 0.250 · 2.0 s/step · 0 s left\n"
+
+
+def test_an_unforeseen_fault_is_not_hidden(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(api, "check", fault)
+    monkeypatch.setattr(sys, "argv", ["pixelwise", "check", "d"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+    assert not issubclass(ZeroDivisionError, DataError)

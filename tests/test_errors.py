@@ -1,0 +1,66 @@
+import inspect
+import pickle
+import re
+
+import pytest
+
+from pixelwise import errors
+from pixelwise.errors import DataError, DivergedError, MaskError, PixelwiseError, ResourceError, UsageError
+
+ALL = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
+
+
+def test_the_message_follows_the_grammar() -> None:
+    error = MaskError(
+        "masks/0412.png",
+        expected="class ids 0–4",
+        found="17 in 212 pixels",
+        do="Add class 17 to labels.yaml, or set ignore_index.",
+    )
+    assert str(error) == (
+        "masks/0412.png: expected class ids 0–4, found 17 in 212 pixels. "
+        "Add class 17 to labels.yaml, or set ignore_index."
+    )
+    assert (error.where, error.expected, error.found) == ("masks/0412.png", "class ids 0–4", "17 in 212 pixels")
+
+
+def test_the_four_parts_are_asked_for() -> None:
+    with pytest.raises(TypeError):
+        PixelwiseError("here")  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        PixelwiseError("here", "this", "that", "do")  # type: ignore[misc]
+
+
+def drawn_tree() -> dict[str, tuple[str, int]]:
+    """Read the tree in the module's docstring: name → (parent, exit code)."""
+    tree: dict[str, tuple[str, int]] = {}
+    above: list[tuple[int, str, int]] = []
+    for line in (errors.__doc__ or "").splitlines():
+        if not (found := re.match(r"([ │├└─]+)([A-Z]\w+)\s+(?:exit code )?(\d+)?", line)):
+            continue
+        depth, name = len(found[1]), found[2]
+        while above and above[-1][0] >= depth:
+            above.pop()
+        code = int(found[3]) if found[3] else above[-1][2]
+        tree[name] = (above[-1][1] if above else "Exception", code)
+        above.append((depth, name, code))
+    return tree
+
+
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    assert drawn_tree() == {kind.__name__: (kind.__bases__[0].__name__, kind.exit_code) for kind in ALL}
+    assert len(ALL) >= 13
+
+
+def test_exit_codes_tell_usage_data_and_resources_apart() -> None:
+    assert [k.exit_code for k in (PixelwiseError, UsageError, DataError, ResourceError)] == [1, 2, 3, 4]
+    assert errors.Interrupted.exit_code == 130
+    assert issubclass(DivergedError, ResourceError)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_errors_come_back_whole_from_a_worker_process(kind: type[PixelwiseError]) -> None:
+    error = kind("a.png", expected="this", found="that", do="Fix it.")
+    back = pickle.loads(pickle.dumps(error))
+    assert type(back) is kind
+    assert (str(back), back.where, back.do) == (str(error), "a.png", "Fix it.")
