@@ -106,7 +106,7 @@ def load(path: str | Path, *, device: str | None = None, flips: bool = False) ->
     Args:
         path: the folder.
         device: "cpu", "cuda", …; the fastest there is where not given.
-        flips: average over mirrored copies when predicting.
+        flips: average over mirrored copies when predicting, in the directions that training mirrored.
 
     Raises:
         ModelFileError: no model there, or one that is incomplete or altered.
@@ -123,7 +123,7 @@ def load(path: str | Path, *, device: str | None = None, flips: bool = False) ->
 
     model, card = load_model(folder)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Model(folder, Predictor.from_model(model, card, device=device, flips=flips), card)
+    return Model(folder, Predictor.from_model(model, card, device=device, flips=card.mirrors if flips else False), card)
 
 
 def check(

@@ -41,6 +41,42 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise _no_room(path, error) from error
 
 
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `folder`; when the block ends well it is flushed to disk and takes its place.
+
+    One folder cannot be renamed onto another: between two renames the previous one stands under the name that
+    `previous_folder` gives.
+
+    Raises:
+        ResourceError: the disk is full or cannot be written; the folder that was there before is untouched.
+    """
+    fresh, previous = folder.with_name(f".{folder.name}.tmp"), previous_folder(folder)
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        yield fresh
+        for path in (*fresh.iterdir(), fresh):
+            _flush(path)
+        if folder.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            folder.rename(previous)
+        fresh.rename(folder)
+        _flush(folder.absolute().parent)
+    except OSError as error:
+        if previous.exists() and not folder.exists():
+            previous.rename(folder)
+        raise _no_room(folder, error) from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def previous_folder(folder: Path) -> Path:
+    """Name the place where `atomic_folder` keeps the old folder between its two renames."""
+    return folder.with_name(f".{folder.name}.previous")
+
+
 def _no_room(path: Path, error: OSError) -> ResourceError:
     return ResourceError(
         path,
@@ -51,6 +87,8 @@ def _no_room(path: Path, error: OSError) -> ResourceError:
 
 
 def _flush(path: Path) -> None:
+    if path.is_dir() and os.name != "posix":
+        return  # Windows syncs no folders
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -18,7 +18,7 @@ from pixelwise.errors import DataError, PixelwiseError
 
 # The frozen command line: arguments, then options. Knobs go into the configuration, reached by --set.
 FROZEN = {
-    "demo": "--out --overwrite --time-limit",
+    "demo": "--json --out --overwrite --time-limit",
     "check": "DATA --json --set",
     "train": "DATA --epochs --json --model --out --overwrite --seed --set --skip-bad --steps --time-limit",
     "evaluate": "MODEL DATA --json --set --split",

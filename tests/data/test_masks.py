@@ -306,15 +306,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(
-        ResourceError, match=r"expected to write a file, found No space left on device\. Check the folder"
-    ):
+    with pytest.raises(ResourceError, match=r"expected room to write, found No space left on device\. Free space"):
         write_mask(path, u8([1, 1]), TWO)
     monkeypatch.undo()
     assert read_mask(path, TWO)[0].tolist() == [[0, 1]]
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
-    with pytest.raises(ResourceError, match="found No such file or directory"):
-        write_mask(tmp_path / "no" / "a.png", u8([0]), TWO)
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the real pictures are not here")

@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from pixelwise.cli.terminal import Overwrite, Progress, duration, print_scores, training_listener
+from pixelwise.cli.terminal import Json, Overwrite, Progress, duration, print_json, print_scores, training_listener
 
 
 def run(
     out: Annotated[str, typer.Option(help="Folder for everything.")] = "demo",
     time_limit: Annotated[str, typer.Option(help="How long the training may take.")] = "90s",
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Draw a road-scene data set, then check, train, evaluate and predict, and show what to look at."""
     from pathlib import Path
@@ -42,10 +43,14 @@ def run(
     step("How good is it on pictures it has never seen?", f"pixelwise evaluate {trained} {data}")
     result = api.evaluate(trained, data)
     plain = result.to_dict()
-    print_scores(plain, title=f"{trained} · test, {plain['images']} pictures", baseline=plain["baseline"])
+    if not as_json:
+        print_scores(plain, title=f"{trained} · test, {plain['images']} pictures", baseline=plain["baseline"])
     step("Predict masks", f"pixelwise predict {trained} {data}/test/images --out {folder / 'predictions'}")
     api.predict(trained, f"{data}/test/images", out=folder / "predictions")
     sheet = api.draw_sheet(trained, data, folder / "look.png", count=6)
+    if as_json:
+        print_json({"data": data, "run": trained, "sheet": str(sheet), "seconds": time.monotonic() - began, **plain})
+        return
     sys.stdout.write(
         f"\nDone in {duration(time.monotonic() - began)}. Look at:\n"
         f"  {sheet}    pictures, truth, prediction, and where they differ\n"

@@ -9,8 +9,6 @@ colours are looked up among the colours of the labels. JPEG and other lossy file
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -22,8 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelwise.data.images import Limits, RawMask, read_mask_values
-from pixelwise.errors import ConfigError, MaskError, ResourceError
+from pixelwise.errors import ConfigError, MaskError
 from pixelwise.labels import Colour, Labels
+from pixelwise.storage import write_atomic
 
 _KEY = "data.mask_values"
 _SHOWN = 4
@@ -351,7 +350,7 @@ def write_mask(path: Path | str, mask: NDArray[Any], labels: Labels) -> None:
         image.putpalette(colours.tobytes())
     buffer = BytesIO()
     image.save(buffer, "PNG")
-    _write_whole(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue())
 
 
 def _checked(path: Path, mask: NDArray[Any], labels: Labels) -> NDArray[Any]:
@@ -375,21 +374,3 @@ def _checked(path: Path, mask: NDArray[Any], labels: Labels) -> NDArray[Any]:
             do="Set ignore_index in labels.yaml to an id that is no class.",
         )
     return mask
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
-    try:
-        try:
-            with beside.open("wb") as file:
-                file.write(data)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as problem:
-        raise ResourceError(
-            path,
-            expected="to write a file",
-            found=problem.strerror or str(problem),
-            do="Check the folder and its room.",
-        ) from problem

@@ -6,12 +6,9 @@ bit for bit. Knows nothing of training or of how pictures are read. Nothing here
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -21,10 +18,11 @@ import safetensors
 import safetensors.torch
 import torch
 
-from pixelwise.errors import ConfigError, LabelsError, ModelFileError, ResourceError
+from pixelwise.errors import ConfigError, LabelsError, ModelFileError
 from pixelwise.labels import Labels
 from pixelwise.models.base import SegmentationModel
 from pixelwise.models.catalogue import build_model
+from pixelwise.storage import atomic_folder, previous_folder
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 FORMAT_VERSION = 1
@@ -41,6 +39,7 @@ class ModelCard:
         dtype: numpy name of the training pictures' pixel type.
         tile: (height, width) of the pieces of larger pictures; None: pictures are taken whole.
         overlap: share of a tile that neighbours have in common, 0…1.
+        mirrors: directions in which training mirrored its pictures; test-time flips keep to them.
         calibration: how probabilities are corrected; None: not at all.
         license: terms of the weights; "user": they belong to whoever trained them.
         data_hash: SHA-256 over the training data.
@@ -57,6 +56,7 @@ class ModelCard:
     tile: tuple[int, int] | None = None
     overlap: float = 0.25
     calibration: Mapping[str, Any] | None = None
+    mirrors: tuple[str, ...] = ("horizontal", "vertical")
     license: str = "user"
     data_hash: str | None = None
     scores: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -95,7 +95,7 @@ class ModelCard:
             for key, kind in _KINDS.items():
                 if not isinstance(data[key], kind):
                     raise TypeError(f"{key}: {data[key]!r}")
-            for key in ("tile", "mean", "std"):
+            for key in ("tile", "mirrors", "mean", "std"):
                 data[key] = None if data[key] is None else tuple(data[key])
             return cls(**(data | {"labels": Labels.from_dict(data["labels"])}))
         except (LabelsError, TypeError, ValueError) as error:
@@ -108,6 +108,7 @@ _KINDS: Mapping[str, Any] = {
     "overlap": int | float,
     "sha256": str,
     "tile": list | None,
+    "mirrors": list,
     "mean": list,
     "std": list,
 }
@@ -139,34 +140,10 @@ def save_model(folder: Path, model: SegmentationModel, card: ModelCard) -> Model
         pixelwise=importlib.metadata.version("pixelwise"),
     )
     text = json.dumps(card.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    try:
-        _replace_folder(folder, {WEIGHTS: weights, CARD: text.encode()})
-    except OSError as error:
-        raise _cannot_write(folder, len(weights), error) from error
+    with atomic_folder(folder) as fresh:
+        (fresh / WEIGHTS).write_bytes(weights)
+        (fresh / CARD).write_text(text, encoding="utf-8")
     return card
-
-
-def _replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    fresh, previous = _beside(folder, "partial"), _beside(folder, "previous")
-    try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        for name, data in files.items():
-            _write_through(fresh / name, data)
-        _sync(fresh)
-        # A folder cannot be renamed onto another. Between the two renames `load_model` finds the previous one.
-        if folder.exists():
-            shutil.rmtree(previous, ignore_errors=True)
-            folder.rename(previous)
-        fresh.rename(folder)
-        _sync(folder.absolute().parent)
-    except OSError:
-        if previous.exists() and not folder.exists():
-            previous.rename(folder)
-        raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(previous, ignore_errors=True)
 
 
 def load_model(folder: Path) -> tuple[SegmentationModel, ModelCard]:
@@ -179,7 +156,7 @@ def load_model(folder: Path) -> tuple[SegmentationModel, ModelCard]:
         ModelFileError: a file is missing, altered, of an unknown version, or does not fit the other.
     """
     folder = Path(folder)
-    previous = _beside(folder, "previous")
+    previous = previous_folder(folder)
     source = previous if previous.exists() and not folder.exists() else folder
     text, weights = _read(folder, source / CARD), _read(folder, source / WEIGHTS)
     try:
@@ -238,12 +215,6 @@ def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     return {k: f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for k, t in tensors.items()}
 
 
-def _beside(path: Path, state: str) -> Path:
-    """Name what stands beside a path for a moment: always the same, so that what a killed process left is replaced."""
-    whole = path.absolute()
-    return whole.parent / f".{whole.name}.{state}"
-
-
 def _read(folder: Path, path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -258,47 +229,3 @@ def _read(folder: Path, path: Path) -> bytes:
     except OSError as error:
         problem = error.strerror or str(error)
         raise ModelFileError(folder / path.name, expected="a readable file", found=problem, do=_AGAIN) from error
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that it holds the old bytes or the new ones, whatever happens: temporary file, fsync, rename.
-
-    Raises:
-        ResourceError: no space or no right to write; the file that stood there is untouched.
-    """
-    path = Path(path)
-    fresh = _beside(path, "partial")
-    try:
-        _write_through(fresh, data)
-        fresh.replace(path)
-        _sync(fresh.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            fresh.unlink(missing_ok=True)
-        raise _cannot_write(path, len(data), error) from error
-
-
-def _write_through(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename last through a power cut, where the system lets folders be synced (Windows does not)."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _cannot_write(where: object, size: int, error: OSError) -> ResourceError:
-    return ResourceError(
-        where,
-        expected=f"space to write {size / 1e6:.1f} MB",
-        found=error.strerror or str(error),
-        do="Free space, or choose a place where you may write; the previous file is untouched.",
-    )

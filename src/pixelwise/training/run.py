@@ -281,6 +281,7 @@ def _card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelCard:
         dtype=facts.dtype,
         tile=config.predict.tile or (512, 512),
         overlap=config.predict.overlap,
+        mirrors=tuple(d for d in ("horizontal", "vertical") if getattr(config.augment, f"flip_{d}")),
         data_hash=facts.hash,
     )
 
@@ -288,7 +289,11 @@ def _card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelCard:
 def _predictor(config: Config, model: SegmentationModel, card: ModelCard) -> Predictor:
     train = config.train
     return Predictor.from_model(
-        model, card, device=train.device or "cpu", precision=train.precision or "fp32", flips=config.predict.flips
+        model,
+        card,
+        device=train.device or "cpu",
+        precision=train.precision or "fp32",
+        flips=card.mirrors if config.predict.flips else False,
     )
 
 
