@@ -2,7 +2,7 @@ import pytest
 
 from pixelwise.config import Config, replace
 from pixelwise.errors import ResourceError
-from pixelwise.training.budget import averaging, parse_duration, plan_steps
+from pixelwise.training.budget import parse_duration, plan_steps
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,3 @@ def test_too_little_time_is_said() -> None:
     ) as caught:
         plan_steps(Config(), per_step=5.0, per_validation=2.0, left=4, limit=10)
     assert caught.value.exit_code == 4
-
-
-def test_averaging_covers_about_a_tenth_of_the_run() -> None:
-    assert averaging(10)[0] == 0.8
-    assert averaging(1000)[0] == pytest.approx(0.99)
-    assert averaging(10**7)[0] == 0.9995

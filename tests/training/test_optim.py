@@ -5,7 +5,7 @@ import torch
 
 from pixelwise.models.unet import UNet
 from pixelwise.training.loop import validation_steps
-from pixelwise.training.optim import AveragedWeights, adamw, rate
+from pixelwise.training.optim import AveragedWeights, adamw, head_inputs, rate
 
 
 def test_the_rate_rises_to_the_peak_and_falls_to_a_hundredth() -> None:
@@ -22,14 +22,18 @@ def test_short_runs_have_a_positive_rate(steps: int) -> None:
     assert all(rate(step, steps, 1e-3, 0.05) > 0 for step in range(steps))
 
 
-def test_norms_and_biases_are_not_decayed() -> None:
+def test_norms_and_biases_are_not_decayed_and_the_head_has_its_own_rate() -> None:
     model = UNet(3, 2, features=(4, 8))
-    decayed, free = adamw(model, 1e-3, 0.01).param_groups
-    assert decayed["weight_decay"] == 0.01
-    assert free["weight_decay"] == 0
-    assert all(p.ndim > 1 for p in decayed["params"])
-    assert all(p.ndim == 1 for p in free["params"])
-    assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
+    groups = adamw(model, 1e-3, 0.01, head_rate=8.0).param_groups
+    kind = {id(p): (g["weight_decay"], g["factor"]) for g in groups for p in g["params"]}
+    assert len(kind) == len(list(model.parameters()))
+    for name, p in model.named_parameters():
+        assert kind[id(p)] == (0.01 if p.ndim > 1 else 0.0, 8.0 if name.startswith("head") else 1.0), name
+
+
+def test_the_inputs_of_a_head_are_counted() -> None:
+    assert head_inputs(UNet(3, 2, features=(4, 8))) == 4
+    assert head_inputs(UNet(3, 2, features=(4, 8), stem=2)) == 16
 
 
 def test_averaged_weights_follow_the_formula_and_leave_the_model_alone() -> None:

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from pixelwise.config import Config, replace
-from pixelwise.training.plan import Machine, derive
+from pixelwise.training.plan import Machine, derive, head_rate, settle
 from pixelwise.types import Fingerprint
 
 CPU = Machine("cpu", 2, True)
@@ -23,26 +23,31 @@ FACTS = Fingerprint(
 )
 
 
-def derived(facts: Fingerprint = FACTS, machine: Machine = CPU, config: Config | None = None) -> Config:
-    return derive(config or Config(), facts, machine)[0]
+def derived(
+    facts: Fingerprint = FACTS, machine: Machine = CPU, config: Config | None = None, steps: int = 10_000
+) -> Config:
+    filled = derive(config or Config(), facts, machine)[0]
+    return settle(replace(filled, train={"steps": steps}), facts, facts.images)[0]
 
 
 def test_every_gap_but_the_measured_ones_is_filled_and_explained() -> None:
     config, reasons = derive(Config(), FACTS, CPU)
-    plain = config.model_dump()
+    config, more = settle(replace(config, train={"steps": 100}), FACTS, 100)
+    plain, before = config.model_dump(), Config().model_dump()
     gaps = {
         f"{s}.{k}" for s in ("model", "train", "augment", "loss", "predict") for k, v in plain[s].items() if v is None
     }
-    assert gaps == {"train.steps", "train.ema", "train.precision", "train.channels_last", "train.validations"}
-    before = Config().model_dump()
+    assert gaps == {"train.head_rate", "train.precision", "train.channels_last", "train.validations"}
     filled = {f"{s}.{k}" for s in plain for k, v in plain[s].items() if v != before[s][k]}
-    assert filled == set(reasons)
-    assert all(reasons.values())
+    assert filled - {"train.steps"} == set(reasons | more)
+    assert all((reasons | more).values())
 
 
 def test_what_is_given_stays() -> None:
     given = replace(Config(), train={"crop": (96, 64), "learning_rate": 1e-4}, augment={"flip_vertical": 0.25})
     config, reasons = derive(given, FACTS, CPU)
+    config, more = settle(replace(config, train={"steps": 100}), FACTS, 100)
+    reasons |= more
     assert config.train.crop == (96, 64)
     assert config.train.learning_rate == 1e-4
     assert config.augment.flip_vertical == 0.25
@@ -68,6 +73,19 @@ def test_pictures_without_an_up_are_turned_and_flipped() -> None:
     assert (upright.augment.rotate or 0) <= 10
 
 
+def test_the_more_often_a_picture_is_seen_the_more_it_is_changed() -> None:
+    few, some, many = (derived(steps=steps).augment for steps in (20, 500, 100_000))
+    assert few.scale == (1.0, 1.0)
+    assert (few.rotate, few.brightness, few.noise) == (0, 0, 0)
+    assert many.scale == (0.7, 1.5)
+    assert 0 < (few.brightness or 0) + (some.brightness or 0) < (many.brightness or 0)
+
+
+def test_averaging_covers_about_a_tenth_of_the_run() -> None:
+    decays = [derived(steps=steps).train.ema for steps in (10, 1000, 10**7)]
+    assert decays == [0.8, pytest.approx(0.99), 0.9995]
+
+
 def test_constant_bands_do_not_divide_by_zero() -> None:
     assert min(derived().model.std or []) > 0
 
@@ -82,3 +100,9 @@ def test_a_gpu_gets_the_published_size() -> None:
     assert config.model.features == [64, 128, 256, 512]
     assert config.model.stem == 1
     assert (config.train.workers or 0) > 0
+
+
+def test_a_narrow_head_learns_faster() -> None:
+    assert head_rate(16)[0] == 32
+    assert head_rate(64)[0] == 8
+    assert head_rate(1000)[0] == 1

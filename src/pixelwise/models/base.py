@@ -35,6 +35,9 @@ class SegmentationModel(nn.Module, abc.ABC):
         ConfigError: a count below 1, or `mean` and `std` that do not fit the bands.
     """
 
+    # The part that makes the logits; training may move it faster than the rest.
+    head: nn.Module
+
     def __init__(
         self,
         in_channels: int,

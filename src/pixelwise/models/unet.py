@@ -135,7 +135,7 @@ class UNet(SegmentationModel):
         self.down = nn.ModuleList(Down(a, b) for a, b in itertools.pairwise(widths))
         self.up = nn.ModuleList(Up(b, a, up) for a, b in reversed(list(itertools.pairwise(widths))))
         self.detail = Detail(widths[0], in_channels, stem) if stem > 1 else None
-        self.head = nn.Conv2d(_DETAIL if stem > 1 else widths[0], num_classes, 1)
+        self.head: nn.Conv2d = nn.Conv2d(_DETAIL if stem > 1 else widths[0], num_classes, 1)
         _initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ def _check(features: Sequence[int], up: str, stem: int) -> None:
             raise ConfigError(f"model.{name}", expected=expected, found=repr(value), do="Correct the value.")
 
 
-def _initialise(model: nn.Module) -> None:
+def _initialise(model: UNet) -> None:
     """Draw the weights so that signals keep their size on the way (He et al. 2015); the head begins undecided."""
     for module in model.modules():
         if isinstance(module, nn.ConvTranspose2d):
@@ -174,6 +174,4 @@ def _initialise(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
             nn.init.zeros_(module.bias)
-    head = model.get_submodule("head")
-    assert isinstance(head, nn.Conv2d)
-    nn.init.normal_(head.weight, std=0.01)
+    nn.init.normal_(model.head.weight, std=0.01)

@@ -161,12 +161,6 @@ def plan_steps(
     return replace(config, train={"steps": steps, "validations": count}), reasons
 
 
-def averaging(steps: int) -> tuple[float, str]:
-    """Choose the decay of the averaged weights: about the last tenth of the run counts."""
-    decay = round(min(max(1 - 10 / steps, 0.8), 0.9995), 5)
-    return decay, f"about a tenth of the {steps} steps counts"
-
-
 def parse_duration(text: str) -> float:
     """Read "90", "90s", "10m", "1h30m" as seconds.
 

@@ -68,7 +68,7 @@ def fit(work: Work, listener: Callable[[dict[str, Any]], None] | None = None) ->
     train, device = work.config.train, torch.device(work.config.train.device or "cpu")
     steps, layout = train.steps or 1, torch.channels_last if train.channels_last else torch.contiguous_format
     model = work.model.to(device).to(memory_format=layout).train()
-    optimizer = adamw(model, train.learning_rate or 1e-3, train.weight_decay)
+    optimizer = adamw(model, train.learning_rate or 1e-3, train.weight_decay, train.head_rate or 1.0)
     averaged = AveragedWeights(model, train.ema or 0.0)
     state = State(model, averaged.model, optimizer)
     resumed = load_newest(work.folder / "checkpoints", state)
@@ -111,8 +111,9 @@ class _Run:
         """Make one step of the batches in `group`, or skip it where loss or gradient is not finite."""
         state, train = self.state, self.work.config.train
         torch.manual_seed(train.seed * 1_000_003 + state.step)
+        now = rate(state.step, self.steps, train.learning_rate or 1e-3, train.warmup)
         for entry in state.optimizer.param_groups:
-            entry["lr"] = rate(state.step, self.steps, train.learning_rate or 1e-3, train.warmup)
+            entry["lr"] = now * entry["factor"]
         loss = gradients(state.model, self.work.loss, group, train)
         norm = float(nn.utils.clip_grad_norm_(state.model.parameters(), train.clip))
         finite = math.isfinite(loss) and math.isfinite(norm)

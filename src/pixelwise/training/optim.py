@@ -14,12 +14,35 @@ from torch import nn
 from pixelwise.models.base import SegmentationModel
 
 
-def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Make AdamW (Loshchilov and Hutter 2019) that decays weights, but no biases and no norms."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    free = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate)
+def adamw(
+    model: SegmentationModel, learning_rate: float, weight_decay: float, head_rate: float = 1.0
+) -> torch.optim.AdamW:
+    """Make AdamW (Loshchilov and Hutter 2019) that decays weights, but no biases and no norms.
+
+    Args:
+        model: its `head` makes the logits.
+        learning_rate: of all but the head.
+        weight_decay: of weights.
+        head_rate: factor on the rate of the head; every group keeps its own as `factor`, for `rate`.
+    """
+    head = {id(p) for p in model.head.parameters()}
+    learned = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {
+            "params": [p for p in learned if (id(p) in head) == of_head and (p.ndim > 1) == decayed],
+            "weight_decay": weight_decay if decayed else 0.0,
+            "factor": head_rate if of_head else 1.0,
+        }
+        for of_head in (False, True)
+        for decayed in (True, False)
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=(0.9, 0.99))
+
+
+def head_inputs(model: SegmentationModel) -> int:
+    """Count the values that one logit is summed from: the fan-in of the head's last layer with weights."""
+    weights = [p for p in model.head.parameters() if p.ndim > 1]
+    return weights[-1][0].numel()
 
 
 def rate(step: int, steps: int, learning_rate: float, warmup: float) -> float:

@@ -2,13 +2,14 @@
 
 Comes in: a configuration with gaps, the data set's fingerprint, the machine's means. Goes out: the same configuration
 without gaps (but for what only a measurement can tell: steps, precision, layout), and a reason per derived value.
+`derive` comes before that measurement, `settle` after it.
 Knows nothing of tensors or of how training works.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from pixelwise.types import Fingerprint
 _RARE = 0.02
 _THIN = 6.0
 _UPRIGHT = 0.1
+_NO_DISGUISE, _FULL_DISGUISE = 3.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,20 @@ def _rarest(facts: Fingerprint) -> float:
 
 def _learning_rate(config: Config, _: Fingerprint, __: Machine) -> tuple[float, str]:
     batch = (config.train.batch_size or 8) * config.train.accumulate
-    return round(3e-3 * math.sqrt(min(batch, 64) / 8), 6), f"0.003 for 8 crops a step, by the square root for {batch}"
+    return round(6e-3 * math.sqrt(min(batch, 64) / 8), 6), f"0.006 for 8 crops a step, by the square root for {batch}"
+
+
+def head_rate(inputs: int) -> tuple[float, str]:
+    """Choose how much faster the layer that makes the logits learns.
+
+    Adam moves every weight by at most the learning rate, so the logits of a layer with 16 inputs move 32 times slower
+    than those of one with 512, and hold the whole network up: 512 / inputs makes them move alike.
+
+    Args:
+        inputs: values that one logit is summed from.
+    """
+    rate = round(max(512 / inputs, 1.0), 2)
+    return rate, f"each logit is a sum of {inputs} values: it moves as if they were 512"
 
 
 def _workers(_: Config, __: Fingerprint, machine: Machine) -> tuple[int, str]:
@@ -135,38 +150,6 @@ def _cache(_: Config, facts: Fingerprint, machine: Machine) -> tuple[bool, str]:
     return machine.cache_fits, "decoded pictures " + (
         "fit" if machine.cache_fits else "do not fit"
     ) + " a quarter of the memory"
-
-
-def _flip_horizontal(_: Config, __: Fingerprint, ___: Machine) -> tuple[float, str]:
-    return 0.5, "mirrored pictures are as likely"
-
-
-def _flip_vertical(_: Config, facts: Fingerprint, __: Machine) -> tuple[float, str]:
-    if facts.row_spread < _UPRIGHT:
-        return 0.5, f"classes hardly depend on the row ({facts.row_spread:.2f}): there is no up"
-    return 0.0, f"classes depend on the row ({facts.row_spread:.2f}): there is an up"
-
-
-def _rotate(_: Config, facts: Fingerprint, __: Machine) -> tuple[float, str]:
-    if facts.row_spread < _UPRIGHT:
-        return 45.0, "there is no up: with the flips every direction occurs"
-    return 5.0, "there is an up: pictures are tilted a little only"
-
-
-def _scale(_: Config, __: Fingerprint, ___: Machine) -> tuple[tuple[float, float], str]:
-    return (0.7, 1.5), "things come nearer and farther"
-
-
-def _brightness(_: Config, __: Fingerprint, ___: Machine) -> tuple[float, str]:
-    return 0.3, "light changes"
-
-
-def _contrast(_: Config, __: Fingerprint, ___: Machine) -> tuple[float, str]:
-    return 0.3, "light changes"
-
-
-def _noise(_: Config, __: Fingerprint, ___: Machine) -> tuple[float, str]:
-    return 0.05, "sensors differ"
 
 
 def _tile(config: Config, facts: Fingerprint, machine: Machine) -> tuple[tuple[int, int], str]:
@@ -191,12 +174,51 @@ _RULES: dict[str, Derivation] = {
     "train.learning_rate": _learning_rate,
     "train.workers": _workers,
     "train.cache": _cache,
-    "augment.flip_horizontal": _flip_horizontal,
-    "augment.flip_vertical": _flip_vertical,
-    "augment.rotate": _rotate,
-    "augment.scale": _scale,
-    "augment.brightness": _brightness,
-    "augment.contrast": _contrast,
-    "augment.noise": _noise,
     "predict.tile": _tile,
 }
+
+
+def settle(config: Config, facts: Fingerprint, images: int) -> tuple[Config, Reasons]:
+    """Fill what depends on how often each picture will be seen: augmentation, and the averaging of weights.
+
+    Pictures seen once or twice need no disguise, and learning from disguised ones takes longer; pictures seen dozens of
+    times are learned by heart without. In between the ranges widen with the logarithm of the passes.
+
+    Args:
+        config: with `train.steps`.
+        facts: fingerprint of the training part.
+        images: pictures in it.
+    """
+    train = config.train
+    crop, median = train.crop or (1, 1), facts.sizes[1]
+    drawn = (train.steps or 1) * train.accumulate * (train.batch_size or 1) * crop[0] * crop[1]
+    passes = drawn / (images * median[0] * median[1])
+    strength = min(max(math.log(max(passes, 1e-9) / _NO_DISGUISE) / math.log(_FULL_DISGUISE / _NO_DISGUISE), 0.0), 1.0)
+    upright = facts.row_spread >= _UPRIGHT
+    up = f"classes {'' if upright else 'hardly '}depend on the row ({facts.row_spread:.2f}): there is {'an' if upright else 'no'} up"
+    seen = f"each pixel is seen about {passes:.2g} times: {100 * strength:.0f} % of the full range"
+    wanted: dict[str, tuple[Any, str]] = {
+        "augment.flip_horizontal": (0.5, "mirrored pictures are as likely"),
+        "augment.flip_vertical": (0.0 if upright else 0.5, up),
+        "augment.rotate": (round((5.0 if upright else 45.0) * strength, 1), f"{up}; {seen}"),
+        "augment.scale": ((round(0.7**strength, 3), round(1.5**strength, 3)), seen),
+        "augment.brightness": (round(0.2 * strength, 3), seen),
+        "augment.contrast": (round(0.25 * strength, 3), seen),
+        "augment.noise": (round(0.05 * strength, 3), seen),
+        "train.ema": _averaging(train.steps or 1),
+    }
+    return _filled(config, wanted)
+
+
+def _filled(config: Config, wanted: Mapping[str, tuple[Any, str]]) -> tuple[Config, Reasons]:
+    reasons: Reasons = {}
+    for key, (value, reason) in wanted.items():
+        section, name = key.split(".")
+        if getattr(getattr(config, section), name) is None:
+            config, reasons[key] = replace(config, **{section: {name: value}}), reason
+    return config, reasons
+
+
+def _averaging(steps: int) -> tuple[float, str]:
+    """Choose the decay of the averaged weights: about the last tenth of the run counts."""
+    return round(min(max(1 - 10 / steps, 0.8), 0.9995), 5), f"about a tenth of the {steps} steps counts"

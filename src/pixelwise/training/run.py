@@ -38,6 +38,7 @@ from pixelwise.models.weights import ModelCard, load_model, save_model
 from pixelwise.storage import claim_folder, write_atomic, write_json
 from pixelwise.training import budget, plan
 from pixelwise.training.loop import Work, fit
+from pixelwise.training.optim import head_inputs
 from pixelwise.training.runlog import Listener
 from pixelwise.types import Fingerprint
 
@@ -143,19 +144,23 @@ def _begin(
     facts = fingerprint(train)
     # The run must find the same data from any folder, and read its masks the same way.
     pinned = pin_paths(config.data, base).model_dump()
-    settled = {"labels": splits.labels.to_dict(), "mask_values": splits.description["mask_values"]}
-    config = configs.replace(config, data=pinned | settled)
+    as_read = {"labels": splits.labels.to_dict(), "mask_values": splits.description["mask_values"]}
+    config = configs.replace(config, data=pinned | as_read)
     size = facts.sizes[1][0] * facts.sizes[1][1] * (facts.channels + 1) * 2
     machine = plan.Machine(
         "cuda" if torch.cuda.is_available() else "cpu", len(os.sched_getaffinity(0)), cache_fits(train, size)
     )
     config, reasons = plan.derive(config, facts, machine)
     crops, model, loss = _parts(config, train, facts)
+    if config.train.head_rate is None:
+        factor, reasons["train.head_rate"] = plan.head_rate(head_inputs(model))
+        config = configs.replace(config, train={"head_rate": factor})
     config, more = budget.choose_precision(config, model, loss, crops)
     card = _card(config, splits, facts)
     config, length = _length(request, config, (model, loss, crops, card), val, began)
-    config, ema = _averaging(config)
-    reasons |= more | length | ema
+    config, settled = plan.settle(config, facts, len(train))
+    reasons |= more | length | settled
+    crops.transform = _transform(config, train)
     write_json(out / DATA, {"fingerprint": facts.to_dict(), "splits": splits.description, "skipped": splits.skipped})
     # Last, since its presence says that the plan stands.
     write_atomic(out / CONFIG, configs.dump_config(config, reasons))
@@ -191,13 +196,6 @@ def _length(
         validations = max(1, min(10, steps // 20))
         reasons["train.validations"] = "every 20 steps at most, and at most 10"
     return configs.replace(config, train={"steps": steps, "validations": validations}), reasons
-
-
-def _averaging(config: Config) -> tuple[Config, Reasons]:
-    if config.train.ema is not None:
-        return config, {}
-    decay, reason = budget.averaging(config.train.steps or 1)
-    return configs.replace(config, train={"ema": decay}), {"train.ema": reason}
 
 
 def _validation_seconds(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> float:
@@ -244,10 +242,7 @@ def _parts(config: Config, train: Dataset, facts: Fingerprint) -> tuple[Crops, S
             found=f"{len(mean)}, {len(std)}",
             do="Give one per band.",
         )
-    transform = CropTransform(
-        settings.crop or (256, 256), config.augment, settings.class_crops or 0.0, labels.ignore_index, mean, std
-    )
-    crops = Crops(train, transform, settings.seed, settings.cache or False)
+    crops = Crops(train, _transform(config, train), settings.seed, settings.cache or False)
     torch.manual_seed(settings.seed)
     model = build_model(config.model.name, **_arguments(config, train, facts))
     weights = class_weights(config.loss.class_weights or "none", facts.pixel_counts, facts.image_counts)
@@ -258,6 +253,12 @@ def _parts(config: Config, train: Dataset, facts: Fingerprint) -> tuple[Crops, S
         class_weights=torch.tensor(weights, dtype=torch.float32, device=settings.device),
     )
     return crops, model, loss
+
+
+def _transform(config: Config, train: Dataset) -> CropTransform:
+    crop, share = config.train.crop or (256, 256), config.train.class_crops or 0.0
+    mean, std = tuple(config.model.mean or ()), tuple(config.model.std or ())
+    return CropTransform(crop, config.augment, share, train.labels.ignore_index, mean, std)
 
 
 def _arguments(config: Config, train: Dataset, facts: Fingerprint) -> dict[str, Any]:

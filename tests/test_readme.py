@@ -1,0 +1,49 @@
+"""The README's snippets run as they stand."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def snippets(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.S)
+
+
+@pytest.fixture
+def my_data(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as the README describes it, in the current folder."""
+    data = tmp_path / "my_data"
+    for kind in ("images", "masks"):
+        shutil.copytree(discs / "train" / kind, data / kind)
+        first = sorted((data / kind).iterdir())[0]
+        shutil.copy(first, data / kind / f"a{first.suffix}")
+    shutil.copy(discs / "labels.yaml", data)
+    shutil.copytree(data / "images", tmp_path / "my_pictures")
+    monkeypatch.chdir(tmp_path)
+    return data
+
+
+def test_the_python_snippets_run(my_data: Path) -> None:
+    first, second = snippets("python")
+    names: dict = {}
+    exec(first, names)
+    assert names["prediction"].mask.shape == (64, 64)
+    assert names["model"].labels.names == ("background", "disc")
+    exec(second, names)
+    assert sum(p.numel() for p in names["model"].parameters()) == 31_037_698
+
+
+def test_the_commands_exist_with_these_options(my_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from typer.main import get_command
+
+    from pixelwise.cli import app
+
+    commands = [line.split("#")[0].split() for line in snippets("sh")[1].splitlines()]
+    assert [c[1] for c in commands] == ["check", "train", "evaluate", "predict"]
+    for command in commands:
+        assert command[0] == "pixelwise"
+        get_command(app).commands[command[1]].make_context(command[1], command[2:])  # type: ignore[attr-defined]
