@@ -51,7 +51,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     Raises:
         ResourceError: the disk is full or cannot be written; the folder that was there before is untouched.
     """
-    fresh, previous = folder.with_name(f".{folder.name}.tmp"), previous_folder(folder)
+    fresh, previous = _beside(folder, "tmp"), previous_folder(folder)
     try:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
@@ -74,7 +74,12 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 def previous_folder(folder: Path) -> Path:
     """Name the place where `atomic_folder` keeps the old folder between its two renames."""
-    return folder.with_name(f".{folder.name}.previous")
+    return _beside(folder, "previous")
+
+
+def _beside(folder: Path, state: str) -> Path:
+    whole = folder.absolute()  # "." has no name of its own
+    return whole.with_name(f".{whole.name}.{state}")
 
 
 def _no_room(path: Path, error: OSError) -> ResourceError:

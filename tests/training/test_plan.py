@@ -90,7 +90,7 @@ def test_constant_bands_do_not_divide_by_zero() -> None:
     assert min(derived().model.std or []) > 0
 
 
-@pytest.mark.parametrize(("thickness", "stem"), [((80.0, 2.0, None), 1), ((80.0, 12.0, 9.0), 2)])
+@pytest.mark.parametrize(("thickness", "stem"), [((80.0, 1.2, None), 1), ((80.0, 12.0, 9.0), 2)])
 def test_thin_classes_are_seen_at_full_resolution(thickness: tuple, stem: int) -> None:
     assert derived(dataclasses.replace(FACTS, thickness=thickness)).model.stem == stem
 

@@ -17,7 +17,8 @@ from pixelwise.config import Config, Reasons, replace
 from pixelwise.types import Fingerprint
 
 _RARE = 0.02
-_THIN = 6.0
+_THIN = 1.5
+_SMALL = 96
 _UPRIGHT = 0.1
 _NO_DISGUISE, _FULL_DISGUISE = 3.0, 30.0
 
@@ -69,17 +70,21 @@ def _stem(_: Config, facts: Fingerprint, machine: Machine) -> tuple[int, str]:
     thinnest = min(thin, default=math.inf)
     if machine.device != "cpu":
         return 1, "full resolution: this device is fast enough"
-    if thinnest < _THIN / 2:
-        return 1, f"full resolution: the thinnest class is about {thinnest:.1f} pixels thick"
-    return 2, f"half resolution costs a quarter, and the thinnest class is about {thinnest:.1f} pixels thick"
+    if thinnest < _THIN or min(facts.sizes[1]) < _SMALL:
+        return (
+            1,
+            f"full resolution: the thinnest class is about {thinnest:.1f} pixels thick in {facts.sizes[1]} pictures",
+        )
+    return (
+        2,
+        f"half resolution takes a quarter of the time, and the thinnest class is about {thinnest:.1f} pixels thick",
+    )
 
 
-def _features(config: Config, _: Fingerprint, machine: Machine) -> tuple[list[int], str]:
+def _features(_: Config, __: Fingerprint, machine: Machine) -> tuple[list[int], str]:
     if machine.device != "cpu":
         return [64, 128, 256, 512], "the published size"
-    if config.model.stem == 1:
-        return [16, 32, 64, 128], "a quarter of the published width: a processor makes 16 times as many steps with it"
-    return [32, 64, 128], "half the published width and one scale less, since the first works on patches"
+    return [16, 32, 64, 128], "a quarter of the published width: a processor makes about 16 times as many steps with it"
 
 
 def _up(_: Config, __: Fingerprint, ___: Machine) -> tuple[str, str]:
@@ -98,7 +103,7 @@ def _crop(config: Config, facts: Fingerprint, _: Machine) -> tuple[tuple[int, in
 
 def _batch_size(config: Config, facts: Fingerprint, machine: Machine) -> tuple[int, str]:
     height, width = config.train.crop or (_CROP, _CROP)
-    wanted = 8 if machine.device == "cpu" else 16
+    wanted = 4 if machine.device == "cpu" else 16
     fitting = max(2, min(wanted * 2, round(wanted * _CROP**2 / (height * width)), max(facts.images, 2)))
     return fitting, f"about {wanted} crops of {_CROP}² a step"
 
@@ -124,7 +129,7 @@ def _rarest(facts: Fingerprint) -> float:
 
 def _learning_rate(config: Config, _: Fingerprint, __: Machine) -> tuple[float, str]:
     batch = (config.train.batch_size or 8) * config.train.accumulate
-    return round(6e-3 * math.sqrt(min(batch, 64) / 8), 6), f"0.006 for 8 crops a step, by the square root for {batch}"
+    return round(3e-3 * math.sqrt(min(batch, 64) / 4), 6), f"0.003 for 4 crops a step, by the square root for {batch}"
 
 
 def head_rate(inputs: int) -> tuple[float, str]:
