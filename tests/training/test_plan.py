@@ -106,3 +106,12 @@ def test_a_narrow_head_learns_faster() -> None:
     assert head_rate(16)[0] == 32
     assert head_rate(64)[0] == 8
     assert head_rate(1000)[0] == 1
+
+
+def test_rare_classes_weigh_by_the_root_of_their_rarity() -> None:
+    weights = derived().loss.class_weights
+    assert isinstance(weights, list)
+    assert weights[2] / weights[0] == pytest.approx(90**0.5, rel=1e-2)
+    assert sum(w * c for w, c in zip(weights, FACTS.pixel_counts, strict=True)) / 1000 == pytest.approx(1, abs=1e-2)
+    assert derived(dataclasses.replace(FACTS, pixel_counts=(500, 300, 200))).loss.class_weights == "none"
+    assert derived(dataclasses.replace(FACTS, pixel_counts=(990, 0, 10))).loss.class_weights[1] == 1.0

@@ -17,6 +17,7 @@ from pixelwise.config import Config, Reasons, replace
 from pixelwise.types import Fingerprint
 
 _RARE = 0.02
+_HEAVIEST = 20.0
 _THIN = 1.5
 _SMALL = 96
 _UPRIGHT = 0.1
@@ -111,15 +112,20 @@ def _batch_size(config: Config, facts: Fingerprint, machine: Machine) -> tuple[i
 def _class_crops(_: Config, facts: Fingerprint, __: Machine) -> tuple[float, str]:
     rare = _rarest(facts)
     if rare < _RARE:
-        return 0.5, f"the rarest class has {100 * rare:.2g} % of the pixels: half of the crops look for a class"
-    return 0.25, "a quarter of the crops look for a class"
+        return 0.33, f"the rarest class has {100 * rare:.2g} % of the pixels: a third of the crops look for a class"
+    return 0.2, "a fifth of the crops look for a class"
 
 
-def _class_weights(_: Config, facts: Fingerprint, __: Machine) -> tuple[str, str]:
-    rare = _rarest(facts)
-    if rare < _RARE:
-        return "median", f"the rarest class has {100 * rare:.2g} % of the pixels"
-    return "none", f"every class has at least {100 * _RARE:.0f} % of the pixels"
+def _class_weights(_: Config, facts: Fingerprint, __: Machine) -> tuple[str | list[float], str]:
+    """Weigh rare classes by the root of their rarity: in full, they are seen everywhere; not at all, nowhere."""
+    rare, total = _rarest(facts), sum(facts.pixel_counts)
+    if rare >= _RARE:
+        return "none", f"every class has at least {100 * _RARE:.0f} % of the pixels"
+    shares = [count / total for count in facts.pixel_counts]
+    raw = [min(share**-0.5, _HEAVIEST * max(shares) ** -0.5) if share else 1.0 for share in shares]
+    mean = sum(w * share for w, share in zip(raw, shares, strict=True))
+    reason = f"1 / square root of the share of pixels, since the rarest class has {100 * rare:.2g} %"
+    return [round(w / mean, 3) if share else 1.0 for w, share in zip(raw, shares, strict=True)], reason
 
 
 def _rarest(facts: Fingerprint) -> float:
