@@ -210,12 +210,13 @@ def evaluate(
         DataError: the data set has no such part, or other classes than the model.
     """
     from pixelwise.config import read_request
-    from pixelwise.data.dataset import open_data
+    from pixelwise.data.dataset import open_data, without_unreadable
     from pixelwise.evaluation import evaluate as score
 
     loaded = model if isinstance(model, Model) else load(model)
     config, base = read_request(Path(data), overrides)
-    part = _part(open_data(config.data, base), split, data)
+    splits = open_data(config.data, base)
+    part = _part(without_unreadable(splits) if config.data.skip_bad else splits, split, data)
     if part.labels.names != loaded.labels.names:
         raise DataError(
             data,

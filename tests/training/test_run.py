@@ -274,6 +274,23 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(discs: Path) -> No
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
+def test_a_truncated_picture_stops_the_run_or_is_left_out_and_counted(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(discs, data)
+    broken = sorted((data / "train" / "images").iterdir())[3]
+    broken.write_bytes(broken.read_bytes()[:-200])
+    with pytest.raises(DataError, match=broken.name):
+        pixelwise.train(data, out=tmp_path / "run", steps=2, overrides=tiny)
+    run = pixelwise.train(data, out=tmp_path / "other", steps=2, overrides=tiny, skip_bad=True)
+    facts = json.loads((run.folder / "data.json").read_text())
+    assert facts["splits"]["skipped"] == 1
+    assert broken.name in facts["skipped"][0]
+
+
 def test_only_one_length_can_be_given(discs: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="expected one of time_limit, steps, epochs, found steps and epochs"):
         pixelwise.train(discs, out=tmp_path / "run", steps=3, epochs=1)

@@ -27,7 +27,7 @@ from pixelwise.errors import DataError, PairingError
 from pixelwise.labels import Labels
 from pixelwise.types import Sample
 
-__all__ = ["DataSplits", "Dataset", "Record", "open_data", "pin_paths"]
+__all__ = ["DataSplits", "Dataset", "Record", "open_data", "pin_paths", "without_unreadable"]
 
 
 @dataclass(frozen=True)
@@ -201,6 +201,25 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
     notices = (*layout.notices, *told, *listed, *left_out)
     train, val, test = (sets.get(part) for part in PARTS)
     return DataSplits(train, val, test, labels, notices, skipped, description)
+
+
+def without_unreadable(splits: DataSplits) -> DataSplits:
+    """Decode every file once and leave out those that fail, for `skip_bad`: headers do not tell a truncated picture."""
+    parts: dict[str, Dataset | None] = {}
+    skipped = list(splits.skipped)
+    for dataset in splits:
+        good = []
+        for index in range(len(dataset)):
+            try:
+                dataset.read(index)
+            except DataError as error:
+                skipped.append(str(error))
+            else:
+                good.append(index)
+        parts[dataset.name] = dataset.subset(good) if good else None
+    description = splits.description | {"skipped": len(skipped)}
+    train, val, test = (parts.get(part) for part in PARTS)
+    return DataSplits(train, val, test, splits.labels, splits.notices, tuple(skipped), description)
 
 
 _REPAIR = "Add or remove the files, or leave them out with --skip-bad (data.skip_bad: true): counted and recorded."

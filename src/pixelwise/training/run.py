@@ -24,7 +24,7 @@ import torch
 
 import pixelwise.config as configs
 from pixelwise.config import Config, Reasons
-from pixelwise.data.dataset import Dataset, DataSplits, open_data, pin_paths
+from pixelwise.data.dataset import Dataset, DataSplits, open_data, pin_paths, without_unreadable
 from pixelwise.data.fingerprint import fingerprint
 from pixelwise.data.loader import Crops, cache_fits
 from pixelwise.data.transforms import CropTransform
@@ -70,8 +70,7 @@ def train_run(request: Request, out: Path, *, overwrite: bool = False, listener:
     tell: Listener = listener or (lambda _: None)
     if overwrite or not _unfinished(request, out):
         config, base = configs.read_request(Path(request.data), _overrides(request))
-        splits = open_data(config.data, base)
-        _require_parts(splits, request.data)
+        splits = _open(config, base, request.data)
         claim_folder(out, overwrite)
         prepared = _begin(request, config, splits, base, out, began, tell)
     else:
@@ -125,10 +124,14 @@ def _unfinished(request: Request, out: Path) -> bool:
     return True
 
 
-def _require_parts(splits: DataSplits, where: str) -> None:
+def _open(config: Config, base: Path, where: str) -> DataSplits:
+    splits = open_data(config.data, base)
+    if config.data.skip_bad:
+        splits = without_unreadable(splits)
     for name in ("train", "val"):
         if not getattr(splits, name):
             raise DataError(where, expected=f"a {name} part", found="none", do="Name one, or set data.split.val.")
+    return splits
 
 
 def _begin(
@@ -215,8 +218,7 @@ def _resume(out: Path, tell: Listener) -> _Prepared:
         DataError: the data set is no longer the same.
     """
     config = configs.load_config(out / CONFIG)
-    splits = open_data(config.data, out)
-    _require_parts(splits, str(out))
+    splits = _open(config, out, str(out))
     facts = Fingerprint.from_dict(json.loads((out / DATA).read_text())["fingerprint"])
     assert splits.train is not None
     if splits.train.hash() != facts.hash:
