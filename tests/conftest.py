@@ -20,7 +20,7 @@ def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> tuple[str, ...]:
     """Overrides that make a run take seconds."""
     return (

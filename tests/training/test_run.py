@@ -37,19 +37,10 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(discs: Path, tiny: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nobody disturbed."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    settings = (
-        "model.features=[4,8]",
-        "model.stem=1",
-        "train.crop=[32,32]",
-        "train.batch_size=4",
-        "train.precision=fp32",
-        "train.channels_last=false",
-        "train.validations=2",
-    )
-    subprocess.run(command(discs, out, settings), check=True, capture_output=True)
+    subprocess.run(command(discs, out, tiny), check=True, capture_output=True)
     return out
 
 
