@@ -1,12 +1,12 @@
 """What the quality benchmark compares with: the tutorial's recipe, and segmentation_models.pytorch as it is documented.
 
-Both get our reading of the files (decoded once, kept in memory), our random 256² crops where they need a fixed size, the
-number of steps that fits the time by the same kind of measurement, and no validation to pay for. Both are scored by our
-`evaluate`, whole pictures at native size.
+Both get our reading of the files (decoded once, kept in memory), our random 256² crops where they need a fixed size, and no
+validation to pay for. Both are scored by our `evaluate`, whole pictures at native size.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -101,11 +101,13 @@ def _fit(
     floor: float,
     clip: float | None,
 ) -> int:
-    """Train until the time is over; the cosine is laid over the steps that fit, as the second step tells."""
+    """Train until the time is over; the cosine follows the clock, so that no minute and no part of the schedule is lost."""
     model.train()
-    peak, steps, step, per_step = optimizer.param_groups[0]["lr"], 10**9, 0, 0.0
-    while step < steps and time.monotonic() - began + per_step < seconds:
-        started = time.monotonic()
+    peak, step, per_step = optimizer.param_groups[0]["lr"], 0, 0.0
+    while (elapsed := time.monotonic() - began) + per_step < seconds:
+        optimizer.param_groups[0]["lr"] = peak * (
+            floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * elapsed / seconds))
+        )
         images, masks = next(stream)
         value = loss(model(images), masks)
         optimizer.zero_grad()
@@ -113,14 +115,7 @@ def _fit(
         if clip:
             nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
-        step, per_step = step + 1, time.monotonic() - started
-        if step == 2:
-            steps = 2 + int((seconds - (time.monotonic() - began)) / per_step)
-        if step >= 2:
-            progress = torch.tensor(min(step / max(steps, 1), 1.0))
-            optimizer.param_groups[0]["lr"] = peak * float(
-                floor + (1 - floor) * 0.5 * (1 + torch.cos(torch.pi * progress))
-            )
+        step, per_step = step + 1, time.monotonic() - began - elapsed
     return step
 
 
