@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import shutil
 import statistics
@@ -94,7 +93,7 @@ def run_one(name: str, method: str, seed: int, minutes: float, root: Path) -> No
     scores.pop("confusion")
     RESULTS.mkdir(parents=True, exist_ok=True)
     facts = {"set": name, "method": method, "seed": seed, "minutes": minutes, "seconds": seconds, "steps": steps}
-    facts |= {"torch": torch.__version__, "processor": processor(), "cores": len(os.sched_getaffinity(0))}
+    facts |= {"torch": torch.__version__, "processor": processor(), "cores": torch.get_num_threads()}
     path = result_path(name, method, seed, minutes)
     path.write_text(json.dumps(facts | {"scores": scores}, indent=1) + "\n")
     shutil.rmtree(folder)

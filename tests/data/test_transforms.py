@@ -178,8 +178,11 @@ def test_class_crops_show_the_drawn_class(crop: tuple[int, int], augment: dict[s
         shown = [(draw(image, mask, np.random.default_rng(seed))[1] == 2).any() for seed in range(60)]
         return float(np.mean(shown))
 
-    # Two classes are drawn evenly, so about half of the crops are centred on the rare one.
+    # The commonest class is not looked for, so every crop is centred on the rare one; with a third class about half.
     assert share(0.0) < 0.15
+    assert share(0.5) > 0.3
+    assert share(1.0) > 0.95
+    mask[10:14, 10:14] = 1
     assert 0.3 < share(1.0) < 0.7
 
 

@@ -3,7 +3,7 @@ import torch
 
 from pixelwise.errors import ConfigError
 from pixelwise.models.base import pad_end
-from pixelwise.models.unet import Detail, DoubleConv, Down, UNet, Up
+from pixelwise.models.unet import DoubleConv, Down, UNet, Up
 
 
 def size(model):
@@ -49,7 +49,6 @@ def test_parts_have_the_shapes_they_say():
     assert DoubleConv(3, 5)(x).shape == (2, 5, 8, 12)
     assert Down(3, 5)(x).shape == (2, 5, 4, 6)
     assert Up(6, 4, "transposed")(torch.randn(2, 6, 4, 6), torch.randn(2, 4, 8, 12)).shape == (2, 4, 8, 12)
-    assert Detail(6, 3, 2)(torch.randn(2, 6, 4, 6), x).shape == (2, 16, 8, 12)
 
 
 @pytest.mark.parametrize(("stem", "stride"), [(1, 16), (2, 32), (4, 64)])
@@ -63,15 +62,31 @@ def test_a_patch_stem_works_at_a_fraction_of_the_size():
         seen = shapes(UNet(features=(8, 16), stem=2), torch.empty(1, 3, 64, 64))
     assert seen["patches"] == (12, 32, 32)
     assert seen["first"] == (8, 32, 32)
-    assert seen["detail"] == (16, 64, 64)
+    assert seen["head"] == (2 * 2**2, 32, 32)
     assert seen[""] == (2, 64, 64)
+
+
+def test_the_head_of_a_patch_stem_gives_each_pixel_of_a_patch_its_own_logits():
+    model = UNet(3, 2, features=(4,), stem=2).eval()
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.copy_(torch.arange(8.0))
+        logits = model(torch.rand(1, 3, 5, 6))
+    assert logits[0, 0, :2, :2].tolist() == [[0.0, 1.0], [2.0, 3.0]]
+    assert logits[0, 1, 2:4, 4:].tolist() == [[4.0, 5.0], [6.0, 7.0]]
+
+
+def test_a_fresh_patch_stem_shows_no_checkerboard():
+    logits = UNet(3, 2, features=(4,), stem=4).eval()(torch.rand(1, 3, 8, 8))
+    patches = logits.unfold(2, 4, 4).unfold(3, 4, 4).flatten(4)
+    assert torch.equal(patches, patches[..., :1].expand_as(patches))
+    assert len(patches[..., 0].unique()) > 1
 
 
 def test_bilinear_upsampling_has_half_pixel_centres():
     ramp = torch.tensor([[[[0.0, 1.0]]]])
     expected = torch.tensor([0.0, 0.25, 0.75, 1.0])
     torch.testing.assert_close(Up(1, 1, "bilinear").up(ramp)[0, 0, 0], expected)
-    torch.testing.assert_close(Detail(1, 1, 2).up(ramp)[0, 0, 0], expected)
 
 
 def test_padding_repeats_the_end_and_moves_nothing():

@@ -1,11 +1,13 @@
 import itertools
+from typing import Literal
 
 import pytest
 import torch
+from torch import nn
 
 from pixelwise.models.unet import UNet
 from pixelwise.training.loop import validation_steps
-from pixelwise.training.optim import AveragedWeights, adamw, head_inputs, rate
+from pixelwise.training.optim import AveragedWeights, adamw, begin_at_prior, head_inputs, rate
 
 
 def test_the_rate_rises_to_the_peak_and_falls_to_a_hundredth() -> None:
@@ -33,7 +35,27 @@ def test_norms_and_biases_are_not_decayed_and_the_head_has_its_own_rate() -> Non
 
 def test_the_inputs_of_a_head_are_counted() -> None:
     assert head_inputs(UNet(3, 2, features=(4, 8))) == 4
-    assert head_inputs(UNet(3, 2, features=(4, 8), stem=2)) == 16
+    assert head_inputs(UNet(3, 2, features=(4, 8), stem=2)) == 4
+
+
+@pytest.mark.parametrize("stem", [1, 2])
+def test_a_fresh_model_answers_with_the_frequency_of_the_classes(stem: Literal[1, 2]) -> None:
+    torch.manual_seed(0)
+    model = UNet(3, 3, features=(4,), stem=stem)
+    with torch.no_grad():
+        model.head.weight.zero_()
+    begin_at_prior(model, [70.0, 30.0, 0.0])
+    answer = model(torch.rand(1, 3, 16, 16)).softmax(1)[0]
+    torch.testing.assert_close(answer[0], torch.full((16, 16), 0.7), rtol=1e-3, atol=0)
+    torch.testing.assert_close(answer[2], torch.full((16, 16), 1e-4), rtol=1e-3, atol=0)
+
+
+def test_a_head_without_bias_is_left_alone() -> None:
+    model = UNet(3, 2, features=(4,))
+    model.head = nn.Conv2d(4, 2, 1, bias=False)
+    before = model.head.weight.clone()
+    begin_at_prior(model, [1.0, 3.0])
+    assert torch.equal(before, model.head.weight)
 
 
 def test_averaged_weights_follow_the_formula_and_leave_the_model_alone() -> None:

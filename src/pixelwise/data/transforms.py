@@ -33,7 +33,8 @@ class CropTransform:
     Args:
         crop: (height, width) of the result.
         augment: probabilities and ranges; None counts as "not at all".
-        class_crops: share of the draws that are centred on a class drawn evenly among those in the picture.
+        class_crops: share of the draws that are centred on a class, drawn evenly among those in the picture but its
+            commonest.
         ignore_index: what the mask holds outside the picture.
         std: per band, the standard deviation that brightness and noise are measured in.
         mean: per band, what the image holds outside the picture.
@@ -90,12 +91,14 @@ class CropTransform:
     def _place(
         self, mask: torch.Tensor, window: tuple[int, ...], zoom: float, angle: float, rng: np.random.Generator
     ) -> tuple[int, int]:
-        """Choose the window's corner: around a pixel of a drawn class, or anywhere the window fits."""
+        """Choose the window's corner: around a pixel of a class drawn from all but the picture's commonest, or anywhere."""
         size = tuple(mask.shape)
         if rng.random() < self.class_crops:
             ids = mask.numpy()
             counts = np.bincount(ids.reshape(-1), minlength=self.ignore_index + 1)[: self.ignore_index]
             present = np.flatnonzero(counts)
+            if len(present) > 1:  # the commonest needs no search: it is wherever nothing else is
+                present = present[present != counts.argmax()]
             if len(present):
                 kind = int(rng.choice(present))
                 place = np.flatnonzero(ids.reshape(-1) == kind)[int(rng.integers(counts[kind]))]

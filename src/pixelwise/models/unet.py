@@ -26,7 +26,6 @@ from pixelwise.errors import ConfigError
 from pixelwise.models.base import SegmentationModel, pad_end
 
 Upsampling = Literal["transposed", "bilinear"]
-_DETAIL = 16
 
 
 class DoubleConv(nn.Sequential):
@@ -78,29 +77,6 @@ class Up(nn.Module):
         return self.conv(torch.cat([skip, self.up(x)], dim=1))
 
 
-class Detail(nn.Module):
-    """Bring features of a patch stem to full resolution and sharpen them by the picture itself.
-
-    A few channels are enlarged bilinearly, the normalised picture is laid beside them, and one narrow convolution at full
-    size decides: edges fall where the picture has them, at a fraction of the cost of a scale of its own.
-
-    Args:
-        features: channels at the stem's scale.
-        in_channels: bands of the picture.
-        stem: pixels per patch side.
-    """
-
-    def __init__(self, features: int, in_channels: int, stem: int) -> None:
-        super().__init__()
-        self.reduce = nn.Conv2d(features, _DETAIL, 1)
-        self.up = nn.Upsample(scale_factor=stem, mode="bilinear", align_corners=False)
-        self.conv = nn.Sequential(*_conv(_DETAIL + in_channels, _DETAIL))
-
-    def forward(self, x: Tensor, images: Tensor) -> Tensor:
-        """Join x (B, `features`, H/stem, W/stem) and normalised images (B, C, H, W) to (B, 16, H, W)."""
-        return self.conv(torch.cat([self.up(self.reduce(x)), images], dim=1))
-
-
 class UNet(SegmentationModel):
     """Map images to logits by a U-Net of any depth and width.
 
@@ -110,7 +86,8 @@ class UNet(SegmentationModel):
         features: channels per scale, finest first; the bottleneck below has twice the last.
         up: "transposed" or "bilinear".
         stem: 1 as in the paper; 2 or 4: the first scale works on patches of that many pixels per side (space to depth),
-            which takes a quarter or a sixteenth of the work, and `Detail` leads back to full resolution.
+            which takes a quarter or a sixteenth of the work, and the head makes the logits of all pixels of a patch at
+            once (sub-pixel convolution: Shi et al. 2016, arXiv:1609.05158).
         mean, std: per band, raw pixel values.
 
     Raises:
@@ -134,24 +111,21 @@ class UNet(SegmentationModel):
         self.first = DoubleConv(in_channels * stem**2, widths[0])
         self.down = nn.ModuleList(Down(a, b) for a, b in itertools.pairwise(widths))
         self.up = nn.ModuleList(Up(b, a, up) for a, b in reversed(list(itertools.pairwise(widths))))
-        self.detail = Detail(widths[0], in_channels, stem) if stem > 1 else None
-        self.head: nn.Conv2d = nn.Conv2d(_DETAIL if stem > 1 else widths[0], num_classes, 1)
+        self.head: nn.Conv2d = nn.Conv2d(widths[0], num_classes * stem**2, 1)
+        self.pixels = nn.PixelShuffle(stem) if stem > 1 else nn.Identity()
         _initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Give logits (B, K, H, W) float32 for images (B, C, H, W) of raw values, any numeric type, any H, W ≥ 1."""
         height, width = images.shape[-2:]
-        whole = pad_end(self.normalise(images), self.stride)
-        x = self.first(self.patches(whole))
+        x = self.first(self.patches(pad_end(self.normalise(images), self.stride)))
         skips: list[Tensor] = []
         for down in self.down:
             skips.append(x)
             x = down(x)
         for up in self.up:
             x = up(x, skips.pop())
-        if self.detail is not None:
-            x = self.detail(x, whole)
-        return self.head(x)[..., :height, :width].float()
+        return self.pixels(self.head(x))[..., :height, :width].float()
 
 
 def _check(features: Sequence[int], up: str, stem: int) -> None:
@@ -174,4 +148,8 @@ def _initialise(model: UNet) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
             nn.init.zeros_(module.bias)
-    nn.init.normal_(model.head.weight, std=0.01)
+    # One drawing for all pixels of a patch (Aitken et al. 2017, arXiv:1707.02937): else patches show as a checkerboard.
+    per_class = torch.empty(model.num_classes, *model.head.weight.shape[1:])
+    nn.init.normal_(per_class, std=0.01)
+    with torch.no_grad():
+        model.head.weight.copy_(per_class.repeat_interleave(len(model.head.weight) // model.num_classes, 0))

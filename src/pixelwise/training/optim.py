@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from pixelwise.models.base import SegmentationModel
+
+_RAREST_PRIOR = 1e-4
 
 
 def adamw(
@@ -43,6 +46,25 @@ def head_inputs(model: SegmentationModel) -> int:
     """Count the values that one logit is summed from: the fan-in of the head's last layer with weights."""
     weights = [p for p in model.head.parameters() if p.ndim > 1]
     return weights[-1][0].numel()
+
+
+@torch.no_grad()
+def begin_at_prior(model: SegmentationModel, weights: Sequence[float]) -> None:
+    """Set the head's bias so that a fresh model answers with how frequent the classes are: Lin et al. 2017, arXiv:1708.02002.
+
+    Else the first dozens of steps are spent on learning just that, and bend the head's weights on the way: behind a ReLU
+    all its inputs are positive, so each of them learns to vote for the commonest class.
+
+    Args:
+        model: a head without a bias, or with another number of them than a multiple of the classes, stays as it is.
+        weights: (K,) what each class weighs in the training pixels: its share times its class weight.
+    """
+    biases = [p for name, p in model.head.named_parameters() if name.endswith("bias")]
+    if not biases or len(biases[-1]) % model.num_classes:
+        return
+    shares = torch.tensor(weights, dtype=torch.float64)
+    shares = (shares / shares.sum()).clamp_min(_RAREST_PRIOR)
+    biases[-1].copy_(shares.log().repeat_interleave(len(biases[-1]) // model.num_classes))
 
 
 def rate(step: int, steps: int, learning_rate: float, warmup: float) -> float:

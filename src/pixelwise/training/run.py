@@ -38,7 +38,7 @@ from pixelwise.models.weights import ModelCard, load_model, save_model
 from pixelwise.storage import claim_folder, write_atomic, write_json
 from pixelwise.training import budget, plan
 from pixelwise.training.loop import Work, fit
-from pixelwise.training.optim import head_inputs
+from pixelwise.training.optim import begin_at_prior, head_inputs
 from pixelwise.training.runlog import Listener
 from pixelwise.types import Fingerprint
 
@@ -150,9 +150,7 @@ def _begin(
     as_read = {"labels": splits.labels.to_dict(), "mask_values": splits.description["mask_values"]}
     config = configs.replace(config, data=pinned | as_read)
     size = facts.sizes[1][0] * facts.sizes[1][1] * (facts.channels + 1) * 2
-    machine = plan.Machine(
-        "cuda" if torch.cuda.is_available() else "cpu", len(os.sched_getaffinity(0)), cache_fits(train, size)
-    )
+    machine = plan.Machine("cuda" if torch.cuda.is_available() else "cpu", _cores(), cache_fits(train, size))
     config, reasons = plan.derive(config, facts, machine)
     crops, model, loss = _parts(config, train, facts)
     if config.train.head_rate is None:
@@ -169,6 +167,11 @@ def _begin(
     write_atomic(out / CONFIG, configs.dump_config(config, reasons))
     tell({"event": "plan", "config": config.model_dump(mode="json"), "reasons": reasons})
     return _Prepared(_work(config, splits, facts, crops, model, loss, out), splits, card)
+
+
+def _cores() -> int:
+    """Count the processor cores that this process may use; not every system tells, then all there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _length(
@@ -248,6 +251,7 @@ def _parts(config: Config, train: Dataset, facts: Fingerprint) -> tuple[Crops, S
     torch.manual_seed(settings.seed)
     model = build_model(config.model.name, **_arguments(config, train, facts))
     weights = class_weights(config.loss.class_weights or "none", facts.pixel_counts, facts.image_counts)
+    begin_at_prior(model, [weight * count for weight, count in zip(weights, facts.pixel_counts, strict=True)])
     loss = combined_loss(
         config.loss,
         num_classes=labels.num_classes,
