@@ -64,7 +64,7 @@ def run_one(name: str, method: str, seed: int, minutes: float, root: Path) -> No
     import pixelwise
     from benchmarks import peers
     from pixelwise.config import read_request
-    from pixelwise.data.dataset import open_data
+    from pixelwise.data.dataset import open_data, pin_paths
     from pixelwise.evaluation import evaluate
 
     began, recipe = time.monotonic(), RECIPES / f"{name}.yaml"
@@ -76,7 +76,7 @@ def run_one(name: str, method: str, seed: int, minutes: float, root: Path) -> No
     folder = Path(tempfile.mkdtemp())
     if method == "pixelwise":
         # The recipe's data section alone: everything else is derived.
-        plain = config.data.model_dump(mode="json", exclude_defaults=True) | {"root": str((root / name).resolve())}
+        plain = pin_paths(config.data, base).model_dump(mode="json", exclude_defaults=True)
         described = folder / "data.json"
         described.write_text(json.dumps({"data": plain | {"labels": splits.labels.to_dict()}}))
         run = pixelwise.train(

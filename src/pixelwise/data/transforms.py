@@ -3,11 +3,10 @@
 Comes in: image and mask as tensors, and a random generator that belongs to this one draw. Goes out: a crop of fixed
 size, float32 raw values and class indices. Knows nothing of files, models or losses.
 
-All geometry is one decision: a window is cut first, then brought to size and turned, so cost follows the crop and not
-the picture.
-Whatever falls outside the picture is ignored in the mask. Ids are resampled by nearest pixel centre only: torchvision's
-own kernel for `tv_tensors.Mask` rounds down (its `NEAREST`), which shifts labels against a bilinear image by up to half
-a pixel, so the mode is named here.
+All geometry is one look-up per pixel of the crop, so cost follows the crop and not the picture, and nothing is resampled
+twice. Whatever falls outside the picture is ignored in the mask. Ids are read at the pixel that holds the point, which is
+the nearest centre: torchvision's own kernel for `tv_tensors.Mask` rounds down (its `NEAREST`), which shifts labels against a
+bilinear image by up to half a pixel.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn import functional
 from torchvision import tv_tensors
-from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from pixelwise.config import AugmentConfig
 
-_SAME = 1e-6
+_SAME = 1e-8
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,10 @@ class CropTransform:
             float32 (C, h, w) and int64 (h, w).
         """
         zoom = math.exp(rng.uniform(*np.log(self.augment.scale))) if self.augment.scale else 1.0
-        angle = rng.uniform(-1, 1) * (self.augment.rotate or 0.0)
-        canvas = self._canvas(angle)
-        window = tuple(max(round(side / zoom), 1) for side in canvas)
-        top, left = self._place(mask, window, zoom, angle, rng)
-        picture, truth = self._cut(image, mask, top, left, window)
-        picture, truth = self._resample(picture, truth, canvas, angle)
+        angle = math.radians(rng.uniform(-1, 1) * (self.augment.rotate or 0.0))
+        exact = abs(angle) < _SAME and abs(zoom - 1) < _SAME
+        centre = self._centre(mask, zoom, angle, rng)
+        picture, truth = self._cut(image, mask, centre) if exact else self._warp(image, mask, centre, zoom, angle)
         if rng.random() < (self.augment.flip_horizontal or 0):
             picture, truth = F.horizontal_flip(picture), F.horizontal_flip(truth)
         if rng.random() < (self.augment.flip_vertical or 0):
@@ -74,58 +71,48 @@ class CropTransform:
         picture = self._tint(picture, rng)
         return tv_tensors.Image(picture.contiguous()), tv_tensors.Mask(truth.contiguous())
 
-    def _canvas(self, angle: float) -> tuple[int, int]:
-        """Give the height and width that, turned by `angle` degrees, hold the whole crop in their middle.
+    def _centre(self, mask: torch.Tensor, zoom: float, angle: float, rng: np.random.Generator) -> tuple[float, float]:
+        """Choose the crop's centre, counted from the picture's corner: near a class that is looked for, or anywhere.
 
-        At least as large as the crop and odd or even like it: cutting the crop out of the turned canvas then adds
-        nothing at the sides and moves nothing by half a pixel.
+        The whole turned crop lies inside the picture where it fits, else it is centred on it.
         """
-        if abs(angle) < _SAME:
-            return self.crop
-        height, width = self.crop
-        cos, sin = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
-        need = (math.ceil(height * cos + width * sin), math.ceil(height * sin + width * cos))
-        rows, columns = (max(n, side) for n, side in zip(need, self.crop, strict=True))
-        return rows + (rows - height) % 2, columns + (columns - width) % 2
+        (height, width), cos, sin = self.crop, abs(math.cos(angle)), abs(math.sin(angle))
+        need = ((height * cos + width * sin) / zoom, (height * sin + width * cos) / zoom)
+        wanted = self._near_class(mask, zoom, angle, rng) if rng.random() < self.class_crops else None
+        if wanted is None:
+            # One place more than there are steps between them, so that rounding reaches all alike.
+            wanted = tuple(
+                n / 2 - 0.5 + rng.random() * (max(size - n, 0) + 1) for n, size in zip(need, mask.shape, strict=True)
+            )
+        row, column = (
+            min(max(at, n / 2), size - n / 2) if n <= size else size / 2
+            for at, n, size in zip(wanted, need, mask.shape, strict=True)
+        )
+        return row, column
 
-    def _place(
-        self, mask: torch.Tensor, window: tuple[int, ...], zoom: float, angle: float, rng: np.random.Generator
-    ) -> tuple[int, int]:
-        """Choose the window's corner: around a pixel of a class drawn from all but the picture's commonest, or anywhere."""
-        size = tuple(mask.shape)
-        if rng.random() < self.class_crops:
-            ids = mask.numpy()
-            counts = np.bincount(ids.reshape(-1), minlength=self.ignore_index + 1)[: self.ignore_index]
-            present = np.flatnonzero(counts)
-            if len(present) > 1:  # the commonest needs no search: it is wherever nothing else is
-                present = present[present != counts.argmax()]
-            if len(present):
-                kind = int(rng.choice(present))
-                place = np.flatnonzero(ids.reshape(-1) == kind)[int(rng.integers(counts[kind]))]
-                centre = divmod(int(place), size[1])
-                # Not always in the middle: the class may lie anywhere in the inner half of the turned crop.
-                down, right = rng.uniform(-0.25, 0.25, 2) * self.crop / zoom
-                cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-                top = centre[0] - window[0] / 2 - (down * cos + right * sin)
-                left = centre[1] - window[1] / 2 - (right * cos - down * sin)
-                return self._inside(round(top), round(left), window, size)
-        free = [max(s - w, 0) for s, w in zip(size, window, strict=True)]
-        corner = [int(rng.integers(f + 1)) for f in free]
-        return self._inside(corner[0], corner[1], window, size)
-
-    @staticmethod
-    def _inside(top: int, left: int, window: tuple[int, ...], size: tuple[int, ...]) -> tuple[int, int]:
-        """Move a corner so that the window lies inside; one that is larger than the picture is centred on it."""
-        corner = [
-            min(max(at, 0), s - w) if w <= s else (s - w) // 2
-            for at, w, s in zip((top, left), window, size, strict=True)
-        ]
-        return corner[0], corner[1]
+    def _near_class(
+        self, mask: torch.Tensor, zoom: float, angle: float, rng: np.random.Generator
+    ) -> tuple[float, ...] | None:
+        """Give a centre that shows a pixel of a drawn class in the inner half of the crop; None where all is ignored."""
+        ids = mask.numpy().reshape(-1)
+        counts = np.bincount(ids, minlength=self.ignore_index + 1)[: self.ignore_index]
+        present = np.flatnonzero(counts)
+        if len(present) > 1:  # the commonest needs no search: it is wherever nothing else is
+            present = present[present != counts.argmax()]
+        if not len(present):
+            return None
+        kind = int(rng.choice(present))
+        row, column = divmod(int(np.flatnonzero(ids == kind)[int(rng.integers(counts[kind]))]), mask.shape[1])
+        down, right = rng.uniform(-0.25, 0.25, 2) * self.crop / zoom
+        cos, sin = math.cos(angle), math.sin(angle)
+        return row + 0.5 - (down * cos + right * sin), column + 0.5 - (right * cos - down * sin)
 
     def _cut(
-        self, image: torch.Tensor, mask: torch.Tensor, top: int, left: int, window: tuple[int, ...]
+        self, image: torch.Tensor, mask: torch.Tensor, centre: tuple[float, float]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        height, width = window
+        """Cut the crop out as it is."""
+        height, width = self.crop
+        top, left = (math.floor(at - side / 2 + 0.5) for at, side in zip(centre, self.crop, strict=True))
         rows, columns = (
             (max(top, 0), max(left, 0)),
             (min(top + height, mask.shape[0]), min(left + width, mask.shape[1])),
@@ -140,30 +127,50 @@ class CropTransform:
         truth[into] = mask[box].long()
         return picture, truth
 
-    def _resample(
-        self, picture: torch.Tensor, truth: torch.Tensor, canvas: tuple[int, int], angle: float
+    def _warp(
+        self, image: torch.Tensor, mask: torch.Tensor, centre: tuple[float, float], zoom: float, angle: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if tuple(truth.shape) != canvas:
-            picture = F.resize(picture, list(canvas), InterpolationMode.BILINEAR, antialias=True)
-            truth = F.resize(truth[None], list(canvas), InterpolationMode.NEAREST_EXACT)[0]
-        if abs(angle) >= _SAME:
-            fill = [float(m) for m in self.mean]
-            picture = F.rotate(picture, angle, InterpolationMode.BILINEAR, fill=fill)
-            truth = F.rotate(truth[None], angle, InterpolationMode.NEAREST, fill=[float(self.ignore_index)])[0]
-            picture, truth = F.center_crop(picture, list(self.crop)), F.center_crop(truth[None], list(self.crop))[0]
-        return picture, truth
+        """Zoom and turn around `centre` in one go: every pixel of the crop looks up where it comes from.
+
+        Image and mask are read at the same points: bilinearly the one, at the pixel that holds the point the other.
+        """
+        down, right = ((torch.arange(side) + 0.5 - side / 2) / zoom for side in self.crop)
+        cos, sin = math.cos(angle), math.sin(angle)
+        rows = (centre[0] + down * cos)[:, None] + right * sin
+        columns = (centre[1] - down * sin)[:, None] + right * cos
+        size = mask.shape
+        row, column = rows.floor().long(), columns.floor().long()
+        inside = (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])
+        row, column = row.clamp_(0, size[0] - 1), column.clamp_(0, size[1] - 1)
+        truth = torch.where(inside, mask[row, column].long(), self.ignore_index)
+        (top, bottom), (left, right_end) = ((int(at.min()), int(at.max())) for at in (row, column))
+        top, left = max(top - 1, 0), max(left - 1, 0)
+        window = image[None, :, top : bottom + 2, left : right_end + 2].float()
+        pool = max(int(1 / zoom), 1)
+        if pool > 1:  # else pixels between the points would be passed over
+            window = functional.avg_pool2d(window, pool, ceil_mode=True, count_include_pad=False)
+        places = torch.stack(
+            [
+                (columns - left) * (2 / pool / window.shape[3]) - 1,
+                (rows - top) * (2 / pool / window.shape[2]) - 1,
+            ],
+            -1,
+        )
+        picture = functional.grid_sample(window, places[None], "bilinear", "border", align_corners=False)[0]
+        return torch.where(inside, picture, torch.tensor(self.mean)[:, None, None]), truth
 
     def _tint(self, picture: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Change contrast and brightness (each shared by all bands, plus a little per band), and add noise."""
         bands = len(self.std)
-        std, mean = torch.tensor(self.std)[:, None, None], torch.tensor(self.mean)[:, None, None]
+        std, mean = torch.tensor(self.std), torch.tensor(self.mean)
         together, apart = rng.uniform(-1, 1, 2), rng.uniform(-0.3, 0.3, (2, bands))
         noise = rng.uniform(0, 1)
         if self.augment.contrast or self.augment.brightness:
             gain = 1 + (self.augment.contrast or 0) * torch.from_numpy((together[0] + apart[0]).astype(np.float32))
             shift = (self.augment.brightness or 0) * torch.from_numpy((together[1] + apart[1]).astype(np.float32))
-            picture = (picture - mean) * gain[:, None, None] + mean + std * shift[:, None, None]
+            # Contrast turns around the mean.
+            picture = torch.addcmul((mean * (1 - gain) + std * shift)[:, None, None], picture, gain[:, None, None])
         if self.augment.noise:
-            grain = rng.standard_normal(tuple(picture.shape), np.float32) * np.float32(self.augment.noise * noise)
-            picture = picture + std * torch.from_numpy(grain)
+            grain = torch.from_numpy(rng.standard_normal(tuple(picture.shape), np.float32))
+            picture = torch.addcmul(picture, grain, (std * (self.augment.noise * noise))[:, None, None])
         return picture

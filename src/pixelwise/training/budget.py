@@ -109,28 +109,32 @@ def _seconds(work: Callable[[], object], device: torch.device, times: int) -> fl
     return min(taken)
 
 
-def step_seconds(config: Config, model: SegmentationModel, loss: CombinedLoss, crops: Crops) -> float:
-    """Measure one whole training step, drawing its batches included: the median of three after one that warms up."""
+def step_seconds(config: Config, model: SegmentationModel, loss: CombinedLoss, crops: Crops, steps: int) -> float:
+    """Measure one whole training step, drawing its batches included: the mean of `steps` after one that warms up."""
     train = config.train
     layout = torch.channels_last if train.channels_last else torch.contiguous_format
     copied = copy.deepcopy(model).to(train.device or "cpu").to(memory_format=layout).train()
     optimizer, averaged = adamw(copied, 1e-6, 0.0), AveragedWeights(copied, 0.9)
     stream = batches(
-        crops, batch_size=train.batch_size or 1, start=0, count=4 * train.accumulate, workers=train.workers or 0
+        crops,
+        batch_size=train.batch_size or 1,
+        start=0,
+        count=(steps + 1) * train.accumulate,
+        workers=train.workers or 0,
     )
     taken = []
-    for step in range(4):
+    for step in range(steps + 1):
         began = time.perf_counter()
         gradients(copied, loss, [next(stream) for _ in range(train.accumulate)], train)
         optimizer.step()
         averaged.update(copied, step)
         optimizer.zero_grad(set_to_none=True)
         taken.append(time.perf_counter() - began)
-    return statistics.median(taken[1:])
+    return statistics.fmean(taken[1:])
 
 
 def plan_steps(
-    config: Config, *, per_step: float, per_validation: float, left: float, limit: float
+    config: Config, per_step: float, per_validation: float, *, left: float, limit: float
 ) -> tuple[Config, Reasons]:
     """Fill the time that is left with steps and validations.
 

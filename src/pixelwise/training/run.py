@@ -158,7 +158,7 @@ def _begin(
         config = configs.replace(config, train={"head_rate": factor})
     config, more = budget.choose_precision(config, model, loss, crops)
     card = _card(config, splits, facts)
-    config, length = _length(request, config, (model, loss, crops, card), val, began)
+    config, length = _length(request, config, (model, loss, crops, card), (val, facts), began)
     config, settled = plan.settle(config, facts, len(train))
     reasons |= more | length | settled
     crops.transform = _transform(config, train)
@@ -178,19 +178,24 @@ def _length(
     request: Request,
     config: Config,
     parts: tuple[SegmentationModel, CombinedLoss, Crops, ModelCard],
-    val: Dataset,
+    known: tuple[Dataset, Fingerprint],
     began: float,
 ) -> tuple[Config, Reasons]:
     """Settle how many steps and validations there are."""
-    model, loss, crops, card = parts
+    (model, loss, crops, card), (val, facts) = parts, known
     batch = (config.train.batch_size or 1) * config.train.accumulate
-    if request.time_limit is not None and config.train.steps is None:
-        per_step = budget.step_seconds(config, model, loss, crops)
+    limit = request.time_limit
+    if limit is not None and config.train.steps is None:
         per_validation = _validation_seconds(config, model, card, val)
-        left = request.time_limit - (time.monotonic() - began)
-        return budget.plan_steps(
-            config, per_step=per_step, per_validation=per_validation, left=left, limit=request.time_limit
-        )
+
+        def planned(measured_steps: int) -> tuple[Config, Reasons]:
+            seconds = budget.step_seconds(config, model, loss, crops, measured_steps), per_validation
+            return budget.plan_steps(config, *seconds, left=limit - (time.monotonic() - began), limit=limit)
+
+        # How much is augmented depends on the number of steps, and what a step takes on how much is augmented.
+        rough, _ = planned(3)
+        crops.transform = _transform(plan.settle(rough, facts, len(crops))[0], crops.dataset)
+        return planned(12)
     reasons: Reasons = {}
     steps = config.train.steps
     if steps is None:
