@@ -18,6 +18,7 @@ from pixelwise.config import AugmentConfig
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.loader import Crops, batches
 from pixelwise.data.transforms import CropTransform
+from pixelwise.inference.backend import TorchBackend
 from pixelwise.inference.predictor import Predictor
 from pixelwise.models.unet import UNet
 
@@ -35,7 +36,7 @@ class Padded(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD[:channels]).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        x = (torch.as_tensor(images).float() - self.mean) / self.std
+        x = (images.float() - self.mean) / self.std
         height, width = x.shape[-2:]
         x = nn.functional.pad(x, (0, -width % 32, 0, -height % 32))
         return self.network(x)[..., :height, :width]
@@ -120,5 +121,5 @@ def _fit(
 
 
 def _predictor(model: nn.Module, train: Dataset, channels: int) -> Predictor:
-    model.eval()
-    return Predictor(lambda images: model(images), train.labels, channels=channels, stride=32)
+    backend = TorchBackend(model, channels_last=False)
+    return Predictor(backend, train.labels, channels=channels, stride=32)
