@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelwise import config as configs
@@ -320,10 +320,13 @@ WORDS = st.text(st.characters(blacklist_categories=("Cs",)), max_size=8) | st.sa
         "a\nb",
         "{",
         "2024-01-01",
+        "a\x85b",
+        "a\u2028b ",
     ]
 )
 
 
+@settings(deadline=None)
 @given(
     root=WORDS,
     names=st.lists(WORDS, max_size=3),

@@ -348,7 +348,14 @@ class _Dumper(yaml.SafeDumper):
     """Write tuples as lists. Pydantic's JSON form does, too, but makes text of keys that are numbers."""
 
 
+def _quoted_where_needed(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Put texts with unusual line ends in double quotes, where they are escaped: PyYAML reads them back as spaces."""
+    style = '"' if any(end in text for end in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
 _Dumper.add_representer(tuple, yaml.SafeDumper.represent_list)
+_Dumper.add_representer(str, _quoted_where_needed)
 
 
 def _explain(
