@@ -329,15 +329,13 @@ def dump_config(config: Config, reasons: Mapping[str, str]) -> str:
         config: the resolved tree.
         reasons: dotted key → why the value is what it is.
     """
-    lines = [
-        "# Everything that made this run. Values with a comment were derived; the others were given or are defaults."
-    ]
+    lines = ["# Everything that made this run. Values with a comment were derived, the others given or defaults."]
     for section, values in config.model_dump().items():
         lines.append(f"{section}:")
         for key, value in values.items():
             reason = " ".join(reasons.get(f"{section}.{key}", "").split())
             text = yaml.dump(
-                value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**6, sort_keys=False
+                value, None, _Dumper, default_flow_style=True, allow_unicode=True, width=1e6, sort_keys=False
             )
             text = text.removesuffix("\n").removesuffix("\n...")
             lines.append(f"  {key}: {text}" + (f"  # {reason}" if reason else ""))
@@ -350,8 +348,7 @@ class _Dumper(yaml.SafeDumper):
 
 def _quoted_where_needed(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     """Put texts with unusual line ends in double quotes, where they are escaped: PyYAML reads them back as spaces."""
-    style = '"' if any(end in text for end in "\x85\u2028\u2029") else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, '"' if set(text) & set("\x85\u2028\u2029") else None)
 
 
 _Dumper.add_representer(tuple, yaml.SafeDumper.represent_list)
