@@ -334,11 +334,11 @@ def dump_config(config: Config, reasons: Mapping[str, str]) -> str:
         lines.append(f"{section}:")
         for key, value in values.items():
             reason = " ".join(reasons.get(f"{section}.{key}", "").split())
-            text = yaml.dump(
+            out = yaml.dump(
                 value, None, _Dumper, default_flow_style=True, allow_unicode=True, width=1e6, sort_keys=False
             )
-            text = text.removesuffix("\n").removesuffix("\n...")
-            lines.append(f"  {key}: {text}" + (f"  # {reason}" if reason else ""))
+            out = out.removesuffix("\n").removesuffix("\n...")
+            lines.append(f"  {key}: {out}" + (f"  # {reason}" if reason else ""))
     return "\n".join(lines) + "\n"
 
 
