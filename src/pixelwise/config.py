@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -335,7 +334,7 @@ def dump_config(config: Config, reasons: Mapping[str, str]) -> str:
         lines.append(f"{section}:")
         for key, value in values.items():
             reason = " ".join(reasons.get(f"{section}.{key}", "").split())
-            text = _dump(value).removesuffix("\n").removesuffix("\n...")
+            text = str(yaml.dump(value, Dumper=_Dumper, **_FLOW)).removesuffix("\n").removesuffix("\n...")
             lines.append(f"  {key}: {text}" + (f"  # {reason}" if reason else ""))
     return "\n".join(lines) + "\n"
 
@@ -351,7 +350,7 @@ def _quoted_where_needed(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 _Dumper.add_representer(tuple, yaml.SafeDumper.represent_list)
 _Dumper.add_representer(str, _quoted_where_needed)
-_dump = partial(yaml.dump, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=1e6, sort_keys=False)
+_FLOW: Any = {"default_flow_style": True, "allow_unicode": True, "width": 1e6, "sort_keys": False}
 
 
 def _explain(
