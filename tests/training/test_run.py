@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 import pixelwise
+from pixelwise.config import load_config
+from pixelwise.data.loader import Crops
 from pixelwise.errors import DataError, DivergedError, OutputExistsError, ResourceError, UsageError
-from pixelwise.training import checkpoint, loop
+from pixelwise.training import budget, checkpoint, loop
 from pixelwise.training.runlog import read_log
 
 STEPS = 30
@@ -301,3 +303,34 @@ def test_a_time_limit_becomes_steps_once(discs: Path, tmp_path: Path) -> None:
     steps = next(line for line in text.splitlines() if line.startswith("  steps:"))
     assert "# 15 s limit, measured" in steps
     assert int(steps.split()[1]) >= 1
+
+
+def test_a_fresh_run_begins_with_the_frequency_of_the_classes(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    still = ("train.learning_rate=1.0e-12", "train.ema=0", "loss.class_weights=none")
+    run = pixelwise.train(discs, out=tmp_path / "run", steps=1, overrides=(*tiny, *still))
+    counts = json.loads((run.folder / "data.json").read_text())["fingerprint"]["pixel_counts"]
+    bias = load_file(run.folder / "model" / "model.safetensors")["head.bias"].view(2, -1)
+    expected = (torch.tensor(counts) / sum(counts)).log()
+    torch.testing.assert_close(bias, expected[:, None].expand_as(bias), atol=1e-5, rtol=0)
+
+
+def test_a_step_is_measured_with_its_augmentation(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = []
+
+    def step_seconds(_: object, __: object, ___: object, crops: Crops, ____: int) -> float:
+        measured.append(crops.transform.augment)
+        return 2.0
+
+    monkeypatch.setattr(budget, "step_seconds", step_seconds)
+    run = pixelwise.train(discs, out=tmp_path / "run", time_limit=20, overrides=tiny)
+    trained = load_config(run.folder / "config.yaml").augment
+    assert measured[0].flip_horizontal is None
+    assert (measured[-1].flip_horizontal, measured[-1].flip_vertical) == (
+        trained.flip_horizontal,
+        trained.flip_vertical,
+    )
+    assert trained.flip_horizontal == 0.5
