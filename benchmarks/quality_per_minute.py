@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shutil
 import statistics
 import subprocess
@@ -22,9 +21,9 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.common import RECIPES, SETS, processor
+
 RESULTS = Path(__file__).parent / "results" / "quality_per_minute"
-RECIPES = Path(__file__).parents[1] / "recipes"
-SETS = ("camvid", "drive", "magnetic_tile", "aerial_roads")
 METHODS = ("pixelwise", "tutorial", "smp")
 
 
@@ -98,13 +97,6 @@ def run_one(name: str, method: str, seed: int, minutes: float, root: Path) -> No
     path.write_text(json.dumps(facts | {"scores": scores}, indent=1) + "\n")
     shutil.rmtree(folder)
     print(f"  mIoU {scores['miou']:.4f} after {seconds:.0f} s, {steps} steps", file=sys.stderr, flush=True)
-
-
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 def table(minutes: float) -> str:

@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import RECIPES, SETS, processor
+
 RESULTS = Path(__file__).parent / "results" / "recipes"
-RECIPES = Path(__file__).parents[1] / "recipes"
-SETS = ("camvid", "drive", "magnetic_tile", "aerial_roads")
 # The same test part read in another way, told beside the headline.
 VARIANTS = {"drive": {"field of view not regarded": ("data.train.valid=null", "data.test.valid=null")}}
 
@@ -44,7 +44,6 @@ def work(name: str, args: argparse.Namespace) -> None:
     import torch
 
     import pixelwise
-    from benchmarks.quality_per_minute import processor
 
     recipe, root = RECIPES / f"{name}.yaml", (f"data.root={(args.root / name).resolve()}",)
     run = pixelwise.Run(args.out / name)

@@ -1,0 +1,16 @@
+"""What the benchmarks share: the real data sets, their recipes, and the machine's name."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+SETS = ("camvid", "drive", "magnetic_tile", "aerial_roads")
+
+
+def processor() -> str:
+    """Name the processor as the system does."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
