@@ -13,7 +13,6 @@ Knows nothing of the command line or of how anything is shown.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -38,6 +37,7 @@ from pixelwise.models.weights import ModelCard, load_model, save_model
 from pixelwise.storage import claim_folder, write_atomic, write_json
 from pixelwise.training import budget, plan
 from pixelwise.training.loop import Work, fit
+from pixelwise.training.machine import cores, freed_memory_kept
 from pixelwise.training.optim import begin_at_prior, head_inputs
 from pixelwise.training.runlog import Listener
 from pixelwise.types import Fingerprint
@@ -68,15 +68,16 @@ def train_run(request: Request, out: Path, *, overwrite: bool = False, listener:
     """
     began = time.monotonic()
     tell: Listener = listener or (lambda _: None)
-    if overwrite or not _unfinished(request, out):
-        config, base = configs.read_request(Path(request.data), _overrides(request))
-        splits = _open(config, base, request.data)
-        claim_folder(out, overwrite)
-        prepared = _begin(request, config, splits, base, out, began, tell)
-    else:
-        prepared = _resume(out, tell)
-    fit(prepared.work, listener)
-    return _finish(prepared, out, tell)
+    with freed_memory_kept():
+        if overwrite or not _unfinished(request, out):
+            config, base = configs.read_request(Path(request.data), _overrides(request))
+            splits = _open(config, base, request.data)
+            claim_folder(out, overwrite)
+            prepared = _begin(request, config, splits, base, out, began, tell)
+        else:
+            prepared = _resume(out, tell)
+        fit(prepared.work, listener)
+        return _finish(prepared, out, tell)
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def _begin(
     as_read = {"labels": splits.labels.to_dict(), "mask_values": splits.description["mask_values"]}
     config = configs.replace(config, data=pinned | as_read)
     size = facts.sizes[1][0] * facts.sizes[1][1] * (facts.channels + 1) * 2
-    machine = plan.Machine("cuda" if torch.cuda.is_available() else "cpu", _cores(), cache_fits(train, size))
+    machine = plan.Machine("cuda" if torch.cuda.is_available() else "cpu", cores(), cache_fits(train, size))
     config, reasons = plan.derive(config, facts, machine)
     crops, model, loss = _parts(config, train, facts)
     if config.train.head_rate is None:
@@ -167,11 +168,6 @@ def _begin(
     write_atomic(out / CONFIG, configs.dump_config(config, reasons))
     tell({"event": "plan", "config": config.model_dump(mode="json"), "reasons": reasons})
     return _Prepared(_work(config, splits, facts, crops, model, loss, out), splits, card)
-
-
-def _cores() -> int:
-    """Count the processor cores that this process may use; not every system tells, then all there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _length(
