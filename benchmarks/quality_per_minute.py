@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import RECIPES, SETS, processor
+from benchmarks.protocol import RECIPES, SETS, processor
 
 RESULTS = Path(__file__).parent / "results" / "quality_per_minute"
 METHODS = ("pixelwise", "tutorial", "smp")

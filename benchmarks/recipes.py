@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import RECIPES, SETS, processor
+from benchmarks.protocol import RECIPES, SETS, processor
 
 RESULTS = Path(__file__).parent / "results" / "recipes"
 # The same test part read in another way, told beside the headline.

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the real data sets, their recipes, and the machine's name."""
+"""What the benchmarks hold equal: the real data sets, their recipes, and the machine, which is named."""
 
 from __future__ import annotations
 

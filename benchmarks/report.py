@@ -1,0 +1,39 @@
+"""Write the committed measurements into docs/results.md, between its marks.
+
+    python -m benchmarks.report
+
+Comes in: `benchmarks/results/`. Goes out: `docs/results.md` with its tables as they follow from the files. Measures nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import quality_per_minute, recipes
+
+PAGE = Path(__file__).parents[1] / "docs" / "results.md"
+TABLES: dict[str, Callable[[], str]] = {
+    "recipes": recipes.table,
+    "quality per minute": lambda: quality_per_minute.table(4.0),
+}
+
+
+def filled(text: str) -> str:
+    """Give the page with every table replaced by what the measurements say; a mark without its table is an error."""
+    for mark, table in TABLES.items():
+        text, count = re.subn(
+            rf"(<!-- {mark} -->\n).*?(<!-- end -->)",
+            lambda found, table=table: f"{found[1]}{table()}\n{found[2]}",
+            text,
+            flags=re.S,
+        )
+        if count != 1:
+            raise SystemExit(f"{PAGE}: expected one mark <!-- {mark} -->, found {count}. Add it.")
+    return text
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    print(PAGE)
