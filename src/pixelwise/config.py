@@ -136,14 +136,13 @@ class TrainConfig(_Section):
 
     seed: int = 0
     steps: Positive | None = None
+    recounts: tuple[tuple[Positive, Positive], ...] = ()  # see `training.schedule`
     crop: tuple[Positive, Positive] | None = Field(None, description="(height, width) of a training crop, pixels")
     batch_size: Positive | None = None
     accumulate: Positive = Field(1, description="batches whose gradients make one step")
     class_crops: Share | None = Field(None, description="share of the crops that are centred on a drawn class")
     learning_rate: Annotated[float, Field(gt=0)] | None = None
-    head_rate: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="factor on the learning rate of the layer that makes the logits"
-    )
+    head_rate: Annotated[float, Field(gt=0)] | None = Field(None, description="factor on the head's learning rate")
     weight_decay: NonNegative = 0.01
     warmup: Share = Field(0.05, description="share of the steps")
     clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest gradient norm")

@@ -16,6 +16,7 @@ from pixelwise.data.loader import Crops
 from pixelwise.errors import DataError, DivergedError, OutputExistsError, ResourceError, UsageError
 from pixelwise.training import budget, checkpoint, loop
 from pixelwise.training.runlog import read_log
+from pixelwise.training.schedule import last_step
 
 STEPS = 30
 
@@ -305,6 +306,36 @@ def test_a_time_limit_becomes_steps_once(discs: Path, tmp_path: Path) -> None:
     assert int(steps.split()[1]) >= 1
 
 
+def test_a_run_within_a_time_limit_is_a_function_of_its_configuration(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Killed and gone on with, its steps counted again and again: its config.yaml alone gives the same weights."""
+    timed, again = tmp_path / "timed", tmp_path / "again"
+    began = command(discs, timed, tiny)
+    place = began.index("--steps")
+    began[place : place + 2] = ["--time-limit", "8s"]
+    process = subprocess.Popen(began, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(timed / "checkpoints")
+    process.kill()
+    process.wait()
+    subprocess.run(began, check=True, capture_output=True)
+    config = load_config(timed / "config.yaml").train
+    assert config.recounts
+    assert steps_logged(timed) == last_step(config)
+    assert "counted again" in (timed / "config.yaml").read_text()
+    pixelwise.train(timed / "config.yaml", out=again)
+    assert_same_weights(timed, again)
+
+
+def test_a_given_length_is_stronger_than_what_a_configuration_says(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    file = tmp_path / "other.yaml"
+    file.write_text(f"data: {{root: {discs}}}\ntrain: {{steps: 100, recounts: [[3, 200]]}}\n")
+    assert steps_logged(pixelwise.train(file, out=tmp_path / "a", steps=4, overrides=tiny).folder) == 4
+    assert steps_logged(pixelwise.train(file, out=tmp_path / "b", epochs=1, overrides=tiny).folder) == 3
+
+
 def test_a_fresh_run_begins_with_the_frequency_of_the_classes(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -323,10 +354,10 @@ def test_a_step_is_measured_with_its_augmentation(
 
     def step_seconds(_: object, __: object, ___: object, crops: Crops, ____: int) -> float:
         measured.append(crops.transform.augment)
-        return 2.0
+        return 0.5
 
     monkeypatch.setattr(budget, "step_seconds", step_seconds)
-    run = pixelwise.train(discs, out=tmp_path / "run", time_limit=20, overrides=tiny)
+    run = pixelwise.train(discs, out=tmp_path / "run", time_limit=6, overrides=tiny)
     trained = load_config(run.folder / "config.yaml").augment
     assert measured[0].flip_horizontal is None
     assert (measured[-1].flip_horizontal, measured[-1].flip_vertical) == (

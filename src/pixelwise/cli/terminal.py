@@ -124,6 +124,8 @@ def training_listener(progress: Progress) -> Any:
             _say_plan(progress, event["config"], event["reasons"])
         elif kind == "resume":
             progress.say(f"going on at step {event['step']} of {event['steps']}")
+        elif kind == "recount":
+            progress.say(f"step {event['step']}: counted again, {event['steps']} steps in all")
         elif kind == "step":
             progress.line(_step_line(event), last=event["step"] == event["steps"])
         elif kind == "skipped":

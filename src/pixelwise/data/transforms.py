@@ -4,7 +4,8 @@ Comes in: image and mask as tensors, and a random generator that belongs to this
 size, float32 raw values and class indices. Knows nothing of files, models or losses.
 
 All geometry is one look-up per pixel of the crop, so cost follows the crop and not the picture, and nothing is resampled
-twice. Whatever falls outside the picture is ignored in the mask. Ids are read at the pixel that holds the point, which is
+twice. Whatever falls outside the picture is ignored in the mask and mirrored in the image (Ronneberger et al. 2015 mirror,
+too): a constant would be in half of the pixels where pictures are smaller than the crop, and the norms' statistics with it. Ids are read at the pixel that holds the point, which is
 the nearest centre: torchvision's own kernel for `tv_tensors.Mask` rounds down (its `NEAREST`), which shifts labels against a
 bilinear image by up to half a pixel.
 """
@@ -35,8 +36,8 @@ class CropTransform:
         class_crops: share of the draws that are centred on a class, drawn evenly among those in the picture but its
             commonest.
         ignore_index: what the mask holds outside the picture.
+        mean: per band, what contrast turns around.
         std: per band, the standard deviation that brightness and noise are measured in.
-        mean: per band, what the image holds outside the picture.
     """
 
     crop: tuple[int, int]
@@ -113,19 +114,16 @@ class CropTransform:
         """Cut the crop out as it is."""
         height, width = self.crop
         top, left = (math.floor(at - side / 2 + 0.5) for at, side in zip(centre, self.crop, strict=True))
-        rows, columns = (
-            (max(top, 0), max(left, 0)),
-            (min(top + height, mask.shape[0]), min(left + width, mask.shape[1])),
-        )
-        box = (slice(rows[0], columns[0]), slice(rows[1], columns[1]))
-        if (columns[0] - rows[0], columns[1] - rows[1]) == (height, width):
+        if 0 <= top <= mask.shape[0] - height and 0 <= left <= mask.shape[1] - width:
+            box = (slice(top, top + height), slice(left, left + width))
             return image[(slice(None), *box)].float(), mask[box].long()
-        picture = torch.tensor(self.mean)[:, None, None].expand(-1, height, width).clone()
-        truth = torch.full((height, width), self.ignore_index, dtype=torch.int64)
-        into = (slice(rows[0] - top, columns[0] - top), slice(rows[1] - left, columns[1] - left))
-        picture[(slice(None), *into)] = image[(slice(None), *box)].float()
-        truth[into] = mask[box].long()
-        return picture, truth
+        down, right = torch.arange(top, top + height), torch.arange(left, left + width)
+        rows, columns = (
+            _mirrored(at + 0.5, size).long() for at, size in ((down, mask.shape[0]), (right, mask.shape[1]))
+        )
+        inside = (rows == down)[:, None] & (columns == right)
+        truth = torch.where(inside, mask[rows][:, columns].long(), self.ignore_index)
+        return image[:, rows][:, :, columns].float(), truth
 
     def _warp(
         self, image: torch.Tensor, mask: torch.Tensor, centre: tuple[float, float], zoom: float, angle: float
@@ -139,9 +137,9 @@ class CropTransform:
         rows = (centre[0] + down * cos)[:, None] + right * sin
         columns = (centre[1] - down * sin)[:, None] + right * cos
         size = mask.shape
-        row, column = rows.floor().long(), columns.floor().long()
-        inside = (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])
-        row, column = row.clamp_(0, size[0] - 1), column.clamp_(0, size[1] - 1)
+        inside = (rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])
+        rows, columns = _mirrored(rows, size[0]), _mirrored(columns, size[1])
+        row, column = rows.long().clamp_(max=size[0] - 1), columns.long().clamp_(max=size[1] - 1)
         truth = torch.where(inside, mask[row, column].long(), self.ignore_index)
         (top, bottom), (left, right_end) = ((int(at.min()), int(at.max())) for at in (row, column))
         top, left = max(top - 1, 0), max(left - 1, 0)
@@ -156,8 +154,7 @@ class CropTransform:
             ],
             -1,
         )
-        picture = functional.grid_sample(window, places[None], "bilinear", "border", align_corners=False)[0]
-        return torch.where(inside, picture, torch.tensor(self.mean)[:, None, None]), truth
+        return functional.grid_sample(window, places[None], "bilinear", "border", align_corners=False)[0], truth
 
     def _tint(self, picture: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Change contrast and brightness (each shared by all bands, plus a little per band), and add noise."""
@@ -174,3 +171,9 @@ class CropTransform:
             grain = torch.from_numpy(rng.standard_normal(tuple(picture.shape), np.float32))
             picture = torch.addcmul(picture, grain, (std * (self.augment.noise * noise))[:, None, None])
         return picture
+
+
+def _mirrored(at: torch.Tensor, size: int) -> torch.Tensor:
+    """Fold places outside 0…size back at its ends, as often as it takes."""
+    at = at.remainder(2 * size)
+    return torch.where(at > size, 2 * size - at, at)

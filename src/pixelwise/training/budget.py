@@ -150,7 +150,7 @@ def plan_steps(
     """
     usable = (left - per_validation) * _RESERVE
     count = config.train.validations or max(1, min(10, round(_SHARE_VALIDATING * usable / max(per_validation, 1e-9))))
-    steps = int((usable - count * per_validation) / per_step)
+    steps = fitting_steps(per_step, per_validation, count, left)
     if steps < 1:
         raise ResourceError(
             "--time-limit",
@@ -163,6 +163,11 @@ def plan_steps(
     if config.train.validations is None:
         reasons["train.validations"] = f"about {100 * _SHARE_VALIDATING:.0f} % of the time, at most 10"
     return replace(config, train={"steps": steps, "validations": count}), reasons
+
+
+def fitting_steps(per_step: float, per_validation: float, validations: int, left: float) -> int:
+    """Give how many steps fit into `left` seconds beside the validations and the final scoring; negative where none."""
+    return int(((left - per_validation) * _RESERVE - validations * per_validation) / per_step)
 
 
 def parse_duration(text: str) -> float:

@@ -29,6 +29,7 @@ from pixelwise.training.checkpoint import State, load_newest, save_checkpoint
 from pixelwise.training.interrupt import StopSignal
 from pixelwise.training.optim import AveragedWeights, adamw, rate
 from pixelwise.training.runlog import RunLog
+from pixelwise.training.schedule import last_step, steps_at, validation_steps
 
 CHECKPOINT_SECONDS = 60.0
 _MOST_SKIPPED_IN_A_ROW = 3
@@ -57,8 +58,13 @@ class Work:
     folder: Path
 
 
-def fit(work: Work, listener: Callable[[dict[str, Any]], None] | None = None) -> State:
+def fit(work: Work, listener: Callable[[dict[str, Any]], None] | None = None, until: int | None = None) -> State:
     """Train to the last step, from the newest checkpoint where there is one.
+
+    Args:
+        work: what there is to do.
+        listener: called with every event.
+        until: leave before this step is made, with a checkpoint, to be called again.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
@@ -66,15 +72,16 @@ def fit(work: Work, listener: Callable[[dict[str, Any]], None] | None = None) ->
         ResourceError: the disk is full; the checkpoints before stay.
     """
     train, device = work.config.train, torch.device(work.config.train.device or "cpu")
-    steps, layout = train.steps or 1, torch.channels_last if train.channels_last else torch.contiguous_format
+    steps, layout = last_step(train), torch.channels_last if train.channels_last else torch.contiguous_format
     model = work.model.to(device).to(memory_format=layout).train()
     optimizer = adamw(model, train.learning_rate or 1e-3, train.weight_decay, train.head_rate or 1.0)
     averaged = AveragedWeights(model, train.ema or 0.0)
     state = State(model, averaged.model, optimizer)
     resumed = load_newest(work.folder / "checkpoints", state)
     log = RunLog(work.folder / "log.jsonl", state.step, listener)
-    log.write("resume" if resumed else "start", step=state.step, steps=steps)
-    due = validation_steps(steps, train.validations or 1)
+    counted = any(state.step == border for border, _ in train.recounts)
+    log.write("recount" if counted else "resume" if resumed else "start", step=state.step, steps=steps)
+    due = validation_steps(train)
     stream = batches(
         work.crops,
         batch_size=train.batch_size or 1,
@@ -83,12 +90,15 @@ def fit(work: Work, listener: Callable[[dict[str, Any]], None] | None = None) ->
         workers=train.workers or 0,
     )
     with closing(log), StopSignal(work.folder) as stop:
-        run = _Run(work, state, averaged, log, stop, steps)
+        run = _Run(work, state, averaged, log, stop)
         try:
             while True:
                 if state.step in due and state.scored_step < state.step:
                     run.validate()
-                if state.step == steps:
+                if state.step == until:
+                    with stop.held():
+                        run.save()
+                if state.step in (steps, until):
                     return state
                 run.step([next(stream) for _ in range(train.accumulate)])
                 run.save_if_due(state.step in due)
@@ -100,8 +110,9 @@ def fit(work: Work, listener: Callable[[dict[str, Any]], None] | None = None) ->
 class _Run:
     """Make steps; between two of them the state is whole."""
 
-    def __init__(self, work: Work, state: State, averaged: AveragedWeights, log: RunLog, stop: StopSignal, steps: int):
-        self.work, self.state, self.averaged, self.log, self.stop, self.steps = work, state, averaged, log, stop, steps
+    def __init__(self, work: Work, state: State, averaged: AveragedWeights, log: RunLog, stop: StopSignal):
+        self.work, self.state, self.averaged, self.log, self.stop = work, state, averaged, log, stop
+        self.steps = last_step(work.config.train)
         self.began = time.monotonic() - state.seconds
         self.saved = time.monotonic()
         self.skipped_in_a_row = 0
@@ -111,7 +122,7 @@ class _Run:
         """Make one step of the batches in `group`, or skip it where loss or gradient is not finite."""
         state, train = self.state, self.work.config.train
         torch.manual_seed(train.seed * 1_000_003 + state.step)
-        now = rate(state.step, self.steps, train.learning_rate or 1e-3, train.warmup)
+        now = rate(state.step, steps_at(train, state.step), train.learning_rate or 1e-3, train.warmup)
         for entry in state.optimizer.param_groups:
             entry["lr"] = now * entry["factor"]
         loss = gradients(state.model, self.work.loss, group, train)
@@ -194,11 +205,6 @@ def gradients(model: SegmentationModel, loss: CombinedLoss, group: list[Batch], 
         value.backward()  # type: ignore[no-untyped-call]
         total += float(value.detach())
     return total
-
-
-def validation_steps(steps: int, count: int) -> frozenset[int]:
-    """Spread `count` validations over the run, denser towards the end, where the best weights are; always the last step."""
-    return frozenset(max(1, round(steps * (1 - ((count - k) / count) ** 1.5))) for k in range(1, count)) | {steps}
 
 
 def _buffers(model: nn.Module) -> list[torch.Tensor]:

@@ -13,6 +13,7 @@ Knows nothing of the command line or of how anything is shown.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -40,6 +41,7 @@ from pixelwise.training.loop import Work, fit
 from pixelwise.training.machine import cores, freed_memory_kept
 from pixelwise.training.optim import begin_at_prior, head_inputs
 from pixelwise.training.runlog import Listener
+from pixelwise.training.schedule import next_recount, validation_steps
 from pixelwise.types import Fingerprint
 
 MODEL, SCORES, CONFIG, REQUEST, DATA = "model", "scores.json", "config.yaml", "request.json", "data.json"
@@ -76,7 +78,10 @@ def train_run(request: Request, out: Path, *, overwrite: bool = False, listener:
             prepared = _begin(request, config, splits, base, out, began, tell)
         else:
             prepared = _resume(out, tell)
-        fit(prepared.work, listener)
+        if _timed(request):
+            prepared = _fit_within(request.time_limit or 0.0, began, prepared, out, listener)
+        else:
+            fit(prepared.work, listener)
         return _finish(prepared, out, tell)
 
 
@@ -90,9 +95,16 @@ class _Prepared:
 def _overrides(request: Request) -> tuple[str, ...]:
     """Spell the options as overrides; `--set` comes last and wins."""
     spelled = [f"model.name={request.model}"] if request.model is not None else []
+    if any(value is not None for value in (request.time_limit, request.steps, request.epochs)):
+        spelled += ["train.steps=null", "train.recounts=[]"]  # whatever the file says
     spelled += [f"train.{name}={value}" for name in ("steps", "seed") if (value := getattr(request, name)) is not None]
     spelled += ["data.skip_bad=true"] if request.skip_bad else []
     return (*spelled, *request.overrides)
+
+
+def _timed(request: Request) -> bool:
+    """Tell whether the time limit decides how many steps there are."""
+    return request.time_limit is not None and not any(text.startswith("train.steps=") for text in request.overrides)
 
 
 def _unfinished(request: Request, out: Path) -> bool:
@@ -181,7 +193,7 @@ def _length(
     (model, loss, crops, card), (val, facts) = parts, known
     batch = (config.train.batch_size or 1) * config.train.accumulate
     limit = request.time_limit
-    if limit is not None and config.train.steps is None:
+    if limit is not None and _timed(request):
         per_validation = _validation_seconds(config, model, card, val)
 
         def planned(measured_steps: int) -> tuple[Config, Reasons]:
@@ -203,6 +215,43 @@ def _length(
         validations = max(1, min(10, steps // 20))
         reasons["train.validations"] = "every 20 steps at most, and at most 10"
     return configs.replace(config, train={"steps": steps, "validations": validations}), reasons
+
+
+def _fit_within(limit: float, began: float, prepared: _Prepared, out: Path, listener: Listener | None) -> _Prepared:
+    """Train, and count the steps again on the way, since a machine that other work shares does not keep its pace."""
+    work, before = prepared.work, None
+    per_validation = _validation_seconds(work.config, work.model, prepared.card, _val(prepared.splits))
+    while (border := next_recount(work.config.train)) is not None:
+        known = fit(work, listener, until=border)
+        if before is None:  # what an earlier process spent on steps, this one did not
+            before = max(known.seconds - (time.monotonic() - began), 0.0)
+        if known.step > border:
+            break
+        train = work.config.train
+        due = validation_steps(train)
+        pace = max(known.seconds - per_validation * sum(step <= border for step in due), 0.1 * known.seconds) / border
+        left = limit - before - (time.monotonic() - began)
+        more = budget.fitting_steps(pace, per_validation, max(sum(step > border for step in due), 1), left)
+        recounts = (*train.recounts, (border, border + max(more, 1)))
+        work = replace(work, config=configs.replace(work.config, train={"recounts": recounts}))
+        _write_recounts(out / CONFIG, recounts)
+    fit(work, listener)
+    return replace(prepared, work=work)
+
+
+def _write_recounts(path: Path, recounts: tuple[tuple[int, int], ...]) -> None:
+    """Replace one line of config.yaml, so that the reasons in the others stay."""
+    said = (
+        f"  recounts: {json.dumps(recounts)}  # [step, steps in all from there on]: counted again as the time went by"
+    )
+    text, count = re.subn(r"^  recounts: .*$", said, path.read_text(encoding="utf-8"), count=1, flags=re.M)
+    assert count == 1, "every key of the tree stands in config.yaml"
+    write_atomic(path, text)
+
+
+def _val(splits: DataSplits) -> Dataset:
+    assert splits.val is not None
+    return splits.val
 
 
 def _validation_seconds(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> float:
