@@ -98,6 +98,7 @@ def test_groups_stay_together(tmp_path: Path) -> None:
     splits = opened(tmp_path, group=r"(pat\d)_", split={"val": 0.25})
     groups = [{record.group for record in part.records} for part in splits]
     assert [len(g) for g in groups] == [3, 1]
+    assert [part.groups() for part in splits] == [3, 1]
     assert not groups[0] & groups[1]
     assert train_of(splits).read(0).group in groups[0]
     assert splits.description["split"]["by"] == "group"

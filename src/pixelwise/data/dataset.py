@@ -81,6 +81,10 @@ class Dataset:
             mask = np.where(valid, mask, self.labels.dtype.type(self.labels.ignore_index))
         return Sample(image, mask, grid, record.id, record.group), tuple(notices)
 
+    def groups(self) -> int:
+        """Count the groups; a picture without one stands for itself."""
+        return len({(record.group is None, record.group or record.id) for record in self.records})
+
     def subset(self, indices: Iterable[int]) -> Dataset:
         """Give a data set of some of the pictures, in the given order."""
         return replace(self, records=tuple(self.records[i] for i in indices))

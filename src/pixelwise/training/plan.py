@@ -188,7 +188,7 @@ _RULES: dict[str, Derivation] = {
 }
 
 
-def settle(config: Config, facts: Fingerprint, images: int) -> tuple[Config, Reasons]:
+def settle(config: Config, facts: Fingerprint, apart: int) -> tuple[Config, Reasons]:
     """Fill what depends on how often each picture will be seen: augmentation, and the averaging of weights.
 
     Pictures seen once or twice need no disguise, and learning from disguised ones takes longer; pictures seen dozens of
@@ -197,16 +197,18 @@ def settle(config: Config, facts: Fingerprint, images: int) -> tuple[Config, Rea
     Args:
         config: with `train.steps`.
         facts: fingerprint of the training part.
-        images: pictures in it.
+        apart: pictures in it; those of one group show the same thing and count as one.
     """
     train = config.train
     crop, median = train.crop or (1, 1), facts.sizes[1]
     drawn = (train.steps or 1) * train.accumulate * (train.batch_size or 1) * crop[0] * crop[1]
-    passes = drawn / (images * median[0] * median[1])
+    passes = drawn / (apart * median[0] * median[1])
     strength = min(max(math.log(max(passes, 1e-9) / _NO_DISGUISE) / math.log(_FULL_DISGUISE / _NO_DISGUISE), 0.0), 1.0)
     upright = facts.row_spread >= _UPRIGHT
     up = f"classes {'' if upright else 'hardly '}depend on the row ({facts.row_spread:.2f}): there is {'an' if upright else 'no'} up"
-    seen = f"each pixel is seen about {passes:.2g} times: {100 * strength:.0f} % of the full range"
+    seen = (
+        f"each of {apart} different pictures is seen about {passes:.2g} times: {100 * strength:.0f} % of the full range"
+    )
     wanted: dict[str, tuple[Any, str]] = {
         "augment.flip_horizontal": (0.5, "mirrored pictures are as likely"),
         "augment.flip_vertical": (0.0 if upright else 0.5, up),

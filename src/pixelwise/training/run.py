@@ -172,7 +172,7 @@ def _begin(
     config, more = budget.choose_precision(config, model, loss, crops)
     card = _card(config, splits, facts)
     config, length = _length(request, config, (model, loss, crops, card), (val, facts), began)
-    config, settled = plan.settle(config, facts, len(train))
+    config, settled = plan.settle(config, facts, train.groups())
     reasons |= more | length | settled
     crops.transform = _transform(config, train)
     write_json(out / DATA, {"fingerprint": facts.to_dict(), "splits": splits.description, "skipped": splits.skipped})
@@ -202,7 +202,7 @@ def _length(
 
         # How much is augmented depends on the number of steps, and what a step takes on how much is augmented.
         rough, _ = planned(3)
-        crops.transform = _transform(plan.settle(rough, facts, len(crops))[0], crops.dataset)
+        crops.transform = _transform(plan.settle(rough, facts, crops.dataset.groups())[0], crops.dataset)
         return planned(12)
     reasons: Reasons = {}
     steps = config.train.steps
@@ -219,22 +219,24 @@ def _length(
 
 def _fit_within(limit: float, began: float, prepared: _Prepared, out: Path, listener: Listener | None) -> _Prepared:
     """Train, and count the steps again on the way, since a machine that other work shares does not keep its pace."""
-    work, before = prepared.work, None
+    work, before, last = prepared.work, None, (0, 0.0)
     per_validation = _validation_seconds(work.config, work.model, prepared.card, _val(prepared.splits))
     while (border := next_recount(work.config.train)) is not None:
-        known = fit(work, listener, until=border)
+        state = fit(work, listener, until=border)
         if before is None:  # what an earlier process spent on steps, this one did not
-            before = max(known.seconds - (time.monotonic() - began), 0.0)
-        if known.step > border:
-            break
-        train = work.config.train
-        due = validation_steps(train)
-        pace = max(known.seconds - per_validation * sum(step <= border for step in due), 0.1 * known.seconds) / border
+            before = max(state.seconds - (time.monotonic() - began), 0.0)
+        train, due = work.config.train, validation_steps(work.config.train)
+        # The slower of the pace so far and of the pace lately: too few steps waste less than too many.
+        paces = [
+            (state.seconds - seconds - per_validation * sum(step < d <= border for d in due)) / (border - step)
+            for step, seconds in ((0, 0.0), last)
+        ]
+        pace, last = max(*paces, 0.1 * state.seconds / border), (border, state.seconds)
         left = limit - before - (time.monotonic() - began)
-        more = budget.fitting_steps(pace, per_validation, max(sum(step > border for step in due), 1), left)
+        more = budget.fitting_steps(pace, per_validation, max(sum(d > border for d in due), 1), left)
         recounts = (*train.recounts, (border, border + max(more, 1)))
-        work = replace(work, config=configs.replace(work.config, train={"recounts": recounts}))
         _write_recounts(out / CONFIG, recounts)
+        work = replace(work, config=configs.replace(work.config, train={"recounts": recounts}))
     fit(work, listener)
     return replace(prepared, work=work)
 
