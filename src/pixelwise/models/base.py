@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import abc
 import math
+import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,13 @@ from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.tiles import padded
+
+
+class Outputs(NamedTuple):
+    """Hold the logits (B, K, H, W), and those of auxiliary heads, which exist in training only."""
+
+    logits: Tensor
+    auxiliary: tuple[Tensor, ...] = ()
 
 
 class SegmentationModel(nn.Module, abc.ABC):
@@ -60,6 +69,14 @@ class SegmentationModel(nn.Module, abc.ABC):
         Raises:
             DataError: not four axes, another number of bands, or no pixels.
         """
+
+    def training_outputs(self, images: Tensor) -> Outputs:
+        """Give what the loss is taken of: the logits, and those of auxiliary heads where the network has some."""
+        return Outputs(self(images))
+
+    def encoder_stages(self) -> tuple[tuple[str, ...], ...]:
+        """Give the encoder's stages from the input on, each as prefixes of its parameters' names; () where there is none."""
+        return ()
 
 
 class Normalise(nn.Module):
@@ -122,11 +139,143 @@ def wrong_bands(where: object, expected: int, found: int) -> DataError:
     )
 
 
-def pad_end(images: Tensor, multiple: int) -> Tensor:
-    """Repeat the last row and column of images (B, C, H, W) until `multiple` divides both sizes.
+def pad_end(images: Tensor, multiple: int, smallest: int = 0) -> Tensor:
+    """Repeat the last row and column of images (B, C, H, W) until `multiple` divides both sizes, of at least `smallest`.
 
     At the end only: nothing moves, so a tile that starts at a multiple of the stride is divided as the whole picture is.
     """
     height, width = images.shape[-2:]
-    down, right = padded(height, multiple) - height, padded(width, multiple) - width
+    down, right = (max(padded(side, multiple), smallest) - side for side in (height, width))
     return F.pad(images, (0, right, 0, down), mode="replicate")
+
+
+class AdaptedModel(SegmentationModel):
+    """Keep the contract around a network of another library.
+
+    The network sees normalised pixels, padded at the end to multiples of `stride`; coarser logits are enlarged
+    bilinearly (half-pixel centres) before anything is decided, and the padding is cut off.
+
+    Args:
+        network: the library's own module; kept as `network`, so that its weights keep their names behind that prefix.
+        in_channels, num_classes, stride, mean, std: as for `SegmentationModel`.
+        smallest: pixels per side that the network needs; smaller pictures are padded to as many.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        in_channels: int,
+        num_classes: int,
+        stride: int,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        smallest: int = 0,
+    ) -> None:
+        super().__init__(in_channels, num_classes, stride, mean, std)
+        self.network, self.smallest = network, smallest
+        forgive_single_values(network)
+
+    @abc.abstractmethod
+    def _answer(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Give the network's logits of any size, and in training those of its auxiliary heads."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give logits (B, K, H, W) float32 for images (B, C, H, W) of raw values, any numeric type, any H, W ≥ 1."""
+        return self.training_outputs(images).logits
+
+    def training_outputs(self, images: Tensor) -> Outputs:
+        """Give the logits, and those of the auxiliary heads in training mode, all at the images' size."""
+        height, width = images.shape[-2:]
+        x = pad_end(self.normalise(images), self.stride, self.smallest)
+        full = [enlarge(logits, x.shape[-2:])[..., :height, :width].float() for logits in self._answer(x)]
+        return Outputs(full[0], tuple(full[1:]))
+
+
+def enlarge(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Bring logits (B, K, h, w) to `size`, bilinearly with half-pixel centres."""
+    if logits.shape[-2:] == torch.Size(size):
+        return logits
+    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+class ForgivingBatchNorm2d(nn.BatchNorm2d):
+    """Normalise over the batch; with a single value per channel, by the running statistics.
+
+    Behind a global pooling a batch of one has one value per channel, and its variance is none: torch raises there.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (B, C, H, W)."""
+        if self.training and input.numel() == input.shape[1]:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(input)
+
+
+def forgive_single_values(network: nn.Module) -> None:
+    """Turn every `BatchNorm2d` inside into a `ForgivingBatchNorm2d`; weights, names and all else stay."""
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = ForgivingBatchNorm2d
+
+
+def stages(encoder: nn.Module, prefix: str) -> tuple[tuple[str, ...], ...]:
+    """Give the layers of an encoder from the input on, each as prefixes of its parameters' names.
+
+    Children count in the order of their definition; lists of blocks count block by block, norms with what stands before
+    them, and where a mixed transformer defines `patch_embed1`, `block1` and `norm1` apart, these are one.
+    """
+    layers = _layers(encoder, prefix)
+    mixed = any(name.endswith(".patch_embed1.") for name, _ in layers)
+    groups: dict[str, list[str]] = {}
+    for name, module in layers:
+        numbered = re.search(r"\.(?:patch_embed|block|norm)(\d+)\.", name) if mixed else None
+        if numbered:
+            groups.setdefault(numbered[1], []).append(name)
+        elif groups and all(p.ndim == 1 for p in module.parameters()):
+            groups[next(reversed(groups))].append(name)
+        else:
+            groups[name] = [name]
+    return tuple(map(tuple, groups.values()))
+
+
+def _layers(module: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
+    found: list[tuple[str, nn.Module]] = []
+    children = [(name, child) for name, child in module.named_children() if any(True for _ in child.parameters())]
+    for name, child in children:
+        path = f"{prefix}{name}."
+        alone = len(children) == 1 and any(True for _ in child.children())
+        blocks = isinstance(child, nn.ModuleList) or re.fullmatch(r"_?(blocks|layers?)", name)
+        wraps = isinstance(child, nn.Module) and [type(c) for c in child.children()] == [nn.ModuleList]
+        found += _layers(child, path) if alone or blocks or wraps else [(path, child)]
+    return found
+
+
+def adapt_bands(weight: Tensor, bands: int) -> Tensor:
+    """Make a first convolution's weights for RGB fit another number of bands, keeping the size of its answers.
+
+    One band gets the sum over red, green and blue; more get them in turn, scaled by 3 / bands: as timm does (Wightman
+    2019), which keeps the response to a picture whose bands are alike.
+
+    Args:
+        weight: (O, 3, h, w).
+        bands: C.
+
+    Returns:
+        (O, C, h, w).
+    """
+    if bands == weight.shape[1]:
+        return weight
+    if bands == 1:
+        return weight.sum(1, keepdim=True)
+    turns = -(-bands // weight.shape[1])
+    return weight.repeat(1, turns, 1, 1)[:, :bands] * (weight.shape[1] / bands)
+
+
+def missing_library(name: str, package: str) -> ConfigError:
+    """Say that a model needs a library that is not installed."""
+    return ConfigError(
+        f"model {name}",
+        expected=f"the library {package}",
+        found="it is not installed",
+        do="Say: pip install 'pixelwise[models]'.",
+    )

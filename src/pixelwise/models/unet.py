@@ -127,6 +127,10 @@ class UNet(SegmentationModel):
             x = up(x, skips.pop())
         return self.pixels(self.head(x))[..., :height, :width].float()
 
+    def encoder_stages(self) -> tuple[tuple[str, ...], ...]:
+        """Give the scales of the encoder, finest first."""
+        return (("first.",), *((f"down.{scale}.",) for scale in range(len(self.down))))
+
 
 def _check(features: Sequence[int], up: str, stem: int) -> None:
     for name, value, right, expected in (

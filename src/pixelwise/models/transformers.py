@@ -1,0 +1,100 @@
+"""Networks of transformers: SegFormer by its size, and whatever `AutoModelForSemanticSegmentation` opens.
+
+Comes in: a name (`segformer-b0` … `segformer-b5`) or the plain form of a transformers configuration, and the sizes. Goes
+out: a `SegmentationModel` with fresh weights; nothing is ever downloaded here. Knows nothing of where pretrained weights
+come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from pixelwise.errors import ConfigError
+from pixelwise.models.base import AdaptedModel, missing_library, stages
+
+# Table 6 of Xie et al. 2021, arXiv:2105.15203: depths and widths of the encoder, width of the decoder.
+SEGFORMER: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {
+    "segformer-b0": ((2, 2, 2, 2), (32, 64, 160, 256), 256),
+    "segformer-b1": ((2, 2, 2, 2), (64, 128, 320, 512), 256),
+    "segformer-b2": ((3, 4, 6, 3), (64, 128, 320, 512), 768),
+    "segformer-b3": ((3, 4, 18, 3), (64, 128, 320, 512), 768),
+    "segformer-b4": ((3, 8, 27, 3), (64, 128, 320, 512), 768),
+    "segformer-b5": ((3, 6, 40, 3), (64, 128, 320, 512), 768),
+}
+_STRIDE = 32
+
+
+class TransformersModel(AdaptedModel):
+    """Wrap a semantic segmentation network of transformers.
+
+    Args:
+        config: plain form of its configuration, with `model_type`; or
+        name: one of `SEGFORMER`.
+        in_channels, num_classes, mean, std: as for `SegmentationModel`.
+
+    Raises:
+        ConfigError: no such network, or the library is missing.
+    """
+
+    def __init__(
+        self,
+        name: str = "transformers",
+        config: Mapping[str, Any] | None = None,
+        in_channels: int = 3,
+        num_classes: int = 2,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        network = _network(name, config or _segformer(name), max(in_channels, 1), max(num_classes, 1))
+        super().__init__(network, in_channels, num_classes, _STRIDE, mean, std)
+
+    @property
+    def head(self) -> nn.Module:  # type: ignore[override]
+        """Give the layer that makes the logits: the last one with as many outputs as there are classes."""
+        convolutions = [m for name, m in self.network.named_modules() if _makes_logits(name, m, self.num_classes)]
+        return convolutions[-1]
+
+    def encoder_stages(self) -> tuple[tuple[str, ...], ...]:
+        """Give the backbone's blocks in order."""
+        names = (self.network.base_model_prefix, "backbone")
+        found = next((name for name in names if name and hasattr(self.network, name)), None)
+        return stages(getattr(self.network, found), f"network.{found}.") if found else ()
+
+    def _answer(self, x: Tensor) -> tuple[Tensor, ...]:
+        answer = self.network(pixel_values=x)
+        auxiliary = getattr(answer, "auxiliary_logits", None)
+        return (answer.logits, auxiliary) if self.training and auxiliary is not None else (answer.logits,)
+
+
+def _makes_logits(name: str, module: nn.Module, classes: int) -> bool:
+    return isinstance(module, nn.Conv2d) and module.out_channels == classes and "auxiliary" not in name
+
+
+def _segformer(name: str) -> dict[str, Any]:
+    depths, widths, decoder = SEGFORMER[name]
+    sizes = {"depths": list(depths), "hidden_sizes": list(widths), "decoder_hidden_size": decoder}
+    return {"model_type": "segformer", **sizes}
+
+
+def _network(name: str, config: Mapping[str, Any], bands: int, classes: int) -> nn.Module:
+    try:
+        from transformers import AutoConfig, AutoModelForSemanticSegmentation
+    except ImportError as error:
+        raise missing_library(name, "transformers") from error
+    plain = dict(config)
+    kind = plain.pop("model_type", None)
+    try:
+        if isinstance(plain.get("backbone_config"), Mapping):
+            plain["backbone_config"] = {**plain["backbone_config"], "num_channels": bands}
+        settings = AutoConfig.for_model(kind, **plain | {"num_channels": bands, "num_labels": classes})
+        return AutoModelForSemanticSegmentation.from_config(settings)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"model {name}",
+            expected="a semantic segmentation network of transformers",
+            found=" ".join(str(error).split())[:200],
+            do="See `pixelwise models`.",
+        ) from error
