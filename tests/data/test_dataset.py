@@ -9,6 +9,7 @@ from PIL import Image
 
 from pixelwise.config import DataConfig, read_request
 from pixelwise.data.dataset import Dataset, DataSplits, open_data, pin_paths
+from pixelwise.data.layout import PARTS
 from pixelwise.errors import ConfigError, DataError, ImageError, LabelsError, MaskError, PairingError
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -392,8 +393,10 @@ def test_recipe_magnetic_tile_keeps_tiles_together() -> None:
     assert len({place[name] for name in six}) == 1
     assert place["exp1_num_276355"] == place["exp2_num_276373"]  # one tile, filed under Crack and under Break
     assert place["exp4_num_53049"] == place["exp1_num_65001"]  # one tile, photographed again much later
-    folders = [{record.image.parts[-3] for record in part.records} for part in splits]
-    assert [len(kinds) for kinds in folders] == [6, 6, 6]
+    tiles = {(part.name, r.image.parts[-3], r.group) for part in splits for r in part.records}
+    for kind in {kind for _, kind, _ in tiles}:
+        shares = [sum(t[:2] == (part, kind) for t in tiles) / sum(t[1] == kind for t in tiles) for part in PARTS]
+        assert shares == pytest.approx([0.65, 0.15, 0.2], abs=0.085), kind
 
 
 @pytest.mark.parametrize("name", ["camvid", "drive", "magnetic_tile", "aerial_roads"])
