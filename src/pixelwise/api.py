@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixelwise.errors import DataError, ModelFileError, UsageError
+from pixelwise.errors import DataError, ModelFileError, OutputExistsError, UsageError
 from pixelwise.types import Prediction
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pixelwise.inference.files import Predicted
     from pixelwise.inference.predictor import Predictor
     from pixelwise.labels import Labels
+    from pixelwise.models.catalogue import Entry
     from pixelwise.models.weights import ModelCard
 
 Listener = Callable[[dict[str, Any]], None]
@@ -155,6 +156,9 @@ def train(
     seed: int | None = None,
     overrides: Sequence[str] = (),
     skip_bad: bool = False,
+    weights: str | Path | None = None,
+    freeze: str | int | None = None,
+    accept_license: bool = False,
     overwrite: bool = False,
     listener: Listener | None = None,
 ) -> Run:
@@ -162,7 +166,7 @@ def train(
 
     Args:
         data: a folder, a `data.yaml`, or a recipe.
-        model: name of the network.
+        model: name of the network (see `pixelwise models`), or a folder with a checkpoint of transformers.
         out: run folder; `runs/<name of the data>` where not given.
         time_limit: seconds, or text like "10m"; at most one of `time_limit`, `steps`, `epochs`.
         steps: optimizer steps.
@@ -170,6 +174,9 @@ def train(
         seed: of everything drawn.
         overrides: "a.b=c" texts for the configuration.
         skip_bad: leave out files that cannot be used, count and record them.
+        weights: what to begin with: imagenet, coco, ade20k, cityscapes, a folder or file, or a Hub name.
+        freeze: what stands still: "encoder", "none", or its first N layers.
+        accept_license: take weights that allow no commercial use.
         overwrite: replace what stands in `out`.
         listener: called with every event (see `training.runlog`).
 
@@ -192,7 +199,19 @@ def train(
         ) from error
     path = Path(data)
     name = (path.parent if path.stem == "data" else path).resolve().stem
-    request = Request(str(data), model, limit, steps, epochs, seed, tuple(overrides), skip_bad)
+    request = Request(
+        data=str(data),
+        model=model,
+        time_limit=limit,
+        steps=steps,
+        epochs=epochs,
+        seed=seed,
+        overrides=tuple(overrides),
+        skip_bad=skip_bad,
+        weights=None if weights is None else str(weights),
+        freeze=None if freeze is None else str(freeze),
+        accept_license=accept_license,
+    )
     return Run(train_run(request, Path(out) if out else Path("runs") / name, overwrite=overwrite, listener=listener))
 
 
@@ -260,6 +279,41 @@ def predict(
         overwrite=overwrite,
         progress=progress,
     )
+
+
+def models(search: str = "") -> tuple[Entry, ...]:
+    """List the networks whose name holds a word: see `models.catalogue.Entry`."""
+    from pixelwise.models import catalogue
+
+    return catalogue.search(search)
+
+
+def import_weights(file: str | Path, out: str | Path, *, overwrite: bool = False) -> int:
+    """Write the tensors of a pickled checkpoint as safetensors; give their number.
+
+    A pickle can run whatever its author wrote. Only tensors are read, but that reader was got around before: only for
+    files of people one trusts.
+
+    Raises:
+        ModelFileError: no tensors in the file.
+        OutputExistsError: `out` exists.
+    """
+    import safetensors.torch
+
+    from pixelwise.models.pretrained import read_foreign
+    from pixelwise.storage import write_atomic
+
+    path = Path(out)
+    if path.suffix != ".safetensors":
+        raise UsageError("--out", expected="a .safetensors file", found=str(out), do="Add the suffix.")
+    if path.exists() and not overwrite:
+        raise OutputExistsError(
+            path, expected="no such file", found="one", do="Choose another --out, or add --overwrite."
+        )
+    tensors = read_foreign(Path(file))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, safetensors.torch.save(tensors))
+    return len(tensors)
 
 
 def draw_demo_data(

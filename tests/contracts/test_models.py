@@ -7,15 +7,30 @@ import pytest
 import torch
 
 from pixelwise.errors import ConfigError, DataError
+from pixelwise.labels import Labels
 from pixelwise.models.base import SegmentationModel
 from pixelwise.models.catalogue import available, build_model
+from pixelwise.models.weights import ModelCard, load_model, save_model
 
 MODELS = [
     ("unet", {"features": (4, 8)}),
     ("unet", {"features": (4, 8), "up": "bilinear"}),
     ("unet", {"features": (4, 8), "stem": 2}),
     ("unet", {"features": (4, 8), "stem": 4, "up": "bilinear"}),
+    ("deeplabv3-mobilenetv3", {}),
+    ("lraspp-mobilenetv3", {}),
+    ("fcn-resnet50", {}),
+    ("segformer-b0", {}),
+    ("unet/resnet18", {}),
+    ("deeplabv3plus/mobilenet_v2", {}),
+    ("pspnet/resnet18", {}),
+    ("pan/resnet18", {}),
+    ("upernet/resnet18", {}),
+    ("segformer/tu-pvt_v2_b0", {}),
+    ("dpt/tu-vit_tiny_patch16_224", {}),
 ]
+# Those that look at the whole picture: pooled, or by attention.
+GLOBAL = ("deeplabv3", "lraspp", "segformer", "pspnet", "pan", "upernet", "dpt")
 MEAN, STD = (100.0, 90.0, 80.0), (50.0, 40.0, 60.0)
 SIZES = [(1, 1), (1, 40), (5, 7), (16, 16), (33, 18)]
 
@@ -42,8 +57,10 @@ def pictures(count=1, height=40, width=36, seed=1):
     return torch.randint(0, 256, (count, 3, height, width), generator=torch.Generator().manual_seed(seed)).byte()
 
 
-def test_every_name_of_the_catalogue_keeps_the_contract():
-    assert {name for name, _ in MODELS} == set(available())
+def test_every_family_of_the_catalogue_keeps_the_contract():
+    covered = {name.rstrip("0123456789") for name, _ in MODELS}
+    assert covered >= {"unet", "segformer-b", "fcn-resnet", "deeplabv3-mobilenetv", "lraspp-mobilenetv"}
+    assert all(name in available() for name, _ in MODELS if "/" not in name)
 
 
 def test_it_says_what_it_is(model):
@@ -103,7 +120,9 @@ def test_memory_layout_does_not_matter(model):
         torch.testing.assert_close(twin(pictures().contiguous(memory_format=torch.channels_last)), plain)
 
 
-def test_a_step_of_stride_pixels_moves_the_answer_and_changes_nothing_else(model):
+def test_a_step_of_stride_pixels_moves_the_answer_and_changes_nothing_else(model, request):
+    if request.node.callspec.params["model"][0].startswith(GLOBAL):
+        pytest.skip("this network looks at the whole picture")
     picture, far = pictures(1, 32, 320), 128
     with torch.inference_mode():
         whole, moved = model(picture), model(picture[..., model.stride :])
@@ -114,8 +133,9 @@ def test_a_step_of_stride_pixels_moves_the_answer_and_changes_nothing_else(model
 def test_a_batch_of_one_trains_from_twice_the_stride_on(model):
     model.train()
     side = 2 * model.stride
-    logits = model(pictures(1, side, side))
-    torch.nn.functional.cross_entropy(logits, torch.ones(1, side, side, dtype=torch.long)).backward()
+    outputs = model.training_outputs(pictures(1, side, side))
+    for logits in (outputs.logits, *outputs.auxiliary):
+        torch.nn.functional.cross_entropy(logits, torch.ones(1, side, side, dtype=torch.long)).backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients.values())
     assert all(gradient.abs().sum() > 0 for name, gradient in gradients.items() if name.endswith("weight"))
@@ -123,6 +143,39 @@ def test_a_batch_of_one_trains_from_twice_the_stride_on(model):
 
 def test_training_outputs_are_logits_of_the_same_shape(model):
     assert model.train()(pictures(2, 33, 47)).shape == (2, 5, 33, 47)
+
+
+def test_auxiliary_heads_answer_in_training_only(model):
+    for mode in (True, False):
+        outputs = model.train(mode).training_outputs(pictures(2, 33, 47))
+        assert outputs.logits.shape == (2, 5, 33, 47)
+        assert all(logits.shape == (2, 5, 33, 47) for logits in outputs.auxiliary)
+        assert mode or not outputs.auxiliary
+
+
+def test_the_layers_of_the_encoder_are_named_once_and_leave_head_and_decoder_out(model):
+    names = [name for name, _ in model.named_parameters()]
+    layers = model.encoder_stages()
+    assert len(layers) >= 2
+    owners = [[k for k, prefixes in enumerate(layers) if name.startswith(prefixes)] for name in names]
+    assert all(len(found) <= 1 for found in owners)
+    assert all(any(k in found for found in owners) for k in range(len(layers)))
+    first = [found[0] for found in owners if found]
+    assert first[0] == 0
+    assert any(not found for found in owners)
+    head = {id(p) for p in model.head.parameters()}
+    assert head
+    assert all(not found for name, found in zip(names, owners, strict=True) if id(model.get_parameter(name)) in head)
+
+
+def test_weights_survive_a_folder_bit_for_bit(model, request, tmp_path):
+    name, arguments = request.node.callspec.params["model"]
+    labels = Labels(tuple("abcde"))
+    plain = {**arguments, "in_channels": 3, "num_classes": 5}
+    save_model(tmp_path / "model", model, ModelCard({"name": name, "arguments": plain}, labels, 3))
+    loaded, _ = load_model(tmp_path / "model")
+    with torch.inference_mode():
+        assert torch.equal(loaded(pictures()), model(pictures()))
 
 
 def test_it_exports_with_free_batch_height_and_width(model):

@@ -1,8 +1,10 @@
+import sys
+
 import pytest
 import torch
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.catalogue import available, build_model
+from pixelwise.models.catalogue import ENTRIES, NVIDIA, available, build_model, search
 from pixelwise.models.unet import UNet
 
 
@@ -26,15 +28,66 @@ def test_equal_seeds_give_equal_weights():
     assert not torch.equal(states[0], states[2])
 
 
-def test_an_unknown_name_is_met_with_the_nearest():
-    with pytest.raises(ConfigError) as caught:
-        build_model("u-net")
-    assert str(caught.value) == "model.name: expected one of unet, found unknown model 'u-net'. Did you mean 'unet'?"
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("u-net", "unet"),
+        ("deeplabv3_resnet50", "deeplabv3-resnet50"),
+        ("segformer-b6", "segformer-b5"),
+        ("u-net/resnet34", "unet/resnet34"),
+    ],
+)
+def test_an_unknown_name_is_met_with_the_nearest(asked, meant):
+    with pytest.raises(ConfigError, match=rf"found unknown \w+ '{asked}'\. Did you mean '{meant}'\?$"):
+        build_model(asked)
 
 
 def test_a_name_that_is_near_to_nothing_gets_the_list():
-    with pytest.raises(ConfigError, match=r"expected one of unet, found unknown model 'zzz'\. Choose one of these\.$"):
+    with pytest.raises(ConfigError, match=r"^model.name: expected one of .*unet.*ARCHITECTURE/ENCODER, found unknown "):
         build_model("zzz")
+
+
+def test_an_unknown_encoder_is_met_with_the_nearest():
+    with pytest.raises(ConfigError, match=r"found unknown encoder 'resnet35'\. Did you mean unet/resnet3?\d"):
+        build_model("unet/resnet35")
+
+
+def test_an_architecture_and_an_encoder_that_do_not_go_together_are_refused():
+    with pytest.raises(
+        ConfigError, match=r"^model dpt/resnet18: expected an architecture and an encoder that go together"
+    ):
+        build_model("dpt/resnet18")
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_the_catalogue_says_what_is_true(entry):
+    with torch.device("meta"):
+        model = build_model(entry.name)
+    assert sum(p.numel() for p in model.parameters()) == entry.parameters
+    assert model.stride == entry.stride
+
+
+def test_search_finds_entries_and_combinations():
+    assert {e.name for e in search()} == set(available())
+    assert [e.name for e in search("b3")][0] == "segformer-b3"
+    found = {e.name: e for e in search("unet/resnet34")}
+    assert found["unet/resnet34"].parameters > 20e6
+    assert search("nothing of that name") == ()
+
+
+def test_non_commercial_weights_are_told():
+    assert all(terms == NVIDIA for e in ENTRIES if e.name.startswith("segformer") for _, terms in e.weights)
+    assert all(terms == NVIDIA for e in search("unet/mit_b0") for _, terms in e.weights)
+
+
+def test_a_missing_library_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
+    with pytest.raises(ConfigError) as caught:
+        build_model("unet/resnet18")
+    assert str(caught.value) == (
+        "model unet/resnet18: expected the library segmentation-models-pytorch, found it is not installed. "
+        "Say: pip install 'pixelwise[models]'."
+    )
 
 
 def test_an_unknown_argument_is_met_with_the_nearest():

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from pixelwise import __version__
-from pixelwise.cli import check, demo, evaluate, predict, train
+from pixelwise.cli import check, demo, evaluate, import_weights, models, predict, train
 from pixelwise.errors import PixelwiseError
 
 app = typer.Typer(
@@ -42,8 +42,8 @@ def _root(
     """Train, score and use models that give every pixel a class."""
 
 
-for verb in (demo, check, train, evaluate, predict):
-    app.command(name=verb.__name__.rpartition(".")[2])(verb.run)
+for verb in (demo, check, train, evaluate, predict, models, import_weights):
+    app.command(name=verb.__name__.rpartition(".")[2].replace("_", "-"))(verb.run)
 
 
 def main() -> None:

@@ -13,6 +13,13 @@ from pixelwise.cli.terminal import Json, Overrides, Overwrite, Progress, print_j
 def run(
     data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a data.yaml or a recipe.")],
     model: Annotated[str | None, typer.Option(help="The network; unet where not given.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Begin with: imagenet, coco, ade20k, cityscapes, a folder, a file, a Hub name.")
+    ] = None,
+    freeze: Annotated[str | None, typer.Option(help="What stands still: encoder, none, or its first N layers.")] = None,
+    accept_license: Annotated[
+        bool, typer.Option("--accept-license", help="Take weights that allow no commercial use.")
+    ] = False,
     time_limit: Annotated[str | None, typer.Option(help="How long it may take: 90s, 10m, 1h30m.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="How many optimizer steps.")] = None,
     epochs: Annotated[float | None, typer.Option(min=0.01, help="How many passes over the pictures.")] = None,
@@ -38,6 +45,9 @@ def run(
         seed=seed,
         overrides=overrides or (),
         skip_bad=skip_bad,
+        weights=weights,
+        freeze=freeze,
+        accept_license=accept_license,
         overwrite=overwrite,
         listener=training_listener(Progress()),
     )

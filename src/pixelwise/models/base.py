@@ -10,7 +10,7 @@ import abc
 import math
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -161,6 +161,8 @@ class AdaptedModel(SegmentationModel):
         smallest: pixels per side that the network needs; smaller pictures are padded to as many.
     """
 
+    network: Any  # a module whose parts its library does not type
+
     def __init__(
         self,
         network: nn.Module,
@@ -207,7 +209,9 @@ class ForgivingBatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (B, C, H, W)."""
         if self.training and input.numel() == input.shape[1]:
-            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+            return F.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
         return super().forward(input)
 
 

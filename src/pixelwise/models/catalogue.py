@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
+
 from pixelwise.errors import ConfigError
 from pixelwise.models.base import SegmentationModel
 
@@ -56,15 +58,62 @@ _VISION, _HUGGING = "torchvision", "transformers"
 
 ENTRIES = (
     Entry("unet", "pixelwise", 31_037_698, 16, "Ronneberger et al. 2015, arXiv:1505.04597"),
-    Entry("deeplabv3-resnet50", _VISION, 0, 8, _DEEPLAB, _COCO, "BSD-3-Clause"),
-    Entry("deeplabv3-resnet101", _VISION, 0, 8, _DEEPLAB, _COCO, "BSD-3-Clause"),
-    Entry("deeplabv3-mobilenetv3", _VISION, 0, 16, _DEEPLAB, _COCO, "BSD-3-Clause"),
-    Entry("fcn-resnet50", _VISION, 0, 8, _FCN, _COCO, "BSD-3-Clause"),
-    Entry("fcn-resnet101", _VISION, 0, 8, _FCN, _COCO, "BSD-3-Clause"),
-    Entry("lraspp-mobilenetv3", _VISION, 0, 16, _LRASPP, _COCO, "BSD-3-Clause"),
-    *(Entry(f"segformer-b{size}", _HUGGING, 0, 32, _SEGFORMER, _MIT) for size in range(6)),
+    Entry("deeplabv3-resnet50", _VISION, 41_994_308, 8, _DEEPLAB, _COCO, "BSD-3-Clause"),
+    Entry("deeplabv3-resnet101", _VISION, 60_986_436, 8, _DEEPLAB, _COCO, "BSD-3-Clause"),
+    Entry("deeplabv3-mobilenetv3", _VISION, 11_024_236, 16, _DEEPLAB, _COCO, "BSD-3-Clause"),
+    Entry("fcn-resnet50", _VISION, 35_307_588, 8, _FCN, _COCO, "BSD-3-Clause"),
+    Entry("fcn-resnet101", _VISION, 54_299_716, 8, _FCN, _COCO, "BSD-3-Clause"),
+    Entry("lraspp-mobilenetv3", _VISION, 3_218_308, 16, _LRASPP, _COCO, "BSD-3-Clause"),
+    Entry("segformer-b0", _HUGGING, 3_714_658, 32, _SEGFORMER, _MIT),
+    Entry("segformer-b1", _HUGGING, 13_677_762, 32, _SEGFORMER, _MIT),
+    Entry("segformer-b2", _HUGGING, 27_348_162, 32, _SEGFORMER, _MIT),
+    Entry("segformer-b3", _HUGGING, 47_224_002, 32, _SEGFORMER, _MIT),
+    Entry("segformer-b4", _HUGGING, 63_994_562, 32, _SEGFORMER, _MIT),
+    Entry("segformer-b5", _HUGGING, 84_594_882, 32, _SEGFORMER, _MIT),
 )
+_COUNTED = 24
 _ENTRY = {entry.name: entry for entry in ENTRIES}
+
+
+def search(word: str = "") -> tuple[Entry, ...]:
+    """Find networks whose name holds a word; with a word, the combinations of segmentation_models.pytorch, too.
+
+    Parameters are counted where there are few; 0 stands for many.
+    """
+    word = word.lower()
+    found = [entry for entry in ENTRIES if word in entry.name]
+    if not word:
+        return tuple(found)
+    from pixelwise.models.smp import encoders
+
+    pairs = [f"{a}/{e}" for a in SMP_ARCHITECTURES for e in encoders() if word in f"{a}/{e}"]
+    return (*found, *(_combination(name, len(pairs) <= _COUNTED) for name in pairs))
+
+
+def _combination(name: str, count: bool) -> Entry:
+    encoder = parts(name)[1]
+    license = NVIDIA if encoder.startswith("mit_") else "see the Hub page"
+    weights, source = (("imagenet", license),), "segmentation_models.pytorch"
+    if not count:
+        return Entry(name, source, 0, 0, "", weights, "MIT")
+    try:
+        with torch.device("meta"):
+            model = build_model(name)
+    except ConfigError:  # DPT with a convolutional encoder, say
+        return Entry(name, source, 0, 0, "does not go together", (), "MIT")
+    return Entry(name, source, sum(p.numel() for p in model.parameters()), model.stride, "", weights, "MIT")
+
+
+def table() -> str:
+    """Give the networks by name as Markdown, as the README shows them."""
+    lines = ["| `--model` | code | parameters | stride | `--weights` | described in |", "|---" * 6 + "|"]
+    for e in ENTRIES:
+        weights = ", ".join(word for word, _ in e.weights) or "–"
+        weights += " (non-commercial)" if e.weights and e.weights[0][1] == NVIDIA else ""
+        lines.append(
+            f"| {e.name} | {e.source}, {e.license} | {e.parameters / 1e6:.1f} M | {e.stride} | {weights} | {e.paper} |"
+        )
+    return "\n".join(lines)
 
 
 def available() -> tuple[str, ...]:
@@ -97,6 +146,22 @@ def parameters(name: str) -> tuple[str, ...]:
         ConfigError: an unknown name.
     """
     return tuple(key for key in inspect.signature(_builder(name)).parameters if key != "name")
+
+
+def origin(name: str) -> str:
+    """Give the library that the network called `name` comes from.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    module = _place(name)[0]
+    return {"unet": "pixelwise", "smp": "segmentation_models.pytorch"}.get(module, module)
+
+
+def parts(name: str) -> tuple[str, str]:
+    """Give architecture and encoder of ARCHITECTURE/ENCODER; the encoder is empty elsewhere."""
+    architecture, _, encoder = name.partition("/")
+    return architecture, encoder
 
 
 def _builder(name: str) -> Callable[..., SegmentationModel]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pixelwise.errors import ConfigError
 from pixelwise.models.base import AdaptedModel, missing_library, stages
 
+
 def encoders() -> tuple[str, ...]:
     """Give the names of the library's own encoders, sorted; those of timm come on top, as tu-NAME."""
     return tuple(sorted(name for name in _library("").encoders.encoders if not name.startswith("timm-")))
@@ -43,7 +44,10 @@ class SmpModel(AdaptedModel):
         network = _network(name, max(in_channels, 1), max(num_classes, 1))
         stride, architecture = int(network.encoder.output_stride), name.partition("/")[0]
         # DPT halves its grid of patches once more; PAN pools its coarsest cells three times.
-        stride, smallest = (2 * stride if architecture == "dpt" else stride), (8 * stride if architecture == "pan" else 0)
+        stride, smallest = (
+            (2 * stride if architecture == "dpt" else stride),
+            (8 * stride if architecture == "pan" else 0),
+        )
         super().__init__(network, in_channels, num_classes, stride, mean, std, smallest)
 
     @property

@@ -90,7 +90,8 @@ def _network(name: str, config: Mapping[str, Any], bands: int, classes: int) -> 
         if isinstance(plain.get("backbone_config"), Mapping):
             plain["backbone_config"] = {**plain["backbone_config"], "num_channels": bands}
         settings = AutoConfig.for_model(kind, **plain | {"num_channels": bands, "num_labels": classes})
-        return AutoModelForSemanticSegmentation.from_config(settings)
+        network: nn.Module = AutoModelForSemanticSegmentation.from_config(settings)  # type: ignore[no-untyped-call]
+        return network
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"model {name}",

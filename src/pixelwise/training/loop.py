@@ -26,6 +26,7 @@ from pixelwise.errors import DivergedError, Interrupted
 from pixelwise.losses import CombinedLoss
 from pixelwise.models.base import SegmentationModel
 from pixelwise.training.checkpoint import State, load_newest, save_checkpoint
+from pixelwise.training.finetune import Frozen
 from pixelwise.training.interrupt import StopSignal
 from pixelwise.training.optim import AveragedWeights, adamw, rate
 from pixelwise.training.runlog import RunLog
@@ -74,7 +75,8 @@ def fit(work: Work, listener: Callable[[dict[str, Any]], None] | None = None, un
     train, device = work.config.train, torch.device(work.config.train.device or "cpu")
     steps, layout = last_step(train), torch.channels_last if train.channels_last else torch.contiguous_format
     model = work.model.to(device).to(memory_format=layout).train()
-    optimizer = adamw(model, train.learning_rate or 1e-3, train.weight_decay, train.head_rate or 1.0)
+    rates = (train.learning_rate or 1e-3, train.weight_decay, train.head_rate or 1.0, train.layer_decay or 1.0)
+    optimizer = adamw(model, *rates)
     averaged = AveragedWeights(model, train.ema or 0.0)
     state = State(model, averaged.model, optimizer)
     resumed = load_newest(work.folder / "checkpoints", state)
@@ -117,6 +119,7 @@ class _Run:
         self.saved = time.monotonic()
         self.skipped_in_a_row = 0
         self.border = _buffers(state.model)
+        self.frozen = Frozen(state.model, work.config.train)
 
     def step(self, group: list[Batch]) -> None:
         """Make one step of the batches in `group`, or skip it where loss or gradient is not finite."""
@@ -125,6 +128,7 @@ class _Run:
         now = rate(state.step, steps_at(train, state.step), train.learning_rate or 1e-3, train.warmup)
         for entry in state.optimizer.param_groups:
             entry["lr"] = now * entry["factor"]
+        self.frozen.hold(state.step)
         loss = gradients(state.model, self.work.loss, group, train)
         norm = float(nn.utils.clip_grad_norm_(state.model.parameters(), train.clip))
         finite = math.isfinite(loss) and math.isfinite(norm)
@@ -200,8 +204,10 @@ def gradients(model: SegmentationModel, loss: CombinedLoss, group: list[Batch], 
     for batch in group:
         images, masks = batch.images.to(device, memory_format=layout), batch.masks.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bf16"):
-            logits = model(images)
-        value = loss(logits, masks, normaliser=shared)
+            outputs = model.training_outputs(images)
+        value = loss(outputs.logits, masks, normaliser=shared)
+        for auxiliary in outputs.auxiliary:
+            value = value + loss.config.auxiliary * loss(auxiliary, masks, normaliser=shared)
         value.backward()  # type: ignore[no-untyped-call]
         total += float(value.detach())
     return total

@@ -13,33 +13,40 @@ import torch
 from torch import nn
 
 from pixelwise.models.base import SegmentationModel
+from pixelwise.training.finetune import rate_factors
 
 _RAREST_PRIOR = 1e-4
 
 
 def adamw(
-    model: SegmentationModel, learning_rate: float, weight_decay: float, head_rate: float = 1.0
+    model: SegmentationModel,
+    learning_rate: float,
+    weight_decay: float,
+    head_rate: float = 1.0,
+    layer_decay: float = 1.0,
 ) -> torch.optim.AdamW:
     """Make AdamW (Loshchilov and Hutter 2019) that decays weights, but no biases and no norms.
 
     Args:
         model: its `head` makes the logits.
-        learning_rate: of all but the head.
+        learning_rate: of the decoder.
         weight_decay: of weights.
         head_rate: factor on the rate of the head; every group keeps its own as `factor`, for `rate`.
+        layer_decay: factor from each layer of the encoder to the one before it.
     """
-    head = {id(p) for p in model.head.parameters()}
-    learned = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {
-            "params": [p for p in learned if (id(p) in head) == of_head and (p.ndim > 1) == decayed],
-            "weight_decay": weight_decay if decayed else 0.0,
-            "factor": head_rate if of_head else 1.0,
-        }
-        for of_head in (False, True)
-        for decayed in (True, False)
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=(0.9, 0.99))
+    factors = rate_factors(model, head_rate, layer_decay)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((factors[name], parameter.ndim > 1), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": found, "weight_decay": weight_decay if decayed else 0.0, "factor": factor}
+            for (factor, decayed), found in groups.items()
+        ],
+        lr=learning_rate,
+        betas=(0.9, 0.99),
+    )
 
 
 def head_inputs(model: SegmentationModel) -> int:

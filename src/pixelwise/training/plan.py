@@ -33,25 +33,71 @@ class Machine:
     cache_fits: bool
 
 
+@dataclass(frozen=True)
+class Weights:
+    """Name the weights that training begins with, their licence, and how their pictures were normalised (0…255)."""
+
+    name: str
+    license: str
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+
+
 Derivation = Callable[[Config, Fingerprint, Machine], tuple[Any, str]]
 
 
-def derive(config: Config, facts: Fingerprint, machine: Machine) -> tuple[Config, Reasons]:
-    """Fill every gap that data and machine decide.
+def derive(
+    config: Config, facts: Fingerprint, machine: Machine, weights: Weights | None = None
+) -> tuple[Config, Reasons]:
+    """Fill every gap that data, machine and pretrained weights decide.
 
     Args:
         config: as the user gave it; values that are set stay.
         facts: fingerprint of the training part.
         machine: what there is to train on.
+        weights: what training begins with; None: fresh ones.
     """
     reasons: Reasons = {}
-    for key, rule in _RULES.items():
+    if weights is not None:
+        config, reasons = _filled(config, _from_weights(facts, weights))
+    for key, rule in (_UNET_RULES | _RULES if config.model.name == "unet" else _RULES).items():
         section, name = key.split(".")
         if getattr(getattr(config, section), name) is None:
             value, reason = rule(config, facts, machine)
             config = replace(config, **{section: {name: value}})
             reasons[key] = reason
     return config, reasons
+
+
+def _from_weights(facts: Fingerprint, weights: Weights) -> dict[str, tuple[Any, str]]:
+    """Choose what pretrained weights want: their own normalisation, and smaller rates the nearer to the input."""
+    why = f"training begins with the weights {weights.name}"
+    wanted: dict[str, tuple[Any, str]] = {
+        "model.license": (weights.license, why),
+        "train.learning_rate": (_TUNED_RATE, f"{why}: a fraction of the rate for fresh ones"),
+        "train.layer_decay": (_LAYER_DECAY, f"{why}: the nearer to the input, the less there is to learn anew"),
+        "train.head_warmup": (_HEAD_WARMUP, f"{why}: the new head would spoil them at first"),
+    }
+    if facts.dtype == "uint8" and weights.mean and weights.std and len(weights.mean) == facts.channels:
+        wanted["model.mean"] = (list(weights.mean), f"{why}: these values made them")
+        wanted["model.std"] = (list(weights.std), f"{why}: these values made them")
+    return wanted
+
+
+def _license(_: Config, __: Fingerprint, ___: Machine) -> tuple[str, str]:
+    return "user", "the weights are made here"
+
+
+def _freeze(_: Config, __: Fingerprint, ___: Machine) -> tuple[str, str]:
+    return "none", "every layer learns; slower rates towards the input keep what is known"
+
+
+def _layer_decay(_: Config, __: Fingerprint, ___: Machine) -> tuple[float, str]:
+    return 1.0, "fresh weights: all layers learn alike"
+
+
+def _head_warmup(_: Config, __: Fingerprint, ___: Machine) -> tuple[float, str]:
+    return 0.0, "fresh weights: all learn from the first step on"
 
 
 def _device(_: Config, __: Fingerprint, machine: Machine) -> tuple[str, str]:
@@ -92,9 +138,12 @@ def _up(_: Config, __: Fingerprint, ___: Machine) -> tuple[str, str]:
     return "transposed", "as published"
 
 
+def _stride(config: Config) -> int:
+    return (config.model.stem or 1) * 2 ** len(config.model.features or ()) if config.model.name == "unet" else 32
+
+
 def _crop(config: Config, facts: Fingerprint, _: Machine) -> tuple[tuple[int, int], str]:
-    stride = (config.model.stem or 1) * 2 ** len(config.model.features or ())
-    median = facts.sizes[1]
+    stride, median = _stride(config), facts.sizes[1]
     crop = [max(min(side, _CROP) // stride, 1) * stride for side in median]
     return (
         crop[0],
@@ -132,12 +181,12 @@ def _rarest(facts: Fingerprint) -> float:
 
 def _learning_rate(config: Config, _: Fingerprint, __: Machine) -> tuple[float, str]:
     batch = (config.train.batch_size or 8) * config.train.accumulate
-    return round(
-        1.5e-3 * math.sqrt(min(batch, 64) / 4), 6
-    ), f"0.0015 for 4 crops a step, by the square root for {batch}"
+    base = 1.5e-3 if config.model.name == "unet" else _FRESH_RATE
+    rate = round(base * math.sqrt(min(batch, 64) / 4), 6)
+    return rate, f"{base:g} for 4 crops a step, by the square root for {batch}"
 
 
-def head_rate(inputs: int) -> tuple[float, str]:
+def head_rate(inputs: int, pretrained: bool = False) -> tuple[float, str]:
     """Choose how much faster the layer that makes the logits learns.
 
     Adam moves every weight by at most the learning rate, so the logits of a layer with 16 inputs move 32 times slower
@@ -145,7 +194,10 @@ def head_rate(inputs: int) -> tuple[float, str]:
 
     Args:
         inputs: values that one logit is summed from.
+        pretrained: the rest of the network knows something already.
     """
+    if pretrained:
+        return 10.0, "the head is new, the rest is not: as Chen et al. 2017 and Xie et al. 2021 do"
     rate = round(max(512 / inputs, 1.0), 2)
     return rate, f"each logit is a sum of {inputs} values: it moves as if they were 512"
 
@@ -163,20 +215,29 @@ def _cache(_: Config, facts: Fingerprint, machine: Machine) -> tuple[bool, str]:
 
 
 def _tile(config: Config, facts: Fingerprint, machine: Machine) -> tuple[tuple[int, int], str]:
-    stride = (config.model.stem or 1) * 2 ** len(config.model.features or ())
+    stride = _stride(config)
     largest = 768 if machine.device == "cpu" else 1024
     tile = [min(-(-side // stride) * stride, largest) for side in facts.sizes[2]]
     return (tile[0], tile[1]), f"the largest picture, at most {largest}²"
 
 
 _CROP = 256
-_RULES: dict[str, Derivation] = {
+_FRESH_RATE, _TUNED_RATE = 5e-4, 2e-4
+_LAYER_DECAY, _HEAD_WARMUP = 0.9, 0.05
+_UNET_RULES: dict[str, Derivation] = {
     "train.device": _device,
-    "model.mean": _mean,
-    "model.std": _std,
     "model.stem": _stem,
     "model.features": _features,
     "model.up": _up,
+}
+_RULES: dict[str, Derivation] = {
+    "train.device": _device,
+    "model.license": _license,
+    "model.mean": _mean,
+    "model.std": _std,
+    "train.freeze": _freeze,
+    "train.layer_decay": _layer_decay,
+    "train.head_warmup": _head_warmup,
     "train.crop": _crop,
     "train.batch_size": _batch_size,
     "train.class_crops": _class_crops,

@@ -15,10 +15,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -27,24 +25,22 @@ from pixelwise.config import Config, Reasons
 from pixelwise.data.dataset import Dataset, DataSplits, open_data, pin_paths, without_unreadable
 from pixelwise.data.fingerprint import fingerprint
 from pixelwise.data.loader import Crops, cache_fits
-from pixelwise.data.transforms import CropTransform
-from pixelwise.errors import ConfigError, DataError, OutputExistsError
-from pixelwise.evaluation import evaluate, quick_miou
-from pixelwise.inference.predictor import Predictor
-from pixelwise.losses import CombinedLoss, class_weights, combined_loss
+from pixelwise.errors import DataError, OutputExistsError
+from pixelwise.evaluation import evaluate
+from pixelwise.losses import CombinedLoss
 from pixelwise.models.base import SegmentationModel
-from pixelwise.models.catalogue import build_model
 from pixelwise.models.weights import ModelCard, load_model, save_model
 from pixelwise.storage import claim_folder, write_atomic, write_json
-from pixelwise.training import budget, plan
+from pixelwise.training import assembly, budget, plan
+from pixelwise.training.checkpoint import checkpoints
 from pixelwise.training.loop import Work, fit
 from pixelwise.training.machine import cores, freed_memory_kept
-from pixelwise.training.optim import begin_at_prior, head_inputs
+from pixelwise.training.optim import head_inputs
 from pixelwise.training.runlog import Listener
 from pixelwise.training.schedule import next_recount, validation_steps
 from pixelwise.types import Fingerprint
 
-MODEL, SCORES, CONFIG, REQUEST, DATA = "model", "scores.json", "config.yaml", "request.json", "data.json"
+SCORES, CONFIG, REQUEST, DATA = "scores.json", "config.yaml", "request.json", "data.json"
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,9 @@ class Request:
     seed: int | None = None
     overrides: tuple[str, ...] = ()
     skip_bad: bool = False
+    weights: str | None = None
+    freeze: str | None = None
+    accept_license: bool = False
 
 
 def train_run(request: Request, out: Path, *, overwrite: bool = False, listener: Listener | None = None) -> Path:
@@ -94,7 +93,10 @@ class _Prepared:
 
 def _overrides(request: Request) -> tuple[str, ...]:
     """Spell the options as overrides; `--set` comes last and wins."""
-    spelled = [f"model.name={request.model}"] if request.model is not None else []
+    spelled = [f"model.name={json.dumps(request.model)}"] if request.model is not None else []
+    spelled += [f"model.weights={json.dumps(request.weights)}"] if request.weights is not None else []
+    spelled += [f"train.freeze={request.freeze}"] if request.freeze is not None else []
+    spelled += ["model.accept_license=true"] if request.accept_license else []
     if any(value is not None for value in (request.time_limit, request.steps, request.epochs)):
         spelled += ["train.steps=null", "train.recounts=[]"]  # whatever the file says
     spelled += [f"train.{name}={value}" for name in ("steps", "seed") if (value := getattr(request, name)) is not None]
@@ -164,22 +166,29 @@ def _begin(
     config = configs.replace(config, data=pinned | as_read)
     size = facts.sizes[1][0] * facts.sizes[1][1] * (facts.channels + 1) * 2
     machine = plan.Machine("cuda" if torch.cuda.is_available() else "cpu", cores(), cache_fits(train, size))
-    config, reasons = plan.derive(config, facts, machine)
-    crops, model, loss = _parts(config, train, facts)
+    config = assembly.named_model(config)
+    source = assembly.pretrained(config)
+    begins = (
+        None if source is None else plan.Weights(str(config.model.weights), source.license, source.mean, source.std)
+    )
+    config, reasons = plan.derive(config, facts, machine, begins)
+    crops, model, loss, report = assembly.parts(config, train, facts, source)
+    if report is not None:
+        tell({"event": "notice", "text": f"weights {config.model.weights}: {report.sentence()}"})
     if config.train.head_rate is None:
-        factor, reasons["train.head_rate"] = plan.head_rate(head_inputs(model))
+        factor, reasons["train.head_rate"] = plan.head_rate(head_inputs(model), report is not None)
         config = configs.replace(config, train={"head_rate": factor})
     config, more = budget.choose_precision(config, model, loss, crops)
-    card = _card(config, splits, facts)
+    card = assembly.model_card(config, splits, facts)
     config, length = _length(request, config, (model, loss, crops, card), (val, facts), began)
     config, settled = plan.settle(config, facts, train.groups())
     reasons |= more | length | settled
-    crops.transform = _transform(config, train)
+    crops.transform = assembly.transform(config, train)
     write_json(out / DATA, {"fingerprint": facts.to_dict(), "splits": splits.description, "skipped": splits.skipped})
     # Last, since its presence says that the plan stands.
     write_atomic(out / CONFIG, configs.dump_config(config, reasons))
     tell({"event": "plan", "config": config.model_dump(mode="json"), "reasons": reasons})
-    return _Prepared(_work(config, splits, facts, crops, model, loss, out), splits, card)
+    return _Prepared(assembly.make_work(config, splits, card, (crops, model, loss), out), splits, card)
 
 
 def _length(
@@ -194,7 +203,7 @@ def _length(
     batch = (config.train.batch_size or 1) * config.train.accumulate
     limit = request.time_limit
     if limit is not None and _timed(request):
-        per_validation = _validation_seconds(config, model, card, val)
+        per_validation = assembly.validation_seconds(config, model, card, val)
 
         def planned(measured_steps: int) -> tuple[Config, Reasons]:
             seconds = budget.step_seconds(config, model, loss, crops, measured_steps), per_validation
@@ -202,7 +211,7 @@ def _length(
 
         # How much is augmented depends on the number of steps, and what a step takes on how much is augmented.
         rough, _ = planned(3)
-        crops.transform = _transform(plan.settle(rough, facts, crops.dataset.groups())[0], crops.dataset)
+        crops.transform = assembly.transform(plan.settle(rough, facts, crops.dataset.groups())[0], crops.dataset)
         return planned(12)
     reasons: Reasons = {}
     steps = config.train.steps
@@ -220,7 +229,7 @@ def _length(
 def _fit_within(limit: float, began: float, prepared: _Prepared, out: Path, listener: Listener | None) -> _Prepared:
     """Train, and count the steps again on the way, since a machine that other work shares does not keep its pace."""
     work, before, last = prepared.work, None, (0, 0.0)
-    per_validation = _validation_seconds(work.config, work.model, prepared.card, _val(prepared.splits))
+    per_validation = assembly.validation_seconds(work.config, work.model, prepared.card, _val(prepared.splits))
     while (border := next_recount(work.config.train)) is not None:
         state = fit(work, listener, until=border)
         if before is None:  # what an earlier process spent on steps, this one did not
@@ -256,16 +265,6 @@ def _val(splits: DataSplits) -> Dataset:
     return splits.val
 
 
-def _validation_seconds(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> float:
-    few = val.subset(range(min(len(val), 3)))
-    predictor = _predictor(config, model, card)
-    quick_miou(few.subset([0]), predictor)
-    began = time.perf_counter()
-    quick_miou(few, predictor)
-    model.train()
-    return (time.perf_counter() - began) / len(few) * len(val)
-
-
 def _resume(out: Path, tell: Listener) -> _Prepared:
     """Take up the plan that stands in `out`.
 
@@ -284,111 +283,25 @@ def _resume(out: Path, tell: Listener) -> _Prepared:
             do="Restore them, or train anew with another --out.",
         )
     tell({"event": "plan", "config": config.model_dump(mode="json"), "reasons": {}})
-    crops, model, loss = _parts(config, splits.train, facts)
-    return _Prepared(_work(config, splits, facts, crops, model, loss, out), splits, _card(config, splits, facts))
-
-
-def _parts(config: Config, train: Dataset, facts: Fingerprint) -> tuple[Crops, SegmentationModel, CombinedLoss]:
-    """Make stream, model and loss: each a function of config, data and seed."""
-    labels, settings = train.labels, config.train
-    mean, std = tuple(config.model.mean or ()), tuple(config.model.std or ())
-    if len(mean) != facts.channels or len(std) != facts.channels:
-        raise ConfigError(
-            "model.mean, model.std",
-            expected=f"{facts.channels} values each",
-            found=f"{len(mean)}, {len(std)}",
-            do="Give one per band.",
-        )
-    crops = Crops(train, _transform(config, train), settings.seed, settings.cache or False)
-    torch.manual_seed(settings.seed)
-    model = build_model(config.model.name, **_arguments(config, train, facts))
-    weights = class_weights(config.loss.class_weights or "none", facts.pixel_counts, facts.image_counts)
-    begin_at_prior(model, [weight * count for weight, count in zip(weights, facts.pixel_counts, strict=True)])
-    loss = combined_loss(
-        config.loss,
-        num_classes=labels.num_classes,
-        ignore_index=labels.ignore_index,
-        class_weights=torch.tensor(weights, dtype=torch.float32, device=settings.device),
-    )
-    return crops, model, loss
-
-
-def _transform(config: Config, train: Dataset) -> CropTransform:
-    crop, share = config.train.crop or (256, 256), config.train.class_crops or 0.0
-    mean, std = tuple(config.model.mean or ()), tuple(config.model.std or ())
-    return CropTransform(crop, config.augment, share, train.labels.ignore_index, mean, std)
-
-
-def _arguments(config: Config, train: Dataset, facts: Fingerprint) -> dict[str, Any]:
-    return {
-        "in_channels": facts.channels,
-        "num_classes": train.labels.num_classes,
-        "features": config.model.features,
-        "up": config.model.up,
-        "stem": config.model.stem,
-        "mean": config.model.mean,
-        "std": config.model.std,
-    }
-
-
-def _card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelCard:
-    assert splits.train is not None
-    return ModelCard(
-        architecture={"name": config.model.name, "arguments": _arguments(config, splits.train, facts)},
-        labels=splits.labels,
-        channels=facts.channels,
-        dtype=facts.dtype,
-        tile=config.predict.tile or (512, 512),
-        overlap=config.predict.overlap,
-        mirrors=tuple(d for d in ("horizontal", "vertical") if getattr(config.augment, f"flip_{d}")),
-        data_hash=facts.hash,
-    )
-
-
-def _predictor(config: Config, model: SegmentationModel, card: ModelCard) -> Predictor:
-    train = config.train
-    return Predictor.from_model(
-        model,
-        card,
-        device=train.device or "cpu",
-        precision=train.precision or "fp32",
-        flips=card.mirrors if config.predict.flips else False,
-    )
-
-
-def _work(
-    config: Config,
-    splits: DataSplits,
-    facts: Fingerprint,
-    crops: Crops,
-    model: SegmentationModel,
-    loss: CombinedLoss,
-    out: Path,
-) -> Work:
-    val, card = splits.val, _card(config, splits, facts)
-    assert val is not None
-
-    def validate(averaged: SegmentationModel, check: Callable[[], None]) -> float:
-        return quick_miou(val, _predictor(config, averaged, card), stop=check)[0]
-
-    def keep(averaged: SegmentationModel, miou: float, step: int) -> None:
-        save_model(out / MODEL, averaged, replace(card, scores={"val_miou": miou, "step": step}))
-
-    return Work(config, model, loss, crops, validate, keep, out)
+    # A checkpoint holds all weights; before the first there are none but those that training begins with.
+    source = None if checkpoints(out / "checkpoints") else assembly.pretrained(config)
+    crops, model, loss, _ = assembly.parts(config, splits.train, facts, source)
+    card = assembly.model_card(config, splits, facts)
+    return _Prepared(assembly.make_work(config, splits, card, (crops, model, loss), out), splits, card)
 
 
 def _finish(prepared: _Prepared, out: Path, tell: Listener) -> Path:
     """Score the best model with intervals and mark the run as finished."""
-    model, card = load_model(out / MODEL)
+    model, card = load_model(out / assembly.MODEL)
     val = prepared.splits.val
     assert val is not None
 
     def progress(done: int, total: int) -> None:
         tell({"event": "scoring", "done": done, "total": total})
 
-    result = evaluate(val, _predictor(prepared.work.config, model, card), progress=progress)
+    result = evaluate(val, assembly.make_predictor(prepared.work.config, model, card), progress=progress)
     plain = {"split": "val", **result.scores.to_dict()}
-    save_model(out / MODEL, model, replace(card, scores={**(card.scores or {}), "val": plain}))
+    save_model(out / assembly.MODEL, model, replace(card, scores={**(card.scores or {}), "val": plain}))
     write_json(out / SCORES, plain)
     tell({"event": "finished", "scores": plain, "folder": str(out)})
     return out

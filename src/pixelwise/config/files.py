@@ -1,8 +1,7 @@
-"""The whole configuration as one typed, frozen tree, which is one YAML file: load, override, explain.
+"""A configuration as a YAML file: load, override, explain.
 
 Comes in: a YAML file or mapping and `a.b=c` overrides. Goes out: a frozen `Config`; written back as YAML in which every
-derived value says why in a comment. Knows nothing of data sets, models or machines: what is `null` here is derived
-from the data later, by those who know them.
+derived value says why in a comment. Knows nothing of data sets, models or machines.
 """
 
 from __future__ import annotations
@@ -10,168 +9,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ValidationError
 
+from pixelwise.config.tree import Config, DataConfig
 from pixelwise.errors import ConfigError, DataError
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0)]
 Reasons = dict[str, str]
-
 
 _UNKNOWN_KEY = ("extra_forbidden", "invalid_key")
 _EXPECTED = {"missing": "a value", "model_type": "keys and values", "list_type": "a list", "tuple_type": "a list"}
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_yes(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse `yes` and `off` where a number is meant: they would count as 1 and 0."""
-        kind = cls.model_fields[info.field_name or ""].annotation
-        if isinstance(value, bool) and kind is not Any and bool not in (kind, *get_args(kind)):
-            raise ValueError("a number or a word, not yes or no")
-        return value
-
-
-class PartConfig(_Section):
-    """Name the files of one split: globs relative to the data set's root."""
-
-    images: str | list[str]
-    masks: str | None = Field(None, description="template with {stem}, {parent}, {name}; or a glob with equal stems")
-    valid: str | None = Field(None, description="template of a mask that is zero where pixels do not count")
-
-
-class SplitConfig(_Section):
-    """Say how one pool is divided into train, val and test: by group, reproducibly."""
-
-    val: Share = 0.2
-    test: Share = 0.0
-    seed: int = 0
-
-
-class DataConfig(_Section):
-    """Name a data set: a folder, or images and masks by glob."""
-
-    root: str | None = Field(
-        None, description="folder that the paths start from; the YAML file's own folder where null"
-    )
-    images: str | list[str] | None = Field(None, description="globs of one pool that `split` divides")
-    masks: str | None = None
-    valid: str | None = None
-    train: PartConfig | str | None = None
-    val: PartConfig | str | None = None
-    test: PartConfig | str | None = None
-    split: SplitConfig = SplitConfig()
-    group: str | None = Field(
-        None,
-        description="what must stay together: the first group of a regular expression on the path, or a .csv table image,group",
-    )
-    labels: Any = Field(None, description="path of a labels.yaml, a list of names, or a mapping")
-    mask_values: Any = Field(
-        None, description="how mask pixels become class ids: null, {threshold: 128}, {0: 0, 255: 1}, or {colours: true}"
-    )
-    skip_bad: bool = False
-
-
-class ModelConfig(_Section):
-    """Choose the network and its size."""
-
-    name: str = "unet"
-    features: list[Positive] | None = Field(None, description="channels per scale, finest first")
-    up: Literal["transposed", "bilinear"] | None = None
-    stem: Literal[1, 2, 4] | None = Field(
-        None, description="1: full resolution; 2, 4: the first scale works on patches"
-    )
-    mean: list[float] | None = Field(None, description="per band, raw pixel values")
-    std: list[Annotated[float, Field(gt=0)]] | None = None
-
-
-class AugmentConfig(_Section):
-    """Choose what may happen to a training picture."""
-
-    flip_horizontal: Share | None = Field(None, description="probability")
-    flip_vertical: Share | None = None
-    rotate: Annotated[float, Field(ge=0, le=180)] | None = Field(None, description="largest angle, degrees")
-    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = Field(
-        None, description="smallest and largest zoom"
-    )
-    brightness: NonNegative | None = Field(None, description="largest shift, in standard deviations of the band")
-    contrast: Share | None = Field(None, description="largest relative change")
-    noise: NonNegative | None = Field(
-        None, description="largest standard deviation, in standard deviations of the band"
-    )
-
-    @field_validator("scale")
-    @classmethod
-    def _ascending(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
-        if value and value[0] > value[1]:
-            raise ValueError("the smallest zoom first")
-        return value
-
-
-class LossConfig(_Section):
-    """Weigh the terms of the loss."""
-
-    cross_entropy: NonNegative = 0.5
-    dice: NonNegative = 0.5
-    focal: NonNegative = 0.0
-    tversky: NonNegative = 0.0
-    focal_gamma: NonNegative = 2.0
-    tversky_alpha: Share = 0.3
-    tversky_beta: Share = 0.7
-    class_weights: Literal["none", "inverse", "median", "effective"] | list[NonNegative] | None = Field(
-        None, description="none, inverse, median, effective, or one weight per class"
-    )
-
-
-class TrainConfig(_Section):
-    """Say how long and how the weights are learned."""
-
-    seed: int = 0
-    steps: Positive | None = None
-    recounts: tuple[tuple[Positive, Positive], ...] = ()  # see `training.schedule`
-    crop: tuple[Positive, Positive] | None = Field(None, description="(height, width) of a training crop, pixels")
-    batch_size: Positive | None = None
-    accumulate: Positive = Field(1, description="batches whose gradients make one step")
-    class_crops: Share | None = Field(None, description="share of the crops that are centred on a drawn class")
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
-    head_rate: Annotated[float, Field(gt=0)] | None = Field(None, description="factor on the head's learning rate")
-    weight_decay: NonNegative = 0.01
-    warmup: Share = Field(0.05, description="share of the steps")
-    clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest gradient norm")
-    ema: Share | None = Field(None, description="decay per step of the averaged weights; 0: none")
-    precision: Literal["fp32", "bf16"] | None = None
-    channels_last: bool | None = None
-    validations: Positive | None = Field(None, description="how often the validation part is scored")
-    workers: Annotated[int, Field(ge=0)] | None = Field(None, description="processes that prepare batches")
-    cache: bool | None = Field(None, description="keep decoded pictures in memory")
-    device: str | None = Field(None, description="cpu, cuda, …")
-
-
-class PredictConfig(_Section):
-    """Say how whole pictures are predicted."""
-
-    tile: tuple[Positive, Positive] | None = Field(None, description="(height, width); larger pictures are tiled")
-    overlap: Share = Field(0.25, description="share of a tile that neighbours have in common")
-    flips: bool = Field(False, description="average over mirrored copies")
-
-
-class Config(_Section):
-    """Hold everything that makes a run; equal configs on equal data give equal weights."""
-
-    data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
-    train: TrainConfig = TrainConfig()
-    augment: AugmentConfig = AugmentConfig()
-    loss: LossConfig = LossConfig()
-    predict: PredictConfig = PredictConfig()
 
 
 def config_from_dict(plain: Mapping[str, Any], where: object = "config") -> Config:

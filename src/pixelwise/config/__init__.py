@@ -1,0 +1,46 @@
+"""The whole configuration as one typed, frozen tree, which is one YAML file.
+
+What is null in it is derived from the data later, by those who know them.
+"""
+
+from pixelwise.config.files import (
+    Reasons,
+    config_from_dict,
+    dump_config,
+    load_config,
+    read_request,
+    read_yaml,
+    replace,
+    with_overrides,
+)
+from pixelwise.config.tree import (
+    AugmentConfig,
+    Config,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    PartConfig,
+    PredictConfig,
+    SplitConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "AugmentConfig",
+    "Config",
+    "DataConfig",
+    "LossConfig",
+    "ModelConfig",
+    "PartConfig",
+    "PredictConfig",
+    "Reasons",
+    "SplitConfig",
+    "TrainConfig",
+    "config_from_dict",
+    "dump_config",
+    "load_config",
+    "read_request",
+    "read_yaml",
+    "replace",
+    "with_overrides",
+]

@@ -1,0 +1,164 @@
+"""Make what a run works with from its configuration: model with its weights, stream, loss, card, predictor.
+
+Comes in: a resolved configuration and an opened data set. Goes out: the parts of a run, each a function of configuration,
+data and seed. Knows nothing of steps, checkpoints or how the configuration was derived.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pixelwise.config as configs
+from pixelwise.config import Config
+from pixelwise.data.dataset import Dataset, DataSplits
+from pixelwise.data.loader import Crops
+from pixelwise.data.transforms import CropTransform
+from pixelwise.errors import ConfigError
+from pixelwise.evaluation import quick_miou
+from pixelwise.inference.predictor import Predictor
+from pixelwise.losses import CombinedLoss, class_weights, combined_loss
+from pixelwise.models import catalogue
+from pixelwise.models.base import SegmentationModel
+from pixelwise.models.pretrained import Report, Source, fill
+from pixelwise.models.sources import CONFIG, find_weights
+from pixelwise.models.weights import ModelCard, save_model
+from pixelwise.training.loop import Work
+from pixelwise.training.optim import begin_at_prior
+from pixelwise.types import Fingerprint
+
+MODEL = "model"
+
+
+def named_model(config: Config) -> Config:
+    """Take a folder with a checkpoint of transformers, given as the model's name, as configuration and weights."""
+    folder = Path(config.model.name)
+    if not (folder / CONFIG).is_file():
+        return config
+    plain = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    kept = {
+        k: v for k, v in plain.items() if k not in ("id2label", "label2id", "architectures", "torch_dtype", "dtype")
+    }
+    weights = config.model.weights or str(folder.resolve())
+    return configs.replace(config, model={"name": "transformers", "config": kept, "weights": weights})
+
+
+def pretrained(config: Config) -> Source | None:
+    """Find the weights that the configuration names; None where it names none.
+
+    Raises:
+        ConfigError, ModelFileError, ResourceError: see `models.sources.find_weights`.
+    """
+    wanted = config.model.weights
+    if wanted in (None, "none"):
+        return None
+    return find_weights(config.model.name, wanted, accept_license=config.model.accept_license)
+
+
+def parts(
+    config: Config, train: Dataset, facts: Fingerprint, source: Source | None
+) -> tuple[Crops, SegmentationModel, CombinedLoss, Report | None]:
+    """Make stream, model and loss; with a source, its weights are put into the model, and the report says which."""
+    labels, settings = train.labels, config.train
+    mean, std = tuple(config.model.mean or ()), tuple(config.model.std or ())
+    if len(mean) != facts.channels or len(std) != facts.channels:
+        raise ConfigError(
+            "model.mean, model.std",
+            expected=f"{facts.channels} values each",
+            found=f"{len(mean)}, {len(std)}",
+            do="Give one per band.",
+        )
+    crops = Crops(train, transform(config, train), settings.seed, settings.cache or False)
+    torch.manual_seed(settings.seed)
+    model = catalogue.build_model(config.model.name, **arguments(config, train, facts))
+    weights = class_weights(config.loss.class_weights or "none", facts.pixel_counts, facts.image_counts)
+    begin_at_prior(model, [weight * count for weight, count in zip(weights, facts.pixel_counts, strict=True)])
+    # A head that knows as many classes, but others, would have to unlearn them first.
+    report = fill(model, source, keep_head=source.classes in (None, labels.names)) if source is not None else None
+    loss = combined_loss(
+        config.loss,
+        num_classes=labels.num_classes,
+        ignore_index=labels.ignore_index,
+        class_weights=torch.tensor(weights, dtype=torch.float32, device=settings.device),
+    )
+    return crops, model, loss, report
+
+
+def transform(config: Config, train: Dataset) -> CropTransform:
+    """Give what turns a picture into a crop."""
+    crop, share = config.train.crop or (256, 256), config.train.class_crops or 0.0
+    mean, std = tuple(config.model.mean or ()), tuple(config.model.std or ())
+    return CropTransform(crop, config.augment, share, train.labels.ignore_index, mean, std)
+
+
+def arguments(config: Config, train: Dataset, facts: Fingerprint) -> dict[str, Any]:
+    """Give what `build_model` is called with: what the network knows of the `model` section, and the data's sizes."""
+    known = catalogue.parameters(config.model.name)
+    own = {key: value for key, value in config.model.model_dump().items() if key in known and value is not None}
+    return {**own, "in_channels": facts.channels, "num_classes": train.labels.num_classes}
+
+
+def model_card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelCard:
+    """Describe the model for whoever will use it."""
+    assert splits.train is not None
+    return ModelCard(
+        architecture={"name": config.model.name, "arguments": arguments(config, splits.train, facts)},
+        labels=splits.labels,
+        channels=facts.channels,
+        dtype=facts.dtype,
+        tile=config.predict.tile or (512, 512),
+        overlap=config.predict.overlap,
+        mirrors=tuple(d for d in ("horizontal", "vertical") if getattr(config.augment, f"flip_{d}")),
+        license=config.model.license or "user",
+        data_hash=facts.hash,
+    )
+
+
+def make_predictor(config: Config, model: SegmentationModel, card: ModelCard) -> Predictor:
+    """Give the predictor that validates, as the configuration wants it."""
+    train = config.train
+    return Predictor.from_model(
+        model,
+        card,
+        device=train.device or "cpu",
+        precision=train.precision or "fp32",
+        flips=card.mirrors if config.predict.flips else False,
+    )
+
+
+def make_work(
+    config: Config,
+    splits: DataSplits,
+    card: ModelCard,
+    made: tuple[Crops, SegmentationModel, CombinedLoss],
+    out: Path,
+) -> Work:
+    """Bring together what the loop needs; the best model goes to `out`/model."""
+    val = splits.val
+    assert val is not None
+
+    def validate(averaged: SegmentationModel, check: Callable[[], None]) -> float:
+        return quick_miou(val, make_predictor(config, averaged, card), stop=check)[0]
+
+    def keep(averaged: SegmentationModel, miou: float, step: int) -> None:
+        save_model(out / MODEL, averaged, replace(card, scores={"val_miou": miou, "step": step}))
+
+    crops, model, loss = made
+    return Work(config, model, loss, crops, validate, keep, out)
+
+
+def validation_seconds(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> float:
+    """Measure how long it takes to score the validation part, on three pictures of it."""
+    few = val.subset(range(min(len(val), 3)))
+    predictor = make_predictor(config, model, card)
+    quick_miou(few.subset([0]), predictor)
+    began = time.perf_counter()
+    quick_miou(few, predictor)
+    model.train()
+    return (time.perf_counter() - began) / len(few) * len(val)

@@ -1,0 +1,114 @@
+"""With the same weights, our adapters give what their libraries give."""
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from torchvision.models import segmentation
+from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+from pixelwise.models.base import AdaptedModel, ForgivingBatchNorm2d, adapt_bands, enlarge
+from pixelwise.models.catalogue import build_model
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+def normalised(images: torch.Tensor) -> torch.Tensor:
+    return (images.float() - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+
+def pictures(height: int = 64, width: int = 96) -> torch.Tensor:
+    return torch.randint(0, 256, (2, 3, height, width), generator=torch.Generator().manual_seed(1)).byte()
+
+
+def ours(name: str, library: torch.nn.Module, classes: int = 6) -> AdaptedModel:
+    model = build_model(name, in_channels=3, num_classes=classes, mean=MEAN, std=STD)
+    assert isinstance(model, AdaptedModel)
+    model.network.load_state_dict(library.state_dict())
+    return model.eval()
+
+
+def spread(network: torch.nn.Module) -> torch.nn.Module:
+    """Give the norms' statistics something to say."""
+    torch.manual_seed(0)
+    network.train()
+    with torch.no_grad():
+        network(normalised(pictures()))
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "builder"),
+    [
+        ("deeplabv3-resnet50", segmentation.deeplabv3_resnet50),
+        ("deeplabv3-mobilenetv3", segmentation.deeplabv3_mobilenet_v3_large),
+        ("fcn-resnet50", segmentation.fcn_resnet50),
+        ("lraspp-mobilenetv3", segmentation.lraspp_mobilenet_v3_large),
+    ],
+)
+def test_torchvision(name, builder):
+    torch.manual_seed(3)
+    options = {} if name.startswith("lraspp") else {"aux_loss": True}
+    library = spread(builder(weights=None, weights_backbone=None, num_classes=6, **options))
+    model = ours(name, library)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(pictures()), library(normalised(pictures()))["out"], rtol=1e-5, atol=1e-5)
+    if options:
+        heads = model.train().training_outputs(pictures()).auxiliary
+        assert len(heads) == 1
+        assert heads[0].shape == (2, 6, 64, 96)
+
+
+@pytest.mark.parametrize(
+    "name", ["unet/resnet18", "deeplabv3plus/resnet18", "fpn/resnet18", "segformer/mit_b0", "manet/resnet18"]
+)
+def test_segmentation_models_pytorch(name):
+    torch.manual_seed(3)
+    architecture, encoder = name.split("/")
+    library = spread(smp.create_model(architecture, encoder, encoder_weights=None, classes=6))
+    model = ours(name, library)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(pictures()), library(normalised(pictures())), rtol=1e-5, atol=1e-5)
+
+
+def test_transformers_segformer_is_enlarged_before_anything_is_decided():
+    torch.manual_seed(3)
+    library = spread(SegformerForSemanticSegmentation(SegformerConfig(num_labels=6)))
+    model = ours("segformer-b0", library)
+    with torch.inference_mode():
+        quarter = library(pixel_values=normalised(pictures())).logits
+        assert quarter.shape == (2, 6, 16, 24)
+        wanted = torch.nn.functional.interpolate(quarter, size=(64, 96), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(model(pictures()), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_padded_is_cut_off_again():
+    model = build_model("unet/resnet18", num_classes=6).eval()
+    picture = pictures(50, 70)
+    padded = torch.nn.functional.pad(picture.float(), (0, 26, 0, 14), mode="replicate")
+    with torch.inference_mode():
+        torch.testing.assert_close(model(picture), model(padded)[..., :50, :70], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bands", [1, 2, 3, 4, 12])
+def test_adapted_bands_answer_alike_where_all_bands_are_alike(bands):
+    weight = torch.randn(8, 3, 7, 7, generator=torch.Generator().manual_seed(0))
+    grey = torch.rand(1, 1, 20, 20)
+    wanted = torch.nn.functional.conv2d(grey.expand(-1, 3, -1, -1), weight)
+    found = torch.nn.functional.conv2d(grey.expand(-1, bands, -1, -1), adapt_bands(weight, bands))
+    if bands in (1, 3, 12):  # whole turns of red, green, blue
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert adapt_bands(weight, bands).shape == (8, bands, 7, 7)
+
+
+def test_a_norm_with_one_value_per_channel_uses_its_statistics():
+    norm = ForgivingBatchNorm2d(3).train()
+    x = torch.randn(1, 3, 1, 1)
+    torch.testing.assert_close(norm(x), x / (1 + norm.eps) ** 0.5)
+    assert norm.running_mean.abs().sum() == 0
+    norm(torch.randn(2, 3, 4, 4))
+    assert norm.running_mean.abs().sum() > 0
+
+
+def test_logits_of_the_right_size_are_left_alone():
+    logits = torch.randn(1, 2, 5, 7)
+    assert enlarge(logits, (5, 7)) is logits

@@ -1,0 +1,218 @@
+"""Weights that others trained: how they get into a network, and where they come from."""
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+from pixelwise.errors import ConfigError, ModelFileError, ResourceError
+from pixelwise.labels import Labels
+from pixelwise.models.base import SegmentationModel, adapt_bands
+from pixelwise.models.catalogue import NVIDIA, build_model
+from pixelwise.models.pretrained import Source, fill, read_foreign
+from pixelwise.models.sources import find_weights
+from pixelwise.models.weights import ModelCard, save_model
+
+
+def network(seed: int, classes: int = 5, bands: int = 3, name: str = "unet/resnet18") -> SegmentationModel:
+    torch.manual_seed(seed)
+    return build_model(name, in_channels=bands, num_classes=classes)
+
+
+def tensors(model: SegmentationModel) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def same(one: SegmentationModel, other: SegmentationModel) -> set[str]:
+    a, b = one.state_dict(), other.state_dict()
+    return {k for k in a if a[k].shape == b[k].shape and torch.equal(a[k], b[k])}
+
+
+def test_equal_networks_take_everything() -> None:
+    one, other = network(0), network(1)
+    report = fill(other, Source("x", tensors(one)))
+    assert same(one, other) == set(one.state_dict())
+    assert report.new == ()
+    assert report.left_over == ()
+
+
+def test_a_head_of_other_classes_stays_fresh_and_is_told() -> None:
+    one, other = network(0), network(1, classes=3)
+    fresh = other.network.segmentation_head[0].weight.clone()
+    report = fill(other, Source("x", tensors(one), license="CC0"))
+    assert set(report.new) == {"network.segmentation_head.0.weight", "network.segmentation_head.0.bias"}
+    assert torch.equal(other.network.segmentation_head[0].weight, fresh)
+    assert "new: network.segmentation_head.0.weight" in report.sentence()
+    assert "CC0" in report.sentence()
+
+
+def test_a_head_of_as_many_but_other_classes_can_be_refused() -> None:
+    one, other = network(0), network(1)
+    report = fill(other, Source("x", tensors(one)), keep_head=False)
+    assert set(report.new) == {"network.segmentation_head.0.weight", "network.segmentation_head.0.bias"}
+
+
+@pytest.mark.parametrize("bands", [1, 4])
+def test_the_first_convolution_is_adapted_to_the_bands(bands: int) -> None:
+    one, other = network(0), network(1, bands=bands)
+    fill(other, Source("x", tensors(one)))
+    first = one.network.encoder.conv1.weight
+    assert torch.equal(other.network.encoder.conv1.weight, adapt_bands(first, bands))
+
+
+def test_the_library_s_own_names_are_understood_encoders_alone_too() -> None:
+    one, other = network(0), network(1)
+    fill(other, Source("x", one.network.state_dict()))
+    assert same(one, other) >= {k for k in one.state_dict() if k.startswith("network.")}
+    third = network(2)
+    report = fill(third, Source("x", one.network.encoder.state_dict(), encoder_only=True))
+    assert {k for k in one.state_dict() if k.startswith("network.encoder.")} <= same(one, third)
+    assert any(name.startswith("network.decoder.") for name in report.new)
+
+
+def test_weights_of_another_network_are_refused() -> None:
+    other = network(0, name="unet/mobilenet_v2")
+    with pytest.raises(ModelFileError, match=r"^x: expected .* Choose the network that these weights belong to"):
+        fill(other, Source("x", tensors(network(0))))
+
+
+def test_a_folder_of_ours(tmp_path: Path) -> None:
+    labels, one = Labels(tuple("abcde")), network(0)
+    card = ModelCard(
+        {"name": "unet/resnet18", "arguments": {"in_channels": 3, "num_classes": 5}}, labels, 3, license="L"
+    )
+    save_model(tmp_path / "m", one, card)
+    source = find_weights("unet/resnet18", str(tmp_path / "m"))
+    assert (source.license, source.classes) == ("L", tuple("abcde"))
+    other = network(1)
+    fill(other, source)
+    assert same(one, other) == set(one.state_dict())
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """Make a folder as `save_pretrained` writes it, with the processor's numbers."""
+    names = {0: "sky", 1: "tree", 2: "road"}
+    folder = tmp_path / "checkpoint"
+    torch.manual_seed(5)
+    SegformerForSemanticSegmentation(SegformerConfig(id2label=names)).save_pretrained(folder)
+    processor = {"do_normalize": True, "do_rescale": True, "rescale_factor": 1 / 255}
+    numbers = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.1, 0.25]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor | numbers))
+    return folder
+
+
+def test_a_checkpoint_of_transformers(checkpoint: Path) -> None:
+    source = find_weights("segformer-b0", str(checkpoint))
+    assert source.classes == ("sky", "tree", "road")
+    assert source.mean == pytest.approx((127.5, 102.0, 76.5))
+    assert source.std == pytest.approx((51.0, 25.5, 63.75))
+    model = build_model("segformer-b0", num_classes=3)
+    report = fill(model, source)
+    assert report.new == ()
+    library = SegformerForSemanticSegmentation.from_pretrained(checkpoint)
+    assert all(torch.equal(t, model.network.state_dict()[k]) for k, t in library.state_dict().items())
+
+
+def test_a_folder_without_safetensors_and_a_file_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").touch()
+    with pytest.raises(
+        ModelFileError, match=r"expected a folder with model.safetensors, found pytorch_model.bin\. Save"
+    ):
+        find_weights("segformer-b0", str(tmp_path))
+    (tmp_path / "x.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(ModelFileError, match="expected safetensors"):
+        find_weights("segformer-b0", str(tmp_path / "x.safetensors"))
+    with pytest.raises(ModelFileError, match=r"expected a .safetensors file, found nothing\. Check the path\."):
+        find_weights("segformer-b0", str(tmp_path / "y.safetensors"))
+
+
+def test_pickles_are_refused_and_can_be_imported(tmp_path: Path) -> None:
+    one = network(0)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in one.network.state_dict().items()}}, tmp_path / "w.pth")
+    with pytest.raises(
+        ModelFileError, match=r"which may be a pickle.*pixelwise import-weights FILE --out FILE.safetensors"
+    ):
+        find_weights("unet/resnet18", str(tmp_path / "w.pth"))
+    safetensors.torch.save_file(read_foreign(tmp_path / "w.pth"), tmp_path / "w.safetensors")
+    other = network(1)
+    fill(other, find_weights("unet/resnet18", str(tmp_path / "w.safetensors")))
+    assert same(one, other) >= {k for k in one.state_dict() if k.startswith("network.")}
+
+
+def test_a_pickle_that_runs_code_is_not_run(tmp_path: Path) -> None:
+    trace = tmp_path / "ran"
+
+    class Hostile:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+            return Path.touch, (trace,)
+
+    torch.save({"a": Hostile()}, tmp_path / "w.pt")
+    with pytest.raises(ModelFileError, match="expected a checkpoint of tensors alone"):
+        read_foreign(tmp_path / "w.pt")
+    assert not trace.exists()
+
+
+def test_without_a_network_the_error_names_what_to_bring(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def offline(*_: object, **__: object) -> str:
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    with pytest.raises(ResourceError) as caught:
+        find_weights("segformer-b0", "someone/segformer-roads")
+    assert str(caught.value) == (
+        "someone/segformer-roads: expected the file, or a way to fetch it, found neither (Name or service not known). "
+        "Fetch https://huggingface.co/someone/segformer-roads on a machine with a network. Put its config.json, "
+        "preprocessor_config.json and model.safetensors into a folder here, and say --weights FOLDER."
+    )
+
+
+def test_weights_on_the_hub_are_fetched_file_by_file(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local folder stands for the Hub."""
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    asked = []
+
+    def from_folder(repository: str, name: str, revision: str | None = None) -> str:
+        asked.append((repository, name))
+        if not (checkpoint / name).exists():
+            raise LocalEntryNotFoundError("no such file")
+        return str(checkpoint / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", from_folder)
+    source = find_weights("segformer-b0", "nvidia/segformer-b0-finetuned-ade-512-512", accept_license=True)
+    assert source.license == NVIDIA
+    assert source.classes == ("sky", "tree", "road")
+    assert ("nvidia/segformer-b0-finetuned-ade-512-512", "preprocessor_config.json") in asked
+    word = find_weights("segformer-b0", "ade20k", accept_license=True)
+    assert word.tensors.keys() == source.tensors.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("segformer-b0", "ade20k"),
+        ("segformer-b2", "imagenet"),
+        ("unet/mit_b0", "imagenet"),
+        ("segformer-b0", "nvidia/mit-b0"),
+    ],
+)
+def test_non_commercial_weights_need_consent(name: str, weights: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"expected a licence that you have accepted, found NVIDIA .* --accept-license"
+    ):
+        find_weights(name, weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"), [("unet", "imagenet"), ("deeplabv3-resnet50", "cityscapes"), ("unet", "best")]
+)
+def test_weights_that_do_not_exist_are_refused(name: str, weights: str) -> None:
+    with pytest.raises(ConfigError, match=r"^model.weights: expected "):
+        find_weights(name, weights)

@@ -1,0 +1,77 @@
+"""Which layers learn when, and how fast."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pixelwise.config import TrainConfig
+from pixelwise.errors import ConfigError
+from pixelwise.models.catalogue import build_model
+from pixelwise.training.finetune import Frozen, frozen_layers, head_alone, rate_factors
+
+
+def train(**values: object) -> TrainConfig:
+    return TrainConfig.model_validate({"steps": 100, **values})
+
+
+@pytest.mark.parametrize(("freeze", "held"), [(None, 0), ("none", 0), ("encoder", 5), (0, 0), (2, 2), (5, 5)])
+def test_without_thawing_what_is_frozen_stays(freeze: object, held: int) -> None:
+    assert {frozen_layers(train(freeze=freeze), 5, step) for step in (0, 50, 99)} == {held}
+
+
+def test_layers_thaw_one_by_one_from_the_decoder_on() -> None:
+    run = train(freeze="encoder", unfreeze=0.5)
+    assert [frozen_layers(run, 5, step) for step in (0, 9, 10, 20, 30, 40, 49, 50, 99)] == [5, 5, 4, 3, 2, 1, 1, 0, 0]
+
+
+@given(st.integers(0, 7), st.floats(0.01, 1.0), st.integers(1, 300))
+def test_nothing_freezes_again(layers: int, unfreeze: float, steps: int) -> None:
+    run = train(freeze=layers, unfreeze=unfreeze, steps=steps)
+    held = [frozen_layers(run, 7, step) for step in range(steps)]
+    assert held == sorted(held, reverse=True)
+    assert held[0] == layers
+
+
+def test_more_layers_than_there_are_is_an_error() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^train.freeze: expected at most 5 layers, .* found 6\. Choose fewer, or none\.$"
+    ):
+        frozen_layers(train(freeze=6), 5, 0)
+    with pytest.raises(ConfigError, match="expected a model with an encoder, found encoder"):
+        frozen_layers(train(freeze="encoder"), 0, 0)
+
+
+def test_the_head_learns_alone_at_first() -> None:
+    assert [head_alone(train(head_warmup=0.05), step) for step in (0, 4, 5)] == [True, True, False]
+    assert not head_alone(train(), 0)
+
+
+def test_rates_fall_towards_the_input() -> None:
+    model = build_model("unet", features=(4, 8))
+    factors = rate_factors(model, 10.0, 0.5)
+    assert factors["head.weight"] == 10.0
+    assert factors["up.0.up.weight"] == 1.0
+    assert [factors[f"down.{k}.conv.0.weight"] for k in (1, 0)] == [0.5, 0.25]
+    assert factors["first.0.weight"] == 0.125
+    assert set(rate_factors(model, 1.0, 1.0).values()) == {1.0}
+
+
+def test_frozen_means_frozen_norms_included() -> None:
+    model = build_model("unet", features=(4, 8), num_classes=3).train()
+    held = Frozen(model, train(freeze=2, unfreeze=0.5, head_warmup=0.1))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 0.1)
+    images, masks = torch.rand(2, 3, 16, 16) * 255, torch.randint(0, 3, (2, 16, 16))
+    moved = {}
+    for step in (0, 10, 60):
+        held.hold(step)
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        torch.nn.functional.cross_entropy(model(images), masks).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        moved[step] = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved[0] == {"head.weight", "head.bias"}
+    assert not any(name.startswith(("first.", "down.0.")) for name in moved[10])
+    assert any(name.startswith("down.1.") and "running_mean" in name for name in moved[10])
+    assert any(name.startswith("first.") and "running_mean" in name for name in moved[60])
+    assert any(name.startswith("first.") and name.endswith("0.weight") for name in moved[60])
