@@ -6,6 +6,7 @@ imported when a verb needs it, so that importing this module costs nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pixelwise.models.weights import ModelCard
 
 Listener = Callable[[dict[str, Any]], None]
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def load(path: str | Path, *, device: str | None = None, flips: bool = False) ->
     """Load a model folder, or the best model of a run folder.
 
     Args:
-        path: the folder.
+        path: the folder, or OWNER/NAME on the Hub where there is no such folder.
         device: "cpu", "cuda", …; the fastest there is where not given.
         flips: average over mirrored copies when predicting, in the directions that training mirrored.
 
@@ -114,6 +116,10 @@ def load(path: str | Path, *, device: str | None = None, flips: bool = False) ->
     """
     folder = Path(path)
     folder = folder / "model" if (folder / "model").is_dir() else folder
+    if not folder.exists() and _HUB_NAME.fullmatch(str(path)) and not folder.parent.exists():
+        from pixelwise.models.hub import pull
+
+        folder = pull(str(path))
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         raise ModelFileError(path, expected="a model folder or a run folder", found=found, do="Check the path.")
@@ -314,6 +320,15 @@ def import_weights(file: str | Path, out: str | Path, *, overwrite: bool = False
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, safetensors.torch.save(tensors))
     return len(tensors)
+
+
+def push(model: str | Path, repository: str, *, public: bool = False) -> str:
+    """Copy a model to the Hugging Face Hub with a README; give its address (see `models.hub.push`)."""
+    from pixelwise.models import hub
+
+    if not _HUB_NAME.fullmatch(repository):
+        raise UsageError("push", expected="OWNER/NAME", found=repr(repository), do="Name the repository so.")
+    return hub.push(load(model).folder, repository, private=not public)
 
 
 def draw_demo_data(

@@ -69,7 +69,7 @@ def test_the_catalogue_says_what_is_true(entry):
 
 def test_search_finds_entries_and_combinations():
     assert {e.name for e in search()} == set(available())
-    assert [e.name for e in search("b3")][0] == "segformer-b3"
+    assert next(e.name for e in search("b3")) == "segformer-b3"
     found = {e.name: e for e in search("unet/resnet34")}
     assert found["unet/resnet34"].parameters > 20e6
     assert search("nothing of that name") == ()

@@ -1,0 +1,185 @@
+"""A model folder as a repository of the Hugging Face Hub: its README, the way there and back.
+
+Comes in: a model folder, or the name of a repository. Goes out: a README that says what one should know before using the
+model; the folder over there; a folder from there. Knows nothing of training. The network is used only where a name is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pixelwise.errors import ConfigError, ModelFileError, ResourceError
+from pixelwise.models.catalogue import NVIDIA, origin
+from pixelwise.models.weights import CARD, WEIGHTS, ModelCard, load_model
+from pixelwise.storage import write_atomic
+
+README = "README.md"
+FILES = (WEIGHTS, CARD, README)
+
+
+def readme(card: ModelCard) -> str:
+    """Write the model card: data, classes, scores with intervals, licence, limits; with the Hub's header."""
+    name = card.architecture["name"]
+    terms = {"user": "other", NVIDIA: "other"}.get(card.license, card.license.lower())
+    lines = [
+        "---",
+        "library_name: pixelwise",
+        "pipeline_tag: image-segmentation",
+        "tags: [semantic-segmentation]",
+        f"license: {terms if terms.replace('-', '').replace('.', '').isalnum() else 'other'}",
+        "---",
+        "",
+        f"# {name}: {', '.join(card.labels.names)}",
+        "",
+        f"A semantic segmentation model ({name}, code of {origin(name)}): it gives every pixel one of {card.labels.num_classes} classes.",
+        "",
+        "```python",
+        "import pixelwise",
+        "",
+        'model = pixelwise.load("this folder, or its name on the Hub")',
+        'mask = model.predict("picture.png").mask    # (H, W) class indices',
+        "```",
+        "",
+        "## Classes",
+        "",
+        "| id | class | counted as objects |",
+        "|---|---|---|",
+    ]
+    labels = card.labels
+    lines += [
+        f"| {i} | {n} | {'yes' if c else 'no'} |"
+        for i, n, c in zip(labels.ids, labels.names, labels.countable, strict=True)
+    ]
+    lines += [
+        "",
+        "## Data",
+        "",
+        f"Pictures of {card.channels} band{'s' * (card.channels != 1)}, {card.dtype}, raw values: ",
+    ]
+    lines[-1] += "normalisation is the model's first layer."
+    lines += [f"SHA-256 over names and contents of the training part: `{card.data_hash or 'not recorded'}`.", ""]
+    lines += ["## Scores", "", *_scores(card.scores or {}), ""]
+    terms = "those of whoever trained it; ask them" if card.license == "user" else card.license
+    lines += [
+        "## Licence of the weights",
+        "",
+        f"{terms[0].upper()}{terms[1:]}.",
+        "",
+        "## Limits",
+        "",
+        *_limits(card),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _scores(scores: Mapping[str, Any]) -> list[str]:
+    held_out = scores.get("val")
+    if not isinstance(held_out, Mapping):
+        return ["Not scored yet."]
+    rows = ["| class | IoU | Dice |", "|---|---|---|"]
+    rows += [f"| {c['name']} | {_interval(c, 'iou')} | {_interval(c, 'dice')} |" for c in held_out["classes"]]
+    mean = f"mIoU **{_interval(held_out, 'miou')}** on the {held_out['images']} pictures of the validation part, "
+    return [
+        mean + "which also chose the weights, in brackets 95 % intervals.",
+        "",
+        *rows,
+        "",
+        str(held_out["convention"]),
+    ]
+
+
+def _interval(scores: Mapping[str, Any], key: str) -> str:
+    value, low, high = (scores.get(f"{key}{end}") for end in ("", "_low", "_high"))
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f} %" + (
+        f" ({100 * low:.1f}–{100 * high:.1f})" if low is not None and high is not None else ""
+    )
+
+
+def _limits(card: ModelCard) -> list[str]:
+    return [
+        f"- Trained on {card.dtype} pictures of {card.channels} band{'s' * (card.channels != 1)}; other cameras, places and seasons were not scored.",
+        "- Every pixel gets one of the classes above, also where none of them is right.",
+        "- The scores hold for pictures like those of the validation part.",
+    ]
+
+
+def write_readme(folder: Path) -> Path:
+    """Write the README of a model folder beside its files."""
+    _, card = load_model(folder)
+    write_atomic(folder / README, readme(card))
+    return folder / README
+
+
+def push(folder: Path, repository: str, *, private: bool = True) -> str:
+    """Copy a model folder to the Hub, its README with it.
+
+    Args:
+        folder: the model folder.
+        repository: OWNER/NAME; is made where it does not exist.
+        private: make it private where it is new.
+
+    Returns:
+        Its address.
+
+    Raises:
+        ModelFileError: the folder is no whole model.
+        ResourceError: the Hub cannot be reached, or does not let one in.
+    """
+    write_readme(folder)
+    hub = _library()
+    try:
+        hub.create_repo(repository, private=private, exist_ok=True)
+        hub.upload_folder(repo_id=repository, folder_path=str(folder), allow_patterns=list(FILES))
+    except (OSError, ValueError) as error:
+        raise ResourceError(
+            repository,
+            expected="a Hub that can be reached and lets you in",
+            found=_problem(error),
+            do="Log in with `hf auth login`, or copy the folder yourself: it is a whole repository.",
+        ) from error
+    return f"https://huggingface.co/{repository}"
+
+
+def pull(repository: str) -> Path:
+    """Fetch a model folder from the Hub; what is in the cache already is not fetched again.
+
+    Raises:
+        ModelFileError: the repository holds no model of pixelwise.
+        ResourceError: it cannot be reached.
+    """
+    try:
+        folder = Path(_library().snapshot_download(repository, allow_patterns=list(FILES)))
+    except (OSError, ValueError) as error:
+        raise ResourceError(
+            repository,
+            expected="a folder here, or a Hub that can be reached",
+            found=f"neither ({_problem(error)})",
+            do=f"Fetch {', '.join(FILES[:2])} from https://huggingface.co/{repository} into a folder, and name that.",
+        ) from error
+    if not (folder / CARD).is_file():
+        raise ModelFileError(
+            repository, expected=f"a repository with {CARD}", found="another kind", do="Use it with --weights instead."
+        )
+    return folder
+
+
+def _library() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ConfigError(
+            "the Hub",
+            expected="the library huggingface_hub",
+            found="it is not installed",
+            do="Say: pip install 'pixelwise[models]'.",
+        ) from error
+    return huggingface_hub
+
+
+def _problem(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

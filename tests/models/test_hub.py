@@ -1,0 +1,89 @@
+"""A model folder as a repository of the Hub; a local folder stands for the Hub."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from pixelwise import load
+from pixelwise.errors import ModelFileError, ResourceError
+from pixelwise.labels import Labels
+from pixelwise.models import hub
+from pixelwise.models.catalogue import build_model
+from pixelwise.models.weights import ModelCard, save_model
+
+CLASSES = [
+    {"name": "soil", "iou": 0.9, "iou_low": 0.8, "iou_high": 0.95, "dice": 0.95, "dice_low": None, "dice_high": None},
+    {"name": "crop", "iou": None, "iou_low": None, "iou_high": None, "dice": None, "dice_low": None, "dice_high": None},
+]
+SCORES = {"val": {"miou": 0.9, "miou_low": 0.8, "miou_high": 0.95, "images": 7, "classes": CLASSES, "convention": "C."}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    plain = {"in_channels": 4, "num_classes": 2, "features": [4]}
+    card = ModelCard({"name": "unet", "arguments": plain}, Labels(("soil", "crop")), 4, "uint16", scores=SCORES)
+    save_model(tmp_path / "model", build_model("unet", **plain), card)
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let a folder stand for the Hub."""
+    import huggingface_hub
+
+    root = tmp_path / "hub"
+
+    def upload(*, repo_id: str, folder_path: str, allow_patterns: list[str]) -> None:
+        (root / repo_id).mkdir(parents=True, exist_ok=True)
+        for name in allow_patterns:
+            shutil.copy(Path(folder_path) / name, root / repo_id / name)
+
+    def download(repo_id: str, allow_patterns: list[str]) -> str:
+        if not (root / repo_id).is_dir():
+            raise ConnectionError("no such host")
+        return str(root / repo_id)
+
+    monkeypatch.setattr(huggingface_hub, "create_repo", lambda *_, **__: None)
+    monkeypatch.setattr(huggingface_hub, "upload_folder", upload)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    return root
+
+
+def test_there_and_back_again(folder: Path, there: Path) -> None:
+    assert hub.push(folder, "me/fields") == "https://huggingface.co/me/fields"
+    assert {p.name for p in (there / "me" / "fields").iterdir()} == set(hub.FILES)
+    model = load("me/fields")
+    picture = torch.randint(0, 9999, (4, 20, 30), dtype=torch.int32).numpy().astype("uint16")
+    assert (model.predict(picture).mask == load(folder).predict(picture).mask).all()
+
+
+def test_the_readme_says_what_one_should_know(folder: Path) -> None:
+    text = hub.write_readme(folder).read_text()
+    header = yaml.safe_load(text.split("---")[1])
+    assert header["library_name"] == "pixelwise"
+    assert header["license"] == "other"
+    for said in (
+        "4 bands, uint16",
+        "| 1 | crop |",
+        "90.0 % (80.0–95.0)",
+        "7 pictures",
+        "## Limits",
+        "| crop | – | – |",
+    ):
+        assert said in text
+
+
+def test_without_a_network_the_error_says_what_to_fetch(there: Path) -> None:
+    with pytest.raises(
+        ResourceError, match=r"^me/nothing: expected a folder here, or a Hub .*no such host.* Fetch model.safe"
+    ):
+        load("me/nothing")
+
+
+def test_a_repository_of_another_kind_is_refused(there: Path) -> None:
+    (there / "me" / "other").mkdir(parents=True)
+    with pytest.raises(ModelFileError, match=r"expected a repository with model\.json, found another kind"):
+        load("me/other")
