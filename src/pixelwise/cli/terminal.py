@@ -154,8 +154,9 @@ def _step_line(event: dict[str, Any]) -> str:
 def _say_plan(progress: Progress, config: dict[str, Any], reasons: dict[str, str]) -> None:
     model, train = config["model"], config["train"]
     crop = "×".join(map(str, train["crop"]))
+    widths = f" {model['features']}" if model["features"] else ""
     progress.say(
-        f"plan: {model['name']} {model['features']}, {train['steps']} steps of {train['batch_size'] * train['accumulate']} "
+        f"plan: {model['name']}{widths}, {train['steps']} steps of {train['batch_size'] * train['accumulate']} "
         f"crops {crop}, {train['precision']}{', channels-last' if train['channels_last'] else ''}, on {train['device']}"
     )
     for key in ("train.steps", "model.stem", "loss.class_weights"):
