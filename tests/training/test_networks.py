@@ -1,0 +1,132 @@
+"""Every kind of network goes the whole way: train, stop, go on, score, predict, fine-tune."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+import pixelwise
+from pixelwise.config import load_config
+from pixelwise.data.synthetic import draw_discs
+from pixelwise.errors import ConfigError, Interrupted
+from pixelwise.training.runlog import read_log
+
+NETWORKS = ["segformer-b0", "deeplabv3-mobilenetv3", "deeplabv3plus/resnet18", "unet"]
+SMALL = ("train.batch_size=2", "train.crop=[64,64]", "train.precision=fp32", "train.channels_last=false")
+
+
+@pytest.fixture(scope="module")
+def four_bands(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Draw discs as TIFFs of four 16-bit bands."""
+    folder = tmp_path_factory.mktemp("four")
+    for part, count in (("train", 6), ("val", 2), ("test", 2)):
+        for what in ("images", "masks"):
+            (folder / part / what).mkdir(parents=True)
+        for k in range(count):
+            image, mask = draw_discs(7, k + 100 * len(part))
+            bands = np.concatenate([image, image[:1]]).astype(np.uint16) * 200
+            path = folder / part / "images" / f"{k}.tif"
+            tifffile.imwrite(path, bands, photometric="minisblack", planarconfig="separate")
+            Image.fromarray(mask).save(folder / part / "masks" / f"{k}.png")
+    (folder / "labels.yaml").write_text("names: [background, disc]\n")
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_whole_way_with_four_bands(name: str, four_bands: Path, tmp_path: Path) -> None:
+    run = pixelwise.train(four_bands, model=name, steps=3, out=tmp_path / "run", overrides=SMALL)
+    assert run.model.card.channels == 4
+    scores = pixelwise.evaluate(run.model, four_bands).scores
+    assert 0 <= scores.miou <= 1
+    picture = np.random.default_rng(0).integers(0, 60000, (4, 37, 51), dtype=np.uint16)
+    assert run.model.predict(picture).mask.shape == (37, 51)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_stopped_run_goes_on_bit_for_bit(name: str, discs: Path, tmp_path: Path) -> None:
+    whole = pixelwise.train(discs, model=name, steps=4, out=tmp_path / "whole", overrides=SMALL)
+
+    def stop(event: dict[str, object]) -> None:
+        if event["event"] == "step" and event["step"] == 2:
+            raise Interrupted(tmp_path, expected="time", found="none", do="Go on.")
+
+    with pytest.raises(Interrupted):
+        pixelwise.train(discs, model=name, steps=4, out=tmp_path / "cut", overrides=SMALL, listener=stop)
+    cut = pixelwise.train(discs, model=name, steps=4, out=tmp_path / "cut", overrides=SMALL)
+    assert any(event["event"] == "resume" for event in read_log(cut.folder / "log.jsonl"))
+    one, other = weights(whole.folder), weights(cut.folder)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_fine_tuning_begins_with_what_was_learned(name: str, discs: Path, four_bands: Path, tmp_path: Path) -> None:
+    first = pixelwise.train(four_bands, model=name, steps=1, out=tmp_path / "first", overrides=SMALL)
+    still = (*SMALL, "train.learning_rate=1.0e-12", "train.ema=0")
+    tuned = pixelwise.train(
+        four_bands, model=name, weights=first.folder / "model", steps=1, out=tmp_path / "tuned", overrides=still
+    )
+    one, other = weights(first.folder), weights(tuned.folder)
+    learned = [key for key in one if key.endswith("weight") and one[key].ndim == 4]
+    for key in learned:
+        torch.testing.assert_close(other[key], one[key], atol=1e-6, rtol=0)
+    said = (tuned.folder / "config.yaml").read_text()
+    assert "training begins with the weights" in said
+    assert load_config(tuned.folder / "config.yaml").train.head_rate == 10.0
+
+
+def test_a_checkpoint_of_transformers_goes_the_whole_way(discs: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    names = {0: "wall", 1: "floor", 2: "sky"}
+    sizes = {"hidden_sizes": [16, 32, 40, 64], "decoder_hidden_size": 32}
+    library = SegformerForSemanticSegmentation(SegformerConfig(id2label=names, **sizes))
+    library.save_pretrained(tmp_path / "checkpoint")
+    said: list[str] = []
+    run = pixelwise.train(
+        discs,
+        model=str(tmp_path / "checkpoint"),
+        steps=2,
+        out=tmp_path / "run",
+        overrides=(*SMALL, "train.learning_rate=1.0e-12", "train.ema=0"),
+        listener=lambda event: said.append(str(event.get("text", ""))),
+    )
+    assert any("new: network.decode_head.classifier.weight" in text for text in said)
+    mine = weights(run.folder)
+    for key, tensor in library.state_dict().items():
+        if key.endswith("proj.weight"):
+            torch.testing.assert_close(mine[f"network.{key}"], tensor, atol=1e-6, rtol=0)
+    again = pixelwise.load(run.folder)
+    assert again.card.architecture["name"] == "transformers"
+    assert again.predict(np.zeros((3, 40, 30), np.uint8)).mask.shape == (40, 30)
+
+
+def test_a_frozen_encoder_does_not_move(discs: Path, tmp_path: Path) -> None:
+    first = pixelwise.train(discs, model="unet/resnet18", steps=1, out=tmp_path / "first", overrides=SMALL)
+    tuned = pixelwise.train(
+        discs,
+        model="unet/resnet18",
+        weights=first.folder / "model",
+        freeze="encoder",
+        steps=3,
+        out=tmp_path / "tuned",
+        overrides=(*SMALL, "train.ema=0", "train.head_warmup=0"),
+    )
+    one, other = weights(first.folder), weights(tuned.folder)
+    encoder = [key for key in one if key.startswith("network.encoder.")]
+    assert len(encoder) > 100
+    assert all(torch.equal(one[key], other[key]) for key in encoder)
+    assert not torch.equal(one["network.segmentation_head.0.weight"], other["network.segmentation_head.0.weight"])
+
+
+def test_more_frozen_layers_than_there_are_is_said_before_training(discs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^train.freeze: expected at most 3 layers"):
+        pixelwise.train(discs, steps=1, freeze=9, out=tmp_path / "run", overrides=(*SMALL, "model.features=[4,8]"))
