@@ -1,7 +1,7 @@
-from pathlib import json
+import json
+from pathlib import Path
 from typing import Any
 
-import Path
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -61,7 +61,7 @@ def test_every_kind_of_value(written: Any) -> None:
 
 
 TRAIN = (
-    "seed, steps, crop, batch_size, accumulate, class_crops, learning_rate, head_rate, weight_decay, warmup, clip, ema, precision, "
+    "seed, steps, recounts, crop, batch_size, accumulate, class_crops, learning_rate, head_rate, weight_decay, warmup, clip, ema, precision, "
     "channels_last, validations, workers, cache, device"
 )
 
