@@ -28,7 +28,7 @@ format: $(READY)
 	$(BIN)/ruff format src tests benchmarks
 	$(BIN)/ruff check --fix src tests benchmarks
 
-# The sets lie in ROOT (see recipes/); four hours and a half for all of them, resumable.
+# The sets lie in ROOT (see recipes/); three hours for all of them, resumable.
 ROOT ?= data
 bench: $(READY)
 	$(BIN)/python -m benchmarks.quality_per_minute --root $(ROOT)

@@ -69,6 +69,8 @@ def work(name: str, args: argparse.Namespace) -> None:
 def table() -> str:
     """Give what was measured, as `docs/results.md` shows it: a line per set, then a line per class."""
     found = [json.loads(path.read_text()) for name in SETS if (path := RESULTS / f"{name}.json").exists()]
+    if not found:
+        return "Not measured yet: the command above does it."
     lines = ["| set | mIoU | mean Dice | pixel accuracy | test images | steps | training |", "|---" * 7 + "|"]
     for facts in found:
         for title in ("test", *VARIANTS.get(facts["set"], {})):

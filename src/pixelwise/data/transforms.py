@@ -4,10 +4,10 @@ Comes in: image and mask as tensors, and a random generator that belongs to this
 size, float32 raw values and class indices. Knows nothing of files, models or losses.
 
 All geometry is one look-up per pixel of the crop, so cost follows the crop and not the picture, and nothing is resampled
-twice. Whatever falls outside the picture is ignored in the mask and mirrored in the image (Ronneberger et al. 2015 mirror,
-too): a constant would be in half of the pixels where pictures are smaller than the crop, and the norms' statistics with it. Ids are read at the pixel that holds the point, which is
-the nearest centre: torchvision's own kernel for `tv_tensors.Mask` rounds down (its `NEAREST`), which shifts labels against a
-bilinear image by up to half a pixel.
+twice. Whatever falls outside the picture is ignored in the mask and mirrored in the image, as Ronneberger et al. 2015
+mirror it: a constant would fill half of the crops where pictures are smaller, and the norms' statistics with it. Ids are
+read at the pixel that holds the point, which is the nearest centre: torchvision's own kernel for `tv_tensors.Mask` rounds
+down (its `NEAREST`), which shifts labels against a bilinear image by up to half a pixel.
 """
 
 from __future__ import annotations
