@@ -12,6 +12,16 @@ from pixelwise.models.base import SegmentationModel
 from pixelwise.models.catalogue import available, build_model
 from pixelwise.models.weights import ModelCard, load_model, save_model
 
+# As config.json of a checkpoint says it, but small.
+TRANSFORMER = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
+BEIT = {"model_type": "beit", **TRANSFORMER, "image_size": 64, "out_indices": [1, 2, 3, 4]}
+BEIT |= {"use_relative_position_bias": True, "auxiliary_channels": 16}
+DPT = {"model_type": "dpt", **TRANSFORMER, "image_size": 64, "backbone_out_indices": [0, 1, 2, 3]}
+DPT |= {"neck_hidden_sizes": [16, 16, 16, 16], "fusion_hidden_size": 16}
+CONVNEXT = {"model_type": "convnext", "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
+CONVNEXT |= {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
+UPERNET = {"model_type": "upernet", "hidden_size": 32, "auxiliary_in_channels": 24, "auxiliary_channels": 16}
+UPERNET |= {"backbone_config": CONVNEXT}
 MODELS = [
     ("unet", {"features": (4, 8)}),
     ("unet", {"features": (4, 8), "up": "bilinear"}),
@@ -28,9 +38,14 @@ MODELS = [
     ("upernet/resnet18", {}),
     ("segformer/tu-pvt_v2_b0", {}),
     ("dpt/tu-vit_tiny_patch16_224", {}),
+    ("transformers", {"config": BEIT}),
+    ("transformers", {"config": DPT}),
+    ("transformers", {"config": UPERNET}),
+    ("transformers", {"config": {"model_type": "mobilevit"}}),
+    ("transformers", {"config": {"model_type": "mobilenet_v2"}}),
 ]
 # Those that look at the whole picture: pooled, or by attention.
-GLOBAL = ("deeplabv3", "lraspp", "segformer", "pspnet", "pan", "upernet", "dpt")
+GLOBAL = ("deeplabv3", "lraspp", "segformer", "pspnet", "pan", "upernet", "dpt", "transformers")
 MEAN, STD = (100.0, 90.0, 80.0), (50.0, 40.0, 60.0)
 SIZES = [(1, 1), (1, 40), (5, 7), (16, 16), (33, 18)]
 

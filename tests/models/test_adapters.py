@@ -4,10 +4,17 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 from torchvision.models import segmentation
-from transformers import SegformerConfig, SegformerForSemanticSegmentation
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForSemanticSegmentation,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+)
 
+from pixelwise.labels import Labels
 from pixelwise.models.base import AdaptedModel, ForgivingBatchNorm2d, adapt_bands, enlarge
 from pixelwise.models.catalogue import build_model
+from pixelwise.models.weights import ModelCard, load_model, save_model
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -79,6 +86,40 @@ def test_transformers_segformer_is_enlarged_before_anything_is_decided():
         assert quarter.shape == (2, 6, 16, 24)
         wanted = torch.nn.functional.interpolate(quarter, size=(64, 96), mode="bilinear", align_corners=False)
         torch.testing.assert_close(model(pictures()), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_folder_is_a_checkpoint_of_transformers(tmp_path):
+    torch.manual_seed(4)
+    labels = Labels(("wall", "floor", "sky"))
+    plain = {"in_channels": 3, "num_classes": 3}
+    model = build_model("segformer-b0", **plain, mean=MEAN, std=STD).eval()
+    save_model(tmp_path / "model", model, ModelCard({"name": "segformer-b0", "arguments": plain}, labels, 3))
+    library, report = AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "model", output_loading_info=True)
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert library.config.id2label == {0: "wall", 1: "floor", 2: "sky"}
+    assert library.config.label2id == {"wall": 0, "floor": 1, "sky": 2}
+    seen = AutoImageProcessor.from_pretrained(tmp_path / "model")(list(pictures()), return_tensors="pt")
+    with torch.inference_mode():
+        quarter = library.eval()(pixel_values=seen["pixel_values"]).logits
+        wanted = torch.nn.functional.interpolate(quarter, size=(64, 96), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(model(pictures()), wanted, rtol=1e-5, atol=1e-5)
+        loaded, _ = load_model(tmp_path / "model")
+        assert torch.equal(loaded(pictures()), model(pictures()))
+
+
+def test_auxiliary_heads_of_transformers_are_trained():
+    config = {"model_type": "upernet", "hidden_size": 16, "auxiliary_in_channels": 24, "auxiliary_channels": 8}
+    config["backbone_config"] = {
+        "model_type": "convnext",
+        "hidden_sizes": [8, 16, 24, 32],
+        "depths": [1, 1, 1, 1],
+        "out_features": ["stage1", "stage2", "stage3", "stage4"],
+    }
+    model = build_model("transformers", config=config, num_classes=6).train()
+    outputs = model.training_outputs(pictures())
+    assert [logits.shape for logits in outputs.auxiliary] == [(2, 6, 64, 96)]
+    assert not model.network.auxiliary_head._forward_hooks
+    assert model.eval().training_outputs(pictures()).auxiliary == ()
 
 
 def test_what_is_padded_is_cut_off_again():

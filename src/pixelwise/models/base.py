@@ -9,8 +9,8 @@ from __future__ import annotations
 import abc
 import math
 import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +46,8 @@ class SegmentationModel(nn.Module, abc.ABC):
 
     # The part that makes the logits; training may move it faster than the rest.
     head: nn.Module
+    # What tensors' names in a model folder leave out, so that another library finds the names it knows.
+    tensor_prefix: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -77,6 +79,10 @@ class SegmentationModel(nn.Module, abc.ABC):
     def encoder_stages(self) -> tuple[tuple[str, ...], ...]:
         """Give the encoder's stages from the input on, each as prefixes of its parameters' names; () where there is none."""
         return ()
+
+    def files_of_its_library(self, classes: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Give the JSON files, by name, with which another library reads the model folder; classes by index."""
+        return {}
 
 
 class Normalise(nn.Module):

@@ -12,11 +12,12 @@ from typing import Any
 
 from pixelwise.errors import ConfigError, ModelFileError, ResourceError
 from pixelwise.models.catalogue import NVIDIA, origin
+from pixelwise.models.transformers import CONFIG, PROCESSOR
 from pixelwise.models.weights import CARD, WEIGHTS, ModelCard, load_model
 from pixelwise.storage import write_atomic
 
 README = "README.md"
-FILES = (WEIGHTS, CARD, README)
+FILES = (WEIGHTS, CARD, README, CONFIG, PROCESSOR)
 
 
 def readme(card: ModelCard) -> str:

@@ -19,10 +19,11 @@ from torch import Tensor
 from pixelwise.errors import ConfigError, ModelFileError, ResourceError
 from pixelwise.models.catalogue import NVIDIA, origin, parts
 from pixelwise.models.pretrained import Source
+from pixelwise.models.transformers import CONFIG, PROCESSOR
 
 # ImageNet's mean and deviation, as the networks of all three libraries saw it: red, green, blue of 0…255.
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-CONFIG, TENSORS, PROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
+TENSORS = "model.safetensors"
 
 
 def find_weights(name: str, weights: str, *, accept_license: bool = False) -> Source:

@@ -7,6 +7,8 @@ come from.
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,10 +27,13 @@ SEGFORMER: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {
     "segformer-b5": ((3, 6, 40, 3), (64, 128, 320, 512), 768),
 }
 _STRIDE = 32
+CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 
 
 class TransformersModel(AdaptedModel):
     """Wrap a semantic segmentation network of transformers.
+
+    Its model folder is a checkpoint of transformers, too: the tensors keep the names they have there.
 
     Args:
         config: plain form of its configuration, with `model_type`; or
@@ -38,6 +43,8 @@ class TransformersModel(AdaptedModel):
     Raises:
         ConfigError: no such network, or the library is missing.
     """
+
+    tensor_prefix = "network."
 
     def __init__(
         self,
@@ -50,12 +57,16 @@ class TransformersModel(AdaptedModel):
     ) -> None:
         network = _network(name, config or _segformer(name), max(in_channels, 1), max(num_classes, 1))
         super().__init__(network, in_channels, num_classes, _STRIDE, mean, std)
+        # Networks with one position per patch take other sizes only where they are told to.
+        moves = "interpolate_pos_encoding" in inspect.signature(network.forward).parameters
+        self.options = {"interpolate_pos_encoding": True} if moves else {}
 
     @property
     def head(self) -> nn.Module:  # type: ignore[override]
-        """Give the layer that makes the logits: the last one with as many outputs as there are classes."""
-        convolutions = [m for name, m in self.network.named_modules() if _makes_logits(name, m, self.num_classes)]
-        return convolutions[-1]
+        """Give the layer that makes the logits: a classifier, or the last one with as many outputs as there are classes."""
+        found = {n: m for n, m in self.network.named_modules() if _makes_logits(n, m, self.num_classes)}
+        classifiers = [module for name, module in found.items() if "classifier" in name]
+        return (classifiers or list(found.values()))[-1]
 
     def encoder_stages(self) -> tuple[tuple[str, ...], ...]:
         """Give the backbone's blocks in order."""
@@ -63,10 +74,28 @@ class TransformersModel(AdaptedModel):
         found = next((name for name in names if name and hasattr(self.network, name)), None)
         return stages(getattr(self.network, found), f"network.{found}.") if found else ()
 
+    def files_of_its_library(self, classes: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Give what makes a model folder a checkpoint of transformers: configuration, and how its processor normalises."""
+        settings = copy.deepcopy(self.network.config)
+        settings.id2label = dict(enumerate(classes))
+        settings.label2id = {name: k for k, name in enumerate(classes)}
+        settings.architectures = [type(self.network).__name__]
+        mean, std = ([v / 255 for v in values.tolist()] for values in (self.normalise.mean, self.normalise.std))
+        processor = {"do_resize": False, "do_rescale": True, "rescale_factor": 1 / 255, "do_reduce_labels": False}
+        processor |= {"do_normalize": True, "image_mean": mean, "image_std": std}
+        return {CONFIG: settings.to_diff_dict(), PROCESSOR: processor}
+
     def _answer(self, x: Tensor) -> tuple[Tensor, ...]:
-        answer = self.network(pixel_values=x)
-        auxiliary = getattr(answer, "auxiliary_logits", None)
-        return (answer.logits, auxiliary) if self.training and auxiliary is not None else (answer.logits,)
+        auxiliary = getattr(self.network, "auxiliary_head", None)
+        if auxiliary is None or not self.training:
+            return (self.network(pixel_values=x, **self.options).logits,)
+        # The library computes these logits, and keeps them to itself.
+        overheard: list[Tensor] = []
+        hook = auxiliary.register_forward_hook(lambda _, __, logits: overheard.append(logits))
+        try:
+            return (self.network(pixel_values=x, **self.options).logits, *overheard)
+        finally:
+            hook.remove()
 
 
 def _makes_logits(name: str, module: nn.Module, classes: int) -> bool:

@@ -130,8 +130,7 @@ def save_model(folder: Path, model: SegmentationModel, card: ModelCard) -> Model
         ResourceError: no space, or no right to write; what stood there before is untouched.
     """
     folder = Path(folder)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    weights = safetensors.torch.save(tensors)
+    weights = safetensors.torch.save(_named_for_files(model))
     card = replace(
         card,
         mean=tuple(model.normalise.mean.tolist()),
@@ -139,11 +138,31 @@ def save_model(folder: Path, model: SegmentationModel, card: ModelCard) -> Model
         sha256=hashlib.sha256(weights).hexdigest(),
         pixelwise=importlib.metadata.version("pixelwise"),
     )
-    text = json.dumps(card.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    texts = {CARD: card.to_dict(), **model.files_of_its_library(card.labels.names)}
     with atomic_folder(folder) as fresh:
         (fresh / WEIGHTS).write_bytes(weights)
-        (fresh / CARD).write_text(text, encoding="utf-8")
+        for name, plain in texts.items():
+            text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            (fresh / name).write_text(text, encoding="utf-8")
     return card
+
+
+def _named_for_files(model: SegmentationModel) -> dict[str, torch.Tensor]:
+    """Give the tensors as a file names them; those of `normalise` are in the card, where another library reads the file."""
+    prefix = model.tensor_prefix
+    kept = {name: t for name, t in model.state_dict().items() if name.startswith(prefix)}
+    # Copies, since tied weights may not share their memory in a file.
+    return {name.removeprefix(prefix): t.detach().cpu().contiguous().clone() for name, t in kept.items()}
+
+
+def _named_for_model(
+    model: SegmentationModel, card: ModelCard, tensors: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Give the tensors of a file as the model names them."""
+    if not model.tensor_prefix:
+        return dict(tensors)
+    own = {f"normalise.{key}": torch.tensor(getattr(card, key), dtype=torch.float32) for key in ("mean", "std")}
+    return own | {model.tensor_prefix + name: tensor for name, tensor in tensors.items()}
 
 
 def load_model(folder: Path) -> tuple[SegmentationModel, ModelCard]:
@@ -192,6 +211,7 @@ def _assemble(folder: Path, card: ModelCard, tensors: dict[str, torch.Tensor]) -
         raise ModelFileError(
             where, expected="an architecture of this version of pixelwise", found=str(error), do=_AGAIN
         ) from error
+    tensors = _named_for_model(model, card, tensors)
     wanted, given = _shapes(model.state_dict()), _shapes(tensors)
     for key in sorted(wanted.keys() | given.keys()):
         if wanted.get(key) != given.get(key):
