@@ -8,7 +8,7 @@ import pytest
 
 import pixelwise
 
-HEAVY = ("torch", "torchvision", "scipy", "PIL", "tifffile", "rich", "matplotlib")
+HEAVY = ("torch", "torchvision", "scipy", "PIL", "tifffile", "rich", "matplotlib", "transformers", "timm")
 
 
 def loaded_after(code: str) -> set[str]:

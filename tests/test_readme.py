@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pixelwise.models.catalogue import table
+
 README = Path(__file__).parents[1] / "README.md"
 
 
@@ -42,8 +44,14 @@ def test_the_commands_exist_with_these_options(my_data: Path, capsys: pytest.Cap
 
     from pixelwise.cli import app
 
-    commands = [line.split("#")[0].split() for line in snippets("sh")[1].splitlines()]
-    assert [c[1] for c in commands] == ["check", "train", "evaluate", "predict"]
+    commands = [line.split("#")[0].split() for text in snippets("sh")[1:] for line in text.splitlines()]
+    verbs = ["check", "train", "evaluate", "predict", "train", "train", "import-weights", "push"]
+    assert [c[1] for c in commands] == verbs
     for command in commands:
         assert command[0] == "pixelwise"
         get_command(app).commands[command[1]].make_context(command[1], command[2:])  # type: ignore[attr-defined]
+
+
+def test_the_table_of_networks_is_that_of_the_catalogue() -> None:
+    shown = README.read_text().partition("<!-- models -->\n")[2].partition("\n<!-- end -->")[0]
+    assert shown == table()

@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pixelwise.api import Model, Run, check, evaluate, load, predict, train
+    from pixelwise.api import Model, Run, check, evaluate, import_weights, load, predict, push, train
     from pixelwise.config import Config
     from pixelwise.errors import PixelwiseError
     from pixelwise.grid import Grid
@@ -39,8 +39,10 @@ _HOME = {
     "UNet": "models.unet",
     "check": "api",
     "evaluate": "api",
+    "import_weights": "api",
     "load": "api",
     "predict": "api",
+    "push": "api",
     "train": "api",
 }
 
@@ -59,8 +61,10 @@ __all__ = [
     "UNet",
     "check",
     "evaluate",
+    "import_weights",
     "load",
     "predict",
+    "push",
     "train",
 ]
 

@@ -20,11 +20,18 @@ from pixelwise.errors import DataError, PixelwiseError
 FROZEN = {
     "demo": "--json --out --overwrite --time-limit",
     "check": "DATA --json --set",
-    "train": "DATA --epochs --json --model --out --overwrite --seed --set --skip-bad --steps --time-limit",
+    "train": (
+        "DATA --accept-license --epochs --freeze --json --model --out --overwrite --seed --set --skip-bad --steps "
+        "--time-limit --weights"
+    ),
     "evaluate": "MODEL DATA --json --set --split",
     "predict": "MODEL SOURCE… --flips --json --no-overlays --out --overlays --overwrite --probabilities",
+    "models": "--json --search",
+    "import-weights": "FILE --json --out --overwrite",
+    "push": "MODEL OWNER/NAME --json --public",
 }
 REQUIRED = {"check": ["d"], "train": ["d"], "evaluate": ["m", "d"], "predict": ["m", "s", "--out", "o"], "demo": []}
+REQUIRED |= {"models": [], "import-weights": ["f", "--out", "o"], "push": ["m", "a/b"]}
 
 
 class Said(NamedTuple):
@@ -75,8 +82,10 @@ def test_options_are_long_and_spelled_with_hyphens() -> None:
 
 
 def test_the_verbs_of_python_are_those_of_the_command_line() -> None:
-    for verb in set(FROZEN) - {"demo"}:
-        assert callable(getattr(pixelwise, verb))
+    # `pixelwise.models` is the package of the networks; the list is `pixelwise.api.models`.
+    for verb in set(FROZEN) - {"demo", "models"}:
+        assert callable(getattr(pixelwise, verb.replace("-", "_")))
+    assert callable(api.models)
 
 
 # Help
