@@ -219,19 +219,15 @@ def _length(
 
 def _fit_within(limit: float, began: float, prepared: _Prepared, out: Path, listener: Listener | None) -> _Prepared:
     """Train, and count the steps again on the way, since a machine that other work shares does not keep its pace."""
-    work, before, last = prepared.work, None, (0, 0.0)
+    work, before, marks = prepared.work, None, [(0, 0.0)]
     per_validation = _validation_seconds(work.config, work.model, prepared.card, _val(prepared.splits))
     while (border := next_recount(work.config.train)) is not None:
         state = fit(work, listener, until=border)
         if before is None:  # what an earlier process spent on steps, this one did not
             before = max(state.seconds - (time.monotonic() - began), 0.0)
         train, due = work.config.train, validation_steps(work.config.train)
-        # The slower of the pace so far and of the pace lately: too few steps waste less than too many.
-        paces = [
-            (state.seconds - seconds - per_validation * sum(step < d <= border for d in due)) / (border - step)
-            for step, seconds in ((0, 0.0), last)
-        ]
-        pace, last = max(*paces, 0.1 * state.seconds / border), (border, state.seconds)
+        marks.append((border, state.seconds))
+        pace = budget.slower_pace(marks, due, per_validation)
         left = limit - before - (time.monotonic() - began)
         more = budget.fitting_steps(pace, per_validation, max(sum(d > border for d in due), 1), left)
         recounts = (*train.recounts, (border, border + max(more, 1)))
