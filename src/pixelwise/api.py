@@ -7,7 +7,7 @@ imported when a verb needs it, so that importing this module costs nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pixelwise.models.weights import ModelCard
 
 Listener = Callable[[dict[str, Any]], None]
+_DEMO = ".pixelwise-demo"
 
 
 @dataclass(frozen=True)
@@ -95,25 +96,40 @@ class Run:
         return scores
 
     @cached_property
+    def parts(self) -> tuple[str, ...]:
+        """Name the parts of the data set that it was trained on: train, val, and test where there is one."""
+        import json
+
+        known = json.loads((self.folder / "data.json").read_text(encoding="utf-8"))
+        return tuple(known["splits"]["images"])
+
+    @cached_property
     def model(self) -> Model:
         """Load the best model."""
         return load(self.folder)
 
 
-def load(path: str | Path, *, device: str | None = None, flips: bool = False) -> Model:
+def load(path: str | Path, *, device: str | None = None, flips: bool | None = None) -> Model:
     """Load a model folder, or the best model of a run folder.
 
     Args:
         path: the folder.
         device: "cpu", "cuda", …; the fastest there is where not given.
-        flips: average over mirrored copies when predicting, in the directions that training mirrored.
+        flips: average over mirrored copies when predicting, in the directions that training mirrored; where not given,
+            as the model was scored.
 
     Raises:
         ModelFileError: no model there, or one that is incomplete or altered.
     """
+    from pixelwise.storage import previous_folder
+
+    def there(folder: Path) -> bool:
+        # A process that was killed between two renames leaves the model under the other name.
+        return folder.is_dir() or previous_folder(folder).is_dir()
+
     folder = Path(path)
-    folder = folder / "model" if (folder / "model").is_dir() else folder
-    if not folder.is_dir():
+    folder = folder / "model" if there(folder / "model") else folder
+    if not there(folder):
         found = "a file" if folder.exists() else "nothing"
         raise ModelFileError(path, expected="a model folder or a run folder", found=found, do="Check the path.")
     import torch
@@ -123,7 +139,8 @@ def load(path: str | Path, *, device: str | None = None, flips: bool = False) ->
 
     model, card = load_model(folder)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Model(folder, Predictor.from_model(model, card, device=device, flips=card.mirrors if flips else False), card)
+    chosen: dict[str, Any] = {} if flips is None else {"flips": card.mirrors if flips else False}
+    return Model(folder, Predictor.from_model(model, card, device=device, **chosen), card)
 
 
 def check(
@@ -139,6 +156,7 @@ def check(
     from pixelwise.data.dataset import open_data
 
     config, base = read_request(Path(data), overrides)
+    _require_of_data(overrides)
     # A broken file must not hide the others: it is left out on opening and reported.
     whole = open_data(config.data.model_copy(update={"skip_bad": True}), base)
     return check_splits(whole, progress, skip_bad=config.data.skip_bad)
@@ -206,6 +224,13 @@ def evaluate(
 ) -> Evaluation:
     """Score a model on one part of a data set, at native size, with intervals over pictures.
 
+    Args:
+        model: a folder, or a loaded model; it predicts as it does anywhere else.
+        data: a folder, a `data.yaml`, a recipe, or the `config.yaml` of a run.
+        split: train, val or test.
+        overrides: "data.b=c" texts for the configuration.
+        progress: called with (pictures done, pictures in all).
+
     Raises:
         DataError: the data set has no such part, or other classes than the model.
     """
@@ -215,8 +240,10 @@ def evaluate(
 
     loaded = model if isinstance(model, Model) else load(model)
     config, base = read_request(Path(data), overrides)
+    _require_of_data(overrides)
     splits = open_data(config.data, base)
-    part = _part(without_unreadable(splits) if config.data.skip_bad else splits, split, data)
+    splits = without_unreadable(splits) if config.data.skip_bad else splits
+    part = _part(splits, split, data)
     if part.labels.names != loaded.labels.names:
         raise DataError(
             data,
@@ -224,7 +251,35 @@ def evaluate(
             found=", ".join(part.labels.names),
             do="Name the same classes in the same order in labels.yaml.",
         )
-    return score(part, loaded.predictor, progress=progress)
+    notices = (*splits.notices, *splits.skipped, *_divided_otherwise(splits, split, loaded.card))
+    return replace(score(part, loaded.predictor, progress=progress), notices=notices)
+
+
+def _require_of_data(overrides: Sequence[str]) -> None:
+    """Refuse overrides that a verb would not look at.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for text in overrides:
+        if not text.strip().startswith("data."):
+            raise UsageError(
+                f"--set {text}",
+                expected="a key of data",
+                found="one that this verb does not use",
+                do="Leave it out: a model predicts as its model.json says.",
+            )
+
+
+def _divided_otherwise(splits: DataSplits, split: str, card: ModelCard) -> tuple[str, ...]:
+    """Warn where a part was drawn from train, and the model learned from another train."""
+    drawn = split in splits.description["split"].get("achieved", {}) and splits.train is not None
+    if not drawn or card.names_hash is None or splits.train is None or splits.train.names_hash() == card.names_hash:
+        return ()
+    return (
+        f"{split} was drawn from the pictures, and not as when the model was trained: it may have learned from some of these. "
+        "Name the run's config.yaml as DATA to score the same part.",
+    )
 
 
 def _part(splits: DataSplits, name: str, where: object) -> Dataset:
@@ -269,7 +324,8 @@ def draw_demo_data(
     from pixelwise.data.synthetic import write_road_scenes
     from pixelwise.storage import claim_folder
 
-    claim_folder(folder, overwrite, ("data", "run", "predictions", "look.png"))
+    claim_folder(folder, overwrite, (_DEMO, "data", "run", "predictions", "look.png"), _DEMO)
+    (folder / _DEMO).write_text("made by `pixelwise demo`, which may replace this folder\n", encoding="utf-8")
     write_road_scenes(folder / "data", progress=progress)
     return folder / "data"
 

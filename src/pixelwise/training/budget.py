@@ -1,4 +1,4 @@
-"""Turn a time limit into a number of steps, once, by a short measurement; from then on only steps count.
+"""Turn a time limit into a number of steps, by a short measurement, and later by the pace so far.
 
 Comes in: the work as it will be done, and the seconds there are. Goes out: precision, memory layout, steps, validations,
 each with its reason. Knows nothing of the data or of why the rest was chosen.
@@ -142,7 +142,7 @@ def plan_steps(
         config: `train.steps` and `train.validations` are set where they are gaps.
         per_step: seconds of one step.
         per_validation: seconds to score the validation part once.
-        left: seconds until the limit, less one validation for the final scores.
+        left: seconds until the limit; the final scoring is taken off here.
         limit: the limit as the user gave it, for the reason.
 
     Raises:

@@ -1,0 +1,188 @@
+"""Make what a run works with from its configuration: model, stream, loss, card, predictor.
+
+Comes in: a resolved configuration and an opened data set. Goes out: the parts of a run, each a function of configuration,
+data and seed. Knows nothing of steps, checkpoints or how the configuration was derived.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pixelwise.config import Config
+from pixelwise.data.dataset import Dataset, DataSplits
+from pixelwise.data.loader import Crops
+from pixelwise.data.transforms import CropTransform
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.evaluation import quick_miou
+from pixelwise.inference.predictor import Predictor
+from pixelwise.losses import CombinedLoss, class_weights, combined_loss
+from pixelwise.models.base import SegmentationModel
+from pixelwise.models.catalogue import build_model
+from pixelwise.models.weights import ModelCard, save_model
+from pixelwise.training.loop import Work
+from pixelwise.training.optim import begin_at_prior
+from pixelwise.types import Fingerprint
+
+MODEL = "model"
+
+
+def require_device(config: Config) -> None:
+    """Refuse a device that torch cannot use here.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    name = config.train.device or "cpu"
+    try:
+        # The losses sum up in float64, which not every device knows.
+        torch.empty(1, dtype=torch.float64, device=name)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ConfigError(
+            "train.device",
+            expected="a device that torch can use here",
+            found=f"{name} ({' '.join(str(error).split())[:120]})",
+            do="Say --set train.device=cpu, or go on where there is such a device.",
+        ) from error
+
+
+def require_norms(config: Config, model: SegmentationModel) -> None:
+    """Refuse batches so small that batch norm has a single value per channel where the network is coarsest.
+
+    Raises:
+        ConfigError: they are.
+    """
+    batch, crop = config.train.batch_size or 1, config.train.crop or (1, 1)
+    cells = [-(-side // model.stride) for side in crop]
+    if batch * cells[0] * cells[1] < 2:
+        raise ConfigError(
+            "train.batch_size",
+            expected=f"at least 2, or crops larger than the network's stride of {model.stride} pixels",
+            found=f"{batch} crop of {crop[0]}×{crop[1]}",
+            do="Raise one of the two: batch norm needs two values per channel.",
+        )
+
+
+def require_counted(val: Dataset) -> None:
+    """Refuse a validation part in which no pixel counts: nothing could be called best.
+
+    Raises:
+        DataError: it has none.
+    """
+    for index in range(len(val)):
+        mask = val.read(index).mask
+        if mask is not None and (mask != val.labels.ignore_index).any():
+            return
+    raise DataError(
+        "val masks",
+        expected="at least one pixel that counts",
+        found=f"only ignored ones in {len(val)} masks",
+        do="Name another val part, or correct ignore_index in labels.yaml.",
+    )
+
+
+def parts(config: Config, train: Dataset, facts: Fingerprint) -> tuple[Crops, SegmentationModel, CombinedLoss]:
+    """Make stream, model and loss."""
+    labels, settings = train.labels, config.train
+    mean, std = tuple(config.model.mean or ()), tuple(config.model.std or ())
+    if len(mean) != facts.channels or len(std) != facts.channels:
+        raise ConfigError(
+            "model.mean, model.std",
+            expected=f"{facts.channels} values each",
+            found=f"{len(mean)}, {len(std)}",
+            do="Give one per band.",
+        )
+    form = (facts.channels, facts.dtype)
+    crops = Crops(train, transform(config, train), settings.seed, settings.cache or False, form)
+    torch.manual_seed(settings.seed)
+    model = build_model(config.model.name, **arguments(config, train, facts))
+    require_norms(config, model)
+    weights = class_weights(config.loss.class_weights or "none", facts.pixel_counts, facts.image_counts)
+    begin_at_prior(model, [weight * count for weight, count in zip(weights, facts.pixel_counts, strict=True)])
+    loss = combined_loss(
+        config.loss,
+        num_classes=labels.num_classes,
+        ignore_index=labels.ignore_index,
+        class_weights=torch.tensor(weights, dtype=torch.float32, device=settings.device),
+    )
+    return crops, model, loss
+
+
+def transform(config: Config, train: Dataset) -> CropTransform:
+    """Give what turns a picture into a crop."""
+    crop, share = config.train.crop or (256, 256), config.train.class_crops or 0.0
+    mean, std = tuple(config.model.mean or ()), tuple(config.model.std or ())
+    return CropTransform(crop, config.augment, share, train.labels.ignore_index, mean, std)
+
+
+def arguments(config: Config, train: Dataset, facts: Fingerprint) -> dict[str, Any]:
+    """Give what `build_model` is called with."""
+    return {
+        "in_channels": facts.channels,
+        "num_classes": train.labels.num_classes,
+        "features": config.model.features,
+        "up": config.model.up,
+        "stem": config.model.stem,
+        "mean": config.model.mean,
+        "std": config.model.std,
+    }
+
+
+def model_card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelCard:
+    """Describe the model for whoever will use it."""
+    assert splits.train is not None
+    return ModelCard(
+        architecture={"name": config.model.name, "arguments": arguments(config, splits.train, facts)},
+        labels=splits.labels,
+        channels=facts.channels,
+        dtype=facts.dtype,
+        tile=config.predict.tile or (512, 512),
+        overlap=config.predict.overlap,
+        mirrors=tuple(d for d in ("horizontal", "vertical") if getattr(config.augment, f"flip_{d}")),
+        flips=config.predict.flips,
+        data_hash=facts.hash,
+        names_hash=splits.train.names_hash(),
+    )
+
+
+def make_predictor(config: Config, model: SegmentationModel, card: ModelCard) -> Predictor:
+    """Give the predictor that validates: the one that the card describes, on the run's device and in its precision."""
+    device, precision = config.train.device or "cpu", config.train.precision or "fp32"
+    return Predictor.from_model(model, card, device=device, precision=precision)
+
+
+def make_work(
+    config: Config,
+    splits: DataSplits,
+    card: ModelCard,
+    made: tuple[Crops, SegmentationModel, CombinedLoss],
+    out: Path,
+) -> Work:
+    """Bring together what the loop needs; the best model goes to `out`/model."""
+    val = splits.val
+    assert val is not None
+
+    def validate(averaged: SegmentationModel, check: Callable[[], None]) -> float:
+        return quick_miou(val, make_predictor(config, averaged, card), stop=check)[0]
+
+    def keep(averaged: SegmentationModel, miou: float, step: int) -> None:
+        save_model(out / MODEL, averaged, replace(card, scores={"val_miou": miou, "step": step}))
+
+    crops, model, loss = made
+    return Work(config, model, loss, crops, validate, keep, out)
+
+
+def validation_seconds(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> float:
+    """Measure how long it takes to score the validation part, on three pictures of it."""
+    few = val.subset(range(min(len(val), 3)))
+    predictor = make_predictor(config, model, card)
+    quick_miou(few.subset([0]), predictor)
+    began = time.perf_counter()
+    quick_miou(few, predictor)
+    model.train()
+    return (time.perf_counter() - began) / len(few) * len(val)
