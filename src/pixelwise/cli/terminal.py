@@ -16,7 +16,7 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; everything else goes to standard error.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set a key of the configuration.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands in --out.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in --out.")]
 
 _PLAIN_EVERY = 10.0
 
