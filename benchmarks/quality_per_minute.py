@@ -82,7 +82,10 @@ def run_one(name: str, method: str, seed: int, minutes: float, root: Path) -> No
             described, out=folder / "run", seed=seed, time_limit=minutes * 60 - (time.monotonic() - began)
         )
         predictor = run.model.predictor
-        steps = max(json.loads(line).get("step", 0) for line in (run.folder / "log.jsonl").read_text().splitlines())
+        steps = max(
+            json.loads(line).get("step", 0)
+            for line in (run.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        )
     else:
         train = {"tutorial": peers.tutorial, "smp": peers.documented_smp}[method]
         channels = splits.train.read(0).image.shape[0]
@@ -94,7 +97,7 @@ def run_one(name: str, method: str, seed: int, minutes: float, root: Path) -> No
     facts = {"set": name, "method": method, "seed": seed, "minutes": minutes, "seconds": seconds, "steps": steps}
     facts |= {"torch": torch.__version__, "processor": processor(), "cores": torch.get_num_threads()}
     path = result_path(name, method, seed, minutes)
-    path.write_text(json.dumps(facts | {"scores": scores}, indent=1) + "\n")
+    path.write_text(json.dumps(facts | {"scores": scores}, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder)
     print(f"  mIoU {scores['miou']:.4f} after {seconds:.0f} s, {steps} steps", file=sys.stderr, flush=True)
 
@@ -105,7 +108,10 @@ def table(minutes: float) -> str:
     for name in SETS:
         cells = []
         for method in METHODS:
-            found = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{name}-{minutes:g}min-{method}-*.json"))]
+            found = [
+                json.loads(p.read_text(encoding="utf-8"))
+                for p in sorted(RESULTS.glob(f"{name}-{minutes:g}min-{method}-*.json"))
+            ]
             values = [100 * f["scores"]["miou"] for f in found]
             spread = (
                 f"{statistics.mean(values):.1f} ({min(values):.1f}–{max(values):.1f}, n = {len(values)})"

@@ -50,7 +50,7 @@ def work(name: str, args: argparse.Namespace) -> None:
     if not (run.folder / "scores.json").exists():
         print(f"{name}: {args.minutes:g} minutes", file=sys.stderr, flush=True)
         pixelwise.train(recipe, out=run.folder, seed=args.seed, time_limit=args.minutes * 60, overrides=root)
-    events = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in (run.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = max(event.get("step", 0) for event in events)
     found: dict[str, Any] = {"set": name, "minutes": args.minutes, "seed": args.seed, "steps": steps}
     found |= {"seconds": max(event.get("seconds", 0.0) for event in events), "torch": torch.__version__}
@@ -61,14 +61,16 @@ def work(name: str, args: argparse.Namespace) -> None:
     for scores in (value for value in found.values() if isinstance(value, dict)):
         scores.pop("confusion", None)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     sheet = pixelwise.api.draw_sheet(run.model, recipe, args.out / f"{name}.png", overrides=root)
     print(f"  test mIoU {found['test']['miou']:.4f}; {sheet}", file=sys.stderr, flush=True)
 
 
 def table() -> str:
     """Give what was measured, as `docs/results.md` shows it: a line per set, then a line per class."""
-    found = [json.loads(path.read_text()) for name in SETS if (path := RESULTS / f"{name}.json").exists()]
+    found = [
+        json.loads(path.read_text(encoding="utf-8")) for name in SETS if (path := RESULTS / f"{name}.json").exists()
+    ]
     if not found:
         return "Not measured yet: the command above does it."
     lines = ["| set | mIoU | mean Dice | pixel accuracy | test images | steps | training |", "|---" * 7 + "|"]

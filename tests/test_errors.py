@@ -5,7 +5,16 @@ import re
 import pytest
 
 from pixelwise import errors
-from pixelwise.errors import DataError, DivergedError, MaskError, PixelwiseError, ResourceError, UsageError
+from pixelwise.errors import (
+    DataError,
+    DivergedError,
+    MaskError,
+    OutOfMemoryError,
+    PixelwiseError,
+    ResourceError,
+    UsageError,
+    memory_respected,
+)
 
 ALL = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
 
@@ -64,3 +73,29 @@ def test_errors_come_back_whole_from_a_worker_process(kind: type[PixelwiseError]
     back = pickle.loads(pickle.dumps(error))
     assert type(back) is kind
     assert (str(back), back.where, back.do) == (str(error), "a.png", "Fix it.")
+
+
+class OutOfMemoryOfTorchError(RuntimeError):
+    """Stands for torch's own."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 15.2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        OutOfMemoryOfTorchError("CUDA out of memory. Tried to allocate 2 GiB."),
+    ],
+)
+def test_too_little_memory_is_told_in_the_grammar(error: Exception) -> None:
+    with pytest.raises(OutOfMemoryError) as caught, memory_respected("a.png", "Cut it."):
+        raise error
+    assert str(caught.value) == f"a.png: expected enough memory, found {error}. Cut it."
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), DataError("a", expected="b", found="c", do="D.")])
+def test_other_errors_pass_as_they_are(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, memory_respected("a.png", "Cut it."):
+        raise error
+    assert caught.value is error

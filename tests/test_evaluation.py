@@ -69,7 +69,7 @@ def test_scores_are_those_of_one_matrix_over_all_pictures():
     assert result.scores.miou.low < result.scores.miou.value < result.scores.miou.high
     assert result.scores.images == 12
     assert result.scores.ignored_pixels == sum(int((s.mask == 255).sum()) for s in dataset.samples)
-    assert result.scores.interval == "95 % percentile bootstrap over 12 images, 1000 resamples, seed 0"
+    assert result.scores.interval.startswith("95 % percentile bootstrap over 12 images, 1000 resamples, seed 0; ")
     assert dataset.reads == list(range(12))
 
 
@@ -189,7 +189,7 @@ def test_a_predictor_of_other_classes_is_refused():
         evaluate(pictures(), other)
     assert str(error.value) == (
         "00: expected predictions of the data set's classes background, road, vehicle, found background, vehicle, road. "
-        "Score with the model's own labels.yaml, or train on this data set."
+        "Name the classes in labels.yaml as the model's model.json does, or train on this data set."
     )
 
 

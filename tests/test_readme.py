@@ -55,3 +55,23 @@ def test_the_commands_exist_with_these_options(my_data: Path, capsys: pytest.Cap
 def test_the_table_of_networks_is_that_of_the_catalogue() -> None:
     shown = README.read_text().partition("<!-- models -->\n")[2].partition("\n<!-- end -->")[0]
     assert shown == table()
+
+
+@pytest.mark.slow
+def test_what_the_readme_says_of_answering_background_everywhere(tmp_path: Path) -> None:
+    from pixelwise.api import draw_demo_data
+    from pixelwise.config import DataConfig
+    from pixelwise.data.dataset import open_data
+    from pixelwise.evaluation import majority
+
+    test = open_data(DataConfig(), draw_demo_data(tmp_path / "demo")).test
+    assert test is not None
+    scores = majority(test)
+    said = re.search(
+        r"On the (\d+) test pictures of the demo, a model that always answers \*(\w+)\* is right in \*\*(\d+) %\*\* of the "
+        r"pixels, and has an mIoU of \*\*(\d+) %\*\*",
+        README.read_text(),
+    )
+    assert said is not None
+    accuracy, miou = scores.pixel_accuracy.value or 0, scores.miou.value or 0
+    assert said.groups() == (str(len(test)), "background", f"{100 * accuracy:.0f}", f"{100 * miou:.0f}")

@@ -122,8 +122,8 @@ def test_what_stands_there_is_refused_naming_the_two_ways_out(tmp_path: Path) ->
 def test_overwrite_removes_an_earlier_result(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "1").touch()
-    (tmp_path / "config.yaml").touch()
-    (tmp_path / ".config.yaml.tmp").touch()
+    for name in ("config.yaml", "request.json", ".config.yaml.tmp", ".model.previous"):
+        (tmp_path / name).touch()
     claim_folder(tmp_path, overwrite=True)
     assert names(tmp_path) == []
 
@@ -139,6 +139,29 @@ def test_overwrite_removes_nothing_else(tmp_path: Path, results: tuple[str, ...]
     assert len(list(tmp_path.rglob("*.png"))) == 3
 
 
+def test_a_name_alone_makes_no_earlier_result(tmp_path: Path) -> None:
+    # A folder of hand-drawn masks, a folder with a model that was copied there.
+    for held, marker, results in (("masks", "predictions.json", ("predictions.json", "masks")), ("model", None, None)):
+        folder = tmp_path / held
+        (folder / held).mkdir(parents=True)
+        (folder / held / "a.png").touch()
+        given = (results, marker) if results and marker else ()
+        with pytest.raises(
+            OutputExistsError, match=rf"expected nothing but an earlier result to replace, found {held}\."
+        ):
+            claim_folder(folder, True, *given)
+        assert (folder / held / "a.png").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names end earlier there")
+def test_a_name_as_long_as_names_may_be(tmp_path: Path) -> None:
+    name = "ä" * 120 + "a" * 15
+    assert len(os.fsencode(name)) == 255
+    write_atomic(tmp_path / name, b"whole")
+    assert (tmp_path / name).read_bytes() == b"whole"
+    assert len(names(tmp_path)) == 1
+
+
 def test_overwrite_removes_no_file(tmp_path: Path) -> None:
     (tmp_path / "thesis.pdf").write_text("years")
     for overwrite in (False, True):
@@ -152,6 +175,7 @@ def test_overwrite_does_not_follow_links(tmp_path: Path) -> None:
     (tmp_path / "far" / "precious").touch()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "model").symlink_to(tmp_path / "far")
+    (tmp_path / "run" / "request.json").touch()
     claim_folder(tmp_path / "run", overwrite=True)
     assert names(tmp_path / "run") == []
     assert names(tmp_path / "far") == ["precious"]

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from pixelwise import types
 from pixelwise.grid import Grid
 from pixelwise.labels import Labels
 from pixelwise.types import ClassScores, Fingerprint, Prediction, Score, Scores
@@ -13,6 +14,15 @@ LABELS = Labels(("ground", "road", "car"))
 def test_shares_count_every_pixel_and_name_absent_classes() -> None:
     prediction = Prediction(np.array([[0, 0, 1], [1, 1, 255]], np.uint8), LABELS, Grid())
     assert prediction.shares() == {"ground": 2 / 6, "road": 3 / 6, "car": 0.0}
+
+
+def test_shares_are_counted_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.random.default_rng(0).integers(0, 3, (37, 41)).astype(np.uint8)
+    prediction = Prediction(mask, Labels(("a", "b", "c")), Grid())
+    whole = prediction.shares()
+    monkeypatch.setattr(types, "_PIECE", 100)
+    assert prediction.shares() == whole
+    assert whole["b"] == (mask == 1).mean()
 
 
 def test_shares_of_more_classes_than_a_byte_holds() -> None:

@@ -14,6 +14,7 @@ rest of the house.
     │   ├── LabelsError           the description of the classes
     │   └── ModelFileError        a model folder is incomplete or altered
     ├── ResourceError        4    memory, disk, time
+    │   ├── OutOfMemoryError      a picture or a batch is too large for this machine
     │   └── DivergedError         training met NaN or infinity again and again
     └── Interrupted        130    stopped on request; the same command goes on
 
@@ -21,6 +22,10 @@ Every message reads ``where: expected …, found …. Do …``.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class PixelwiseError(Exception):
@@ -40,7 +45,7 @@ class PixelwiseError(Exception):
         super().__init__(f"{where}: expected {expected}, found {found}. {do}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Survive the way from a worker process to its parent."""
+        """Survive pickling, and so the way from a worker process to its parent."""
         return _rebuild, (type(self), self.where, self.expected, self.found, self.do)
 
 
@@ -94,6 +99,10 @@ class ResourceError(PixelwiseError):
     exit_code = 4
 
 
+class OutOfMemoryError(ResourceError):
+    """A picture or a batch does not fit the memory of this machine."""
+
+
 class DivergedError(ResourceError):
     """Training met NaN or infinity several times in a row."""
 
@@ -102,3 +111,27 @@ class Interrupted(PixelwiseError):  # noqa: N818 - a request, not a fault
     """The work was stopped on request; the same command goes on where it stopped."""
 
     exit_code = 130
+
+
+@contextmanager
+def memory_respected(where: object, do: str) -> Iterator[None]:
+    """Turn what numpy, torch and its devices raise without memory into an `OutOfMemoryError`.
+
+    Args:
+        where: what the message is about.
+        do: what would help.
+
+    Raises:
+        OutOfMemoryError: in place of theirs.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        # torch has a class for its devices, and for the processor nothing but words.
+        if not isinstance(error, MemoryError) and not _SHORT.search(f"{type(error).__name__} {said}"):
+            raise
+        raise OutOfMemoryError(where, expected="enough memory", found=said[:160] or "too little", do=do) from error
+
+
+_SHORT = re.compile(r"OutOfMemory|out of memory|not enough memory|can't allocate memory|Cannot allocate memory")

@@ -70,6 +70,7 @@ class Evaluation:
         images: one entry per picture, in the data set's order; `pixels` are those that count.
         baseline: the scores of predicting the most frequent true class everywhere, on the same pictures.
         baseline_class: the name of that class.
+        notices: what was decided or left out when the data set was opened.
 
     """
 
@@ -77,12 +78,14 @@ class Evaluation:
     images: tuple[ImageScore, ...]
     baseline: Scores
     baseline_class: str
+    notices: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Give the plain form: that of the scores, with `baseline` and `per_image` behind."""
         accuracy, miou = self.baseline.pixel_accuracy.value, self.baseline.miou.value
         baseline = {"answer": self.baseline_class, "pixel_accuracy": accuracy, "miou": miou}
-        return self.scores.to_dict() | {"baseline": baseline, "per_image": [asdict(image) for image in self.images]}
+        per_image = [asdict(image) for image in self.images]
+        return self.scores.to_dict() | {"baseline": baseline, "per_image": per_image, "notices": list(self.notices)}
 
 
 def evaluate(
@@ -186,7 +189,7 @@ def _require_labels(where: str, wanted: Labels, found: Labels) -> None:
             where,
             expected=f"predictions of the data set's classes {', '.join(wanted.names)}",
             found=", ".join(found.names),
-            do="Score with the model's own labels.yaml, or train on this data set.",
+            do="Name the classes in labels.yaml as the model's model.json does, or train on this data set.",
         )
 
 

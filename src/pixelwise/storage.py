@@ -6,6 +6,7 @@ what the bytes mean.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +19,9 @@ from pixelwise.errors import OutputExistsError, ResourceError
 
 # What a run folder is made of (see training.run).
 RUN = ("config.yaml", "request.json", "data.json", "log.jsonl", "scores.json", "report.html", "checkpoints", "model")
+# Written first into a run folder: where it is missing, the folder is no run, whatever else is in it.
+RUN_MARKER = "request.json"
+_LONGEST_NAME = 255
 
 
 @contextmanager
@@ -27,7 +31,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         ResourceError: the disk is full or cannot be written; the file that was there before is untouched.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(_temporary(path.name))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -72,6 +76,12 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     shutil.rmtree(previous, ignore_errors=True)
 
 
+def _temporary(name: str) -> str:
+    """Name the file while it is written; a name as long as names may be leaves no room for more."""
+    raw = os.fsencode(name)
+    return f".{name}.tmp" if len(raw) <= _LONGEST_NAME - 5 else f".{hashlib.sha256(raw).hexdigest()}.tmp"
+
+
 def previous_folder(folder: Path) -> Path:
     """Name the place where `atomic_folder` keeps the old folder between its two renames."""
     return _beside(folder, "previous")
@@ -94,7 +104,8 @@ def _no_room(path: Path, error: OSError) -> ResourceError:
 def _flush(path: Path) -> None:
     if path.is_dir() and os.name != "posix":
         return  # Windows syncs no folders
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows flushes only what may be written to.
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR | getattr(os, "O_BINARY", 0))
     try:
         os.fsync(descriptor)
     finally:
@@ -114,13 +125,14 @@ def write_json(path: Path, plain: Any) -> None:
     write_atomic(path, json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def claim_folder(folder: Path, overwrite: bool, results: Collection[str] = RUN) -> None:
+def claim_folder(folder: Path, overwrite: bool, results: Collection[str] = RUN, marker: str = RUN_MARKER) -> None:
     """Make `folder`, which must be new or empty; `overwrite` empties it first.
 
     Args:
         folder: where the output goes.
         overwrite: remove an earlier result.
         results: what such a result is made of; nothing else is ever removed, so that a mistyped --out costs nothing.
+        marker: the file among them that tells a result from other people's `masks` or `model`; the caller writes it first.
 
     Raises:
         OutputExistsError: it holds something and `overwrite` is false, or something that is no earlier result.
@@ -139,7 +151,8 @@ def claim_folder(folder: Path, overwrite: bool, results: Collection[str] = RUN) 
                 found="files in it",
                 do="Choose another --out, or add --overwrite to replace it.",
             )
-        foreign = [p.name for p in held if p.name not in results and not (p.name[0] == "." and p.suffix == ".tmp")]
+        kept = [p.name for p in held if not (p.name[0] == "." and p.suffix in (".tmp", ".previous"))]
+        foreign = kept if marker not in kept else [name for name in kept if name not in results]
         if foreign:
             raise OutputExistsError(
                 folder,

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from pixelwise.grid import Grid
 from pixelwise.labels import Labels
 
+_PIECE = 1 << 24
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -46,7 +48,10 @@ class Prediction:
 
     def shares(self) -> dict[str, float]:
         """Give the share of the picture's pixels that each class takes, 0…1 by name."""
-        counts = np.bincount(self.mask.reshape(-1), minlength=self.labels.num_classes)
+        flat, counts = self.mask.reshape(-1), np.zeros(self.labels.num_classes, np.int64)
+        # In pieces: bincount turns all that it is given into int64.
+        for start in range(0, flat.size, _PIECE):
+            counts += np.bincount(flat[start : start + _PIECE], minlength=len(counts))[: len(counts)]
         return {name: float(counts[k] / self.mask.size) for k, name in enumerate(self.labels.names)}
 
 

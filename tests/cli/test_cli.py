@@ -239,6 +239,37 @@ def test_a_reader_that_went_away_is_no_error(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_reader_that_left_a_long_document_is_no_error(tmp_path: Path) -> None:
+    code = (
+        "import pixelwise.api as a, pixelwise.cli as c\n"
+        "from pixelwise.data.check import Finding\n"
+        "a.check = lambda *_, **__: [Finding('notice', 'x' * 200_000, (), 1, '', '')]; c.main()"
+    )
+    for options in ((), ("--json",)):
+        read, write = os.pipe()
+        os.close(read)
+        done = subprocess.run(
+            [sys.executable, "-c", code, "check", "d", *options],
+            stdout=write,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        os.close(write)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_log_that_nobody_reads_any_more_changes_neither_work_nor_code(discs: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "pixelwise.cli", "check"]
+    done = subprocess.run([*command, str(discs)], stdout=subprocess.PIPE, stderr=write, check=False)
+    assert (done.returncode, done.stdout) == (0, b"nothing found: the data can be trained on\n")
+    done = subprocess.run([*command, str(discs / "none")], stdout=subprocess.PIPE, stderr=write, check=False)
+    os.close(write)
+    assert (done.returncode, done.stdout) == (3, b"")
+
+
 # Results
 
 
@@ -335,6 +366,37 @@ def test_train_prints_one_document(say: Say, discs: Path, tiny: tuple[str, ...],
     assert "step 2/2" in said.err
     again = say("train", discs, "--out", tmp_path / "run", "--steps", 2, *overrides)
     assert (again.code, again.out) == (2, "")
+
+
+@pytest.mark.parametrize("test_part", [True, False])
+def test_what_is_named_as_next_works(
+    say: Say, discs: Path, tiny: tuple[str, ...], tmp_path: Path, test_part: bool
+) -> None:
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(discs, data) if test_part else shutil.copytree(discs / "train", data)
+    shutil.copy(discs / "labels.yaml", data)
+    overrides = [word for text in tiny for word in ("--set", text)]
+    said = say("train", data, "--out", tmp_path / "run", "--steps", 1, *overrides)
+    assert said.code == 0, said.err
+    following = said.out.splitlines()[-1].split()
+    assert following[:3] == ["next", "pixelwise", "evaluate"]
+    scored = say(*following[2:])
+    assert scored.code == 0, scored.err
+    assert ("run · test," if test_part else "run · val,") in scored.out
+
+
+def test_evaluate_tells_what_was_left_out(say: Say, model: Path, discs: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(discs, tmp_path / "d")
+    bad = sorted((tmp_path / "d" / "test" / "images").iterdir())[0]
+    bad.write_bytes(bad.read_bytes()[:-200])
+    said = say("evaluate", model, tmp_path / "d", "--set", "data.skip_bad=true", "--json")
+    assert said.code == 0
+    assert any(bad.name in notice for notice in document(said)["notices"])
+    assert f"note: {bad}: expected a whole PNG" in said.err
 
 
 # How it speaks
@@ -464,3 +526,27 @@ def test_an_unforeseen_fault_is_not_hidden(say: Say, monkeypatch: pytest.MonkeyP
     with pytest.raises(ZeroDivisionError):
         cli.main()
     assert not issubclass(ZeroDivisionError, DataError)
+
+
+def test_a_stopped_demo_says_how_to_go_on(say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise errors.Interrupted("run", expected="to finish", found="a request to stop", do="Type the same again.")
+
+    monkeypatch.setattr(api, "draw_demo_data", lambda *_, **__: None)
+    monkeypatch.setattr(api, "check", lambda *_: [])
+    monkeypatch.setattr(api, "train", stop)
+    said = say("demo", "--out", tmp_path / "demo", "--time-limit", "7s")
+    assert said.code == 130
+    data, run = tmp_path / "demo" / "data", tmp_path / "demo" / "run"
+    assert said.err.endswith(f"Go on: pixelwise train {data} --time-limit 7s --out {run}\n")
+
+
+def test_a_demo_replaces_a_demo_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pixelwise.data import synthetic
+
+    monkeypatch.setattr(synthetic, "write_road_scenes", lambda folder, **_: folder.mkdir())
+    (tmp_path / "project" / "data").mkdir(parents=True)
+    with pytest.raises(errors.OutputExistsError, match=r"found data\. Choose another --out"):
+        api.draw_demo_data(tmp_path / "project", overwrite=True)
+    for _ in range(2):
+        api.draw_demo_data(tmp_path / "demo", overwrite=True)

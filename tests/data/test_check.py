@@ -184,9 +184,25 @@ def test_notices_of_masks_are_passed_on(folder: Path) -> None:
     for part, count in (("train", 6), ("val", 3)):
         for k in range(count):
             save(folder / part / "masks" / f"{part}{k}.png", halves(0, 255))
+    finding = only(findings(folder))
+    assert (finding.severity, finding.count, len(finding.where)) == ("notice", 9, 5)
+    assert finding.what.startswith("values 0 and 255 are read as class ids 0 and 1")
+
+
+@pytest.mark.parametrize(("orientation", "told"), [(1, False), (3, True), (6, True)])
+def test_pictures_that_exif_turns_beside_masks_that_it_does_not(folder: Path, orientation: int, told: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = folder / "train/images/train3.png"
+    Image.open(path).save(path, exif=exif)
     found = findings(folder)
-    assert {finding.severity for finding in found} == {"notice"}
-    assert all("0 and 255" in finding.what for finding in found)
+    assert len(found) == told
+    if told:
+        assert (found[0].severity, found[0].where) == ("warning", (str(path),))
+        assert found[0].what == "1 picture is turned by EXIF, and the mask is not"
+        mask = folder / "train/masks/train3.png"
+        Image.open(mask).save(mask, exif=exif)
+        assert not findings(folder)
 
 
 def test_the_worst_comes_first(folder: Path) -> None:

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import pickle
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import yaml
 from PIL import Image
 
 from pixelwise.config import DataConfig, read_request
-from pixelwise.data.dataset import Dataset, DataSplits, open_data, pin_paths
-from pixelwise.data.layout import PARTS
+from pixelwise.data.dataset import Dataset, DataSplits, open_data, pin_paths, without_unreadable
+from pixelwise.data.records import PARTS
 from pixelwise.errors import ConfigError, DataError, ImageError, LabelsError, MaskError, PairingError
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -206,6 +207,80 @@ def test_pixels_that_are_not_valid_are_ignored(tmp_path: Path) -> None:
     save(tmp_path / "fov" / "a.png", np.ones((3, 6), np.uint8))
     with pytest.raises(PairingError, match="found 3×6"):
         opened(tmp_path, **config)
+
+
+def test_masks_of_valid_pixels_must_be_lossless(tmp_path: Path) -> None:
+    scene(tmp_path, "a", halves(size=(16, 16)))
+    save(tmp_path / "fov" / "a.jpg", np.zeros((16, 16), np.uint8))
+    config = {"images": "images/*", "masks": "masks/{stem}.png", "valid": "fov/{stem}.jpg", "split": {"val": 0}}
+    with pytest.raises(MaskError, match=r"a\.jpg: expected a lossless mask of valid pixels.*, found lossy JPEG"):
+        train_of(opened(tmp_path, **config)).read(0)
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_255_is_ignored_where_the_labels_say_so_whatever_the_masks_look_like(tmp_path: Path, inline: bool) -> None:
+    scene(tmp_path, "a", halves(0, 255))
+    plain = {"names": ["ground", "crack"], "ignore_index": 255}
+    if not inline:
+        (tmp_path / "labels.yaml").write_text(yaml.safe_dump(plain))
+    splits = opened(tmp_path, split={"val": 0}, **({"labels": plain} if inline else {}))
+    mask = train_of(splits).read(0).mask
+    assert mask is not None
+    np.testing.assert_array_equal(mask, halves(0, 255))
+    # A run writes the labels out in full, and reads its masks the same way again.
+    again = {"labels": splits.labels.to_dict(), "mask_values": splits.description["mask_values"]}
+    mask = train_of(opened(tmp_path, split={"val": 0}, **again)).read(0).mask
+    assert mask is not None
+    np.testing.assert_array_equal(mask, halves(0, 255))
+
+
+def test_what_a_run_writes_out_reads_binary_masks_as_before(tmp_path: Path) -> None:
+    scene(tmp_path, "a", halves(0, 255))
+    (tmp_path / "labels.yaml").write_text("names: [ground, crack]\n")
+    splits = opened(tmp_path, split={"val": 0})
+    again = {"labels": splits.labels.to_dict(), "mask_values": splits.description["mask_values"]}
+    for one in (splits, opened(tmp_path, split={"val": 0}, **again)):
+        mask = train_of(one).read(0).mask
+        assert mask is not None
+        np.testing.assert_array_equal(mask, halves())
+
+
+def test_a_broken_mask_does_not_hide_the_others_where_ids_are_listed(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        scene(tmp_path, name, halves(3, 5))
+    path = tmp_path / "masks" / "b.png"
+    content = path.read_bytes()
+    place = content.index(b"IDAT") + 8
+    path.write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
+    splits = without_unreadable(opened(tmp_path, split={"val": 0}, skip_bad=True))
+    assert splits.labels.names == ("class_3", "class_5")
+    assert len(train_of(splits)) == 2
+    assert splits.description["images"] == {"train": 2}
+    assert splits.description["skipped"] == 1
+    assert splits.notices[-1] == "1 file was left out by skip_bad"
+    for name in ("a", "c"):
+        (tmp_path / "masks" / f"{name}.png").write_bytes(path.read_bytes())
+    with pytest.raises(MaskError, match=r"a\.png: expected a whole PNG"):
+        opened(tmp_path, split={"val": 0})
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are text there")
+def test_names_that_are_no_text_can_be_hashed_and_divided(tmp_path: Path) -> None:
+    try:
+        for k in range(4):
+            scene(tmp_path, "a", halves())
+            for kind in ("images", "masks"):
+                (tmp_path / kind / "a.png").rename(tmp_path / kind / os.fsdecode(b"caf\xe9%d.png" % k))
+    except OSError:
+        pytest.skip("this file system takes text only")
+    splits = opened(tmp_path)
+    assert len(train_of(splits)) == 3
+    assert len(train_of(splits).hash()) == len(train_of(splits).names_hash()) == 64
+
+
+def test_a_long_expression_for_groups_can_be_pinned(folder: Path) -> None:
+    rule = f"(p[0-9])(?:{'x' * 300})?"
+    assert pin_paths(DataConfig(group=rule), folder).group == rule
 
 
 def test_subset_keeps_the_order_and_the_data_set_is_frozen(folder: Path) -> None:

@@ -13,8 +13,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
 
-from pixelwise.data.images import IMAGE_SUFFIXES, Limits, list_images, read_image, read_mask_values, read_size, to_rgb8
-from pixelwise.errors import ImageError, MaskError
+from pixelwise.data import images
+from pixelwise.data.images import (
+    IMAGE_SUFFIXES,
+    Limits,
+    list_images,
+    read_image,
+    read_mask_values,
+    read_orientation,
+    read_size,
+    to_rgb8,
+)
+from pixelwise.errors import ImageError, Interrupted, MaskError
 from pixelwise.grid import Grid
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -273,16 +283,48 @@ def test_1_bit_tiff(tmp_path, compression):
     assert raw.kind == "binary"
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("compression", [None, "lzw"])
-def test_tiff_where_zero_is_white(tmp_path, compression):
-    values = rng.integers(0, 256, (4, 5), dtype=np.uint8)
+def test_tiff_where_zero_is_white(tmp_path, compression, dtype):
+    top = np.iinfo(dtype).max
+    values = rng.integers(0, top, (4, 5), dtype=dtype, endpoint=True)
     path = tmp_path / "a.tif"
     if compression:
         write_lzw(path, values, photometric="miniswhite")
     else:
         tifffile.imwrite(path, values, photometric="miniswhite")
-    np.testing.assert_array_equal(read_image(path)[0][0], 255 - values)
+    np.testing.assert_array_equal(read_image(path)[0][0], top - values)
     np.testing.assert_array_equal(read_mask_values(path).values, values)
+
+
+def test_alpha_is_not_turned_around_with_the_light(tmp_path):
+    values = rng.integers(0, 256, (4, 5), dtype=np.uint8)
+    both = np.stack([values, np.full_like(values, 255)], -1)
+    tifffile.imwrite(
+        tmp_path / "a.tif", both, photometric="miniswhite", extrasamples=["unassalpha"], planarconfig="contig"
+    )
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[0], 255 - values[None])
+
+
+def test_a_request_to_stop_is_not_a_broken_picture(tmp_path, monkeypatch):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+
+    def stop(*_):
+        raise Interrupted("run", expected="to finish", found="a request to stop", do="Go on.")
+
+    monkeypatch.setattr(images, "_light", stop)
+    with pytest.raises(Interrupted):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+def test_the_orientation_can_be_read_alone(tmp_path, name):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (4, 6)).save(tmp_path / name, exif=exif)
+    assert read_orientation(tmp_path / name) == 6
+    Image.new("RGB", (4, 6)).save(tmp_path / name)
+    assert read_orientation(tmp_path / name) == 1
 
 
 def test_palette_tiff(tmp_path):

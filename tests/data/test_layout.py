@@ -1,9 +1,11 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from pixelwise.config import DataConfig, PartConfig
-from pixelwise.data.layout import Layout, find_records
+from pixelwise.data.layout import find_records
+from pixelwise.data.records import Layout
 from pixelwise.errors import ConfigError, DataError, PairingError
 
 
@@ -205,3 +207,68 @@ def test_images_without_masks(tmp_path: Path) -> None:
 def test_images_folder_without_pictures(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"images: expected pictures \(.png.* found none. Put them there"):
         find(put(tmp_path, "images/readme.txt", "masks/a.png"))
+
+
+def test_a_template_gives_every_picture_a_mask_of_its_own(tmp_path: Path) -> None:
+    put(tmp_path, "a/img/1.png", "b/img/1.png", "masks/1.png", "camera.png")
+    with pytest.raises(
+        PairingError, match=r"expected a mask of its own for every picture, found masks/1\.png for several"
+    ):
+        find(tmp_path, images="*/img/*.png", masks="masks/{stem}.png")
+    put(tmp_path, "masks/a/img/1.png", "masks/b/img/1.png")
+    layout = find(tmp_path, images="*/img/*.png", masks="masks/{parent}/{stem}.png", valid="{parent}/../../camera.png")
+    # One mask of valid pixels may serve several pictures.
+    assert {record.valid.resolve() for record in layout.parts["pool"]} == {tmp_path / "camera.png"}
+
+
+@pytest.mark.parametrize("template", ["m/{stem.png}", "m/{stem[x]}", "m/{other}", "m/{}", "m/{stem"])
+def test_templates_that_make_no_sense_are_refused(tmp_path: Path, template: str) -> None:
+    put(tmp_path, "images/a.png")
+    with pytest.raises(ConfigError, match=r"expected a template with \{stem\}, \{name\} or \{parent\}, found"):
+        find(tmp_path, images="images/*", masks=template)
+
+
+def test_pictures_beside_the_folders_of_parts_are_told(tmp_path: Path) -> None:
+    put(tmp_path, "images/train/a.png", "masks/train/a.png", "images/extra/b.png", "images/c.png", "masks/extra/b.png")
+    layout = find(tmp_path)
+    assert ids(layout) == {"train": ["a"]}
+    assert layout.notices == ("2 below images/ are in no folder of a part and are left out (images/c.png, …)",)
+
+
+def test_a_part_whose_pictures_lie_elsewhere_is_told(tmp_path: Path) -> None:
+    put(tmp_path, "train/images/a.png", "train/masks/a.png", "val/pictures/b.png", "test/notes.txt")
+    layout = find(tmp_path)
+    assert ids(layout) == {"train": ["a"]}
+    assert layout.notices == ("val/ holds pictures, but no images/ with masks beside, and is left out",)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    put(tmp_path / "far", "images/b.png", "masks/b.png")
+    put(tmp_path / "d", "images/a.png", "masks/a.png")
+    for kind in ("images", "masks"):
+        (tmp_path / "d" / kind / "site").symlink_to(tmp_path / "far" / kind)
+        (tmp_path / "d" / kind / "self").symlink_to(tmp_path / "d" / kind)
+    assert ids(find(tmp_path / "d")) == {"pool": ["a", "site/b"]}
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "images/a.png", "images/locked/b.png", "masks/a.png")
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match=r"locked: expected a folder that can be read, found Permission denied"):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["Straße".encode("cp1252"), "a".encode("utf-16")])
+def test_lists_in_another_encoding_are_refused(tmp_path: Path, content: bytes) -> None:
+    put(tmp_path, "images/a.png", "masks/a.png", "splits/train.txt")
+    (tmp_path / "splits" / "train.txt").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"train\.txt: expected a text file in UTF-8, found .* Save it as UTF-8\."):
+        find(tmp_path)

@@ -1,4 +1,5 @@
 import itertools
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from pixelwise.config import AugmentConfig, DataConfig
 from pixelwise.data.dataset import open_data
 from pixelwise.data.loader import Batch, Crops, Stream, batches, cache_fits
 from pixelwise.data.transforms import CropTransform
+from pixelwise.errors import ImageError
 from pixelwise.grid import Grid
 from pixelwise.types import Sample
 
@@ -183,18 +185,48 @@ def test_pictures_are_read_once_where_they_are_kept() -> None:
     assert drawn.reads == 6
 
 
-def test_the_cache_takes_a_quarter_of_the_free_memory_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_takes_a_quarter_of_the_free_memory_at_most(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
-    pages = {"SC_AVPHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
-    monkeypatch.setattr(os, "sysconf", pages.__getitem__)
-    quarter = 1000 * 4096 // 4
-    assert cache_fits(Drawn(1), quarter - 1)  # type: ignore[arg-type]
-    assert not cache_fits(Drawn(1), quarter)  # type: ignore[arg-type]
-    assert not cache_fits(Drawn(4), quarter // 4)  # type: ignore[arg-type]
+    part = open_data(DataConfig(), discs).train
+    assert part is not None
+    needed = len(part) * 64 * 64 * (3 + 1)
+    for quarter, dtype, fits in (
+        (needed, "uint8", True),
+        (needed - 1, "uint8", False),
+        (needed, "uint16", False),  # kept as int32
+        (len(part) * 64 * 64 * (3 * 4 + 1), "uint16", True),
+        (len(part) * 64 * 64 * (3 * 8 + 1), "float64", True),
+    ):
+        monkeypatch.setattr(os, "sysconf", {"SC_AVPHYS_PAGES": 4 * quarter, "SC_PAGE_SIZE": 1}.__getitem__)
+        assert cache_fits(part, dtype) is fits, (quarter, dtype)
 
     def unknown(_: str) -> int:
         raise ValueError("unrecognized configuration name")
 
     monkeypatch.setattr(os, "sysconf", unknown)
-    assert not cache_fits(Drawn(1), 1)  # type: ignore[arg-type]
+    assert not cache_fits(part, "uint8")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_picture_that_cannot_be_read_is_named_with_any_number_of_workers(
+    discs: Path, tmp_path: Path, workers: int
+) -> None:
+    shutil.copytree(discs, tmp_path / "d")
+    part = open_data(DataConfig(), tmp_path / "d").train
+    assert part is not None
+    broken = part.records[5].image
+    broken.write_bytes(broken.read_bytes()[:-200])
+    with pytest.raises(ImageError, match=rf"{broken.name}: expected a whole PNG, found one that ends early") as caught:
+        take(crops(part), count=6, workers=workers)
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(("bands", "dtype"), [(1, "uint8"), (3, "uint16")])
+def test_a_picture_of_another_kind_than_those_looked_at_is_named(discs: Path, bands: int, dtype: str) -> None:
+    part = open_data(DataConfig(), discs).train
+    assert part is not None
+    transform = CropTransform((16, 16), AugmentConfig(), 0.5, 255, (100.0,) * bands, (50.0,) * bands)
+    source = Crops(part, transform, 0, False, (bands, dtype))
+    with pytest.raises(ImageError, match=rf"expected {bands} bands? of {dtype}, as the others have, found 3 of uint8"):
+        take(source, count=1)

@@ -71,7 +71,7 @@ def test_0_and_255_are_the_two_classes_with_a_notice(tmp_path):
     path = save(tmp_path / "a.png", u8([0, 255, 255]))
     mask, notices = read_mask(path, TWO)
     assert mask.tolist() == [[0, 1, 1]]
-    assert notices == [f"{path}: values 0 and 255 are read as class ids 0 and 1. Set data.mask_values to state a rule."]
+    assert notices == ["values 0 and 255 are read as class ids 0 and 1. Set data.mask_values to state a rule."]
     assert read_mask(path, Labels(("a", "b"), ids=(0, 7)))[0].tolist() == [[0, 1, 1]]
     ids, notices = read_ids(path)
     assert (ids.tolist(), len(notices)) == ([[0, 1, 1]], 1)

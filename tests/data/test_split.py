@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,22 @@ def test_group_table_that_lacks_a_picture_a_column_or_itself(tmp_path: Path) -> 
         name_groups(["a.png"], "h.csv", [tmp_path])
     with pytest.raises(ConfigError, match=r"expected the table none.csv, found no such file"):
         name_groups(["a.png"], "none.csv", [tmp_path])
+
+
+def test_names_that_are_no_text_are_divided_too() -> None:
+    names = [os.fsdecode(b"caf\xe9%d" % k) for k in range(10)]
+    place = split_groups(names, names, 0.2, 0.0, 0)
+    assert sorted(place.values()).count("val") == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("image,group\nStraße,1\n".encode("cp1252"), "expected a text file in UTF-8"),
+        (b"image,group\n" + b"a" * 200_000 + b",1\n", r"expected a \.csv table, found field larger"),
+    ],
+)
+def test_tables_that_cannot_be_read_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "groups.csv").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        name_groups(["a.png"], "groups.csv", [tmp_path])

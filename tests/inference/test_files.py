@@ -12,6 +12,7 @@ from PIL import Image
 from pixelwise import storage
 from pixelwise.errors import DataError, OutputExistsError, ResourceError, UsageError
 from pixelwise.grid import Grid
+from pixelwise.inference import files
 from pixelwise.inference.files import Predicted, find_sources, predict_files
 from pixelwise.labels import Labels
 from pixelwise.types import Prediction
@@ -164,6 +165,45 @@ def test_a_bad_file_among_good_ones_is_named_and_stops_nothing(tmp_path: Path) -
     assert json.loads((tmp_path / "out/predictions.json").read_bytes())["failed"] == list(result.failed)
     assert [p.name for p in sorted((tmp_path / "out/masks").iterdir())] == ["a.png", "z.png"]
     assert [(done, total) for done, total, _ in seen] == [(k, 5) for k in range(1, 6)]
+
+
+@pytest.mark.parametrize("error", [MemoryError("Unable to allocate 16 GiB"), RuntimeError("can't allocate memory: 12")])
+def test_a_picture_too_large_for_the_memory_is_named_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    put(tmp_path / "in", "a.png", "huge.png", "z.png")
+    real = files.read_image
+
+    def short_of_memory(path: Path) -> Any:
+        if path.name == "huge.png":
+            raise error
+        return real(path)
+
+    monkeypatch.setattr(files, "read_image", short_of_memory)
+    result = run(tmp_path / "in", tmp_path / "out")
+    assert [Path(e["file"]).name for e in result.images] == ["a.png", "z.png"]
+    assert f"huge.png: expected enough memory, found {error}. Predict it alone" in result.failed[0]["error"]
+
+
+def test_masks_that_somebody_drew_are_no_earlier_result(tmp_path: Path) -> None:
+    put(tmp_path / "in", "a.png")
+    put(tmp_path / "drawn" / "masks", "a.png")
+    before = (tmp_path / "drawn" / "masks" / "a.png").read_bytes()
+    with pytest.raises(OutputExistsError, match=r"found masks\. Choose another --out"):
+        run(tmp_path / "in", tmp_path / "drawn", overwrite=True)
+    assert (tmp_path / "drawn" / "masks" / "a.png").read_bytes() == before
+
+
+def test_what_was_left_half_done_can_be_replaced(tmp_path: Path) -> None:
+    put(tmp_path / "in", "a.png")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "in", tmp_path / "out", progress=stop)
+    assert "predictions.json" in tree(tmp_path / "out")
+    run(tmp_path / "in", tmp_path / "out", overwrite=True)
 
 
 def test_a_full_disk_is_not_a_bad_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from pixelwise.errors import ResourceError
+from pixelwise.inference import overlay as module
 from pixelwise.inference.overlay import colourise, contact_sheet, overlay, write_picture
 from pixelwise.labels import Labels
 
@@ -38,6 +39,15 @@ def test_the_background_stays_clear_and_the_rest_is_tinted() -> None:
 def test_a_first_class_that_is_no_background_is_tinted_too() -> None:
     labels = Labels(("road", "car"), colours=(RED, GREEN))
     assert (overlay(np.full((3, 2, 2), 100, np.uint8), np.zeros((2, 2), np.uint8), labels, 1) == RED).all()
+
+
+def test_strips_meet_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 60000, (3, 23, 17)).astype(np.uint16)
+    mask = generator.integers(0, 3, (23, 17)).astype(np.uint8)
+    whole = overlay(image, mask, LABELS)
+    monkeypatch.setattr(module, "_STRIP", 4)
+    np.testing.assert_array_equal(overlay(image, mask, LABELS), whole)
 
 
 def test_neither_picture_nor_mask_is_changed() -> None:

@@ -321,6 +321,37 @@ def test_pictures_it_cannot_predict_are_named(image, message):
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(("trained", "given"), [("uint8", np.uint16), ("uint16", np.uint8), ("int16", np.uint8)])
+def test_pictures_of_another_depth_than_in_training_are_refused(trained, given):
+    predictor = Predictor(local, LABELS, channels=3, dtype=trained)
+    with pytest.raises(DataError, match=rf"^a: expected \d+-bit values, as in training \({trained}\), found \d+-bit"):
+        predictor(picture(4, 4).astype(given), id="a")
+    for fine in (trained, np.float32, np.int64):
+        predictor(picture(4, 4).astype(fine))
+
+
+@pytest.mark.parametrize("tile", [None, (8, 8)])
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_an_answer_that_is_not_finite_is_no_answer(tile, probabilities):
+    """A nodata value of -1e308 is finite in its file, and infinite in float32: no class must come of it."""
+
+    def network(images):
+        pixels = torch.from_numpy(images).float()
+        return pixels - pixels  # infinity - infinity, as convolutions do; the three bands stand for three classes
+
+    predictor = Predictor(network, LABELS, channels=3, tile=tile)
+    image = picture(20, 20).astype(np.float64)
+    image[0, 9, 9] = -1.797e308
+    with pytest.raises(DataError, match=r"^scene.tif: expected values from which the model computes finite numbers"):
+        predictor(image, id="scene.tif", probabilities=probabilities)
+
+
+def test_tiles_as_small_as_the_stride_overlap_all_the_same():
+    seen, predictor = shapes_seen(tile=(4, 4), stride=4, overlap=0.5)
+    predictor(picture(12, 12))
+    assert seen == [(1, 3, 8, 8)] * 4
+
+
 def test_a_model_of_other_classes_is_refused():
     with pytest.raises(DataError) as caught:
         Predictor(local, Labels(("a", "b")), channels=3)(picture(4, 5))

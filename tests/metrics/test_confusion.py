@@ -60,6 +60,15 @@ def test_counts_of_more_classes_than_a_byte_holds_are_torchmetrics(k):
     np.testing.assert_array_equal(counted(truth, prediction, k, 65535), expected.numpy())
 
 
+def test_more_classes_than_a_byte_holds_in_a_picture_of_small_ones():
+    # Nothing in the picture is above 255, no pixel is ignored: the short way must not be taken all the same.
+    truth, prediction = drawn(200, void=0, dtype=np.uint16)
+    found = counted(truth, prediction, 300, 65535)
+    assert found.shape == (300, 300)
+    np.testing.assert_array_equal(found[:200, :200], counted(truth, prediction, 200, 65535))
+    assert found.sum() == truth.size
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint16, np.uint64])
 def test_every_integer_type_gives_the_same(dtype):
     truth, prediction = drawn(7)

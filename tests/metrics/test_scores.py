@@ -16,6 +16,7 @@ from pixelwise.labels import Labels
 from pixelwise.metrics import confusion
 from pixelwise.metrics.scores import Tally, scores
 
+LACKING = "a class that a draw lacks counts in the means as over all images"
 LABELS = Labels(("background", "road", "vehicle", "tram"))
 MEANS = ("miou", "miou_present", "mean_dice", "pixel_accuracy", "frequency_weighted_iou")
 FIXED = np.array([[70, 5, 3, 0], [4, 60, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
@@ -79,7 +80,7 @@ def test_intervals_enclose_the_values_and_say_how_they_were_made():
     result = scores(matrices(40), LABELS, resamples=500, seed=7)
     for name, score in every_score(result):
         assert score.low < score.value < score.high, name
-    assert result.interval == "95 % percentile bootstrap over 40 images, 500 resamples, seed 7"
+    assert result.interval == "95 % percentile bootstrap over 40 images, 500 resamples, seed 7; " + LACKING
 
 
 def test_the_interval_of_the_headline_is_that_of_resampling_matrices():
@@ -91,6 +92,18 @@ def test_the_interval_of_the_headline_is_that_of_resampling_matrices():
     assert found.high == pytest.approx(np.quantile(values, 0.975), abs=0.006)
 
 
+def test_the_mean_is_over_the_same_classes_in_every_draw():
+    """A class that one picture of ten shows, never found: a third of the draws lack it, and must not score better for that."""
+    matrix = np.zeros((10, 3, 3), np.int64)
+    matrix[:, 0, 0], matrix[:, 0, 1], matrix[:, 1, 1] = 95, 5, 95
+    matrix[0, 2, 0] = 50
+    result = scores(matrix, Labels(("road", "car", "tram")), resamples=2000)
+    for score in (result.miou, result.miou_present, result.mean_dice):
+        assert score.low <= score.value <= score.high
+        assert score.high - score.low < 0.05
+    assert result.classes[2].iou.high == 0
+
+
 def test_pictures_that_belong_together_are_drawn_together():
     drawn = matrices(12).repeat(5, axis=0)
     groups = [f"patient {i}" for i in range(12) for _ in range(5)]
@@ -99,7 +112,9 @@ def test_pictures_that_belong_together_are_drawn_together():
     assert together.miou == single.miou
     assert together.miou.high - together.miou.low > 1.8 * (alone.miou.high - alone.miou.low)
     assert together.miou.value == alone.miou.value
-    assert together.interval == "95 % percentile bootstrap over 12 groups of 60 images, 1000 resamples, seed 0"
+    assert (
+        together.interval == "95 % percentile bootstrap over 12 groups of 60 images, 1000 resamples, seed 0; " + LACKING
+    )
 
 
 def test_pictures_without_a_group_stand_alone():
@@ -107,7 +122,7 @@ def test_pictures_without_a_group_stand_alone():
     result = scores(matrices(5), LABELS, groups=groups)
     assert result.interval == (
         "95 % percentile bootstrap over 4 groups of 5 images, 1000 resamples, seed 0; "
-        "fewer than 10 groups give intervals that are too narrow"
+        f"{LACKING}; fewer than 10 groups give intervals that are too narrow"
     )
 
 

@@ -183,7 +183,10 @@ def test_odd_keys_and_values_are_refused(folder):
     assert "found no key `channels`." in refused(folder)
     edit(folder, channels="three")
     assert "expected a model card, found channels: 'three'." in refused(folder)
-    edit(folder, channels=3, labels={"names": []})
+    for tile in ([512], ["512", "512"], [512, 0], [512, True]):
+        edit(folder, channels=3, tile=tile)
+        assert "expected a model card, found tile: [" in refused(folder)
+    edit(folder, tile=None, labels={"names": []})
     assert "expected a model card, found labels:" in refused(folder)
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from pixelwise.config import Config, replace
 from pixelwise.errors import ResourceError
-from pixelwise.training.budget import parse_duration, plan_steps
+from pixelwise.training.budget import fitting_steps, parse_duration, plan_steps, slower_pace
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,23 @@ def test_too_little_time_is_said() -> None:
     ) as caught:
         plan_steps(Config(), per_step=5.0, per_validation=2.0, left=4, limit=10)
     assert caught.value.exit_code == 4
+
+
+def test_the_pace_is_what_validations_left_of_the_time() -> None:
+    assert slower_pace([(0, 0.0), (100, 30.0)], {50, 100, 300}, 5.0) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "pace"), [(60.0, 0.8), (40.0, 0.4), (22.0, 0.22)], ids=["slower now", "even", "faster now"]
+)
+def test_the_slower_of_the_pace_so_far_and_lately_counts(seconds: float, pace: float) -> None:
+    assert slower_pace([(0, 0.0), (50, 20.0), (100, seconds)], (), 5.0) == pytest.approx(pace)
+
+
+def test_validations_that_are_believed_too_slow_leave_a_tenth_for_the_steps() -> None:
+    assert slower_pace([(0, 0.0), (100, 30.0)], {100}, 60.0) == pytest.approx(0.03)
+
+
+def test_what_fits_is_what_reserve_validations_and_final_scoring_leave() -> None:
+    assert fitting_steps(0.5, 2.0, 3, 102.0) == 180  # (0.96 × 100 - 6) / 0.5
+    assert fitting_steps(0.5, 2.0, 3, 5.0) < 0

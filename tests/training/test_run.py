@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import pixelwise
 from pixelwise.config import load_config
 from pixelwise.data.loader import Crops
-from pixelwise.errors import DataError, DivergedError, OutputExistsError, ResourceError, UsageError
+from pixelwise.errors import DataError, DivergedError, Interrupted, OutputExistsError, ResourceError, UsageError
 from pixelwise.training import budget, checkpoint, loop
 from pixelwise.training.runlog import read_log
 from pixelwise.training.schedule import last_step
@@ -132,6 +132,61 @@ def test_a_stopped_run_saves_leaves_with_130_and_goes_on_bit_for_bit(
     assert_same_weights(whole, out)
 
 
+def test_a_stopped_run_goes_on_even_where_it_may_be_overwritten(
+    whole: Path, discs: Path, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Whoever types the command of a stopped run again, as the message says, must not lose it by an --overwrite in it."""
+    again = [*command(discs, tmp_path / "run", tiny), "--overwrite"]
+    process = subprocess.Popen(again, stderr=subprocess.DEVNULL)
+    wait_for(tmp_path / "run" / "model" / "model.json")
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "run" / "scores.json").exists(), "the run was killed too late for this test"
+    done = subprocess.run(again, check=True, capture_output=True, text=True)
+    assert "going on at step" in done.stderr
+    assert_same_weights(whole, tmp_path / "run")
+    # A finished one is replaced.
+    done = subprocess.run(again, check=True, capture_output=True, text=True)
+    assert "going on" not in done.stderr
+    assert_same_weights(whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize("left", [".config.yaml.tmp", ".data.json.tmp"])
+def test_a_run_killed_while_its_plan_was_written_begins_again(
+    whole: Path, discs: Path, tiny: tuple[str, ...], tmp_path: Path, left: str
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "request.json").write_bytes((whole / "request.json").read_bytes())
+    (out / left).write_text("half")
+    run = pixelwise.train(discs, out=out, steps=2, overrides=tiny)
+    assert run.scores["images"] == 4
+    assert not (out / left).exists()
+
+
+def test_a_folder_with_a_configuration_of_somebody_is_no_run(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text(f"data: {{root: {discs}}}\n")
+    for overwrite in (False, True):
+        with pytest.raises(OutputExistsError):
+            pixelwise.train(tmp_path / "config.yaml", out=tmp_path, steps=2, overrides=tiny, overwrite=overwrite)
+    assert (tmp_path / "config.yaml").read_text().startswith("data:")
+
+
+def test_a_recipe_that_was_changed_meanwhile_is_another_request(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"data: {{root: {discs}}}\ntrain: {{learning_rate: 0.002}}\n")
+    out = _stopped(recipe, tiny, tmp_path)
+    recipe.write_text(f"data: {{root: {discs}}}\ntrain: {{learning_rate: 0.001}}\n")
+    with pytest.raises(
+        OutputExistsError, match=r"expected an unfinished run with train\.learning_rate = 0\.001, found one with 0\.002"
+    ):
+        pixelwise.train(recipe, out=out, steps=9, overrides=tiny)
+
+
 def test_a_finished_run_is_not_overwritten(whole: Path, discs: Path, tiny: tuple[str, ...]) -> None:
     with pytest.raises(
         OutputExistsError, match=r"expected no finished run, found one\. Choose another --out, or add --overwrite"
@@ -145,16 +200,16 @@ def test_another_request_does_not_go_on_with_a_run(discs: Path, tiny: tuple[str,
         pixelwise.train(discs, out=out, steps=7, overrides=tiny)
 
 
-def test_changed_data_do_not_go_on(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("part", "called"), [("train", "training"), ("val", "validation")])
+def test_changed_data_do_not_go_on(discs: Path, tiny: tuple[str, ...], tmp_path: Path, part: str, called: str) -> None:
     import shutil
 
     data = tmp_path / "data"
     shutil.copytree(discs, data)
     out = _stopped(data, tiny, tmp_path)
-    first = sorted((data / "train" / "masks").iterdir())[0]
-    other = sorted((data / "train" / "masks").iterdir())[1]
+    first, other = sorted((data / part / "masks").iterdir())[:2]
     shutil.copy(other, first)
-    with pytest.raises(DataError, match="expected the training part as it was when the run began, found other files"):
+    with pytest.raises(DataError, match=f"expected the {called} part as it was when the run began, found other files"):
         pixelwise.train(data, out=out, steps=9, overrides=tiny)
 
 
@@ -216,6 +271,24 @@ def test_three_skipped_steps_in_a_row_end_the_run(
     ):
         pixelwise.train(discs, out=tmp_path / "run", steps=8, overrides=tiny)
     assert not checkpoint.checkpoints(tmp_path / "run" / "checkpoints")
+
+
+def test_steps_skipped_in_a_row_are_counted_across_a_stop(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two before the stop and one after it are three: a stopped run ends as an undisturbed one does."""
+
+    def stop(event: dict) -> None:
+        if event["event"] == "skipped" and event["step"] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(loop, "gradients", lambda *_: float("inf"))
+    with pytest.raises(Interrupted):
+        pixelwise.train(discs, out=tmp_path / "run", steps=8, overrides=tiny, listener=stop)
+    with pytest.raises(DivergedError, match="3 steps in a row"):
+        pixelwise.train(discs, out=tmp_path / "run", steps=8, overrides=tiny)
+    skipped = [e["step"] for e in read_log(tmp_path / "run" / "log.jsonl") if e["event"] == "skipped"]
+    assert skipped == [1, 2, 3]
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(
@@ -290,6 +363,14 @@ def test_only_one_length_can_be_given(discs: Path, tmp_path: Path) -> None:
         pixelwise.train(discs, out=tmp_path / "run", steps=3, epochs=1)
 
 
+@pytest.mark.parametrize("given", [{"steps": 3}, {"epochs": 1}, {"time_limit": "5s"}])
+@pytest.mark.parametrize("own", ["train.steps=9", "train.steps = 9"])
+def test_a_length_among_the_overrides_is_one_too(discs: Path, tmp_path: Path, given: dict, own: str) -> None:
+    option = "--" + next(iter(given)).replace("_", "-")
+    with pytest.raises(UsageError, match=f"expected one length, found {option} and --set {own}. Leave the others out"):
+        pixelwise.train(discs, out=tmp_path / "run", overrides=(own,), **given)
+
+
 def test_epochs_become_steps(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     run = pixelwise.train(discs, out=tmp_path / "run", epochs=2, overrides=tiny)
     text = (run.folder / "config.yaml").read_text()
@@ -334,6 +415,8 @@ def test_a_given_length_is_stronger_than_what_a_configuration_says(
     file.write_text(f"data: {{root: {discs}}}\ntrain: {{steps: 100, recounts: [[3, 200]]}}\n")
     assert steps_logged(pixelwise.train(file, out=tmp_path / "a", steps=4, overrides=tiny).folder) == 4
     assert steps_logged(pixelwise.train(file, out=tmp_path / "b", epochs=1, overrides=tiny).folder) == 3
+    own = (*tiny, "train.steps=5")
+    assert steps_logged(pixelwise.train(file, out=tmp_path / "c", overrides=own).folder) == 5
 
 
 def test_a_fresh_run_begins_with_the_frequency_of_the_classes(

@@ -15,7 +15,8 @@ import typer
 
 from pixelwise import __version__
 from pixelwise.cli import check, demo, evaluate, import_weights, models, predict, push, train
-from pixelwise.errors import PixelwiseError
+from pixelwise.cli.terminal import complain
+from pixelwise.errors import PixelwiseError, ResourceError
 
 app = typer.Typer(
     name="pixelwise",
@@ -58,10 +59,13 @@ def main() -> None:
         finally:
             sys.stdout.flush()  # here, where a reader that has gone can still be answered
     except PixelwiseError as error:
-        sys.stderr.write(f"\r\033[K{error}\n" if sys.stderr.isatty() else f"{error}\n")
+        complain(f"\r\033[K{error}\n" if sys.stderr.isatty() else f"{error}\n")
         sys.exit(error.exit_code)
+    except MemoryError as error:
+        complain(f"memory: expected enough, found too little ({error}). Use smaller pictures, or a larger machine.\n")
+        sys.exit(ResourceError.exit_code)
     except KeyboardInterrupt:
-        sys.stderr.write("\nstopped\n")
+        complain("\nstopped\n")
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from pixelwise.cli.terminal import Json, Overrides, Progress, print_json
+from pixelwise.cli.terminal import Json, Overrides, Progress, print_json, put
 
 
 def run(
@@ -29,9 +28,9 @@ def run(
         print_json({"data": data, "findings": [asdict(f) for f in findings]})
     for finding in [] if as_json else findings:
         files = ", ".join(finding.where[:3]) + (f" and {finding.count - 3} more" if finding.count > 3 else "")
-        sys.stdout.write(f"{finding.severity}: {finding.what}\n")
-        sys.stdout.write("".join(f"    {line}\n" for line in (files, finding.why, finding.fix) if line))
+        put(f"{finding.severity}: {finding.what}\n")
+        put("".join(f"    {line}\n" for line in (files, finding.why, finding.fix) if line))
     if not findings and not as_json:
-        sys.stdout.write("nothing found: the data can be trained on\n")
+        put("nothing found: the data can be trained on\n")
     if any(f.severity == "error" for f in findings):
         raise typer.Exit(1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Annotated
 
 import typer
 
-from pixelwise.cli.terminal import Json, Overwrite, Progress, duration, print_json, print_scores, training_listener
+from pixelwise.cli.terminal import Json, Overwrite, Progress, duration, print_json, print_scores, put, training_listener
+from pixelwise.errors import Interrupted
 
 
 def run(
@@ -39,7 +39,11 @@ def run(
     if not findings:
         progress.say("nothing found")
     step("Train a U-Net from scratch", f"pixelwise train {data} --time-limit {time_limit} --out {trained}")
-    api.train(data, time_limit=time_limit, out=trained, listener=training_listener(progress))
+    try:
+        api.train(data, time_limit=time_limit, out=trained, listener=training_listener(progress))
+    except Interrupted as stopped:
+        again = f"pixelwise train {data} --time-limit {time_limit} --out {trained}"
+        raise Interrupted(stopped.where, expected=stopped.expected, found=stopped.found, do=f"Go on: {again}") from None
     step("How good is it on pictures it has never seen?", f"pixelwise evaluate {trained} {data}")
     result = api.evaluate(trained, data)
     plain = result.to_dict()
@@ -51,7 +55,7 @@ def run(
     if as_json:
         print_json({"data": data, "run": trained, "sheet": str(sheet), "seconds": time.monotonic() - began, **plain})
         return
-    sys.stdout.write(
+    put(
         f"\nDone in {duration(time.monotonic() - began)}. Look at:\n"
         f"  {sheet}    pictures, truth, prediction, and where they differ\n"
         f"  {folder / 'predictions' / 'overlays'}    every test picture with its mask\n"

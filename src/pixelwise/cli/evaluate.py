@@ -27,6 +27,8 @@ def run(
         overrides=overrides or (),
         progress=lambda done, total: progress.line(f"scoring {done} of {total}", last=done == total),
     )
+    for notice in result.notices:
+        progress.say(f"note: {notice}")
     plain = {"model": model, "data": data, "split": split, **result.to_dict()}
     if as_json:
         print_json(plain)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from pixelwise.cli.terminal import Json, Overwrite, Progress, percent, print_json
+from pixelwise.cli.terminal import Json, Overwrite, Progress, percent, print_json, put
 
 
 def run(
@@ -29,7 +28,7 @@ def run(
 
     progress = Progress()
     result = api.predict(
-        api.load(model, flips=flips),
+        api.load(model, flips=flips or None),
         sources,
         out=out,
         overlays=overlays,
@@ -42,10 +41,10 @@ def run(
     else:
         for entry in result.images[:8]:
             shares = ", ".join(f"{name} {percent(share)}" for name, share in entry["shares"].items() if share >= 0.0005)
-            sys.stdout.write(f"{entry['file']}: {shares}\n")
+            put(f"{entry['file']}: {shares}\n")
         if len(result.images) > 8:
-            sys.stdout.write(f"… and {len(result.images) - 8} more\n")
-        sys.stdout.write(f"\n{len(result.images)} predicted, {len(result.failed)} failed: {result.folder}\n")
+            put(f"… and {len(result.images) - 8} more\n")
+        put(f"\n{len(result.images)} predicted, {len(result.failed)} failed: {result.folder}\n")
     for failure in result.failed:
         progress.say(failure["error"])
     if result.failed:

@@ -5,7 +5,9 @@ Comes in: plain values and events. Goes out: text. Knows nothing of what they me
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 import time
 from typing import Annotated, Any
@@ -14,7 +16,7 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; everything else goes to standard error.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set a key of the configuration.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands in --out.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in --out.")]
 
 _PLAIN_EVERY = 10.0
 
@@ -32,18 +34,15 @@ class Progress:
         now = time.monotonic()
         if self.live:
             if last or now - self.shown > 0.1:
-                sys.stderr.write(f"\r\033[K{text}" + ("\n" if last else ""))
-                sys.stderr.flush()
+                complain(f"\r\033[K{text}" + ("\n" if last else ""))
                 self.shown, self.open = now, not last
         elif last or now - self.shown > _PLAIN_EVERY:
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
+            complain(text + "\n")
             self.shown = now
 
     def say(self, text: str) -> None:
         """Write a line that stays."""
-        sys.stderr.write(("\r\033[K" if self.open else "") + text + "\n")
-        sys.stderr.flush()
+        complain(("\r\033[K" if self.open else "") + text + "\n")
         self.open = False
 
 
@@ -54,7 +53,23 @@ def print_json(plain: Any) -> None:
         text.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:
         text = json.dumps(plain, indent=1, allow_nan=False)
-    sys.stdout.write(text + "\n")
+    put(text + "\n")
+
+
+def put(text: str) -> None:
+    """Write to standard output; where its reader has gone, end in peace."""
+    try:
+        sys.stdout.write(text)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+
+
+def complain(text: str) -> None:
+    """Write to standard error; where nobody listens any more, the work goes on."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def duration(seconds: float) -> str:
@@ -97,15 +112,17 @@ def print_scores(plain: dict[str, Any], *, title: str, baseline: dict[str, Any] 
         cells = [percent(plain[key]), _interval(plain, key)]
         table.add_row(f"[bold]{name}", *cells, style="bold" if key == "miou" else "")
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 100)
-    console.print(table)
-    console.print(f"{plain['convention']}\n{plain['interval']}", style="dim", markup=False)
-    if baseline:
-        console.print(
-            f"For comparison: always answering {baseline['answer']!r} gets pixel accuracy "
-            f"{percent(baseline['pixel_accuracy'])} and mIoU {percent(baseline['miou'])}.",
-            style="dim",
-            markup=False,
-        )
+    with console.capture() as written:
+        console.print(table)
+        console.print(f"{plain['convention']}\n{plain['interval']}", style="dim", markup=False)
+        if baseline:
+            console.print(
+                f"For comparison: always answering {baseline['answer']!r} gets pixel accuracy "
+                f"{percent(baseline['pixel_accuracy'])} and mIoU {percent(baseline['miou'])}.",
+                style="dim",
+                markup=False,
+            )
+    put(written.get())
 
 
 def _interval(row: dict[str, Any], key: str) -> str:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from pixelwise.cli.terminal import Json, Overrides, Overwrite, Progress, print_json, print_scores, training_listener
+from pixelwise.cli.terminal import (
+    Json,
+    Overrides,
+    Overwrite,
+    Progress,
+    print_json,
+    print_scores,
+    put,
+    training_listener,
+)
 
 
 def run(
@@ -55,5 +63,7 @@ def run(
         print_json({"run": str(done.folder), "scores": done.scores})
         return
     print_scores(done.scores, title=f"{done.folder} · validation, {done.scores['images']} pictures")
-    sys.stdout.write(f"\nmodel    {done.folder / 'model'}\nconfig   {done.folder / 'config.yaml'}\n")
-    sys.stdout.write(f"next     pixelwise evaluate {done.folder} {data}\n")
+    put(f"\nmodel    {done.folder / 'model'}\nconfig   {done.folder / 'config.yaml'}\n")
+    # The run's own config.yaml, since it divides the pictures as they were divided.
+    part = "" if "test" in done.parts else " --split val"
+    put(f"next     pixelwise evaluate {done.folder} {done.folder / 'config.yaml'}{part}\n")

@@ -128,7 +128,7 @@ class LossConfig(_Section):
 class TrainConfig(_Section):
     """Say how long and how the weights are learned."""
 
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**40)] = 0
     steps: Positive | None = None
     recounts: tuple[tuple[Positive, Positive], ...] = ()  # see `training.schedule`
     crop: tuple[Positive, Positive] | None = Field(None, description="(height, width) of a training crop, pixels")

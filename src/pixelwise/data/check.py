@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.dataset import Dataset, DataSplits, file_hash
-from pixelwise.data.layout import Record
+from pixelwise.data.images import read_orientation
+from pixelwise.data.records import Record
 from pixelwise.errors import DataError, ImageError, MaskError, PairingError
 from pixelwise.labels import Labels
 
@@ -67,6 +68,8 @@ class Seen:
         form: bands and pixel type, in words.
         counts: pixels per class, the ignored ones last: (K + 1).
         digest: SHA-256 of the picture's file; empty where it cannot be opened.
+        turned: the picture is turned by its EXIF orientation and the mask by none, or by another, and their size does
+            not tell whether that is right.
 
     """
 
@@ -77,6 +80,7 @@ class Seen:
     form: str
     counts: NDArray[np.int64]
     digest: str
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,15 @@ def _look(dataset: Dataset, index: int) -> Seen:
     bands, kind = sample.image.shape[0], sample.image.dtype.name
     if sample.mask is not None:
         nothing = np.bincount(np.minimum(sample.mask, count).reshape(-1), minlength=count + 1)
-    return Seen(dataset.name, record, None, notices, f"{bands} band{'s' * (bands != 1)} of {kind}", nothing, digest)
+    form = f"{bands} band{'s' * (bands != 1)} of {kind}"
+    return Seen(dataset.name, record, None, notices, form, nothing, digest, _turned(record, sample.image.shape[1:]))
+
+
+def _turned(record: Record, size: Sequence[int]) -> bool:
+    if record.mask is None:
+        return False
+    picture, mask = read_orientation(record.image), read_orientation(record.mask)
+    return picture != mask and ((picture >= 5) == (mask >= 5) or size[0] == size[1])
 
 
 def _images(seen: Iterable[Seen]) -> tuple[str, ...]:
@@ -204,6 +216,16 @@ def _failed(survey: Survey, kind: type[DataError], one: str, many: str) -> Itera
         where = tuple(error.where for error in same)[:_SHOWN]
         why = f"In {same[0].where}: expected {same[0].expected}, found {same[0].found}."
         yield Finding("error", _some(len(same), one, many), where, len(same), why, do)
+
+
+def turned_pictures(survey: Survey) -> Iterator[Finding]:
+    """Find pictures that EXIF turns and masks that it does not, where equal sizes cannot show who is right."""
+    turned = [one for one in survey.good if one.turned]
+    if turned:
+        what = f"{_some(len(turned), 'picture is', 'pictures are')} turned by EXIF, and the mask is not"
+        why = "A mask that was drawn by a tool that does not know EXIF lies upside down, or on its side."
+        fix = "Look at some. Where they do not fit, save the pictures as they were drawn on, without the EXIF tag."
+        yield Finding("warning", what, _images(turned), len(turned), why, fix)
 
 
 def mixed_pictures(survey: Survey) -> Iterator[Finding]:
@@ -349,6 +371,7 @@ CHECKS: tuple[Check, ...] = (
     unreadable_pictures,
     unreadable_masks,
     unequal_sizes,
+    turned_pictures,
     mixed_pictures,
     one_class,
     same_groups,

@@ -6,15 +6,16 @@ Knows nothing of pictures, parts or tensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pixelwise.config import DataConfig, read_yaml
-from pixelwise.data.layout import Record
 from pixelwise.data.masks import MaskRule, read_ids
+from pixelwise.data.records import Record
 from pixelwise.errors import DataError, LabelsError
 from pixelwise.labels import Labels
 
@@ -36,13 +37,13 @@ def find_labels(
     """
     if config.labels is not None and not isinstance(config.labels, str):
         labels = Labels.from_dict(config.labels, "data.labels")
-        return labels, _settled(labels, rule, records), "data.labels", ()
+        return labels, _settled(labels, _named(rule, config, config.labels), records), "data.labels", ()
     name = config.labels or "labels.yaml"
     path = next((folder / name for folder in (base, root) if (folder / name).is_file()), None)
     if path is not None:
         plain, _ = read_yaml(path)
         labels = Labels.from_dict(plain, str(path))
-        return labels, _settled(labels, rule, records), str(path), ()
+        return labels, _settled(labels, _named(rule, config, plain), records), str(path), ()
     if config.labels is not None:
         raise LabelsError(
             "data.labels", expected=f"the file {name}", found=f"none in {base} or {root}", do="Check the path."
@@ -56,6 +57,13 @@ def find_labels(
         )
     labels, rule, told = _name_ids(_list_ids(records, rule), rule, root)
     return labels, rule, "listed from the masks", told
+
+
+def _named(rule: MaskRule, config: DataConfig, plain: Any) -> MaskRule:
+    """Take 255 as what the description of the classes calls it: ignored where it says so, whatever the masks look like."""
+    given = plain.get("ignore_index") if isinstance(plain, Mapping) else None
+    ignored = 255 in (given if isinstance(given, list | tuple) else (given,))
+    return replace(rule, binary=False) if ignored and config.mask_values is None else rule
 
 
 def _settled(labels: Labels, rule: MaskRule, records: Sequence[Record]) -> MaskRule:
@@ -86,11 +94,15 @@ def _list_ids(records: Iterable[Record], rule: MaskRule) -> set[int]:
     if rule.values is not None:
         return set(rule.values.values())
     ids: set[int] = set()
+    broken: DataError | None = None
     as_stored = replace(rule, binary=False)  # what 255 means is seen from all masks together, not from one
     for record in records:
         if record.mask is None:
             continue
-        ids.update(np.unique(read_ids(record.mask, as_stored)[0]).tolist())
+        try:
+            ids.update(np.unique(read_ids(record.mask, as_stored)[0]).tolist())
+        except DataError as error:  # told where the mask is used
+            broken = broken or error
         if len(ids) > _MOST_LISTED_IDS:
             raise LabelsError(
                 record.mask,
@@ -98,6 +110,8 @@ def _list_ids(records: Iterable[Record], rule: MaskRule) -> set[int]:
                 found="more",
                 do="If each id is one object, these are instance masks. Else name the classes in a labels.yaml.",
             )
+    if not ids and broken is not None:
+        raise broken
     return ids
 
 

@@ -20,10 +20,11 @@ import numpy as np
 from pixelwise.config import DataConfig, SplitConfig
 from pixelwise.data.classes import find_labels
 from pixelwise.data.images import Limits, read_image, read_mask_values, read_size
-from pixelwise.data.layout import PARTS, Problem, Record, find_records
+from pixelwise.data.layout import find_records
 from pixelwise.data.masks import MaskRule, read_mask
+from pixelwise.data.records import PARTS, Problem, Record
 from pixelwise.data.split import name_groups, split_groups
-from pixelwise.errors import DataError, PairingError
+from pixelwise.errors import DataError, MaskError, PairingError
 from pixelwise.labels import Labels
 from pixelwise.types import Sample
 
@@ -75,7 +76,15 @@ class Dataset:
         mask, notices = read_mask(record.mask, self.labels, self.rule, self.limits)
         _require_size(record.mask, mask.shape, record.image, image.shape[1:])
         if record.valid is not None:
-            values = read_mask_values(record.valid, self.limits).values
+            raw = read_mask_values(record.valid, self.limits)
+            if raw.kind == "lossy":
+                raise MaskError(
+                    record.valid,
+                    expected="a lossless mask of valid pixels, PNG or TIFF",
+                    found=f"lossy {raw.format}, which is not zero where it was black",
+                    do="Save it as PNG.",
+                )
+            values = raw.values
             valid = np.any(values != 0, axis=-1) if values.ndim == 3 else values != 0
             _require_size(record.valid, valid.shape, record.image, image.shape[1:])
             mask = np.where(valid, mask, self.labels.dtype.type(self.labels.ignore_index))
@@ -89,11 +98,16 @@ class Dataset:
         """Give a data set of some of the pictures, in the given order."""
         return replace(self, records=tuple(self.records[i] for i in indices))
 
+    def names_hash(self) -> str:
+        """Give the SHA-256, in hex, over the names of the pictures: what tells one division of a data set from another."""
+        names = "\n".join(sorted(record.id for record in self.records))
+        return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+
     def hash(self) -> str:
         """Give the SHA-256, in hex, over the names and contents of every file; the order of the records is nothing."""
         total = hashlib.sha256()
         for record in sorted(self.records, key=lambda record: record.id):
-            total.update(f"{record.id}\n".encode())
+            total.update(f"{record.id}\n".encode("utf-8", "surrogateescape"))
             for what in ("image", "mask", "valid"):
                 path: Path | None = getattr(record, what)
                 total.update(f"{what} {file_hash(path) if path else 'none'}\n".encode())
@@ -156,9 +170,16 @@ def pin_paths(config: DataConfig, base: Path) -> DataConfig:
     for key in ("train", "val", "test", "group", "labels"):
         value = getattr(config, key)
         if isinstance(value, str):
-            path = next((folder / value for folder in (base, root) if (folder / value).is_file()), None)
+            path = next((folder / value for folder in (base, root) if _is_file(folder / value)), None)
             update[key] = str(path.resolve()) if path else value
     return config.model_copy(update=update)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a long expression that names groups, say
+        return False
 
 
 def open_data(config: DataConfig, base: Path) -> DataSplits:
@@ -191,8 +212,8 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
     labels, rule, source, listed = find_labels(config, root, base, everything, rule)
     sets = {part: Dataset(labels, parts[part], rule, part) for part in PARTS if parts.get(part)}
     skipped = tuple(f"{problem.file}: {problem.why}" for problem in problems)
-    left_out = (f"{len(skipped)} files were left out by skip_bad",) if skipped else ()
-    values = {"binary": False} if not rule.binary else config.mask_values
+    # Said in full, so that the same masks are read the same way from a run's config.yaml.
+    values = {"binary": rule.binary} if config.mask_values is None or not rule.binary else config.mask_values
     description = {
         "root": str(root),
         "layout": layout.kind,
@@ -202,7 +223,7 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
         "split": division,
         "skipped": len(skipped),
     }
-    notices = (*layout.notices, *told, *listed, *left_out)
+    notices = (*layout.notices, *told, *listed, *_left_out(skipped))
     train, val, test = (sets.get(part) for part in PARTS)
     return DataSplits(train, val, test, labels, notices, skipped, description)
 
@@ -221,9 +242,17 @@ def without_unreadable(splits: DataSplits) -> DataSplits:
             else:
                 good.append(index)
         parts[dataset.name] = dataset.subset(good) if good else None
-    description = splits.description | {"skipped": len(skipped)}
+    images = {name: len(part) for name, part in parts.items() if part}
+    description = splits.description | {"skipped": len(skipped), "images": images}
     train, val, test = (parts.get(part) for part in PARTS)
-    return DataSplits(train, val, test, splits.labels, splits.notices, tuple(skipped), description)
+    notices = (*splits.notices[: -1 if splits.skipped else None], *_left_out(skipped))
+    return DataSplits(train, val, test, splits.labels, notices, tuple(skipped), description)
+
+
+def _left_out(skipped: Sequence[str]) -> tuple[str, ...]:
+    """Say how many files were left out: the last of the notices, where there are any."""
+    many = "1 file was" if len(skipped) == 1 else f"{len(skipped)} files were"
+    return (f"{many} left out by skip_bad",) if skipped else ()
 
 
 _REPAIR = "Add or remove the files, or leave them out with --skip-bad (data.skip_bad: true): counted and recorded."

@@ -35,7 +35,7 @@ def fingerprint(dataset: Dataset, *, limit: int = 200, seed: int = 0, progress: 
 
     Raises:
         DataError: not one class, or only one, occurs.
-        ImageError: pictures differ in bands or pixel type (two are named).
+        ImageError: pictures among those differ in bands or pixel type (two are named).
 
     """
     order = sorted(range(len(dataset)), key=lambda i: _draw(seed, dataset.records[i].id))[:limit]
@@ -49,7 +49,7 @@ def fingerprint(dataset: Dataset, *, limit: int = 200, seed: int = 0, progress: 
 
 
 def _draw(seed: int, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()
 
 
 class _Facts:

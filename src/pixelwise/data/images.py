@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.raster import Header, Raster, Refused, Source, open_picture, open_webp
-from pixelwise.errors import DataError, ImageError, MaskError
+from pixelwise.errors import DataError, ImageError, MaskError, PixelwiseError
 from pixelwise.grid import Grid
 from pixelwise.labels import Colour
 
@@ -115,6 +115,16 @@ def read_size(path: Path | str) -> tuple[int, int, int]:
     return _with_source(Path(path), ImageError, lambda source: (source[0].bands, *source[0].turned_size))
 
 
+def read_orientation(path: Path | str) -> int:
+    """Give the EXIF orientation, 1–8, that `read_image` undoes; 1 where the file says none.
+
+    Raises:
+        ImageError: no readable header.
+
+    """
+    return _with_source(Path(path), ImageError, lambda source: source[0].orientation)
+
+
 def read_mask_values(path: Path | str, limits: Limits = Limits()) -> RawMask:
     """Read the values of a mask as they are stored, turned upright.
 
@@ -199,7 +209,7 @@ def _with_source(path: Path, error: type[DataError], work: Callable[[Source], _T
             return work(_open(file, name))
     except Refused as refusal:
         raise error(path, expected=refusal.expected, found=refusal.found, do=refusal.do) from refusal
-    except (DataError, MemoryError):
+    except (PixelwiseError, MemoryError):  # a request to stop, too
         raise
     except PermissionError as problem:
         raise error(
@@ -281,8 +291,6 @@ def _light(raster: Raster) -> NDArray[Any]:
         colours = raster.palette[values[..., 0]]
         return _over_black(colours[..., :3], colours[..., 3:], 255)
     top = _top(header)
-    if header.inverted:
-        values = (top - values).astype(values.dtype)
     alpha = None
     if raster.clear is not None:
         alpha = np.where(np.all(raster.values == raster.clear, axis=-1, keepdims=True), 0, top).astype(values.dtype)
@@ -292,6 +300,8 @@ def _light(raster: Raster) -> NDArray[Any]:
         if header.premultiplied:
             _require_alpha(alpha, top)
             alpha = None
+    if header.inverted:  # of the light alone: alpha is never turned around
+        values = (top - values).astype(values.dtype)
     if header.kind == "cmyk":
         ink = values[..., 3:4]
         values = np.concatenate([_times(top - values[..., :3], top - ink, top), values[..., 4:]], axis=-1)

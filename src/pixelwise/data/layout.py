@@ -1,7 +1,7 @@
 """Find the pictures and masks of a data set in the folders people have, and pair them up.
 
 Comes in: the `data` section of a configuration and a root folder. Goes out: records (paths) per part, and every file
-that has no partner. Knows nothing of pixels, classes or random division: no file is opened here, lists apart.
+that has no partner. Knows nothing of pixels, classes or random division: no file is opened here.
 
 What is understood without a word of configuration, `masks` standing for any of `MASK_FOLDERS`:
 
@@ -15,59 +15,22 @@ Pictures and masks belong together where their paths below images/ and masks/ ar
 
 from __future__ import annotations
 
+import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from pixelwise.config import DataConfig, PartConfig
 from pixelwise.data.images import IMAGE_SUFFIXES
+from pixelwise.data.lists import divide_by_lists, find_lists
+from pixelwise.data.records import ORPHAN, PART_FOLDERS, PARTS, Layout, Problem, Record, short
 from pixelwise.errors import ConfigError, DataError, PairingError
 
 MASK_FOLDERS = ("masks", "labels", "annotations", "gt", "groundtruth")
-PART_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
-PARTS = tuple(PART_FOLDERS)
 
 Files = Mapping[str, Sequence[Path]]
-
-
-@dataclass(frozen=True)
-class Record:
-    """Name the files of one picture.
-
-    Args:
-        id: the picture's path without suffix, relative to its images/ folder, or to the root where globs name it.
-        image: the picture.
-        mask: its mask.
-        group: what must stay together in one part; None where pictures stand alone.
-        valid: a mask that is zero where pixels do not count.
-
-    """
-
-    id: str
-    image: Path
-    mask: Path | None
-    group: str | None = None
-    valid: Path | None = None
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Say which file found no partner, and why."""
-
-    file: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Hold what was found: records per part ("train", "val", "test", or "pool" where nothing is divided yet)."""
-
-    kind: str
-    parts: Mapping[str, tuple[Record, ...]]
-    problems: tuple[Problem, ...] = ()
-    notices: tuple[str, ...] = ()
 
 
 def find_records(config: DataConfig, root: Path, base: Path) -> Layout:
@@ -89,15 +52,16 @@ def find_records(config: DataConfig, root: Path, base: Path) -> Layout:
         raise DataError(root, expected="the data set's folder", found=found, do="Check the path, and data.root.")
     by_name = config.images is not None or any(isinstance(getattr(config, part), PartConfig) for part in PARTS)
     layout = _from_config(config, root) if by_name else _from_folders(root)
-    lists = _lists(config, root, base)
+    lists = find_lists(config, root, base)
     if lists:
-        layout = _divide(layout, lists, root)
+        layout = divide_by_lists(layout, lists, root)
     return _without_partners(layout, root)
 
 
 def _from_folders(root: Path) -> Layout:
     parts: dict[str, tuple[Record, ...]] = {}
     problems: list[Problem] = []
+    notices: tuple[str, ...] = ()
     outside = {part: _first(root, names) for part, names in PART_FOLDERS.items()}
     folders = {part: (f / "images", _masks(f)) for part, f in outside.items() if f and (f / "images").is_dir()}
     kind = "parts with images and masks"
@@ -106,8 +70,15 @@ def _from_folders(root: Path) -> Layout:
         inside = {part: _first(root / "images", names) for part, names in PART_FOLDERS.items()}
         folders = {part: (f, masks / f.name) for part, f in inside.items() if f}
         kind = "images and masks with parts inside"
+        beside = _beside_parts(root / "images", folders)
+        if beside:
+            first = f"{short(beside[0], root)}{', …' if len(beside) > 1 else ''}"
+            notices = (f"{len(beside)} below images/ are in no folder of a part and are left out ({first})",)
         if not folders:
             folders, kind = {"pool": (root / "images", masks)}, "images and masks"
+    elif folders:
+        lost = [f.name for part, f in outside.items() if f and part not in folders and _by_stem(f)]
+        notices = tuple(f"{name}/ holds pictures, but no images/ with masks beside, and is left out" for name in lost)
     if not folders:
         raise _nothing_here(root)
     for part, (images, masks) in folders.items():
@@ -121,7 +92,14 @@ def _from_folders(root: Path) -> Layout:
                 found="none",
                 do="Put them there, or name them in a data.yaml.",
             )
-    return Layout(kind, parts, tuple(problems))
+    return Layout(kind, parts, tuple(problems), notices)
+
+
+def _beside_parts(images: Path, folders: Mapping[str, tuple[Path, Path]]) -> list[Path]:
+    """Find pictures below images/ that are in none of the folders of parts in there."""
+    parts = [folder for folder, _ in folders.values()]
+    found = [paths[0] for paths in _by_stem(images).values()] if parts else []
+    return [path for path in found if not any(path.is_relative_to(part) for part in parts)]
 
 
 def _nothing_here(root: Path) -> DataError:
@@ -158,11 +136,33 @@ def _masks(folder: Path) -> Path:
 def _by_stem(folder: Path) -> dict[str, list[Path]]:
     """Find the pictures below a folder by their path without suffix."""
     files: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        if path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in inside.parts):
-            files[inside.with_suffix("").as_posix()].append(path)
+    for path in sorted(_walk(folder)):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            files[path.relative_to(folder).with_suffix("").as_posix()].append(path)
     return files
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Give every file below a folder, through links to folders too (each folder once a branch); hidden ones are left out.
+
+    Raises:
+        DataError: a folder that cannot be listed: what is in it would be missing without a word.
+
+    """
+
+    def refuse(error: OSError) -> None:
+        raise DataError(
+            error.filename or folder,
+            expected="a folder that can be read",
+            found=error.strerror or str(error),
+            do="Change its permissions, or take it out.",
+        ) from error
+
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        here = Path(place)
+        above = {path.resolve() for path in (here, *here.parents)}
+        folders[:] = [n for n in folders if not n.startswith(".") and (here / n).resolve() not in above]
+        yield from (here / name for name in names if not name.startswith("."))
 
 
 def _pair(images: Files, masks: Files, root: Path) -> tuple[tuple[Record, ...], list[Problem]]:
@@ -173,21 +173,16 @@ def _pair(images: Files, masks: Files, root: Path) -> tuple[tuple[Record, ...], 
         for twice, what in ((paths, "pictures"), (own, "masks")):
             if len(twice) > 1:
                 others = ", ".join(path.name for path in twice[1:])
-                problems.append(Problem(_short(twice[0], root), f"several {what} of the same name (also {others})"))
+                problems.append(Problem(short(twice[0], root), f"several {what} of the same name (also {others})"))
         if len(paths) == 1 and len(own) < 2:
             records.append(Record(key, paths[0], own[0] if own else None))
     orphans = [paths[0] for key, paths in masks.items() if key not in images]
-    problems += [Problem(_short(path, root), _ORPHAN) for path in orphans]
+    problems += [Problem(short(path, root), ORPHAN) for path in orphans]
     return tuple(records), problems
 
 
-_ORPHAN = "mask without a picture"
 _UNMASKED = "picture without a mask"
 _INVALID = "picture without its mask of valid pixels"
-
-
-def _short(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 # What a data.yaml names ----------------------------------------------------------------------------------------------
@@ -220,12 +215,12 @@ def _from_config(config: DataConfig, root: Path) -> Layout:
         known |= {path for record in records for path in (record.image, record.mask) if path}
         if valid is not None:
             records, _ = _attach(records, valid, root, f"{key}.valid", "valid")
-            problems += [Problem(_short(r.image, root), _INVALID) for r in records if r.valid is None]
+            problems += [Problem(short(r.image, root), _INVALID) for r in records if r.valid is None]
             known |= {record.valid for record in records if record.valid}
             records = tuple(record for record in records if record.valid is not None)
         parts[name] = records
         expected |= {record.mask: masks for record in records if record.mask and "{" in masks}
-    problems += [Problem(_short(path, root), _ORPHAN) for path in _left_over(expected, known)]
+    problems += [Problem(short(path, root), ORPHAN) for path in _left_over(expected, known)]
     return Layout("named by globs", parts, tuple(problems))
 
 
@@ -255,6 +250,14 @@ def _attach(
     """Give each record the file that a template or glob names, as its mask or its mask of valid pixels."""
     if "{" in pattern:
         paths = [_fill(pattern, record.image, root, where) for record in records]
+        several = sorted(path for path, n in Counter(paths).items() if n > 1 and path.is_file())
+        if several and field == "mask":  # one mask of valid pixels may well serve all pictures of a camera
+            raise PairingError(
+                where,
+                expected="a mask of its own for every picture",
+                found=f"{short(several[0], root)} for several",
+                do="Use {parent} in the template.",
+            )
         return _filled(records, [path if path.is_file() else None for path in paths], field), []
     stems: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(_matches(root, pattern, where)):
@@ -264,7 +267,7 @@ def _attach(
     twice = sorted(path for paths in stems.values() if len(paths) > 1 for path in paths)
     shared = _shared_stems(records)
     if twice or shared:
-        first = ", ".join(_short(path, root) for path in (twice or shared)[:3])
+        first = ", ".join(short(path, root) for path in (twice or shared)[:3])
         raise PairingError(
             where,
             expected="every file name once, since masks are found by name",
@@ -273,7 +276,7 @@ def _attach(
         )
     own = [stems.get(record.image.stem, [None])[0] for record in records]
     orphans = sorted(set(stems) - {record.image.stem for record in records})
-    return _filled(records, own, field), [Problem(_short(stems[stem][0], root), _ORPHAN) for stem in orphans]
+    return _filled(records, own, field), [Problem(short(stems[stem][0], root), ORPHAN) for stem in orphans]
 
 
 def _shared_stems(records: Iterable[Record]) -> list[Path]:
@@ -290,10 +293,10 @@ def _filled(records: Sequence[Record], paths: Sequence[Path | None], field: str)
 
 
 def _fill(template: str, image: Path, root: Path, where: str) -> Path:
-    inside = PurePosixPath(_short(image, root))
+    inside = PurePosixPath(short(image, root))
     try:
         text = template.format(stem=inside.stem, name=inside.name, parent=inside.parent.as_posix())
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise ConfigError(
             where, expected="a template with {stem}, {name} or {parent}", found=repr(template), do="Correct it."
         ) from error
@@ -313,87 +316,9 @@ def _left_over(expected: Mapping[Path, str], known: set[Path]) -> list[Path]:
     return sorted(found)
 
 
-# Lists ---------------------------------------------------------------------------------------------------------------
-
-
-def _lists(config: DataConfig, root: Path, base: Path) -> dict[str, Path]:
-    """Find the lists of the parts: those the configuration names, else splits/*.txt."""
-    lists: dict[str, Path] = {}
-    for part in PARTS:
-        name = getattr(config, part)
-        if isinstance(name, str):
-            path = next((folder / name for folder in (base, root) if (folder / name).is_file()), None)
-            if path is None:
-                raise ConfigError(
-                    f"data.{part}",
-                    expected=f"the list {name}",
-                    found=f"no such file in {base} or {root}",
-                    do="Check the path.",
-                )
-            lists[part] = path
-    if not lists and not any(getattr(config, part) for part in PARTS) and config.images is None:
-        for part, names in PART_FOLDERS.items():
-            files = (root / "splits" / f"{name}.txt" for name in names)
-            found = next((path for path in files if path.is_file()), None)
-            if found is not None:
-                lists[part] = found
-    return lists
-
-
-def _divide(layout: Layout, lists: Mapping[str, Path], root: Path) -> Layout:
-    """Put the pictures of the pool into the parts whose lists name them; without a list of train, the rest is train."""
-    pool = layout.parts.get("pool")
-    if pool is None:
-        raise ConfigError(
-            "data", expected="one pool of pictures for the lists", found=layout.kind, do="Name `images` and `masks`."
-        )
-    names = _names(pool, root)
-    place: dict[str, str] = {}
-    problems = [problem for problem in layout.problems if problem.why != _ORPHAN]
-    for part, path in lists.items():
-        for line in _lines(path):
-            record = names.get(line) or names.get(PurePosixPath(line).with_suffix("").as_posix())
-            if record is None:
-                why = "names several pictures" if line in names else "no such picture"
-                problems.append(Problem(f"{path.name}: {line}", f"listed, but {why}"))
-            elif place.setdefault(record.id, part) != part:
-                raise PairingError(
-                    path,
-                    expected="every picture in one part",
-                    found=f"{line} in {place[record.id]} and {part}",
-                    do="Remove it from one of the lists.",
-                )
-    rest = sum(record.id not in place for record in pool)
-    notices = layout.notices
-    if rest:
-        fate = "are left out" if "train" in lists else "make the train part"
-        notices += (f"{rest} of {len(pool)} pictures are in no list and {fate}",)
-    wanted = [*lists, *([] if "train" in lists or not rest else ["train"])]
-    default = None if "train" in lists else "train"
-    parts = {part: tuple(r for r in pool if place.get(r.id, default) == part) for part in wanted}
-    others = {part: records for part, records in layout.parts.items() if part != "pool"}
-    return Layout(f"{layout.kind}, divided by lists", parts | others, tuple(problems), notices)
-
-
-def _lines(path: Path) -> list[str]:
-    lines = (line.strip().replace("\\", "/").removeprefix("./") for line in path.read_text("utf-8-sig").splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-def _names(records: Iterable[Record], root: Path) -> dict[str, Record | None]:
-    """Give every name by which a list may call a picture; None where a name fits several."""
-    names: dict[str, Record | None] = {}
-    for record in records:
-        path = PurePosixPath(_short(record.image, root))
-        mine = {record.id, record.id + path.suffix, str(path), str(path.with_suffix("")), path.name, path.stem}
-        for name in mine:
-            names[name] = None if name in names else record
-    return names
-
-
 def _without_partners(layout: Layout, root: Path) -> Layout:
     """Turn the pictures that still have no mask into problems."""
     lost = [record for records in layout.parts.values() for record in records if record.mask is None]
-    problems = tuple(Problem(_short(record.image, root), _UNMASKED) for record in lost)
+    problems = tuple(Problem(short(record.image, root), _UNMASKED) for record in lost)
     parts = {part: tuple(r for r in records if r.mask is not None) for part, records in layout.parts.items()}
     return Layout(layout.kind, parts, problems + layout.problems, layout.notices)

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from pixelwise.data.dataset import Dataset
+from pixelwise.data.images import read_size
 from pixelwise.data.transforms import CropTransform
+from pixelwise.errors import ImageError, PixelwiseError
 
 Key = tuple[int, int]
 _ORDER, _DRAW = 0, 1
@@ -54,14 +56,23 @@ class Stream(Sampler[Key]):
             yield epoch, int(order[position % self.length])
 
 
-class Crops(TorchDataset[tuple[torch.Tensor, torch.Tensor, str]]):
+class Crops(TorchDataset[tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError]):
     """Answer (epoch, index) with one crop; decoded pictures are kept in memory where `cache` is set.
 
-    The cache is filled before workers are forked, so they share it.
+    Workers that are forked share the cache; where they are started afresh (macOS, Windows) each gets a copy.
+
+    Args:
+        dataset: pictures with masks.
+        transform: draws the crop.
+        seed: of everything drawn.
+        cache: keep decoded pictures.
+        form: bands and numpy name of the pixel type that every picture must have; None where that was checked.
     """
 
-    def __init__(self, dataset: Dataset, transform: CropTransform, seed: int, cache: bool) -> None:
-        self.dataset, self.transform, self.seed = dataset, transform, seed
+    def __init__(
+        self, dataset: Dataset, transform: CropTransform, seed: int, cache: bool, form: tuple[int, str] | None = None
+    ) -> None:
+        self.dataset, self.transform, self.seed, self.form = dataset, transform, seed, form
         self.kept = [self._read(i) for i in range(len(dataset))] if cache else None
 
     def __len__(self) -> int:
@@ -71,12 +82,26 @@ class Crops(TorchDataset[tuple[torch.Tensor, torch.Tensor, str]]):
     def _read(self, index: int) -> tuple[torch.Tensor, torch.Tensor, str]:
         sample = self.dataset.read(index)
         assert sample.mask is not None, "training records have masks"
+        found = (sample.image.shape[0], sample.image.dtype.name)
+        if self.form is not None and found != self.form:  # not every picture was looked at before
+            bands, kind = self.form
+            raise ImageError(
+                self.dataset.records[index].image,
+                expected=f"{bands} band{'s' * (bands != 1)} of {kind}, as the others have",
+                found=f"{found[0]} of {found[1]}",
+                do="Convert the pictures to one kind, or make two data sets of them: `pixelwise check` lists them.",
+            )
         return _tensor(sample.image), _tensor(sample.mask), sample.id
 
-    def __getitem__(self, key: Key) -> tuple[torch.Tensor, torch.Tensor, str]:
-        """Draw the crop of picture `key[1]` in epoch `key[0]`."""
+    def __getitem__(self, key: Key) -> tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError:
+        """Draw the crop of picture `key[1]` in epoch `key[0]`; a worker process answers with an error instead of raising it."""
         epoch, index = key
-        image, mask, name = self.kept[index] if self.kept is not None else self._read(index)
+        try:
+            image, mask, name = self.kept[index] if self.kept is not None else self._read(index)
+        except PixelwiseError as error:
+            if get_worker_info() is None:
+                raise
+            return error  # torch would turn it into a RuntimeError with a traceback for a message
         rng = np.random.default_rng([_DRAW, self.seed, epoch, index])
         return (*self.transform(image, mask, rng), name)
 
@@ -91,13 +116,25 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def cache_fits(dataset: Dataset, bytes_per_image: int) -> bool:
-    """Tell whether all decoded pictures take at most a quarter of the memory that is free now."""
+def cache_fits(dataset: Dataset, dtype: str) -> bool:
+    """Tell whether all decoded pictures and masks take at most a quarter of the memory that is free now.
+
+    Args:
+        dataset: its headers are read.
+        dtype: numpy name of the pictures' pixel type.
+    """
     try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        left = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 4
     except (ValueError, OSError, AttributeError):
         return False
-    return len(dataset) * bytes_per_image < free / 4
+    per_value = _tensor(np.zeros(1, dtype)).element_size()
+    per_label = _tensor(np.zeros(1, dataset.labels.dtype)).element_size()
+    for record in dataset.records:
+        bands, height, width = read_size(record.image)
+        left -= height * width * (bands * per_value + per_label)
+        if left < 0:
+            return False
+    return True
 
 
 def batches(crops: Crops, *, batch_size: int, start: int, count: int, workers: int) -> Iterator[Batch]:
@@ -120,7 +157,10 @@ def batches(crops: Crops, *, batch_size: int, start: int, count: int, workers: i
         # Its own generator, so that making the loader takes nothing from the global one.
         generator=torch.Generator(),
     )
-    yield from loader
+    for batch in loader:
+        if isinstance(batch, PixelwiseError):
+            raise batch
+        yield batch
 
 
 def _quiet_worker(_: int) -> None:
@@ -132,7 +172,10 @@ def _quiet_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def _collate(items: list[tuple[torch.Tensor, torch.Tensor, str]]) -> Batch:
-    images, masks, ids = zip(*items, strict=True)
+def _collate(items: list[tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError]) -> Batch | PixelwiseError:
+    crops = [item for item in items if not isinstance(item, PixelwiseError)]
+    if len(crops) < len(items):
+        return next(item for item in items if isinstance(item, PixelwiseError))
+    images, masks, ids = zip(*crops, strict=True)
     stack = [torch.stack([t.as_subclass(torch.Tensor) for t in part]) for part in (images, masks)]
     return Batch(stack[0], stack[1], tuple(ids))

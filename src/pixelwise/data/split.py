@@ -81,17 +81,36 @@ def _read_table(name: str, folders: Sequence[Path]) -> tuple[dict[str, Group], P
         raise ConfigError(
             "data.group", expected=f"the table {name}", found=f"no such file in {looked}", do="Check the path."
         )
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
+    try:
+        rows = csv.DictReader(read_text(path).splitlines())
         missing = [column for column in ("image", "group") if column not in (rows.fieldnames or ())]
-        if missing:
-            raise ConfigError(
-                path,
-                expected="the columns image and group",
-                found=f"no column {' and '.join(missing)}",
-                do="Name the columns in the first line.",
-            )
-        return {str(row["image"]).strip(): str(row["group"]).strip() for row in rows if row["group"]}, path
+        table = (
+            {} if missing else {str(row["image"]).strip(): str(row["group"]).strip() for row in rows if row["group"]}
+        )
+    except csv.Error as error:
+        raise ConfigError(path, expected="a .csv table", found=str(error), do="Save it as CSV again.") from error
+    if missing:
+        raise ConfigError(
+            path,
+            expected="the columns image and group",
+            found=f"no column {' and '.join(missing)}",
+            do="Name the columns in the first line.",
+        )
+    return table, path
+
+
+def read_text(path: Path) -> str:
+    """Read a small text file that the user wrote.
+
+    Raises:
+        ConfigError: it cannot be read, or is not UTF-8.
+
+    """
+    try:
+        return path.read_text("utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        found = str(getattr(error, "strerror", None) or error)
+        raise ConfigError(path, expected="a text file in UTF-8", found=found, do="Save it as UTF-8.") from error
 
 
 def _look_up(table: Mapping[str, Group], path: str) -> Group | None:
@@ -144,7 +163,7 @@ def split_groups(
 
 
 def _draw(seed: int, group: Group) -> bytes:
-    return hashlib.sha256(f"{seed}:{group}".encode()).digest()
+    return hashlib.sha256(f"{seed}:{group}".encode("utf-8", "surrogateescape")).digest()
 
 
 def _take(order: Sequence[Group], sizes: Mapping[Group, int], target: float, keep: int) -> list[Group]:

@@ -174,7 +174,9 @@ def _by_pillow(file: BinaryIO, page: Any, header: Header) -> NDArray[Any]:
         again.load()
         values = values.astype(np.uint16) << 8 | as_samples(np.asarray(again))
     values = unstretched(values, header.kind, header.bits)
-    if header.inverted:  # Pillow shows 0 as white; as stored it is 0
+    if (
+        header.inverted and header.bits <= 8
+    ):  # Pillow shows 0 as white; as stored it is 0. Deeper values it leaves alone
         values = (2**header.bits - 1 - values).astype(values.dtype)
     return values.astype(header.dtype, copy=False)
 

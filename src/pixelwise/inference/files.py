@@ -17,13 +17,14 @@ import numpy as np
 
 from pixelwise.data.images import IMAGE_SUFFIXES, read_image
 from pixelwise.data.masks import write_mask
-from pixelwise.errors import DataError, UsageError
+from pixelwise.errors import DataError, OutOfMemoryError, UsageError, memory_respected
 from pixelwise.inference.overlay import overlay, write_picture
 from pixelwise.inference.predictor import Predictor
 from pixelwise.storage import atomic_path, claim_folder, write_json
 from pixelwise.types import Prediction
 
-RESULTS = ("predictions.json", "masks", "overlays", "probabilities")
+SUMMARY = "predictions.json"
+RESULTS = (SUMMARY, "masks", "overlays", "probabilities")
 
 
 @dataclass(frozen=True)
@@ -107,18 +108,21 @@ def predict_files(
     named = {name: path for name, path in find_sources(sources).items() if inside not in path.resolve().parents}
     if not named:
         raise UsageError(out, expected="pictures outside of --out", found="none", do="Choose another --out.")
-    claim_folder(out, overwrite, RESULTS)
+    claim_folder(out, overwrite, RESULTS, SUMMARY)
+    # Before the first mask, so that a folder that was left half done is known as ours.
+    write_json(out / SUMMARY, Predicted(out, (), ()).to_dict())
     images: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     for done, (name, path) in enumerate(named.items(), 1):
         try:
-            images.append(_one(predictor, name, path, out, overlays, probabilities))
-        except DataError as error:
+            with memory_respected(path, "Predict it alone, on a machine with more memory, or leave it out."):
+                images.append(_one(predictor, name, path, out, overlays, probabilities))
+        except (DataError, OutOfMemoryError) as error:
             failed.append({"file": str(path), "error": str(error)})
         if progress:
             progress(done, len(named), str(path))
     result = Predicted(out, tuple(images), tuple(failed))
-    write_json(out / "predictions.json", {"labels": predictor.labels.to_dict(), **result.to_dict()})
+    write_json(out / SUMMARY, {"labels": predictor.labels.to_dict(), **result.to_dict()})
     return result
 
 
@@ -141,7 +145,6 @@ def _targets(name: str, overlays: bool, probabilities: bool) -> Iterator[tuple[s
 
 
 def _write(kind: str, path: Path, image: np.ndarray, prediction: Prediction) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "mask":
         write_mask(path, prediction.mask, prediction.labels)
     elif kind == "overlay":

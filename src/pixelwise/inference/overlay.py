@@ -19,6 +19,8 @@ from pixelwise.storage import atomic_path
 
 _VOID = (255, 255, 255)
 _GAP = 6
+# Rows that are mixed at once: floats of a whole scene would take ten times its memory.
+_STRIP = 256
 _INK = (226, 228, 234)
 _PAPER = (24, 26, 31)
 
@@ -42,14 +44,19 @@ def overlay(image: NDArray[Any], mask: NDArray[Any], labels: Labels, opacity: fl
     Returns:
         (H, W, 3) uint8.
     """
-    picture = to_rgb8(image).astype(np.float32)
-    paint = colourise(mask, labels).astype(np.float32)
-    strength = np.full(mask.shape, opacity, np.float32)
-    if labels.names[0].lower() in {"background", "other", "nothing", "unlabelled"}:
-        strength[mask == 0] = 0
-    mixed = picture + (paint - picture) * strength[..., None]
-    mixed[_rim(mask)] *= 0.45
-    return np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
+    picture, rim = to_rgb8(image), _rim(mask)
+    clear = labels.names[0].lower() in {"background", "other", "nothing", "unlabelled"}
+    mixed = np.empty(picture.shape, np.uint8)
+    for top in range(0, len(mask), _STRIP):
+        rows = slice(top, top + _STRIP)
+        below, paint = picture[rows].astype(np.float32), colourise(mask[rows], labels).astype(np.float32)
+        strength = np.full(paint.shape[:2], opacity, np.float32)
+        if clear:
+            strength[mask[rows] == 0] = 0
+        below += (paint - below) * strength[..., None]
+        below[rim[rows]] *= 0.45
+        mixed[rows] = np.clip(below + 0.5, 0, 255).astype(np.uint8)
+    return mixed
 
 
 def _rim(mask: NDArray[Any]) -> NDArray[np.bool_]:

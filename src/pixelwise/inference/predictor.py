@@ -35,11 +35,13 @@ class Predictor:
         labels: the K classes.
         channels: C, bands that the model was trained on.
         stride: pixels after which the model sees the same thing again; tiles start at its multiples.
-        tile: (height, width) of the pieces of larger pictures, rounded up to multiples of `stride`; None: every picture
-            is taken whole.
-        overlap: least share of a tile that neighbours have in common, 0…1.
+        tile: (height, width) of the pieces of larger pictures, rounded up to multiples of `stride`, two at least where
+            they shall overlap; None: every picture is taken whole.
+        overlap: least share of a tile that neighbours have in common, 0…1, in multiples of `stride`.
         flips: average over mirrored copies; True for both directions, or a choice of "horizontal" and "vertical".
         batch_size: tiles computed at once. Changes the speed only.
+        dtype: numpy name of the training pictures' pixel type; 8-bit pictures are refused where it has 16 bits, and
+            the other way round. None: all are taken.
 
     Raises:
         ConfigError: a value out of range.
@@ -56,12 +58,15 @@ class Predictor:
         overlap: float = 0.25,
         flips: bool | Collection[Flip] = False,
         batch_size: int = 1,
+        dtype: str | None = None,
     ) -> None:
         _check("tile", tile, tile is None or min(tile) >= 1, "two positive sizes (height, width)")
         _check("overlap", overlap, 0 <= overlap <= 1, "a share 0…1")
         _check("batch_size", batch_size, batch_size >= 1, "at least 1")
         self.backend, self.labels, self.channels, self.stride = backend, labels, channels, stride
-        self.tile = None if tile is None else (padded(tile[0], stride), padded(tile[1], stride))
+        least = 2 * stride if overlap else stride
+        self.tile = None if tile is None else (padded(max(tile[0], least), stride), padded(max(tile[1], least), stride))
+        self.dtype = None if dtype is None else np.dtype(dtype)
         self.overlap, self.copies, self.batch_size = overlap, mirrors(flips), batch_size
 
     @classmethod
@@ -76,7 +81,8 @@ class Predictor:
         **settings: Any,
     ) -> Predictor:
         """Make the predictor that a model's card describes; `settings` (tile, overlap, flips, …) override it."""
-        described: dict[str, Any] = {"tile": card.tile, "overlap": card.overlap}
+        described: dict[str, Any] = {"tile": card.tile, "overlap": card.overlap, "dtype": card.dtype}
+        described["flips"] = card.mirrors if card.flips else False
         backend = TorchBackend(model, device, precision, channels_last)
         return cls(backend, card.labels, channels=card.channels, stride=model.stride, **(described | settings))
 
@@ -92,13 +98,16 @@ class Predictor:
             probabilities: give them too, (K, H, W) float32. Without them only one row of tiles is held in memory.
 
         Raises:
-            DataError: wrong axes, bands or size, or values that are no numbers.
+            DataError: wrong axes, bands, size or pixel type, or values that are no numbers or too large for any.
         """
-        self._check_image(image, id or "image")
+        where = id or "image"
+        self._check_image(image, where)
         shape = (image.shape[1], image.shape[2])
         masks, kept = [], []
         with torch.inference_mode():
             for band in self._bands(image, shape, logits_suffice=not probabilities):
+                if not bool(torch.isfinite(band).all()):
+                    raise _not_finite(where)
                 masks.append(self._decide(band))
                 if probabilities:
                     kept.append(band.cpu().numpy())
@@ -159,6 +168,13 @@ class Predictor:
             )
         if image.shape[0] != self.channels:
             raise wrong_bands(where, self.channels, image.shape[0])
+        if self.dtype is not None and {_bits(image.dtype), _bits(self.dtype)} == {8, 16}:
+            raise DataError(
+                where,
+                expected=f"{_bits(self.dtype)}-bit values, as in training ({self.dtype})",
+                found=f"{_bits(image.dtype)}-bit values ({image.dtype})",
+                do="Give pictures of the kind that the model was trained on.",
+            )
         if image.dtype.kind == "f" and not np.isfinite(image).all():
             count = int(np.count_nonzero(~np.isfinite(image).all(axis=0)))
             raise DataError(
@@ -167,6 +183,20 @@ class Predictor:
                 found=f"NaN or infinity in {count} pixel{'s' if count != 1 else ''}",
                 do="Fill these pixels with a value, or leave the picture out.",
             )
+
+
+def _bits(dtype: np.dtype[Any]) -> int:
+    """Give the bits of whole numbers, 0 for floats."""
+    return 8 * dtype.itemsize if dtype.kind in "ui" else 0
+
+
+def _not_finite(where: str) -> DataError:
+    return DataError(
+        where,
+        expected="values from which the model computes finite numbers",
+        found="NaN or infinity in its answer",
+        do="Replace values far out of range (a nodata value of -1e308, say), or train the model anew.",
+    )
 
 
 def _check(name: str, value: object, right: bool, expected: str) -> None:

@@ -85,7 +85,7 @@ def _count(truth: NDArray[Any], prediction: NDArray[Any], num_classes: int, igno
     for name, array in (("truth", truth), ("prediction", prediction)):
         if array.dtype.kind not in "uib":
             raise MaskError(where, expected="whole numbers", found=f"{name} of {array.dtype}", do="Give class indices.")
-    rows, columns = _as_bytes(truth), _as_bytes(prediction)
+    rows, columns = (_as_bytes(truth), _as_bytes(prediction)) if num_classes <= 256 else (None, None)
     if rows is None or columns is None:
         return _count_any(truth, prediction, num_classes, ignore_index, where)
     table = _count_bytes(rows, columns)

@@ -74,10 +74,11 @@ class Tally:
     def _scores(self, sums: Counts, matrix: Counts, resamples: int, seed: int) -> Scores:
         k = self.labels.num_classes
         units, kind = _by_group(sums, self._groups)
+        whole = sums.sum(0).reshape(1, -1).astype(np.float64)
+        values = _statistics(whole, whole)[0]
         low, high = bootstrap(
-            units.reshape(len(units), -1), lambda totals: _statistics(totals, k), resamples=resamples, seed=seed
+            units.reshape(len(units), -1), lambda totals: _statistics(totals, whole), resamples=resamples, seed=seed
         )
-        values = _statistics(sums.sum(0).reshape(1, -1).astype(np.float64), k)[0]
         found = [_score(*entry) for entry in zip(values, low, high, strict=True)]
         means = dict(zip(_MEANS, found, strict=False))
         iou, dice, precision, recall = (found[5 + i * k : 5 + (i + 1) * k] for i in range(4))
@@ -125,15 +126,24 @@ def scores(
     return tally.scores(resamples=resamples, seed=seed)
 
 
-def _statistics(totals: Floats, k: int) -> Ratios:
-    """Turn totals (R, 3·K) of found, true and predicted pixels into (R, 5 + 4·K): `_MEANS`, then per class IoU, Dice, precision, recall."""
-    hits, truth, predicted = totals[:, :k], totals[:, k : 2 * k], totals[:, 2 * k :]
+def _statistics(totals: Floats, whole: Floats) -> Ratios:
+    """Turn totals (R, 3·K) of found, true and predicted pixels into (R, 5 + 4·K): `_MEANS`, then per class IoU, Dice, precision, recall.
+
+    Means are over the classes that `whole` (1, 3·K), the sum over the data set, defines: a draw of pictures that lacks one of
+    them takes its value of the whole set, else the mean would be over other classes from draw to draw.
+    """
+    hits, truth, predicted = np.split(totals, 3, axis=1)
     iou, dice = ratio(hits, truth + predicted - hits), ratio(2 * hits, truth + predicted)
+    all_hits, all_truth, all_predicted = np.split(whole, 3, axis=1)
+    all_iou, all_dice = (
+        ratio(all_hits, all_truth + all_predicted - all_hits),
+        ratio(2 * all_hits, all_truth + all_predicted),
+    )
     everything = truth.sum(1)
     means = [
-        mean_defined(iou),
-        mean_defined(np.where(truth > 0, iou, np.nan)),
-        mean_defined(dice),
+        mean_defined(np.where(np.isnan(iou), all_iou, iou)),
+        mean_defined(np.where(all_truth > 0, np.where(truth > 0, iou, all_iou), np.nan)),
+        mean_defined(np.where(np.isnan(dice), all_dice, dice)),
         ratio(hits.sum(1), everything),
         ratio((truth * np.nan_to_num(iou)).sum(1), everything),
     ]
@@ -174,4 +184,7 @@ def _interval(units: int, kind: str, images: int, resamples: int, seed: int) -> 
         return "none: no resamples asked for"
     drawn = f"{units} {kind}" if kind == "images" else f"{units} groups of {images} images"
     few = f"; fewer than {_FEW} {kind} give intervals that are too narrow" if units < _FEW else ""
-    return f"95 % percentile bootstrap over {drawn}, {resamples} resamples, seed {seed}{few}"
+    return (
+        f"95 % percentile bootstrap over {drawn}, {resamples} resamples, seed {seed}; a class that a draw lacks counts in the "
+        f"means as over all images{few}"
+    )

@@ -81,7 +81,12 @@ class TransformersModel(AdaptedModel):
         settings.label2id = {name: k for k, name in enumerate(classes)}
         settings.architectures = [type(self.network).__name__]
         mean, std = ([v / 255 for v in values.tolist()] for values in (self.normalise.mean, self.normalise.std))
-        processor = {"do_resize": False, "do_rescale": True, "rescale_factor": 1 / 255, "do_reduce_labels": False}
+        processor: dict[str, Any] = {
+            "do_resize": False,
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_reduce_labels": False,
+        }
         processor |= {"do_normalize": True, "image_mean": mean, "image_std": std}
         return {CONFIG: settings.to_diff_dict(), PROCESSOR: processor}
 

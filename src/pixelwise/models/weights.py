@@ -33,16 +33,18 @@ class ModelCard:
     """Say what a model is, what it was trained on, and how it wants to be used.
 
     Args:
-        architecture: {"name": …, "arguments": {…}} for `build_model`, all but mean and std.
+        architecture: {"name": …, "arguments": {…}} for `build_model`.
         labels: the classes.
         channels: bands per picture.
         dtype: numpy name of the training pictures' pixel type.
         tile: (height, width) of the pieces of larger pictures; None: pictures are taken whole.
         overlap: share of a tile that neighbours have in common, 0…1.
         mirrors: directions in which training mirrored its pictures; test-time flips keep to them.
+        flips: whether the scores were made with test-time flips, and prediction uses them unless told otherwise.
         calibration: how probabilities are corrected; None: not at all.
         license: terms of the weights; "user": they belong to whoever trained them.
         data_hash: SHA-256 over the training data.
+        names_hash: SHA-256 over the names of the training pictures.
         scores: plain form of the scores on held-out data.
         mean, std: per band; a copy to read, the model's own buffers count. Filled in on saving.
         sha256: of `model.safetensors`. Filled in on saving.
@@ -57,8 +59,10 @@ class ModelCard:
     overlap: float = 0.25
     calibration: Mapping[str, Any] | None = None
     mirrors: tuple[str, ...] = ("horizontal", "vertical")
+    flips: bool = False
     license: str = "user"
     data_hash: str | None = None
+    names_hash: str | None = None
     scores: Mapping[str, Any] | None = field(default=None, repr=False)
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -95,11 +99,17 @@ class ModelCard:
             for key, kind in _KINDS.items():
                 if not isinstance(data[key], kind):
                     raise TypeError(f"{key}: {data[key]!r}")
+            if data["tile"] is not None and not (len(data["tile"]) == 2 and all(_positive(v) for v in data["tile"])):
+                raise TypeError(f"tile: {data['tile']!r}")
             for key in ("tile", "mirrors", "mean", "std"):
                 data[key] = None if data[key] is None else tuple(data[key])
             return cls(**(data | {"labels": Labels.from_dict(data["labels"])}))
         except (LabelsError, TypeError, ValueError) as error:
             raise ModelFileError(where, expected="a model card", found=str(error), do=_AGAIN) from error
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 _KINDS: Mapping[str, Any] = {
@@ -109,6 +119,7 @@ _KINDS: Mapping[str, Any] = {
     "sha256": str,
     "tile": list | None,
     "mirrors": list,
+    "flips": bool,
     "mean": list,
     "std": list,
 }

@@ -20,20 +20,76 @@ from pixelwise.config import Config
 from pixelwise.data.dataset import Dataset, DataSplits
 from pixelwise.data.loader import Crops
 from pixelwise.data.transforms import CropTransform
-from pixelwise.errors import ConfigError
+from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import quick_miou
 from pixelwise.inference.predictor import Predictor
 from pixelwise.losses import CombinedLoss, class_weights, combined_loss
 from pixelwise.models import catalogue
 from pixelwise.models.base import SegmentationModel
 from pixelwise.models.pretrained import Report, Source, fill
-from pixelwise.models.sources import CONFIG, find_weights
+from pixelwise.models.sources import find_weights
+from pixelwise.models.transformers import CONFIG
 from pixelwise.models.weights import ModelCard, save_model
 from pixelwise.training.loop import Work
 from pixelwise.training.optim import begin_at_prior
 from pixelwise.types import Fingerprint
 
 MODEL = "model"
+
+
+def require_device(config: Config) -> None:
+    """Refuse a device that torch cannot use here.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    name = config.train.device or "cpu"
+    try:
+        # The losses sum up in float64, which not every device knows.
+        torch.empty(1, dtype=torch.float64, device=name)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ConfigError(
+            "train.device",
+            expected="a device that torch can use here",
+            found=f"{name} ({' '.join(str(error).split())[:120]})",
+            do="Say --set train.device=cpu, or go on where there is such a device.",
+        ) from error
+
+
+def require_norms(config: Config, model: SegmentationModel) -> None:
+    """Refuse batches so small that batch norm has a single value per channel where the network is coarsest.
+
+    Raises:
+        ConfigError: they are.
+    """
+    batch, crop = config.train.batch_size or 1, config.train.crop or (1, 1)
+    cells = [-(-side // model.stride) for side in crop]
+    # Networks of other libraries use their statistics there: see `models.base.ForgivingBatchNorm2d`.
+    if config.model.name == "unet" and batch * cells[0] * cells[1] < 2:
+        raise ConfigError(
+            "train.batch_size",
+            expected=f"at least 2, or crops larger than the network's stride of {model.stride} pixels",
+            found=f"{batch} crop of {crop[0]}×{crop[1]}",
+            do="Raise one of the two: batch norm needs two values per channel.",
+        )
+
+
+def require_counted(val: Dataset) -> None:
+    """Refuse a validation part in which no pixel counts: nothing could be called best.
+
+    Raises:
+        DataError: it has none.
+    """
+    for index in range(len(val)):
+        mask = val.read(index).mask
+        if mask is not None and (mask != val.labels.ignore_index).any():
+            return
+    raise DataError(
+        "val masks",
+        expected="at least one pixel that counts",
+        found=f"only ignored ones in {len(val)} masks",
+        do="Name another val part, or correct ignore_index in labels.yaml.",
+    )
 
 
 def named_model(config: Config) -> Config:
@@ -74,9 +130,11 @@ def parts(
             found=f"{len(mean)}, {len(std)}",
             do="Give one per band.",
         )
-    crops = Crops(train, transform(config, train), settings.seed, settings.cache or False)
+    form = (facts.channels, facts.dtype)
+    crops = Crops(train, transform(config, train), settings.seed, settings.cache or False, form)
     torch.manual_seed(settings.seed)
     model = catalogue.build_model(config.model.name, **arguments(config, train, facts))
+    require_norms(config, model)
     weights = class_weights(config.loss.class_weights or "none", facts.pixel_counts, facts.image_counts)
     begin_at_prior(model, [weight * count for weight, count in zip(weights, facts.pixel_counts, strict=True)])
     # A head that knows as many classes, but others, would have to unlearn them first.
@@ -115,21 +173,17 @@ def model_card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelC
         tile=config.predict.tile or (512, 512),
         overlap=config.predict.overlap,
         mirrors=tuple(d for d in ("horizontal", "vertical") if getattr(config.augment, f"flip_{d}")),
+        flips=config.predict.flips,
         license=config.model.license or "user",
         data_hash=facts.hash,
+        names_hash=splits.train.names_hash(),
     )
 
 
 def make_predictor(config: Config, model: SegmentationModel, card: ModelCard) -> Predictor:
-    """Give the predictor that validates, as the configuration wants it."""
-    train = config.train
-    return Predictor.from_model(
-        model,
-        card,
-        device=train.device or "cpu",
-        precision=train.precision or "fp32",
-        flips=card.mirrors if config.predict.flips else False,
-    )
+    """Give the predictor that validates: the one that the card describes, on the run's device and in its precision."""
+    device, precision = config.train.device or "cpu", config.train.precision or "fp32"
+    return Predictor.from_model(model, card, device=device, precision=precision)
 
 
 def make_work(

@@ -1,4 +1,4 @@
-"""Turn a time limit into a number of steps, once, by a short measurement; from then on only steps count.
+"""Turn a time limit into a number of steps, by a short measurement, and later by the pace so far.
 
 Comes in: the work as it will be done, and the seconds there are. Goes out: precision, memory layout, steps, validations,
 each with its reason. Knows nothing of the data or of why the rest was chosen.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -142,7 +142,7 @@ def plan_steps(
         config: `train.steps` and `train.validations` are set where they are gaps.
         per_step: seconds of one step.
         per_validation: seconds to score the validation part once.
-        left: seconds until the limit, less one validation for the final scores.
+        left: seconds until the limit; the final scoring is taken off here.
         limit: the limit as the user gave it, for the reason.
 
     Raises:
@@ -163,6 +163,24 @@ def plan_steps(
     if config.train.validations is None:
         reasons["train.validations"] = f"about {100 * _SHARE_VALIDATING:.0f} % of the time, at most 10"
     return replace(config, train={"steps": steps, "validations": count}), reasons
+
+
+def slower_pace(marks: Sequence[tuple[int, float]], validations: Collection[int], per_validation: float) -> float:
+    """Give the seconds of one step: the slower of the pace so far and of the pace lately.
+
+    Too few steps waste less than too many.
+
+    Args:
+        marks: (step, seconds in training until then), the beginning first, now last.
+        validations: steps at which the validation part was or will be scored.
+        per_validation: seconds of one scoring; however slow that was believed to be, a tenth of the time went into steps.
+    """
+    now, seconds = marks[-1]
+    paces = [
+        (seconds - earlier - per_validation * sum(step < scored <= now for scored in validations)) / (now - step)
+        for step, earlier in (marks[0], marks[-2])
+    ]
+    return max(*paces, 0.1 * seconds / now)
 
 
 def fitting_steps(per_step: float, per_validation: float, validations: int, left: float) -> int:

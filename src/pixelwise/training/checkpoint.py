@@ -34,11 +34,12 @@ class State:
     best_miou: float | None = None
     best_step: int = 0
     skipped: int = 0
+    skipped_in_a_row: int = 0
     seconds: float = 0.0
 
     def facts(self) -> dict[str, Any]:
         """Give the plain part."""
-        names = ("step", "scored_step", "best_miou", "best_step", "skipped", "seconds")
+        names = ("step", "scored_step", "best_miou", "best_step", "skipped", "skipped_in_a_row", "seconds")
         return {name: getattr(self, name) for name in names}
 
 

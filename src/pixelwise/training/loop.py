@@ -59,13 +59,19 @@ class Work:
     folder: Path
 
 
-def fit(work: Work, listener: Callable[[dict[str, Any]], None] | None = None, until: int | None = None) -> State:
+def fit(
+    work: Work,
+    listener: Callable[[dict[str, Any]], None] | None = None,
+    until: int | None = None,
+    recounted: bool = False,
+) -> State:
     """Train to the last step, from the newest checkpoint where there is one.
 
     Args:
         work: what there is to do.
         listener: called with every event.
         until: leave before this step is made, with a checkpoint, to be called again.
+        recounted: this call goes on with one that left so, after its steps were counted again.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
@@ -81,8 +87,7 @@ def fit(work: Work, listener: Callable[[dict[str, Any]], None] | None = None, un
     state = State(model, averaged.model, optimizer)
     resumed = load_newest(work.folder / "checkpoints", state)
     log = RunLog(work.folder / "log.jsonl", state.step, listener)
-    counted = any(state.step == border for border, _ in train.recounts)
-    log.write("recount" if counted else "resume" if resumed else "start", step=state.step, steps=steps)
+    log.write("recount" if recounted else "resume" if resumed else "start", step=state.step, steps=steps)
     due = validation_steps(train)
     stream = batches(
         work.crops,
@@ -117,7 +122,6 @@ class _Run:
         self.steps = last_step(work.config.train)
         self.began = time.monotonic() - state.seconds
         self.saved = time.monotonic()
-        self.skipped_in_a_row = 0
         self.border = _buffers(state.model)
         self.frozen = Frozen(state.model, work.config.train)
 
@@ -146,19 +150,19 @@ class _Run:
 
     def report(self, loss: float, norm: float) -> None:
         """Tell of a finished step; about 200 of them are written down."""
-        self.skipped_in_a_row = 0
         state = self.state
+        state.skipped_in_a_row = 0
         facts = {"step": state.step, "steps": self.steps, "loss": loss, "gradient_norm": norm, "miou": state.best_miou}
         facts |= {"seconds": state.seconds, "eta": (self.steps - state.step) * state.seconds / state.step}
         kept = state.step % max(self.steps // 200, 1) == 0 or state.step == self.steps
         (self.log.write if kept else self.log.tell)("step", **facts)
 
     def skip(self, loss: float, norm: float, ids: list[str]) -> None:
-        """Write down a step that was not made; the third in a row ends the run, before anything is saved."""
-        self.skipped_in_a_row += 1
+        """Write down a step that was not made; the third in a row ends the run, whose weights are those before the first."""
+        self.state.skipped_in_a_row += 1
         self.state.skipped += 1
         self.log.write("skipped", step=self.state.step, loss=str(loss), gradient_norm=str(norm), samples=ids)
-        if self.skipped_in_a_row == _MOST_SKIPPED_IN_A_ROW:
+        if self.state.skipped_in_a_row >= _MOST_SKIPPED_IN_A_ROW:
             raise _diverged(self.work.folder, ids)
 
     def validate(self) -> None:

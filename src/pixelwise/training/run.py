@@ -17,6 +17,7 @@ import re
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,13 +26,15 @@ from pixelwise.config import Config, Reasons
 from pixelwise.data.dataset import Dataset, DataSplits, open_data, pin_paths, without_unreadable
 from pixelwise.data.fingerprint import fingerprint
 from pixelwise.data.loader import Crops, cache_fits
-from pixelwise.errors import DataError, OutputExistsError
+from pixelwise.errors import DataError, OutputExistsError, UsageError, memory_respected
 from pixelwise.evaluation import evaluate
+from pixelwise.inference.predictor import Predictor
 from pixelwise.losses import CombinedLoss
 from pixelwise.models.base import SegmentationModel
 from pixelwise.models.weights import ModelCard, load_model, save_model
-from pixelwise.storage import claim_folder, write_atomic, write_json
+from pixelwise.storage import RUN_MARKER, claim_folder, write_atomic, write_json
 from pixelwise.training import assembly, budget, plan
+from pixelwise.training.assembly import MODEL
 from pixelwise.training.checkpoint import checkpoints
 from pixelwise.training.loop import Work, fit
 from pixelwise.training.machine import cores, freed_memory_kept
@@ -40,7 +43,8 @@ from pixelwise.training.runlog import Listener
 from pixelwise.training.schedule import next_recount, validation_steps
 from pixelwise.types import Fingerprint
 
-SCORES, CONFIG, REQUEST, DATA = "scores.json", "config.yaml", "request.json", "data.json"
+SCORES, CONFIG, REQUEST, DATA = "scores.json", "config.yaml", RUN_MARKER, "data.json"
+_LENGTH = "train.steps"
 
 
 @dataclass(frozen=True)
@@ -64,21 +68,27 @@ def train_run(request: Request, out: Path, *, overwrite: bool = False, listener:
     """Train as asked, in `out`; where an unfinished run of the same request stands there, go on with it.
 
     Raises:
-        OutputExistsError: a finished run, another request's run or other files stand in `out`.
+        OutputExistsError: a finished run, another request's run or other files stand in `out`, and are not to be replaced.
         PixelwiseError: whatever is wrong with the request, the data or the machine (see `errors`).
     """
     began = time.monotonic()
     tell: Listener = listener or (lambda _: None)
-    with freed_memory_kept():
-        if overwrite or not _unfinished(request, out):
-            config, base = configs.read_request(Path(request.data), _overrides(request))
+    config, base = configs.read_request(Path(request.data), _overrides(request))
+    asked = _asked(request, config, base)
+    with (
+        freed_memory_kept(),
+        memory_respected(out, "Lower --set train.batch_size (train.accumulate keeps the step), or the crop."),
+    ):
+        # Even with `overwrite`: who types the command of a stopped run again wants it to go on.
+        if _unfinished(asked, out, overwrite):
+            prepared = _resume(out, tell)
+        else:
             splits = _open(config, base, request.data)
             claim_folder(out, overwrite)
+            write_json(out / REQUEST, asked)
             prepared = _begin(request, config, splits, base, out, began, tell)
-        else:
-            prepared = _resume(out, tell)
-        if _timed(request):
-            prepared = _fit_within(request.time_limit or 0.0, began, prepared, out, listener)
+        if request.time_limit is not None:
+            prepared = _fit_within(request.time_limit, began, prepared, out, listener)
         else:
             fit(prepared.work, listener)
         return _finish(prepared, out, tell)
@@ -92,51 +102,82 @@ class _Prepared:
 
 
 def _overrides(request: Request) -> tuple[str, ...]:
-    """Spell the options as overrides; `--set` comes last and wins."""
+    """Spell the options as overrides; `--set` comes last and wins.
+
+    Raises:
+        UsageError: two lengths.
+    """
     spelled = [f"model.name={json.dumps(request.model)}"] if request.model is not None else []
     spelled += [f"model.weights={json.dumps(request.weights)}"] if request.weights is not None else []
     spelled += [f"train.freeze={request.freeze}"] if request.freeze is not None else []
     spelled += ["model.accept_license=true"] if request.accept_license else []
-    if any(value is not None for value in (request.time_limit, request.steps, request.epochs)):
-        spelled += ["train.steps=null", "train.recounts=[]"]  # whatever the file says
+    lengths = ("time_limit", "steps", "epochs")
+    given = [f"--{name.replace('_', '-')}" for name in lengths if getattr(request, name) is not None]
+    given += [f"--set {text}" for text in request.overrides if text.partition("=")[0].strip() == _LENGTH]
+    if len(given) > 1:
+        raise UsageError("train", expected="one length", found=" and ".join(given), do="Leave the others out.")
+    if given:
+        spelled += [f"{_LENGTH}=null", "train.recounts=[]"]  # whatever the file says
     spelled += [f"train.{name}={value}" for name in ("steps", "seed") if (value := getattr(request, name)) is not None]
     spelled += ["data.skip_bad=true"] if request.skip_bad else []
     return (*spelled, *request.overrides)
 
 
-def _timed(request: Request) -> bool:
-    """Tell whether the time limit decides how many steps there are."""
-    return request.time_limit is not None and not any(text.startswith("train.steps=") for text in request.overrides)
+def _asked(request: Request, config: Config, base: Path) -> dict[str, Any]:
+    """Give what `request.json` holds: the request, and the configuration that it meant, from whatever folder."""
+    meant = configs.replace(config, data=pin_paths(config.data, base).model_dump())
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(request) | {"config": meant.model_dump(mode="json")}))
+    return plain
 
 
-def _unfinished(request: Request, out: Path) -> bool:
+def _unfinished(asked: dict[str, Any], out: Path, overwrite: bool) -> bool:
     """Tell whether `out` holds an unfinished run of this request.
 
     Raises:
-        OutputExistsError: it holds a finished run, or another request's.
+        OutputExistsError: it holds a finished run, or another request's, and `overwrite` is false.
     """
-    if not (out / CONFIG).exists():
-        only_traces = out.is_dir() and {p.name for p in out.iterdir()} <= {REQUEST, DATA}
-        if only_traces:  # stopped before there was a plan: begin again
-            for trace in out.iterdir():
-                trace.unlink()
+    if not ((out / CONFIG).is_file() and (out / REQUEST).is_file()):
+        _remove_traces(out)
         return False
+    problem = None
     if (out / SCORES).exists():
-        raise OutputExistsError(
+        problem = OutputExistsError(
             out, expected="no finished run", found="one", do="Choose another --out, or add --overwrite to replace it."
         )
-    asked = json.loads((out / REQUEST).read_text())
-    wanted = json.loads(json.dumps(asdict(request)))
-    different = [k for k in wanted if wanted[k] != asked.get(k)]
-    if different:
-        key = different[0]
-        raise OutputExistsError(
-            out,
-            expected=f"an unfinished run with {key} = {wanted[key]!r}",
-            found=f"one with {asked.get(key)!r}",
-            do="Repeat its command to go on, choose another --out, or add --overwrite to replace it.",
-        )
-    return True
+    else:
+        before = json.loads((out / REQUEST).read_text(encoding="utf-8"))
+        different = _first_difference(asked, before)
+        if different is not None:
+            key, wanted, found = different
+            problem = OutputExistsError(
+                out,
+                expected=f"an unfinished run with {key} = {wanted!r}",
+                found=f"one with {found!r}",
+                do="Repeat its command to go on, choose another --out, or add --overwrite to replace it.",
+            )
+    if problem is not None and not overwrite:
+        raise problem
+    return problem is None
+
+
+def _remove_traces(out: Path) -> None:
+    """Make room where a run was stopped before there was a plan, or in the middle of writing it."""
+    held = list(out.iterdir()) if out.is_dir() else []
+    half = [path for path in held if path.name.startswith(".") and path.suffix == ".tmp"]
+    if held and {path.name for path in held if path not in half} <= {REQUEST, DATA}:
+        for path in held:
+            path.unlink()
+
+
+def _first_difference(wanted: Any, found: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """Give the first key at which two plain trees differ, with both values."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        for name in wanted:
+            different = _first_difference(wanted[name], found.get(name), f"{key}.{name}".strip("."))
+            if different is not None:
+                return different
+        return None
+    return None if wanted == found else (key.removeprefix("config."), wanted, found)
 
 
 def _open(config: Config, base: Path, where: str) -> DataSplits:
@@ -153,25 +194,26 @@ def _begin(
     request: Request, config: Config, splits: DataSplits, base: Path, out: Path, began: float, tell: Listener
 ) -> _Prepared:
     """Derive, measure, and write down the plan: after this all is a function of the step."""
-    write_json(out / REQUEST, asdict(request))
     for notice in (*splits.notices, *splits.skipped):
         tell({"event": "notice", "text": notice})
     train, val = splits.train, splits.val
     assert train is not None
     assert val is not None
+    assembly.require_counted(val)
     facts = fingerprint(train)
     # The run must find the same data from any folder, and read its masks the same way.
     pinned = pin_paths(config.data, base).model_dump()
     as_read = {"labels": splits.labels.to_dict(), "mask_values": splits.description["mask_values"]}
     config = configs.replace(config, data=pinned | as_read)
-    size = facts.sizes[1][0] * facts.sizes[1][1] * (facts.channels + 1) * 2
-    machine = plan.Machine("cuda" if torch.cuda.is_available() else "cpu", cores(), cache_fits(train, size))
+    device = config.train.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    machine = plan.Machine(device.partition(":")[0], cores(), cache_fits(train, facts.dtype))
     config = assembly.named_model(config)
     source = assembly.pretrained(config)
     begins = (
         None if source is None else plan.Weights(str(config.model.weights), source.license, source.mean, source.std)
     )
     config, reasons = plan.derive(config, facts, machine, begins)
+    assembly.require_device(config)
     crops, model, loss, report = assembly.parts(config, train, facts, source)
     if report is not None:
         tell({"event": "notice", "text": f"weights {config.model.weights}: {report.sentence()}"})
@@ -179,15 +221,18 @@ def _begin(
         factor, reasons["train.head_rate"] = plan.head_rate(head_inputs(model), report is not None)
         config = configs.replace(config, train={"head_rate": factor})
     config, more = budget.choose_precision(config, model, loss, crops)
-    card = assembly.model_card(config, splits, facts)
+    # How many steps there are changes nothing in which flips there are.
+    card = assembly.model_card(plan.settle(config, facts, train.groups())[0], splits, facts)
     config, length = _length(request, config, (model, loss, crops, card), (val, facts), began)
     config, settled = plan.settle(config, facts, train.groups())
     reasons |= more | length | settled
     crops.transform = assembly.transform(config, train)
-    write_json(out / DATA, {"fingerprint": facts.to_dict(), "splits": splits.description, "skipped": splits.skipped})
+    found = {"fingerprint": facts.to_dict(), "splits": splits.description, "skipped": splits.skipped}
+    write_json(out / DATA, found | {"val_hash": val.hash()})
     # Last, since its presence says that the plan stands.
     write_atomic(out / CONFIG, configs.dump_config(config, reasons))
     tell({"event": "plan", "config": config.model_dump(mode="json"), "reasons": reasons})
+    card = assembly.model_card(config, splits, facts)
     return _Prepared(assembly.make_work(config, splits, card, (crops, model, loss), out), splits, card)
 
 
@@ -202,7 +247,7 @@ def _length(
     (model, loss, crops, card), (val, facts) = parts, known
     batch = (config.train.batch_size or 1) * config.train.accumulate
     limit = request.time_limit
-    if limit is not None and _timed(request):
+    if limit is not None:
         per_validation = assembly.validation_seconds(config, model, card, val)
 
         def planned(measured_steps: int) -> tuple[Config, Reasons]:
@@ -228,25 +273,22 @@ def _length(
 
 def _fit_within(limit: float, began: float, prepared: _Prepared, out: Path, listener: Listener | None) -> _Prepared:
     """Train, and count the steps again on the way, since a machine that other work shares does not keep its pace."""
-    work, before, last = prepared.work, None, (0, 0.0)
+    work, before, marks, recounted = prepared.work, None, [(0, 0.0)], False
     per_validation = assembly.validation_seconds(work.config, work.model, prepared.card, _val(prepared.splits))
     while (border := next_recount(work.config.train)) is not None:
-        state = fit(work, listener, until=border)
+        state = fit(work, listener, until=border, recounted=recounted)
         if before is None:  # what an earlier process spent on steps, this one did not
             before = max(state.seconds - (time.monotonic() - began), 0.0)
         train, due = work.config.train, validation_steps(work.config.train)
-        # The slower of the pace so far and of the pace lately: too few steps waste less than too many.
-        paces = [
-            (state.seconds - seconds - per_validation * sum(step < d <= border for d in due)) / (border - step)
-            for step, seconds in ((0, 0.0), last)
-        ]
-        pace, last = max(*paces, 0.1 * state.seconds / border), (border, state.seconds)
+        marks.append((border, state.seconds))
+        pace = budget.slower_pace(marks, due, per_validation)
         left = limit - before - (time.monotonic() - began)
         more = budget.fitting_steps(pace, per_validation, max(sum(d > border for d in due), 1), left)
         recounts = (*train.recounts, (border, border + max(more, 1)))
         _write_recounts(out / CONFIG, recounts)
         work = replace(work, config=configs.replace(work.config, train={"recounts": recounts}))
-    fit(work, listener)
+        recounted = True
+    fit(work, listener, recounted=recounted)
     return replace(prepared, work=work)
 
 
@@ -272,16 +314,22 @@ def _resume(out: Path, tell: Listener) -> _Prepared:
         DataError: the data set is no longer the same.
     """
     config = configs.load_config(out / CONFIG)
+    assembly.require_device(config)
     splits = _open(config, out, str(out))
-    facts = Fingerprint.from_dict(json.loads((out / DATA).read_text())["fingerprint"])
+    known = json.loads((out / DATA).read_text(encoding="utf-8"))
+    facts = Fingerprint.from_dict(known["fingerprint"])
     assert splits.train is not None
-    if splits.train.hash() != facts.hash:
-        raise DataError(
-            config.data.root or out,
-            expected="the training part as it was when the run began",
-            found="other files",
-            do="Restore them, or train anew with another --out.",
-        )
+    for part, digest, before in (
+        ("training", splits.train.hash(), facts.hash),
+        ("validation", _val(splits).hash(), known["val_hash"]),
+    ):
+        if digest != before:
+            raise DataError(
+                config.data.root or out,
+                expected=f"the {part} part as it was when the run began",
+                found="other files",
+                do="Restore them, or train anew with another --out.",
+            )
     tell({"event": "plan", "config": config.model_dump(mode="json"), "reasons": {}})
     # A checkpoint holds all weights; before the first there are none but those that training begins with.
     source = None if checkpoints(out / "checkpoints") else assembly.pretrained(config)
@@ -292,16 +340,18 @@ def _resume(out: Path, tell: Listener) -> _Prepared:
 
 def _finish(prepared: _Prepared, out: Path, tell: Listener) -> Path:
     """Score the best model with intervals and mark the run as finished."""
-    model, card = load_model(out / assembly.MODEL)
+    model, card = load_model(out / MODEL)
     val = prepared.splits.val
     assert val is not None
 
     def progress(done: int, total: int) -> None:
         tell({"event": "scoring", "done": done, "total": total})
 
-    result = evaluate(val, assembly.make_predictor(prepared.work.config, model, card), progress=progress)
+    # As `load` and with it every other verb predicts: what is scored is what is shipped.
+    predictor = Predictor.from_model(model, card, device=prepared.work.config.train.device or "cpu")
+    result = evaluate(val, predictor, progress=progress)
     plain = {"split": "val", **result.scores.to_dict()}
-    save_model(out / assembly.MODEL, model, replace(card, scores={**(card.scores or {}), "val": plain}))
+    save_model(out / MODEL, model, replace(card, scores={**(card.scores or {}), "val": plain}))
     write_json(out / SCORES, plain)
     tell({"event": "finished", "scores": plain, "folder": str(out)})
     return out

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pixelwise.storage import write_atomic
+
 Listener = Callable[[dict[str, Any]], None]
 
 
@@ -25,10 +27,8 @@ class RunLog:
     def __init__(self, path: Path, step: int, listener: Listener | None) -> None:
         self.listener = listener
         kept = [line for line in _lines(path) if json.loads(line).get("step", 0) <= step]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = path.open("w", encoding="utf-8")
-        self.file.writelines(f"{line}\n" for line in kept)
-        self.file.flush()
+        write_atomic(path, "".join(f"{line}\n" for line in kept))
+        self.file = path.open("a", encoding="utf-8")
 
     def write(self, event: str, **facts: Any) -> None:
         """Record one event and tell the listener."""

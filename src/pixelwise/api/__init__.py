@@ -6,131 +6,28 @@ imported when a verb needs it, so that importing this module costs nothing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixelwise.errors import DataError, ModelFileError, OutputExistsError, UsageError
-from pixelwise.types import Prediction
+from pixelwise.api.loaded import HUB_NAME, Model, Run, load
+from pixelwise.errors import DataError, OutputExistsError, UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from pixelwise.data.check import Finding
     from pixelwise.data.dataset import Dataset, DataSplits
     from pixelwise.evaluation import Evaluation
-    from pixelwise.grid import Grid
     from pixelwise.inference.files import Predicted
-    from pixelwise.inference.predictor import Predictor
-    from pixelwise.labels import Labels
     from pixelwise.models.catalogue import Entry
     from pixelwise.models.weights import ModelCard
 
+__all__ = [
+    "Model", "Run", "check", "draw_demo_data", "draw_sheet", "evaluate", "import_weights", "load", "models", "predict",
+    "push", "train",
+]  # fmt: skip
 Listener = Callable[[dict[str, Any]], None]
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-@dataclass(frozen=True)
-class Model:
-    """Hold a trained model, ready to predict.
-
-    Args:
-        folder: where it was loaded from.
-        predictor: the only way from image to `Prediction`.
-        card: what `model.json` says.
-    """
-
-    folder: Path
-    predictor: Predictor = field(repr=False)
-    card: ModelCard = field(repr=False)
-
-    @property
-    def labels(self) -> Labels:
-        """Give the classes."""
-        return self.card.labels
-
-    def predict(
-        self, source: str | Path | NDArray[np.generic], grid: Grid | None = None, *, probabilities: bool = False
-    ) -> Prediction:
-        """Predict one picture: a file, or an array (C, H, W) of raw values (a grey (H, W) is fine for one band).
-
-        Args:
-            source: path or array.
-            grid: where an array lies in the world; files bring their own.
-            probabilities: keep (K, H, W) float32, too.
-
-        Raises:
-            ImageError: the file cannot be read.
-            DataError: the picture has not as many bands as the model was trained on.
-        """
-        if isinstance(source, str | Path):
-            from pixelwise.data.images import read_image
-
-            image, own = read_image(Path(source))
-            return self.predictor(image, own, id=str(source), probabilities=probabilities)
-        image = source[None] if source.ndim == 2 else source
-        return self.predictor(image, grid, probabilities=probabilities)
-
-
-@dataclass(frozen=True)
-class Run:
-    """Hold a run folder: configuration, log, scores, and the best model."""
-
-    folder: Path
-
-    @cached_property
-    def scores(self) -> dict[str, Any]:
-        """Read `scores.json`: the best model on the validation part.
-
-        Raises:
-            DataError: no finished run there.
-        """
-        import json
-
-        path = self.folder / "scores.json"
-        if not path.is_file():
-            raise DataError(self.folder, expected="a finished run", found="no scores.json", do="Train it to the end.")
-        scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return scores
-
-    @cached_property
-    def model(self) -> Model:
-        """Load the best model."""
-        return load(self.folder)
-
-
-def load(path: str | Path, *, device: str | None = None, flips: bool = False) -> Model:
-    """Load a model folder, or the best model of a run folder.
-
-    Args:
-        path: the folder, or OWNER/NAME on the Hub where there is no such folder.
-        device: "cpu", "cuda", …; the fastest there is where not given.
-        flips: average over mirrored copies when predicting, in the directions that training mirrored.
-
-    Raises:
-        ModelFileError: no model there, or one that is incomplete or altered.
-    """
-    folder = Path(path)
-    folder = folder / "model" if (folder / "model").is_dir() else folder
-    if not folder.exists() and _HUB_NAME.fullmatch(str(path)) and not folder.parent.exists():
-        from pixelwise.models.hub import pull
-
-        folder = pull(str(path))
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing"
-        raise ModelFileError(path, expected="a model folder or a run folder", found=found, do="Check the path.")
-    import torch
-
-    from pixelwise.inference.predictor import Predictor
-    from pixelwise.models.weights import load_model
-
-    model, card = load_model(folder)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Model(folder, Predictor.from_model(model, card, device=device, flips=card.mirrors if flips else False), card)
+_DEMO = ".pixelwise-demo"
 
 
 def check(
@@ -146,6 +43,7 @@ def check(
     from pixelwise.data.dataset import open_data
 
     config, base = read_request(Path(data), overrides)
+    _require_of_data(overrides)
     # A broken file must not hide the others: it is left out on opening and reported.
     whole = open_data(config.data.model_copy(update={"skip_bad": True}), base)
     return check_splits(whole, progress, skip_bad=config.data.skip_bad)
@@ -231,6 +129,13 @@ def evaluate(
 ) -> Evaluation:
     """Score a model on one part of a data set, at native size, with intervals over pictures.
 
+    Args:
+        model: a folder, or a loaded model; it predicts as it does anywhere else.
+        data: a folder, a `data.yaml`, a recipe, or the `config.yaml` of a run.
+        split: train, val or test.
+        overrides: "data.b=c" texts for the configuration.
+        progress: called with (pictures done, pictures in all).
+
     Raises:
         DataError: the data set has no such part, or other classes than the model.
     """
@@ -240,8 +145,10 @@ def evaluate(
 
     loaded = model if isinstance(model, Model) else load(model)
     config, base = read_request(Path(data), overrides)
+    _require_of_data(overrides)
     splits = open_data(config.data, base)
-    part = _part(without_unreadable(splits) if config.data.skip_bad else splits, split, data)
+    splits = without_unreadable(splits) if config.data.skip_bad else splits
+    part = _part(splits, split, data)
     if part.labels.names != loaded.labels.names:
         raise DataError(
             data,
@@ -249,7 +156,35 @@ def evaluate(
             found=", ".join(part.labels.names),
             do="Name the same classes in the same order in labels.yaml.",
         )
-    return score(part, loaded.predictor, progress=progress)
+    notices = (*splits.notices, *splits.skipped, *_divided_otherwise(splits, split, loaded.card))
+    return replace(score(part, loaded.predictor, progress=progress), notices=notices)
+
+
+def _require_of_data(overrides: Sequence[str]) -> None:
+    """Refuse overrides that a verb would not look at.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for text in overrides:
+        if not text.strip().startswith("data."):
+            raise UsageError(
+                f"--set {text}",
+                expected="a key of data",
+                found="one that this verb does not use",
+                do="Leave it out: a model predicts as its model.json says.",
+            )
+
+
+def _divided_otherwise(splits: DataSplits, split: str, card: ModelCard) -> tuple[str, ...]:
+    """Warn where a part was drawn from train, and the model learned from another train."""
+    drawn = split in splits.description["split"].get("achieved", {}) and splits.train is not None
+    if not drawn or card.names_hash is None or splits.train is None or splits.train.names_hash() == card.names_hash:
+        return ()
+    return (
+        f"{split} was drawn from the pictures, and not as when the model was trained: it may have learned from some of these. "
+        "Name the run's config.yaml as DATA to score the same part.",
+    )
 
 
 def _part(splits: DataSplits, name: str, where: object) -> Dataset:
@@ -326,7 +261,7 @@ def push(model: str | Path, repository: str, *, public: bool = False) -> str:
     """Copy a model to the Hugging Face Hub with a README; give its address (see `models.hub.push`)."""
     from pixelwise.models import hub
 
-    if not _HUB_NAME.fullmatch(repository):
+    if not HUB_NAME.fullmatch(repository):
         raise UsageError("push", expected="OWNER/NAME", found=repr(repository), do="Name the repository so.")
     return hub.push(load(model).folder, repository, private=not public)
 
@@ -338,7 +273,8 @@ def draw_demo_data(
     from pixelwise.data.synthetic import write_road_scenes
     from pixelwise.storage import claim_folder
 
-    claim_folder(folder, overwrite, ("data", "run", "predictions", "look.png"))
+    claim_folder(folder, overwrite, (_DEMO, "data", "run", "predictions", "look.png"), _DEMO)
+    (folder / _DEMO).write_text("made by `pixelwise demo`, which may replace this folder\n", encoding="utf-8")
     write_road_scenes(folder / "data", progress=progress)
     return folder / "data"
 

@@ -1,0 +1,151 @@
+"""What a run refuses before it begins, and what others may rely on when it is done."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import pixelwise
+from pixelwise.errors import ConfigError, DataError, OutOfMemoryError, UsageError
+from pixelwise.training import assembly, loop, plan
+from pixelwise.training.runlog import RunLog, read_log
+
+
+@pytest.fixture(scope="module")
+def short(discs: Path, tiny: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two steps."""
+    out = tmp_path_factory.mktemp("short") / "run"
+    return pixelwise.train(discs, out=out, steps=2, overrides=tiny).folder
+
+
+def test_a_validation_part_in_which_nothing_counts_is_told_before_training(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    shutil.copytree(discs, tmp_path / "data")
+    for mask in (tmp_path / "data" / "val" / "masks").iterdir():
+        Image.new("L", (64, 64), 255).save(mask)
+    with pytest.raises(
+        DataError, match=r"^val masks: expected at least one pixel that counts, found only ignored ones in 4 masks"
+    ):
+        pixelwise.train(tmp_path / "data", out=tmp_path / "run", steps=2, overrides=tiny)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta:x"])
+def test_a_device_that_is_not_here_is_told(discs: Path, tiny: tuple[str, ...], tmp_path: Path, device: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"^train\.device: expected a device that torch can use here, found {device} "
+    ):
+        pixelwise.train(discs, out=tmp_path / "run", steps=2, overrides=(*tiny, f"train.device={device}"))
+
+
+@pytest.mark.parametrize(("chosen", "derived_for"), [("cpu", "cpu"), ("cuda:1", "cuda"), (None, "cuda")])
+def test_what_is_derived_is_derived_for_the_device_that_was_chosen(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str | None, derived_for: str
+) -> None:
+    seen: list[plan.Machine] = []
+
+    def derive(_: object, __: object, machine: plan.Machine) -> None:
+        seen.append(machine)
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(plan, "derive", derive)
+    overrides = () if chosen is None else (f"train.device={chosen}",)
+    with pytest.raises(RuntimeError, match="enough"):
+        pixelwise.train(discs, out=tmp_path / "run", steps=1, overrides=overrides)
+    assert [machine.device for machine in seen] == [derived_for]
+
+
+def test_a_batch_too_small_for_batch_norm_is_told(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    overrides = (*tiny, "train.batch_size=1", "train.crop=[4,4]")
+    with pytest.raises(ConfigError, match=r"^train\.batch_size: expected at least 2, or crops larger than .* 4 pixels"):
+        pixelwise.train(discs, out=tmp_path / "run", steps=2, overrides=overrides)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**60])
+def test_a_seed_that_no_generator_takes_is_told(discs: Path, tmp_path: Path, seed: int) -> None:
+    with pytest.raises(ConfigError, match=r"train\.seed"):
+        pixelwise.train(discs, out=tmp_path / "run", steps=2, overrides=(f"train.seed={seed}",))
+
+
+def test_too_little_memory_says_what_to_lower(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*_: object) -> float:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(loop, "gradients", short)
+    with pytest.raises(OutOfMemoryError, match=r"expected enough memory, found .* Lower --set train\.batch_size"):
+        pixelwise.train(discs, out=tmp_path / "run", steps=2, overrides=tiny)
+
+
+def test_flips_that_were_scored_are_what_every_verb_uses(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    run = pixelwise.train(discs, out=tmp_path / "run", steps=6, overrides=(*tiny, "predict.flips=true"))
+    assert len(run.model.predictor.copies) == 4
+    scored = pixelwise.evaluate(run.model, discs, split="val").scores.miou.value
+    assert scored == pytest.approx(run.scores["miou"], abs=1e-12)
+    plain = pixelwise.load(run.folder, flips=False)
+    assert len(plain.predictor.copies) == 1
+    assert len(pixelwise.load(run.folder, flips=True).predictor.copies) == 4
+
+
+def test_validations_are_measured_with_the_flips_they_will_have(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirrors = []
+    real = assembly.validation_seconds
+
+    def measured(config: object, model: object, card: object, val: object) -> float:
+        mirrors.append((card.flips, card.mirrors))  # type: ignore[attr-defined]
+        return real(config, model, card, val)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(assembly, "validation_seconds", measured)
+    pixelwise.train(discs, out=tmp_path / "run", time_limit=4, overrides=(*tiny, "predict.flips=true"))
+    assert mirrors == [(True, ("horizontal", "vertical"))] * 2
+
+
+def test_a_model_that_was_being_replaced_is_found(short: Path, tmp_path: Path) -> None:
+    """Killed between two renames: the model stands under its other name."""
+    shutil.copytree(short, tmp_path / "run")
+    (tmp_path / "run" / "model").rename(tmp_path / "run" / ".model.previous")
+    for path in (tmp_path / "run", tmp_path / "run" / "model"):
+        assert pixelwise.load(path).labels.names == ("background", "disc")
+
+
+def test_scoring_a_part_that_was_divided_otherwise_is_told(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        shutil.copytree(discs / "train" / kind, tmp_path / "pool" / kind)
+    shutil.copy(discs / "labels.yaml", tmp_path / "pool")
+    pool = tmp_path / "pool"
+    run = pixelwise.train(pool, out=tmp_path / "run", steps=1, overrides=(*tiny, "data.split.seed=5"))
+    assert run.parts == ("train", "val")
+    other = pixelwise.evaluate(run.model, pool, split="val")
+    assert any("not as when the model was trained" in notice for notice in other.notices)
+    same = pixelwise.evaluate(run.model, run.folder / "config.yaml", split="val")
+    assert not any("not as when the model was trained" in notice for notice in same.notices)
+    assert same.scores.miou.value == pytest.approx(run.scores["miou"], abs=1e-12)
+
+
+def test_overrides_that_a_verb_does_not_use_are_refused(short: Path, discs: Path) -> None:
+    message = r"^--set predict\.flips=true: expected a key of data, found one that this verb"
+    with pytest.raises(UsageError, match=message):
+        pixelwise.check(discs, overrides=("predict.flips=true",))
+    with pytest.raises(UsageError, match=message):
+        pixelwise.evaluate(short, discs, overrides=("predict.flips=true",))
+
+
+def test_a_log_is_never_half_gone(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    log = RunLog(path, 0, None)
+    for step in range(1, 6):
+        log.write("step", step=step)
+    log.close()
+    log = RunLog(path, 3, None)
+    assert [e["step"] for e in read_log(path)] == [1, 2, 3]
+    log.write("step", step=4)
+    log.close()
+    assert [e["step"] for e in read_log(path)] == [1, 2, 3, 4]
+    assert [p.name for p in tmp_path.iterdir()] == ["log.jsonl"]
