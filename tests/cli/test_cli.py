@@ -550,3 +550,42 @@ def test_a_demo_replaces_a_demo_and_nothing_else(tmp_path: Path, monkeypatch: py
         api.draw_demo_data(tmp_path / "project", overwrite=True)
     for _ in range(2):
         api.draw_demo_data(tmp_path / "demo", overwrite=True)
+
+
+# Networks
+
+
+def test_models_are_listed_with_what_one_should_know(say: Say) -> None:
+    said = say("models")
+    assert said.code == 0
+    line = next(line for line in said.out.splitlines() if line.startswith("segformer-b0 "))
+    assert all(word in line for word in ("3.7 M", "stride 32", "transformers", "ade20k", "non-commercial"))
+    assert "--search resnet34" in said.out
+    plain = document(say("models", "--json"))["models"]
+    assert {"name", "source", "parameters", "stride", "paper", "weights", "license"} == set(plain[0])
+    assert [m["name"] for m in plain] == [line.split()[0] for line in said.out.split("\n\n")[0].splitlines()]
+
+
+def test_models_are_searched(say: Say) -> None:
+    said = say("models", "--search", "unet/resnet18")
+    assert any(line.startswith("unet/resnet18 ") for line in said.out.splitlines())
+    assert say("models", "--search", "nothing so called").out == "no name holds 'nothing so called'\n"
+
+
+def test_a_pickle_becomes_safetensors_and_is_told_to_be_one(say: Say, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    torch.save({"state_dict": {"module.a": torch.ones(3)}}, tmp_path / "a.pt")
+    out = tmp_path / "b" / "a.safetensors"
+    said = say("import-weights", tmp_path / "a.pt", "--out", out)
+    assert (said.code, said.out.splitlines()[0]) == (0, f"1 tensors in {out}")
+    assert "a.pt is a pickle" in said.err
+    assert load_file(out)["a"].tolist() == [1, 1, 1]
+    assert say("import-weights", tmp_path / "a.pt", "--out", out).code == 2
+    assert document(say("import-weights", tmp_path / "a.pt", "--out", out, "--overwrite", "--json"))["tensors"] == 1
+
+
+def test_push_wants_a_name(say: Say, model: Path) -> None:
+    said = say("push", model, "nowhere")
+    assert (said.code, said.err) == (2, "push: expected OWNER/NAME, found 'nowhere'. Name the repository so.\n")
