@@ -1,6 +1,7 @@
 """Weights that others trained: how they get into a network, and where they come from."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -216,3 +217,99 @@ def test_non_commercial_weights_need_consent(name: str, weights: str) -> None:
 def test_weights_that_do_not_exist_are_refused(name: str, weights: str) -> None:
     with pytest.raises(ConfigError, match=r"^model.weights: expected "):
         find_weights(name, weights)
+
+
+def test_numbers_that_normalise_are_never_taken_for_weights() -> None:
+    torch.manual_seed(0)
+    one = build_model("unet", features=(4, 8), stem=2, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))
+    other = build_model("unet", features=(4, 8), stem=2, in_channels=4, mean=(9.0,) * 4, std=(8.0,) * 4)
+    report = fill(other, Source("x", tensors(one)))
+    assert other.normalise.mean.tolist() == [9.0] * 4
+    assert not any("normalise" in name for name in (*report.new, *report.left_over))
+
+
+def test_the_first_convolution_of_patches_is_adapted_band_by_band() -> None:
+    torch.manual_seed(0)
+    one = build_model("unet", features=(4, 8), stem=2).eval()
+    other = build_model("unet", features=(4, 8), stem=2, in_channels=6).eval()
+    fill(other, Source("x", tensors(one)))
+    picture = torch.rand(1, 3, 16, 16)
+    with torch.inference_mode():
+        # Red, green, blue twice, each counting half.
+        torch.testing.assert_close(other(picture.repeat(1, 2, 1, 1)), one(picture), rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_pictures_with_blue_first_are_turned_around() -> None:
+    one, other = network(0), network(1)
+    fill(other, Source("x", tensors(one), bgr=True))
+    assert torch.equal(other.network.encoder.conv1.weight, one.network.encoder.conv1.weight.flip(1))
+
+
+def test_names_that_timm_flattened_are_understood() -> None:
+    other = network(1, name="unet/tu-convnext_atto")
+    given = {
+        re.sub(r"^(\w+?)_(\d+)\.", r"\1.\2.", name): tensor.clone()
+        for name, tensor in network(0, name="unet/tu-convnext_atto").network.encoder.model.state_dict().items()
+    }
+    assert any(name.startswith("stages.0.") for name in given)
+    report = fill(other, Source("x", given, encoder_only=True))
+    assert not any(name.startswith("network.encoder.") for name in report.new)
+
+
+@pytest.mark.parametrize(
+    ("plain", "mean", "bgr"),
+    [
+        ({"image_mean": [0.5] * 3, "image_std": [0.25] * 3}, (127.5,) * 3, False),
+        ({"do_normalize": False, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}, (0.0,) * 3, False),
+        ({"do_rescale": True, "do_flip_channel_order": True}, (0.0,) * 3, True),
+        (
+            {"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1], "do_flip_channel_order": True},
+            (76.5, 51, 25.5),
+            True,
+        ),
+    ],
+)
+def test_processors_say_how_they_normalise(checkpoint: Path, plain: dict, mean: tuple, bgr: bool) -> None:
+    (checkpoint / "preprocessor_config.json").write_text(json.dumps(plain))
+    source = find_weights("segformer-b0", str(checkpoint))
+    assert source.mean == pytest.approx(mean)
+    assert source.bgr is bgr
+
+
+@pytest.mark.parametrize("license", ["cc-by-nc-4.0", "apple-amlr", "fair-noncommercial-research-license"])
+def test_what_a_repository_says_of_its_licence_counts(checkpoint: Path, license: str) -> None:
+    (checkpoint / "README.md").write_text(f"---\nlibrary_name: x\nlicense: {license}\n---\n# Hello\n")
+    with pytest.raises(ConfigError, match=f"found {license}"):
+        find_weights("segformer-b0", str(checkpoint))
+    assert find_weights("segformer-b0", str(checkpoint), accept_license=True).license == license
+    (checkpoint / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    assert find_weights("segformer-b0", str(checkpoint)).license == "apache-2.0"
+
+
+def test_a_copy_of_restricted_weights_stays_restricted(checkpoint: Path) -> None:
+    plain = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(plain | {"_name_or_path": "nvidia/mit-b0"}))
+    with pytest.raises(ConfigError, match="found NVIDIA"):
+        find_weights("segformer-b0", str(checkpoint))
+
+
+def test_encoders_whose_only_weights_are_restricted_say_so() -> None:
+    with pytest.raises(ConfigError, match=r"found CC-BY-NC-4\.0"):
+        find_weights("unet/resnext101_32x16d", "imagenet")
+
+
+def test_files_of_torchvision_are_read_as_tensors_alone(monkeypatch: pytest.MonkeyPatch, capsys: object) -> None:
+    asked: dict[str, object] = {}
+
+    def load(url: str, **given: object) -> dict[str, torch.Tensor]:
+        asked.update(given)
+        print("Downloading")
+        return build_model("lraspp-mobilenetv3", num_classes=21).network.state_dict()
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", load)
+    source = find_weights("lraspp-mobilenetv3", "coco")
+    assert asked["weights_only"] is True
+    assert asked["check_hash"] is True
+    assert capsys.readouterr().out == ""  # type: ignore[attr-defined]
+    assert source.license == "BSD-3-Clause"
+    assert len(source.classes or ()) == 21

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from pixelwise.config import Config, replace
-from pixelwise.training.plan import Machine, derive, head_rate, settle
+from pixelwise.training.plan import Machine, Weights, derive, head_rate, settle
 from pixelwise.types import Fingerprint
 
 CPU = Machine("cpu", 2, True)
@@ -37,7 +37,8 @@ def test_every_gap_but_the_measured_ones_is_filled_and_explained() -> None:
     gaps = {
         f"{s}.{k}" for s in ("model", "train", "augment", "loss", "predict") for k, v in plain[s].items() if v is None
     }
-    assert gaps == {"train.head_rate", "train.precision", "train.channels_last", "train.validations"}
+    measured = {"train.head_rate", "train.precision", "train.channels_last", "train.validations"}
+    assert gaps == {*measured, "model.weights", "model.config", "train.unfreeze"}
     filled = {f"{s}.{k}" for s in plain for k, v in plain[s].items() if v != before[s][k]}
     assert filled - {"train.steps"} == set(reasons | more)
     assert all((reasons | more).values())
@@ -115,3 +116,37 @@ def test_rare_classes_weigh_by_the_root_of_their_rarity() -> None:
     assert sum(w * c for w, c in zip(weights, FACTS.pixel_counts, strict=True)) / 1000 == pytest.approx(1, abs=1e-2)
     assert derived(dataclasses.replace(FACTS, pixel_counts=(500, 300, 200))).loss.class_weights == "none"
     assert derived(dataclasses.replace(FACTS, pixel_counts=(990, 0, 10))).loss.class_weights[1] == 1.0
+
+
+WHOLE = Weights("w", "MIT", (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+
+
+def test_weights_bring_their_licence_their_numbers_and_smaller_rates() -> None:
+    config, reasons = derive(Config(), FACTS, CPU, WHOLE)
+    assert (config.model.license, config.model.mean, config.model.std) == ("MIT", [1, 2, 3], [4, 5, 6])
+    assert config.train.learning_rate == pytest.approx(2e-4)
+    assert (config.train.layer_decay, config.train.head_warmup) == (0.9, 0.05)
+    assert "training begins with the weights w" in reasons["train.learning_rate"]
+    assert head_rate(16, WHOLE)[0] == 10.0
+
+
+def test_a_head_that_knows_the_classes_is_not_hurried() -> None:
+    known = dataclasses.replace(WHOLE, head_new=False)
+    config, _ = derive(Config(), FACTS, CPU, known)
+    assert config.train.head_warmup == 0.0
+    assert head_rate(16, known)[0] == 1.0
+
+
+def test_a_decoder_behind_an_encoder_that_knows_something_learns_as_a_fresh_one() -> None:
+    encoder = dataclasses.replace(WHOLE, encoder_only=True)
+    config, _ = derive(Config(), FACTS, CPU, encoder)
+    fresh, _ = derive(Config(), FACTS, CPU)
+    assert config.train.learning_rate == fresh.train.learning_rate
+    assert config.train.head_warmup == 0.0
+    assert config.train.layer_decay == 0.9
+    assert head_rate(16, encoder) == head_rate(16)
+
+
+def test_numbers_for_another_pixel_type_are_not_taken() -> None:
+    other = dataclasses.replace(WHOLE, dtype="uint16")
+    assert derive(Config(), FACTS, CPU, other)[0].model.mean == derive(Config(), FACTS, CPU)[0].model.mean

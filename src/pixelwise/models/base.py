@@ -10,7 +10,7 @@ import abc
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -46,8 +46,6 @@ class SegmentationModel(nn.Module, abc.ABC):
 
     # The part that makes the logits; training may move it faster than the rest.
     head: nn.Module
-    # What tensors' names in a model folder leave out, so that another library finds the names it knows.
-    tensor_prefix: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -79,6 +77,14 @@ class SegmentationModel(nn.Module, abc.ABC):
     def encoder_stages(self) -> tuple[tuple[str, ...], ...]:
         """Give the encoder's stages from the input on, each as prefixes of its parameters' names; () where there is none."""
         return ()
+
+    def tensors_for_files(self) -> dict[str, Tensor]:
+        """Give the tensors by the names that files have: those of another library, where it shall find them."""
+        return self.state_dict()
+
+    def tensors_from_files(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give the tensors of a file by the names that they have here, in the same order; unknown names stay."""
+        return dict(tensors)
 
     def files_of_its_library(self, classes: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
         """Give the JSON files, by name, with which another library reads the model folder; classes by index."""
@@ -232,7 +238,8 @@ def stages(encoder: nn.Module, prefix: str) -> tuple[tuple[str, ...], ...]:
     """Give the layers of an encoder from the input on, each as prefixes of its parameters' names.
 
     Children count in the order of their definition; lists of blocks count block by block, norms with what stands before
-    them, and where a mixed transformer defines `patch_embed1`, `block1` and `norm1` apart, these are one.
+    them, and where a mixed transformer defines `patch_embed1`, `block1` and `norm1` apart, these are one. Parameters that
+    belong to no child (positions, class tokens) count with the first layer.
     """
     layers = _layers(encoder, prefix)
     mixed = any(name.endswith(".patch_embed1.") for name, _ in layers)
@@ -245,12 +252,18 @@ def stages(encoder: nn.Module, prefix: str) -> tuple[tuple[str, ...], ...]:
             groups[next(reversed(groups))].append(name)
         else:
             groups[name] = [name]
+    found = tuple(name for names in groups.values() for name in names)
+    alone = [prefix + name for name, _ in encoder.named_parameters() if not (prefix + name).startswith(found)]
+    if groups:
+        groups[next(iter(groups))] += alone
     return tuple(map(tuple, groups.values()))
 
 
 def _layers(module: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
     found: list[tuple[str, nn.Module]] = []
-    children = [(name, child) for name, child in module.named_children() if any(True for _ in child.parameters())]
+    # A classifier that came with the encoder is no layer of it: it is never asked.
+    named = [(name, child) for name, child in module.named_children() if name not in ("head", "classifier", "fc")]
+    children = [(name, child) for name, child in named if any(True for _ in child.parameters())]
     for name, child in children:
         path = f"{prefix}{name}."
         alone = len(children) == 1 and any(True for _ in child.children())
@@ -261,13 +274,13 @@ def _layers(module: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
 
 
 def adapt_bands(weight: Tensor, bands: int) -> Tensor:
-    """Make a first convolution's weights for RGB fit another number of bands, keeping the size of its answers.
+    """Make a first convolution's weights for RGB (or other bands) fit another number, keeping the size of its answers.
 
     One band gets the sum over red, green and blue; more get them in turn, scaled by 3 / bands: as timm does (Wightman
     2019), which keeps the response to a picture whose bands are alike.
 
     Args:
-        weight: (O, 3, h, w).
+        weight: (O, 3, h, w), or with another number of bands.
         bands: C.
 
     Returns:

@@ -97,8 +97,7 @@ def _combination(name: str, count: bool) -> Entry:
     if not count:
         return Entry(name, source, 0, 0, "", weights, "MIT")
     try:
-        with torch.device("meta"):
-            model = build_model(name)
+        model = build_empty(name)
     except ConfigError:  # DPT with a convolutional encoder, say
         return Entry(name, source, 0, 0, "does not go together", (), "MIT")
     return Entry(name, source, sum(p.numel() for p in model.parameters()), model.stride, "", weights, "MIT")
@@ -137,6 +136,26 @@ def build_model(name: str, **arguments: Any) -> SegmentationModel:
         if key not in parameters(name):
             raise _unknown(f"model {name}", "argument", key, parameters(name))
     return builder(**arguments)
+
+
+def build_empty(name: str, **arguments: Any) -> SegmentationModel:
+    """Build a network whose weights will be put in: without memory for them, however large a file claims it to be.
+
+    A few networks compute with values while they are built, or keep some that no file holds; these are built with weights,
+    and torch's generator is left as it was.
+    """
+    try:
+        with torch.device("meta"):
+            model = build_model(name, **arguments)
+        if {key for key, buffer in model.named_buffers() if buffer.is_meta} <= model.state_dict().keys():
+            return model
+    except ConfigError as error:
+        if not isinstance(error.__cause__, RuntimeError):
+            raise
+    except RuntimeError:
+        pass
+    with torch.random.fork_rng(devices=()):
+        return build_model(name, **arguments)
 
 
 def parameters(name: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pixelwise.errors import ConfigError, ModelFileError, ResourceError
 from pixelwise.models.catalogue import NVIDIA, origin
+from pixelwise.models.sources import network_errors
 from pixelwise.models.transformers import CONFIG, PROCESSOR
 from pixelwise.models.weights import CARD, WEIGHTS, ModelCard, load_model
 from pixelwise.storage import write_atomic
@@ -136,7 +137,7 @@ def push(folder: Path, repository: str, *, private: bool = True) -> str:
     try:
         hub.create_repo(repository, private=private, exist_ok=True)
         hub.upload_folder(repo_id=repository, folder_path=str(folder), allow_patterns=list(FILES))
-    except (OSError, ValueError) as error:
+    except network_errors() as error:
         raise ResourceError(
             repository,
             expected="a Hub that can be reached and lets you in",
@@ -155,7 +156,7 @@ def pull(repository: str) -> Path:
     """
     try:
         folder = Path(_library().snapshot_download(repository, allow_patterns=list(FILES)))
-    except (OSError, ValueError) as error:
+    except network_errors() as error:
         raise ResourceError(
             repository,
             expected="a folder here, or a Hub that can be reached",

@@ -6,6 +6,7 @@ Knows nothing of where weights come from (see `sources`) or of training.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,8 @@ from torch import Tensor
 from pixelwise.errors import ModelFileError
 from pixelwise.models.base import SegmentationModel, adapt_bands
 
-_LEAST = 0.5
+# Less than this share of the values, and the weights are not of this network.
+_LEAST, _LEAST_OF_ENCODER = 0.5, 0.9
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Source:
         mean, std: per band of 0…255, how the pictures were normalised; None where nobody says.
         classes: names of the classes of the head, where known.
         encoder_only: they hold an encoder alone.
+        dtype: numpy name of the pixel type that `mean` and `std` are for.
+        bgr: their pictures had the bands blue, green, red; ours have red first.
     """
 
     where: str
@@ -39,6 +43,8 @@ class Source:
     std: tuple[float, ...] | None = None
     classes: tuple[str, ...] | None = None
     encoder_only: bool = False
+    dtype: str = "uint8"
+    bgr: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,8 @@ class Report:
     def sentence(self) -> str:
         """Say it in one sentence."""
         new = f"new: {', '.join(_short(self.new))}" if self.new else "nothing is new"
-        return f"{self.taken} tensors taken, {new}; licence of the weights: {self.license}"
+        left = f", left over: {', '.join(_short(self.left_over))}" if self.left_over else ""
+        return f"{self.taken} tensors taken, {new}{left}; licence of the weights: {self.license}"
 
 
 def fill(model: SegmentationModel, source: Source, *, keep_head: bool = True) -> Report:
@@ -71,16 +78,16 @@ def fill(model: SegmentationModel, source: Source, *, keep_head: bool = True) ->
         ModelFileError: the weights belong to another network.
     """
     own = model.state_dict()
-    given = _renamed(source, own)
+    named = _named(model, source, own)
+    first = next((n for n, t in own.items() if t.ndim == 4), "")
     head = {id(p) for p in model.head.parameters()}
     ends = {name for name, p in model.named_parameters() if id(p) in head} | {n for n in own if "aux" in n}
     taken: dict[str, Tensor] = {}
-    for name, tensor in given.items():
+    for name, given in named.values():
         wanted = own[name]
         if name in ends and not keep_head:
             continue
-        if tensor.shape != wanted.shape and tensor.ndim == 4 and tensor.shape[1] == 3 and _first(name, own):
-            tensor = adapt_bands(tensor, wanted.shape[1])
+        tensor = _adapted(given, wanted, model.in_channels, source.bgr) if name == first else given
         if tensor.shape == wanted.shape:
             taken[name] = tensor.to(wanted.dtype)
         elif name not in ends:
@@ -92,7 +99,8 @@ def fill(model: SegmentationModel, source: Source, *, keep_head: bool = True) ->
             )
     new = tuple(n for n in own if n not in taken and not n.startswith("normalise.") and "num_batches" not in n)
     body = [n for n in own if _of_encoder(n, model)] if source.encoder_only else list(own)
-    if sum(own[n].numel() for n in body if n in taken) < _LEAST * sum(own[n].numel() for n in body):
+    least = _LEAST_OF_ENCODER if source.encoder_only else _LEAST
+    if sum(own[n].numel() for n in body if n in taken) < least * sum(own[n].numel() for n in body):
         raise ModelFileError(
             source.where,
             expected=f"weights of this network ({', '.join(_short(tuple(own)))})",
@@ -100,28 +108,46 @@ def fill(model: SegmentationModel, source: Source, *, keep_head: bool = True) ->
             do="Choose the network that these weights belong to with --model.",
         )
     model.load_state_dict({**own, **taken})
-    left = tuple(n for n in source.tensors if n not in _used(source, taken))
+    used = {original for original, (name, _) in named.items() if name in taken}
+    left = tuple(n for n in source.tensors if n not in used and not n.startswith("normalise."))
     return Report(len(taken), new, left, source.license)
 
 
-def _renamed(source: Source, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Find the prefix that makes most of the given names ours: none, `network.`, or that of the encoder."""
+def _named(model: SegmentationModel, source: Source, own: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+    """Find for each given tensor which of ours it is: by the prefix and the spelling that make most of the names ours.
+
+    Prefixes: none, `network.`, or that of the encoder. timm flattens lists of stages: `stages.0.` becomes `stages_0.`.
+    What normalises is the configuration's to say, and left out.
+    """
     encoders = {n[: n.index(".", len("network.")) + 1] for n in own if n.startswith("network.") and n.count(".") > 1}
     prefixes = ["", "network.", *sorted(encoders), *(f"{prefix}model." for prefix in sorted(encoders))]
-    best = max(prefixes, key=lambda prefix: sum(prefix + name in own for name in source.tensors))
-    return {best + name: tensor for name, tensor in source.tensors.items() if best + name in own}
-
-
-def _used(source: Source, taken: Mapping[str, Tensor]) -> set[str]:
+    spelled = list(model.tensors_from_files(source.tensors))
+    if len(spelled) < len(source.tensors):
+        raise ModelFileError(
+            source.where, expected="one tensor per name", found="two names for one", do="Save the checkpoint again."
+        )
+    flat = [re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", name) for name in spelled]
+    best = max(
+        ([prefix + name for name in names] for prefix in prefixes for names in (spelled, flat)),
+        key=lambda names: sum(name in own for name in names),
+    )
+    pairs = zip(source.tensors.items(), best, strict=True)
     return {
-        name
-        for name in source.tensors
-        if any(full.endswith(name) for full in (name, f"network.{name}") if full in taken)
+        original: (name, tensor)
+        for (original, tensor), name in pairs
+        if name in own and not name.startswith("normalise.")
     }
 
 
-def _first(name: str, own: Mapping[str, Tensor]) -> bool:
-    return name == next((n for n, t in own.items() if t.ndim == 4), None)
+def _adapted(given: Tensor, wanted: Tensor, bands: int, bgr: bool) -> Tensor:
+    """Fit the weights of the first convolution, which may work on patches: each band is a group of `wanted` inputs."""
+    group = wanted.shape[1] // bands
+    if given.ndim != 4 or group < 1 or given.shape[1] % group:
+        return given
+    by_band = given.reshape(given.shape[0], given.shape[1] // group, group * given.shape[2], given.shape[3])
+    by_band = by_band.flip(1) if bgr and by_band.shape[1] == 3 else by_band
+    fitted = adapt_bands(by_band, bands)
+    return fitted.reshape(given.shape[0], bands * group, given.shape[2], given.shape[3])
 
 
 def _of_encoder(name: str, model: SegmentationModel) -> bool:

@@ -7,8 +7,12 @@ torchvision whose hash their name carries. Knows nothing of how weights get into
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +24,12 @@ from pixelwise.errors import ConfigError, ModelFileError, ResourceError
 from pixelwise.models.catalogue import NVIDIA, origin, parts
 from pixelwise.models.pretrained import Source
 from pixelwise.models.transformers import CONFIG, PROCESSOR
+from pixelwise.models.weights import CARD, ModelCard
 
 # ImageNet's mean and deviation, as the networks of all three libraries saw it: red, green, blue of 0…255.
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 TENSORS = "model.safetensors"
+_FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
 def find_weights(name: str, weights: str, *, accept_license: bool = False) -> Source:
@@ -42,15 +48,24 @@ def find_weights(name: str, weights: str, *, accept_license: bool = False) -> So
     """
     path = Path(weights)
     if path.is_dir():
-        return _from_folder(path, path)
-    if path.is_file() or path.suffix:
-        return _from_file(path)
-    if weights in ("imagenet", "coco", "ade20k", "cityscapes"):
-        return _from_catalogue(name, weights, accept_license)
-    if weights.count("/") == 1:
-        _require_license(weights, accept_license)
-        return _from_folder(_downloaded(weights), weights)
-    raise ConfigError(
+        found = _from_folder(path / "model" if (path / "model").is_dir() else path, path)
+    elif path.is_file() or path.suffix.lower() in _FILES:
+        found = _from_file(path)
+    elif weights in ("imagenet", "coco", "ade20k", "cityscapes"):
+        known = _license_of(name, weights)  # before anything is fetched
+        _require_license(known, accept_license, f"{weights} of {name}")
+        found = _from_catalogue(name, weights)
+    elif weights.count("/") == 1:
+        _require_license(NVIDIA if weights.startswith("nvidia/") else "", accept_license, weights)
+        found = _from_folder(downloaded(weights), weights)
+    else:
+        raise _no_such_weights(weights)
+    _require_license(found.license, accept_license, weights)
+    return found
+
+
+def _no_such_weights(weights: str) -> ConfigError:
+    return ConfigError(
         "model.weights",
         expected="none, imagenet, coco, ade20k, cityscapes, a folder, a .safetensors file or OWNER/NAME on the Hub",
         found=repr(weights),
@@ -88,14 +103,14 @@ def _from_folder(folder: Path, where: object) -> Source:
             do="Save the checkpoint as safetensors: model.save_pretrained(folder).",
         )
     tensors = _tensors(folder / TENSORS)
-    if (folder / "model.json").is_file():
-        card = _json(folder / "model.json")
-        classes = tuple(card["labels"]["names"])
-        return Source(str(where), tensors, card["license"], tuple(card["mean"]), tuple(card["std"]), classes)
+    if (folder / CARD).is_file():
+        card = ModelCard.from_dict(_json(folder / CARD), folder / CARD)
+        return Source(str(where), tensors, card.license, card.mean, card.std, card.labels.names, dtype=card.dtype)
     config = _json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    mean, std = _processor(folder)
-    license = NVIDIA if str(where).startswith("nvidia/") else "unknown"
-    return Source(str(where), tensors, license, mean, std, _classes(config))
+    mean, std, bgr = _processor(folder)
+    made_of = str(config.get("_name_or_path", ""))
+    license = NVIDIA if "nvidia/" in f"{where} {made_of}" else _license_in(folder / "README.md")
+    return Source(str(where), tensors, license, mean, std, _classes(config), bgr=bgr)
 
 
 def _classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -103,18 +118,30 @@ def _classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     return tuple(str(names[key]) for key in sorted(names, key=int)) if isinstance(names, dict) else None
 
 
-def _processor(folder: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Read how the checkpoint's own processor normalises, in raw values of 0…255."""
+def _license_in(readme: Path) -> str:
+    """Read the licence from the header of a repository's README."""
+    text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
+    header = text.split("---", 2)[1] if text.startswith("---") and text.count("---") >= 2 else ""
+    found = re.search(r"^license:\s*['\"]?([\w.+-]+)", header, re.M)
+    return found[1] if found else "unknown"
+
+
+def _processor(folder: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, bool]:
+    """Read how the checkpoint's own processor normalises, in raw values of 0…255, and whether blue comes first."""
     if not (folder / PROCESSOR).is_file():
-        return None, None
+        return None, None, False
     plain = _json(folder / PROCESSOR)
-    if not plain.get("do_normalize", True):
-        return (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)
-    factor = float(plain.get("rescale_factor") or 1 / 255) if plain.get("do_rescale", True) else 1.0
+    bgr = bool(plain.get("do_flip_channel_order"))
     mean, std = plain.get("image_mean"), plain.get("image_std")
+    # A processor that names no numbers leaves values between 0 and 1.
+    if (plain.get("do_normalize") is None and mean is None) or plain.get("do_normalize") is False:
+        return (0.0, 0.0, 0.0), (255.0, 255.0, 255.0), bgr
+    factor = float(plain.get("rescale_factor") or 1 / 255) if plain.get("do_rescale", True) else 1.0
     if mean is None or std is None:
-        return None, None
-    return tuple(float(m) / factor for m in mean), tuple(float(s) / factor for s in std)
+        return None, None, bgr
+    mean, std = (tuple(float(v) / factor for v in values) for values in (mean, std))
+    # Ours are red first, as are the bands of the pictures here.
+    return (mean[::-1], std[::-1], bgr) if bgr else (mean, std, bgr)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -128,38 +155,54 @@ def _json(path: Path) -> dict[str, Any]:
     raise ModelFileError(path, expected="JSON with keys and values", found=found, do="Copy the file again.")
 
 
-def _require_license(weights: str, accepted: bool) -> None:
-    if weights.startswith(("nvidia/segformer", "nvidia/mit")) and not accepted:
-        raise _not_accepted(weights)
+def _require_license(license: str, accepted: bool, what: str) -> None:
+    """Refuse weights that allow no commercial use where nobody has said that this is fine.
+
+    Raises:
+        ConfigError: nobody has.
+    """
+    if not accepted and _RESTRICTED.search(license):
+        raise ConfigError(
+            f"weights {what}",
+            expected="a licence that you have accepted",
+            found=license,
+            do="Read it, and add --accept-license where your use is allowed; it is written into model.json.",
+        )
 
 
-def _not_accepted(weights: str) -> ConfigError:
-    return ConfigError(
-        f"weights {weights}",
-        expected="a licence that you have accepted",
-        found=NVIDIA,
-        do="Read it, and add --accept-license where your use is allowed; it is written into model.json.",
-    )
+_RESTRICTED = re.compile(r"\bnc\b|non-?commercial|research|amlr|nvidia", re.I)
 
 
-def _from_catalogue(name: str, weights: str, accepted: bool) -> Source:
+def _license_of(name: str, weights: str) -> str:
+    """Give the licence of a catalogue's weights where it is known without fetching them."""
+    source, encoder = origin(name), parts(name)[1]
+    if source == "transformers" or encoder.startswith("mit_"):
+        return NVIDIA
+    if source == "segmentation_models.pytorch" and not encoder.startswith("tu-"):
+        kind = _kind(encoder)
+        return "CC-BY-NC-4.0" if kind in ("ssl", "swsl", "instagram") else "unknown"
+    return ""
+
+
+def _kind(encoder: str) -> str:
+    """Give which of the weights of an encoder of segmentation_models.pytorch the word imagenet means."""
+    from segmentation_models_pytorch.encoders import encoders
+
+    settings = encoders.get(encoder, {}).get("pretrained_settings", {})
+    return "imagenet" if "imagenet" in settings else str(next(iter(settings), "none"))
+
+
+def _from_catalogue(name: str, weights: str) -> Source:
     """Find the weights that a library offers for a network under one of our four words."""
     source = origin(name)
     if source == "torchvision":
         return _from_torchvision(name, weights)
-    if source == "transformers" and name.startswith("segformer-"):
-        if not accepted:
-            raise _not_accepted(f"{weights} of {name}")
-        repository = (
-            _NVIDIA_NAMES[weights].format(size=name.removeprefix("segformer-")) if weights in _NVIDIA_NAMES else ""
-        )
-        if repository:
-            found = _from_folder(_downloaded(repository), repository)
-            return Source(
-                repository, found.tensors, NVIDIA, found.mean, found.std, found.classes, weights == "imagenet"
-            )
+    if source == "transformers" and name.startswith("segformer-") and weights in _NVIDIA_NAMES:
+        repository = _NVIDIA_NAMES[weights].format(size=name.removeprefix("segformer-"))
+        found = _from_folder(downloaded(repository), repository)
+        return replace(found, license=NVIDIA, encoder_only=weights == "imagenet")
     if source == "segmentation_models.pytorch" and weights == "imagenet":
-        return _from_smp(parts(name)[1], accepted)
+        return _from_smp(parts(name)[1])
     raise ConfigError(
         "model.weights",
         expected=f"weights that there are for {name}",
@@ -188,7 +231,9 @@ def _from_torchvision(name: str, weights: str) -> Source:
         raise ConfigError("model.weights", expected="imagenet or coco", found=weights, do="Choose one of these.")
     found = next(w for w in get_model_weights(offered[weights]) if "COCO" in w.name or "IMAGENET1K_V1" in w.name)
     try:
-        tensors = found.get_state_dict(progress=False, check_hash=True)
+        # The note of a download goes to standard error, with all else that is no result.
+        with contextlib.redirect_stdout(sys.stderr):
+            tensors = found.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise _unreachable(
             f"{weights} weights of {name}", found.url, "~/.cache/torch/hub/checkpoints/", error
@@ -199,33 +244,40 @@ def _from_torchvision(name: str, weights: str) -> Source:
     return Source(found.url, tensors, "BSD-3-Clause", *IMAGENET, classes, weights == "imagenet")
 
 
-def _from_smp(encoder: str, accepted: bool) -> Source:
+def _from_smp(encoder: str) -> Source:
     """Take the encoder's weights from where segmentation_models.pytorch, or timm, keeps them."""
-    if encoder.startswith("mit_") and not accepted:
-        raise _not_accepted(f"imagenet of {encoder}")
     if encoder.startswith("tu-"):
         import timm
 
         config = timm.get_pretrained_cfg(encoder[3:])
         if config is None or not config.hf_hub_id:
             raise ConfigError("model.weights", expected=f"weights for {encoder}", found="none", do="Name a file.")
-        folder = _downloaded(config.hf_hub_id)
+        folder = downloaded(config.hf_hub_id)
         mean, std = (tuple(255.0 * v for v in values) for values in (config.mean, config.std))
         return Source(config.hf_hub_id, _tensors(folder / TENSORS), config.license or "unknown", mean, std, None, True)
     from segmentation_models_pytorch.encoders import encoders
 
-    settings = encoders[encoder]["pretrained_settings"]
-    kind = "imagenet" if "imagenet" in settings else next(iter(settings))
+    kind, settings = _kind(encoder), encoders.get(encoder, {}).get("pretrained_settings", {})
+    if kind not in settings:
+        raise ConfigError("model.weights", expected=f"weights for {encoder}", found="none", do="Name a file.")
     repository = settings[kind]["repo_id"]
-    folder = _downloaded(repository, settings[kind].get("revision"))
+    folder = downloaded(repository, settings[kind].get("revision"))
     plain = _json(folder / CONFIG)
     scale = float(plain.get("input_range", [0, 1])[1]) / 255
     mean, std = (tuple(float(v) / scale for v in plain[key]) for key in ("mean", "std"))
-    license = NVIDIA if encoder.startswith("mit_") else "MIT"
+    license = _license_of(f"unet/{encoder}", "imagenet")
     return Source(repository, _tensors(folder / TENSORS), license, mean, std, None, True)
 
 
-def _downloaded(repository: str, revision: str | None = None) -> Path:
+def network_errors() -> tuple[type[Exception], ...]:
+    """Give what the Hub's library raises where there is no network, or no right to what was asked for."""
+    import huggingface_hub.utils
+
+    httpx: Any = getattr(huggingface_hub.utils, "httpx", None)
+    return (OSError, ValueError, *([httpx.HTTPError] if httpx else []))
+
+
+def downloaded(repository: str, revision: str | None = None) -> Path:
     """Fetch configuration, processor and weights of a Hub repository; those that are in the cache are taken from there."""
     try:
         from huggingface_hub import hf_hub_download
@@ -238,13 +290,11 @@ def _downloaded(repository: str, revision: str | None = None) -> Path:
             do="Say: pip install 'pixelwise[models]'.",
         ) from error
     found: Path | None = None
-    for name in (TENSORS, CONFIG, PROCESSOR, "model.json"):
+    missing: tuple[type[Exception], ...] = (EntryNotFoundError, *network_errors())
+    for name in (TENSORS, CONFIG, PROCESSOR, CARD, "README.md"):
         try:
             found = Path(hf_hub_download(repository, name, revision=revision)).parent
-        except EntryNotFoundError as error:
-            if name == TENSORS:
-                raise _unreachable(repository, f"https://huggingface.co/{repository}", "a folder", error) from error
-        except (OSError, ValueError) as error:
+        except missing as error:
             if name == TENSORS:
                 raise _unreachable(repository, f"https://huggingface.co/{repository}", "a folder", error) from error
     assert found is not None

@@ -44,8 +44,6 @@ class TransformersModel(AdaptedModel):
         ConfigError: no such network, or the library is missing.
     """
 
-    tensor_prefix = "network."
-
     def __init__(
         self,
         name: str = "transformers",
@@ -55,6 +53,13 @@ class TransformersModel(AdaptedModel):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
+        if not config and name not in SEGFORMER:
+            raise ConfigError(
+                "model.config",
+                expected="the configuration of a network of transformers, as its config.json says it",
+                found="none",
+                do=f"Name a folder with a checkpoint as --model, or one of {', '.join(SEGFORMER)}.",
+            )
         network = _network(name, config or _segformer(name), max(in_channels, 1), max(num_classes, 1))
         super().__init__(network, in_channels, num_classes, _STRIDE, mean, std)
         # Networks with one position per patch take other sizes only where they are told to.
@@ -74,6 +79,21 @@ class TransformersModel(AdaptedModel):
         found = next((name for name in names if name and hasattr(self.network, name)), None)
         return stages(getattr(self.network, found), f"network.{found}.") if found else ()
 
+    def tensors_for_files(self) -> dict[str, Tensor]:
+        """Give the network's tensors as `save_pretrained` names them; those of `normalise` are in the other files."""
+        from transformers.core_model_loading import revert_weight_conversion
+
+        return dict(revert_weight_conversion(self.network, self.network.state_dict()))
+
+    def tensors_from_files(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rename as `from_pretrained` does: files keep the names of older versions."""
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightRenaming, apply_renamings
+
+        mapping = get_model_conversion_mapping(self.network)
+        moves = [transform for transform in mapping if isinstance(transform, WeightRenaming)]
+        return {f"network.{apply_renamings(name, moves)}": tensor for name, tensor in tensors.items()}
+
     def files_of_its_library(self, classes: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
         """Give what makes a model folder a checkpoint of transformers: configuration, and how its processor normalises."""
         settings = copy.deepcopy(self.network.config)
@@ -87,20 +107,26 @@ class TransformersModel(AdaptedModel):
             "rescale_factor": 1 / 255,
             "do_reduce_labels": False,
         }
-        processor |= {"do_normalize": True, "image_mean": mean, "image_std": std}
+        processor |= {"do_flip_channel_order": False, "do_normalize": True, "image_mean": mean, "image_std": std}
         return {CONFIG: settings.to_diff_dict(), PROCESSOR: processor}
 
     def _answer(self, x: Tensor) -> tuple[Tensor, ...]:
-        auxiliary = getattr(self.network, "auxiliary_head", None)
-        if auxiliary is None or not self.training:
-            return (self.network(pixel_values=x, **self.options).logits,)
-        # The library computes these logits, and keeps them to itself.
         overheard: list[Tensor] = []
-        hook = auxiliary.register_forward_hook(lambda _, __, logits: overheard.append(logits))
+        hooks = []
+        auxiliary, neck = (getattr(self.network, name, None) for name in ("auxiliary_head", "neck"))
+        if auxiliary is not None and self.training:
+            # The library computes these logits, and keeps them to itself.
+            hooks.append(auxiliary.register_forward_hook(lambda _, __, logits: overheard.append(logits)))
+        if neck is not None:
+            # DPT takes its patches for a square unless its neck is told.
+            patch = self.network.config.patch_size
+            grid = {"patch_height": x.shape[2] // patch, "patch_width": x.shape[3] // patch}
+            hooks.append(neck.register_forward_pre_hook(lambda _, args, given: (args, given | grid), with_kwargs=True))
         try:
             return (self.network(pixel_values=x, **self.options).logits, *overheard)
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
 
 
 def _makes_logits(name: str, module: nn.Module, classes: int) -> bool:
@@ -115,6 +141,7 @@ def _segformer(name: str) -> dict[str, Any]:
 
 def _network(name: str, config: Mapping[str, Any], bands: int, classes: int) -> nn.Module:
     try:
+        from huggingface_hub.errors import StrictDataclassError
         from transformers import AutoConfig, AutoModelForSemanticSegmentation
     except ImportError as error:
         raise missing_library(name, "transformers") from error
@@ -125,11 +152,16 @@ def _network(name: str, config: Mapping[str, Any], bands: int, classes: int) -> 
             plain["backbone_config"] = {**plain["backbone_config"], "num_channels": bands}
         settings = AutoConfig.for_model(kind, **plain | {"num_channels": bands, "num_labels": classes})
         network: nn.Module = AutoModelForSemanticSegmentation.from_config(settings)  # type: ignore[no-untyped-call]
-        return network
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, StrictDataclassError) as error:
         raise ConfigError(
             f"model {name}",
             expected="a semantic segmentation network of transformers",
             found=" ".join(str(error).split())[:200],
             do="See `pixelwise models`.",
         ) from error
+    for module in network.modules():
+        # The library keeps these from call to call; made while predicting, they cannot be trained with.
+        made: Any = getattr(type(module), "generate_relative_position_index", None)
+        if hasattr(made, "__wrapped__"):
+            module.generate_relative_position_index = made.__wrapped__
+    return network

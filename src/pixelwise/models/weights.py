@@ -21,7 +21,7 @@ import torch
 from pixelwise.errors import ConfigError, LabelsError, ModelFileError
 from pixelwise.labels import Labels
 from pixelwise.models.base import SegmentationModel
-from pixelwise.models.catalogue import build_model
+from pixelwise.models.catalogue import build_empty
 from pixelwise.storage import atomic_folder, previous_folder
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
@@ -141,7 +141,7 @@ def save_model(folder: Path, model: SegmentationModel, card: ModelCard) -> Model
         ResourceError: no space, or no right to write; what stood there before is untouched.
     """
     folder = Path(folder)
-    weights = safetensors.torch.save(_named_for_files(model))
+    weights = safetensors.torch.save(_for_file(model))
     card = replace(
         card,
         mean=tuple(model.normalise.mean.tolist()),
@@ -158,22 +158,9 @@ def save_model(folder: Path, model: SegmentationModel, card: ModelCard) -> Model
     return card
 
 
-def _named_for_files(model: SegmentationModel) -> dict[str, torch.Tensor]:
-    """Give the tensors as a file names them; those of `normalise` are in the card, where another library reads the file."""
-    prefix = model.tensor_prefix
-    kept = {name: t for name, t in model.state_dict().items() if name.startswith(prefix)}
+def _for_file(model: SegmentationModel) -> dict[str, torch.Tensor]:
     # Copies, since tied weights may not share their memory in a file.
-    return {name.removeprefix(prefix): t.detach().cpu().contiguous().clone() for name, t in kept.items()}
-
-
-def _named_for_model(
-    model: SegmentationModel, card: ModelCard, tensors: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """Give the tensors of a file as the model names them."""
-    if not model.tensor_prefix:
-        return dict(tensors)
-    own = {f"normalise.{key}": torch.tensor(getattr(card, key), dtype=torch.float32) for key in ("mean", "std")}
-    return own | {model.tensor_prefix + name: tensor for name, tensor in tensors.items()}
+    return {name: t.detach().cpu().contiguous().clone() for name, t in model.tensors_for_files().items()}
 
 
 def load_model(folder: Path) -> tuple[SegmentationModel, ModelCard]:
@@ -215,14 +202,14 @@ def _assemble(folder: Path, card: ModelCard, tensors: dict[str, torch.Tensor]) -
     where = folder / CARD
     try:
         name, arguments = card.architecture["name"], dict(card.architecture["arguments"])
-        # On "meta" nothing is allocated and no random number drawn, however large the file claims the model to be.
-        with torch.device("meta"):
-            model = build_model(name, **arguments)
+        model = build_empty(name, **arguments)
     except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelFileError(
             where, expected="an architecture of this version of pixelwise", found=str(error), do=_AGAIN
         ) from error
-    tensors = _named_for_model(model, card, tensors)
+    tensors = model.tensors_from_files(tensors)
+    for key in ("mean", "std"):  # not in the files that another library reads, too
+        tensors.setdefault(f"normalise.{key}", torch.tensor(getattr(card, key), dtype=torch.float32))
     wanted, given = _shapes(model.state_dict()), _shapes(tensors)
     for key in sorted(wanted.keys() | given.keys()):
         if wanted.get(key) != given.get(key):

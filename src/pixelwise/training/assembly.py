@@ -27,9 +27,9 @@ from pixelwise.losses import CombinedLoss, class_weights, combined_loss
 from pixelwise.models import catalogue
 from pixelwise.models.base import SegmentationModel
 from pixelwise.models.pretrained import Report, Source, fill
-from pixelwise.models.sources import find_weights
+from pixelwise.models.sources import downloaded, find_weights
 from pixelwise.models.transformers import CONFIG
-from pixelwise.models.weights import ModelCard, save_model
+from pixelwise.models.weights import CARD, ModelCard, save_model
 from pixelwise.training.loop import Work
 from pixelwise.training.optim import begin_at_prior
 from pixelwise.types import Fingerprint
@@ -93,16 +93,45 @@ def require_counted(val: Dataset) -> None:
 
 
 def named_model(config: Config) -> Config:
-    """Take a folder with a checkpoint of transformers, given as the model's name, as configuration and weights."""
-    folder = Path(config.model.name)
-    if not (folder / CONFIG).is_file():
+    """Settle which network is meant.
+
+    A folder with a checkpoint of transformers, or its name on the Hub, given as the model's name, is configuration and
+    weights. Weights of our own bring the sizes of their network.
+
+    Raises:
+        ConfigError, ResourceError: the Hub cannot be reached, or the licence has not been accepted.
+    """
+    wanted = config.model
+    folder, hub = (
+        Path(wanted.name),
+        wanted.name.count("/") == 1 and catalogue.parts(wanted.name)[0] not in (catalogue.SMP_ARCHITECTURES),
+    )
+    if hub and not folder.exists():
+        folder = downloaded(wanted.name)
+    if (folder / CONFIG).is_file():
+        plain = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        dropped = ("id2label", "label2id", "architectures", "torch_dtype", "dtype")
+        kept = {key: value for key, value in plain.items() if key not in dropped}
+        weights = wanted.weights or (wanted.name if hub and not Path(wanted.name).exists() else str(folder.resolve()))
+        return configs.replace(config, model={"name": "transformers", "config": kept, "weights": weights})
+    return _sized(config)
+
+
+def _sized(config: Config) -> Config:
+    """Take what a network's size is from the model folder that its weights come from, where nobody chose otherwise."""
+    folder = Path(config.model.weights or "")
+    folder = folder / MODEL if (folder / MODEL).is_dir() else folder
+    if not config.model.weights or not (folder / CARD).is_file():
         return config
-    plain = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    kept = {
-        k: v for k, v in plain.items() if k not in ("id2label", "label2id", "architectures", "torch_dtype", "dtype")
+    architecture = ModelCard.from_dict(json.loads((folder / CARD).read_text(encoding="utf-8")), folder).architecture
+    if architecture["name"] != config.model.name:
+        return config
+    sizes = {
+        key: value
+        for key in ("features", "up", "stem", "config")
+        if (value := architecture["arguments"].get(key)) is not None and getattr(config.model, key) is None
     }
-    weights = config.model.weights or str(folder.resolve())
-    return configs.replace(config, model={"name": "transformers", "config": kept, "weights": weights})
+    return configs.replace(config, model=sizes)
 
 
 def pretrained(config: Config) -> Source | None:
@@ -115,6 +144,11 @@ def pretrained(config: Config) -> Source | None:
     if wanted in (None, "none"):
         return None
     return find_weights(config.model.name, wanted, accept_license=config.model.accept_license)
+
+
+def head_is_new(source: Source, train: Dataset) -> bool:
+    """Tell whether the layers that make the logits have to be learned anew: an encoder alone, or other classes."""
+    return source.encoder_only or source.classes != train.labels.names
 
 
 def parts(

@@ -102,6 +102,18 @@ def load_checkpoint(path: Path, state: State) -> None:
         setattr(state, name, value)
 
 
+def readable(folder: Path) -> bool:
+    """Tell whether one of a folder's checkpoints can be opened."""
+    for path in checkpoints(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                json.loads(file.metadata()["pixelwise"])
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+            continue
+        return True
+    return False
+
+
 def load_newest(folder: Path, state: State) -> Path | None:
     """Load the newest readable checkpoint of a folder; None where there is none."""
     for path in reversed(checkpoints(folder)):

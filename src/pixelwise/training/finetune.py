@@ -97,6 +97,11 @@ class Frozen:
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.train(any(p.requires_grad for p in module.parameters()))
 
+    def release(self) -> None:
+        """Let all learn again: whoever goes on with this model makes its optimizer of all parameters."""
+        for parameter in self.learned.values():
+            parameter.requires_grad_(True)
+
     def counts(self) -> Mapping[str, int]:
         """Count the parameters that learn now, and all."""
         learning = sum(p.numel() for p in self.learned.values() if p.requires_grad)

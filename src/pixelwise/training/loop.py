@@ -112,6 +112,8 @@ def fit(
         except Interrupted:
             run.save_after_stop()
             raise
+        finally:
+            run.frozen.release()
 
 
 class _Run:

@@ -35,12 +35,24 @@ class Machine:
 
 @dataclass(frozen=True)
 class Weights:
-    """Name the weights that training begins with, their licence, and how their pictures were normalised (0…255)."""
+    """Name the weights that training begins with.
+
+    Args:
+        name: as the user gave it.
+        license: their terms.
+        mean, std: how their pictures were normalised, raw pixel values; None where nobody says.
+        dtype: numpy name of the pixel type that these are for.
+        encoder_only: the decoder has to be learned from the beginning.
+        head_new: the layers that make the logits have to be.
+    """
 
     name: str
     license: str
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
+    dtype: str = "uint8"
+    encoder_only: bool = False
+    head_new: bool = True
 
 
 Derivation = Callable[[Config, Fingerprint, Machine], tuple[Any, str]]
@@ -74,11 +86,13 @@ def _from_weights(facts: Fingerprint, weights: Weights) -> dict[str, tuple[Any, 
     why = f"training begins with the weights {weights.name}"
     wanted: dict[str, tuple[Any, str]] = {
         "model.license": (weights.license, why),
-        "train.learning_rate": (_TUNED_RATE, f"{why}: a fraction of the rate for fresh ones"),
         "train.layer_decay": (_LAYER_DECAY, f"{why}: the nearer to the input, the less there is to learn anew"),
-        "train.head_warmup": (_HEAD_WARMUP, f"{why}: the new head would spoil them at first"),
     }
-    if facts.dtype == "uint8" and weights.mean and weights.std and len(weights.mean) == facts.channels:
+    if not weights.encoder_only:  # else all that follows the encoder is fresh, and wants the rate of fresh weights
+        wanted["train.learning_rate"] = (_TUNED_RATE, f"{why}: a fraction of the rate for fresh ones")
+        if weights.head_new:
+            wanted["train.head_warmup"] = (_HEAD_WARMUP, f"{why}: the new head would spoil them at first")
+    if facts.dtype == weights.dtype and weights.mean and weights.std and len(weights.mean) == facts.channels:
         wanted["model.mean"] = (list(weights.mean), f"{why}: these values made them")
         wanted["model.std"] = (list(weights.std), f"{why}: these values made them")
     return wanted
@@ -186,7 +200,7 @@ def _learning_rate(config: Config, _: Fingerprint, __: Machine) -> tuple[float, 
     return rate, f"{base:g} for 4 crops a step, by the square root for {batch}"
 
 
-def head_rate(inputs: int, pretrained: bool = False) -> tuple[float, str]:
+def head_rate(inputs: int, weights: Weights | None = None) -> tuple[float, str]:
     """Choose how much faster the layer that makes the logits learns.
 
     Adam moves every weight by at most the learning rate, so the logits of a layer with 16 inputs move 32 times slower
@@ -194,9 +208,11 @@ def head_rate(inputs: int, pretrained: bool = False) -> tuple[float, str]:
 
     Args:
         inputs: values that one logit is summed from.
-        pretrained: the rest of the network knows something already.
+        weights: what training begins with.
     """
-    if pretrained:
+    if weights is not None and not weights.encoder_only:
+        if not weights.head_new:
+            return 1.0, "the head knows these classes already"
         return 10.0, "the head is new, the rest is not: as Chen et al. 2017 and Xie et al. 2021 do"
     rate = round(max(512 / inputs, 1.0), 2)
     return rate, f"each logit is a sum of {inputs} values: it moves as if they were 512"

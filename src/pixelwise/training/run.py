@@ -35,7 +35,8 @@ from pixelwise.models.weights import ModelCard, load_model, save_model
 from pixelwise.storage import RUN_MARKER, claim_folder, write_atomic, write_json
 from pixelwise.training import assembly, budget, plan
 from pixelwise.training.assembly import MODEL
-from pixelwise.training.checkpoint import checkpoints
+from pixelwise.training.checkpoint import readable
+from pixelwise.training.finetune import Frozen
 from pixelwise.training.loop import Work, fit
 from pixelwise.training.machine import cores, freed_memory_kept
 from pixelwise.training.optim import head_inputs
@@ -209,16 +210,19 @@ def _begin(
     machine = plan.Machine(device.partition(":")[0], cores(), cache_fits(train, facts.dtype))
     config = assembly.named_model(config)
     source = assembly.pretrained(config)
-    begins = (
-        None if source is None else plan.Weights(str(config.model.weights), source.license, source.mean, source.std)
-    )
+    begins = None
+    if source is not None:
+        new = assembly.head_is_new(source, train)
+        form = (source.mean, source.std, source.dtype)
+        begins = plan.Weights(str(config.model.weights), source.license, *form, source.encoder_only, new)
     config, reasons = plan.derive(config, facts, machine, begins)
     assembly.require_device(config)
     crops, model, loss, report = assembly.parts(config, train, facts, source)
+    Frozen(model, config.train)  # says what cannot be frozen, before there is a plan
     if report is not None:
         tell({"event": "notice", "text": f"weights {config.model.weights}: {report.sentence()}"})
     if config.train.head_rate is None:
-        factor, reasons["train.head_rate"] = plan.head_rate(head_inputs(model), report is not None)
+        factor, reasons["train.head_rate"] = plan.head_rate(head_inputs(model), begins)
         config = configs.replace(config, train={"head_rate": factor})
     config, more = budget.choose_precision(config, model, loss, crops)
     # How many steps there are changes nothing in which flips there are.
@@ -331,8 +335,8 @@ def _resume(out: Path, tell: Listener) -> _Prepared:
                 do="Restore them, or train anew with another --out.",
             )
     tell({"event": "plan", "config": config.model_dump(mode="json"), "reasons": {}})
-    # A checkpoint holds all weights; before the first there are none but those that training begins with.
-    source = None if checkpoints(out / "checkpoints") else assembly.pretrained(config)
+    # A checkpoint holds all weights; without one that can be read there are none but those that training begins with.
+    source = None if readable(out / "checkpoints") else assembly.pretrained(config)
     crops, model, loss, _ = assembly.parts(config, splits.train, facts, source)
     card = assembly.model_card(config, splits, facts)
     return _Prepared(assembly.make_work(config, splits, card, (crops, model, loss), out), splits, card)
