@@ -1,6 +1,7 @@
 """What every model promises. A new model is one line in MODELS."""
 
 import copy
+import functools
 
 import numpy as np
 import pytest
@@ -31,9 +32,13 @@ MODELS = [
     ("unet", {"features": (4, 8), "stem": 4, "up": "bilinear"}),
     ("deeplabv3-mobilenetv3", {}),
     ("lraspp-mobilenetv3", {}),
-    ("fcn-resnet50", {}),
     ("segformer-b0", {}),
     ("unet/resnet18", {}),
+    ("transformers", {"config": UPERNET}),
+]
+# One of every other kind: many, so that they have the time that is marked slow.
+MORE = [
+    ("fcn-resnet50", {}),
     ("deeplabv3plus/mobilenet_v2", {}),
     ("pspnet/resnet18", {}),
     ("pan/resnet18", {}),
@@ -43,10 +48,10 @@ MODELS = [
     ("dpt/tu-vit_tiny_patch16_224", {}),
     ("transformers", {"config": BEIT}),
     ("transformers", {"config": DPT}),
-    ("transformers", {"config": UPERNET}),
     ("transformers", {"config": {"model_type": "mobilevit"}}),
     ("transformers", {"config": {"model_type": "mobilenet_v2"}}),
 ]
+ALL = [*MODELS, *(pytest.param(case, marks=pytest.mark.slow, id=str(case)) for case in MORE)]
 # Those that look at the whole picture: pooled, by attention, or by so many layers that it comes to that.
 GLOBAL = ("fcn", "unet/", "deeplabv3", "lraspp", "segformer", "pspnet", "pan", "upernet", "dpt", "transformers")
 # What their libraries define and never ask.
@@ -61,10 +66,15 @@ MEAN, STD = (100.0, 90.0, 80.0), (50.0, 40.0, 60.0)
 SIZES = [(1, 1), (1, 40), (5, 7), (16, 16), (33, 18)]
 
 
-@pytest.fixture(params=MODELS, ids=str)
+@pytest.fixture(params=ALL, ids=str)
 def model(request):
+    return copy.deepcopy(settled(str(request.param)))
+
+
+@functools.cache
+def settled(case):
     torch.manual_seed(0)
-    name, arguments = request.param
+    name, arguments = next(one for one in (*MODELS, *MORE) if str(one) == case)
     model = build_model(name, in_channels=3, num_classes=5, mean=MEAN, std=STD, **arguments)
     _settle(model)
     return model.eval()
@@ -84,9 +94,9 @@ def pictures(count=1, height=40, width=36, seed=1):
 
 
 def test_every_family_of_the_catalogue_keeps_the_contract():
-    covered = {name.rstrip("0123456789") for name, _ in MODELS}
+    covered = {name.rstrip("0123456789") for name, _ in (*MODELS, *MORE)}
     assert covered >= {"unet", "segformer-b", "fcn-resnet", "deeplabv3-mobilenetv", "lraspp-mobilenetv"}
-    assert all(name in available() for name, _ in MODELS if "/" not in name and name != "transformers")
+    assert all(name in available() for name, _ in (*MODELS, *MORE) if "/" not in name and name != "transformers")
 
 
 def test_it_says_what_it_is(model):
@@ -253,15 +263,17 @@ def test_other_axes_and_no_pixels_are_refused(model, shape):
         ),
     ],
 )
-@pytest.mark.parametrize(("name", "arguments"), MODELS, ids=str)
-def test_arguments_that_make_no_model_are_refused(name, arguments, wrong, message):
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_arguments_that_make_no_model_are_refused(case, wrong, message):
+    name, arguments = case
     with pytest.raises(ConfigError) as caught:
         build_model(name, **(arguments | wrong))
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize(("name", "arguments"), MODELS, ids=str)
-def test_one_band_and_many_bands(name, arguments):
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_one_band_and_many_bands(case):
+    name, arguments = case
     for bands in (1, 3, 4, 12):
         model = build_model(name, in_channels=bands, num_classes=2, **arguments).eval()
         with torch.inference_mode():
