@@ -188,7 +188,7 @@ def train(
         seed: of everything drawn.
         overrides: "a.b=c" texts for the configuration.
         skip_bad: leave out files that cannot be used, count and record them.
-        overwrite: replace what stands in `out`.
+        overwrite: replace a finished run or another request's in `out`; an unfinished one of this request goes on.
         listener: called with every event (see `training.runlog`).
 
     Raises:
