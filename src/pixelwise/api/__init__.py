@@ -81,7 +81,7 @@ def train(
         weights: what to begin with: imagenet, coco, ade20k, cityscapes, a folder or file, or a Hub name.
         freeze: what stands still: "encoder", "none", or its first N layers.
         accept_license: take weights that allow no commercial use.
-        overwrite: replace what stands in `out`.
+        overwrite: replace a finished run or another request's in `out`; an unfinished one of this request goes on.
         listener: called with every event (see `training.runlog`).
 
     Raises:
