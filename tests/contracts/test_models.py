@@ -84,7 +84,8 @@ def _settle(model):
     """Give batch norm statistics and the head a spread, as training would, so that outputs say something."""
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+            spread = 0.1 if parameter.ndim == 1 else 0.1 * parameter.abs().mean()
+            parameter.add_(spread * torch.randn_like(parameter))
         model.train()
         model(pictures(4, 64, 64))
 
@@ -135,7 +136,7 @@ def test_normalisation_is_inside(model):
 def test_pictures_of_a_batch_do_not_touch_each_other(model):
     batch = pictures(3)
     with torch.inference_mode():
-        torch.testing.assert_close(model(batch)[1:2], model(batch[1:2]))
+        torch.testing.assert_close(model(batch)[1:2], model(batch[1:2]), rtol=1e-4, atol=1e-4)
 
 
 def test_it_is_pure(model):
@@ -151,9 +152,10 @@ def test_it_is_pure(model):
 def test_memory_layout_does_not_matter(model):
     with torch.inference_mode():
         plain = model(pictures())
-        torch.testing.assert_close(model(pictures().contiguous(memory_format=torch.channels_last)), plain)
+        last = pictures().contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(model(last), plain, rtol=1e-4, atol=1e-4)
         twin = model.to(memory_format=torch.channels_last)
-        torch.testing.assert_close(twin(pictures().contiguous(memory_format=torch.channels_last)), plain)
+        torch.testing.assert_close(twin(last), plain, rtol=1e-4, atol=1e-4)
 
 
 def test_a_step_of_stride_pixels_moves_the_answer_and_changes_nothing_else(model, request):

@@ -157,7 +157,8 @@ def pad_end(images: Tensor, multiple: int, smallest: int = 0) -> Tensor:
     At the end only: nothing moves, so a tile that starts at a multiple of the stride is divided as the whole picture is.
     """
     height, width = images.shape[-2:]
-    down, right = (max(padded(side, multiple), smallest) - side for side in (height, width))
+    # Not max: while a network is exported, that would settle which of the two is larger.
+    down, right = (torch.sym_max(padded(side, multiple), smallest) - side for side in (height, width))
     return F.pad(images, (0, right, 0, down), mode="replicate")
 
 
@@ -170,7 +171,8 @@ class AdaptedModel(SegmentationModel):
     Args:
         network: the library's own module; kept as `network`, so that its weights keep their names behind that prefix.
         in_channels, num_classes, stride, mean, std: as for `SegmentationModel`.
-        smallest: pixels per side that the network needs; smaller pictures are padded to as many.
+        smallest: pixels per side that the network needs; smaller pictures are padded to as many, and to two cells at
+            least: an exported network would take a single one for the rule.
     """
 
     network: Any  # a module whose parts its library does not type
@@ -186,7 +188,7 @@ class AdaptedModel(SegmentationModel):
         smallest: int = 0,
     ) -> None:
         super().__init__(in_channels, num_classes, stride, mean, std)
-        self.network, self.smallest = network, smallest
+        self.network, self.smallest = network, max(smallest, 2 * stride)
         forgive_single_values(network)
 
     @abc.abstractmethod

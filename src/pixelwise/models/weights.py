@@ -163,6 +163,7 @@ def _for_file(model: SegmentationModel) -> dict[str, torch.Tensor]:
     return {name: t.detach().cpu().contiguous().clone() for name, t in model.tensors_for_files().items()}
 
 
+@torch.inference_mode(False)  # tensors made in that mode compute otherwise, and cannot be trained
 def load_model(folder: Path) -> tuple[SegmentationModel, ModelCard]:
     """Read a model folder.
 
@@ -225,7 +226,8 @@ def _assemble(folder: Path, card: ModelCard, tensors: dict[str, torch.Tensor]) -
     ):
         if getattr(model, key) != said:
             raise ModelFileError(where, expected=f"{getattr(model, key)} {means}", found=f"{said} {means}", do=_AGAIN)
-    model.load_state_dict(tensors, assign=True)
+    # Copies begin where torch would put them; in the middle of a file's bytes, sums may come out in another order.
+    model.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
     return model.eval()
 
 
