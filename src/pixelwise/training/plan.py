@@ -98,6 +98,10 @@ def _from_weights(facts: Fingerprint, weights: Weights) -> dict[str, tuple[Any, 
     return wanted
 
 
+def _weights(_: Config, __: Fingerprint, ___: Machine) -> tuple[str, str]:
+    return "none", "no weights were named: training begins with fresh ones"
+
+
 def _license(_: Config, __: Fingerprint, ___: Machine) -> tuple[str, str]:
     return "user", "the weights are made here"
 
@@ -248,6 +252,7 @@ _UNET_RULES: dict[str, Derivation] = {
 }
 _RULES: dict[str, Derivation] = {
     "train.device": _device,
+    "model.weights": _weights,
     "model.license": _license,
     "model.mean": _mean,
     "model.std": _std,
