@@ -159,7 +159,7 @@ def pad_end(images: Tensor, multiple: int, smallest: int = 0) -> Tensor:
     height, width = images.shape[-2:]
     # Not max: while a network is exported, that would settle which of the two is larger.
     down, right = (torch.sym_max(padded(side, multiple), smallest) - side for side in (height, width))
-    return F.pad(images, (0, right, 0, down), mode="replicate")
+    return F.pad(images, (0, right, 0, down), mode="replicate")  # type: ignore[arg-type]
 
 
 class AdaptedModel(SegmentationModel):
