@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.catalogue import ENTRIES, NVIDIA, available, build_model, search
+from pixelwise.models.catalogue import CHECKPOINTS, ENTRIES, NVIDIA, available, build_model, search
 from pixelwise.models.unet import UNet
 
 
@@ -68,7 +68,8 @@ def test_the_catalogue_says_what_is_true(entry):
 
 
 def test_search_finds_entries_and_combinations():
-    assert {e.name for e in search()} == set(available())
+    assert {e.name for e in search()} == {*available(), *(e.name for e in CHECKPOINTS)}
+    assert [e.name for e in search("Intel")] == ["Intel/dpt-large-ade"]
     assert next(e.name for e in search("b3")) == "segformer-b3"
     found = {e.name: e for e in search("unet/resnet34")}
     assert found["unet/resnet34"].parameters > 20e6

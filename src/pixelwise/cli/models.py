@@ -31,7 +31,8 @@ def run(
     if not search:
         sys.stdout.write(
             "\nARCHITECTURE/ENCODER of segmentation_models.pytorch, unet/resnet34 say: --search resnet34 lists them."
-            "\nA folder with a checkpoint of transformers: its path. All take any number of bands, and pictures of any size.\n"
+            "\nA semantic segmentation checkpoint of transformers: its folder, or OWNER/NAME on the Hub."
+            "\nAll take any number of bands, and pictures of any size.\n"
         )
     elif not found:
         sys.stdout.write(f"no name holds {search!r}\n")

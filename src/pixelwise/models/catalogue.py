@@ -34,7 +34,7 @@ class Entry:
     Args:
         name: for `--model`.
         source: whose code it is.
-        parameters: with three bands and two classes.
+        parameters: with three bands and two classes; 0 where they have not been counted.
         stride: pixels per side of its coarsest cells.
         paper: where it was described.
         weights: what pretrained weights know, by the name that `--weights` takes, with their licence.
@@ -71,6 +71,29 @@ ENTRIES = (
     Entry("segformer-b4", _HUGGING, 63_994_562, 32, _SEGFORMER, _MIT),
     Entry("segformer-b5", _HUGGING, 84_594_882, 32, _SEGFORMER, _MIT),
 )
+_HUB = "transformers, from the Hub"
+# Of the many that `--model OWNER/NAME` opens, those that people name most; weights come with the name.
+CHECKPOINTS = (
+    Entry("openmmlab/upernet-convnext-tiny", _HUB, 0, 32, "Xiao et al. 2018, arXiv:1807.10221", (("ade20k", "MIT"),)),
+    Entry("openmmlab/upernet-swin-tiny", _HUB, 0, 32, "Xiao et al. 2018, arXiv:1807.10221", (("ade20k", "MIT"),)),
+    Entry("Intel/dpt-large-ade", _HUB, 0, 32, "Ranftl et al. 2021, arXiv:2103.13413", (("ade20k", "Apache-2.0"),)),
+    Entry(
+        "microsoft/beit-base-finetuned-ade-640-640",
+        _HUB,
+        0,
+        32,
+        "Bao et al. 2021, arXiv:2106.08254",
+        (("ade20k", "Apache-2.0"),),
+    ),  # fmt: skip
+    Entry(
+        "apple/deeplabv3-mobilevit-small",
+        _HUB,
+        0,
+        32,
+        "Mehta and Rastegari 2021, arXiv:2110.02178",
+        (("voc", "Apple Sample Code License"),),
+    ),  # fmt: skip
+)
 _COUNTED = 24
 _ENTRY = {entry.name: entry for entry in ENTRIES}
 
@@ -78,10 +101,10 @@ _ENTRY = {entry.name: entry for entry in ENTRIES}
 def search(word: str = "") -> tuple[Entry, ...]:
     """Find networks whose name holds a word; with a word, the combinations of segmentation_models.pytorch, too.
 
-    Parameters are counted where there are few; 0 stands for many.
+    Parameters are counted where few are found.
     """
     word = word.lower()
-    found = [entry for entry in ENTRIES if word in entry.name]
+    found = [entry for entry in (*ENTRIES, *CHECKPOINTS) if word in entry.name.lower()]
     if not word:
         return tuple(found)
     from pixelwise.models.smp import encoders
@@ -106,13 +129,16 @@ def _combination(name: str, count: bool) -> Entry:
 def table() -> str:
     """Give the networks by name as Markdown, as the README shows them."""
     lines = ["| `--model` | code | parameters | stride | `--weights` | described in |", "|---" * 6 + "|"]
-    for e in ENTRIES:
+    for e in (*ENTRIES, *CHECKPOINTS):
         weights = ", ".join(word for word, _ in e.weights) or "–"
         weights += " (non-commercial)" if e.weights and e.weights[0][1] == NVIDIA else ""
-        lines.append(
-            f"| {e.name} | {e.source}, {e.license} | {e.parameters / 1e6:.1f} M | {e.stride} | {weights} | {e.paper} |"
-        )
+        weights += f", come with it ({e.weights[0][1]})" if e.source == _HUB else ""
+        lines.append(f"| {e.name} | {e.source}, {e.license} | {_millions(e)} | {e.stride} | {weights} | {e.paper} |")
     return "\n".join(lines)
+
+
+def _millions(entry: Entry) -> str:
+    return f"{entry.parameters / 1e6:.1f} M" if entry.parameters else "–"
 
 
 def available() -> tuple[str, ...]:

@@ -72,7 +72,10 @@ def derive(
     reasons: Reasons = {}
     if weights is not None:
         config, reasons = _filled(config, _from_weights(facts, weights))
-    for key, rule in (_UNET_RULES | _RULES if config.model.name == "unet" else _RULES).items():
+    rules = _UNET_RULES | _RULES if config.model.name == "unet" else _RULES
+    if weights is not None and not weights.encoder_only:  # else all that follows the encoder is fresh
+        rules = rules | {"train.learning_rate": _tuned_rate}
+    for key, rule in rules.items():
         section, name = key.split(".")
         if getattr(getattr(config, section), name) is None:
             value, reason = rule(config, facts, machine)
@@ -88,10 +91,8 @@ def _from_weights(facts: Fingerprint, weights: Weights) -> dict[str, tuple[Any, 
         "model.license": (weights.license, why),
         "train.layer_decay": (_LAYER_DECAY, f"{why}: the nearer to the input, the less there is to learn anew"),
     }
-    if not weights.encoder_only:  # else all that follows the encoder is fresh, and wants the rate of fresh weights
-        wanted["train.learning_rate"] = (_TUNED_RATE, f"{why}: a fraction of the rate for fresh ones")
-        if weights.head_new:
-            wanted["train.head_warmup"] = (_HEAD_WARMUP, f"{why}: the new head would spoil them at first")
+    if weights.head_new and not weights.encoder_only:
+        wanted["train.head_warmup"] = (_HEAD_WARMUP, f"{why}: the new head would spoil them at first")
     if facts.dtype == weights.dtype and weights.mean and weights.std and len(weights.mean) == facts.channels:
         wanted["model.mean"] = (list(weights.mean), f"{why}: these values made them")
         wanted["model.std"] = (list(weights.std), f"{why}: these values made them")
@@ -204,6 +205,11 @@ def _learning_rate(config: Config, _: Fingerprint, __: Machine) -> tuple[float, 
     return rate, f"{base:g} for 4 crops a step, by the square root for {batch}"
 
 
+def _tuned_rate(config: Config, facts: Fingerprint, machine: Machine) -> tuple[float, str]:
+    rate, why = _learning_rate(config, facts, machine)
+    return round(_TUNED * rate, 6), f"pretrained weights: {_TUNED:g} of the rate for fresh ones ({why})"
+
+
 def head_rate(inputs: int, weights: Weights | None = None) -> tuple[float, str]:
     """Choose how much faster the layer that makes the logits learns.
 
@@ -214,11 +220,11 @@ def head_rate(inputs: int, weights: Weights | None = None) -> tuple[float, str]:
         inputs: values that one logit is summed from.
         weights: what training begins with.
     """
+    rate = round(max(512 / inputs, 1.0), 2)
     if weights is not None and not weights.encoder_only:
         if not weights.head_new:
             return 1.0, "the head knows these classes already"
-        return 10.0, "the head is new, the rest is not: as Chen et al. 2017 and Xie et al. 2021 do"
-    rate = round(max(512 / inputs, 1.0), 2)
+        return max(10.0, round(rate / _TUNED, 2)), "the head is new, the rest is not: it learns as fast as a fresh one"
     return rate, f"each logit is a sum of {inputs} values: it moves as if they were 512"
 
 
@@ -242,7 +248,7 @@ def _tile(config: Config, facts: Fingerprint, machine: Machine) -> tuple[tuple[i
 
 
 _CROP = 256
-_FRESH_RATE, _TUNED_RATE = 5e-4, 2e-4
+_FRESH_RATE, _TUNED = 5e-4, 0.4
 _LAYER_DECAY, _HEAD_WARMUP = 0.9, 0.05
 _UNET_RULES: dict[str, Derivation] = {
     "train.device": _device,
