@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from pixelwise.errors import ConfigError
-from pixelwise.models.catalogue import CHECKPOINTS, ENTRIES, NVIDIA, available, build_model, search
+from pixelwise.models.catalogue import CHECKPOINTS, ENTRIES, available, build_model, search
+from pixelwise.models.licenses import NVIDIA
 from pixelwise.models.unet import UNet
 
 

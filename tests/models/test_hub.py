@@ -1,5 +1,6 @@
 """A model folder as a repository of the Hub; a local folder stands for the Hub."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -25,6 +26,7 @@ SCORES = {"val": {"miou": 0.9, "miou_low": 0.8, "miou_high": 0.95, "images": 7, 
 def folder(tmp_path: Path) -> Path:
     plain = {"in_channels": 4, "num_classes": 2, "features": [4]}
     card = ModelCard({"name": "unet", "arguments": plain}, Labels(("soil", "crop")), 4, "uint16", scores=SCORES)
+    card = dataclasses.replace(card, trained={"data": "fields", "pictures": 12, "weights": "me/older"})
     save_model(tmp_path / "model", build_model("unet", **plain), card)
     return tmp_path / "model"
 
@@ -65,7 +67,9 @@ def test_the_readme_says_what_one_should_know(folder: Path) -> None:
     header = yaml.safe_load(text.split("---")[1])
     assert header["library_name"] == "pixelwise"
     assert header["license"] == "other"
+    assert header["license_name"] == "user"
     for said in (
+        "Trained on 12 pictures of fields, beginning with the weights me/older.",
         "4 bands, uint16",
         "| 1 | crop |",
         "90.0 % (80.0–95.0)",

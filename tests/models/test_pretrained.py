@@ -1,5 +1,6 @@
 """Weights that others trained: how they get into a network, and where they come from."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -12,7 +13,8 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 from pixelwise.errors import ConfigError, ModelFileError, ResourceError
 from pixelwise.labels import Labels
 from pixelwise.models.base import SegmentationModel, adapt_bands
-from pixelwise.models.catalogue import NVIDIA, build_model
+from pixelwise.models.catalogue import build_model
+from pixelwise.models.licenses import NVIDIA
 from pixelwise.models.pretrained import Source, fill, read_foreign
 from pixelwise.models.sources import find_weights
 from pixelwise.models.weights import ModelCard, save_model
@@ -69,7 +71,8 @@ def test_the_library_s_own_names_are_understood_encoders_alone_too() -> None:
     fill(other, Source("x", one.network.state_dict()))
     assert same(one, other) >= {k for k in one.state_dict() if k.startswith("network.")}
     third = network(2)
-    report = fill(third, Source("x", one.network.encoder.state_dict(), encoder_only=True))
+    report = fill(third, Source("x", one.network.encoder.state_dict()))
+    assert report.encoder_only
     assert {k for k in one.state_dict() if k.startswith("network.encoder.")} <= same(one, third)
     assert any(name.startswith("network.decoder.") for name in report.new)
 
@@ -103,6 +106,7 @@ def checkpoint(tmp_path: Path) -> Path:
     processor = {"do_normalize": True, "do_rescale": True, "rescale_factor": 1 / 255}
     numbers = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.1, 0.25]}
     (folder / "preprocessor_config.json").write_text(json.dumps(processor | numbers))
+    (folder / "README.md").write_text("---\nlicense: cc0-1.0\n---\n")
     return folder
 
 
@@ -167,32 +171,83 @@ def test_without_a_network_the_error_names_what_to_bring(monkeypatch: pytest.Mon
     with pytest.raises(ResourceError) as caught:
         find_weights("segformer-b0", "someone/segformer-roads")
     assert str(caught.value) == (
-        "someone/segformer-roads: expected the file, or a way to fetch it, found neither (Name or service not known). "
-        "Fetch https://huggingface.co/someone/segformer-roads on a machine with a network. Put its config.json, "
-        "preprocessor_config.json and model.safetensors into a folder here, and say --weights FOLDER."
+        "someone/segformer-roads model.safetensors: expected the file, or a way to fetch it, found neither (Name or "
+        "service not known). Fetch https://huggingface.co/someone/segformer-roads on a machine with a network. Put its "
+        "config.json, preprocessor_config.json, README.md and model.safetensors into a folder here, and say --weights FOLDER."
     )
 
 
-def test_weights_on_the_hub_are_fetched_file_by_file(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A local folder stands for the Hub."""
+@pytest.fixture
+def there(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str | None]]:
+    """Let a local folder stand for the Hub, and note what is asked of it."""
     import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError
 
-    asked = []
+    asked: list[tuple[str, str, str | None]] = []
 
     def from_folder(repository: str, name: str, revision: str | None = None) -> str:
-        asked.append((repository, name))
-        if not (checkpoint / name).exists():
-            raise LocalEntryNotFoundError("no such file")
+        asked.append((repository, name, revision))
+        if not (checkpoint / name).exists() or (repository.endswith("converted") and not revision):
+            raise EntryNotFoundError("no such file there")
         return str(checkpoint / name)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", from_folder)
+    monkeypatch.setattr(huggingface_hub, "get_repo_discussions", lambda *_, **__: iter(()))
+    return asked
+
+
+def test_weights_on_the_hub_are_fetched_file_by_file(there: list[tuple[str, str, str | None]]) -> None:
     source = find_weights("segformer-b0", "nvidia/segformer-b0-finetuned-ade-512-512", accept_license=True)
     assert source.license == NVIDIA
     assert source.classes == ("sky", "tree", "road")
-    assert ("nvidia/segformer-b0-finetuned-ade-512-512", "preprocessor_config.json") in asked
+    assert ("nvidia/segformer-b0-finetuned-ade-512-512", "preprocessor_config.json", None) in there
     word = find_weights("segformer-b0", "ade20k", accept_license=True)
     assert word.tensors.keys() == source.tensors.keys()
+    find_weights("segformer-b5", "ade20k", accept_license=True)
+    assert there[-1][0] == "nvidia/segformer-b5-finetuned-ade-640-640"
+
+
+def test_safetensors_that_the_hub_s_converter_offers_are_taken(
+    there: list[tuple[str, str, str | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    @dataclasses.dataclass
+    class Offer:
+        author: str
+        status: str
+        git_reference: str
+
+    offers = [Offer("somebody", "open", "refs/pr/1"), Offer("SFconvertbot", "open", "refs/pr/7")]
+    monkeypatch.setattr(huggingface_hub, "get_repo_discussions", lambda *_, **__: iter(offers))
+    assert find_weights("segformer-b0", "me/converted").classes == ("sky", "tree", "road")
+    assert {revision for _, name, revision in there if name == "config.json"} == {"refs/pr/7"}
+
+
+def test_a_repository_without_safetensors_says_how_to_bring_its_pickle(
+    there: list[tuple[str, str, str | None]],
+) -> None:
+    with pytest.raises(
+        ModelFileError, match=r"found none there\. Where you trust its author, .*import-weights pytorch_m"
+    ):
+        find_weights("segformer-b0", "me/converted")
+
+
+def test_a_file_of_the_hub_that_nobody_can_be_asked_for_is_not_taken_for_missing(
+    there: list[tuple[str, str, str | None]], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor that one timeout hides would change how pictures are normalised."""
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def flaky(_: str, name: str, revision: str | None = None) -> str:
+        if name == "preprocessor_config.json":
+            raise LocalEntryNotFoundError("timed out")
+        return str(checkpoint / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", flaky)
+    with pytest.raises(ResourceError, match=r"^me/roads preprocessor_config\.json: expected the file, .*timed out"):
+        find_weights("segformer-b0", "me/roads")
 
 
 @pytest.mark.parametrize(
@@ -252,7 +307,7 @@ def test_names_that_timm_flattened_are_understood() -> None:
         for name, tensor in network(0, name="unet/tu-convnext_atto").network.encoder.model.state_dict().items()
     }
     assert any(name.startswith("stages.0.") for name in given)
-    report = fill(other, Source("x", given, encoder_only=True))
+    report = fill(other, Source("x", given))
     assert not any(name.startswith("network.encoder.") for name in report.new)
 
 
@@ -286,11 +341,59 @@ def test_what_a_repository_says_of_its_licence_counts(checkpoint: Path, license:
     assert find_weights("segformer-b0", str(checkpoint)).license == "apache-2.0"
 
 
-def test_a_copy_of_restricted_weights_stays_restricted(checkpoint: Path) -> None:
-    plain = json.loads((checkpoint / "config.json").read_text())
-    (checkpoint / "config.json").write_text(json.dumps(plain | {"_name_or_path": "nvidia/mit-b0"}))
+@pytest.mark.parametrize(
+    "header",
+    ["license: other\nbase_model: nvidia/mit-b0", "license: other\nbase_model:\n- nvidia/segformer-b0-finetuned-ade"],
+)
+def test_weights_that_descend_from_restricted_ones_are_restricted(checkpoint: Path, header: str) -> None:
+    (checkpoint / "README.md").write_text(f"---\n{header}\n---\n")
     with pytest.raises(ConfigError, match="found NVIDIA"):
         find_weights("segformer-b0", str(checkpoint))
+
+
+def test_a_segformer_of_which_nobody_says_anything_may_be_a_copy_of_nvidia_s(checkpoint: Path) -> None:
+    (checkpoint / "README.md").unlink()
+    with pytest.raises(ConfigError, match="found unknown; SegFormer's published weights: NVIDIA"):
+        find_weights("segformer-b0", str(checkpoint))
+
+
+def test_a_file_inside_a_folder_is_the_folder_s(checkpoint: Path) -> None:
+    (checkpoint / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    with pytest.raises(ConfigError, match=r"found cc-by-nc-4\.0"):
+        find_weights("segformer-b0", str(checkpoint / "model.safetensors"))
+    found = find_weights("segformer-b0", str(checkpoint / "model.safetensors"), accept_license=True)
+    assert found.classes == ("sky", "tree", "road")
+    assert found.mean is not None
+
+
+def test_words_are_words_and_paths_are_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cityscapes").mkdir()
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="weights cityscapes of segformer-b0: expected a licence"):
+        find_weights("segformer-b0", "cityscapes")
+    with pytest.raises(ConfigError, match=r"^model.weights: expected none, .* found 'run/modle'"):
+        find_weights("segformer-b0", "run/modle")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2], "input_range": [0, 1]},
+        {"mean": [127.5, 102, 76.5], "std": [51, 51, 51], "input_range": [0, 255]},
+        {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}},
+    ],
+)
+def test_folders_of_encoders_say_how_they_saw_their_pictures(tmp_path: Path, config: dict) -> None:
+    one, other = network(0), network(1)
+    encoder = {name: tensor.contiguous() for name, tensor in one.network.encoder.state_dict().items()}
+    safetensors.torch.save_file(encoder, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    source = find_weights("unet/resnet18", str(tmp_path))
+    assert source.mean == pytest.approx((127.5, 102.0, 76.5))
+    assert source.std == pytest.approx((51.0, 51.0, 51.0))
+    report = fill(other, source)
+    assert (report.encoder_only, report.head_new) == (True, True)
 
 
 def test_encoders_whose_only_weights_are_restricted_say_so() -> None:

@@ -25,12 +25,16 @@ def test_layers_thaw_one_by_one_from_the_decoder_on() -> None:
     assert [frozen_layers(run, 5, step) for step in (0, 9, 10, 20, 30, 40, 49, 50, 99)] == [5, 5, 4, 3, 2, 1, 1, 0, 0]
 
 
-@given(st.integers(0, 7), st.floats(0.01, 1.0), st.integers(1, 300))
-def test_nothing_freezes_again(layers: int, unfreeze: float, steps: int) -> None:
-    run = train(freeze=layers, unfreeze=unfreeze, steps=steps)
-    held = [frozen_layers(run, 7, step) for step in range(steps)]
+@given(st.integers(0, 7), st.floats(0.01, 1.0), st.integers(1, 300), st.integers(1, 400), st.floats(0.1, 2.0))
+def test_nothing_freezes_again(layers: int, unfreeze: float, steps: int, border: int, more: float) -> None:
+    run = train(
+        freeze=layers, unfreeze=unfreeze, head_warmup=0.3, steps=steps, recounts=[[border, int(steps * more) + 1]]
+    )
+    held = [frozen_layers(run, 7, step) for step in range(2 * steps)]
     assert held == sorted(held, reverse=True)
     assert held[0] == layers
+    alone = [head_alone(run, step) for step in range(2 * steps)]
+    assert alone == sorted(alone, reverse=True)
 
 
 def test_more_layers_than_there_are_is_an_error() -> None:
@@ -55,6 +59,17 @@ def test_rates_fall_towards_the_input() -> None:
     assert [factors[f"down.{k}.conv.0.weight"] for k in (1, 0)] == [0.5, 0.25]
     assert factors["first.0.weight"] == 0.125
     assert set(rate_factors(model, 1.0, 1.0).values()) == {1.0}
+
+
+def test_norms_without_weights_of_their_own_learn_with_their_layer() -> None:
+    model = build_model("unet", features=(4, 8), num_classes=3)
+    model.down[0].conv[1] = torch.nn.BatchNorm2d(8, affine=False)
+    held = Frozen(model.train(), train(freeze=1))
+    held.hold(0)
+    assert model.down[0].conv[1].training
+    held = Frozen(model.train(), train(freeze=2))
+    held.hold(0)
+    assert not model.down[0].conv[1].training
 
 
 def test_frozen_means_frozen_norms_included() -> None:

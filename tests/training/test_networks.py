@@ -94,6 +94,7 @@ def test_a_checkpoint_of_transformers_goes_the_whole_way(discs: Path, tmp_path: 
     run = pixelwise.train(
         discs,
         model=str(tmp_path / "checkpoint"),
+        accept_license=True,
         steps=2,
         out=tmp_path / "run",
         overrides=(*SMALL, "train.learning_rate=1.0e-12", "train.ema=0"),
@@ -106,6 +107,8 @@ def test_a_checkpoint_of_transformers_goes_the_whole_way(discs: Path, tmp_path: 
             torch.testing.assert_close(mine[key], tensor, atol=1e-6, rtol=0)
     again = pixelwise.load(run.folder)
     assert again.card.architecture["name"] == "transformers"
+    assert "NVIDIA" in again.card.license
+    assert again.card.trained["weights"].endswith("checkpoint")
     assert again.predict(np.zeros((3, 40, 30), np.uint8)).mask.shape == (40, 30)
 
 
@@ -153,6 +156,10 @@ def test_a_run_that_counts_its_steps_again_keeps_what_is_frozen_and_thaws_it(
     cut = pixelwise.train(file, model="unet/resnet18", freeze=freeze, out=tmp_path / "b", overrides=overrides)
     one, other = weights(whole.folder), weights(cut.folder)
     assert all(torch.equal(one[key], other[key]) for key in one)
+    never = (*SMALL, "train.ema=0")
+    held = pixelwise.train(file, model="unet/resnet18", freeze=freeze, out=tmp_path / "c", overrides=never)
+    still = weights(held.folder)
+    assert not torch.equal(one["network.encoder.conv1.weight"], still["network.encoder.conv1.weight"])
 
 
 def test_fit_gives_the_model_back_with_everything_learning(discs: Path, tmp_path: Path) -> None:

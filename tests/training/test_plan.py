@@ -124,10 +124,17 @@ WHOLE = Weights("w", "MIT", (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
 def test_weights_bring_their_licence_their_numbers_and_smaller_rates() -> None:
     config, reasons = derive(Config(), FACTS, CPU, WHOLE)
     assert (config.model.license, config.model.mean, config.model.std) == ("MIT", [1, 2, 3], [4, 5, 6])
-    assert config.train.learning_rate == pytest.approx(2e-4)
+    fresh, _ = derive(Config(), FACTS, CPU)
+    assert config.train.learning_rate == pytest.approx(0.4 * (fresh.train.learning_rate or 0))
     assert (config.train.layer_decay, config.train.head_warmup) == (0.9, 0.05)
-    assert "training begins with the weights w" in reasons["train.learning_rate"]
-    assert head_rate(16, WHOLE)[0] == 10.0
+    assert "0.4 of the rate for fresh ones" in reasons["train.learning_rate"]
+    assert head_rate(16, WHOLE)[0] == pytest.approx(head_rate(16)[0] / 0.4)  # as fast as a fresh head
+    assert head_rate(1000, WHOLE)[0] == 10.0
+
+
+def test_the_licence_of_weights_is_a_fact_and_no_choice() -> None:
+    said = Config.model_validate({"model": {"license": "user"}})
+    assert derive(said, FACTS, CPU, WHOLE)[0].model.license == "MIT"
 
 
 def test_a_head_that_knows_the_classes_is_not_hurried() -> None:

@@ -279,7 +279,7 @@ def adapt_bands(weight: Tensor, bands: int) -> Tensor:
     """Make a first convolution's weights for RGB (or other bands) fit another number, keeping the size of its answers.
 
     One band gets the sum over red, green and blue; more get them in turn, scaled by 3 / bands: as timm does (Wightman
-    2019), which keeps the response to a picture whose bands are alike.
+    2019). The response to a picture whose bands are alike stays where these are whole turns, and nearly so elsewhere.
 
     Args:
         weight: (O, 3, h, w), or with another number of bands.

@@ -19,12 +19,12 @@ import torch
 
 from pixelwise.errors import ConfigError
 from pixelwise.models.base import SegmentationModel
+from pixelwise.models.licenses import NVIDIA, license_of_encoder
 
 SMP_ARCHITECTURES = (
     "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet", "deeplabv3", "deeplabv3plus", "pan", "upernet",
     "segformer", "dpt",
 )  # fmt: skip
-NVIDIA = "NVIDIA Source Code License for SegFormer: non-commercial"
 
 
 @dataclass(frozen=True)
@@ -71,28 +71,24 @@ ENTRIES = (
     Entry("segformer-b4", _HUGGING, 63_994_562, 32, _SEGFORMER, _MIT),
     Entry("segformer-b5", _HUGGING, 84_594_882, 32, _SEGFORMER, _MIT),
 )
-_HUB = "transformers, from the Hub"
 # Of the many that `--model OWNER/NAME` opens, those that people name most; weights come with the name.
-CHECKPOINTS = (
-    Entry("openmmlab/upernet-convnext-tiny", _HUB, 0, 32, "Xiao et al. 2018, arXiv:1807.10221", (("ade20k", "MIT"),)),
-    Entry("openmmlab/upernet-swin-tiny", _HUB, 0, 32, "Xiao et al. 2018, arXiv:1807.10221", (("ade20k", "MIT"),)),
-    Entry("Intel/dpt-large-ade", _HUB, 0, 32, "Ranftl et al. 2021, arXiv:2103.13413", (("ade20k", "Apache-2.0"),)),
-    Entry(
-        "microsoft/beit-base-finetuned-ade-640-640",
-        _HUB,
-        0,
-        32,
-        "Bao et al. 2021, arXiv:2106.08254",
-        (("ade20k", "Apache-2.0"),),
-    ),  # fmt: skip
-    Entry(
-        "apple/deeplabv3-mobilevit-small",
-        _HUB,
-        0,
-        32,
-        "Mehta and Rastegari 2021, arXiv:2110.02178",
-        (("voc", "Apple Sample Code License"),),
-    ),  # fmt: skip
+CHECKPOINTS = tuple(
+    Entry(name, "transformers, from the Hub", 0, 32, paper, weights)
+    for name, paper, weights in (
+        ("openmmlab/upernet-convnext-tiny", "Xiao et al. 2018, arXiv:1807.10221", (("ade20k", "MIT"),)),
+        ("openmmlab/upernet-swin-tiny", "Xiao et al. 2018, arXiv:1807.10221", (("ade20k", "MIT"),)),
+        ("Intel/dpt-large-ade", "Ranftl et al. 2021, arXiv:2103.13413", (("ade20k", "Apache-2.0"),)),
+        (
+            "microsoft/beit-base-finetuned-ade-640-640",
+            "Bao et al. 2021, arXiv:2106.08254",
+            (("ade20k", "Apache-2.0"),),
+        ),
+        (
+            "apple/deeplabv3-mobilevit-small",
+            "Mehta and Rastegari 2021, arXiv:2110.02178",
+            (("voc", "Apple's own terms: see its page"),),
+        ),
+    )
 )
 _COUNTED = 24
 _ENTRY = {entry.name: entry for entry in ENTRIES}
@@ -115,7 +111,7 @@ def search(word: str = "") -> tuple[Entry, ...]:
 
 def _combination(name: str, count: bool) -> Entry:
     encoder = parts(name)[1]
-    license = NVIDIA if encoder.startswith("mit_") else "see the Hub page"
+    license = license_of_encoder(encoder).replace("unknown", "") or "see its page"
     weights, source = (("imagenet", license),), "segmentation_models.pytorch"
     if not count:
         return Entry(name, source, 0, 0, "", weights, "MIT")
@@ -132,7 +128,7 @@ def table() -> str:
     for e in (*ENTRIES, *CHECKPOINTS):
         weights = ", ".join(word for word, _ in e.weights) or "–"
         weights += " (non-commercial)" if e.weights and e.weights[0][1] == NVIDIA else ""
-        weights += f", come with it ({e.weights[0][1]})" if e.source == _HUB else ""
+        weights += f", come with it ({e.weights[0][1]})" if e in CHECKPOINTS else ""
         lines.append(f"| {e.name} | {e.source}, {e.license} | {_millions(e)} | {e.stride} | {weights} | {e.paper} |")
     return "\n".join(lines)
 

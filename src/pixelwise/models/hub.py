@@ -6,31 +6,39 @@ model; the folder over there; a folder from there. Knows nothing of training. Th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pixelwise.errors import ConfigError, ModelFileError, ResourceError
-from pixelwise.models.catalogue import NVIDIA, origin
-from pixelwise.models.sources import network_errors
+from pixelwise.models.catalogue import origin
+from pixelwise.models.fetching import README, network_errors
 from pixelwise.models.transformers import CONFIG, PROCESSOR
 from pixelwise.models.weights import CARD, WEIGHTS, ModelCard, load_model
 from pixelwise.storage import write_atomic
 
-README = "README.md"
+# Terms that the Hub knows by these words; others are "other", with a name.
+_LISTED = (
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0",
+    "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0", "gpl-3.0",
+    "lgpl-3.0", "agpl-3.0", "mpl-2.0", "openrail", "unlicense",
+)  # fmt: skip
 FILES = (WEIGHTS, CARD, README, CONFIG, PROCESSOR)
 
 
 def readme(card: ModelCard) -> str:
     """Write the model card: data, classes, scores with intervals, licence, limits; with the Hub's header."""
     name = card.architecture["name"]
-    terms = {"user": "other", NVIDIA: "other"}.get(card.license, card.license.lower())
+    known = card.license.lower() in _LISTED
+    named = [] if known else [f"license_name: {re.sub(r'[^a-z0-9.]+', '-', card.license.lower()).strip('-')}"]
     lines = [
         "---",
         "library_name: pixelwise",
         "pipeline_tag: image-segmentation",
         "tags: [semantic-segmentation]",
-        f"license: {terms if terms.replace('-', '').replace('.', '').isalnum() else 'other'}",
+        f"license: {card.license.lower() if known else 'other'}",
+        *named,
         "---",
         "",
         f"# {name}: {', '.join(card.labels.names)}",
@@ -61,6 +69,13 @@ def readme(card: ModelCard) -> str:
         f"Pictures of {card.channels} band{'s' * (card.channels != 1)}, {card.dtype}, raw values: ",
     ]
     lines[-1] += "normalisation is the model's first layer."
+    trained = card.trained or {}
+    if trained:
+        begun = {"none": "fresh weights"}.get(str(trained.get("weights")), f"the weights {trained.get('weights')}")
+        lines += [
+            f"Trained on {trained.get('pictures')} pictures of {trained.get('data')}, beginning with {begun}.",
+            "",
+        ]
     lines += [f"SHA-256 over names and contents of the training part: `{card.data_hash or 'not recorded'}`.", ""]
     lines += ["## Scores", "", *_scores(card.scores or {}), ""]
     terms = "those of whoever trained it; ask them" if card.license == "user" else card.license

@@ -31,7 +31,6 @@ class Source:
         license: terms of the weights; "unknown" where nobody says.
         mean, std: per band of 0…255, how the pictures were normalised; None where nobody says.
         classes: names of the classes of the head, where known.
-        encoder_only: they hold an encoder alone.
         dtype: numpy name of the pixel type that `mean` and `std` are for.
         bgr: their pictures had the bands blue, green, red; ours have red first.
     """
@@ -42,19 +41,29 @@ class Source:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     classes: tuple[str, ...] | None = None
-    encoder_only: bool = False
     dtype: str = "uint8"
     bgr: bool = False
 
 
 @dataclass(frozen=True)
 class Report:
-    """Say what became of the tensors: how many parameters were taken, which of the network are new, which were left over."""
+    """Say what becomes of the tensors.
+
+    Args:
+        taken: how many go in.
+        new: those of the network that none goes into: they stay fresh.
+        left_over: those that go nowhere.
+        license: their terms.
+        head_new: the layers that make the logits are among the new ones.
+        encoder_only: so is all that follows the encoder.
+    """
 
     taken: int
     new: tuple[str, ...]
     left_over: tuple[str, ...]
     license: str
+    head_new: bool
+    encoder_only: bool
 
     def sentence(self) -> str:
         """Say it in one sentence."""
@@ -73,6 +82,17 @@ def fill(model: SegmentationModel, source: Source, *, keep_head: bool = True) ->
         model: with fresh weights.
         source: what to put in.
         keep_head: take the layers that make the logits, too, where they fit.
+
+    Raises:
+        ModelFileError: the weights belong to another network.
+    """
+    taken, report = matched(model, source, keep_head=keep_head)
+    model.load_state_dict({**model.state_dict(), **taken})
+    return report
+
+
+def matched(model: SegmentationModel, source: Source, *, keep_head: bool = True) -> tuple[dict[str, Tensor], Report]:
+    """Find what `fill` would put in, by the network's own names; the network may be without memory.
 
     Raises:
         ModelFileError: the weights belong to another network.
@@ -98,8 +118,9 @@ def fill(model: SegmentationModel, source: Source, *, keep_head: bool = True) ->
                 do="Choose the network that these weights belong to with --model.",
             )
     new = tuple(n for n in own if n not in taken and not n.startswith("normalise.") and "num_batches" not in n)
-    body = [n for n in own if _of_encoder(n, model)] if source.encoder_only else list(own)
-    least = _LEAST_OF_ENCODER if source.encoder_only else _LEAST
+    encoder = [n for n in own if _of_encoder(n, model)]
+    encoder_only = bool(encoder) and not any(n in taken for n in own if n not in encoder)
+    body, least = (encoder, _LEAST_OF_ENCODER) if encoder_only else (list(own), _LEAST)
     if sum(own[n].numel() for n in body if n in taken) < least * sum(own[n].numel() for n in body):
         raise ModelFileError(
             source.where,
@@ -107,10 +128,10 @@ def fill(model: SegmentationModel, source: Source, *, keep_head: bool = True) ->
             found=f"others ({', '.join(_short(tuple(source.tensors)))})",
             do="Choose the network that these weights belong to with --model.",
         )
-    model.load_state_dict({**own, **taken})
     used = {original for original, (name, _) in named.items() if name in taken}
     left = tuple(n for n in source.tensors if n not in used and not n.startswith("normalise."))
-    return Report(len(taken), new, left, source.license)
+    head_new = any(name in new and id(p) in head for name, p in model.named_parameters())
+    return taken, Report(len(taken), new, left, source.license, head_new, encoder_only)
 
 
 def _named(model: SegmentationModel, source: Source, own: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,15 +19,23 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from pixelwise.errors import ConfigError, ModelFileError, ResourceError
-from pixelwise.models.catalogue import NVIDIA, origin, parts
+from pixelwise.errors import ConfigError, ModelFileError
+from pixelwise.models.catalogue import origin, parts
+from pixelwise.models.fetching import README, downloaded, is_hub_name, unreachable
+from pixelwise.models.licenses import (
+    NVIDIA,
+    kind_of_encoder,
+    license_of_encoder,
+    license_of_repository,
+    require_license,
+)
 from pixelwise.models.pretrained import Source
 from pixelwise.models.transformers import CONFIG, PROCESSOR
-from pixelwise.models.weights import CARD, ModelCard
+from pixelwise.models.weights import CARD, WEIGHTS, ModelCard
 
 # ImageNet's mean and deviation, as the networks of all three libraries saw it: red, green, blue of 0…255.
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-TENSORS = "model.safetensors"
+WORDS = ("imagenet", "coco", "ade20k", "cityscapes")
 _FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
@@ -46,22 +53,38 @@ def find_weights(name: str, weights: str, *, accept_license: bool = False) -> So
         ModelFileError: the file or folder cannot be used.
         ResourceError: they are not here and cannot be reached.
     """
-    path = Path(weights)
-    if path.is_dir():
-        found = _from_folder(path / "model" if (path / "model").is_dir() else path, path)
-    elif path.is_file() or path.suffix.lower() in _FILES:
-        found = _from_file(path)
-    elif weights in ("imagenet", "coco", "ade20k", "cityscapes"):
-        known = _license_of(name, weights)  # before anything is fetched
-        _require_license(known, accept_license, f"{weights} of {name}")
+    folder = folder_of(weights, accept_license=accept_license)
+    if weights in WORDS:
+        require_license(_known_license(name), accept_license, f"{weights} of {name}")  # before anything is fetched
         found = _from_catalogue(name, weights)
-    elif weights.count("/") == 1:
-        _require_license(NVIDIA if weights.startswith("nvidia/") else "", accept_license, weights)
-        found = _from_folder(downloaded(weights), weights)
+    elif folder is not None:
+        found = _from_folder(folder, weights)
+    elif Path(weights).is_file() or Path(weights).suffix.lower() in _FILES:
+        found = _from_file(Path(weights))
     else:
         raise _no_such_weights(weights)
-    _require_license(found.license, accept_license, weights)
+    require_license(found.license, accept_license, weights)
     return found
+
+
+def folder_of(weights: str, *, accept_license: bool = False) -> Path | None:
+    """Give the folder that holds weights: one that is named, or fetched from the Hub; None for words, files and nothing.
+
+    Raises:
+        ConfigError: it is NVIDIA's on the Hub, and the licence has not been accepted.
+        ModelFileError, ResourceError: see `fetching.downloaded`.
+    """
+    path = Path(weights)
+    if weights in (*WORDS, "none"):
+        return None
+    if path.is_dir():
+        return path / "model" if (path / "model").is_dir() else path
+    if path.name == WEIGHTS and path.is_file() and any((path.parent / name).is_file() for name in (CARD, CONFIG)):
+        return path.parent
+    if path.suffix.lower() in _FILES or not is_hub_name(weights):
+        return None
+    require_license(NVIDIA if weights.startswith("nvidia/") else "", accept_license, weights)
+    return downloaded(weights)
 
 
 def _no_such_weights(weights: str) -> ConfigError:
@@ -95,21 +118,20 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 def _from_folder(folder: Path, where: object) -> Source:
     """Read a folder of ours (model.json) or of transformers (config.json), each with model.safetensors."""
-    if not (folder / TENSORS).is_file():
+    if not (folder / WEIGHTS).is_file():
         raise ModelFileError(
             where,
-            expected=f"a folder with {TENSORS}",
+            expected=f"a folder with {WEIGHTS}",
             found=", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "an empty folder",
             do="Save the checkpoint as safetensors: model.save_pretrained(folder).",
         )
-    tensors = _tensors(folder / TENSORS)
+    tensors = _tensors(folder / WEIGHTS)
     if (folder / CARD).is_file():
         card = ModelCard.from_dict(_json(folder / CARD), folder / CARD)
         return Source(str(where), tensors, card.license, card.mean, card.std, card.labels.names, dtype=card.dtype)
     config = _json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    mean, std, bgr = _processor(folder)
-    made_of = str(config.get("_name_or_path", ""))
-    license = NVIDIA if "nvidia/" in f"{where} {made_of}" else _license_in(folder / "README.md")
+    mean, std, bgr = _processor(folder) if (folder / PROCESSOR).is_file() else (*_encoder_numbers(config), False)
+    license = license_of_repository(folder / README, config, str(where))
     return Source(str(where), tensors, license, mean, std, _classes(config), bgr=bgr)
 
 
@@ -118,18 +140,18 @@ def _classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     return tuple(str(names[key]) for key in sorted(names, key=int)) if isinstance(names, dict) else None
 
 
-def _license_in(readme: Path) -> str:
-    """Read the licence from the header of a repository's README."""
-    text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
-    header = text.split("---", 2)[1] if text.startswith("---") and text.count("---") >= 2 else ""
-    found = re.search(r"^license:\s*['\"]?([\w.+-]+)", header, re.M)
-    return found[1] if found else "unknown"
+def _encoder_numbers(config: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Read how an encoder of timm, or of segmentation_models.pytorch, saw its pictures, in raw values of 0…255."""
+    plain = config.get("pretrained_cfg", config)
+    mean, std = plain.get("mean"), plain.get("std")
+    if not isinstance(mean, list) or not isinstance(std, list):
+        return None, None
+    scale = 255 / float((plain.get("input_range") or [0, 1])[1])
+    return tuple(float(v) * scale for v in mean), tuple(float(v) * scale for v in std)
 
 
 def _processor(folder: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, bool]:
     """Read how the checkpoint's own processor normalises, in raw values of 0…255, and whether blue comes first."""
-    if not (folder / PROCESSOR).is_file():
-        return None, None, False
     plain = _json(folder / PROCESSOR)
     bgr = bool(plain.get("do_flip_channel_order"))
     mean, std = plain.get("image_mean"), plain.get("image_std")
@@ -155,52 +177,14 @@ def _json(path: Path) -> dict[str, Any]:
     raise ModelFileError(path, expected="JSON with keys and values", found=found, do="Copy the file again.")
 
 
-def _require_license(license: str, accepted: bool, what: str) -> None:
-    """Refuse weights that allow no commercial use where nobody has said that this is fine.
-
-    Raises:
-        ConfigError: nobody has.
-    """
-    if not accepted and _RESTRICTED.search(license):
-        raise ConfigError(
-            f"weights {what}",
-            expected="a licence that you have accepted",
-            found=license,
-            do="Read it, and add --accept-license where your use is allowed; it is written into model.json.",
-        )
-
-
-_RESTRICTED = re.compile(r"\bnc\b|non-?commercial|research|amlr|nvidia", re.I)
-
-
-def _license_of(name: str, weights: str) -> str:
-    """Give the licence of a catalogue's weights where it is known without fetching them."""
-    source, encoder = origin(name), parts(name)[1]
-    if source == "transformers" or encoder.startswith("mit_"):
-        return NVIDIA
-    if source == "segmentation_models.pytorch" and not encoder.startswith("tu-"):
-        kind = _kind(encoder)
-        return "CC-BY-NC-4.0" if kind in ("ssl", "swsl", "instagram") else "unknown"
-    return ""
-
-
-def _kind(encoder: str) -> str:
-    """Give which of the weights of an encoder of segmentation_models.pytorch the word imagenet means."""
-    from segmentation_models_pytorch.encoders import encoders
-
-    settings = encoders.get(encoder, {}).get("pretrained_settings", {})
-    return "imagenet" if "imagenet" in settings else str(next(iter(settings), "none"))
-
-
 def _from_catalogue(name: str, weights: str) -> Source:
     """Find the weights that a library offers for a network under one of our four words."""
     source = origin(name)
     if source == "torchvision":
         return _from_torchvision(name, weights)
     if source == "transformers" and name.startswith("segformer-") and weights in _NVIDIA_NAMES:
-        repository = _NVIDIA_NAMES[weights].format(size=name.removeprefix("segformer-"))
-        found = _from_folder(downloaded(repository), repository)
-        return replace(found, license=NVIDIA, encoder_only=weights == "imagenet")
+        repository = _NVIDIA_NAMES[weights].format(size=name[10:], side=640 if name.endswith("b5") else 512)
+        return replace(_from_folder(downloaded(repository), repository), license=NVIDIA)
     if source == "segmentation_models.pytorch" and weights == "imagenet":
         return _from_smp(parts(name)[1])
     raise ConfigError(
@@ -211,9 +195,17 @@ def _from_catalogue(name: str, weights: str) -> Source:
     )
 
 
+def _known_license(name: str) -> str:
+    """Give the licence of a catalogue's weights where it is known without fetching them."""
+    source = origin(name)
+    if source == "transformers":
+        return NVIDIA
+    return license_of_encoder(parts(name)[1]) if source == "segmentation_models.pytorch" else ""
+
+
 _NVIDIA_NAMES = {
     "imagenet": "nvidia/mit-{size}",
-    "ade20k": "nvidia/segformer-{size}-finetuned-ade-512-512",
+    "ade20k": "nvidia/segformer-{size}-finetuned-ade-{side}-{side}",
     "cityscapes": "nvidia/segformer-{size}-finetuned-cityscapes-1024-1024",
 }
 
@@ -235,13 +227,13 @@ def _from_torchvision(name: str, weights: str) -> Source:
         with contextlib.redirect_stdout(sys.stderr):
             tensors = found.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
-        raise _unreachable(
+        raise unreachable(
             f"{weights} weights of {name}", found.url, "~/.cache/torch/hub/checkpoints/", error
         ) from error
     if weights == "imagenet" and backbone == "mobilenet_v3_large":
         tensors = {key.removeprefix("features."): tensor for key, tensor in tensors.items()}
     classes = tuple(found.meta["categories"]) if weights == "coco" else None
-    return Source(found.url, tensors, "BSD-3-Clause", *IMAGENET, classes, weights == "imagenet")
+    return Source(found.url, tensors, "BSD-3-Clause", *IMAGENET, classes)
 
 
 def _from_smp(encoder: str) -> Source:
@@ -252,64 +244,15 @@ def _from_smp(encoder: str) -> Source:
         config = timm.get_pretrained_cfg(encoder[3:])
         if config is None or not config.hf_hub_id:
             raise ConfigError("model.weights", expected=f"weights for {encoder}", found="none", do="Name a file.")
-        folder = downloaded(config.hf_hub_id)
-        mean, std = (tuple(255.0 * v for v in values) for values in (config.mean, config.std))
-        return Source(config.hf_hub_id, _tensors(folder / TENSORS), config.license or "unknown", mean, std, None, True)
+        found = _from_folder(downloaded(config.hf_hub_id), config.hf_hub_id)
+        numbers = (tuple(255.0 * v for v in values) for values in (config.mean, config.std))
+        mean, std = (found.mean, found.std) if found.mean else numbers
+        return replace(found, mean=mean, std=std, license=config.license or found.license)
     from segmentation_models_pytorch.encoders import encoders
 
-    kind, settings = _kind(encoder), encoders.get(encoder, {}).get("pretrained_settings", {})
+    kind, settings = kind_of_encoder(encoder), encoders.get(encoder, {}).get("pretrained_settings", {})
     if kind not in settings:
         raise ConfigError("model.weights", expected=f"weights for {encoder}", found="none", do="Name a file.")
     repository = settings[kind]["repo_id"]
-    folder = downloaded(repository, settings[kind].get("revision"))
-    plain = _json(folder / CONFIG)
-    scale = float(plain.get("input_range", [0, 1])[1]) / 255
-    mean, std = (tuple(float(v) / scale for v in plain[key]) for key in ("mean", "std"))
-    license = _license_of(f"unet/{encoder}", "imagenet")
-    return Source(repository, _tensors(folder / TENSORS), license, mean, std, None, True)
-
-
-def network_errors() -> tuple[type[Exception], ...]:
-    """Give what the Hub's library raises where there is no network, or no right to what was asked for."""
-    import huggingface_hub.utils
-
-    httpx: Any = getattr(huggingface_hub.utils, "httpx", None)
-    return (OSError, ValueError, *([httpx.HTTPError] if httpx else []))
-
-
-def downloaded(repository: str, revision: str | None = None) -> Path:
-    """Fetch configuration, processor and weights of a Hub repository; those that are in the cache are taken from there."""
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
-    except ImportError as error:
-        raise ConfigError(
-            "model.weights",
-            expected="the library huggingface_hub",
-            found="it is not installed",
-            do="Say: pip install 'pixelwise[models]'.",
-        ) from error
-    found: Path | None = None
-    missing: tuple[type[Exception], ...] = (EntryNotFoundError, *network_errors())
-    for name in (TENSORS, CONFIG, PROCESSOR, CARD, "README.md"):
-        try:
-            found = Path(hf_hub_download(repository, name, revision=revision)).parent
-        except missing as error:
-            if name == TENSORS:
-                raise _unreachable(repository, f"https://huggingface.co/{repository}", "a folder", error) from error
-    assert found is not None
-    return found
-
-
-def _unreachable(what: str, address: str, place: str, error: Exception) -> ResourceError:
-    problem = " ".join(str(error).split())[:160] or type(error).__name__
-    where = (
-        f"Put it into {place}" if place != "a folder" else f"Put its {CONFIG}, {PROCESSOR} and {TENSORS} into a folder"
-    )
-    follow = "say the same again" if place != "a folder" else "say --weights FOLDER"
-    return ResourceError(
-        what,
-        expected="the file, or a way to fetch it",
-        found=f"neither ({problem})",
-        do=f"Fetch {address} on a machine with a network. {where} here, and {follow}.",
-    )
+    found = _from_folder(downloaded(repository, settings[kind].get("revision")), repository)
+    return replace(found, license=license_of_encoder(encoder))

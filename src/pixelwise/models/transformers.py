@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +29,8 @@ SEGFORMER: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {
     "segformer-b5": ((3, 6, 40, 3), (64, 128, 320, 512), 768),
 }
 _STRIDE = 32
+# What is told to the parts of a network while it answers is told to all who ask it: one at a time then.
+_TURN = threading.RLock()
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 
 
@@ -60,8 +64,8 @@ class TransformersModel(AdaptedModel):
                 found="none",
                 do=f"Name a folder with a checkpoint as --model, or one of {', '.join(SEGFORMER)}.",
             )
-        network = _network(name, config or _segformer(name), max(in_channels, 1), max(num_classes, 1))
-        super().__init__(network, in_channels, num_classes, _STRIDE, mean, std)
+        network: Any = _network(name, config or _segformer(name), max(in_channels, 1), max(num_classes, 1))
+        super().__init__(network, in_channels, num_classes, _stride(network.config), mean, std)
         # Networks with one position per patch take other sizes only where they are told to.
         moves = "interpolate_pos_encoding" in inspect.signature(network.forward).parameters
         self.options = {"interpolate_pos_encoding": True} if moves else {}
@@ -111,22 +115,36 @@ class TransformersModel(AdaptedModel):
         return {CONFIG: settings.to_diff_dict(), PROCESSOR: processor}
 
     def _answer(self, x: Tensor) -> tuple[Tensor, ...]:
+        network = self.network
+        auxiliary = getattr(network, "auxiliary_head", None) if self.training else None
+        # DPT takes its patches for a square unless its neck is told.
+        neck = network.neck if network.config.model_type == "dpt" else None
+        if auxiliary is None and neck is None:
+            return (network(pixel_values=x, **self.options).logits,)
         overheard: list[Tensor] = []
         hooks = []
-        auxiliary, neck = (getattr(self.network, name, None) for name in ("auxiliary_head", "neck"))
-        if auxiliary is not None and self.training:
-            # The library computes these logits, and keeps them to itself.
-            hooks.append(auxiliary.register_forward_hook(lambda _, __, logits: overheard.append(logits)))
-        if neck is not None:
-            # DPT takes its patches for a square unless its neck is told.
-            patch = self.network.config.patch_size
-            grid = {"patch_height": x.shape[2] // patch, "patch_width": x.shape[3] // patch}
-            hooks.append(neck.register_forward_pre_hook(lambda _, args, given: (args, given | grid), with_kwargs=True))
-        try:
-            return (self.network(pixel_values=x, **self.options).logits, *overheard)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with _TURN:
+            if auxiliary is not None:
+                # The library computes these logits, and keeps them to itself.
+                hooks.append(auxiliary.register_forward_hook(lambda _, __, logits: overheard.append(logits)))
+            if neck is not None:
+                patch = network.config.patch_size
+                grid = {"patch_height": x.shape[2] // patch, "patch_width": x.shape[3] // patch}
+                hooks.append(
+                    neck.register_forward_pre_hook(lambda _, args, given: (args, given | grid), with_kwargs=True)
+                )
+            try:
+                return (network(pixel_values=x, **self.options).logits, *overheard)
+            finally:
+                for hook in hooks:
+                    hook.remove()
+
+
+def _stride(settings: Any) -> int:
+    """Give pixels per side that networks of this library divide by: 32, or as many as whole patches want."""
+    own = getattr(settings, "patch_size", None)
+    behind = getattr(getattr(settings, "backbone_config", None), "patch_size", None)
+    return math.lcm(_STRIDE, *(size for size in (own, behind) if isinstance(size, int)))
 
 
 def _makes_logits(name: str, module: nn.Module, classes: int) -> bool:

@@ -43,6 +43,7 @@ class ModelCard:
         flips: whether the scores were made with test-time flips, and prediction uses them unless told otherwise.
         calibration: how probabilities are corrected; None: not at all.
         license: terms of the weights; "user": they belong to whoever trained them.
+        trained: what it was trained on, and what training began with: data, pictures, weights; None: nobody says.
         data_hash: SHA-256 over the training data.
         names_hash: SHA-256 over the names of the training pictures.
         scores: plain form of the scores on held-out data.
@@ -61,6 +62,7 @@ class ModelCard:
     mirrors: tuple[str, ...] = ("horizontal", "vertical")
     flips: bool = False
     license: str = "user"
+    trained: Mapping[str, Any] | None = None
     data_hash: str | None = None
     names_hash: str | None = None
     scores: Mapping[str, Any] | None = field(default=None, repr=False)

@@ -6,6 +6,7 @@ data and seed. Knows nothing of steps, checkpoints or how the configuration was 
 
 from __future__ import annotations
 
+import difflib
 import json
 import time
 from collections.abc import Callable
@@ -26,12 +27,14 @@ from pixelwise.inference.predictor import Predictor
 from pixelwise.losses import CombinedLoss, class_weights, combined_loss
 from pixelwise.models import catalogue
 from pixelwise.models.base import SegmentationModel
-from pixelwise.models.pretrained import Report, Source, fill
-from pixelwise.models.sources import downloaded, find_weights
+from pixelwise.models.fetching import is_hub_name
+from pixelwise.models.pretrained import Report, Source, fill, matched
+from pixelwise.models.sources import WORDS, find_weights, folder_of
 from pixelwise.models.transformers import CONFIG
 from pixelwise.models.weights import CARD, ModelCard, save_model
 from pixelwise.training.loop import Work
 from pixelwise.training.optim import begin_at_prior
+from pixelwise.training.plan import Weights
 from pixelwise.types import Fingerprint
 
 MODEL = "model"
@@ -102,27 +105,35 @@ def named_model(config: Config) -> Config:
         ConfigError, ResourceError: the Hub cannot be reached, or the licence has not been accepted.
     """
     wanted = config.model
-    folder, hub = (
-        Path(wanted.name),
-        wanted.name.count("/") == 1 and catalogue.parts(wanted.name)[0] not in (catalogue.SMP_ARCHITECTURES),
-    )
-    if hub and not folder.exists():
-        folder = downloaded(wanted.name)
-    if (folder / CONFIG).is_file():
+    architecture = catalogue.parts(wanted.name)[0]
+    # A name that is nearly an architecture's was meant as one.
+    near = difflib.get_close_matches(architecture, catalogue.SMP_ARCHITECTURES, 1, 0.8)
+    known = bool(near) or wanted.name in catalogue.available()
+    folder = None if known else folder_of(wanted.name, accept_license=wanted.accept_license)
+    if folder is not None and (folder / CONFIG).is_file() and not (folder / CARD).is_file():
         plain = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         dropped = ("id2label", "label2id", "architectures", "torch_dtype", "dtype")
         kept = {key: value for key, value in plain.items() if key not in dropped}
-        weights = wanted.weights or (wanted.name if hub and not Path(wanted.name).exists() else str(folder.resolve()))
-        return configs.replace(config, model={"name": "transformers", "config": kept, "weights": weights})
-    return _sized(config)
+        weights = wanted.weights or wanted.name
+        config = configs.replace(config, model={"name": "transformers", "config": kept, "weights": weights})
+    return _sized(_placed(config))
+
+
+def _placed(config: Config) -> Config:
+    """Write a local path in full: a run goes on from any folder."""
+    weights = config.model.weights
+    if weights in (None, "none", *WORDS) or is_hub_name(weights) or not Path(weights).exists():
+        return config
+    return configs.replace(config, model={"weights": str(Path(weights).resolve())})
 
 
 def _sized(config: Config) -> Config:
     """Take what a network's size is from the model folder that its weights come from, where nobody chose otherwise."""
     wanted = config.model.weights
-    folder = Path(wanted or "")
-    folder = folder / MODEL if (folder / MODEL).is_dir() else folder
-    if wanted in (None, "none") or not (folder / CARD).is_file():
+    if wanted is None or config.model.name not in ("unet", "transformers"):
+        return config
+    folder = folder_of(wanted, accept_license=config.model.accept_license)
+    if folder is None or not (folder / CARD).is_file():
         return config
     architecture = ModelCard.from_dict(json.loads((folder / CARD).read_text(encoding="utf-8")), folder).architecture
     if architecture["name"] != config.model.name:
@@ -147,9 +158,24 @@ def pretrained(config: Config) -> Source | None:
     return find_weights(config.model.name, wanted, accept_license=config.model.accept_license)
 
 
-def head_is_new(source: Source, train: Dataset) -> bool:
-    """Tell whether the layers that make the logits have to be learned anew: an encoder alone, or other classes."""
-    return source.encoder_only or source.classes != train.labels.names
+def begins_with(config: Config, train: Dataset, facts: Fingerprint, source: Source) -> Weights:
+    """Say what training begins with, before anything is built: which parts of the network the weights leave fresh.
+
+    Args:
+        config: with the network's size settled.
+        train: its classes decide what becomes of the head.
+        facts: of the training part.
+        source: the weights.
+    """
+    model = catalogue.build_empty(config.model.name, **arguments(config, train, facts))
+    report = matched(model, source, keep_head=_keeps_head(source, train))[1]
+    form = (source.mean, source.std, source.dtype)
+    return Weights(str(config.model.weights), source.license, *form, report.encoder_only, report.head_new)
+
+
+def _keeps_head(source: Source, train: Dataset) -> bool:
+    """Refuse a head that knows as many classes, but others: it would have to unlearn them first."""
+    return source.classes in (None, train.labels.names)
 
 
 def parts(
@@ -172,8 +198,7 @@ def parts(
     require_norms(config, model)
     weights = class_weights(config.loss.class_weights or "none", facts.pixel_counts, facts.image_counts)
     begin_at_prior(model, [weight * count for weight, count in zip(weights, facts.pixel_counts, strict=True)])
-    # A head that knows as many classes, but others, would have to unlearn them first.
-    report = fill(model, source, keep_head=source.classes in (None, labels.names)) if source is not None else None
+    report = fill(model, source, keep_head=_keeps_head(source, train)) if source is not None else None
     loss = combined_loss(
         config.loss,
         num_classes=labels.num_classes,
@@ -210,9 +235,20 @@ def model_card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelC
         mirrors=tuple(d for d in ("horizontal", "vertical") if getattr(config.augment, f"flip_{d}")),
         flips=config.predict.flips,
         license=config.model.license or "user",
+        trained={
+            "data": Path(config.data.root or "").name,
+            "pictures": len(splits.train),
+            "weights": _named_weights(config.model.weights),
+        },
         data_hash=facts.hash,
         names_hash=splits.train.names_hash(),
     )
+
+
+def _named_weights(weights: str | None) -> str:
+    """Give weights a name that says something on another machine: of a local path, its last two parts."""
+    text = weights or "none"
+    return text if text in WORDS or is_hub_name(text) else "/".join(Path(text).parts[-2:])
 
 
 def make_predictor(config: Config, model: SegmentationModel, card: ModelCard) -> Predictor:

@@ -115,13 +115,21 @@ def readable(folder: Path) -> bool:
 
 
 def load_newest(folder: Path, state: State) -> Path | None:
-    """Load the newest readable checkpoint of a folder; None where there is none."""
+    """Load the newest readable checkpoint of a folder; None where there is none.
+
+    Raises:
+        ModelFileError: those that can be read belong to another model, so that there is nothing to go on with.
+    """
+    problem: ModelFileError | None = None
     for path in reversed(checkpoints(folder)):
         try:
             load_checkpoint(path, state)
-        except ModelFileError:
+        except ModelFileError as error:
+            problem = problem or error
             continue
         return path
+    if problem is not None and readable(folder):
+        raise problem
     return None
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from pixelwise.config import TrainConfig
 from pixelwise.errors import ConfigError
 from pixelwise.models.base import SegmentationModel
-from pixelwise.training.schedule import steps_at
+from pixelwise.training.schedule import counted_before, steps_at
 
 
 def frozen_layers(train: TrainConfig, layers: int, step: int) -> int:
@@ -41,13 +41,19 @@ def frozen_layers(train: TrainConfig, layers: int, step: int) -> int:
         )
     if train.unfreeze is None or not count:
         return count
-    passed = step / max(train.unfreeze * steps_at(train, step), 1.0)
+    # What has thawed does not freeze again where a recount makes the run longer.
+    return min(_not_thawed(train, count, at) for at in (*counted_before(train, step), step))
+
+
+def _not_thawed(train: TrainConfig, count: int, step: int) -> int:
+    passed = step / max((train.unfreeze or 1.0) * steps_at(train, step), 1.0)
     return max(count - int(passed * count), 0) if passed < 1 else 0
 
 
 def head_alone(train: TrainConfig, step: int) -> bool:
-    """Tell whether only the head learns in step number `step`."""
-    return step < (train.head_warmup or 0.0) * steps_at(train, step)
+    """Tell whether only the head learns in step number `step`; once all learn, they go on."""
+    share = train.head_warmup or 0.0
+    return all(at < share * steps_at(train, at) for at in (*counted_before(train, step), step))
 
 
 def rate_factors(model: SegmentationModel, head_rate: float, layer_decay: float) -> dict[str, float]:
@@ -93,9 +99,10 @@ class Frozen:
         still = tuple(prefix for prefixes in self.layers[:count] for prefix in prefixes)
         for name, parameter in self.learned.items():
             parameter.requires_grad_(not (name.startswith(still) or (alone and id(parameter) not in self.head)))
-        for module in self.model.modules():
+        for name, module in self.model.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.train(any(p.requires_grad for p in module.parameters()))
+                learns = [p.requires_grad for p in module.parameters()] or [not (alone or name.startswith(still))]
+                module.train(any(learns))
 
     def release(self) -> None:
         """Let all learn again: whoever goes on with this model makes its optimizer of all parameters."""

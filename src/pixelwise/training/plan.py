@@ -72,6 +72,9 @@ def derive(
     reasons: Reasons = {}
     if weights is not None:
         config, reasons = _filled(config, _from_weights(facts, weights))
+        # Their terms are a fact and no choice; what another run's configuration says holds for its weights.
+        config = replace(config, model={"license": weights.license})
+        reasons["model.license"] = f"of the weights {weights.name}"
     rules = _UNET_RULES | _RULES if config.model.name == "unet" else _RULES
     if weights is not None and not weights.encoder_only:  # else all that follows the encoder is fresh
         rules = rules | {"train.learning_rate": _tuned_rate}
@@ -88,7 +91,6 @@ def _from_weights(facts: Fingerprint, weights: Weights) -> dict[str, tuple[Any, 
     """Choose what pretrained weights want: their own normalisation, and smaller rates the nearer to the input."""
     why = f"training begins with the weights {weights.name}"
     wanted: dict[str, tuple[Any, str]] = {
-        "model.license": (weights.license, why),
         "train.layer_decay": (_LAYER_DECAY, f"{why}: the nearer to the input, the less there is to learn anew"),
     }
     if weights.head_new and not weights.encoder_only:

@@ -212,15 +212,17 @@ def _begin(
     source = assembly.pretrained(config)
     begins = None
     if source is not None:
-        new = assembly.head_is_new(source, train)
-        form = (source.mean, source.std, source.dtype)
-        begins = plan.Weights(str(config.model.weights), source.license, *form, source.encoder_only, new)
+        begins = assembly.begins_with(plan.derive(config, facts, machine)[0], train, facts, source)
     config, reasons = plan.derive(config, facts, machine, begins)
     assembly.require_device(config)
     crops, model, loss, report = assembly.parts(config, train, facts, source)
     Frozen(model, config.train)  # says what cannot be frozen, before there is a plan
     if report is not None:
         tell({"event": "notice", "text": f"weights {config.model.weights}: {report.sentence()}"})
+    elif config.train.freeze not in ("none", 0):
+        tell(
+            {"event": "notice", "text": "train.freeze without model.weights: what stands still never learned anything"}
+        )
     if config.train.head_rate is None:
         factor, reasons["train.head_rate"] = plan.head_rate(head_inputs(model), begins)
         config = configs.replace(config, train={"head_rate": factor})

@@ -22,6 +22,11 @@ def steps_at(train: TrainConfig, step: int) -> int:
     return [train.steps or 1, *(steps for border, steps in _reached(train) if border <= step)][-1]
 
 
+def counted_before(train: TrainConfig, step: int) -> list[int]:
+    """Give the steps (0 …) that were the last before the run's steps were counted again, up to `step`."""
+    return [border - 1 for border, _ in _reached(train) if border <= step]
+
+
 def last_step(train: TrainConfig) -> int:
     """Give how many steps the run has in all, as it stands now."""
     return [train.steps or 1, *(steps for _, steps in _reached(train))][-1]
