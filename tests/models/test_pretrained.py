@@ -343,12 +343,36 @@ def test_what_a_repository_says_of_its_licence_counts(checkpoint: Path, license:
 
 @pytest.mark.parametrize(
     "header",
-    ["license: other\nbase_model: nvidia/mit-b0", "license: other\nbase_model:\n- nvidia/segformer-b0-finetuned-ade"],
+    [
+        "license: other\nlicense_name: nvidia-source-code-license",
+        "license: other\nlicense_link: LICENSE",
+        "title: a --- b\ndate: 2023-00-00",
+        "license: other\nbase_model: nvidia/mit-b0",
+        "license: other\nbase_model:\n- nvidia/segformer-b0-finetuned-ade",
+    ],
 )
 def test_weights_that_descend_from_restricted_ones_are_restricted(checkpoint: Path, header: str) -> None:
     (checkpoint / "README.md").write_text(f"---\n{header}\n---\n")
-    with pytest.raises(ConfigError, match="found NVIDIA"):
+    with pytest.raises(ConfigError, match="(?i)found .*nvidia"):
         find_weights("segformer-b0", str(checkpoint))
+
+
+def test_what_the_hub_said_before_holds_without_a_network(
+    there: list[tuple[str, str, str | None]], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def cached(_: str, name: str, revision: str | None = None) -> str:
+        if not (checkpoint / name).exists():
+            raise LocalEntryNotFoundError("no network")
+        return str(checkpoint / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", cached)
+    with pytest.raises(ResourceError, match=r"^me/roads model\.json"):
+        find_weights("segformer-b0", "me/roads")
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: huggingface_hub._CACHED_NO_EXIST)
+    assert find_weights("segformer-b0", "me/roads").classes == ("sky", "tree", "road")
 
 
 def test_a_segformer_of_which_nobody_says_anything_may_be_a_copy_of_nvidia_s(checkpoint: Path) -> None:

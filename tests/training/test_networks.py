@@ -184,3 +184,31 @@ def test_a_unet_of_another_size_than_would_be_derived_is_fine_tuned(discs: Path,
     first = pixelwise.train(discs, steps=1, out=tmp_path / "first", overrides=own)
     tuned = pixelwise.train(discs, weights=first.folder, steps=1, out=tmp_path / "tuned", overrides=SMALL)
     assert load_config(tuned.folder / "config.yaml").model.features == [6, 12]
+
+
+def test_a_model_folder_of_a_transformers_network_is_a_name(discs: Path, tmp_path: Path) -> None:
+    first = pixelwise.train(discs, model="segformer-b0", steps=1, out=tmp_path / "first", overrides=SMALL)
+    folder = tmp_path / "segformer-roads"
+    (first.folder / "model").rename(folder)
+    tuned = pixelwise.train(discs, model=str(folder), steps=1, out=tmp_path / "tuned", overrides=SMALL)
+    assert load_config(tuned.folder / "config.yaml").train.head_rate == 1.0  # the classes are the same
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Unet/resnet18", r"model\.name: .* Did you mean 'unet/resnet18'\?"),
+        ("unet++/resnet18", r"model\.name: .* Did you mean 'unet"),
+    ],
+)
+def test_a_misspelt_network_is_not_looked_for_on_the_hub(name: str, message: str, discs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        pixelwise.train(discs, model=name, steps=1, out=tmp_path / "run", overrides=SMALL)
+
+
+def test_a_model_of_ours_as_a_name_is_told_to_be_weights(discs: Path, tmp_path: Path) -> None:
+    first = pixelwise.train(
+        discs, steps=1, out=tmp_path / "first", overrides=(*SMALL, "model.features=[4,8]", "model.stem=1")
+    )
+    with pytest.raises(ConfigError, match=r"found .*first, a model of pixelwise\. Begin with its weights"):
+        pixelwise.train(discs, model=str(first.folder), steps=1, out=tmp_path / "run", overrides=SMALL)

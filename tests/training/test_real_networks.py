@@ -20,7 +20,7 @@ from pixelwise.training.runlog import read_log
 pytestmark = pytest.mark.slow
 NETWORKS = ["segformer-b0", "deeplabv3-resnet50", "deeplabv3plus/resnet34", "unet", "a checkpoint"]
 COUNTS = {"train": 8, "val": 2, "test": 2}
-SMALL = ("train.batch_size=2", "train.crop=[128,128]", "train.precision=fp32")
+SMALL = ("train.batch_size=2", "train.crop=[128,128]", "train.precision=fp32", "train.channels_last=false")
 
 
 @pytest.fixture

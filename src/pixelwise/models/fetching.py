@@ -36,7 +36,7 @@ def downloaded(repository: str, revision: str | None = None) -> Path:
         ResourceError: a file is not here and cannot be fetched.
     """
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     except ImportError as error:
         raise ConfigError(
@@ -50,7 +50,9 @@ def downloaded(repository: str, revision: str | None = None) -> Path:
         try:
             return Path(hf_hub_download(repository, name, revision=at))
         except EntryNotFoundError as error:
-            if isinstance(error, LocalEntryNotFoundError):  # it may exist: nobody could be asked
+            # Without a network nobody can be asked, but an earlier answer is in the cache.
+            known_missing = try_to_load_from_cache(repository, name, revision=at) is _CACHED_NO_EXIST
+            if isinstance(error, LocalEntryNotFoundError) and not known_missing:
                 raise unreachable(f"{repository} {name}", f"https://huggingface.co/{repository}", "", error) from error
             return None
         except network_errors() as error:

@@ -17,7 +17,7 @@ from pixelwise.errors import ConfigError
 
 NVIDIA = "NVIDIA Source Code License for SegFormer: non-commercial"
 UNKNOWN = "unknown"
-_RESTRICTED = re.compile(r"\bnc\b|non-?commercial|research|amlr|seer-license|nvidia source code", re.I)
+_RESTRICTED = re.compile(r"\bnc\b|non-?commercial|research|amlr|seer-license|nvidia[ _-]source[ _-]code", re.I)
 _ANCESTORS = re.compile(r"nvidia/(mit-b|segformer)", re.I)
 
 
@@ -54,17 +54,17 @@ def license_of_repository(readme: Path, config: Mapping[str, Any], where: str = 
     said = " ".join(map(str, said)) if isinstance(said, list) else str(said or UNKNOWN)
     named = " ".join(str(header[key]) for key in ("license_name", "license_link") if header.get(key))
     terms = f"{said} ({named})" if named else said
-    if terms in (UNKNOWN, "other") and config.get("model_type") == "segformer":
+    if said in (UNKNOWN, "other") and config.get("model_type") == "segformer":
         return f"{terms}; SegFormer's published weights: {NVIDIA}"
     return terms
 
 
 def _header(readme: Path) -> dict[str, Any]:
     text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
-    parts = text.split("---", 2) if text.startswith("---") else []
+    parts = re.split(r"^---[ \t]*$", text, maxsplit=2, flags=re.M) if text.startswith("---") else []
     try:
         plain = yaml.safe_load(parts[1]) if len(parts) == 3 else None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # an impossible date is a plain ValueError
         plain = None
     return plain if isinstance(plain, dict) else {}
 

@@ -92,6 +92,7 @@ class ModelCard:
                 found=str(version),
                 do="Install the version of pixelwise that wrote this model, or a newer one.",
             )
+        data.setdefault("trained", None)  # came later
         known = {f.name for f in fields(cls)}
         odd = sorted(known ^ data.keys())
         if odd:
@@ -122,6 +123,7 @@ _KINDS: Mapping[str, Any] = {
     "tile": list | None,
     "mirrors": list,
     "flips": bool,
+    "trained": dict | None,
     "mean": list,
     "std": list,
 }

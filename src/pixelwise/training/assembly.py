@@ -106,11 +106,19 @@ def named_model(config: Config) -> Config:
     """
     wanted = config.model
     architecture = catalogue.parts(wanted.name)[0]
-    # A name that is nearly an architecture's was meant as one.
-    near = difflib.get_close_matches(architecture, catalogue.SMP_ARCHITECTURES, 1, 0.8)
-    known = bool(near) or wanted.name in catalogue.available()
-    folder = None if known else folder_of(wanted.name, accept_license=wanted.accept_license)
-    if folder is not None and (folder / CONFIG).is_file() and not (folder / CARD).is_file():
+    known = architecture in catalogue.SMP_ARCHITECTURES or wanted.name in catalogue.available()
+    # A name that is nearly an architecture's, and no folder, was meant as one: `build_model` says which.
+    near = difflib.get_close_matches(architecture.lower(), catalogue.SMP_ARCHITECTURES, 1, 0.75)
+    meant = known or (bool(near) and not Path(wanted.name).exists())
+    folder = None if meant else folder_of(wanted.name, accept_license=wanted.accept_license)
+    if folder is not None and not (folder / CONFIG).is_file() and (folder / CARD).is_file():
+        raise ConfigError(
+            "model.name",
+            expected="the name of a network, or a checkpoint of transformers",
+            found=f"{wanted.name}, a model of pixelwise",
+            do="Begin with its weights: --weights, and --model as its model.json says.",
+        )
+    if folder is not None and (folder / CONFIG).is_file():
         plain = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         dropped = ("id2label", "label2id", "architectures", "torch_dtype", "dtype")
         kept = {key: value for key, value in plain.items() if key not in dropped}
