@@ -353,7 +353,7 @@ def test_what_a_repository_says_of_its_licence_counts(checkpoint: Path, license:
 )
 def test_weights_that_descend_from_restricted_ones_are_restricted(checkpoint: Path, header: str) -> None:
     (checkpoint / "README.md").write_text(f"---\n{header}\n---\n")
-    with pytest.raises(ConfigError, match="(?i)found .*nvidia"):
+    with pytest.raises(ConfigError, match=r"(?i)found .*nvidia"):
         find_weights("segformer-b0", str(checkpoint))
 
 
