@@ -26,7 +26,12 @@ def run(
     for entry in found:
         size = f"{entry.parameters / 1e6:7.1f} M" if entry.parameters else " " * 9
         stride = f"stride {entry.stride:2d}" if entry.stride else " " * 9
-        weights = "; ".join(sorted({f"{word} ({terms})" for word, terms in entry.weights})) or "no pretrained weights"
+        words: dict[str, list[str]] = {}
+        for word, terms in entry.weights:
+            words.setdefault(terms, []).append(word)
+        weights = (
+            "; ".join(f"{', '.join(known)} ({terms})" for terms, known in words.items()) or "no pretrained weights"
+        )
         sys.stdout.write(f"{entry.name:{width}} {size}  {stride}  {entry.source}, {entry.license}; {weights}\n")
     if not search:
         sys.stdout.write(

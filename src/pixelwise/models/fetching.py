@@ -105,7 +105,7 @@ def unreachable(what: str, address: str, place: str, error: Exception) -> Resour
         place: the folder in which its library looks; "": any folder, which is named then.
         error: what happened.
     """
-    problem = " ".join(str(error).split())[:160] or type(error).__name__
+    problem = " ".join(str(error).split()).partition(". ")[0][:160] or type(error).__name__
     files = f"Put its {CONFIG}, {PROCESSOR}, README.md and {WEIGHTS} into a folder"
     where, follow = (f"Put it into {place}", "the same again") if place else (files, "--weights FOLDER")
     return ResourceError(
