@@ -139,8 +139,9 @@ def test_the_licence_of_weights_is_a_fact_and_no_choice() -> None:
 
 def test_a_head_that_knows_the_classes_is_not_hurried() -> None:
     known = dataclasses.replace(WHOLE, head_new=False)
-    config, _ = derive(Config(), FACTS, CPU, known)
+    config, reasons = derive(Config(), FACTS, CPU, known)
     assert config.train.head_warmup == 0.0
+    assert reasons["train.head_warmup"].endswith("the head knows these classes already")
     assert head_rate(16, known)[0] == 1.0
 
 

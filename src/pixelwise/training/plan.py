@@ -93,8 +93,12 @@ def _from_weights(facts: Fingerprint, weights: Weights) -> dict[str, tuple[Any, 
     wanted: dict[str, tuple[Any, str]] = {
         "train.layer_decay": (_LAYER_DECAY, f"{why}: the nearer to the input, the less there is to learn anew"),
     }
-    if weights.head_new and not weights.encoder_only:
+    if weights.encoder_only:
+        wanted["train.head_warmup"] = (0.0, f"{why}: all that follows the encoder is fresh, not the head alone")
+    elif weights.head_new:
         wanted["train.head_warmup"] = (_HEAD_WARMUP, f"{why}: the new head would spoil them at first")
+    else:
+        wanted["train.head_warmup"] = (0.0, f"{why}: the head knows these classes already")
     if facts.dtype == weights.dtype and weights.mean and weights.std and len(weights.mean) == facts.channels:
         wanted["model.mean"] = (list(weights.mean), f"{why}: these values made them")
         wanted["model.std"] = (list(weights.std), f"{why}: these values made them")
