@@ -54,7 +54,7 @@ def test_the_keys_of_scores_json_are_plain_and_stable() -> None:
     plain = json.loads(json.dumps(scores().to_dict(), allow_nan=False))
     spread = ("miou", "miou_present", "mean_dice", "pixel_accuracy", "frequency_weighted_iou")
     assert list(plain) == [
-        *(f"{name}{end}" for name in spread for end in ("", "_low", "_high")),
+        *(f"{name}{end}" for name in spread for end in ("", "_low", "_high", "_n")),
         "images",
         "ignored_pixels",
         "classes",
@@ -66,7 +66,7 @@ def test_the_keys_of_scores_json_are_plain_and_stable() -> None:
     assert (plain["miou"], plain["miou_low"], plain["miou_high"], plain["mean_dice"]) == (0.5, 0.25, 0.75, None)
     assert plain["confusion"] == [[2**53 + 1]]  # counts stay whole numbers
     measures = ("iou", "dice", "precision", "recall")
-    names = ["name", *(f"{name}{end}" for name in measures for end in ("", "_low", "_high")), "pixels"]
+    names = ["name", *(f"{name}{end}" for name in measures for end in ("", "_low", "_high", "_n")), "pixels"]
     assert list(plain["classes"][0]) == names
     assert plain["classes"][0]["precision"] is None
 

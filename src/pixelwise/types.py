@@ -57,16 +57,17 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Score:
-    """Hold a metric's value with its interval; all three are None where the metric is undefined."""
+    """Hold a metric's value, its interval and n, the number of pictures on which it rests; None where undefined."""
 
     value: float | None
     low: float | None = None
     high: float | None = None
+    n: int | None = None
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Hold the scores of one class over a data set."""
+    """Hold the scores of one class over a data set; `more` by the keys of `metrics.definitions`."""
 
     name: str
     iou: Score
@@ -74,6 +75,7 @@ class ClassScores:
     precision: Score
     recall: Score
     pixels: int
+    more: Mapping[str, Score] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Scores:
         convention: one sentence that says how absent classes and ignored pixels were treated.
         interval: one sentence that says how `low` and `high` were made.
         confusion: int64 (K, K), rows truth, columns prediction.
+        more: further scores over all classes, by the keys of `metrics.definitions`.
     """
 
     miou: Score
@@ -102,19 +105,24 @@ class Scores:
     convention: str
     interval: str
     confusion: NDArray[np.int64] = field(repr=False)
+    more: Mapping[str, Score] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the plain form of `scores.json`: each score with `_low` and `_high` beside it."""
+        """Give the plain form of `scores.json`: each score with `_low`, `_high` and `_n` beside it."""
         plain: dict[str, Any] = {}
         for name in ("miou", "miou_present", "mean_dice", "pixel_accuracy", "frequency_weighted_iou"):
-            plain |= _spread(name, getattr(self, name))
+            plain |= spread(name, getattr(self, name))
+        for name, score in self.more.items():
+            plain |= spread(name, score)
         plain["images"] = self.images
         plain["ignored_pixels"] = self.ignored_pixels
         plain["classes"] = []
         for entry in self.classes:
             row: dict[str, Any] = {"name": entry.name}
             for name in ("iou", "dice", "precision", "recall"):
-                row |= _spread(name, getattr(entry, name))
+                row |= spread(name, getattr(entry, name))
+            for name, score in entry.more.items():
+                row |= spread(name, score)
             plain["classes"].append(row | {"pixels": entry.pixels})
         plain["excluded"] = list(self.excluded)
         plain["convention"] = self.convention
@@ -123,8 +131,9 @@ class Scores:
         return plain
 
 
-def _spread(name: str, score: Score) -> dict[str, float | None]:
-    return {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high}
+def spread(name: str, score: Score) -> dict[str, float | None]:
+    """Give the plain form of one score: `name`, `name_low`, `name_high`, `name_n`."""
+    return {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high, f"{name}_n": score.n}
 
 
 @dataclass(frozen=True)

@@ -418,3 +418,60 @@ def test_precision_and_layout_change_little(unet, precision, channels_last):
     close = 0.2 if precision == "bf16" else 1e-4
     assert (logits - exact).abs().max() < close
     assert torch.equal(logits, logits.bfloat16().float()) == (precision == "bf16")
+
+
+def rough(images):
+    """Draw logits that depend on the value of each pixel alone, some of them far apart."""
+    values = torch.as_tensor(np.asarray(images, np.float32))[:, :1] / 255
+    return torch.cat([values * 6 - 3, torch.sin(values * 9), 2 - values * 4], dim=1)
+
+
+@pytest.mark.parametrize("size", [(16, 24), (60, 90)], ids=["whole", "tiled"])
+def test_a_temperature_changes_probabilities_and_no_mask(size):
+    """Divided logits for a picture taken whole; for tiles, what is blended is made flatter in the same way."""
+    image = np.random.default_rng(0).integers(0, 256, (1, *size)).astype(np.uint8)
+    settings = {"channels": 1, "tile": (32, 32)}
+    plain = Predictor(rough, LABELS, **settings)(image, probabilities=True)
+    tempered = Predictor(rough, LABELS, **settings, temperature=2.5)(image, probabilities=True)
+    np.testing.assert_array_equal(plain.mask, tempered.mask)
+    expected = plain.probabilities ** (1 / 2.5)
+    np.testing.assert_allclose(tempered.probabilities, expected / expected.sum(0), rtol=1e-4)
+    assert tempered.probabilities.max() < plain.probabilities.max()
+
+
+@pytest.mark.parametrize("size", [(16, 24), (60, 90)], ids=["whole", "tiled"])
+def test_what_is_observed_is_the_probabilities_row_by_row(size):
+    image = np.random.default_rng(0).integers(0, 256, (1, *size)).astype(np.uint8)
+    predictor = Predictor(rough, LABELS, channels=1, tile=(32, 32), temperature=1.5)
+    whole, rows = predictor(image, probabilities=True), []
+
+    def observe(top, band):
+        assert top == sum(part.shape[1] for part in rows)
+        rows.append(band)
+
+    seen = predictor.observed(image, Grid(), "a", observe)
+    np.testing.assert_array_equal(np.concatenate(rows, axis=1), whole.probabilities)
+    np.testing.assert_array_equal(seen.mask, whole.mask)
+    np.testing.assert_array_equal(seen.mask, predictor(image).mask)
+
+
+def test_equal_probabilities_of_different_logits_do_not_change_the_mask():
+    """Softmax in float32 makes these two logits equal; the mask with and without probabilities must be the same."""
+
+    def close(images):
+        logits = torch.zeros(len(images), 3, *images.shape[-2:])
+        logits[:, 1], logits[:, 2] = 20.0, 20.000002
+        return logits
+
+    predictor = Predictor(close, LABELS, channels=1)
+    image = np.zeros((1, 4, 4), np.uint8)
+    with_ = predictor(image, probabilities=True)
+    assert with_.probabilities[1, 0, 0] == pytest.approx(with_.probabilities[2, 0, 0], rel=1e-5)
+    np.testing.assert_array_equal(with_.mask, predictor(image).mask)
+    assert (with_.mask == 2).all()
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_temperature_is_a_positive_number(temperature):
+    with pytest.raises(ConfigError, match=r"predict.temperature: expected a positive number"):
+        Predictor(rough, LABELS, channels=1, temperature=temperature)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_pictures_that_belong_together_are_drawn_together():
     groups = [f"patient {i}" for i in range(12) for _ in range(5)]
     alone, together = scores(drawn, LABELS), scores(drawn, LABELS, groups=groups)
     single = scores(matrices(12), LABELS)
-    assert together.miou == single.miou
+    assert replace(together.miou, n=12) == single.miou
     assert together.miou.high - together.miou.low > 1.8 * (alone.miou.high - alone.miou.low)
     assert together.miou.value == alone.miou.value
     assert (

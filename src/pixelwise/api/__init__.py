@@ -7,20 +7,17 @@ imported when a verb needs it, so that importing this module costs nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixelwise.api.loaded import HUB_NAME, Model, Run, load
-from pixelwise.errors import DataError, OutputExistsError, UsageError
+from pixelwise.api.scoring import evaluate, part_of, require_sections
+from pixelwise.errors import OutputExistsError, UsageError
 
 if TYPE_CHECKING:
     from pixelwise.data.check import Finding
-    from pixelwise.data.dataset import Dataset, DataSplits
-    from pixelwise.evaluation import Evaluation
     from pixelwise.inference.files import Predicted
     from pixelwise.models.catalogue import Entry
-    from pixelwise.models.weights import ModelCard
 
 __all__ = [
     "Model", "Run", "check", "draw_demo_data", "draw_sheet", "evaluate", "import_weights", "load", "models", "predict",
@@ -43,7 +40,7 @@ def check(
     from pixelwise.data.dataset import open_data
 
     config, base = read_request(Path(data), overrides)
-    _require_of_data(overrides)
+    require_sections(overrides, "data")
     # A broken file must not hide the others: it is left out on opening and reported.
     whole = open_data(config.data.model_copy(update={"skip_bad": True}), base)
     return check_splits(whole, progress, skip_bad=config.data.skip_bad)
@@ -117,83 +114,6 @@ def train(
         accept_license=accept_license,
     )
     return Run(train_run(request, Path(out) if out else Path("runs") / name, overwrite=overwrite, listener=listener))
-
-
-def evaluate(
-    model: str | Path | Model,
-    data: str | Path,
-    *,
-    split: str = "test",
-    overrides: Sequence[str] = (),
-    progress: Callable[[int, int], None] | None = None,
-) -> Evaluation:
-    """Score a model on one part of a data set, at native size, with intervals over pictures.
-
-    Args:
-        model: a folder, or a loaded model; it predicts as it does anywhere else.
-        data: a folder, a `data.yaml`, a recipe, or the `config.yaml` of a run.
-        split: train, val or test.
-        overrides: "data.b=c" texts for the configuration.
-        progress: called with (pictures done, pictures in all).
-
-    Raises:
-        DataError: the data set has no such part, or other classes than the model.
-    """
-    from pixelwise.config import read_request
-    from pixelwise.data.dataset import open_data, without_unreadable
-    from pixelwise.evaluation import evaluate as score
-
-    loaded = model if isinstance(model, Model) else load(model)
-    config, base = read_request(Path(data), overrides)
-    _require_of_data(overrides)
-    splits = open_data(config.data, base)
-    splits = without_unreadable(splits) if config.data.skip_bad else splits
-    part = _part(splits, split, data)
-    if part.labels.names != loaded.labels.names:
-        raise DataError(
-            data,
-            expected=f"the model's classes {', '.join(loaded.labels.names)}",
-            found=", ".join(part.labels.names),
-            do="Name the same classes in the same order in labels.yaml.",
-        )
-    notices = (*splits.notices, *splits.skipped, *_divided_otherwise(splits, split, loaded.card))
-    return replace(score(part, loaded.predictor, progress=progress), notices=notices)
-
-
-def _require_of_data(overrides: Sequence[str]) -> None:
-    """Refuse overrides that a verb would not look at.
-
-    Raises:
-        UsageError: there is one.
-    """
-    for text in overrides:
-        if not text.strip().startswith("data."):
-            raise UsageError(
-                f"--set {text}",
-                expected="a key of data",
-                found="one that this verb does not use",
-                do="Leave it out: a model predicts as its model.json says.",
-            )
-
-
-def _divided_otherwise(splits: DataSplits, split: str, card: ModelCard) -> tuple[str, ...]:
-    """Warn where a part was drawn from train, and the model learned from another train."""
-    drawn = split in splits.description["split"].get("achieved", {}) and splits.train is not None
-    if not drawn or card.names_hash is None or splits.train is None or splits.train.names_hash() == card.names_hash:
-        return ()
-    return (
-        f"{split} was drawn from the pictures, and not as when the model was trained: it may have learned from some of these. "
-        "Name the run's config.yaml as DATA to score the same part.",
-    )
-
-
-def _part(splits: DataSplits, name: str, where: object) -> Dataset:
-    """Give one part of a data set, or say which there are."""
-    parts = {part.name: part for part in splits}
-    if name not in parts:
-        there = list(parts)
-        raise DataError(where, expected=f"a part {name!r}", found=", ".join(there), do=f"Choose --split {there[-1]}.")
-    return parts[name]
 
 
 def predict(
@@ -295,7 +215,7 @@ def draw_sheet(
 
     loaded = model if isinstance(model, Model) else load(model)
     config, base = read_request(Path(data), overrides)
-    part = _part(open_data(config.data, base), split, data)
+    part = part_of(open_data(config.data, base), split, data)
     rows = []
     for k in range(min(count, len(part))):
         sample = part.read(k * len(part) // min(count, len(part)))

@@ -115,19 +115,13 @@ def load(path: str | Path, *, device: str | None = None, flips: bool | None = No
     Raises:
         ModelFileError: no model there, or one that is incomplete or altered.
     """
-    from pixelwise.storage import previous_folder
-
-    def there(folder: Path) -> bool:
-        # A process that was killed between two renames leaves the model under the other name.
-        return folder.is_dir() or previous_folder(folder).is_dir()
-
     folder = Path(path)
-    folder = folder / "model" if there(folder / "model") else folder
-    if not there(folder) and HUB_NAME.fullmatch(str(path)) and not folder.parent.exists():
+    folder = folder / "model" if _there(folder / "model") else folder
+    if not _there(folder) and HUB_NAME.fullmatch(str(path)) and not folder.parent.exists():
         from pixelwise.models.hub import pull
 
         folder = pull(str(path))
-    if not there(folder):
+    if not _there(folder):
         found = "a file" if folder.exists() else "nothing"
         raise ModelFileError(path, expected="a model folder or a run folder", found=found, do="Check the path.")
     import torch
@@ -139,3 +133,19 @@ def load(path: str | Path, *, device: str | None = None, flips: bool | None = No
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen: dict[str, Any] = {} if flips is None else {"flips": card.mirrors if flips else False}
     return Model(folder, Predictor.from_model(model, card, device=device, **chosen), card)
+
+
+def holds_masks(folder: Path) -> bool:
+    """Tell a folder of pictures from one with a model: by what lies in it, not by its name."""
+    from pixelwise.data.images import IMAGE_SUFFIXES
+
+    if not folder.is_dir() or _there(folder / "model") or (folder / "model.json").exists():
+        return False
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))
+
+
+def _there(folder: Path) -> bool:
+    from pixelwise.storage import previous_folder
+
+    # A process that was killed between two renames leaves the model under the other name.
+    return folder.is_dir() or previous_folder(folder).is_dir()

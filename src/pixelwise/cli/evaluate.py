@@ -1,4 +1,4 @@
-"""`pixelwise evaluate MODEL DATA`: scores with intervals."""
+"""`pixelwise evaluate MODEL|MASKS DATA`: scores with intervals."""
 
 from __future__ import annotations
 
@@ -6,17 +6,34 @@ from typing import Annotated
 
 import typer
 
-from pixelwise.cli.terminal import Json, Overrides, Progress, print_json, print_scores
+from pixelwise.cli.terminal import Json, Overrides, Overwrite, Progress, print_json, print_peer, print_scores, put
 
 
 def run(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run folder or a model folder.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|MASKS",
+            help="A run folder, a model folder, or a folder of masks from any tool, named as the pictures.",
+        ),
+    ],
     data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a data.yaml or a recipe.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    metrics: Annotated[
+        str | None, typer.Option(help="Beside overlap: boundary, surface, calibration, or all; commas between.")
+    ] = None,
+    convention: Annotated[
+        str | None,
+        typer.Option(
+            help="Also give the number by the rule of smp, torchmetrics, mmseg, ultralytics, monai, sceneparsing or void-as-error."
+        ),
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="Folder for scores.json and report.html.")] = None,
+    overwrite: Overwrite = False,
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Score a model on pictures with masks, at their own size."""
+    """Score a model, or masks that any tool wrote, on pictures with masks, at their own size."""
     from pixelwise import api
 
     progress = Progress()
@@ -24,6 +41,10 @@ def run(
         model,
         data,
         split=split,
+        metrics=None if metrics is None else _families(metrics),
+        convention=convention,
+        out=out,
+        overwrite=overwrite,
         overrides=overrides or (),
         progress=lambda done, total: progress.line(f"scoring {done} of {total}", last=done == total),
     )
@@ -34,3 +55,13 @@ def run(
         print_json(plain)
     else:
         print_scores(plain, title=f"{model} · {split}, {plain['images']} pictures", baseline=plain["baseline"])
+        print_peer(plain)
+        if out:
+            put(f"report   {out}/report.html\n")
+
+
+def _families(text: str) -> tuple[str, ...]:
+    from pixelwise.evaluation import METRICS
+
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    return METRICS if names == ("all",) else () if names == ("none",) else names

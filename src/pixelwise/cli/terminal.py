@@ -95,25 +95,41 @@ def print_scores(plain: dict[str, Any], *, title: str, baseline: dict[str, Any] 
 
     table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("")
-    for column in ("IoU", "95 % interval", "Dice", "precision", "recall", "pixels"):
+    near = any("boundary_iou" in row for row in plain["classes"])
+    for column in (
+        "IoU",
+        "95 % interval",
+        "Dice",
+        *(["near edges"] if near else []),
+        "precision",
+        "recall",
+        "pixels",
+        "n",
+    ):
         table.add_column(column, justify="right")
     for row in plain["classes"]:
+        keys = ("precision", "recall") if not near else ("boundary_iou", "precision", "recall")
         table.add_row(
             escape(row["name"]),
             percent(row["iou"]),
             _interval(row, "iou"),
             percent(row["dice"]),
-            percent(row["precision"]),
-            percent(row["recall"]),
+            *(percent(row[key]) for key in keys),
             f"{row['pixels']:,}",
+            "–" if row.get("iou_n") is None else str(row["iou_n"]),
         )
     table.add_section()
-    for name, key in (("mIoU", "miou"), ("mean Dice", "mean_dice"), ("pixel accuracy", "pixel_accuracy")):
-        cells = [percent(plain[key]), _interval(plain, key)]
-        table.add_row(f"[bold]{name}", *cells, style="bold" if key == "miou" else "")
+    means = [("mIoU", "miou"), ("mean Dice", "mean_dice"), ("pixel accuracy", "pixel_accuracy")]
+    means += [("mIoU near edges", "boundary_miou"), ("calibration error", "ece")]
+    for name, key in means:
+        if key in plain:
+            cells = [percent(plain[key]), _interval(plain, key)]
+            table.add_row(f"[bold]{name}", *cells, style="bold" if key == "miou" else "")
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 100)
     with console.capture() as written:
         console.print(table)
+        if any("hausdorff" in row for row in plain["classes"]):
+            console.print(_surfaces(plain["classes"]))
         console.print(f"{plain['convention']}\n{plain['interval']}", style="dim", markup=False)
         if baseline:
             console.print(
@@ -123,6 +139,35 @@ def print_scores(plain: dict[str, Any], *, title: str, baseline: dict[str, Any] 
                 markup=False,
             )
     put(written.get())
+
+
+def _surfaces(classes: list[dict[str, Any]]) -> Any:
+    """Lay out distances between surfaces, in the unit that the convention names."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for column in ("Hausdorff", "95 %", "mean distance", "surface Dice", "missed", "invented", "n"):
+        table.add_column(column, justify="right")
+    for row in classes:
+        far = [
+            "–" if row[key] is None else f"{row[key]:.2f}" for key in ("hausdorff", "hausdorff95", "surface_distance")
+        ]
+        shares = [percent(row[key]) for key in ("surface_dice", "missed", "invented")]
+        table.add_row(escape(row["name"]), *far, *shares, str(row["hausdorff_n"]))
+    return table
+
+
+def print_peer(plain: dict[str, Any]) -> None:
+    """Print the numbers by another library's convention, where there are any."""
+    peer = plain.get("peer")
+    if peer is None:
+        return
+    put(f"\nBy the convention of {peer['convention']}:\n")
+    for score in peer["scores"]:
+        interval = _interval(score, "value")
+        put(f"  {percent(score['value'])} ({interval})  {score['call']}: {score['says']}\n")
 
 
 def _interval(row: dict[str, Any], key: str) -> str:

@@ -110,15 +110,31 @@ class AugmentConfig(_Section):
 
 
 class LossConfig(_Section):
-    """Weigh the terms of the loss."""
+    """Weigh the terms of the loss; docs/losses.md tells what each is good for."""
 
     cross_entropy: NonNegative = 0.5
     dice: NonNegative = 0.5
     focal: NonNegative = 0.0
     tversky: NonNegative = 0.0
+    lovasz: NonNegative = Field(0.0, description="IoU itself, made differentiable")
+    boundary: NonNegative = Field(0.0, description="distance from the true contour, in pixels: 0.01 beside other terms")
+    cldice: NonNegative = Field(0.0, description="whether thin structures hang together, beside other terms")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="of cross-entropy")
+    ohem: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="least share of the pixels, the hardest, that cross-entropy keeps; null: all"
+    )
+    ohem_threshold: Share = Field(0.7, description="pixels whose true class is less probable are kept in any case")
     focal_gamma: NonNegative = 2.0
     tversky_alpha: Share = 0.3
     tversky_beta: Share = 0.7
+    focal_tversky_gamma: Annotated[float, Field(gt=0)] = Field(1.0, description="1: plain Tversky; the paper's is 1.33")
+    dice_per: Literal["batch", "image"] = Field(
+        "batch", description="what Dice, Tversky, Lovász and clDice are taken over: batch, image"
+    )
+    cldice_classes: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="indices of the thin classes; null: all but the first"
+    )
+    cldice_iterations: Positive = Field(3, description="at least half the width of the widest thin structure, pixels")
     auxiliary: NonNegative = Field(0.5, description="weight of the same loss on a network's auxiliary heads")
     class_weights: Literal["none", "inverse", "median", "effective"] | list[NonNegative] | None = Field(
         None, description="none, inverse, median, effective, or one weight per class"
@@ -167,6 +183,19 @@ class PredictConfig(_Section):
     flips: bool = Field(False, description="average over mirrored copies")
 
 
+class EvaluateConfig(_Section):
+    """Say what is scored beside the overlap of areas."""
+
+    metrics: list[Literal["boundary", "surface", "calibration"]] = ["boundary", "calibration"]
+    surface_tolerance: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="for surface Dice, in the unit of the grids; each picture's coarsest spacing where null"
+    )
+    resamples: Annotated[int, Field(ge=0)] = Field(1000, description="draws of the bootstrap behind the intervals")
+    temperature: bool = Field(
+        True, description="after training, correct probabilities by one temperature, fitted on val"
+    )
+
+
 class Config(_Section):
     """Hold everything that makes a run; equal configs on equal data give equal weights."""
 
@@ -176,3 +205,4 @@ class Config(_Section):
     augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
     predict: PredictConfig = PredictConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()

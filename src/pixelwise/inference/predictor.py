@@ -7,7 +7,8 @@ same grid. Knows nothing of files, truth, or which network stands behind the bac
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -42,6 +43,8 @@ class Predictor:
         batch_size: tiles computed at once. Changes the speed only.
         dtype: numpy name of the training pictures' pixel type; 8-bit pictures are refused where it has 16 bits, and
             the other way round. None: all are taken.
+        temperature: what logits are divided by, as fitted on held-out pictures (Guo et al. 2017, arXiv:1706.04599). It is
+            applied to what comes out of blending and averaging, and so to any backend; it changes no mask.
 
     Raises:
         ConfigError: a value out of range.
@@ -59,11 +62,14 @@ class Predictor:
         flips: bool | Collection[Flip] = False,
         batch_size: int = 1,
         dtype: str | None = None,
+        temperature: float = 1.0,
     ) -> None:
         _check("tile", tile, tile is None or min(tile) >= 1, "two positive sizes (height, width)")
         _check("overlap", overlap, 0 <= overlap <= 1, "a share 0…1")
         _check("batch_size", batch_size, batch_size >= 1, "at least 1")
         self.backend, self.labels, self.channels, self.stride = backend, labels, channels, stride
+        _check("temperature", temperature, temperature > 0 and np.isfinite(temperature), "a positive number")
+        self.temperature = temperature
         least = 2 * stride if overlap else stride
         self.tile = None if tile is None else (padded(max(tile[0], least), stride), padded(max(tile[1], least), stride))
         self.dtype = None if dtype is None else np.dtype(dtype)
@@ -83,6 +89,7 @@ class Predictor:
         """Make the predictor that a model's card describes; `settings` (tile, overlap, flips, …) override it."""
         described: dict[str, Any] = {"tile": card.tile, "overlap": card.overlap, "dtype": card.dtype}
         described["flips"] = card.mirrors if card.flips else False
+        described["temperature"] = float((card.calibration or {}).get("temperature", 1.0))
         backend = TorchBackend(model, device, precision, channels_last)
         return cls(backend, card.labels, channels=card.channels, stride=model.stride, **(described | settings))
 
@@ -100,34 +107,73 @@ class Predictor:
         Raises:
             DataError: wrong axes, bands, size or pixel type, or values that are no numbers or too large for any.
         """
+        if not probabilities:
+            return self._predict(image, grid, id, None)
+        kept: list[NDArray[np.float32]] = []
+        prediction = self._predict(image, grid, id, lambda top, band: kept.append(band))
+        return replace(prediction, probabilities=np.concatenate(kept, axis=1))
+
+    def observed(
+        self, image: NDArray[Any], grid: Grid, id: str, observe: Callable[[int, NDArray[np.float32]], None]
+    ) -> Prediction:
+        """Predict one picture and show its probabilities on the way, in the memory of one row of tiles.
+
+        Args:
+            image: as in a call.
+            grid: as in a call.
+            id: as in a call.
+            observe: called with (first row, probabilities (K, rows, W) float32), from the first row to the last.
+
+        Raises:
+            DataError: as in a call.
+        """
+        return self._predict(image, grid, id, observe)
+
+    def _predict(
+        self,
+        image: NDArray[Any],
+        grid: Grid | None,
+        id: str,
+        observe: Callable[[int, NDArray[np.float32]], None] | None,
+    ) -> Prediction:
         where = id or "image"
         self._check_image(image, where)
-        shape = (image.shape[1], image.shape[2])
-        masks, kept = [], []
+        shape, top = (image.shape[1], image.shape[2]), 0
+        masks = []
         with torch.inference_mode():
-            for band in self._bands(image, shape, logits_suffice=not probabilities):
+            for band, kind in self._bands(image, shape):
                 if not bool(torch.isfinite(band).all()):
                     raise _not_finite(where)
                 masks.append(self._decide(band))
-                if probabilities:
-                    kept.append(band.cpu().numpy())
-        return Prediction(
-            np.concatenate(masks),
-            self.labels,
-            Grid() if grid is None else grid,
-            id,
-            np.concatenate(kept, axis=1) if probabilities else None,
-        )
+                if observe is not None:
+                    observe(top, self._tempered(band, kind).cpu().numpy())
+                top += band.shape[1]
+        return Prediction(np.concatenate(masks), self.labels, Grid() if grid is None else grid, id)
 
-    def _bands(self, image: NDArray[Any], shape: tuple[int, int], logits_suffice: bool) -> Iterator[Tensor]:
-        """Give (K, rows, W) from the first row to the last: probabilities, or logits where they decide the same."""
+    def _tempered(self, band: Tensor, kind: Literal["logits", "probabilities"]) -> Tensor:
+        """Give probabilities (K, rows, W), their logits divided by the temperature; no mask depends on it."""
+        if kind == "logits":
+            return torch.softmax(band / self.temperature, dim=0)
+        if self.temperature == 1.0:
+            return band
+        logs = band.clamp_min(torch.finfo(torch.float32).tiny).log_()
+        return torch.softmax(logs.div_(self.temperature), dim=0)
+
+    def _bands(
+        self, image: NDArray[Any], shape: tuple[int, int]
+    ) -> Iterator[tuple[Tensor, Literal["logits", "probabilities"]]]:
+        """Give (K, rows, W) from the first row to the last: logits where one pass decides, else blended probabilities."""
         if self.tile is None or (shape[0] <= self.tile[0] and shape[1] <= self.tile[1]):
-            alone = logits_suffice and len(self.copies) == 1
-            yield (self._logits(image[None]) if alone else self._probabilities(image[None]))[0]
+            if len(self.copies) == 1:
+                # Softmax in float32 can make equal what the logits tell apart.
+                yield self._logits(image[None])[0], "logits"
+            else:
+                yield self._probabilities(image[None])[0], "probabilities"
             return
         overlap = [min(round(self.overlap * size), size - 1) for size in self.tile]
         places = windows(shape, self.tile, overlap, align=self.stride)
-        yield from blend(places, self._tiles(image, places), self.tile)
+        for band in blend(places, self._tiles(image, places), self.tile):
+            yield band, "probabilities"
 
     def _tiles(self, image: NDArray[Any], places: list[Window]) -> Iterator[Tensor]:
         """Give the probabilities (K, h, w) of each window in turn; neighbours of equal shape are computed together."""

@@ -9,11 +9,13 @@ narrow. For the same reason groups are drawn whole where pictures come in groups
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pixelwise.types import Score
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
@@ -53,6 +55,56 @@ def bootstrap(
         # Whole numbers below 2^53: the product is exact, on any number of threads.
         values.append(statistic(times.astype(np.float64) @ total))
     return percentiles(np.concatenate(values))
+
+
+Statistic = Callable[[Floats, Floats], Floats]
+"""Turn totals (R, M) into values (R, S), NaN where undefined. The second argument, (1, M) or (R, M), says which parts
+(classes, say) a mean is over: a draw that lacks one of them takes its value from there, else the mean would be over other
+parts from draw to draw."""
+
+
+def score_sums(
+    sums: NDArray[Any], statistic: Statistic, groups: Sequence[Hashable], *, resamples: int = 1000, seed: int = 0
+) -> list[Score]:
+    """Score a data set from what adds up over its pictures: values, 95 % intervals, and n.
+
+    Args:
+        sums: (N, M) numbers per picture.
+        statistic: see `Statistic`.
+        groups: one per picture; pictures of one group are drawn together, None stands for itself.
+        resamples: draws of the bootstrap; less than 2 leaves the intervals out.
+        seed: equal seeds draw the same pictures, whatever is scored.
+
+    Returns:
+        S scores; n counts the pictures on which a score is defined, taken alone.
+
+    """
+    whole = np.asarray(sums, np.float64).sum(0, keepdims=True)
+    units, _ = by_group(sums, groups)
+    values = statistic(whole, whole)[0]
+    low, high = bootstrap(units, lambda totals: statistic(totals, whole), resamples=resamples, seed=seed)
+    alone = np.asarray(sums, np.float64)
+    n = (~np.isnan(statistic(alone, alone))).sum(0)
+    return [_score(*entry) for entry in zip(values, low, high, n, strict=True)]
+
+
+def _score(value: float, low: float, high: float, n: int) -> Score:
+    if np.isnan(value):
+        return Score(None, n=0)
+    return Score(float(value), None if np.isnan(low) else float(low), None if np.isnan(high) else float(high), int(n))
+
+
+def by_group(sums: NDArray[Any], groups: Sequence[Hashable]) -> tuple[NDArray[Any], str]:
+    """Add up the pictures of each group, one without a group for itself; say whether these are "images" or "groups"."""
+    if all(group is None for group in groups):
+        return sums, "images"
+    place: dict[Hashable, int] = {}
+    # A tuple, so that no group's own name is taken for a picture's number.
+    names = [("alone", i) if group is None else ("group", group) for i, group in enumerate(groups)]
+    index = [place.setdefault(name, len(place)) for name in names]
+    units = np.zeros((len(place), *sums.shape[1:]), sums.dtype)
+    np.add.at(units, index, sums)
+    return units, "groups"
 
 
 def percentiles(values: Floats, level: float = LEVEL) -> tuple[Floats, Floats]:

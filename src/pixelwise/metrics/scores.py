@@ -10,21 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from pixelwise.errors import DataError
 from pixelwise.labels import Labels
 from pixelwise.metrics.confusion import Counts, Ratios, margins, mean_defined, ratio
-from pixelwise.metrics.intervals import Floats, bootstrap
-from pixelwise.types import ClassScores, Score, Scores
+from pixelwise.metrics.intervals import Floats, by_group, score_sums
+from pixelwise.types import ClassScores, Scores
 
 _MEANS = ("miou", "miou_present", "mean_dice", "pixel_accuracy", "frequency_weighted_iou")
 _FEW = 10
 
 
 class Tally:
-    """Keep what scores need of each picture: 3·K sums instead of a K·K matrix, and one matrix over all.
+    """Keep what scores need of each picture: 4·K sums instead of a K·K matrix, and one matrix over all.
 
     Args:
         labels: names the K classes.
@@ -34,15 +35,48 @@ class Tally:
     def __init__(self, labels: Labels) -> None:
         k = labels.num_classes
         self.labels, self.matrix, self.ignored_pixels = labels, np.zeros((k, k), np.int64), 0
-        self._margins: list[Counts] = []
-        self._groups: list[Hashable] = []
+        self._counts: list[Counts] = []
+        self.groups: list[Hashable] = []
 
-    def add(self, matrix: Counts, *, ignored_pixels: int = 0, group: Hashable = None) -> None:
-        """Take in one picture's matrix (K, K); pictures of one group are drawn together for intervals."""
+    def add(
+        self,
+        matrix: Counts,
+        *,
+        ignored_pixels: int = 0,
+        on_void: Counts | None = None,
+        unassigned: Counts | None = None,
+        group: Hashable = None,
+    ) -> None:
+        """Take in one picture's matrix (K, K); pictures of one group are drawn together for intervals.
+
+        Args:
+            matrix: int64 (K, K), rows truth, columns prediction.
+            ignored_pixels: how many pixels counted in nothing.
+            on_void: (K,) what was predicted on these, for conventions that count it.
+            unassigned: (K,) true pixels for which nothing was predicted: misses, as cityscapesScripts has it.
+            group: None stands for itself.
+        """
         self.matrix += matrix
         self.ignored_pixels += ignored_pixels
-        self._margins.append(np.stack(margins(matrix)))
-        self._groups.append(group)
+        nothing = np.zeros(len(matrix), np.int64)
+        hits, truth, predicted = margins(matrix)
+        truth = truth + (nothing if unassigned is None else unassigned)
+        self._counts.append(np.stack([hits, truth, predicted, nothing if on_void is None else on_void]))
+        self.groups.append(group)
+
+    def last(self) -> Counts:
+        """Give the counts (4, K) of the picture that was taken in last."""
+        return self._counts[-1]
+
+    def counts(self) -> Counts:
+        """Give (N, 4, K): per picture and class the pixels found, true, predicted, and predicted on void.
+
+        Raises:
+            DataError: no picture was taken in.
+        """
+        if not self._counts:
+            raise DataError("scores", expected="at least one picture", found="none", do="Name a split with pictures.")
+        return np.stack(self._counts)
 
     def scores(self, *, resamples: int = 1000, seed: int = 0) -> Scores:
         """Give all scores with 95 % intervals over pictures, or over groups where there are any.
@@ -51,11 +85,11 @@ class Tally:
             DataError: no picture was taken in.
 
         """
-        return self._scores(self._sums(), self.matrix, resamples, seed)
+        return self._scores(self.counts()[:, :3], self.matrix, resamples, seed)
 
     def majority(self, *, resamples: int = 1000, seed: int = 0) -> Scores:
         """Give the scores of predicting the most frequent true class everywhere: what any model must beat."""
-        truth = self._sums()[:, 1]
+        truth = self.counts()[:, 1]
         best = int(truth.sum(0).argmax())
         constant = np.zeros((len(truth), 3, truth.shape[1]), np.int64)
         constant[:, 0, best], constant[:, 1], constant[:, 2, best] = truth[:, best], truth, truth.sum(1)
@@ -65,24 +99,14 @@ class Tally:
         name = self.labels.names[best]
         return replace(scores, convention=f"every pixel predicted as {name!r}; {scores.convention}")
 
-    def _sums(self) -> Counts:
-        """Give (N, 3, K): found, true and predicted pixels of each picture."""
-        if not self._margins:
-            raise DataError("scores", expected="at least one picture", found="none", do="Name a split with pictures.")
-        return np.stack(self._margins)
-
     def _scores(self, sums: Counts, matrix: Counts, resamples: int, seed: int) -> Scores:
         k = self.labels.num_classes
-        units, kind = _by_group(sums, self._groups)
-        whole = sums.sum(0).reshape(1, -1).astype(np.float64)
-        values = _statistics(whole, whole)[0]
-        low, high = bootstrap(
-            units.reshape(len(units), -1), lambda totals: _statistics(totals, whole), resamples=resamples, seed=seed
-        )
-        found = [_score(*entry) for entry in zip(values, low, high, strict=True)]
-        means = dict(zip(_MEANS, found, strict=False))
+        units, kind = by_group(np.zeros(len(sums)), self.groups)
+        flat = sums.reshape(len(sums), -1)
+        found = score_sums(flat, overlap_scores, self.groups, resamples=resamples, seed=seed)
+        means: dict[str, Any] = dict(zip(_MEANS, found, strict=False))
         iou, dice, precision, recall = (found[5 + i * k : 5 + (i + 1) * k] for i in range(4))
-        truth, predicted = matrix.sum(1), matrix.sum(0)
+        _, truth, predicted = sums.sum(0)
         classes = tuple(
             ClassScores(name, iou[c], dice[c], precision[c], recall[c], pixels=int(truth[c]))
             for c, name in enumerate(self.labels.names)
@@ -126,8 +150,8 @@ def scores(
     return tally.scores(resamples=resamples, seed=seed)
 
 
-def _statistics(totals: Floats, whole: Floats) -> Ratios:
-    """Turn totals (R, 3·K) of found, true and predicted pixels into (R, 5 + 4·K): `_MEANS`, then per class IoU, Dice, precision, recall.
+def overlap_scores(totals: Floats, whole: Floats) -> Ratios:
+    """Turn totals (R, 3·K) of found, true and predicted pixels into (R, 5 + 4·K): the means, then per class IoU, Dice, precision, recall.
 
     Means are over the classes that `whole` (1, 3·K), the sum over the data set, defines: a draw of pictures that lacks one of
     them takes its value of the whole set, else the mean would be over other classes from draw to draw.
@@ -148,24 +172,6 @@ def _statistics(totals: Floats, whole: Floats) -> Ratios:
         ratio((truth * np.nan_to_num(iou)).sum(1), everything),
     ]
     return np.concatenate([np.stack(means, 1), iou, dice, ratio(hits, predicted), ratio(hits, truth)], 1)
-
-
-def _by_group(sums: Counts, groups: Sequence[Hashable]) -> tuple[Counts, str]:
-    """Add up the pictures of each group; a picture without a group is one of its own."""
-    if all(group is None for group in groups):
-        return sums, "images"
-    place: dict[Hashable, int] = {}
-    # A tuple, so that no group's own name is taken for a picture's number.
-    names = [("alone", i) if group is None else ("group", group) for i, group in enumerate(groups)]
-    index = [place.setdefault(name, len(place)) for name in names]
-    units = np.zeros((len(place), *sums.shape[1:]), np.int64)
-    np.add.at(units, index, sums)
-    return units, "groups"
-
-
-def _score(value: float, low: float, high: float) -> Score:
-    plain = [None if np.isnan(v) else float(v) for v in (value, low, high)]
-    return Score(*plain) if plain[0] is not None else Score(None)
 
 
 def _convention(labels: Labels, excluded: Sequence[str], present: int) -> str:

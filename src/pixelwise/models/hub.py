@@ -77,7 +77,7 @@ def readme(card: ModelCard) -> str:
             "",
         ]
     lines += [f"SHA-256 over names and contents of the training part: `{card.data_hash or 'not recorded'}`.", ""]
-    lines += ["## Scores", "", *_scores(card.scores or {}), ""]
+    lines += ["## Scores", "", *_scores(card.scores or {}, card.calibration), ""]
     terms = "those of whoever trained it; ask them" if card.license == "user" else card.license
     lines += [
         "## Licence of the weights",
@@ -92,19 +92,35 @@ def readme(card: ModelCard) -> str:
     return "\n".join(lines)
 
 
-def _scores(scores: Mapping[str, Any]) -> list[str]:
+def _scores(scores: Mapping[str, Any], calibration: Mapping[str, Any] | None = None) -> list[str]:
     held_out = scores.get("val")
     if not isinstance(held_out, Mapping):
         return ["Not scored yet."]
-    rows = ["| class | IoU | Dice |", "|---|---|---|"]
-    rows += [f"| {c['name']} | {_interval(c, 'iou')} | {_interval(c, 'dice')} |" for c in held_out["classes"]]
+    keys = [("IoU", "iou"), ("Dice", "dice"), ("boundary IoU", "boundary_iou")]
+    keys = [(title, key) for title, key in keys if any(key in entry for entry in held_out["classes"])]
+    rows = [f"| class | {' | '.join(title for title, _ in keys)} | n |", "|---" * (len(keys) + 2) + "|"]
+    for entry in held_out["classes"]:
+        cells = " | ".join(_interval(entry, key) for _, key in keys)
+        rows.append(f"| {entry['name']} | {cells} | {entry.get('iou_n', '–')} |")
     mean = f"mIoU **{_interval(held_out, 'miou')}** on the {held_out['images']} pictures of the validation part, "
     return [
-        mean + "which also chose the weights, in brackets 95 % intervals.",
+        mean + "which also chose the weights, in brackets 95 % intervals; n counts the pictures behind a row.",
         "",
         *rows,
         "",
+        *_calibration(held_out, calibration),
         str(held_out["convention"]),
+    ]
+
+
+def _calibration(scores: Mapping[str, Any], calibration: Mapping[str, Any] | None) -> list[str]:
+    """Say how far its probabilities can be believed."""
+    if not calibration or scores.get("ece") is None:
+        return []
+    return [
+        f"Probabilities are those of logits divided by {calibration['temperature']:.3g}, fitted on the same part: expected "
+        f"calibration error {_interval(scores, 'ece')}. Masks do not depend on it.",
+        "",
     ]
 
 

@@ -10,6 +10,7 @@ import difflib
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from pixelwise.data.dataset import Dataset, DataSplits
 from pixelwise.data.loader import Crops
 from pixelwise.data.transforms import CropTransform
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.evaluation import quick_miou
+from pixelwise.evaluation import evaluate, fitted_temperature, quick_miou
+from pixelwise.evaluation.calibrating import PICTURES
 from pixelwise.inference.predictor import Predictor
 from pixelwise.losses import CombinedLoss, class_weights, combined_loss
 from pixelwise.models import catalogue
@@ -295,3 +297,26 @@ def validation_seconds(config: Config, model: SegmentationModel, card: ModelCard
     quick_miou(few, predictor)
     model.train()
     return (time.perf_counter() - began) / len(few) * len(val)
+
+
+def final_seconds(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> float:
+    """Measure how long the scoring at the end takes, calibration and all metrics included, on two pictures."""
+    few = val.subset(range(min(len(val), 2)))
+    predictor, settings = make_predictor(config, model, card), config.evaluate
+
+    def score(part: Dataset) -> float:
+        began = time.perf_counter()
+        with suppress(DataError):  # raised at the end where no pixel of these counts
+            evaluate(
+                part, predictor, metrics=settings.metrics, surface_tolerance=settings.surface_tolerance, resamples=0
+            )
+        return time.perf_counter() - began
+
+    score(few.subset([0]))
+    scoring, began = score(few), time.perf_counter()
+    fitted = min(len(val), PICTURES) if settings.temperature else 0
+    if fitted:
+        fitted_temperature(few, predictor)
+    fitting = time.perf_counter() - began
+    model.train()
+    return (scoring * len(val) + fitting * fitted) / len(few)

@@ -134,7 +134,7 @@ def step_seconds(config: Config, model: SegmentationModel, loss: CombinedLoss, c
 
 
 def plan_steps(
-    config: Config, per_step: float, per_validation: float, *, left: float, limit: float
+    config: Config, per_step: float, per_validation: float, *, left: float, limit: float, final: float | None = None
 ) -> tuple[Config, Reasons]:
     """Fill the time that is left with steps and validations.
 
@@ -144,13 +144,15 @@ def plan_steps(
         per_validation: seconds to score the validation part once.
         left: seconds until the limit; the final scoring is taken off here.
         limit: the limit as the user gave it, for the reason.
+        final: seconds of the final scoring; as a validation where not given.
 
     Raises:
         ResourceError: there is no time for a single step.
     """
-    usable = (left - per_validation) * _RESERVE
+    final = per_validation if final is None else final
+    usable = (left - final) * _RESERVE
     count = config.train.validations or max(1, min(10, round(_SHARE_VALIDATING * usable / max(per_validation, 1e-9))))
-    steps = fitting_steps(per_step, per_validation, count, left)
+    steps = fitting_steps(per_step, per_validation, count, left, final)
     if steps < 1:
         raise ResourceError(
             "--time-limit",
@@ -183,9 +185,12 @@ def slower_pace(marks: Sequence[tuple[int, float]], validations: Collection[int]
     return max(*paces, 0.1 * seconds / now)
 
 
-def fitting_steps(per_step: float, per_validation: float, validations: int, left: float) -> int:
+def fitting_steps(
+    per_step: float, per_validation: float, validations: int, left: float, final: float | None = None
+) -> int:
     """Give how many steps fit into `left` seconds beside the validations and the final scoring; negative where none."""
-    return int(((left - per_validation) * _RESERVE - validations * per_validation) / per_step)
+    final = per_validation if final is None else final
+    return int(((left - final) * _RESERVE - validations * per_validation) / per_step)
 
 
 def parse_duration(text: str) -> float:

@@ -4,7 +4,7 @@ Comes in: what the user asked for. Goes out: the run folder.
 
     config.yaml    resolved; every derived value says why     data.json      fingerprint, split, hashes, what was skipped
     request.json   what was asked for                         checkpoints/   state to go on from
-    log.jsonl      what happened                              model/         the best averaged weights
+    log.jsonl      what happened                              model/         the best averaged weights, and their README
     scores.json    the best model on the validation part; its presence says that the run is finished
 
 Knows nothing of the command line or of how anything is shown.
@@ -27,10 +27,12 @@ from pixelwise.data.dataset import Dataset, DataSplits, open_data, pin_paths, wi
 from pixelwise.data.fingerprint import fingerprint
 from pixelwise.data.loader import Crops, cache_fits
 from pixelwise.errors import DataError, OutputExistsError, UsageError, memory_respected
-from pixelwise.evaluation import evaluate
+from pixelwise.evaluation import evaluate, fitted_temperature
 from pixelwise.inference.predictor import Predictor
 from pixelwise.losses import CombinedLoss
+from pixelwise.metrics.temperature import Temperature
 from pixelwise.models.base import SegmentationModel
+from pixelwise.models.hub import write_readme
 from pixelwise.models.weights import ModelCard, load_model, save_model
 from pixelwise.storage import RUN_MARKER, claim_folder, write_atomic, write_json
 from pixelwise.training import assembly, budget, plan
@@ -255,10 +257,12 @@ def _length(
     limit = request.time_limit
     if limit is not None:
         per_validation = assembly.validation_seconds(config, model, card, val)
+        final = assembly.final_seconds(config, model, card, val)
 
         def planned(measured_steps: int) -> tuple[Config, Reasons]:
             seconds = budget.step_seconds(config, model, loss, crops, measured_steps), per_validation
-            return budget.plan_steps(config, *seconds, left=limit - (time.monotonic() - began), limit=limit)
+            left = limit - (time.monotonic() - began)
+            return budget.plan_steps(config, *seconds, left=left, limit=limit, final=final)
 
         # How much is augmented depends on the number of steps, and what a step takes on how much is augmented.
         rough, _ = planned(3)
@@ -280,7 +284,8 @@ def _length(
 def _fit_within(limit: float, began: float, prepared: _Prepared, out: Path, listener: Listener | None) -> _Prepared:
     """Train, and count the steps again on the way, since a machine that other work shares does not keep its pace."""
     work, before, marks, recounted = prepared.work, None, [(0, 0.0)], False
-    per_validation = assembly.validation_seconds(work.config, work.model, prepared.card, _val(prepared.splits))
+    measured = (work.config, work.model, prepared.card, _val(prepared.splits))
+    per_validation, final = assembly.validation_seconds(*measured), assembly.final_seconds(*measured)
     while (border := next_recount(work.config.train)) is not None:
         state = fit(work, listener, until=border, recounted=recounted)
         if before is None:  # what an earlier process spent on steps, this one did not
@@ -289,7 +294,7 @@ def _fit_within(limit: float, began: float, prepared: _Prepared, out: Path, list
         marks.append((border, state.seconds))
         pace = budget.slower_pace(marks, due, per_validation)
         left = limit - before - (time.monotonic() - began)
-        more = budget.fitting_steps(pace, per_validation, max(sum(d > border for d in due), 1), left)
+        more = budget.fitting_steps(pace, per_validation, max(sum(d > border for d in due), 1), left, final)
         recounts = (*train.recounts, (border, border + max(more, 1)))
         _write_recounts(out / CONFIG, recounts)
         work = replace(work, config=configs.replace(work.config, train={"recounts": recounts}))
@@ -345,19 +350,43 @@ def _resume(out: Path, tell: Listener) -> _Prepared:
 
 
 def _finish(prepared: _Prepared, out: Path, tell: Listener) -> Path:
-    """Score the best model with intervals and mark the run as finished."""
+    """Calibrate the best model, score it with intervals, and mark the run as finished."""
     model, card = load_model(out / MODEL)
-    val = prepared.splits.val
-    assert val is not None
+    val, config = _val(prepared.splits), prepared.work.config
 
     def progress(done: int, total: int) -> None:
         tell({"event": "scoring", "done": done, "total": total})
 
+    device = config.train.device or "cpu"
+    if config.evaluate.temperature:
+        temperature = fitted_temperature(
+            val, Predictor.from_model(model, replace(card, calibration=None), device=device)
+        )
+        card = replace(card, calibration=_calibration(temperature))
+        tell({"event": "calibrated", **(card.calibration or {})})
     # As `load` and with it every other verb predicts: what is scored is what is shipped.
-    predictor = Predictor.from_model(model, card, device=prepared.work.config.train.device or "cpu")
-    result = evaluate(val, predictor, progress=progress)
-    plain = {"split": "val", **result.scores.to_dict()}
-    save_model(out / MODEL, model, replace(card, scores={**(card.scores or {}), "val": plain}))
+    result = evaluate(
+        val,
+        Predictor.from_model(model, card, device=device),
+        metrics=config.evaluate.metrics,
+        surface_tolerance=config.evaluate.surface_tolerance,
+        resamples=config.evaluate.resamples,
+        progress=progress,
+    )
+    plain = {"split": "val", **result.to_dict()}
+    save_model(out / MODEL, model, replace(card, scores={**(card.scores or {}), "val": _short(plain)}))
+    write_readme(out / MODEL)
     write_json(out / SCORES, plain)
     tell({"event": "finished", "scores": plain, "folder": str(out)})
     return out
+
+
+def _calibration(fitted: Temperature) -> dict[str, Any]:
+    """Give what the model's card says of its temperature; what no pixel determined is null."""
+    plain = {key: None if value != value else value for key, value in asdict(fitted).items()}
+    return {"temperature": plain.pop("value"), "fitted_on": "val", **plain}
+
+
+def _short(plain: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of the scores what a model's card need not carry."""
+    return {key: value for key, value in plain.items() if key not in ("per_image", "tables", "notices")}

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from pixelwise.errors import DataError, Interrupted, LabelsError, MaskError
-from pixelwise.evaluation import evaluate, majority, quick_miou
+from pixelwise.errors import DataError, Interrupted, LabelsError, MaskError, UsageError
+from pixelwise.evaluation import evaluate, fitted_temperature, majority, quick_miou
 from pixelwise.grid import Grid
 from pixelwise.labels import Labels
 from pixelwise.metrics.confusion import ConfusionMatrix, mean_iou
@@ -207,3 +207,129 @@ def test_nothing_to_score_is_refused_and_undefined_for_a_part(dataset):
     miou, matrix = quick_miou(dataset, looks)
     assert np.isnan(miou)
     assert matrix.sum() == 0
+
+
+class Sure:
+    """Give the class that the image shows a probability of nine tenths, in two bands."""
+
+    def __call__(self, image, grid, *, id=""):
+        return Prediction(image[0], LABELS, grid, id)
+
+    def observed(self, image, grid, id, observe, /):
+        probabilities = np.full((3, *image.shape[1:]), 0.05, np.float32)
+        for k in range(3):
+            probabilities[k][image[0] == k] = 0.9
+        observe(0, probabilities[:, :7])
+        observe(7, probabilities[:, 7:])
+        return self(image, grid, id=id)
+
+
+def test_probabilities_are_scored_where_a_predictor_shows_them():
+    dataset = pictures()
+    with_, without = evaluate(dataset, Sure()), evaluate(dataset, looks)
+    matrix = by_hand(dataset)
+    accuracy = np.trace(matrix) / matrix.sum()
+    more = with_.scores.more
+    assert more["confidence"].value == pytest.approx(0.9)
+    assert more["ece"].value == pytest.approx(abs(0.9 - accuracy), abs=1e-6)
+    brier = accuracy * (0.1**2 + 2 * 0.05**2) + (1 - accuracy) * (0.9**2 + 0.95**2 + 0.05**2)
+    assert more["brier"].value == pytest.approx(brier, rel=1e-6)
+    assert more["ece"].low < more["ece"].value < more["ece"].high
+    assert sum(n for n in with_.tables["reliability"]["pixels"]) == matrix.sum()
+    assert with_.tables["risk_coverage"]["pixel_accuracy"][-1] == pytest.approx(accuracy)
+    assert with_.tables["risk_coverage"]["miou"][-1] == pytest.approx(with_.scores.miou.value)
+    assert "ece" not in without.scores.more
+    assert with_.scores.miou == without.scores.miou
+    assert with_.scores.more["boundary_miou"] == without.scores.more["boundary_miou"]
+
+
+def test_n_counts_the_pictures_on_which_a_score_rests():
+    dataset = pictures()
+    for k, sample in enumerate(dataset.samples[:5]):
+        truth, image = (np.where(a == 2, 0, a) for a in (sample.mask, sample.image))
+        dataset.samples[k] = replace(sample, mask=truth.astype(np.uint8), image=image.astype(np.uint8))
+    dataset.samples[11] = replace(dataset.samples[11], mask=np.full_like(dataset.samples[11].mask, 255))
+    scores = evaluate(dataset, looks).scores
+    assert scores.classes[2].iou.n == 6
+    assert scores.classes[0].iou.n == scores.miou.n == scores.more["boundary_miou"].n == 11
+
+
+def test_the_mean_over_pictures_has_its_own_name():
+    result = evaluate(pictures(), looks)
+    per_image = [image.miou for image in result.images]
+    assert result.scores.more["image_miou"].value == pytest.approx(np.mean(per_image))
+    assert result.scores.more["image_miou"].value != result.scores.miou.value
+
+
+def test_what_a_prediction_leaves_open_is_a_miss():
+    """As cityscapesScripts counts it: in the union of its true class, in no other."""
+    truth = np.array([[0, 0, 1, 1, 255]], np.uint8)
+    answer = np.array([[0, 255, 1, 1, 255]], np.uint8)
+    dataset = Pictures([Sample(answer[None], truth, Grid(), "a")])
+    result = evaluate(dataset, looks)
+    assert result.unassigned_pixels == 1
+    assert [entry.iou.value for entry in result.scores.classes] == [0.5, 1.0, None]
+    assert result.scores.pixel_accuracy.value == 0.75
+    assert (result.scores.classes[0].pixels, result.scores.ignored_pixels) == (2, 1)
+    assert quick_miou(dataset, looks)[0] == result.scores.miou.value == 0.75
+    assert result.images[0].counts == ((0, 1, 2, 1, 0), (1, 2, 2, 2, 0))
+    assert result.images[0].miou == 0.75
+
+
+def test_each_picture_keeps_the_counts_of_which_all_is_made():
+    dataset = pictures(void=0.2, groups=["a", "b", *"cdefghijkl"])
+    result = evaluate(dataset, looks, convention="void-as-error")
+    total = np.zeros((3, 4), np.int64)
+    for image in result.images:
+        for k, *counts in image.counts:
+            total[k] += counts
+    hits, truth, predicted, on_void = total.T
+    np.testing.assert_array_equal(hits, np.diag(result.scores.confusion))
+    np.testing.assert_array_equal(truth, result.scores.confusion.sum(1))
+    np.testing.assert_array_equal(predicted, result.scores.confusion.sum(0))
+    assert on_void.sum() == result.scores.ignored_pixels
+    expected = (hits / (truth + predicted + on_void - hits)).mean()
+    assert result.peer[1][0].score.value == pytest.approx(expected)
+    assert [image.group for image in result.images][:2] == ["a", "b"]
+
+
+def test_the_truth_of_a_picture_is_known_again():
+    one, other = evaluate(pictures(3), looks).images, evaluate(pictures(3, void=0.5), looks).images
+    assert [a.truth for a in one] == [a.truth for a in evaluate(pictures(3), looks, metrics=()).images]
+    assert all(a.truth != b.truth for a, b in zip(one, other, strict=True))
+
+
+def test_surface_distances_are_in_the_unit_of_the_grid():
+    truth = np.zeros((20, 30), np.uint8)
+    truth[5:10, 5:10] = 1
+    answer = np.zeros_like(truth)
+    answer[5:10, 7:12] = 1
+    samples = [Sample(answer[None], truth, Grid(spacing=(2.0, 0.5), unit="mm"), "a")]
+    result = evaluate(Pictures(samples), looks, metrics=("surface",), surface_tolerance=0.4)
+    road = result.scores.classes[1].more
+    assert road["hausdorff"].value == pytest.approx(1.0)
+    assert road["hausdorff"].n == 1
+    assert (road["missed"].value, road["invented"].value) == (0, 0)
+    assert 0 < road["surface_dice"].value < 1
+    assert "surface distances in mm" in result.scores.convention
+    assert "surface_dice within 0.4 mm" in result.scores.convention
+    assert result.scores.classes[2].more["hausdorff"].value is None
+
+
+@pytest.mark.parametrize("wrong", [{"metrics": ["depth"]}, {"convention": "voc"}])
+def test_unknown_metrics_and_conventions_are_refused_before_the_work(wrong):
+    dataset = pictures(2)
+    with pytest.raises(UsageError, match=r"^--(metrics|convention): expected .*, found (depth|voc)\."):
+        evaluate(dataset, looks, **wrong)
+    assert dataset.reads == []
+
+
+def test_a_temperature_is_fitted_to_what_is_held_out():
+    """Nine of ten in probability, and right less often: the temperature cools nothing and heats."""
+    dataset = pictures()
+    fitted = fitted_temperature(dataset, Sure(), pictures=5, pixels=50)
+    assert fitted.pixels == 250
+    assert dataset.reads == [0, 3, 6, 8, 11]
+    assert fitted.nll_after < fitted.nll_before
+    assert fitted == fitted_temperature(pictures(), Sure(), pictures=5, pixels=50)
+    assert fitted != fitted_temperature(pictures(), Sure(), pictures=5, pixels=50, seed=1)

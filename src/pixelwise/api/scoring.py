@@ -1,0 +1,152 @@
+"""The verbs that judge: evaluate.
+
+Comes in: models or folders of masks, data sets, options. Goes out: an `Evaluation`, and where asked its files. Knows nothing of
+terminals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pixelwise.api.loaded import Model, holds_masks, load
+from pixelwise.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from pixelwise.data.dataset import Dataset, DataSplits
+    from pixelwise.evaluation import Evaluation, PicturePredictor
+    from pixelwise.models.weights import ModelCard
+
+SCORES, REPORT = "scores.json", "report.html"
+
+
+def evaluate(
+    model: str | Path | Model,
+    data: str | Path,
+    *,
+    split: str = "test",
+    metrics: Sequence[str] | None = None,
+    convention: str | None = None,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Score a model, or masks that any tool wrote, on one part of a data set: at native size, with intervals over pictures.
+
+    Args:
+        model: a folder, or a loaded model, which predicts as it does anywhere else; or a folder of mask files, which are
+            named as the pictures are.
+        data: a folder, a `data.yaml`, a recipe, or the `config.yaml` of a run.
+        split: train, val or test.
+        metrics: families beside the overlap of areas: boundary, surface, calibration; as the configuration's
+            `evaluate.metrics` where not given. Masks have no probabilities, and so no calibration.
+        convention: also give the number by another library's rule: smp, torchmetrics, mmseg, ultralytics, monai,
+            sceneparsing or void-as-error.
+        out: a new folder for `scores.json` and `report.html`.
+        overrides: "data.b=c" and "evaluate.b=c" texts for the configuration.
+        overwrite: replace an earlier result in `out`.
+        progress: called with (pictures done, pictures in all).
+
+    Raises:
+        DataError: the data set has no such part, or other classes than the model.
+        OutputExistsError: `out` holds files.
+    """
+    from pixelwise.config import read_request
+    from pixelwise.data.dataset import open_data, without_unreadable
+    from pixelwise.data.predicted import open_masks
+    from pixelwise.evaluation import evaluate as score
+    from pixelwise.storage import claim_folder
+
+    config, base = read_request(Path(data), overrides)
+    require_sections(overrides, "data", "evaluate")
+    loaded = _loaded(model)
+    splits = open_data(config.data, base)
+    splits = without_unreadable(splits) if config.data.skip_bad else splits
+    part = part_of(splits, split, data)
+    notices = (*splits.notices, *splits.skipped)
+    predictor: PicturePredictor
+    if loaded is None:
+        predictor = masks = open_masks(Path(str(model)), part)
+        notices += masks.notices
+    else:
+        _require_classes(part, loaded, data)
+        predictor = loaded.predictor
+        notices += _divided_otherwise(splits, split, loaded.card)
+    if out is not None:
+        claim_folder(Path(out), overwrite, (SCORES, REPORT), SCORES)
+    result = score(
+        part,
+        predictor,
+        metrics=config.evaluate.metrics if metrics is None else metrics,
+        convention=convention,
+        surface_tolerance=config.evaluate.surface_tolerance,
+        resamples=config.evaluate.resamples,
+        progress=progress,
+    )
+    result = replace(result, notices=notices)
+    if out is not None:
+        from pixelwise.storage import write_json
+
+        named = str(model.folder if isinstance(model, Model) else model)
+        write_json(Path(out) / SCORES, {"model": named, "data": str(data), "split": split, **result.to_dict()})
+    return result
+
+
+def _loaded(model: str | Path | Model) -> Model | None:
+    """Load a model; None where it is a folder of masks."""
+    if isinstance(model, Model):
+        return model
+    return None if holds_masks(Path(model)) else load(model)
+
+
+def require_sections(overrides: Sequence[str], *sections: str) -> None:
+    """Refuse overrides that a verb would not look at.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for text in overrides:
+        if text.strip().partition(".")[0] not in sections:
+            raise UsageError(
+                f"--set {text}",
+                expected=f"a key of {' or '.join(sections)}",
+                found="one that this verb does not use",
+                do="Leave it out: a model predicts as its model.json says.",
+            )
+
+
+def part_of(splits: DataSplits, name: str, where: object) -> Dataset:
+    """Give one part of a data set, or say which there are.
+
+    Raises:
+        DataError: no such part.
+    """
+    parts = {part.name: part for part in splits}
+    if name not in parts:
+        there = list(parts)
+        raise DataError(where, expected=f"a part {name!r}", found=", ".join(there), do=f"Choose --split {there[-1]}.")
+    return parts[name]
+
+
+def _require_classes(part: Dataset, loaded: Model, data: object) -> None:
+    if part.labels.names != loaded.labels.names:
+        raise DataError(
+            data,
+            expected=f"the model's classes {', '.join(loaded.labels.names)}",
+            found=", ".join(part.labels.names),
+            do="Name the same classes in the same order in labels.yaml.",
+        )
+
+
+def _divided_otherwise(splits: DataSplits, split: str, card: ModelCard) -> tuple[str, ...]:
+    """Warn where a part was drawn from train, and the model learned from another train."""
+    drawn = split in splits.description["split"].get("achieved", {}) and splits.train is not None
+    if not drawn or card.names_hash is None or splits.train is None or splits.train.names_hash() == card.names_hash:
+        return ()
+    return (
+        f"{split} was drawn from the pictures, and not as when the model was trained: it may have learned from some of these. "
+        "Name the run's config.yaml as DATA to score the same part.",
+    )

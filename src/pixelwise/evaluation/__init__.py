@@ -1,0 +1,33 @@
+"""How good a predictor is on a data set: data set × predictor × metrics → Scores.
+
+Comes in: a data set of labelled pictures and anything that turns a picture into a `Prediction`. Goes out: scores with
+intervals, one line per picture, where the errors lie, and what a constant guess would have scored. Knows nothing of models
+or training.
+
+Everything is scored at the picture's native size, through the same predictor that later predicts: what you score is what
+you ship.
+"""
+
+from pixelwise.evaluation.calibrating import fitted_temperature
+from pixelwise.evaluation.meters import METRICS
+from pixelwise.evaluation.scoring import (
+    Evaluation,
+    ImageScore,
+    LabelledPictures,
+    PicturePredictor,
+    evaluate,
+    majority,
+    quick_miou,
+)
+
+__all__ = [
+    "METRICS",
+    "Evaluation",
+    "ImageScore",
+    "LabelledPictures",
+    "PicturePredictor",
+    "evaluate",
+    "fitted_temperature",
+    "majority",
+    "quick_miou",
+]

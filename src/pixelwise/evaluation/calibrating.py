@@ -1,0 +1,62 @@
+"""One temperature for a model's probabilities, fitted on pictures it did not learn from.
+
+Comes in: a data set and a predictor that shows its probabilities. Goes out: a `Temperature`. Knows nothing of models or of
+where the temperature is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pixelwise.evaluation.scoring import LabelledPictures, Observable, Progress, Stop
+from pixelwise.metrics.temperature import PixelSample, Temperature, fit_temperature, log_probabilities
+
+PICTURES = 64
+PIXELS = 4000
+
+
+def fitted_temperature(
+    dataset: LabelledPictures,
+    predictor: Observable,
+    *,
+    pictures: int = PICTURES,
+    pixels: int = PIXELS,
+    seed: int = 0,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+) -> Temperature:
+    """Fit a temperature to some pixels of some pictures, evenly chosen: Guo et al. 2017, arXiv:1706.04599.
+
+    Args:
+        dataset: pictures with masks that the model did not learn from.
+        predictor: its probabilities must not be corrected yet.
+        pictures: so many at most.
+        pixels: so many of each at most, chosen by the picture's id.
+        seed: another seed chooses other pixels.
+        progress: called with (pictures done, pictures in all) after each.
+        stop: called before each picture; raises to end the work.
+    """
+    sample = PixelSample(pixels, dataset.labels.ignore_index, seed)
+    count = min(len(dataset), pictures)
+    logs: list[Any] = [np.zeros((0, dataset.labels.num_classes), np.float32)]
+    truths: list[Any] = [np.zeros(0, np.int64)]
+    for done, index in enumerate(np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist(), 1):
+        if stop is not None:
+            stop()
+        picture = dataset.read(index)
+        if picture.mask is None:
+            continue
+        places, width = sample.places(picture.mask, picture.id), picture.mask.shape[-1]
+        bands: list[Any] = []
+
+        def keep(top: int, band: Any, places: Any = places, width: int = width, bands: list[Any] = bands) -> None:
+            bands.append(log_probabilities(band, places, top * width))
+
+        predictor.observed(picture.image, picture.grid, picture.id, keep)
+        logs.append(np.concatenate(bands))
+        truths.append(picture.mask.reshape(-1)[places].astype(np.int64))
+        if progress is not None:
+            progress(done, count)
+    return fit_temperature(np.concatenate(logs), np.concatenate(truths))

@@ -1,0 +1,81 @@
+"""Where the errors lie, on pictures small enough to count by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pixelwise.evaluation.diagnosis import DISTANCES, SIZES, Diagnosis
+from pixelwise.grid import Grid
+from pixelwise.labels import Labels
+from pixelwise.types import Prediction, Sample
+
+LABELS = Labels(("ground", "car"))
+
+
+def diagnosed(truth, mask, probabilities=None, labels=LABELS):
+    diagnosis = Diagnosis(labels)
+    if probabilities is not None:
+        for row in range(0, truth.shape[0], 5):  # in bands, as a predictor shows them
+            diagnosis.band(probabilities[:, row : row + 5])
+    diagnosis.see(
+        Sample(np.zeros((1, *truth.shape), np.uint8), truth, Grid(), "street"), Prediction(mask, labels, Grid())
+    )
+    return diagnosis.tables()
+
+
+def test_objects_are_counted_by_size_and_found_from_half_of_their_pixels():
+    truth = np.zeros((40, 40), np.uint8)
+    truth[2:6, 2:6] = 1  # 16 pixels: the first class
+    truth[10:20, 10:20] = 1  # 100 pixels: the third
+    truth[30:35, 30:35] = 255
+    mask = np.zeros_like(truth)
+    mask[2:4, 2:6] = 1  # just half of the small one
+    mask[10:20, 10:14] = 1  # 40 of 100
+    car = diagnosed(truth, mask)["by_size"]["classes"][1]
+    assert (car["objects"][0], car["found"][0], car["pixels"][0], car["hits"][0]) == (1, 1, 16, 8)
+    assert (car["objects"][2], car["found"][2], car["pixels"][2], car["hits"][2]) == (1, 0, 100, 40)
+    assert sum(car["objects"]) == 2
+    ground = diagnosed(truth, mask)["by_size"]["classes"][0]
+    assert sum(ground["pixels"]) == (truth == 0).sum()
+
+
+def test_errors_are_counted_by_their_distance_to_a_true_border():
+    truth = np.zeros((8, 80), np.uint8)
+    truth[:, 40:] = 1
+    mask = truth.copy()
+    mask[:, 40] = 0  # at the border
+    mask[:, 50] = 0  # 10.5 pixels from it
+    table = diagnosed(truth, mask)["by_distance"]
+    assert table["up_to_pixels"] == [*DISTANCES, None]
+    assert sum(table["pixels"]) == truth.size
+    assert table["pixels"][0] == 2 * 8
+    assert table["wrong"] == [8, 0, 0, 0, 8, 0, 0]
+
+
+def test_void_makes_no_border_and_counts_nowhere():
+    truth = np.zeros((10, 10), np.uint8)
+    truth[:, 5:] = 255
+    table = diagnosed(truth, np.ones_like(truth))["by_distance"]
+    assert table["pixels"] == [0] * len(DISTANCES) + [50]
+    assert table["wrong"] == [0] * len(DISTANCES) + [50]
+
+
+def test_a_sure_model_that_disagrees_makes_a_suspect():
+    truth = np.zeros((30, 40), np.uint8)
+    mask = truth.copy()
+    mask[4:16, 8:20] = 1
+    mask[20:22, :] = 1  # a thin line is a border drawn otherwise
+    probabilities = np.stack([np.where(mask == 0, 0.97, 0.03), np.where(mask == 1, 0.97, 0.03)]).astype(np.float32)
+    (suspect,) = diagnosed(truth, mask, probabilities)["suspects"]
+    assert suspect["confidence"] == np.float64(np.float16(0.97))
+    assert suspect | {"confidence": 0} == {
+        "id": "street", "truth": "ground", "prediction": "car", "pixels": 144, "box": (4, 8, 16, 20), "confidence": 0,
+    }  # fmt: skip
+    unsure = np.full_like(probabilities, 0.5)
+    assert diagnosed(truth, mask, unsure)["suspects"] == []
+
+
+def test_sizes_are_ascending_and_open_at_the_end():
+    assert list(SIZES) == sorted(SIZES)
+    truth = np.zeros((300, 300), np.uint8)
+    assert diagnosed(truth, truth)["by_size"]["classes"][0]["objects"] == [0] * len(SIZES) + [1]

@@ -1,0 +1,348 @@
+"""Average precision against hand, pycocotools as it stands, and what the references print for COCO."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import math
+import sys
+from dataclasses import astuple
+
+import numpy as np
+import pytest
+from pycocotools import mask as masks
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from scipy import ndimage
+
+from pixelwise.errors import DataError, MaskError, PairingError, UsageError
+from pixelwise.metrics.instances import average_precision
+
+SIZE = (100, 120)
+# pycocotools adds a tiny number to what it divides by.
+PERFECT = pytest.approx(1)
+
+
+def square(top, left, side=20):
+    """Give a square as polygon."""
+    return [[left, top, left + side, top, left + side, top + side, left, top + side]]
+
+
+def counts(region):
+    rle = masks.encode(np.asfortranarray(region, np.uint8))
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode()}
+
+
+def truth_of(*annotations, images=2, categories=(5, 9)):
+    return {
+        "images": [{"id": i, "height": SIZE[0], "width": SIZE[1]} for i in range(images)],
+        "categories": [{"id": i} for i in categories],
+        "annotations": [
+            {"id": i + 1, "image_id": 0, "category_id": 5, "iscrowd": 0} | one for i, one in enumerate(annotations)
+        ],
+    }
+
+
+def detection(segmentation, score=0.5, image=0, category=5, **more):
+    return {"image_id": image, "category_id": category, "segmentation": segmentation, "score": score} | more
+
+
+def numbers(result):
+    return astuple(result)[1:13]
+
+
+def drawn(seed=0, objects=40, images=6):
+    """Draw discs, and detections of them that are moved, doubled and missing."""
+    generator = np.random.default_rng(seed)
+    rows, columns = np.indices(SIZE)
+    annotations, detections = [], []
+    for i in range(objects):
+        place, radius = generator.uniform(10, 90, 2), generator.uniform(3, 30)
+        shared = {"image_id": int(generator.integers(images)), "category_id": int(generator.choice([5, 9]))}
+        region = np.hypot(rows - place[0], columns - place[1]) < radius
+        area = int(region.sum())
+        box = masks.toBbox(masks.encode(np.asfortranarray(region, np.uint8))).tolist()
+        crowd = int(i % 9 == 0)
+        annotations.append({"segmentation": counts(region), "area": area, "bbox": box, "iscrowd": crowd, **shared})
+        for _ in range(generator.integers(0, 3)):
+            moved = place + generator.normal(0, radius / 10, 2)
+            disc = np.hypot(rows - moved[0], columns - moved[1]) < radius * generator.uniform(0.9, 1.1)
+            detections.append({"segmentation": counts(disc), "score": round(generator.random(), 2), **shared})
+    return truth_of(*annotations, images=images), detections
+
+
+def theirs(truth, detections, kind):
+    with contextlib.redirect_stdout(io.StringIO()):
+        index = COCO()
+        index.dataset = copy.deepcopy(truth)
+        index.createIndex()
+        evaluation = COCOeval(index, index.loadRes(copy.deepcopy(detections)), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+# --- by hand ---
+
+
+def test_one_object_found_and_one_missed():
+    truth = truth_of({"segmentation": square(10, 10)}, {"segmentation": square(50, 50)})
+    result = average_precision(truth, [detection(square(10, 10))])
+    # Precision is 1 up to recall 0.5: 51 of the 101 recalls.
+    assert result.ap == result.ap50 == result.ap75 == result.ap_small == pytest.approx(51 / 101)
+    assert result.ar1 == result.ar10 == result.ar100 == result.ar_small == 0.5
+    assert math.isnan(result.ap_medium)
+    assert math.isnan(result.ar_large)
+    assert result.per_category == {5: pytest.approx(51 / 101), 9: pytest.approx(math.nan, nan_ok=True)}
+    assert (result.kind, result.images, result.categories) == ("mask", 2, 1)
+
+
+def test_of_two_detections_of_one_object_the_surer_one_counts():
+    truth = truth_of({"segmentation": square(10, 10)})
+    sure = average_precision(truth, [detection(square(10, 10), 0.9), detection(square(10, 10), 0.8)])
+    assert sure.ap == PERFECT  # the second comes after all recall is reached
+    unsure = average_precision(truth, [detection(square(60, 60), 0.9), detection(square(10, 10), 0.8)])
+    assert unsure.ap == pytest.approx(0.5)
+
+
+def test_thresholds_are_those_of_iou():
+    truth = truth_of({"segmentation": square(10, 10)})
+    # 20 rows of 16 columns in common: 320 / 480 reaches 0.50, 0.55, 0.60 and 0.65.
+    result = average_precision(truth, [detection(square(10, 14))])
+    assert result.ap50 == PERFECT
+    assert result.ap75 == 0
+    assert result.ap == pytest.approx(0.4)
+    assert average_precision(truth, [detection(square(10, 14))], "box").ap == pytest.approx(0.4)
+
+
+def test_detections_in_a_crowd_are_neither_right_nor_wrong():
+    truth = truth_of({"segmentation": square(10, 10, 60), "iscrowd": 1}, {"segmentation": square(75, 75)})
+    found = [detection(square(20, 20), 0.9), detection(square(40, 40), 0.8), detection(square(75, 75), 0.7)]
+    for kind in ("mask", "box", "boundary"):
+        assert average_precision(truth, found, kind).ap == PERFECT
+    alone = truth_of({"segmentation": square(75, 75)})
+    assert average_precision(alone, found).ap == pytest.approx(1 / 3)
+
+
+def test_the_boundary_decides_where_it_is_the_worse():
+    truth = truth_of({"segmentation": square(20, 20, 40)})
+    hollow = np.zeros(SIZE, bool)
+    hollow[20:60, 20:60] = True
+    hollow[30:50, 30:50] = False
+    # Masks: 1200 / 1600 reaches six thresholds.
+    assert average_precision(truth, [detection(counts(hollow))]).ap == pytest.approx(0.6)
+    # Bands of round(0.02 · 156.2) = 3: 40² - 34² = 444 in both, 26² - 20² = 276 more around the hole. 0.617 reaches three.
+    assert average_precision(truth, [detection(counts(hollow))], "boundary").ap == pytest.approx(0.3)
+    # Bands as wide as the square leave the mask.
+    assert average_precision(truth, [detection(counts(hollow))], "boundary", boundary_share=1).ap == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("kind", ["mask", "box", "boundary"])
+def test_nothing_found_scores_zero_and_nothing_to_find_is_undefined(kind):
+    some = truth_of({"segmentation": square(10, 10)})
+    nothing = average_precision(some, [], kind)
+    assert (nothing.ap, nothing.ar100, nothing.categories) == (0, 0, 1)
+    for found in ([], [detection(square(10, 10))]):
+        result = average_precision(truth_of(), found, kind)
+        assert np.isnan(numbers(result)).all()
+        assert (result.images, result.categories, len(result.per_category)) == (2, 0, 2)
+
+
+def test_single_pixels_are_objects():
+    dot = np.zeros(SIZE, bool)
+    dot[7, 9] = True
+    for kind in ("mask", "box", "boundary"):
+        result = average_precision(truth_of({"segmentation": counts(dot)}), [detection(counts(dot))], kind)
+        assert result.ap == result.ap_small == PERFECT
+
+
+# --- pycocotools ---
+
+
+@pytest.mark.parametrize(("kind", "name"), [("mask", "segm"), ("box", "bbox")])
+def test_numbers_are_those_of_pycocotools(kind, name):
+    truth, found = drawn()
+    result, expected = average_precision(truth, found, kind), theirs(truth, found, name)
+    np.testing.assert_array_equal(np.nan_to_num(numbers(result), nan=-1), expected.stats)
+    assert 0.2 < result.ap < 0.9
+    assert result.ap == pytest.approx(np.mean(list(result.per_category.values())))
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_boundary_numbers_are_those_of_whole_bands():
+    truth, found = drawn(1)
+
+    def banded(one):
+        region = masks.decode(one["segmentation"])
+        inner = ndimage.binary_erosion(region, np.ones((3, 3)), 3, border_value=0)
+        return masks.encode(np.asfortranarray(region & ~inner, np.uint8))
+
+    evaluation = theirs(truth, found, "segm")
+    of_masks = evaluation.computeIoU
+
+    def smaller(image, category):
+        iou = np.array(of_masks(image, category))
+        true, seen = evaluation._gts[image, category], evaluation._dts[image, category]
+        if iou.size:
+            seen = [seen[i] for i in np.argsort([-one["score"] for one in seen], kind="stable")]
+            plain = np.array([not one["iscrowd"] for one in true])
+            bands = np.array(masks.iou([banded(one) for one in seen], [banded(one) for one in true], [0] * len(true)))
+            iou[:, plain] = np.minimum(iou, bands)[:, plain]
+        return iou
+
+    evaluation.computeIoU = smaller
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    result = average_precision(truth, found, "boundary")
+    np.testing.assert_array_equal(np.nan_to_num(numbers(result), nan=-1), evaluation.stats)
+    assert 0.1 < result.ap < average_precision(truth, found).ap
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "key"),
+    [
+        ("mask", "expected_pycocotools.json", "segm"),
+        ("box", "expected_pycocotools.json", "bbox"),
+        ("boundary", "expected_boundary_ap.json", None),
+    ],
+)
+def test_a_hundred_pictures_of_coco_score_as_the_references_print(real, kind, file, key):
+    folder = real("fixtures/instances_coco100")
+    expected = json.loads((folder / file).read_text())
+    result = average_precision(folder / "gt_instances.json", str(folder / "pred_instances.json"), kind)
+    np.testing.assert_allclose(numbers(result), expected if key is None else expected[key], rtol=0, atol=1e-9)
+    assert (result.images, result.categories, len(result.per_category)) == (100, 72, 80)
+
+
+def test_ids_of_annotations_mean_nothing():
+    """Elsewhere id 0 reads as "no match": a perfect detection becomes a false positive."""
+    truth = truth_of({"segmentation": square(10, 10), "id": 0}, {"segmentation": square(50, 50), "id": 0})
+    found = [detection(square(10, 10)), detection(square(50, 50))]
+    assert average_precision(truth, found).ap == PERFECT
+    for one in truth["annotations"]:
+        del one["id"]
+    assert average_precision(truth, found).ap == PERFECT
+
+
+def test_objects_are_as_large_as_their_masks_even_beside_a_box():
+    """Elsewhere a detection with a box has the area of the box, and changes sides at 32²."""
+    corner = [[10, 10, 50, 10, 10, 50]]  # 800 pixels and some in a box of 1600
+    truth = truth_of({"segmentation": corner, "category_id": 9}, {"segmentation": square(60, 60)})
+    wrong = detection([[60, 10, 100, 10, 60, 50]], 0.9, category=9, bbox=[60, 10, 40, 40])
+    result = average_precision(truth, [wrong, detection(corner, 0.8, category=9), detection(square(60, 60))])
+    assert result.ap_small == pytest.approx((0.5 + 1) / 2)
+    assert average_precision(truth, [wrong], "box").ar100 == 0
+
+
+def test_all_ways_to_write_a_mask_are_one():
+    region = np.zeros(SIZE, bool)
+    region[10:30, 10:30] = True
+    plain = {"size": list(SIZE), "counts": [10 * 100 + 10, *[20, 80] * 19, 20, SIZE[0] * 90 + 70]}
+    for segmentation in (square(10, 10), counts(region), plain, [*square(10, 10), *square(10, 10, 5)]):
+        assert average_precision(truth_of({"segmentation": segmentation}), [detection(counts(region))]).ap == PERFECT
+        assert average_precision(truth_of({"segmentation": counts(region)}), [detection(segmentation)]).ap == PERFECT
+
+
+def test_boxes_need_no_masks_and_no_sizes():
+    truth = truth_of({"bbox": [10, 10, 20, 20]})
+    for one in truth["images"]:
+        del one["height"], one["width"]
+    result = average_precision(truth, [{"image_id": 0, "category_id": 5, "bbox": [10, 10, 20, 20], "score": 1}], "box")
+    assert result.ap == result.ap_small == PERFECT
+
+
+# --- manners ---
+
+
+def test_nothing_is_printed_and_nothing_is_written(capsys):
+    truth, found = drawn()
+    before = copy.deepcopy((truth, found))
+    for kind in ("mask", "box", "boundary"):
+        average_precision(truth, found, kind)
+    assert (truth, found) == before
+    assert capsys.readouterr() == ("", "")
+
+
+def test_without_pycocotools_the_fix_is_told(monkeypatch):
+    for name in ("pycocotools", "pycocotools.coco", "pycocotools.cocoeval", "pycocotools.mask"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UsageError) as error:
+        average_precision(truth_of(), [])
+    assert str(error.value) == (
+        "average precision: expected pycocotools, found it is not installed. Say: pip install 'pixelwise[instances]'."
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "text"),
+    [
+        (
+            {"image_id": 7},
+            PairingError,
+            "detections[0]: expected a picture of the truth, found image_id 7. "
+            "Score detections against the truth of the same pictures.",
+        ),
+        (
+            {"category_id": 0},
+            MaskError,
+            "detections[0]: expected one of the categories of the truth, found category_id 0. "
+            "Give category ids, not class indices, and those of the truth.",
+        ),
+        (
+            {"score": math.nan},
+            MaskError,
+            "detections[0]: expected a finite score, found nan. Remove it, or give it a score.",
+        ),
+        (
+            {"segmentation": {"size": [120, 100], "counts": "PPYo1"}},
+            MaskError,
+            "detections[0]: expected a mask of the picture's size, 100 by 120, found 120 by 100. "
+            "Give masks at native size, height first.",
+        ),
+        (
+            {"segmentation": [[10, 10, 20, 20]]},
+            MaskError,
+            "detections[0]: expected polygons of three corners or more, or run lengths, found [[10, 10, 20, 20]]. "
+            "Remove objects without a mask.",
+        ),
+        ({"segmentation": []}, MaskError, r"detections[0]: expected polygons of three corners or more"),
+    ],
+)
+def test_detections_that_fit_nothing_are_refused(change, kind, text):
+    with pytest.raises(kind) as error:
+        average_precision(truth_of({"segmentation": square(10, 10)}), [detection(square(10, 10)) | change])
+    assert str(error.value).startswith(text)
+
+
+def test_missing_keys_are_named():
+    with pytest.raises(DataError) as error:
+        average_precision(truth_of(), [{"image_id": 0, "category_id": 5, "bbox": [0, 0, 1, 1], "score": 1}])
+    assert str(error.value) == (
+        "detections[0]: expected the key 'segmentation', found image_id, category_id, bbox, score. "
+        "See COCO's data format."
+    )
+    with pytest.raises(DataError, match="truth: expected the key 'images', found annotations"):
+        average_precision({"annotations": []}, [])
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    (tmp_path / "a.json").write_text("{")
+    (tmp_path / "b.json").write_text("{}")
+    with pytest.raises(DataError, match=r"a\.json: expected a JSON file in COCO's format, found Expecting"):
+        average_precision(tmp_path / "a.json", [])
+    with pytest.raises(DataError, match=r"none\.json: expected a JSON file in COCO's format, found .*No such file"):
+        average_precision(truth_of(), tmp_path / "none.json")
+    with pytest.raises(DataError, match=r"b\.json: expected a list of detections, found dict\. Give truth"):
+        average_precision(truth_of(), tmp_path / "b.json")
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(UsageError, match="kind: expected mask, box or boundary, found segm"):
+        average_precision(truth_of(), [], "segm")
+    with pytest.raises(UsageError, match="expected a positive share of the diagonal, found 0"):
+        average_precision(truth_of(), [], "boundary", boundary_share=0)
