@@ -75,7 +75,7 @@ TRAIN = (
         ),
         (
             "trian:\n  steps: 8\n",
-            ":1: expected one of data, model, train, augment, loss, predict, found unknown key `trian`. "
+            ":1: expected one of data, model, train, augment, loss, predict, evaluate, found unknown key `trian`. "
             "Did you mean `train`?",
         ),
         (
@@ -94,7 +94,7 @@ TRAIN = (
         # Keys that look like names of types are keys all the same.
         (
             "str: 3\n",
-            ":1: expected one of data, model, train, augment, loss, predict, found unknown key `str`. "
+            ":1: expected one of data, model, train, augment, loss, predict, evaluate, found unknown key `str`. "
             "Did you mean `train`?",
         ),
         (
@@ -233,7 +233,7 @@ def test_overrides_keep_what_stood_there() -> None:
         ("train.stepps=3", f"--set: expected one of {TRAIN}, found unknown key `train.stepps`. Did you mean `steps`?"),
         (
             "trian.steps=3",
-            "--set: expected one of data, model, train, augment, loss, predict, found unknown key `trian`. "
+            "--set: expected one of data, model, train, augment, loss, predict, evaluate, found unknown key `trian`. "
             "Did you mean `train`?",
         ),
         (
@@ -241,7 +241,7 @@ def test_overrides_keep_what_stood_there() -> None:
             "--set: expected one of images, masks, valid, found unknown key `data.train.image`. Did you mean `images`?",
         ),
         ("train.steps=0", "--set: train.steps: expected greater than or equal to 1, found 0. Correct the value."),
-        ("=3", "--set: expected one of data, model, train, augment, loss, predict, found unknown key ``. Remove it."),
+        ("=3", "--set: expected one of data, model, train, augment, loss, predict, evaluate, found unknown key ``. Remove it."),
     ],
 )
 def test_what_overrides_refuse(text: str, message: str) -> None:

@@ -1,0 +1,156 @@
+"""What the default loss costs, beside that of other libraries: time and memory of one forward and backward pass.
+
+    python -m benchmarks.losses
+
+Comes in: nothing; logits and masks are drawn. Goes out: `benchmarks/results/losses.json` and a table. Half cross-entropy,
+half Dice, of float32 logits on the CPU. Times are medians of rounds in which all take turns. Memory is the highest resident
+size of a fresh process, less what it was before the pass, when libraries and logits were there already. Peers add what
+their own Dice adds and know nothing of one another; no pixel is ignored, since MONAI's loss cannot ignore any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.protocol import processor
+
+RESULTS = Path(__file__).parent / "results"
+SHAPES = ((8, 4, 256, 256), (4, 19, 512, 512), (2, 150, 512, 512))
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--channels-last", action="store_true", help="logits as networks give them in that layout")
+    parser.add_argument("--out", type=Path, help="the JSON file; results/losses.json where not given")
+    parser.add_argument("--memory", nargs=2, metavar=("LIBRARY", "SHAPE"), help="measure one and print its bytes")
+    args = parser.parse_args()
+    if args.memory:
+        library, shape = args.memory
+        print(peak(library, tuple(int(n) for n in shape.split("x")), args.channels_last))
+        return
+    # Memory first: a process inherits the highest resident size of the one that started it.
+    peaks = {(s, n): peak_in_a_fresh_process(n, s, args.channels_last) for s in SHAPES for n in LIBRARIES}
+    rows = [row for shape in SHAPES for row in measure(shape, args.rounds, args.channels_last)]
+    for row in rows:
+        row["peak_bytes"] = peaks[tuple(row["shape"]), row["library"]]
+    packages = ("torch", "segmentation-models-pytorch", "monai")
+    facts = {"processor": processor(), "threads": torch.get_num_threads(), "rounds": args.rounds}
+    facts |= {"channels_last": args.channels_last, "versions": {name: version(name) for name in packages}, "rows": rows}
+    out = args.out or RESULTS / f"losses{'_channels_last' if args.channels_last else ''}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    print(table(rows))
+
+
+def pixelwise_loss(classes: int) -> Loss:
+    from pixelwise.config import LossConfig
+    from pixelwise.losses import combined_loss
+
+    return combined_loss(LossConfig(), num_classes=classes)
+
+
+def smp_loss(classes: int) -> Loss:
+    import segmentation_models_pytorch as smp
+
+    entropy, overlap = torch.nn.CrossEntropyLoss(), smp.losses.DiceLoss("multiclass")
+    return lambda logits, masks: 0.5 * entropy(logits, masks) + 0.5 * overlap(logits, masks)
+
+
+def monai_loss(classes: int) -> Loss:
+    from monai.losses import DiceCELoss
+
+    both = DiceCELoss(softmax=True, to_onehot_y=True, batch=True, lambda_dice=0.5, lambda_ce=0.5)
+    return lambda logits, masks: both(logits, masks[:, None])
+
+
+LIBRARIES = {"pixelwise": pixelwise_loss, "segmentation_models_pytorch": smp_loss, "monai": monai_loss}
+
+
+def drawn(shape: tuple[int, ...], channels_last: bool) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    logits = torch.empty(shape, memory_format=layout).normal_(generator=generator).requires_grad_()
+    return logits, torch.randint(0, shape[1], (shape[0], *shape[2:]), generator=generator)
+
+
+def once(loss: Loss, logits: Tensor, masks: Tensor) -> float:
+    logits.grad = None
+    began = time.perf_counter()
+    loss(logits, masks).backward()
+    return time.perf_counter() - began
+
+
+def measure(shape: tuple[int, ...], rounds: int, channels_last: bool) -> list[dict[str, Any]]:
+    logits, masks = drawn(shape, channels_last)
+    losses = {name: make(shape[1]) for name, make in LIBRARIES.items()}
+    times: dict[str, list[float]] = {name: [] for name in losses}
+    for turn in range(rounds + 1):
+        for name, loss in losses.items():
+            seconds = once(loss, logits, masks)
+            if turn:  # the first warms up
+                times[name].append(seconds)
+    return [
+        {
+            "shape": list(shape),
+            "library": name,
+            "seconds": statistics.median(times[name]),
+            "fastest": min(times[name]),
+            "slowest": max(times[name]),
+        }
+        for name in losses
+    ]
+
+
+def peak_in_a_fresh_process(name: str, shape: tuple[int, ...], channels_last: bool) -> int:
+    command = [sys.executable, "-m", "benchmarks.losses", "--memory", name, "x".join(map(str, shape))]
+    command += ["--channels-last"] if channels_last else []
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def peak(name: str, shape: tuple[int, ...], channels_last: bool) -> int:
+    """Give the bytes that one pass adds to the highest resident size of this process."""
+    loss = LIBRARIES[name](shape[1])
+    once(loss, *drawn((1, shape[1], 8, 8), channels_last))  # what is loaded on first use
+    logits, masks = drawn(shape, channels_last)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    once(loss, logits, masks)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = ["| logits | library | median | × pixelwise | peak memory | × pixelwise |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        ours = next(r for r in rows if r["shape"] == row["shape"] and r["library"] == "pixelwise")
+        seconds, size = row["seconds"], row["peak_bytes"]
+        slower, larger = seconds / ours["seconds"], size / max(ours["peak_bytes"], 1)
+        shape = "×".join(str(n) for n in row["shape"])
+        cells = [
+            shape,
+            row["library"],
+            f"{1e3 * seconds:.1f} ms",
+            f"{slower:.2f}",
+            f"{size / 2**20:.0f} MiB",
+            f"{larger:.2f}",
+        ]
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

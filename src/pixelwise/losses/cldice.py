@@ -1,0 +1,132 @@
+"""Soft clDice: whether thin structures hang together, by their soft skeletons.
+
+Comes in: logits (B, K, *S) and masks (B, *S) of class indices, in two or three dimensions. Goes out: one scalar, or the
+soft skeleton itself. Knows nothing of which classes are thin: they are named.
+
+An ignored pixel is to its neighbours as the world beyond the edge of the picture: it neither thins nor thickens them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pixelwise.errors import UsageError
+from pixelwise.losses.pixels import Per, mean_over_present, prepare, require_per
+
+
+def soft_cldice(
+    logits: Tensor,
+    masks: Tensor,
+    *,
+    classes: Sequence[int] | None = None,
+    iterations: int = 3,
+    per: Per = "batch",
+    ignore_index: int = 255,
+) -> Tensor:
+    """Take 1 - the mean soft clDice: Shit et al. 2021, arXiv:2003.07311.
+
+    clDice is the harmonic mean of the share of the predicted skeleton that lies in the true class and of the share of the
+    true skeleton that lies in the predicted one; without their added 1, so that size does not matter. The mean is over
+    those of `classes` whose truth has a skeleton. It tells nothing of width: add it to Dice or cross-entropy.
+
+    Args:
+        logits: (B, K, *S), S of two or three dimensions.
+        masks: (B, *S) integers, class indices or `ignore_index`.
+        classes: indices of the thin classes; all but the first where not given.
+        iterations: how often is thinned: at least half the width of the widest structure, in pixels.
+        per: "batch" sums over all pictures together; "image" over each, then takes the mean over the pictures that
+            have a skeleton.
+        ignore_index: pixels with this value count in nothing.
+
+    Raises:
+        UsageError: shapes that do not fit, no such class, or another `per`.
+        MaskError: class indices outside 0…K-1.
+
+    """
+    require_per(per)
+    num_classes = logits.shape[1]
+    chosen = list(range(1, num_classes)) if classes is None else list(classes)
+    require_thin(chosen, num_classes)
+    scores, pixels = prepare(logits, masks, ignore_index)
+    space = tuple(masks.shape[1:])
+    counted = None if pixels.counted is None else pixels.counted.view(len(masks), 1, *space)
+    predicted = scores.softmax(1)[:, chosen].view(len(masks), len(chosen), *space)
+    which = torch.tensor(chosen, dtype=torch.long, device=masks.device).view(-1, *(1,) * len(space))
+    true = (pixels.classes.view(len(masks), 1, *space) == which).to(scores.dtype)
+    if counted is not None:
+        predicted, true = predicted * counted, true * counted
+    thin, true_thin = (soft_skeleton(each, iterations, counted) for each in (predicted, true))
+    axes = tuple(range(2, 2 + len(space)))
+    sums = [each.sum(axes, dtype=torch.double) for each in (thin * true, thin, true_thin * predicted, true_thin)]
+    if per == "batch":
+        sums = [each.sum(0, keepdim=True) for each in sums]
+    right, length, found, true_length = sums
+    # 2ab / (a + b) of a = right / length and b = found / true length, with one division.
+    index = 2 * right * found / (right * true_length + found * length).clamp_min(1e-12)
+    return mean_over_present(1 - index, true_length > 0).to(scores.dtype)
+
+
+def soft_skeleton(values: Tensor, iterations: int = 3, counted: Tensor | None = None) -> Tensor:
+    """Thin values in 0…1 to their soft skeleton, by minima and maxima of neighbours: Shit et al. 2021, algorithm 1.
+
+    Args:
+        values: (B, K, *S), S of two or three dimensions.
+        iterations: how often is thinned.
+        counted: (B, 1, *S) in bool; the others give 0 and are as the world beyond the edge. None: all count.
+
+    Raises:
+        UsageError: another number of dimensions, or iterations below 0.
+    """
+    dimensions = values.ndim - 2
+    if dimensions not in (2, 3):
+        fix = "Give masks (B, H, W) or (B, D, H, W)."
+        raise UsageError("masks", expected="2 or 3 spatial dimensions", found=str(dimensions), do=fix)
+    if iterations < 0:
+        fix = "Say at least half the width of the widest structure."
+        raise UsageError("iterations", expected="a number from 0 on", found=str(iterations), do=fix)
+    if values.numel() == 0:
+        return values  # the pooling of torch refuses it
+    skeleton, left = torch.zeros_like(values), values
+    for step in range(iterations + 1):
+        left = _erode(left, counted) if step else left
+        opened = _dilate(_erode(left, counted), counted)
+        more = (left - opened).relu()
+        skeleton = skeleton + (1 - skeleton) * more
+    return skeleton if counted is None else skeleton * counted
+
+
+def require_thin(classes: Sequence[int], num_classes: int) -> None:
+    """Refuse classes that are not there, or that are named twice.
+
+    Raises:
+        UsageError: there are such.
+    """
+    if len(set(classes)) != len(classes) or any(not 0 <= k < num_classes for k in classes):
+        wanted = f"different class indices 0–{num_classes - 1}"
+        fix = "Name the indices of the thin classes, each once."
+        raise UsageError("cldice classes", expected=wanted, found=str(list(classes)), do=fix)
+
+
+def _erode(values: Tensor, counted: Tensor | None) -> Tensor:
+    """Take the least of each pixel and its neighbours along the axes."""
+    if counted is not None:
+        values = values.masked_fill(~counted, 1.0)
+    dimensions, pool = values.ndim - 2, _pool(values)
+    lines = [tuple(3 if a == axis else 1 for a in range(dimensions)) for axis in range(dimensions)]
+    return reduce(torch.minimum, [-pool(-values, line, 1, tuple(side // 2 for side in line)) for line in lines])
+
+
+def _dilate(values: Tensor, counted: Tensor | None) -> Tensor:
+    """Take the greatest of each pixel and all its neighbours, diagonal ones too."""
+    if counted is not None:
+        values = values.masked_fill(~counted, 0.0)
+    return _pool(values)(values, 3, 1, 1)
+
+
+def _pool(values: Tensor) -> Callable[..., Tensor]:
+    return F.max_pool2d if values.ndim == 4 else F.max_pool3d
