@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pixelwise.api import Model, Run, check, evaluate, import_weights, load, predict, push, train
+    from pixelwise.api import Model, Run, check, compare, evaluate, import_weights, load, predict, push, train
     from pixelwise.config import Config
     from pixelwise.errors import PixelwiseError
     from pixelwise.grid import Grid
@@ -38,6 +38,7 @@ _HOME = {
     "Scores": "types",
     "UNet": "models.unet",
     "check": "api",
+    "compare": "api",
     "evaluate": "api",
     "import_weights": "api",
     "load": "api",
@@ -60,6 +61,7 @@ __all__ = [
     "Scores",
     "UNet",
     "check",
+    "compare",
     "evaluate",
     "import_weights",
     "load",

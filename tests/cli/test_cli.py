@@ -24,14 +24,16 @@ FROZEN = {
         "DATA --accept-license --epochs --freeze --json --model --out --overwrite --seed --set --skip-bad --steps "
         "--time-limit --weights"
     ),
-    "evaluate": "MODEL DATA --json --set --split",
+    "evaluate": "MODEL|MASKS DATA --convention --json --metrics --out --overwrite --set --split",
+    "compare": "RUN… --data --json --split",
+    "report": "RUN --json --out",
     "predict": "MODEL SOURCE… --flips --json --no-overlays --out --overlays --overwrite --probabilities",
     "models": "--json --search",
     "import-weights": "FILE --json --out --overwrite",
     "push": "MODEL OWNER/NAME --json --public",
 }
 REQUIRED = {"check": ["d"], "train": ["d"], "evaluate": ["m", "d"], "predict": ["m", "s", "--out", "o"], "demo": []}
-REQUIRED |= {"models": [], "import-weights": ["f", "--out", "o"], "push": ["m", "a/b"]}
+REQUIRED |= {"models": [], "import-weights": ["f", "--out", "o"], "push": ["m", "a/b"], "compare": ["a", "b"], "report": ["r"]}
 
 
 class Said(NamedTuple):

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixelwise.api.loaded import HUB_NAME, Model, Run, load
-from pixelwise.api.scoring import evaluate, part_of, require_sections
-from pixelwise.errors import OutputExistsError, UsageError
+from pixelwise.api.reporting import report
+from pixelwise.api.scoring import compare, evaluate, part_of, require_sections
+from pixelwise.errors import OutputExistsError, PixelwiseError, UsageError
 
 if TYPE_CHECKING:
     from pixelwise.data.check import Finding
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from pixelwise.models.catalogue import Entry
 
 __all__ = [
-    "Model", "Run", "check", "draw_demo_data", "draw_sheet", "evaluate", "import_weights", "load", "models", "predict",
-    "push", "train",
+    "Model", "Run", "check", "compare", "draw_demo_data", "draw_sheet", "evaluate", "import_weights", "load", "models",
+    "predict", "push", "report", "train",
 ]  # fmt: skip
 Listener = Callable[[dict[str, Any]], None]
 _DEMO = ".pixelwise-demo"
@@ -113,7 +114,22 @@ def train(
         freeze=None if freeze is None else str(freeze),
         accept_license=accept_license,
     )
-    return Run(train_run(request, Path(out) if out else Path("runs") / name, overwrite=overwrite, listener=listener))
+    run = Run(train_run(request, Path(out) if out else Path("runs") / name, overwrite=overwrite, listener=listener))
+    _report(run, listener)
+    return run
+
+
+def _report(run: Run, listener: Listener | None) -> None:
+    """Write the report of a run that has just ended; what goes wrong with it is told, and costs nothing else."""
+    from pixelwise.config import load_config
+
+    if not load_config(run.folder / "config.yaml").evaluate.report:
+        return
+    try:
+        report(run.folder)
+    except PixelwiseError as error:
+        if listener is not None:
+            listener({"event": "notice", "text": f"no report was written: {error}"})
 
 
 def predict(

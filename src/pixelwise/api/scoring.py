@@ -1,25 +1,28 @@
-"""The verbs that judge: evaluate.
+"""The verbs that judge: evaluate, compare.
 
-Comes in: models or folders of masks, data sets, options. Goes out: an `Evaluation`, and where asked its files. Knows nothing of
-terminals.
+Comes in: models or folders of masks, data sets, options. Goes out: an `Evaluation`, and where asked its files; or a
+`Comparison`. Knows nothing of terminals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
+from pixelwise.api import reporting
 from pixelwise.api.loaded import Model, holds_masks, load
+from pixelwise.api.reporting import SCORES
 from pixelwise.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from pixelwise.data.dataset import Dataset, DataSplits
     from pixelwise.evaluation import Evaluation, PicturePredictor
+    from pixelwise.evaluation.comparison import Comparison
     from pixelwise.models.weights import ModelCard
-
-SCORES, REPORT = "scores.json", "report.html"
 
 
 def evaluate(
@@ -58,7 +61,7 @@ def evaluate(
     from pixelwise.data.dataset import open_data, without_unreadable
     from pixelwise.data.predicted import open_masks
     from pixelwise.evaluation import evaluate as score
-    from pixelwise.storage import claim_folder
+    from pixelwise.storage import claim_folder, write_json
 
     config, base = read_request(Path(data), overrides)
     require_sections(overrides, "data", "evaluate")
@@ -76,7 +79,7 @@ def evaluate(
         predictor = loaded.predictor
         notices += _divided_otherwise(splits, split, loaded.card)
     if out is not None:
-        claim_folder(Path(out), overwrite, (SCORES, REPORT), SCORES)
+        claim_folder(Path(out), overwrite, (SCORES, reporting.REPORT), SCORES)
     result = score(
         part,
         predictor,
@@ -88,10 +91,12 @@ def evaluate(
     )
     result = replace(result, notices=notices)
     if out is not None:
-        from pixelwise.storage import write_json
-
-        named = str(model.folder if isinstance(model, Model) else model)
-        write_json(Path(out) / SCORES, {"model": named, "data": str(data), "split": split, **result.to_dict()})
+        named = model.folder if isinstance(model, Model) else Path(model)
+        plain = {"model": str(named), "data": str(data), "split": split, **result.to_dict()}
+        write_json(Path(out) / SCORES, plain)
+        again = f"pixelwise evaluate {quote(str(named))} {quote(str(data))} --split {split} --out again"
+        run = named if (named / "config.yaml").is_file() else None
+        reporting.write(Path(out) / reporting.REPORT, plain, part, predictor, run, [again])
     return result
 
 
@@ -150,3 +155,45 @@ def _divided_otherwise(splits: DataSplits, split: str, card: ModelCard) -> tuple
         f"{split} was drawn from the pictures, and not as when the model was trained: it may have learned from some of these. "
         "Name the run's config.yaml as DATA to score the same part.",
     )
+
+
+def compare(
+    runs: Sequence[str | Path],
+    *,
+    data: str | Path | None = None,
+    split: str = "test",
+    resamples: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Comparison:
+    """Tell whether the difference between models is real: each against the first, on the same pictures.
+
+    Args:
+        runs: two or more: run folders, what `evaluate` wrote to `out`, or a `scores.json` itself. With `data` also model
+            folders and folders of masks. Runs that differ in their seed alone are compared as one recipe.
+        data: evaluate all on one part of this data set first; files are read as they are.
+        split: that part.
+        resamples: draws of the bootstrap (see `evaluation.comparison.compare`).
+        progress: called with (name, pictures done, pictures in all) after each picture that is evaluated.
+
+    Raises:
+        UsageError: fewer than two runs.
+        DataError: no counts per picture there, or other pictures, masks or classes.
+    """
+    from pixelwise.evaluation.comparison import compare as compare_counted
+    from pixelwise.evaluation.counted import counted_of_scores, described, names_of, read_counted
+
+    if len(runs) < 2:
+        raise UsageError("compare", expected="two runs or more", found=str(len(runs)), do="Name what to compare.")
+    counted, notices = [], []
+    for path, name in zip(map(Path, runs), names_of(runs), strict=True):
+        if data is None or path.is_file():
+            counted.append(read_counted(path, name))
+            continue
+        tell = partial(progress, name) if progress is not None else None
+        # Neither intervals nor other metrics of each alone are asked for.
+        alone = ("evaluate.resamples=0",)
+        result = evaluate(path, data, split=split, metrics=(), overrides=alone, progress=tell)
+        notices += [f"{name}: {notice}" for notice in result.notices]
+        found = described(counted_of_scores(result.to_dict(), path, name), path)
+        counted.append(replace(found, selected=split == "val" and found.recipe is not None))
+    return compare_counted(counted, resamples=resamples, notices=notices)

@@ -103,8 +103,10 @@ def counted_of_scores(plain: Any, where: object, name: str) -> Counted:
         classes = tuple(str(row["name"]) for row in plain["classes"])
         counts = np.zeros((len(images), 3, len(classes)), np.int64)
         for place, image in enumerate(images):
-            for k, *values in image["counts"]:
-                counts[place, :, range(len(classes))[k]] = values[:3]
+            for k, found, true, predicted, _ in image["counts"]:
+                if not 0 <= k < len(classes):
+                    raise ValueError(f"class {k} of {len(classes)}")
+                counts[place, :, k] = found, true, predicted
         ids = tuple(str(image["id"]) for image in images)
         groups = tuple(None if image.get("group") is None else str(image["group"]) for image in images)
     except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
@@ -150,7 +152,8 @@ def names_of(paths: Sequence[str | Path]) -> list[str]:
     """Name models by their folder, or where two have the same by the path; each once."""
     texts = [str(Path(p).parent if Path(p).name == SCORES else p) for p in paths]
     short = [Path(text).resolve().name or text for text in texts]
-    chosen = [s if short.count(s) == 1 else text for s, text in zip(short, texts, strict=True)]
+    alike = [{t for s, t in zip(short, texts, strict=True) if s == own} for own in short]
+    chosen = [s if len(a) == 1 else t for s, t, a in zip(short, texts, alike, strict=True)]
     return [name if (n := chosen[:i].count(name)) == 0 else f"{name} ({n + 1})" for i, name in enumerate(chosen)]
 
 

@@ -22,7 +22,7 @@ class Difference:
         low: of the 95 % interval; None where there is nothing to draw from.
         high: the same.
         n: pictures on which it rests; for a class those in which the truth, A or B has it.
-        p: two-sided, from the draws; never below what as many coins could do, see `_p_values`.
+        p: two-sided, from the draws; never below the chance that as many coins fall alike (see `comparison`).
         shown: the interval excludes 0; of a class also after adjustment for the number of classes.
         p_adjusted: of a class: Holm 1979.
         shown_alone: of a class: as if it had been the only one.
@@ -78,6 +78,8 @@ def sentences(pair: Pair, units: str, single: Sequence[str], same: bool) -> tupl
             else f" ({miou.difference * 100:+.1f} points, {_range(miou)})"
         )
         said = [f"No difference in mIoU between {b} and {a} can be shown with {units}{measured}."]
+        if miou.low is not None and miou.high is not None and miou.low * miou.high > 0:
+            said.append("Too few of them differ: by chance they could all fall the same way.")
     defined = [entry for entry in pair.classes if entry.difference is not None]
     for entry in sorted((e for e in defined if e.shown), key=lambda e: -(e.difference or 0.0)):
         images = counted_of(entry.n, "image")

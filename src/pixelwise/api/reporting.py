@@ -1,0 +1,116 @@
+"""Reports: what `report.html` shows of a run, or of masks that were scored.
+
+Comes in: scores, the part of the data set they are of, what predicted it. Goes out: `report.html`. Knows nothing of terminals.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from pixelwise.api.loaded import load
+from pixelwise.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pixelwise.data.dataset import Dataset
+    from pixelwise.evaluation import PicturePredictor
+
+SCORES, REPORT, CONFIG = "scores.json", "report.html", "config.yaml"
+
+
+def report(run: str | Path, *, out: str | Path | None = None) -> Path:
+    """Write the report of a finished run anew: its best model on the validation part.
+
+    For other pictures, `evaluate` writes a report beside its scores.
+
+    Args:
+        run: the run folder.
+        out: the HTML file; `report.html` in the run folder where not given.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        DataError: no finished run there, or its pictures are gone.
+    """
+    from pixelwise.config import read_request
+    from pixelwise.data.dataset import open_data
+
+    folder = Path(run)
+    for name in (SCORES, CONFIG):
+        if not (folder / name).is_file():
+            raise DataError(
+                folder, expected="a finished run", found=f"no {name}", do="Train it to the end, or use evaluate --out."
+            )
+    config, base = read_request(folder / CONFIG)
+    part = open_data(config.data, base).val
+    if part is None:
+        raise DataError(folder, expected="the run's validation pictures", found="none", do="Restore them.")
+    path = folder / REPORT if out is None else Path(out)
+    plain = json.loads((folder / SCORES).read_text(encoding="utf-8"))
+    again = [
+        f"pixelwise train {quote(str(folder / CONFIG))} --out again",
+        f"pixelwise evaluate {quote(str(folder))} {quote(str(folder / CONFIG))} --split val",
+        f"pixelwise report {quote(str(folder))}",
+    ]
+    named = {"model": str(folder), "data": config.data.root or str(folder)}
+    write(path, named | plain, part, load(folder).predictor, folder, again)
+    return path
+
+
+def write(
+    path: Path,
+    plain: Mapping[str, Any],
+    part: Dataset,
+    predictor: PicturePredictor,
+    run: Path | None,
+    commands: list[str],
+) -> None:
+    """Write a report; the pictures that it shows are read and predicted again."""
+    from pixelwise.report import write_report
+
+    write_report(
+        path,
+        dict(plain),
+        labels=part.labels,
+        fetch=_fetch(part, predictor),
+        run=run,
+        environment=_environment(),
+        commands=commands,
+    )
+
+
+def _fetch(
+    part: Dataset, predictor: PicturePredictor
+) -> Callable[[str], tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]]:
+    places = {record.id: index for index, record in enumerate(part.records)}
+
+    def fetch(id: str) -> tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]:
+        sample = part.read(places[id])
+        assert sample.mask is not None
+        return sample.image, sample.mask, predictor(sample.image, sample.grid, id=id).mask
+
+    return fetch
+
+
+def _environment() -> dict[str, str]:
+    """Name what computed: versions, system, processor."""
+    import torch
+
+    names = ("pixelwise", "torch", "torchvision", "numpy")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {
+        "Python": platform.python_version(),
+        **{name: version(name) for name in names},
+        "system": platform.platform(),
+        "processor": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+        "GPU": device,
+    }
