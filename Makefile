@@ -1,5 +1,6 @@
 # make demo    the whole way once, on drawn road scenes          make test    the tests
 # make check   format, lint, types, floors                       make bench   speed and quality beside the peers
+# make conformance   the traps of the field, asked of pixelwise and its peers, into docs/conformance.md
 # Every target sets up what it needs in .venv, from requirements.lock.
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 COMPILED := $(VENV)/.compiled
 
-.PHONY: demo test test-slow check format bench lock clean
+.PHONY: demo test test-slow check format bench conformance lock clean
 
 demo: $(READY)
 	$(BIN)/pixelwise demo --out demo --overwrite
@@ -20,19 +21,22 @@ test-slow: $(COMPILED)
 	$(BIN)/python -m pytest -m slow
 
 check: $(READY)
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks conformance
+	$(BIN)/ruff check src tests benchmarks conformance
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
 format: $(READY)
-	$(BIN)/ruff format src tests benchmarks
-	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks conformance
+	$(BIN)/ruff check --fix src tests benchmarks conformance
 
 # The sets lie in ROOT (see recipes/); three hours for all of them, resumable.
 ROOT ?= data
 bench: $(READY)
 	$(BIN)/python -m benchmarks.quality_per_minute --root $(ROOT)
+
+conformance: $(READY)
+	$(BIN)/python -m conformance
 
 # Package names, versions and hashes of everything, for Python 3.11 to 3.13; no addresses.
 lock: $(READY)

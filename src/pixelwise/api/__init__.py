@@ -209,7 +209,7 @@ def draw_demo_data(
     from pixelwise.data.synthetic import write_road_scenes
     from pixelwise.storage import claim_folder
 
-    claim_folder(folder, overwrite, (_DEMO, "data", "run", "predictions", "look.png"), _DEMO)
+    claim_folder(folder, overwrite, (_DEMO, "data", "run", "evaluation", "predictions", "look.png"), _DEMO)
     (folder / _DEMO).write_text("made by `pixelwise demo`, which may replace this folder\n", encoding="utf-8")
     write_road_scenes(folder / "data", progress=progress)
     return folder / "data"

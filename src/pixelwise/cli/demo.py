@@ -23,7 +23,7 @@ def run(
     from pixelwise import api
 
     began, progress, folder = time.monotonic(), Progress(), Path(out)
-    data, trained = str(folder / "data"), str(folder / "run")
+    data, trained, scored = (str(folder / name) for name in ("data", "run", "evaluation"))
 
     def step(text: str, command: str | None = None) -> None:
         progress.say(f"\n{text}" + (f"\n$ {command}" if command else ""))
@@ -44,8 +44,8 @@ def run(
     except Interrupted as stopped:
         again = f"pixelwise train {data} --time-limit {time_limit} --out {trained}"
         raise Interrupted(stopped.where, expected=stopped.expected, found=stopped.found, do=f"Go on: {again}") from None
-    step("How good is it on pictures it has never seen?", f"pixelwise evaluate {trained} {data}")
-    result = api.evaluate(trained, data)
+    step("How good is it on pictures it has never seen?", f"pixelwise evaluate {trained} {data} --out {scored}")
+    result = api.evaluate(trained, data, out=scored)
     plain = result.to_dict()
     if not as_json:
         print_scores(plain, title=f"{trained} · test, {plain['images']} pictures", baseline=plain["baseline"])
@@ -53,14 +53,23 @@ def run(
     api.predict(trained, f"{data}/test/images", out=folder / "predictions")
     sheet = api.draw_sheet(trained, data, folder / "look.png", count=6)
     if as_json:
-        print_json({"data": data, "run": trained, "sheet": str(sheet), "seconds": time.monotonic() - began, **plain})
+        print_json(
+            {
+                "data": data,
+                "run": trained,
+                "sheet": str(sheet),
+                "report": f"{scored}/report.html",
+                "seconds": time.monotonic() - began,
+                **plain,
+            }
+        )
         return
     put(
         f"\nDone in {duration(time.monotonic() - began)}. Look at:\n"
+        f"  {scored}/report.html    how good it is, where it fails, and what every number means\n"
         f"  {sheet}    pictures, truth, prediction, and where they differ\n"
         f"  {folder / 'predictions' / 'overlays'}    every test picture with its mask\n"
         f"  {trained}/config.yaml    every choice, and why\n"
-        f"  {trained}/scores.json    the scores\n"
         "\nNext, with your own pictures in my_data/images and masks in my_data/masks:\n"
         "  pixelwise check my_data\n"
         "  pixelwise train my_data --time-limit 10m\n"

@@ -64,6 +64,8 @@ def run(
         return
     print_scores(done.scores, title=f"{done.folder} · validation, {done.scores['images']} pictures")
     put(f"\nmodel    {done.folder / 'model'}\nconfig   {done.folder / 'config.yaml'}\n")
+    if (done.folder / "report.html").is_file():
+        put(f"report   {done.folder / 'report.html'}\n")
     # The run's own config.yaml, since it divides the pictures as they were divided.
     part = "" if "test" in done.parts else " --split val"
     put(f"next     pixelwise evaluate {done.folder} {done.folder / 'config.yaml'}{part}\n")

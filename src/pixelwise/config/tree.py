@@ -191,6 +191,7 @@ class EvaluateConfig(_Section):
         None, description="for surface Dice, in the unit of the grids; each picture's coarsest spacing where null"
     )
     resamples: Annotated[int, Field(ge=0)] = Field(1000, description="draws of the bootstrap behind the intervals")
+    report: bool = Field(True, description="write report.html at the end of training")
     temperature: bool = Field(
         True, description="after training, correct probabilities by one temperature, fitted on val"
     )

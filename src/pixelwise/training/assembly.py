@@ -40,6 +40,7 @@ from pixelwise.training.plan import Weights
 from pixelwise.types import Fingerprint
 
 MODEL = "model"
+_SHOWN = 24  # pictures in a report
 
 
 def require_device(config: Config) -> None:
@@ -300,7 +301,7 @@ def validation_seconds(config: Config, model: SegmentationModel, card: ModelCard
 
 
 def final_seconds(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> float:
-    """Measure how long the scoring at the end takes, calibration and all metrics included, on two pictures."""
+    """Measure on two pictures how long the end takes: calibration, all metrics, and what a report predicts again."""
     few = val.subset(range(min(len(val), 2)))
     predictor, settings = make_predictor(config, model, card), config.evaluate
 
@@ -314,9 +315,9 @@ def final_seconds(config: Config, model: SegmentationModel, card: ModelCard, val
 
     score(few.subset([0]))
     scoring, began = score(few), time.perf_counter()
-    fitted = min(len(val), PICTURES) if settings.temperature else 0
-    if fitted:
+    again = (min(len(val), PICTURES) if settings.temperature else 0) + (min(len(val), _SHOWN) if settings.report else 0)
+    if again:
         fitted_temperature(few, predictor)
     fitting = time.perf_counter() - began
     model.train()
-    return (scoring * len(val) + fitting * fitted) / len(few)
+    return (scoring * len(val) + fitting * again) / len(few)

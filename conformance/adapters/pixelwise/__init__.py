@@ -1,0 +1,8 @@
+"""pixelwise, as a user would use it."""
+
+from __future__ import annotations
+
+from conformance.adapters import Ways
+from conformance.adapters.pixelwise import files, geometry, losses, networks, runs, scores
+
+WAYS: Ways = {**scores.WAYS, **losses.WAYS, **files.WAYS, **geometry.WAYS, **networks.WAYS, **runs.WAYS}

@@ -1,0 +1,114 @@
+"""Files of pixelwise: pictures, masks, data sets, models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import pixelwise
+from conformance.adapters import Way, Ways
+from conformance.disk import full_disk
+from pixelwise.config import DataConfig, LossConfig
+from pixelwise.data.dataset import open_data
+from pixelwise.data.images import read_image
+from pixelwise.data.masks import read_mask, write_mask
+from pixelwise.labels import Labels
+from pixelwise.losses import combined_loss
+from pixelwise.metrics.confusion import ConfusionMatrix
+from pixelwise.models.sources import find_weights
+from pixelwise.models.unet import UNet
+from pixelwise.models.weights import ModelCard, save_model
+from pixelwise.training.checkpoint import State, load_checkpoint, save_checkpoint
+from pixelwise.training.optim import AveragedWeights, adamw
+
+
+def _labels(ids: Sequence[int], ignored: Sequence[int] = (255,)) -> Labels:
+    return Labels(tuple(f"class {i}" for i in ids), tuple(ids), ignore_ids=tuple(ignored))
+
+
+def _read_mask(path: Path, ids: Sequence[int], ignored: Sequence[int]) -> NDArray[Any]:
+    labels = _labels(ids, ignored)
+    return labels.decode(read_mask(path, labels)[0])
+
+
+def _write_mask(indices: NDArray[Any], ids: Sequence[int], path: Path) -> None:
+    write_mask(path, indices, _labels(ids))
+
+
+def _reduce(ids: NDArray[Any]) -> NDArray[Any]:
+    return _labels(range(1, 151), (0, 255)).encode(ids)[0]
+
+
+def _open(folder: Path, skip_bad: bool = False) -> dict[str, int]:
+    splits = open_data(DataConfig(labels=["a", "b"], skip_bad=skip_bad), folder)
+    return {"pictures": sum(len(part) for part in splits), "skipped": len(splits.skipped)}
+
+
+def _check(folder: Path) -> list[str]:
+    return [str(finding.to_dict()) for finding in pixelwise.check(folder)]
+
+
+def _read_listed(folder: Path) -> list[Any]:
+    splits = open_data(DataConfig(labels=["a", "b"]), folder)
+    return [part.read(k).image for part in splits for k in range(len(part))]
+
+
+def _counted(path: Path, ids: Sequence[int], ignored: Sequence[int]) -> NDArray[Any]:
+    labels = _labels(ids, ignored)
+    mask = read_mask(path, labels)[0]
+    loss = combined_loss(LossConfig(), num_classes=labels.num_classes, ignore_index=labels.ignore_index)
+    matrix = ConfusionMatrix(labels.num_classes, labels.ignore_index).update(mask, np.zeros_like(mask))
+    return np.array([int(loss.normaliser(torch.from_numpy(mask)[None])[1]), int(matrix.sum())])
+
+
+def _small() -> UNet:
+    torch.manual_seed(0)
+    return UNet(3, 2, features=(16, 32))
+
+
+def _card() -> ModelCard:
+    arguments = {"in_channels": 3, "num_classes": 2, "features": [16, 32]}
+    return ModelCard(architecture={"name": "unet", "arguments": arguments}, labels=_labels((0, 1)), channels=3)
+
+
+def _save(folder: Path) -> None:
+    save_model(folder / "model", _small(), _card())
+    save_checkpoint(folder / "checkpoints", _state())
+
+
+def _state() -> State:
+    model = _small()
+    return State(model, AveragedWeights(model, 0.9).model, adamw(model, 1e-3, 0.0))
+
+
+def _fail(folder: Path) -> bool:
+    state = _state()
+    before = save_checkpoint(folder, state)
+    try:
+        with full_disk(before.stat().st_size // 2):
+            save_checkpoint(folder, state)  # the same step, so the same name
+    except pixelwise.PixelwiseError:
+        load_checkpoint(before, _state())
+        return True
+    return False
+
+
+WAYS: Ways = {
+    "read_image": (Way("data.images.read_image", lambda path: read_image(path)[0]),),
+    "read_mask": (Way("data.masks.read_mask", _read_mask),),
+    "write_mask": (Way("data.masks.write_mask", _write_mask),),
+    "reduce_labels": (Way("Labels(ids=1…150, ignore_ids=(0, 255)).encode", _reduce),),
+    "open_folder": (Way("data.dataset.open_data", _open),),
+    "check_folder": (Way("check", _check),),
+    "read_listed": (Way("data.dataset.open_data with splits/", _read_listed),),
+    "counted_pixels": (Way("Labels.ignore_index for CombinedLoss and ConfusionMatrix", _counted),),
+    "load_weights": (Way("models.sources.find_weights", lambda path: find_weights("unet", str(path))),),
+    "unpack": (Way("check (archives are refused)", lambda path, out: pixelwise.check(path)),),
+    "save_model": (Way("models.weights.save_model, training.checkpoint.save_checkpoint", _save),),
+    "fail_while_saving": (Way("training.checkpoint.save_checkpoint", _fail),),
+}

@@ -1,0 +1,97 @@
+"""Networks of pixelwise, and the predictor that cuts pictures into tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from conformance.adapters import Way, Ways
+from conformance.buffers import LargestBuffer
+from pixelwise.config import TrainConfig
+from pixelwise.inference.predictor import Predictor
+from pixelwise.labels import Labels
+from pixelwise.losses import cross_entropy
+from pixelwise.models.catalogue import build_model
+from pixelwise.training.finetune import Frozen
+
+Size = tuple[int, int]
+Network = Callable[[Tensor], Tensor]
+_NAMES = {"unet": "unet", "deeplabv3": "deeplabv3-mobilenetv3", "segformer": "segformer-b0"}
+
+
+def _predictor(network: Network, channels: int, classes: int = 2, **settings: Any) -> Predictor:
+    labels = Labels(tuple(f"class {k}" for k in range(classes)))
+    return Predictor(lambda images: network(torch.from_numpy(images)), labels, channels=channels, **settings)
+
+
+def _tiled(image: NDArray[Any], network: Network, **settings: Any) -> NDArray[Any]:
+    found = _predictor(network, len(image), **settings)(image, probabilities=True).probabilities
+    assert found is not None
+    return found
+
+
+def _largest(size: Size, num_classes: int, tile: Size) -> float:
+    predictor = _predictor(
+        lambda images: torch.zeros(len(images), num_classes, *images.shape[2:]), 1, num_classes, tile=tile
+    )
+    with LargestBuffer() as largest:
+        predictor(np.zeros((1, *size), np.uint8))
+    return largest.values / (num_classes * size[0] * size[1])
+
+
+def _any_size(architecture: str, size: Size) -> NDArray[Any]:
+    model = build_model(_NAMES[architecture], in_channels=3, num_classes=2)
+    found = _predictor(model.eval(), 3)(np.zeros((3, *size), np.uint8))
+    return np.array(found.mask.shape)
+
+
+def _train_on_one(architecture: str) -> bool:
+    model = build_model(_NAMES[architecture], in_channels=3, num_classes=2).train()
+    logits = model.training_outputs(torch.rand(1, 3, 64, 64) * 255).logits
+    loss = cross_entropy(logits, torch.zeros(1, 64, 64, dtype=torch.int64))
+    loss.backward()  # type: ignore[no-untyped-call]
+    return bool(torch.isfinite(loss))
+
+
+def _frozen() -> float:
+    model = build_model("deeplabv3-mobilenetv3", in_channels=3, num_classes=2).train()
+    held = Frozen(model, TrainConfig(freeze="encoder"))
+    held.hold(0)
+    encoder: Any = model.get_submodule("network.backbone")
+    before = {name: value.clone() for name, value in encoder.named_buffers()}
+    model(torch.rand(2, 3, 64, 64) * 255)
+    return max(float((value - before[name]).abs().max()) for name, value in encoder.named_buffers())
+
+
+def _parameters(up: str, channels: int, classes: int) -> int:
+    model = build_model("unet", in_channels=channels, num_classes=classes, up=up)
+    assert model(torch.zeros(1, channels, 32, 32)).shape == (1, classes, 32, 32)
+    return sum(p.numel() for p in model.parameters())
+
+
+def _auxiliary() -> int:
+    model = build_model("deeplabv3-mobilenetv3", in_channels=3, num_classes=4).train()
+    return len(model.training_outputs(torch.rand(2, 3, 64, 64)).auxiliary)
+
+
+WAYS: Ways = {
+    "tiled": (Way("inference.predictor.Predictor", _tiled),),
+    "decide_picture": (
+        Way(
+            "inference.predictor.Predictor",
+            lambda image, network: _predictor(network, len(image), tile=(128, 128))(image).mask,
+        ),
+    ),
+    "largest_buffer": (Way("inference.predictor.Predictor", _largest),),
+    "tiling_settings": (Way("inference.predictor.Predictor", lambda: Predictor.__init__),),
+    "any_size": (Way("models.catalogue.build_model", _any_size),),
+    "train_on_one": (Way("models.catalogue.build_model", _train_on_one),),
+    "frozen_statistics": (Way("train.freeze=encoder", _frozen),),
+    "unet_parameters": (Way("UNet", _parameters),),
+    "auxiliary_outputs": (Way("models.catalogue.build_model", _auxiliary),),
+}

@@ -1,0 +1,342 @@
+"""Chapter A: what scores say of predictions whose every pixel is known."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conformance.case import Case, Inputs, Refusal
+
+Mask = NDArray[np.uint8]
+VOID = 255
+_MIOU = "Everingham et al. 2015, The PASCAL VOC Challenge: A Retrospective: TP / (TP + FP + FN) over the whole test set"
+
+
+def _mask(*rows: str) -> Mask:
+    """Read rows of digits; a dot is void."""
+    return np.array([[VOID if c == "." else int(c) for c in row] for row in rows], np.uint8)
+
+
+def _call(truths: list[Mask], predictions: list[Mask], classes: int, void: int | None = None) -> tuple[Inputs, ...]:
+    return ({"truths": truths, "predictions": predictions, "num_classes": classes, "ignore_index": void},)
+
+
+def drawn() -> tuple[list[Mask], list[Mask]]:
+    """Draw six 12×16 pictures of six classes; class 4 is never true, class 5 neither true nor predicted."""
+    generator = np.random.default_rng(7)
+    truths, predictions = [], []
+    for picture in range(6):
+        truth = np.zeros((12, 16), np.uint8)
+        truth[2 : 4 + picture, 3:12] = 1 + picture % 2
+        if picture in (1, 4):
+            truth[9:11, 12:15] = 3
+        noise = generator.random(truth.shape)
+        guess = generator.integers(0, 5, truth.shape).astype(np.uint8)
+        truths.append(truth)
+        predictions.append(np.where(noise < 0.2 + 0.08 * picture, guess, truth))
+    return truths, predictions
+
+
+def plain_miou(truths: list[Mask], predictions: list[Mask], classes: int, void: int = VOID) -> float:
+    """Count with whole numbers and divide once: the definition, written out."""
+    ratios = []
+    for k in range(classes):
+        hit = union = 0
+        for truth, prediction in zip(truths, predictions, strict=True):
+            counts = truth != void
+            hit += int(((truth == k) & (prediction == k) & counts).sum())
+            union += int((((truth == k) | (prediction == k)) & counts).sum())
+        if union:
+            ratios.append(Fraction(hit, union))
+    return float(sum(ratios) / len(ratios))
+
+
+def _drawn(_: Path) -> tuple[Inputs, ...]:
+    return _call(*drawn(), classes=6)
+
+
+def _unequal(_: Path) -> tuple[Inputs, ...]:
+    truths = [_mask("0000", "0000", "0001", "0011"), _mask("1111", "1111", "1111", "1111")]
+    predictions = [_mask("0000", "0000", "0001", "0001"), _mask("1111", "1111", "1111", "0000")]
+    return _call(truths, predictions, 2)
+
+
+def _perfect_with_absent(_: Path) -> tuple[Inputs, ...]:
+    truth = _mask("0011", "0011")
+    return _call([truth], [truth.copy()], 4)
+
+
+def _wrong_with_absent(_: Path) -> tuple[Inputs, ...]:
+    return _call([_mask("0011", "0011")], [_mask("0111", "0111")], 4)
+
+
+def _false_class(_: Path) -> tuple[Inputs, ...]:
+    return _call([_mask("0011", "0011")], [_mask("0211", "0011")], 3)
+
+
+def _weighted(truth: Mask, prediction: Mask, weights: tuple[float, ...]) -> tuple[Inputs, ...]:
+    return ({"truths": [truth], "predictions": [prediction], "num_classes": 4, "weights": weights},)
+
+
+def _void(_: Path) -> tuple[Inputs, ...]:
+    return _call([_mask("00..", "0011", "....")], [_mask("0011", "0111", "0101")], 2, VOID)
+
+
+def _void_drawn(_: Path) -> tuple[Inputs, ...]:
+    truths, predictions = drawn()
+    for truth in truths:
+        truth[:, :5] = VOID
+    return _call(truths, predictions, 6, VOID)
+
+
+def _reduced(void: int) -> tuple[Inputs, ...]:
+    ids = np.tile(np.array([[1, 2, 3, 1], [2, 3, 1, 2]], np.uint8), (4, 4))
+    prediction = ids - 1
+    ids[:, :void] = 0
+    return ({"ids": [ids], "predictions": [prediction], "num_classes": 3},)
+
+
+def _other_size(_: Path) -> tuple[Inputs, ...]:
+    return _call([np.zeros((8, 12), np.uint8)], [np.zeros((4, 6), np.uint8)], 2)
+
+
+def _many(_: Path) -> tuple[Inputs, ...]:
+    large, small = np.zeros((4096, 4096), np.uint8), np.zeros((1, 1), np.uint8)
+    return ({"truths": [large, small, small, small], "predictions": [large, small, small, small], "num_classes": 2},)
+
+
+def _shards(_: Path) -> tuple[Inputs, ...]:
+    truths, predictions = drawn()
+    shards = [(truths[k:5:2], predictions[k:5:2]) for k in range(2)]
+    return ({"shards": shards, "num_classes": 6},)
+
+
+def _rectangles(_: Path) -> tuple[Inputs, ...]:
+    """Draw two squares of 40 pixels per side; one is found exactly, one 31 wide, and one is invented between."""
+
+    def square(left: int, width: int) -> NDArray[np.bool_]:
+        mask = np.zeros((100, 200), bool)
+        mask[30:70, left : left + width] = True
+        return mask
+
+    return (
+        {
+            "truths": [square(10, 40), square(120, 40)],
+            "detections": [(square(10, 40), 0.9), (square(65, 40), 0.8), (square(120, 31), 0.7)],
+        },
+    )
+
+
+def _frequencies(truth: Mask) -> tuple[float, ...]:
+    return tuple((np.bincount(truth.ravel(), minlength=4) / truth.size).tolist())
+
+
+_FOUR = np.repeat(np.arange(4, dtype=np.uint8), 4).reshape(4, 4)
+_THREE_TO_ONE = _mask("0000", "0000", "0000", "1111")
+_ONE_ROW_OFF = _mask("0000", "0000", "1111", "1111")
+
+
+def _first_five() -> float:
+    truths, predictions = drawn()
+    return plain_miou(truths[:5], predictions[:5], 6)
+
+
+def _without_left() -> float:
+    truths, predictions = drawn()
+    return plain_miou([t[:, 5:] for t in truths], [p[:, 5:] for p in predictions], 6)
+
+
+CASES = (
+    Case(
+        "A0",
+        "Every library has its own mIoU",
+        "The mIoU of six pictures, six classes, no void.",
+        "miou",
+        _drawn,
+        plain_miou(*drawn(), 6),
+        "The definition in whole numbers: intersections and unions are summed over the set, divided once per "
+        "class, and averaged over the five classes with a union.",
+        _MIOU,
+        1e-6,
+    ),
+    Case(
+        "A1",
+        "Mean of per-picture values for the value of the set",
+        "The mIoU of an easy and a hard picture, 16 pixels each.",
+        "miou",
+        _unequal,
+        (13 / 18 + 14 / 19) / 2,
+        "Class 0: 13 right of 13 true and 18 predicted; class 1: 14 right of 19 true and 14 predicted. The mean "
+        "of the pictures' own values is another number.",
+        _MIOU,
+        1e-6,
+    ),
+    Case(
+        "A2a",
+        "Absent classes count as 0",
+        "The mIoU of a perfect prediction that shows 2 of 4 classes.",
+        "miou",
+        _perfect_with_absent,
+        1.0,
+        "A class without a union has no IoU, so it is in no mean.",
+        _MIOU,
+        1e-6,
+    ),
+    Case(
+        "A2b",
+        "Absent classes count as 1",
+        "The mIoU of a prediction with 2 of 8 pixels wrong, 2 of 4 classes shown.",
+        "miou",
+        _wrong_with_absent,
+        (2 / 4 + 4 / 6) / 2,
+        "Class 0 has 2 of 4, class 1 has 4 of 6; the two absent classes add nothing.",
+        _MIOU,
+        1e-6,
+    ),
+    Case(
+        "A2c",
+        "A class that is only predicted costs nothing",
+        "The mIoU where one pixel is a class that is never true.",
+        "miou",
+        _false_class,
+        (3 / 4 + 1 + 0) / 3,
+        "The false class has a union of one pixel and no intersection: IoU 0.",
+        _MIOU,
+        1e-6,
+    ),
+    Case(
+        "A2d",
+        "Nobody says how many classes were left out",
+        "The number of classes that the mean leaves out.",
+        "excluded_classes",
+        _wrong_with_absent,
+        2,
+        "Of four classes two have a union.",
+        _MIOU,
+    ),
+    Case(
+        "A2e",
+        "One mean under two names",
+        "The mean over the classes that the truth shows.",
+        "miou_present",
+        _false_class,
+        (3 / 4 + 1) / 2,
+        "Class 2 is never true: it is in this mean under its own name only.",
+        _MIOU,
+        1e-6,
+    ),
+    Case(
+        "A3a",
+        "A weighted mean that is 0.25 for a perfect prediction",
+        "The frequency-weighted IoU of a perfect prediction of four equal classes.",
+        "weighted_iou",
+        lambda _: _weighted(_FOUR, _FOUR.copy(), (0.25,) * 4),
+        1.0,
+        "Every IoU is 1, and so is every weighted mean.",
+        "Long et al. 2015, arXiv:1411.4038, section 5",
+        1e-6,
+    ),
+    Case(
+        "A3b",
+        "A weighted mean with the wrong divisor",
+        "The frequency-weighted IoU where a row of class 0 is taken for 1.",
+        "weighted_iou",
+        lambda _: _weighted(_THREE_TO_ONE, _ONE_ROW_OFF, _frequencies(_THREE_TO_ONE)),
+        0.75 * 2 / 3 + 0.25 / 2,
+        "Class 0 (three quarters) has 8 of 12, class 1 (a quarter) 4 of 8.",
+        "Long et al. 2015, arXiv:1411.4038, section 5",
+        1e-6,
+    ),
+    Case(
+        "A4a",
+        "Void is not understood",
+        "The mIoU of 6 labelled and 6 void (255) pixels.",
+        "miou",
+        _void,
+        (3 / 4 + 2 / 3) / 2,
+        "Of the labelled ones class 0 has 3 of 4, class 1 has 2 of 3; what is predicted on void is nothing.",
+        _MIOU,
+        1e-6,
+    ),
+    Case(
+        "A4b",
+        "Void shifts the score",
+        "The mIoU of the pictures of A0 with the left 5 of 16 columns void.",
+        "miou",
+        _void_drawn,
+        _without_left(),
+        "The same as if the columns were cut off.",
+        _MIOU,
+        1e-6,
+    ),
+    Case(
+        "A5a",
+        "Labels are reduced twice",
+        "The mIoU of a perfect prediction where file id 0 means “no label” and ids 1–3 are the classes.",
+        "miou_of_ids",
+        lambda _: _reduced(2),
+        1.0,
+        "Every labelled pixel is right; 0 counts in nothing.",
+        "ADE20K's convention, Zhou et al. 2017; huggingface/transformers examples/pytorch/semantic-segmentation",
+        1e-6,
+    ),
+    Case(
+        "A5b",
+        "Reducing costs a class",
+        "The same without a single pixel of id 0.",
+        "miou_of_ids",
+        lambda _: _reduced(0),
+        1.0,
+        "Class 1 of the file is class 0 of the model, and all are right.",
+        "as A5a",
+        1e-6,
+    ),
+    Case(
+        "A6",
+        "Scored at another size",
+        "A prediction of half the truth's size is scored.",
+        "miou",
+        _other_size,
+        Refusal(),
+        "The truth counts at its own size; a resized truth is another truth.",
+        "Cordts et al. 2016, arXiv:1604.01685, section 4",
+        control=lambda _: _call([_FOUR], [_FOUR], 4)[0],
+    ),
+    Case(
+        "A7",
+        "Counts stop at 2²⁴",
+        "2²⁴ pixels and then three more, all right: how many?",
+        "right_pixels",
+        _many,
+        2**24 + 3,
+        "Whole numbers have no gaps; float32 knows no 2²⁴ + 1.",
+        "IEEE 754, binary32 has 24 bits of significand",
+    ),
+    Case(
+        "A8",
+        "Processes count a picture twice",
+        "The mIoU of five pictures, three in one process and two in another.",
+        "miou_sharded",
+        _shards,
+        _first_five(),
+        "Counts are summed over processes, so it is the mIoU of the five.",
+        _MIOU,
+        1e-6,
+    ),
+    Case(
+        "A10",
+        "Average precision drifts between implementations",
+        "Mask AP (IoU 0.50:0.95) of three detections of two squares.",
+        "mask_ap",
+        _rectangles,
+        float(np.mean([(51 + 50 * 2 / 3) / 101] * 6 + [51 / 101] * 4)),
+        "The second square is found with IoU 0.775: a hit at the six thresholds up to 0.75, behind one "
+        "invention, so precision is 1 up to recall 0.5 and 2/3 beyond, read at 101 recalls; above, recall ends "
+        "at 0.5.",
+        "Lin et al. 2014, arXiv:1405.0312; pycocotools COCOeval",
+        1e-6,
+    ),
+)
