@@ -79,3 +79,15 @@ def test_sizes_are_ascending_and_open_at_the_end():
     assert list(SIZES) == sorted(SIZES)
     truth = np.zeros((300, 300), np.uint8)
     assert diagnosed(truth, truth)["by_size"]["classes"][0]["objects"] == [0] * len(SIZES) + [1]
+
+
+def test_what_is_left_open_is_no_suspect():
+    """The ignore index taken for a class would name another one."""
+    labels = Labels(tuple(f"k{i}" for i in range(64)))
+    truth = np.zeros((20, 20), np.uint8)
+    probabilities = np.zeros((64, 20, 20), np.float32)
+    probabilities[5] = 1
+    assert diagnosed(truth, np.full_like(truth, 255), probabilities, labels)["suspects"] == []
+    mask = np.full_like(truth, 63)
+    (suspect,) = diagnosed(mask, np.full_like(truth, 62), probabilities, labels)["suspects"]
+    assert (suspect["truth"], suspect["prediction"]) == ("k63", "k62")

@@ -67,6 +67,7 @@ def test_the_run_folder_is_whole(whole: Path, discs: Path) -> None:
         "checkpoints",
         "model",
         "scores.json",
+        "report.html",
     }
     scores = json.loads((whole / "scores.json").read_text())
     assert scores["images"] == 4
@@ -84,7 +85,8 @@ def test_every_derived_value_says_why(whole: Path) -> None:
         line = next(line for line in text.splitlines() if line.startswith(f"  {key}:"))
         assert "  # " in line, line
     left = [line.strip() for line in text.split("\nmodel:")[1].splitlines() if "null" in line]
-    assert left == ["config: null", "unfreeze: null"], "another library's networks alone; never"
+    # Of another library's networks alone; and what stands for "not at all", "all" and "as the pictures are".
+    assert left == ["config: null", "unfreeze: null", "ohem: null", "cldice_classes: null", "surface_tolerance: null"]
 
 
 def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(

@@ -130,7 +130,7 @@ def test_scoring_a_part_that_was_divided_otherwise_is_told(discs: Path, tiny: tu
 
 
 def test_overrides_that_a_verb_does_not_use_are_refused(short: Path, discs: Path) -> None:
-    message = r"^--set predict\.flips=true: expected a key of data, found one that this verb"
+    message = r"^--set predict\.flips=true: expected a key of data( or evaluate)?, found one that this verb"
     with pytest.raises(UsageError, match=message):
         pixelwise.check(discs, overrides=("predict.flips=true",))
     with pytest.raises(UsageError, match=message):

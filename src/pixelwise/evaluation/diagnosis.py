@@ -100,16 +100,15 @@ class Diagnosis:
             self.distances[row] += np.bincount(far[where], minlength=len(DISTANCES) + 1)
 
     def _suspect(self, id: str, truth: NDArray[Any], mask: NDArray[Any], confidence: NDArray[np.float16]) -> None:
-        odd = (truth != mask) & (truth != self.labels.ignore_index) & (confidence >= SURE)
+        named = (truth != self.labels.ignore_index) & (mask < self.labels.num_classes)
+        odd = named & (truth != mask) & (confidence >= SURE)
         core = ndimage.binary_opening(odd, np.ones((_THICK, _THICK), bool))
         if not core.any():
             return
         # One region is one true class taken for one other.
-        pairs = np.where(core, truth.astype(np.int64) * (self.labels.num_classes + 1) + mask + 1, 0)
+        pairs = np.where(core, truth.astype(np.int64) * self.labels.num_classes + mask + 1, 0)
         for pair in np.unique(pairs[pairs > 0]).tolist():
-            t, p = divmod(pair - 1, self.labels.num_classes + 1)
-            if p >= self.labels.num_classes:
-                continue
+            t, p = divmod(pair - 1, self.labels.num_classes)
             regions, count = ndimage.label(pairs == pair)
             areas = np.bincount(regions.ravel(), minlength=count + 1)[1:]
             boxes = ndimage.find_objects(regions)

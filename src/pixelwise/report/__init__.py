@@ -1,0 +1,10 @@
+"""The report: one HTML file that shows how good predictions are, and where every number comes from.
+
+Comes in: plain scores, a run folder, a way to fetch pictures. Goes out: the file. Knows nothing of models or of
+training.
+"""
+
+from pixelwise.report.page import write_report
+from pixelwise.report.pictures import choose
+
+__all__ = ["choose", "write_report"]
