@@ -3,8 +3,8 @@
     python -m benchmarks.losses
 
 Comes in: nothing; logits and masks are drawn. Goes out: `benchmarks/results/losses.json` and a table. Half cross-entropy,
-half Dice, of float32 logits on the CPU. Times are medians of rounds in which all take turns. Memory is the highest resident
-size of a fresh process, less what it was before the pass, when libraries and logits were there already. Peers add what
+half Dice, of float32 logits on the CPU. Times are medians of rounds in which all take turns. Memory is what the pass adds to
+a fresh process at its peak, libraries and logits not counted (Linux). Peers add what
 their own Dice adds and know nothing of one another; no pixel is ignored, since MONAI's loss cannot ignore any.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from benchmarks.protocol import processor
 
-RESULTS = Path(__file__).parent / "results"
+RESULT = Path(__file__).parent / "results" / "losses.json"
 SHAPES = ((8, 4, 256, 256), (4, 19, 512, 512), (2, 150, 512, 512))
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -43,7 +42,6 @@ def main() -> None:
         library, shape = args.memory
         print(peak(library, tuple(int(n) for n in shape.split("x")), args.channels_last))
         return
-    # Memory first: a process inherits the highest resident size of the one that started it.
     peaks = {(s, n): peak_in_a_fresh_process(n, s, args.channels_last) for s in SHAPES for n in LIBRARIES}
     rows = [row for shape in SHAPES for row in measure(shape, args.rounds, args.channels_last)]
     for row in rows:
@@ -51,10 +49,10 @@ def main() -> None:
     packages = ("torch", "segmentation-models-pytorch", "monai")
     facts = {"processor": processor(), "threads": torch.get_num_threads(), "rounds": args.rounds}
     facts |= {"channels_last": args.channels_last, "versions": {name: version(name) for name in packages}, "rows": rows}
-    out = args.out or RESULTS / f"losses{'_channels_last' if args.channels_last else ''}.json"
+    out = args.out or RESULT.with_stem("losses_channels_last" if args.channels_last else RESULT.stem)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    print(table(rows))
+    print(table(out))
 
 
 def pixelwise_loss(classes: int) -> Loss:
@@ -123,33 +121,41 @@ def peak_in_a_fresh_process(name: str, shape: tuple[int, ...], channels_last: bo
 
 
 def peak(name: str, shape: tuple[int, ...], channels_last: bool) -> int:
-    """Give the bytes that one pass adds to the highest resident size of this process."""
+    """Give the bytes that one pass adds to the memory of this process at its peak."""
     loss = LIBRARIES[name](shape[1])
     once(loss, *drawn((1, shape[1], 8, 8), channels_last))  # what is loaded on first use
     logits, masks = drawn(shape, channels_last)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # from here on the peak is counted anew
+    before = _memory("VmRSS")
     once(loss, logits, masks)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit
+    return max(_memory("VmHWM") - before, 0)
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def _memory(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+
+
+def table(path: Path = RESULT) -> str:
+    """Write measurements, the committed ones where no file is named, as a table with ratios to ours."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    own = {tuple(row["shape"]): row for row in data["rows"] if row["library"] == "pixelwise"}
     lines = ["| logits | library | median | × pixelwise | peak memory | × pixelwise |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        ours = next(r for r in rows if r["shape"] == row["shape"] and r["library"] == "pixelwise")
-        seconds, size = row["seconds"], row["peak_bytes"]
-        slower, larger = seconds / ours["seconds"], size / max(ours["peak_bytes"], 1)
-        shape = "×".join(str(n) for n in row["shape"])
+    for row in data["rows"]:
+        ours, seconds, size = own[tuple(row["shape"])], row["seconds"], row["peak_bytes"]
         cells = [
-            shape,
+            "×".join(str(n) for n in row["shape"]),
             row["library"],
             f"{1e3 * seconds:.1f} ms",
-            f"{slower:.2f}",
+            f"{seconds / ours['seconds']:.2f}",
             f"{size / 2**20:.0f} MiB",
-            f"{larger:.2f}",
+            f"{size / max(ours['peak_bytes'], 1):.2f}",
         ]
-        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
-    return "\n".join(lines)
+        lines.append("| " + " | ".join(cells) + " |")
+    versions = ", ".join(f"{name} {number}" for name, number in data["versions"].items())
+    layout = ", channels-last logits" if data["channels_last"] else ""
+    machine = f"{data['threads']} threads of {data['processor']}"
+    return "\n".join([*lines, "", f"{data['rounds']} rounds on {machine}{layout}; {versions}."])
 
 
 if __name__ == "__main__":

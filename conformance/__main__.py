@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from conformance.adapters import LIBRARIES
-from conformance.cases import CASES
+from conformance.cases import CASES, OURS_LACKS
 from conformance.table import Results, installed, page, run, summary
 
 PAGE = Path(__file__).parents[1] / "docs" / "conformance.md"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the suite; give 1 where pixelwise is not right everywhere."""
+    """Run the suite; give 1 where pixelwise is not right in all that it has a function for."""
     parser = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
     names = [library.name for library in LIBRARIES]
     parser.add_argument(
@@ -41,8 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _failed(results: Results) -> int:
-    ours = results.get("pixelwise", {}).values()
-    return int(any(result.verdict.kind != "right" for result in ours))
+    ours = results.get("pixelwise", {})
+    return int(any(found.verdict.kind != "right" for id, found in ours.items() if id not in OURS_LACKS))
 
 
 def _show(results: Results) -> None:

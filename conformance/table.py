@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from conformance.adapters import LIBRARIES, Library, Ways
 from conformance.case import Case, Refusal, Verdict, judge, shown
-from conformance.cases import CASES, CHAPTERS, NOT_ASKED
+from conformance.cases import CASES, CHAPTERS, NOT_ASKED, OURS_LACKS
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,9 @@ def page(results: Results, versions: dict[str, str | None]) -> str:
         "behind it, below the",
         "tables. Where conventions differ honestly (absent classes, means per picture, the divisor of a loss), "
         "right is what the source",
-        "of the case says. This page is written by `make conformance`; do not edit it.",
+        "of the case says. Where any error is right, the same is asked first where nothing is wrong, so that a function "
+        "that fails at",
+        "everything has refused nothing. This page is written by `make conformance`; do not edit it.",
         "",
         "**right**, or by how much it is wrong: `+0.12` and `−0.12` against the right number, `by 0.3` for the "
         "largest difference in an",
@@ -122,6 +124,7 @@ def page(results: Results, versions: dict[str, str | None]) -> str:
         ]
     for chapter, cases in CHAPTERS.items():
         lines += ["", f"## {chapter}", "", *_table(cases, results)]
+    lines += ["", "## What pixelwise has no function for", "", *(f"- **{id}** {why}" for id, why in OURS_LACKS.items())]
     lines += ["", "## Not asked yet", "", *(f"- **{name}** {why}" for name, why in NOT_ASKED.items())]
     lines += ["", "## What was asked, and how", ""]
     for case in CASES:

@@ -241,7 +241,10 @@ def test_overrides_keep_what_stood_there() -> None:
             "--set: expected one of images, masks, valid, found unknown key `data.train.image`. Did you mean `images`?",
         ),
         ("train.steps=0", "--set: train.steps: expected greater than or equal to 1, found 0. Correct the value."),
-        ("=3", "--set: expected one of data, model, train, augment, loss, predict, evaluate, found unknown key ``. Remove it."),
+        (
+            "=3",
+            "--set: expected one of data, model, train, augment, loss, predict, evaluate, found unknown key ``. Remove it.",
+        ),
     ],
 )
 def test_what_overrides_refuse(text: str, message: str) -> None:

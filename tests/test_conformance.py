@@ -1,6 +1,8 @@
-"""Ours answers every case rightly; the committed page says what a run says; the judge can tell wrong from right."""
+"""Ours answers every case rightly that it has a function for; the committed page says what a run says; the judge can tell wrong from right."""
 
+import pickle
 import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +11,8 @@ import pytest
 from conformance import table
 from conformance.__main__ import PAGE
 from conformance.adapters import LIBRARIES, Library
-from conformance.case import Case, Refusal, Unsupported, judge
-from conformance.cases import CASES, CHAPTERS, NOT_ASKED
+from conformance.case import Case, Refusal, Unsupported, Verdict, judge
+from conformance.cases import CASES, CHAPTERS, NOT_ASKED, OURS_LACKS
 
 OURS = LIBRARIES[0]
 
@@ -33,11 +35,37 @@ def column(library: str) -> dict[str, str]:
     return cells
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", [c for c in CASES if c.id not in OURS_LACKS], ids=lambda case: case.id)
 def test_ours_is_right(ours: dict[str, table.Result], case: Case) -> None:
     result = ours[case.id]
     assert result.ways, f"no function for {case.question}"
     assert [verdict.kind for _, verdict in result.ways] == ["right"], result.ways
+
+
+def test_ours_lacks_exactly_what_the_page_says(ours: dict[str, table.Result]) -> None:
+    assert [id for id, result in ours.items() if result.verdict.kind == "absent"] == ["A8a", "H4b"] == list(OURS_LACKS)
+    text = PAGE.read_text(encoding="utf-8")
+    for id, why in OURS_LACKS.items():
+        assert f"- **{id}** {why}" in text
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.lets_refuse], ids=lambda case: case.id)
+def test_where_any_error_is_right_a_control_comes_first(case: Case) -> None:
+    assert case.control is not None, "a crash would count as a refusal"
+
+
+def test_hostile_files_do_harm_where_nobody_takes_care(tmp_path: Path) -> None:
+    by_id = {case.id: case for case in CASES}
+    trap = by_id["H3a"].inputs(tmp_path)
+    assert by_id["H3a"].take(trap, []) is False
+    with zipfile.ZipFile(trap[0]["path"]) as archive:
+        pickle.loads(archive.read("model/data.pkl")).close()
+    assert by_id["H3a"].take(trap, []) is True
+    trap = by_id["H4b"].inputs(tmp_path)
+    with zipfile.ZipFile(trap[0]["path"]) as archive:
+        for name in archive.namelist():
+            (trap[0]["out"] / name).write_bytes(archive.read(name))
+    assert by_id["H4b"].take(trap, []) is True
 
 
 def test_the_page_says_of_ours_what_a_run_says(ours: dict[str, table.Result]) -> None:
@@ -121,6 +149,28 @@ def test_a_refusal_of_everything_is_no_answer() -> None:
             raise ValueError("no")
 
     assert judge(one(Refusal(), control=lambda _: {"value": 0}), picky).kind == "right"
+
+
+def test_a_wrong_answer_where_nothing_is_wrong_is_wrong() -> None:
+    case = one(Refusal(), control=lambda _: {"value": 0}, sound=lambda inputs, answer: answer == inputs["value"])
+
+    def pretend(value: int) -> int:
+        if value:
+            raise ValueError("no")
+        return 7
+
+    assert judge(case, pretend) == Verdict("wrong", "another answer where nothing is wrong")
+
+
+def test_an_error_after_the_harm_is_no_refusal(tmp_path: Path) -> None:
+    case = one(False, looks_after=True, take=lambda inputs, answers: (tmp_path / "harm").exists())
+
+    def harm(value: int) -> None:
+        (tmp_path / "harm").touch()
+        raise ValueError("too late")
+
+    assert judge(case, fail).kind == "right"
+    assert judge(case, harm) == Verdict("wrong", "yes")
 
 
 def test_one_way_counts_for_all_cases_of_a_question() -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import html
 import json
+import os
+import shutil
+import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix, jaccard_score
 
-from pixelwise import api
+from pixelwise import api, reporting
 from pixelwise.cli.evaluate import run as evaluate_verb
+from pixelwise.errors import DataError, Interrupted, OutOfMemoryError, ResourceError
+from pixelwise.training import ending
 from pixelwise.training.runlog import read_log
 
 
@@ -73,3 +79,92 @@ def test_without_a_temperature_none_is_kept(discs, tmp_path, tiny):
     run = api.train(discs, steps=2, out=tmp_path / "run", overrides=[*tiny, "evaluate.temperature=false"])
     assert run.model.card.calibration is None
     assert run.model.predictor.temperature == 1.0
+
+
+@pytest.fixture
+def copied(trained, discs, tmp_path):
+    """A run whose pictures may be spoiled."""
+    shutil.copytree(discs, tmp_path / "data")
+    shutil.copytree(trained, tmp_path / "run")
+    config = (tmp_path / "run" / "config.yaml").read_text().replace(str(discs), str(tmp_path / "data"))
+    (tmp_path / "run" / "config.yaml").write_text(config)
+    (tmp_path / "run" / "report.html").unlink()
+    return tmp_path
+
+
+def test_a_report_tells_of_pictures_that_are_gone_or_changed(copied):
+    first, second = sorted((copied / "data" / "val" / "images").iterdir())[:2]
+    first.unlink()
+    (copied / "data" / "val" / "masks" / first.name).unlink()
+    mask = copied / "data" / "val" / "masks" / second.name
+    Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(mask)
+    page = api.report(copied / "run").read_text()
+    assert "expected the picture that was scored, found none" in page
+    assert "expected the mask that was scored, found another" in page
+
+
+def test_a_report_needs_a_finished_run(copied):
+    (copied / "run" / "scores.json").unlink()
+    with pytest.raises(DataError, match=r"expected a finished run, found no scores\.json"):
+        api.report(copied / "run")
+
+
+def test_a_report_that_cannot_be_written_costs_nothing_else(discs, tmp_path, tiny, monkeypatch):
+    def full(*_, **__):
+        raise ResourceError("report.html", expected="room to write", found="none", do="Free space.")
+
+    monkeypatch.setattr(reporting, "write_report", full)
+    told = []
+    run = api.train(discs, steps=2, out=tmp_path / "run", overrides=[*tiny], listener=told.append)
+    assert run.scores["images"] == 4
+    notices = [event["text"] for event in told if event["event"] == "notice"]
+    assert "no report was written: report.html: expected room to write, found none. Free space." in notices
+
+
+def test_an_evaluation_says_how_to_repeat_it(trained, discs, tmp_path):
+    api.evaluate(
+        trained, discs, split="val", metrics=("surface",), convention="smp", out=tmp_path / "my scores",
+        overrides=["evaluate.resamples=10"],
+    )  # fmt: skip
+    page = html.unescape((tmp_path / "my scores" / "report.html").read_text())
+    said = f"pixelwise evaluate {trained} {discs} --split val --metrics surface --convention smp --set evaluate.resamples=10 --out again"
+    assert said in page
+    plain = json.loads((tmp_path / "my scores" / "scores.json").read_text())
+    assert plain["model"] == str(trained.resolve())
+    assert plain["recipe"]["seed"] == 0
+    assert plain["peer"]["convention"] == "smp"
+
+
+def test_masks_have_no_calibration_and_say_so(trained, discs, tmp_path):
+    api.predict(trained, str(discs / "val" / "images"), out=tmp_path / "out", overlays=False)
+    result = api.evaluate(tmp_path / "out", discs, split="val", metrics=("calibration",))
+    assert "masks have no probabilities: there is no calibration to score" in result.notices
+
+
+def test_a_run_that_failed_at_its_end_may_end_otherwise(discs, tmp_path, tiny, monkeypatch):
+    real = ending.evaluate
+
+    def short_of_memory(*_, **__):
+        raise MemoryError("a very large picture")
+
+    monkeypatch.setattr(ending, "evaluate", short_of_memory)
+    with pytest.raises(OutOfMemoryError, match=r"Type the same command with --set evaluate\.metrics=\[\]"):
+        api.train(discs, steps=2, out=tmp_path / "run", overrides=[*tiny])
+    monkeypatch.setattr(ending, "evaluate", real)
+    told = []
+    run = api.train(
+        discs, steps=2, out=tmp_path / "run", overrides=[*tiny, "evaluate.metrics=[]"], listener=told.append
+    )
+    assert any(event["event"] == "resume" for event in told)
+    assert run.scores["tables"] == {}
+
+
+def test_a_stop_at_the_end_leaves_a_run_that_goes_on(discs, tmp_path, tiny):
+    def stop(event):
+        if event["event"] == "scoring":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="Type the same command again to go on"):
+        api.train(discs, steps=2, out=tmp_path / "run", overrides=[*tiny], listener=stop)
+    assert not (tmp_path / "run" / "scores.json").exists()
+    assert api.train(discs, steps=2, out=tmp_path / "run", overrides=[*tiny]).scores["images"] == 4

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from monai.apps import extractall
+from monai.data import DistributedSampler
 from monai.inferers import sliding_window_inference
 from monai.losses import DiceLoss, FocalLoss
-from monai.metrics import MeanIoU, get_confusion_matrix
-from monai.networks import one_hot
+from monai.metrics import ConfusionMatrixMetric, MeanIoU, do_metric_reduction
+from monai.networks import one_hot, save_state
 from monai.networks.blocks import UpSample
 from monai.networks.nets import BasicUNet, UNet
 from monai.transforms import LoadImage, Resize, Rotate, SpatialPad
@@ -42,25 +43,57 @@ def _miou(
     metric = MeanIoU(ignore_index=ignore_index, **options)
     for truth, prediction in zip(truths, predictions, strict=True):
         metric(_hot(prediction, num_classes), _hot(truth, num_classes, ignore_index))
-    return float(metric.aggregate().nanmean())
+    return _mean(metric)
 
 
-def _batched(truths: Masks, predictions: Masks, num_classes: int, batch_size: int) -> float:
-    metric = MeanIoU()
+def _threat(truths: Masks, predictions: Masks, num_classes: int, ignore_index: int | None = None) -> float:
+    metric = _threat_score(ignore_index)
+    for truth, prediction in zip(truths, predictions, strict=True):
+        metric(_hot(prediction, num_classes), _hot(truth, num_classes, ignore_index))
+    return _mean(metric)
+
+
+def _threat_score(ignore_index: int | None = None) -> ConfusionMatrixMetric:
+    """Sum true and false positives and negatives over the pictures, and divide then: the threat score is the IoU."""
+    return ConfusionMatrixMetric(metric_name="threat score", reduction="sum_batch", ignore_index=ignore_index)
+
+
+def _mean(metric: MeanIoU | ConfusionMatrixMetric) -> float:
+    found: Any = metric.aggregate()
+    return float((found[0] if isinstance(found, list) else found).nanmean())
+
+
+def _batched(
+    truths: Masks,
+    predictions: Masks,
+    num_classes: int,
+    batch_size: int,
+    *,
+    make: Callable[[], MeanIoU | ConfusionMatrixMetric],
+) -> float:
+    metric = make()
     for k in range(0, len(truths), batch_size):
         pair = [
             torch.cat([_hot(mask, num_classes) for mask in part[k : k + batch_size]]) for part in (predictions, truths)
         ]
         metric(*pair)
-    return float(metric.aggregate())
+    return _mean(metric)
 
 
 def _right_pixels(truths: Masks, predictions: Masks, num_classes: int) -> int:
-    counts = [
-        get_confusion_matrix(_hot(p, num_classes), _hot(t, num_classes))
-        for t, p in zip(truths, predictions, strict=True)
+    metric = ConfusionMatrixMetric()
+    for truth, prediction in zip(truths, predictions, strict=True):
+        metric(_hot(prediction, num_classes), _hot(truth, num_classes))
+    counts, _ = do_metric_reduction(metric.get_buffer(), "sum_batch")
+    return sum(int(found) for found in counts[:, 0])
+
+
+def _process_indices(pictures: int, processes: int, **options: Any) -> list[list[int]]:
+    some: Any = range(pictures)
+    return [
+        list(DistributedSampler(some, num_replicas=processes, rank=rank, shuffle=False, **options))
+        for rank in range(processes)
     ]
-    return int(torch.cat(counts)[..., 0].sum())
 
 
 def _loss(make: Callable[..., Any], **fixed: Any) -> Callable[..., dict[str, Any]]:
@@ -148,19 +181,29 @@ def _unet() -> Any:
 
 
 def _save(folder: Path) -> None:
-    """Save as MONAI's CheckpointSaver and bundles do."""
-    torch.save(_unet().state_dict(), folder / "model.pt")
+    save_state(_unet(), folder / "model.pt")
 
 
 WAYS: Ways = {
     "miou": (
+        Way("metrics.ConfusionMatrixMetric(metric_name='threat score', reduction='sum_batch')", _threat),
         Way("default: metrics.MeanIoU", _miou),
         Way("metrics.MeanIoU(reduction='mean_batch')", partial(_miou, reduction="mean_batch")),
         Way("metrics.MeanIoU(include_background=False)", partial(_miou, include_background=False)),
         Way("metrics.MeanIoU(ignore_empty=False)", partial(_miou, ignore_empty=False)),
     ),
-    "miou_batched": (Way("metrics.MeanIoU", _batched),),
-    "right_pixels": (Way("metrics.get_confusion_matrix", _right_pixels),),
+    "miou_batched": (
+        Way(
+            "metrics.ConfusionMatrixMetric(metric_name='threat score', reduction='sum_batch')",
+            partial(_batched, make=_threat_score),
+        ),
+        Way("metrics.MeanIoU", partial(_batched, make=MeanIoU)),
+    ),
+    "right_pixels": (Way("metrics.ConfusionMatrixMetric, do_metric_reduction('sum_batch')", _right_pixels),),
+    "process_indices": (
+        Way("data.DistributedSampler(even_divisible=False)", partial(_process_indices, even_divisible=False)),
+        Way("default: data.DistributedSampler", _process_indices),
+    ),
     "dice_loss": (
         Way(
             "losses.DiceLoss(softmax=True, to_onehot_y=True, batch=True)",
@@ -217,5 +260,5 @@ WAYS: Ways = {
         Way("networks.nets.UNet", partial(_any_size, make=_unet)),
     ),
     "unpack": (Way("apps.extractall", lambda path, out: extractall(path, out)),),
-    "save_model": (Way("torch.save(state_dict), as handlers.CheckpointSaver", _save),),
+    "save_model": (Way("networks.save_state", _save),),
 }

@@ -30,6 +30,13 @@ def _jaccard(
     return float(jaccard_score(truth, _flat(predictions), labels=labels, average=average, sample_weight=counts))
 
 
+def _jaccard_of_labelled(truths: Masks, predictions: Masks, num_classes: int, ignore_index: int | None = None) -> float:
+    """Hand over the labelled pixels alone: void is no class, so such a pixel is no sample."""
+    truth, prediction = _flat(truths), _flat(predictions)
+    labelled = np.full(truth.shape, True) if ignore_index is None else truth != ignore_index
+    return float(jaccard_score(truth[labelled], prediction[labelled], average="macro"))
+
+
 def _right_pixels(truths: Masks, predictions: Masks, num_classes: int) -> int:
     pairs = zip(truths, predictions, strict=True)
     return int(sum(np.trace(confusion_matrix(t.ravel(), p.ravel(), labels=range(num_classes))) for t, p in pairs))
@@ -57,6 +64,10 @@ def _constant(truths: Masks, num_classes: int) -> NDArray[Any]:
 
 WAYS: Ways = {
     "miou": (
+        Way(
+            "metrics.jaccard_score(truth[truth != void], prediction[truth != void], average='macro')",
+            _jaccard_of_labelled,
+        ),
         Way("metrics.jaccard_score(average='macro')", _jaccard),
         Way(
             "metrics.jaccard_score(labels=range(K), average='macro', sample_weight=truth != void)",

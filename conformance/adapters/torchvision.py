@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from torchvision import datasets, models, transforms, tv_tensors
+from torchvision.datasets.utils import extract_archive
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
@@ -58,6 +59,33 @@ def _accumulated(
     parts: Sequence[tuple[NDArray[Any], NDArray[Any]]], class_weights: list[float], ignore_index: int
 ) -> float:
     return sum(_loss(a, b, ignore_index, class_weights)["value"] / len(parts) for a, b in parts)
+
+
+def _accumulated_sum(
+    parts: Sequence[tuple[NDArray[Any], NDArray[Any]]], class_weights: list[float], ignore_index: int
+) -> float:
+    """Sum over the parts and divide by the weights of all their labelled pixels, as the documentation writes the mean."""
+    weights, sums, total = torch.tensor(class_weights), 0.0, 0.0
+    for a, b in parts:
+        logits, masks = torch.from_numpy(a), torch.from_numpy(b)
+        sums += float(
+            functional.cross_entropy(logits, masks, weight=weights, ignore_index=ignore_index, reduction="sum")
+        )
+        total += float(weights[masks[masks != ignore_index]].sum())
+    return sums / total
+
+
+def _process_indices(pictures: int, processes: int, **options: Any) -> list[list[int]]:
+    """Give the indices of each process as the segmentation references do for validation, unshuffled."""
+    some: Any = range(pictures)
+    return [
+        list(DistributedSampler(some, num_replicas=processes, rank=rank, shuffle=False, **options))
+        for rank in range(processes)
+    ]
+
+
+def _load(path: Path) -> dict[str, NDArray[Any]]:
+    return {name: tensor.numpy() for name, tensor in torch.load(path).items()}
 
 
 def _mask(mask: NDArray[Any]) -> tv_tensors.Mask:
@@ -176,6 +204,7 @@ WAYS: Ways = {
     "read_mask": (Way("v2.PILToTensor of Pillow's image", _read_mask), Way("io.decode_image", _decode_mask)),
     "ce_loss": (Way("torch.nn.functional.cross_entropy", _loss),),
     "accumulated_ce": (
+        Way("cross_entropy(reduction='sum') of each part, over the weights of the labelled pixels", _accumulated_sum),
         Way("cross_entropy of each part over their number (torch.amp examples, gradient accumulation)", _accumulated),
     ),
     "resize_mask": (
@@ -209,7 +238,7 @@ WAYS: Ways = {
             partial(_enlarge, align_corners=True),
         ),
     ),
-    "train_and_serve": (Way("v2.Resize of Pillow's image and of a tensor", _train_and_serve),),
+    "train_and_serve": (Way("v2.Resize of Pillow's image and of a tensor, to 32×32", _train_and_serve),),
     "batch_sizes": (
         Way("torch.utils.data.DataLoader(drop_last=True)", partial(_batch_sizes, drop_last=True)),
         Way("default: torch.utils.data.DataLoader", _batch_sizes),
@@ -218,7 +247,12 @@ WAYS: Ways = {
     "train_on_one": (Way("models.segmentation.deeplabv3_resnet50", _train_on_one),),
     "auxiliary_outputs": (Way("deeplabv3_resnet50(weights=None, weights_backbone=None, aux_loss=True)", _auxiliary),),
     "read_listed": (Way("datasets.VOCSegmentation", _read_listed),),
-    "load_weights": (Way("torch.load", lambda path: torch.load(path)),),
+    "load_weights": (Way("torch.load", _load),),
+    "unpack": (Way("datasets.utils.extract_archive", lambda path, out: extract_archive(path, out)),),
+    "process_indices": (
+        Way("default: torch.utils.data.DistributedSampler", _process_indices),
+        Way("torch.utils.data.DistributedSampler(drop_last=True)", partial(_process_indices, drop_last=True)),
+    ),
     "save_model": (Way("torch.save(state_dict)", _save),),
     "fail_while_saving": (Way("torch.save", _fail),),
 }

@@ -157,7 +157,7 @@ WAYS: Ways = {
         Way("SegformerImageProcessor(do_resize=False)", partial(_decide_picture, do_resize=False)),
         Way("default: SegformerImageProcessor", _decide_picture),
     ),
-    "train_and_serve": (Way("SegformerImageProcessor and SegformerImageProcessorPil", _train_and_serve),),
+    "train_and_serve": (Way("SegformerImageProcessor and SegformerImageProcessorPil, to 32×32", _train_and_serve),),
     "any_size": (
         Way(
             "SegformerForSemanticSegmentation, post_process_semantic_segmentation(target_sizes=…)",

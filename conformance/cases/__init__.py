@@ -1,4 +1,4 @@
-"""All cases, by chapter, in the order of the traps; and what is not asked yet, with the reason."""
+"""All cases, by chapter, in the order of the traps; what pixelwise has no function for, and what is not asked yet, with the reasons."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ CHAPTERS: dict[str, tuple[Case, ...]] = {
     "I. Tutorial code": tutorial.CASES,
 }
 CASES = tuple(case for cases in CHAPTERS.values() for case in cases)
+
+# Asked of all, though pixelwise has no function for it.
+OURS_LACKS = {
+    "A8a": "pixelwise divides no pictures between processes yet.",
+    "H4b": "pixelwise unpacks no archives: a data set is a folder.",
+}
 
 NOT_ASKED = {
     "E9": "GeoTIFF with CRS, transform and nodata: pixelwise reads no georeferenced rasters yet.",

@@ -74,8 +74,20 @@ def _pickle(folder: Path) -> tuple[Inputs, ...]:
     return ({"path": folder / "model.pt"},)
 
 
-def _list_outside(folder: Path) -> tuple[Inputs, ...]:
-    """Lay out a data set as its own folders and as VOC2012, with a list that names a picture outside of both."""
+def _plain_weights(folder: Path) -> Inputs:
+    """Write a checkpoint of one tensor as torch does."""
+    import torch
+
+    torch.save({"weight": torch.from_numpy(_SIX)}, folder / "model.pt")
+    return {"path": folder / "model.pt"}
+
+
+def _are_six(_: Inputs, answer: Any) -> bool:
+    return list(answer) == ["weight"] and np.array_equal(answer["weight"], _SIX)
+
+
+def _listing(folder: Path, more: str = "") -> Inputs:
+    """Lay out a data set as its own folders and as VOC2012; the lists of both may name `more` above the folder."""
     voc = folder / "data" / "VOCdevkit" / "VOC2012"
     places = {
         "images": folder / "data" / "images",
@@ -96,17 +108,16 @@ def _list_outside(folder: Path) -> tuple[Inputs, ...]:
     for suffix in ("jpg", "png"):
         mask.save(folder / f"private.{suffix}")
     (places["splits"] / "train.txt").write_text("a\nb\n")
-    (places["splits"] / "val.txt").write_text("c\n../../private\n")
-    (places["Segmentation"] / "train.txt").write_text("a\n../../../../private\n")
-    return ({"folder": folder / "data"},)
+    (places["splits"] / "val.txt").write_text(f"c\n../../{more}\n" if more else "c\n")
+    (places["Segmentation"] / "train.txt").write_text(f"a\n../../../../{more}\n" if more else "a\n")
+    return {"folder": folder / "data"}
 
 
-def _archive(folder: Path) -> tuple[Inputs, ...]:
-    """Write an archive whose one file wants to lie beside the folder it is unpacked into."""
+def _archive(folder: Path, member: str) -> Inputs:
     (folder / "data").mkdir()
     with zipfile.ZipFile(folder / "bundle.zip", "w") as archive:
-        archive.writestr("../outside.txt", "here")
-    return ({"path": folder / "bundle.zip", "out": folder / "data"},)
+        archive.writestr(member, "here")
+    return {"path": folder / "bundle.zip", "out": folder / "data"}
 
 
 def _weights(folder: Path) -> tuple[Inputs, ...]:
@@ -124,6 +135,8 @@ def _pickles(inputs: tuple[Inputs, ...], _: list[Any]) -> Any:
         count += zipped or (data[:1] == b"\x80" and data[1:2] in b"\2\3\4\5" and data[-1:] == b".")
     return count
 
+
+_SIX = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 CASES = (
     Case(
@@ -192,7 +205,9 @@ CASES = (
         "CVE-2025-32434; torch.load, weights_only",
         0.0,
         lambda inputs, _: (inputs[0]["path"].parent / "touched").exists(),
-        may_refuse=True,
+        looks_after=True,
+        control=_plain_weights,
+        sound=_are_six,
     ),
     Case(
         "H3b",
@@ -211,25 +226,28 @@ CASES = (
         "A list that names a picture outside",
         "A data set whose list names ../…/private is opened and read.",
         "read_listed",
-        _list_outside,
-        Refusal(),
+        lambda folder: (_listing(folder, "private"),),
+        Refusal("private"),
         "A name found in a file is no path.",
         "CWE-22",
         0.0,
         lambda _, answers: len(answers[0]),
+        control=_listing,
     ),
     Case(
         "H4b",
         "An archive that writes outside",
         "Whether unpacking an archive with ../outside.txt wrote beside the folder.",
         "unpack",
-        _archive,
+        lambda folder: (_archive(folder, "../outside.txt"),),
         False,
         "as H4a",
         "CWE-22, zip slip",
         0.0,
         lambda inputs, _: (inputs[0]["path"].parent / "outside.txt").exists(),
-        may_refuse=True,
+        looks_after=True,
+        control=lambda folder: _archive(folder, "inside.txt"),
+        sound=lambda inputs, _: (inputs["out"] / "inside.txt").read_text() == "here",
     ),
     Case(
         "H6",

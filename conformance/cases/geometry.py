@@ -237,11 +237,13 @@ CASES = (
     Case(
         "D6",
         "Training and serving resize differently",
-        "The largest difference, of 255, between the pixels of one picture in training and in prediction.",
+        "The largest difference, of 255, between the pixels of one picture in training and in prediction: resized to "
+        "32×32, or at its own 60×80 where a library resizes nothing (the way says which).",
         "train_and_serve",
         _photograph,
         0.0,
-        "The network learned from the pixels that it will see.",
+        "The network learned from the pixels that it will see. To resize nothing is one way to get there, and an easier "
+        "question.",
         "NVIDIA Model-Connect pull request 481",
         1.01,
         _gap,

@@ -125,6 +125,11 @@ def _hidden(folder: Path) -> tuple[Inputs, ...]:
     return ({"path": folder / "image.png"},)
 
 
+def _opaque(folder: Path) -> Inputs:
+    Image.fromarray(np.full((4, 4, 4), 255, np.uint8), "RGBA").save(folder / "image.png")
+    return {"path": folder / "image.png"}
+
+
 def _leak(_: tuple[Inputs, ...], answers: list[Any]) -> Any:
     return bool((np.asarray(answers[0])[:3, :, 2:] == np.array([255, 0, 0])[:, None, None]).all())
 
@@ -198,6 +203,7 @@ CASES = (
         "There is no other second class. Asking is right, too.",
         "PaddleSeg issue 1110; mmsegmentation issue 1609",
         may_refuse=True,
+        control=lambda folder: _grey_palette(folder)[0],
     ),
     Case(
         "C3",
@@ -310,6 +316,7 @@ CASES = (
         0.0,
         _leak,
         may_refuse=True,
+        control=_opaque,
     ),
     Case(
         "C10b",

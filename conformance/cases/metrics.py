@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +113,11 @@ def _shards(_: Path) -> tuple[Inputs, ...]:
     truths, predictions = drawn()
     shards = [(truths[k:5:2], predictions[k:5:2]) for k in range(2)]
     return ({"shards": shards, "num_classes": 6},)
+
+
+def _how_often(_: tuple[Inputs, ...], answers: list[Any]) -> Any:
+    """Count how often each of the five pictures is handed out."""
+    return np.bincount([index for indices in answers[0] for index in indices], minlength=5)
 
 
 def _rectangles(_: Path) -> tuple[Inputs, ...]:
@@ -316,13 +322,25 @@ CASES = (
         "IEEE 754, binary32 has 24 bits of significand",
     ),
     Case(
-        "A8",
+        "A8a",
         "Processes count a picture twice",
-        "The mIoU of five pictures, three in one process and two in another.",
+        "How often each of 5 pictures is handed out to 2 processes that score them together.",
+        "process_indices",
+        lambda _: ({"pictures": 5, "processes": 2},),
+        np.ones(5, np.int64),
+        "Each picture counts once: three to one process, two to the other.",
+        "pytorch/pytorch issue 25162",
+        0.0,
+        _how_often,
+    ),
+    Case(
+        "A8b",
+        "States do not merge",
+        "The mIoU of five pictures whose counts were taken apart, three in one state and two in another.",
         "miou_sharded",
         _shards,
         _first_five(),
-        "Counts are summed over processes, so it is the mIoU of the five.",
+        "Counts add up, so it is the mIoU of the five.",
         _MIOU,
         1e-6,
     ),

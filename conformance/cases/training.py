@@ -15,6 +15,10 @@ def _folder(folder: Path) -> tuple[Inputs, ...]:
     return ({"folder": folder},)
 
 
+def _stopped(folder: Path, steps: int) -> Inputs:
+    return {"folder": folder, "steps": steps}
+
+
 def _difference(_: tuple[Inputs, ...], answers: list[Any]) -> Any:
     """Give the largest difference between two lists of arrays."""
     first, second = answers[0]
@@ -95,12 +99,13 @@ CASES = (
         "F4",
         "Going on with another length",
         "A run of 4 steps is stopped after 2, and asked to go on to 8.",
-        "go_on_longer",
-        _folder,
-        Refusal(),
+        "go_on_with",
+        lambda folder: (_stopped(folder, 8),),
+        Refusal("steps"),
         "The learning rate falls over 4 steps: with 8 it would jump up again. A longer run is another run, "
         "unless one says so.",
         "transformers Trainer: num_train_epochs changed on resuming",
+        control=lambda folder: _stopped(folder, 4),
     ),
     Case(
         "F5",

@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pixelwise.api import Model, Run, check, compare, evaluate, import_weights, load, predict, push, train
+    from pixelwise.api import Model, Run, check, compare, evaluate, import_weights, load, predict, push, report, train
     from pixelwise.config import Config
     from pixelwise.errors import PixelwiseError
     from pixelwise.grid import Grid
@@ -44,6 +44,7 @@ _HOME = {
     "load": "api",
     "predict": "api",
     "push": "api",
+    "report": "api",
     "train": "api",
 }
 
@@ -67,6 +68,7 @@ __all__ = [
     "load",
     "predict",
     "push",
+    "report",
     "train",
 ]
 

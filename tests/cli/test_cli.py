@@ -33,7 +33,13 @@ FROZEN = {
     "push": "MODEL OWNER/NAME --json --public",
 }
 REQUIRED = {"check": ["d"], "train": ["d"], "evaluate": ["m", "d"], "predict": ["m", "s", "--out", "o"], "demo": []}
-REQUIRED |= {"models": [], "import-weights": ["f", "--out", "o"], "push": ["m", "a/b"], "compare": ["a", "b"], "report": ["r"]}
+REQUIRED |= {
+    "models": [],
+    "import-weights": ["f", "--out", "o"],
+    "push": ["m", "a/b"],
+    "compare": ["a", "b"],
+    "report": ["r"],
+}
 
 
 class Said(NamedTuple):

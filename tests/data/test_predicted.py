@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from pixelwise.config import DataConfig
@@ -67,6 +68,22 @@ def test_a_name_alone_is_enough_where_it_is_the_only_one(tmp_path):
         open_masks(tmp_path / "masks", dataset)
 
 
+def test_more_folders_than_the_pictures_have_are_fine(tmp_path):
+    dataset = part(tmp_path)
+    for name in NAMES:
+        save(tmp_path / f"masks/run 7/final/{name}.png", np.ones((4, 6)))
+    assert (predicted(tmp_path / "masks", dataset) == 1).all()
+
+
+def test_an_end_in_common_is_not_enough(tmp_path):
+    """Frame c of another video is no mask of this one's."""
+    dataset = part(tmp_path)
+    for name in ("a", "x/c", "y/c"):
+        save(tmp_path / f"masks/{name}.png", np.ones((4, 6)))
+    with pytest.raises(PairingError, match="found none for b/c, d/c"):
+        open_masks(tmp_path / "masks", dataset)
+
+
 def test_several_masks_of_one_picture_are_refused(tmp_path):
     dataset = part(tmp_path)
     for folder in ("x", "y"):
@@ -81,7 +98,7 @@ def test_masks_of_other_pictures_are_told(tmp_path):
     for name in (*NAMES, "more"):
         save(tmp_path / f"masks/{name}.png", np.ones((4, 6)))
     assert open_masks(tmp_path / "masks", dataset).notices == (
-        f"1 masks in {tmp_path}/masks belong to no picture of this part and were not read",
+        "1 mask belongs to no picture of this part and was not read",
     )
 
 
@@ -103,15 +120,74 @@ def test_white_is_the_second_class_where_no_mask_holds_its_id(tmp_path):
     assert 255 in predicted(tmp_path / "masks", dataset, [r.id for r in dataset.records].index("b/c"))
 
 
+def ruled(tmp_path, rule, labels="names: [ground, car]\nignore_index: 255\n", ids=(0, 1)):
+    part(tmp_path, labels, ids)
+    config = DataConfig.model_validate({"split": {"val": 0}, "mask_values": rule})
+    return open_data(config, tmp_path / "data").train
+
+
 def test_masks_in_the_data_sets_own_values_are_read_as_those(tmp_path):
-    part(tmp_path)
-    config = DataConfig.model_validate({"split": {"val": 0}, "mask_values": {10: 0, 1: 1}})
-    dataset = open_data(config, tmp_path / "data").train
+    dataset = ruled(tmp_path, {10: 0, 1: 1})
     for name in NAMES:
         save(tmp_path / f"masks/{name}.png", [[10, 1] * 3] * 4)
     masks = open_masks(tmp_path / "masks", dataset)
     assert masks.notices == ("the masks are read as the data set's own, by data.mask_values",)
     np.testing.assert_array_equal(predicted(tmp_path / "masks", dataset)[0], [0, 1] * 3)
+
+
+@pytest.mark.parametrize(
+    ("rule", "row", "as_ids", "as_data"),
+    [({1: 0, 0: 1}, [0, 1, 1, 1, 0, 0], [0, 1, 1, 1, 0, 0], [1, 0, 0, 0, 1, 1]),
+     ({255: 0, 0: 1}, [0, 255, 255, 0, 0, 0], [0, 1, 1, 0, 0, 0], [1, 0, 0, 1, 1, 1])],
+)  # fmt: skip
+def test_values_that_mean_two_things_are_asked_for(tmp_path, rule, row, as_ids, as_data):
+    dataset = ruled(tmp_path, rule, ids=(0, next(iter(rule))))
+    for name in NAMES:
+        save(tmp_path / f"masks/{name}.png", [row] * 4)
+    with pytest.raises(MaskError) as error:
+        open_masks(tmp_path / "masks", dataset)
+    assert str(error.value).endswith(
+        "masks: expected values that mean one thing, found values that are class ids, and others by data.mask_values. "
+        "Add --set evaluate.masks=ids, or --set evaluate.masks=data."
+    )
+    for values, expected in (("ids", as_ids), ("data", as_data)):
+        mask = open_masks(tmp_path / "masks", dataset, values)(np.zeros((3, 4, 6)), Grid(), id="a").mask
+        np.testing.assert_array_equal(mask[0], expected)
+
+
+def test_what_predict_wrote_holds_ids(tmp_path):
+    dataset = ruled(tmp_path, {1: 0, 0: 1})
+    for name in NAMES:
+        save(tmp_path / f"out/masks/{name}.png", [[0, 1] * 3] * 4)
+    (tmp_path / "out/predictions.json").write_text("{}")
+    for folder in ("out", "out/masks"):
+        np.testing.assert_array_equal(predicted(tmp_path / folder, dataset)[0], [0, 1] * 3)
+
+
+def test_a_threshold_for_the_data_does_not_swallow_ids(tmp_path):
+    dataset = ruled(tmp_path, {"threshold": 128})
+    for name in NAMES:
+        save(tmp_path / f"masks/{name}.png", [[0, 1] * 3] * 4)
+    np.testing.assert_array_equal(predicted(tmp_path / "masks", dataset)[0], [0, 1] * 3)
+
+
+@pytest.mark.parametrize("rule", [None, {1: 0, 2: 1, 3: 2}, {"threshold": 128}, {255: 0, 0: 1}])
+def test_the_truth_against_itself_scores_one(tmp_path, rule):
+    """Read as the data set reads it: whatever stands for the classes there."""
+    from pixelwise import api
+
+    three = isinstance(rule, dict) and 3 in rule
+    values = [1, 2, 3] if three else [0, 255] if rule else [0, 1]
+    for name in NAMES:
+        save(tmp_path / f"data/images/{name}.png", np.zeros((4, 6, 3)))
+        save(tmp_path / f"data/masks/{name}.png", np.resize(values, (4, 6)))
+    (tmp_path / "data/labels.yaml").write_text(f"names: {['x', 'y', 'z'][: 3 if three else 2]}\n")
+    config = {"split": {"val": 0}, "mask_values": rule}
+    (tmp_path / "data/data.yaml").write_text(yaml.safe_dump(config))
+    options = {"split": "train", "metrics": (), "overrides": ["evaluate.masks=data"] if rule == {255: 0, 0: 1} else []}
+    result = api.evaluate(tmp_path / "data/masks", tmp_path / "data", **options)
+    assert result.scores.miou.value == 1.0
+    assert len(result.scores.excluded) == 0
 
 
 def test_a_mask_of_another_size_is_refused_by_name(tmp_path):

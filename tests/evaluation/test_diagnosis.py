@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from pixelwise.evaluation import diagnosis as module
 from pixelwise.evaluation.diagnosis import DISTANCES, SIZES, Diagnosis
 from pixelwise.grid import Grid
 from pixelwise.labels import Labels
@@ -67,7 +69,7 @@ def test_a_sure_model_that_disagrees_makes_a_suspect():
     mask[20:22, :] = 1  # a thin line is a border drawn otherwise
     probabilities = np.stack([np.where(mask == 0, 0.97, 0.03), np.where(mask == 1, 0.97, 0.03)]).astype(np.float32)
     (suspect,) = diagnosed(truth, mask, probabilities)["suspects"]
-    assert suspect["confidence"] == np.float64(np.float16(0.97))
+    assert suspect["confidence"] == pytest.approx(0.97, abs=1 / 255)
     assert suspect | {"confidence": 0} == {
         "id": "street", "truth": "ground", "prediction": "car", "pixels": 144, "box": (4, 8, 16, 20), "confidence": 0,
     }  # fmt: skip
@@ -91,3 +93,25 @@ def test_what_is_left_open_is_no_suspect():
     mask = np.full_like(truth, 63)
     (suspect,) = diagnosed(mask, np.full_like(truth, 62), probabilities, labels)["suspects"]
     assert (suspect["truth"], suspect["prediction"]) == ("k63", "k62")
+
+
+def test_strips_give_what_the_whole_picture_gives(monkeypatch):
+    generator = np.random.default_rng(0)
+    truth = np.kron(generator.integers(0, 2, (5, 3)), np.ones((50, 60), int)).astype(np.uint8)
+    truth[generator.random(truth.shape) < 0.02] = 255
+    mask = np.where(generator.random(truth.shape) < 0.2, 1 - (truth == 1), truth == 1).astype(np.uint8)
+    whole = diagnosed(truth, mask)
+    monkeypatch.setattr(module, "_STRIP", 40)
+    assert diagnosed(truth, mask) == whole
+    assert min(whole["by_distance"]["pixels"]) > 0
+
+
+def test_of_a_very_large_picture_only_distances_are_told(monkeypatch):
+    monkeypatch.setattr(module, "MOST_PIXELS", 99)
+    truth = np.zeros((10, 10), np.uint8)
+    truth[:, 5:] = 1
+    tables = diagnosed(truth, 1 - truth, np.stack([truth == 1, truth == 0]).astype(np.float32))
+    assert tables["too_large"] == 1
+    assert sum(tables["by_distance"]["wrong"]) == 100
+    assert tables["suspects"] == []
+    assert not any(sum(entry["objects"]) for entry in tables["by_size"]["classes"])

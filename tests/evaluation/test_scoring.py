@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pixelwise.errors import DataError, Interrupted, LabelsError, MaskError, UsageError
-from pixelwise.evaluation import evaluate, fitted_temperature, majority, quick_miou
+from pixelwise.evaluation import METRICS, evaluate, fitted_temperature, majority, quick_miou
 from pixelwise.grid import Grid
 from pixelwise.labels import Labels
 from pixelwise.metrics.confusion import ConfusionMatrix, mean_iou
@@ -333,3 +333,37 @@ def test_a_temperature_is_fitted_to_what_is_held_out():
     assert fitted.nll_after < fitted.nll_before
     assert fitted == fitted_temperature(pictures(), Sure(), pictures=5, pixels=50)
     assert fitted != fitted_temperature(pictures(), Sure(), pictures=5, pixels=50, seed=1)
+
+
+@pytest.mark.parametrize("count", [3, 254, 255, 256, 300])
+def test_open_pixels_are_misses_with_any_number_of_classes(count):
+    """With 255 classes, the class that is added for them has the number that void has elsewhere."""
+    labels = Labels(tuple(f"c{k}" for k in range(count)), ignore_ids=(999,))
+    void, last = labels.ignore_index, count - 1
+    truth = np.array([[0, last, last, void]], labels.dtype)
+    answer = np.array([[0, last, void, 0]], labels.dtype)
+
+    def shown(image, grid, *, id=""):
+        return Prediction(image[0], labels, grid, id)
+
+    dataset = Pictures([Sample(answer[None], truth, Grid(), "a")], labels)
+    result = evaluate(dataset, shown, metrics=METRICS, resamples=0)
+    assert result.unassigned_pixels == 1
+    assert result.scores.classes[last].iou.value == 0.5
+    assert result.scores.pixel_accuracy.value == pytest.approx(2 / 3)
+    assert "1 counted pixels were left open by the prediction" in result.scores.convention
+
+
+def test_pictures_of_different_units_have_no_mean_distance():
+    samples = [replace(s, grid=Grid(unit=unit)) for s, unit in zip(pictures(2).samples, ("mm", "px"), strict=True)]
+    with pytest.raises(DataError, match=r"^01: expected pictures of one unit of length, found px after mm\."):
+        evaluate(Pictures(samples), looks, metrics=("surface",))
+    degrees = [replace(samples[0], grid=Grid(unit="deg"))]
+    with pytest.raises(DataError, match=r"^00: expected a unit of length, found degrees\."):
+        evaluate(Pictures(degrees), looks, metrics=("surface",))
+
+
+def test_what_is_not_asked_for_is_not_done():
+    result = evaluate(pictures(3), Sure(), metrics=())
+    assert result.tables == {}
+    assert set(result.scores.more) == {"image_miou", "image_dice"}

@@ -199,3 +199,15 @@ def test_what_does_not_fit_is_refused():
         binary_cross_entropy(logits, masks, pos_weight=torch.ones(2))
     with pytest.raises(UsageError, match=r"masks: expected whole numbers, found torch.float64"):
         binary_focal(logits, masks.double())
+
+
+def test_what_would_turn_a_loss_around_is_refused():
+    logits, masks = labels()
+    with pytest.raises(UsageError, match="gamma: expected a number from 0 on, found -2"):
+        binary_focal(logits, masks, gamma=-2)
+    with pytest.raises(UsageError, match=r"normaliser: expected a tensor of one number.*found shape \(3,\)"):
+        binary_cross_entropy(logits, masks, normaliser=torch.ones(3))
+    with pytest.raises(UsageError, match="tversky: expected two numbers from 0 on, not both 0"):
+        binary_tversky(logits, masks, alpha=0, beta=0)
+    with pytest.raises(UsageError, match=r"logits: expected \(B, K, \*S\), 3 axes or more, found \(6,\)"):
+        binary_dice(torch.zeros(6), torch.zeros(6, dtype=torch.long))

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from pixelwise.errors import MaskError, UsageError
@@ -51,6 +52,28 @@ def test_maps_are_those_of_a_search_through_all_pairs(mask):
             expected[outside] = apart[outside][:, inside].min(1)
             expected[inside] = -apart[inside][:, outside].min(1)
         np.testing.assert_allclose(maps[k].ravel(), expected, rtol=1e-6)
+
+
+def test_maps_take_one_transform_for_each_class_shown(monkeypatch):
+    made = []
+    transform = ndimage.distance_transform_edt
+    monkeypatch.setattr(ndimage, "distance_transform_edt", lambda *a, **k: made.append(1) or transform(*a, **k))
+    signed_distances(torch.tensor([[[0, 1, 4, 255]], [[1, 1, 0, 0]], [[2, 2, 255, 2]]]), 6)
+    assert len(made) == 3 + 2
+
+
+def test_maps_of_the_masks_may_be_handed_over(batch, value_and_gradient):
+    logits, masks = batch((2, 5, 6), void=0.2)
+    maps = signed_distances(masks, 4, spacing=(2.0, 1.0))
+    given = value_and_gradient(boundary_distance, logits, masks, distances=maps)
+    own = value_and_gradient(boundary_distance, logits, masks, spacing=(2.0, 1.0))
+    torch.testing.assert_close(given, own, rtol=0, atol=0)
+    with pytest.raises(UsageError) as error:
+        boundary_distance(logits, masks, distances=maps[:1])
+    assert str(error.value) == (
+        "distances: expected shape (2, 4, 5, 6), that of the logits, found (1, 4, 5, 6). "
+        "Give what signed_distances made from these masks."
+    )
 
 
 def test_spacing_scales_the_loss(batch):

@@ -102,11 +102,11 @@ def test_a_line_through_an_ignored_pixel_stays_whole():
 
 def test_what_does_not_fit_is_refused(batch):
     logits, masks = batch()
-    for classes in ([4], [-1], [1, 1]):
+    for classes in ([4], [-1], [1, 1], []):
         with pytest.raises(UsageError) as error:
             soft_cldice(logits, masks, classes=classes)
         assert str(error.value) == (
-            f"cldice classes: expected different class indices 0–3, found {classes}. "
+            f"cldice classes: expected one or more different class indices 0–3, found {classes}. "
             "Name the indices of the thin classes, each once."
         )
     with pytest.raises(UsageError, match="masks: expected 2 or 3 spatial dimensions, found 1"):

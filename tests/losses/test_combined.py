@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pixelwise.config import LossConfig
-from pixelwise.errors import ConfigError
+from pixelwise.config import LossConfig, config_from_dict
+from pixelwise.errors import ConfigError, UsageError
 from pixelwise.losses import (
     boundary_distance,
     combined_loss,
@@ -146,8 +146,48 @@ def test_a_thin_class_that_is_not_there_is_refused():
     with pytest.raises(ConfigError) as error:
         combined_loss(LossConfig(cldice=1, cldice_classes=[1, 4]), num_classes=4)
     assert str(error.value) == (
-        "loss.cldice_classes: expected different class indices 0–3, found [1, 4]. Name each thin class once, by its index."
+        "loss.cldice_classes: expected one or more different class indices 0–3, found [1, 4]. "
+        "Name each thin class once, by its index."
     )
+
+
+def test_a_list_of_no_thin_classes_is_refused_in_words():
+    with pytest.raises(ConfigError) as error:
+        config_from_dict({"loss": {"cldice": 1, "cldice_classes": []}})
+    assert str(error.value) == (
+        "config: loss.cldice_classes: expected one class index or more, or null for all but the first, found []. "
+        "Correct the value."
+    )
+
+
+def test_a_tversky_term_that_is_always_0_is_refused():
+    never = {"tversky_alpha": 0, "tversky_beta": 0}
+    with pytest.raises(ConfigError) as error:
+        combined_loss(LossConfig(tversky=1, **never), num_classes=4)
+    assert str(error.value) == (
+        "loss.tversky_alpha and tversky_beta: expected a number above 0 in one of them, found 0 and 0. "
+        "Say alpha 0.3 and beta 0.7; with 0 twice the term is always 0."
+    )
+    combined_loss(LossConfig(tversky=0, **never), num_classes=4)  # not in use
+
+
+def test_a_normaliser_of_another_kind_is_refused(batch):
+    logits, masks = batch()
+    with pytest.raises(UsageError) as error:
+        combined_loss(LossConfig(), num_classes=4)(logits, masks, normaliser=torch.tensor(60.0))
+    assert str(error.value) == (
+        "normaliser: expected shape (3,), found (). Sum what the method normaliser gives for all parts of the step."
+    )
+
+
+def test_distances_are_made_once_for_all_that_share_the_masks(batch, value_and_gradient, monkeypatch):
+    logits, masks = batch((2, 8, 9), void=0.2)
+    loss = combined_loss(CONFIGS["all"], num_classes=4)
+    expected = value_and_gradient(loss, logits, masks)
+    distances = loss.distances(masks, 4)
+    monkeypatch.setattr("pixelwise.losses.boundary.signed_distances", None)  # a second time would fail
+    torch.testing.assert_close(value_and_gradient(loss, logits, masks, distances=distances), expected, rtol=0, atol=0)
+    assert combined_loss(LossConfig(), num_classes=4).distances(masks, 4) is None
 
 
 def test_a_configuration_of_before_these_terms_loads_and_means_the_same():
@@ -164,6 +204,9 @@ def test_a_configuration_of_before_these_terms_loads_and_means_the_same():
         {"dice_per": "picture"},
         {"focal_tversky_gamma": 0},
         {"cldice_iterations": 0},
+        {"cldice_classes": []},
+        {"focal_gamma": -1},
+        {"tversky_alpha": -0.1},
     ],
 )
 def test_values_out_of_range_are_refused(wrong):

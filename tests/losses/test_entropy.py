@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from pixelwise.errors import ConfigError, UsageError
-from pixelwise.losses import cross_entropy, focal, ohem_cross_entropy
+from pixelwise.losses import cross_entropy, cross_entropy_dice, focal, ohem_cross_entropy
 
 
 @pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 3.0, 0.0, 1.0], dtype=torch.float64)])
@@ -142,3 +142,27 @@ def test_shares_and_thresholds_out_of_range_are_refused(share, threshold, batch)
         f"ohem: expected a share above 0 and up to 1, a threshold in 0–1, found share {share} and threshold {threshold}. "
         "Choose, say, share 0.25 and threshold 0.7."
     )
+
+
+# --- what would switch the loss off or turn it around ---
+
+
+@pytest.mark.parametrize("gamma", [-1.0, math.nan, math.inf])
+def test_a_gamma_that_turns_focal_around_is_refused(gamma, batch):
+    with pytest.raises(UsageError) as error:
+        focal(*batch(), gamma=gamma)
+    assert str(error.value) == (
+        f"gamma: expected a number from 0 on, found {gamma}. Say 2 as in the paper; 0 is plain cross-entropy."
+    )
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, focal, cross_entropy_dice])
+def test_a_normaliser_of_several_numbers_is_refused(loss, batch):
+    with pytest.raises(UsageError) as error:
+        loss(*batch(), normaliser=torch.ones(3))
+    assert str(error.value) == (
+        "normaliser: expected a tensor of one number, of shape (), found shape (3,). Sum the weights that count over all "
+        "parts; the three numbers of CombinedLoss.normaliser are for CombinedLoss."
+    )
+    with pytest.raises(UsageError, match=r"expected a tensor of one number, .* found float"):
+        loss(*batch(), normaliser=60.0)

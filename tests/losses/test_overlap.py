@@ -138,3 +138,20 @@ def test_focal_tversky_has_a_finite_gradient_where_all_is_right(gamma, batch, va
 def test_a_gamma_of_nothing_is_refused(batch):
     with pytest.raises(UsageError, match=r"gamma: expected a number above 0, found 0.0. Say 1 for plain Tversky"):
         tversky(*batch(), gamma=0.0)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.0, 0.0), (-0.1, 0.7), (0.3, -0.7), (math.nan, 0.5), (0.5, math.inf)])
+def test_weights_that_switch_tversky_off_or_turn_it_around_are_refused(alpha, beta, batch):
+    with pytest.raises(UsageError) as error:
+        tversky(*batch(), alpha=alpha, beta=beta)
+    assert str(error.value) == (
+        f"tversky: expected two numbers from 0 on, not both 0, found alpha {alpha} and beta {beta}. "
+        "Say alpha 0.3 and beta 0.7 where what is missed is worse; 0.5 each is Dice."
+    )
+
+
+def test_one_weight_of_tversky_may_be_0():
+    p = torch.tensor([[[0.8, 0.4], [0.2, 0.6]]], dtype=torch.float64)
+    masks = torch.tensor([[0, 1]])
+    recall = 1 - (0.8 + 0.6) / 2
+    assert tversky(p.log(), masks, alpha=0, beta=1).item() == pytest.approx(recall)

@@ -291,3 +291,14 @@ def test_indices_outside_the_classes_are_refused_by_name(loss, odd, batch):
         f"masks: expected class indices 0–3 or the ignore index 255, found {odd} in 2 pixels. "
         "Translate file ids with Labels.encode, or give the model more classes."
     )
+
+
+@each(ALL)
+@pytest.mark.parametrize("shape", [(), (6,), (2, 6)])
+def test_logits_without_pictures_classes_or_space_are_refused(loss, shape):
+    with pytest.raises(UsageError) as error:
+        loss(torch.zeros(shape), torch.zeros((2, 3, 3), dtype=torch.long))
+    assert str(error.value) == (
+        f"logits: expected (B, K, *S), 3 axes or more, found {shape}. "
+        "Give a batch of logits as the network makes them, with an axis for the pictures even of one."
+    )

@@ -11,6 +11,7 @@ import pytest
 from pixelwise.evaluation import METRICS, evaluate
 from pixelwise.grid import Grid
 from pixelwise.labels import Labels
+from pixelwise.metrics.calibration import Layout, calibration_scores, calibration_sums, classwise_errors
 from pixelwise.metrics.definitions import DEFINITIONS, FAMILIES, documentation
 from pixelwise.types import Prediction, Sample
 
@@ -82,3 +83,52 @@ def test_the_documentation_is_that_of_the_definitions():
 
 def test_the_documentation_names_every_key_once():
     assert re.findall(r"^### `(\w+)`", documentation(), re.M) == list(DEFINITIONS)
+
+
+def test_what_functions_alone_give_is_said_to_be_so_and_its_snippet_runs():
+    before, after = documentation().split("## Segments and objects\n\n")
+    assert set(re.findall(r"^### `(\w+)`", after, re.M)) == OTHERS
+    assert after.startswith("No evaluation gives these, and no interval comes with them")
+    assert "for segments and objects, at the end, see there" in before
+    (snippet,) = re.findall(r"```python\n(.*?)```", after, re.S)
+    names: dict = {}
+    exec(snippet, names)
+    np.testing.assert_allclose(names["quality"], [[0.75, 0], [0.75, 0], [1, 0], [1, 1]])
+    assert set(OTHERS - {"boundary_pq", "ap"}) == {"pq", "sq", "rq"} <= set(names["quality"]._fields)
+    assert names["average_precision"](names["objects"], [names["car"] | {"score": 0.9}], "box").ap == pytest.approx(1)
+
+
+def test_calibration_errors_of_drawn_pictures_lie_above_the_value():
+    """What the page says of their intervals: pictures of a calibrated model, each of which is off by chance."""
+    generator = np.random.default_rng(0)
+    layout, sums = Layout(2, 15), []
+    for _ in range(12):
+        p = generator.uniform(0, 1, (1, 8)).repeat(40, axis=0)
+        truth = (generator.random(8) < p).astype(np.uint8)  # the rows are wrong together
+        sums.append(calibration_sums(np.stack([1 - p, p]).astype(np.float32), truth))
+
+    def errors(totals):
+        scores = calibration_scores(totals, layout)
+        of_class = classwise_errors(totals, layout)[..., 1]
+        return np.stack([scores["ece"], scores["mce"], scores["classwise_ece"], of_class], -1)
+
+    sums = np.array(sums)
+    value = errors(sums.sum(0)[None])[0]
+    drawn = errors(sums[generator.integers(0, 12, (500, 12))].sum(1))
+    assert (drawn.mean(0)[[0, 2, 3]] > 1.1 * value[[0, 2, 3]]).all()
+    assert drawn.mean(0)[1] > value[1]
+    for key in ("ece", "mce", "classwise_ece", "calibration_error"):
+        assert "noise counts as error" in DEFINITIONS[key].over
+        own = "the class's own probability, not over confidence" in DEFINITIONS[key].over
+        assert own == (key in ("classwise_ece", "calibration_error"))
+
+
+def test_bins_of_a_class_are_over_its_own_probability():
+    """A probability of 0.1 beside 0.5 and 0.4: by confidence all pixels would share a bin, and errors cancel."""
+    p = np.array([[0.1, 0.3], [0.5, 0.6], [0.4, 0.1]], np.float32)
+    totals = calibration_sums(p, np.array([0, 1], np.uint8), bins=2)
+    by_own = (abs(0.1 + 0.3 - 1), abs(0.5 + 0.6 - 1))
+    found = classwise_errors(totals, Layout(3, 2))[:2]
+    np.testing.assert_allclose(found, np.array(by_own) / 2, rtol=1e-6)
+    apart = classwise_errors(calibration_sums(p, np.array([0, 1], np.uint8), bins=5), Layout(3, 5))[:2]
+    np.testing.assert_allclose(apart, np.array([0.9 + 0.3, 0.5 + 0.4]) / 2, rtol=1e-6)

@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 from scipy import ndimage
 
 from pixelwise.errors import DataError, MaskError, PairingError, UsageError
-from pixelwise.metrics.instances import average_precision
+from pixelwise.metrics.instances import _decompressed, average_precision
 
 SIZE = (100, 120)
 # pycocotools adds a tiny number to what it divides by.
@@ -317,6 +317,142 @@ def test_detections_that_fit_nothing_are_refused(change, kind, text):
     with pytest.raises(kind) as error:
         average_precision(truth_of({"segmentation": square(10, 10)}), [detection(square(10, 10)) | change])
     assert str(error.value).startswith(text)
+
+
+POLYGONS = "expected polygons of three corners or more, or run lengths, found"
+WHOLE = "expected run lengths that add up to 100 by 120, 12000 pixels, found"
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "text"),
+    [
+        ({"size": [*SIZE], "counts": [1, 2]}, f"{WHOLE} 3. Give run lengths as COCO writes them, column by column."),
+        ({"size": [*SIZE], "counts": counts(np.ones((100, 119), bool))["counts"]}, f"{WHOLE} 11900."),
+        ({"size": [*SIZE], "counts": "\x01\x02"}, f"{WHOLE} '\\x01\\x02'."),
+        ({"size": [*SIZE], "counts": ""}, f"{WHOLE} ''."),
+        ({"size": [*SIZE], "counts": "oooooooo1"}, f"{WHOLE} 'oooooooo1'."),
+        ({"size": [*SIZE], "counts": [-1, 12001]}, "expected run lengths from 0 on, found [-1, 12001]."),
+        ({"size": [*SIZE], "counts": [0.5, 11999.5]}, "expected run lengths from 0 on, found [0.5, 11999.5]."),
+        ({"size": [*SIZE], "counts": None}, "expected run lengths from 0 on, found None."),
+        ({"size": None, "counts": "0"}, "expected a size of two whole numbers, found None. Give height and width"),
+        ({"size": [100], "counts": "0"}, "expected a size of two whole numbers, found [100]."),
+        (None, f"{POLYGONS} null."),
+        ([5, 6], "expected polygons of finite numbers, found 5."),
+        ([[[1, 2], [3]]], "expected polygons of finite numbers, found [[1, 2], [3]]."),
+        ([[1, 2, 3, 4, 5, 6, 7]], f"{POLYGONS} [[1, 2, 3, 4, 5, 6, 7]]."),
+        ([[1, 2, 3, 4, 5, math.nan]], "expected polygons of finite numbers, found [1, 2, 3, 4, 5, nan]."),
+        (
+            [[1, 2, 3, 4, 5, 1e9]],
+            "expected polygons in or near the picture, 100 by 120, found [1.0, 2.0, 3.0, 4.0, 5.0, 1",
+        ),
+    ],
+)
+def test_masks_that_are_none_are_refused(segmentation, text):
+    """pycocotools takes run lengths of any sum, and with corners that are no numbers all memory."""
+    with pytest.raises(MaskError) as error:
+        average_precision(truth_of({"segmentation": square(10, 10)}), [detection(segmentation)])
+    assert str(error.value).startswith(f"detections[0]: {text}")
+
+
+@pytest.mark.parametrize(
+    ("box", "text"),
+    [
+        (
+            [math.nan] * 4,
+            "four finite numbers, found [nan, nan, nan, nan]. Give left, top, width and height, in pixels.",
+        ),
+        ([1, 2, math.inf, 4], "four finite numbers, found [1, 2, inf, 4]."),
+        ([1, 2, 3], "four finite numbers, found [1, 2, 3]."),
+        (["1", "2", "3", "4"], "four finite numbers, found ['1', '2', '3', '4']."),
+        (7, "four finite numbers, found 7."),
+        ([[1, 2], [3]], "four finite numbers, found [[1, 2], [3]]."),
+        ([10, 10, -5, 5], "a width and height from 0 on, found [-5.0, 5.0]. Remove it, or give it corners in order."),
+    ],
+)
+def test_boxes_that_are_none_are_refused(box, text):
+    """A box of NaN overlaps all boxes in pycocotools, and scored a perfect AP."""
+    truth = truth_of({"bbox": [10, 10, 20, 20]})
+    found = {"image_id": 0, "category_id": 5, "score": 0.5, "bbox": box}
+    with pytest.raises(MaskError) as error:
+        average_precision(truth, [found], "box")
+    assert str(error.value).startswith(f"detections[0]: expected a box of {text}")
+    with pytest.raises(MaskError, match=r"^truth\[0\]: expected a box of"):
+        average_precision(truth_of({"bbox": box}), [], "box")
+
+
+def test_boxes_may_be_arrays():
+    truth = truth_of({"bbox": np.array([10, 10, 20, 20])})
+    found = {"image_id": 0, "category_id": 5, "score": np.float32(0.5), "bbox": np.array([10.0, 10.0, 20.0, 20.0])}
+    assert average_precision(truth, [found], "box").ap == PERFECT
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"iscrowd": None}, "iscrowd 0 or 1, found None. See COCO's data format."),
+        ({"iscrowd": 2}, "iscrowd 0 or 1, found 2."),
+        ({"iscrowd": "no"}, "iscrowd 0 or 1, found 'no'."),
+        ({"area": None}, "an area from 0 on, found None. Leave it out to have it counted, or give pixels."),
+        ({"area": math.nan}, "an area from 0 on, found nan."),
+        ({"area": -1}, "an area from 0 on, found -1."),
+    ],
+)
+def test_annotations_with_something_else_than_numbers_are_refused(change, text):
+    with pytest.raises(MaskError) as error:
+        average_precision(truth_of({"segmentation": square(10, 10)} | change), [])
+    assert str(error.value).startswith(f"truth[0]: expected {text}")
+
+
+def test_yes_and_no_are_crowds_too():
+    truth = truth_of(
+        {"segmentation": square(10, 10), "iscrowd": True}, {"segmentation": square(60, 60), "iscrowd": False}
+    )
+    assert average_precision(truth, [detection(square(60, 60))]).ap == PERFECT
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            {"images": []},
+            "truth: images: expected one or more, found none. Give the truth that the detections belong to.",
+        ),
+        ({"categories": []}, "truth: categories: expected one or more, found none."),
+        ({"images": None}, "truth: images: expected a list, found None. See COCO's data format."),
+        ({"annotations": {}}, "truth: annotations: expected a list, found {}."),
+        (
+            {"categories": [{"id": 5}, {"id": 5}]},
+            "truth: categories: expected ids, each once, found 5 twice. Give each its own.",
+        ),
+        (
+            {"categories": [{"id": 5}, {"id": "9"}]},
+            "truth: categories: expected ids of one kind, found words beside numbers. Give whole",
+        ),
+        ({"categories": [{"id": [5]}]}, "truth: categories: expected ids, each once, found [5]."),
+    ],
+)
+def test_truth_that_is_none_is_refused(change, text):
+    with pytest.raises(DataError) as error:
+        average_precision(truth_of() | change, [])
+    assert str(error.value).startswith(text)
+
+
+@pytest.mark.parametrize("height", [None, 0, 99.5, "100"])
+def test_pictures_without_a_size_are_refused(height):
+    truth = truth_of({"segmentation": square(10, 10)})
+    truth["images"][0]["height"] = height
+    with pytest.raises(MaskError, match="truth: images: expected a height from 1 on, found"):
+        average_precision(truth, [])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 4), (40, 61), (700, 900)])
+@pytest.mark.parametrize("share", [0.0, 0.03, 0.5, 1.0])
+def test_compressed_run_lengths_are_read_as_they_were_written(shape, share):
+    region = np.random.default_rng(0).random(shape) < share
+    flat = region.ravel("F").astype(np.int8)
+    borders = np.flatnonzero(np.diff(flat, prepend=0, append=1 - flat[-1]))
+    np.testing.assert_array_equal(_decompressed(counts(region)["counts"]), np.diff(borders, prepend=0))
+    assert _decompressed(counts(region)["counts"].encode()).sum() == region.size
 
 
 def test_missing_keys_are_named():

@@ -25,7 +25,7 @@ def test_steps_and_validations_fit_the_time_that_is_left() -> None:
     needed = steps * 0.5 + (validations + 1) * 2.0
     assert 0.9 * 200 < needed <= 200
     assert 2 <= validations <= 10
-    assert reasons["train.steps"] == "240 s limit, measured 0.500 s a step and 2.0 s a validation"
+    assert reasons["train.steps"] == "240 s limit, measured 0.500 s a step, 2.0 s a validation, 2.0 s for the end"
 
 
 def test_a_given_number_of_validations_stays() -> None:
@@ -38,7 +38,7 @@ def test_a_given_number_of_validations_stays() -> None:
 
 def test_too_little_time_is_said() -> None:
     with pytest.raises(
-        ResourceError, match=r"--time-limit: expected time for at least one step \(5\.0 s\).*Give more time"
+        ResourceError, match=r"--time-limit: expected time for one step \(5\.0 s\).*Give more time"
     ) as caught:
         plan_steps(Config(), per_step=5.0, per_validation=2.0, left=4, limit=10)
     assert caught.value.exit_code == 4
@@ -62,3 +62,14 @@ def test_validations_that_are_believed_too_slow_leave_a_tenth_for_the_steps() ->
 def test_what_fits_is_what_reserve_validations_and_final_scoring_leave() -> None:
     assert fitting_steps(0.5, 2.0, 3, 102.0) == 180  # (0.96 × 100 - 6) / 0.5
     assert fitting_steps(0.5, 2.0, 3, 5.0) < 0
+
+
+def test_a_long_end_leaves_fewer_steps_and_is_named_where_it_leaves_none() -> None:
+    short, _ = plan_steps(Config(), per_step=0.5, per_validation=2.0, left=200, limit=240)
+    long, reasons = plan_steps(Config(), per_step=0.5, per_validation=2.0, left=200, limit=240, final=60.0)
+    assert (short.train.steps or 0) - (long.train.steps or 0) > 60
+    assert "60.0 s for the end" in reasons["train.steps"]
+    with pytest.raises(
+        ResourceError, match=r"and the final scoring \(60\.0 s\), found 50 s left .* evaluate\.metrics=\[\]"
+    ):
+        plan_steps(Config(), per_step=0.5, per_validation=2.0, left=50, limit=60, final=60.0)

@@ -58,6 +58,12 @@ def _read_listed(folder: Path) -> list[Any]:
     return [part.read(k).image for part in splits for k in range(len(part))]
 
 
+def _load_weights(path: Path) -> dict[str, NDArray[Any]]:
+    imported = path.with_name("imported.safetensors")
+    pixelwise.import_weights(path, imported)
+    return {name: tensor.numpy() for name, tensor in find_weights("unet", str(imported)).tensors.items()}
+
+
 def _counted(path: Path, ids: Sequence[int], ignored: Sequence[int]) -> NDArray[Any]:
     labels = _labels(ids, ignored)
     mask = read_mask(path, labels)[0]
@@ -107,8 +113,7 @@ WAYS: Ways = {
     "check_folder": (Way("check", _check),),
     "read_listed": (Way("data.dataset.open_data with splits/", _read_listed),),
     "counted_pixels": (Way("Labels.ignore_index for CombinedLoss and ConfusionMatrix", _counted),),
-    "load_weights": (Way("models.sources.find_weights", lambda path: find_weights("unet", str(path))),),
-    "unpack": (Way("check (archives are refused)", lambda path, out: pixelwise.check(path)),),
+    "load_weights": (Way("import-weights, then models.sources.find_weights", _load_weights),),
     "save_model": (Way("models.weights.save_model, training.checkpoint.save_checkpoint", _save),),
     "fail_while_saving": (Way("training.checkpoint.save_checkpoint", _fail),),
 }

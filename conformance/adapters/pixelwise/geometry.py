@@ -135,6 +135,6 @@ WAYS: Ways = {
     ),
     "decide": (Way("AdaptedModel and Predictor", _decide),),
     "predict_padded": (Way("AdaptedModel and Predictor", _padded),),
-    "train_and_serve": (Way("CropTransform and Predictor", _train_and_serve),),
+    "train_and_serve": (Way("CropTransform and Predictor, which resize nothing", _train_and_serve),),
     "batch_sizes": (Way("data.loader.batches", _batch_sizes),),
 }

@@ -82,10 +82,10 @@ def _stop_and_go_on(folder: Path) -> tuple[list[Any], list[Any]]:
     return _whole()[0], _weights(_run(data, folder / "parts"))
 
 
-def _go_on_longer(folder: Path) -> int:
+def _go_on_with(folder: Path, steps: int) -> int:
     data = _discs(folder / "data")
     _stopped(data, folder / "parts")
-    return len(_weights(_run(data, folder / "parts", steps=8)))
+    return len(_weights(_run(data, folder / "parts", steps=steps)))
 
 
 def _best_and_shipped(folder: Path) -> tuple[float, float]:
@@ -109,7 +109,7 @@ def _split(names: Sequence[str], groups: Sequence[str], val: float) -> tuple[lis
 
 WAYS: Ways = {
     "stop_and_go_on": (Way("train, Ctrl-C, train", _stop_and_go_on),),
-    "go_on_longer": (Way("train, Ctrl-C, train with other steps", _go_on_longer),),
+    "go_on_with": (Way("train, Ctrl-C, train with other steps", _go_on_with),),
     "best_and_shipped": (Way("train, evaluate", _best_and_shipped),),
     "workers_apart": (Way("train with train.workers=0 and 2", _workers_apart),),
     "loss_settings": (Way("train: loss in config.yaml", _loss_settings),),

@@ -1,42 +1,63 @@
-"""Scores of pixelwise: one matrix over the set, `Scores` from it."""
+"""Scores of pixelwise: folders of pictures and masks are evaluated; one matrix is counted over a set."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
+from PIL import Image
 
+import pixelwise
 from conformance.adapters import Way, Ways
-from pixelwise.evaluation import majority
-from pixelwise.grid import Grid
+from pixelwise.data.masks import write_mask
+from pixelwise.evaluation import Evaluation
 from pixelwise.labels import Labels
 from pixelwise.metrics.confusion import ConfusionMatrix, mean_iou
 from pixelwise.metrics.instances import average_precision
-from pixelwise.metrics.scores import scores
-from pixelwise.types import Sample, Scores
 
 Masks = Sequence[NDArray[Any]]
 
 
-def _labels(count: int) -> Labels:
-    return Labels(tuple(f"class {k}" for k in range(count)))
+def _labels(count: int, first: int = 0, ignored: int | None = None) -> Labels:
+    names = tuple(f"class {k}" for k in range(count))
+    return Labels(names, tuple(range(first, first + count)), ignore_ids=None if ignored is None else (ignored,))
 
 
-def _scored(truths: Masks, predictions: Masks, num_classes: int, ignore_index: int | None = None, **_: Any) -> Scores:
-    counter = ConfusionMatrix(num_classes, 255 if ignore_index is None else ignore_index)
-    matrices = [counter.update(t, p) for t, p in zip(truths, predictions, strict=True)]
-    return scores(matrices, _labels(num_classes), resamples=0)
+def _evaluated(ids: Masks, predictions: Masks, labels: Labels) -> Evaluation:
+    """Write pictures, masks of file ids and predictions of class indices, and evaluate one folder against the other."""
+    with tempfile.TemporaryDirectory() as name:
+        data, found = Path(name) / "data", Path(name) / "found"
+        for folder in (data / "test" / "images", data / "test" / "masks", found):
+            folder.mkdir(parents=True)
+        (data / "labels.yaml").write_text(yaml.safe_dump(labels.to_dict()))
+        for k, (truth, prediction) in enumerate(zip(ids, predictions, strict=True)):
+            Image.fromarray(np.zeros_like(truth)).save(data / "test" / "images" / f"{k}.png")
+            Image.fromarray(truth).save(data / "test" / "masks" / f"{k}.png")
+            write_mask(found / f"{k}.png", prediction, labels)
+        return pixelwise.evaluate(found, data, split="test", metrics=(), overrides=("evaluate.resamples=0",))
+
+
+def _asked(read: Callable[[Evaluation], Any]) -> Callable[..., Any]:
+    def call(truths: Masks, predictions: Masks, num_classes: int, ignore_index: int | None = None, **_: Any) -> Any:
+        return read(_evaluated(truths, predictions, _labels(num_classes, ignored=ignore_index)))
+
+    return call
 
 
 def _of_ids(ids: Masks, predictions: Masks, num_classes: int) -> float | None:
-    labels = Labels(tuple(f"class {k}" for k in range(num_classes)), tuple(range(1, num_classes + 1)), ignore_ids=(0,))
-    return _scored([labels.encode(i)[0] for i in ids], predictions, num_classes, labels.ignore_index).miou.value
+    return _evaluated(ids, predictions, _labels(num_classes, 1, 0)).scores.miou.value
 
 
 def _right_pixels(truths: Masks, predictions: Masks, num_classes: int) -> int:
-    return int(np.trace(_scored(truths, predictions, num_classes).confusion))
+    counter = ConfusionMatrix(num_classes)
+    for truth, prediction in zip(truths, predictions, strict=True):
+        counter.update(truth, prediction)
+    return int(np.trace(counter.matrix))
 
 
 def _sharded(shards: Sequence[tuple[Masks, Masks]], num_classes: int) -> float:
@@ -57,20 +78,9 @@ def _batched(truths: Masks, predictions: Masks, num_classes: int, batch_size: in
     return float(mean_iou(counter.matrix))
 
 
-class _Pictures:
-    def __init__(self, truths: Masks, num_classes: int) -> None:
-        self.truths, self.labels = truths, _labels(num_classes)
-
-    def __len__(self) -> int:
-        return len(self.truths)
-
-    def read(self, index: int) -> Sample:
-        truth = self.truths[index]
-        return Sample(np.zeros((1, *truth.shape), np.uint8), truth, Grid(), str(index))
-
-
 def _constant(truths: Masks, num_classes: int) -> NDArray[Any]:
-    found = majority(_Pictures(truths, num_classes), resamples=0)
+    """Read what every evaluation tells of the constant guess, whatever was predicted: here the truth itself."""
+    found = _evaluated(truths, truths, _labels(num_classes)).baseline
     return np.array([found.pixel_accuracy.value, found.miou.value])
 
 
@@ -94,15 +104,22 @@ def _mask_ap(truths: Masks, detections: Sequence[tuple[NDArray[np.bool_], float]
 
 WAYS: Ways = {
     "mask_ap": (Way("metrics.instances.average_precision", _mask_ap),),
-    "miou": (Way("evaluate: Scores.miou", lambda **given: _scored(**given).miou.value),),
-    "miou_present": (Way("evaluate: Scores.miou_present", lambda **given: _scored(**given).miou_present.value),),
-    "excluded_classes": (Way("evaluate: Scores.excluded", lambda **given: len(_scored(**given).excluded)),),
-    "weighted_iou": (
-        Way("evaluate: Scores.frequency_weighted_iou", lambda **given: _scored(**given).frequency_weighted_iou.value),
+    "miou": (Way("evaluate(folder of masks): scores.miou", _asked(lambda found: found.scores.miou.value)),),
+    "miou_present": (
+        Way("evaluate(folder of masks): scores.miou_present", _asked(lambda found: found.scores.miou_present.value)),
     ),
-    "miou_of_ids": (Way("Labels.encode, then Scores.miou", _of_ids),),
+    "excluded_classes": (
+        Way("evaluate(folder of masks): scores.excluded", _asked(lambda found: len(found.scores.excluded))),
+    ),
+    "weighted_iou": (
+        Way(
+            "evaluate(folder of masks): scores.frequency_weighted_iou",
+            _asked(lambda found: found.scores.frequency_weighted_iou.value),
+        ),
+    ),
+    "miou_of_ids": (Way("evaluate(folder of masks) with ignore_index: 0 in labels.yaml: scores.miou", _of_ids),),
     "right_pixels": (Way("metrics.confusion.ConfusionMatrix", _right_pixels),),
-    "miou_sharded": (Way("ConfusionMatrix + ConfusionMatrix", _sharded),),
-    "miou_batched": (Way("metrics.confusion.mean_iou", _batched),),
-    "constant_guess": (Way("evaluation.majority", _constant),),
+    "miou_sharded": (Way("ConfusionMatrix + ConfusionMatrix, metrics.confusion.mean_iou", _sharded),),
+    "miou_batched": (Way("ConfusionMatrix.update, metrics.confusion.mean_iou", _batched),),
+    "constant_guess": (Way("evaluate(folder of masks): baseline", _constant),),
 }

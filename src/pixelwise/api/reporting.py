@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pixelwise.data.dataset import Dataset
     from pixelwise.evaluation import PicturePredictor
 
+    Fetch = Callable[[str], tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]]
+
 SCORES, REPORT, CONFIG = "scores.json", "report.html", "config.yaml"
 
 
@@ -74,28 +76,44 @@ def write(
     run: Path | None,
     commands: list[str],
 ) -> None:
-    """Write a report; the pictures that it shows are read and predicted again."""
-    from pixelwise.report import write_report
+    """Write a report; the pictures that it shows are read and predicted again.
 
+    Args:
+        path: the HTML file.
+        plain: the scores, as `Evaluation.to_dict` gives them.
+        part: the pictures that were scored.
+        predictor: what was scored.
+        run: its run folder, where there is one.
+        commands: what to type to get the same again.
+
+    Raises:
+        ResourceError: the file cannot be written.
+    """
+    from pixelwise.reporting import write_report
+
+    truths = {str(image["id"]): image.get("truth") for image in plain.get("per_image") or ()}
     write_report(
         path,
         dict(plain),
         labels=part.labels,
-        fetch=_fetch(part, predictor),
+        fetch=_fetch(part, predictor, truths),
         run=run,
         environment=_environment(),
         commands=commands,
     )
 
 
-def _fetch(
-    part: Dataset, predictor: PicturePredictor
-) -> Callable[[str], tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]]:
+def _fetch(part: Dataset, predictor: PicturePredictor, truths: Mapping[str, str | None]) -> Fetch:
+    from pixelwise.evaluation import truth_digest
+
     places = {record.id: index for index, record in enumerate(part.records)}
 
     def fetch(id: str) -> tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]:
+        if id not in places:
+            raise DataError(id, expected="the picture that was scored", found="none", do="Restore it, or score anew.")
         sample = part.read(places[id])
-        assert sample.mask is not None
+        if sample.mask is None or truths.get(id) not in (None, truth_digest(sample.mask)):
+            raise DataError(id, expected="the mask that was scored", found="another", do="Restore it, or score anew.")
         return sample.image, sample.mask, predictor(sample.image, sample.grid, id=id).mask
 
     return fetch

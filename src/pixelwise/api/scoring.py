@@ -19,6 +19,7 @@ from pixelwise.api.reporting import SCORES
 from pixelwise.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from pixelwise.config import Config
     from pixelwise.data.dataset import Dataset, DataSplits
     from pixelwise.evaluation import Evaluation, PicturePredictor
     from pixelwise.evaluation.comparison import Comparison
@@ -58,46 +59,91 @@ def evaluate(
         OutputExistsError: `out` holds files.
     """
     from pixelwise.config import read_request
-    from pixelwise.data.dataset import open_data, without_unreadable
-    from pixelwise.data.predicted import open_masks
     from pixelwise.evaluation import evaluate as score
-    from pixelwise.storage import claim_folder, write_json
+    from pixelwise.storage import claim_folder
 
     config, base = read_request(Path(data), overrides)
     require_sections(overrides, "data", "evaluate")
-    loaded = _loaded(model)
-    splits = open_data(config.data, base)
-    splits = without_unreadable(splits) if config.data.skip_bad else splits
-    part = part_of(splits, split, data)
-    notices = (*splits.notices, *splits.skipped)
-    predictor: PicturePredictor
-    if loaded is None:
-        predictor = masks = open_masks(Path(str(model)), part)
-        notices += masks.notices
-    else:
-        _require_classes(part, loaded, data)
-        predictor = loaded.predictor
-        notices += _divided_otherwise(splits, split, loaded.card)
+    part, predictor, notices = _opened(model, data, split, config, base)
+    settings = config.evaluate
+    if "calibration" in (metrics or ()) and not isinstance(model, Model) and holds_masks(Path(model)):
+        notices += ("masks have no probabilities: there is no calibration to score",)
     if out is not None:
         claim_folder(Path(out), overwrite, (SCORES, reporting.REPORT), SCORES)
     result = score(
         part,
         predictor,
-        metrics=config.evaluate.metrics if metrics is None else metrics,
+        metrics=settings.metrics if metrics is None else metrics,
         convention=convention,
-        surface_tolerance=config.evaluate.surface_tolerance,
-        resamples=config.evaluate.resamples,
+        surface_tolerance=settings.surface_tolerance,
+        resamples=settings.resamples,
         progress=progress,
     )
     result = replace(result, notices=notices)
     if out is not None:
-        named = model.folder if isinstance(model, Model) else Path(model)
-        plain = {"model": str(named), "data": str(data), "split": split, **result.to_dict()}
-        write_json(Path(out) / SCORES, plain)
-        again = f"pixelwise evaluate {quote(str(named))} {quote(str(data))} --split {split} --out again"
-        run = named if (named / "config.yaml").is_file() else None
-        reporting.write(Path(out) / reporting.REPORT, plain, part, predictor, run, [again])
+        options = {"split": split, "metrics": ",".join(metrics) or "none" if metrics is not None else None}
+        again = _spelled(model, data, options | {"convention": convention}, overrides)
+        _write(Path(out), model, data, split, result, part, predictor, again)
     return result
+
+
+def _opened(
+    model: str | Path | Model, data: str | Path, split: str, config: Config, base: Path
+) -> tuple[Dataset, PicturePredictor, tuple[str, ...]]:
+    """Open what is to be scored and the pictures it is scored on; with what there is to be told."""
+    from pixelwise.data.dataset import open_data, without_unreadable
+    from pixelwise.data.predicted import open_masks
+
+    loaded = _loaded(model)
+    splits = open_data(config.data, base)
+    splits = without_unreadable(splits) if config.data.skip_bad else splits
+    part = part_of(splits, split, data)
+    notices = (*splits.notices, *splits.skipped)
+    if loaded is None:
+        masks = open_masks(Path(str(model)), part, config.evaluate.masks)
+        return part, masks, (*notices, *masks.notices)
+    _require_classes(part, loaded, data)
+    return part, loaded.predictor, (*notices, *_divided_otherwise(splits, split, loaded.card))
+
+
+def _spelled(
+    model: str | Path | Model, data: str | Path, options: dict[str, str | None], overrides: Sequence[str]
+) -> str:
+    """Spell the command that gives the same again."""
+    words = ["pixelwise", "evaluate", str(_folder(model)), str(data)]
+    for name, value in options.items():
+        words += [] if value is None else [f"--{name}", value]
+    for text in overrides:
+        words += ["--set", text]
+    return " ".join(map(quote, [*words, "--out", "again"]))
+
+
+def _folder(model: str | Path | Model) -> Path:
+    return model.folder if isinstance(model, Model) else Path(model)
+
+
+def _write(
+    out: Path,
+    model: str | Path | Model,
+    data: str | Path,
+    split: str,
+    result: Evaluation,
+    part: Dataset,
+    predictor: PicturePredictor,
+    again: str,
+) -> None:
+    """Write scores and report; the model by its whole path, so that it is known from any folder."""
+    from pixelwise.evaluation.counted import recipe_facts
+    from pixelwise.storage import write_json
+
+    folder = _folder(model)
+    known = folder.resolve() if folder.exists() else folder
+    facts = recipe_facts(folder)
+    recipe = {} if facts is None else {"recipe": facts}
+    plain = {"model": str(known), "data": str(data), "split": split, **recipe, **result.to_dict()}
+    write_json(out / SCORES, plain)
+    run = next((place for place in (folder, folder.parent) if (place / "config.yaml").is_file()), None)
+    reporting.write(out / reporting.REPORT, plain, part, predictor, run, [again])
 
 
 def _loaded(model: str | Path | Model) -> Model | None:
@@ -161,7 +207,7 @@ def compare(
     runs: Sequence[str | Path],
     *,
     data: str | Path | None = None,
-    split: str = "test",
+    split: str | None = None,
     resamples: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Comparison:
@@ -171,12 +217,12 @@ def compare(
         runs: two or more: run folders, what `evaluate` wrote to `out`, or a `scores.json` itself. With `data` also model
             folders and folders of masks. Runs that differ in their seed alone are compared as one recipe.
         data: evaluate all on one part of this data set first; files are read as they are.
-        split: that part.
+        split: that part; test where not given.
         resamples: draws of the bootstrap (see `evaluation.comparison.compare`).
         progress: called with (name, pictures done, pictures in all) after each picture that is evaluated.
 
     Raises:
-        UsageError: fewer than two runs.
+        UsageError: fewer than two runs, or a part of no data.
         DataError: no counts per picture there, or other pictures, masks or classes.
     """
     from pixelwise.evaluation.comparison import compare as compare_counted
@@ -184,6 +230,14 @@ def compare(
 
     if len(runs) < 2:
         raise UsageError("compare", expected="two runs or more", found=str(len(runs)), do="Name what to compare.")
+    if data is None and split is not None:
+        raise UsageError(
+            f"--split {split}",
+            expected="--data, whose part it names",
+            found="none",
+            do="Name the pictures by --data, or leave --split out: what was scored is compared as it is.",
+        )
+    part = split or "test"
     counted, notices = [], []
     for path, name in zip(map(Path, runs), names_of(runs), strict=True):
         if data is None or path.is_file():
@@ -192,8 +246,8 @@ def compare(
         tell = partial(progress, name) if progress is not None else None
         # Neither intervals nor other metrics of each alone are asked for.
         alone = ("evaluate.resamples=0",)
-        result = evaluate(path, data, split=split, metrics=(), overrides=alone, progress=tell)
+        result = evaluate(path, data, split=part, metrics=(), overrides=alone, progress=tell)
         notices += [f"{name}: {notice}" for notice in result.notices]
         found = described(counted_of_scores(result.to_dict(), path, name), path)
-        counted.append(replace(found, selected=split == "val" and found.recipe is not None))
+        counted.append(replace(found, selected=part == "val" and found.recipe is not None))
     return compare_counted(counted, resamples=resamples, notices=notices)

@@ -24,7 +24,7 @@ def run(
     data: Annotated[
         str | None, typer.Option(help="Evaluate each on these pictures first: a folder, a data.yaml or a recipe.")
     ] = None,
-    split: Annotated[str, typer.Option(help="With --data: train, val or test.")] = "test",
+    split: Annotated[str | None, typer.Option(help="With --data: train, val or test, which is the default.")] = None,
     as_json: Json = False,
 ) -> None:
     """Tell whether one model is better than another, on the same pictures: differences with intervals, and a verdict."""

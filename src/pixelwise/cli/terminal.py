@@ -119,12 +119,21 @@ def print_scores(plain: dict[str, Any], *, title: str, baseline: dict[str, Any] 
             "–" if row.get("iou_n") is None else str(row["iou_n"]),
         )
     table.add_section()
-    means = [("mIoU", "miou"), ("mean Dice", "mean_dice"), ("pixel accuracy", "pixel_accuracy")]
+    means = [
+        ("mIoU", "miou"),
+        ("mIoU, true classes", "miou_present"),
+        ("mean Dice", "mean_dice"),
+        ("pixel accuracy", "pixel_accuracy"),
+    ]
     means += [("mIoU near edges", "boundary_miou"), ("calibration error", "ece")]
     for name, key in means:
         if key in plain:
             cells = [percent(plain[key]), _interval(plain, key)]
-            table.add_row(f"[bold]{name}", *cells, style="bold" if key == "miou" else "")
+            n = plain.get(f"{key}_n")
+            rest = [""] * (len(table.columns) - 4)
+            table.add_row(
+                f"[bold]{name}", *cells, *rest, "–" if n is None else str(n), style="bold" if key == "miou" else ""
+            )
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 100)
     with console.capture() as written:
         console.print(table)
@@ -195,8 +204,11 @@ def training_listener(progress: Progress) -> Any:
         elif kind == "validation":
             best = " (best so far)" if event["best"] else ""
             progress.say(f"step {event['step']}: validation mIoU {percent(event['miou'])}{best}")
-        elif kind == "scoring":
-            progress.line(f"scoring {event['done']} of {event['total']}", last=event["done"] == event["total"])
+        elif kind == "calibrated":
+            before, after = percent(event["ece_before"]), percent(event["ece_after"])
+            progress.say(f"temperature {event['temperature']:.3g}: calibration error {before} → {after} on validation")
+        elif kind in ("calibrating", "scoring"):
+            progress.line(f"{kind} {event['done']} of {event['total']}", last=event["done"] == event["total"])
 
     return listen
 

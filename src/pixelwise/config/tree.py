@@ -140,6 +140,13 @@ class LossConfig(_Section):
         None, description="none, inverse, median, effective, or one weight per class"
     )
 
+    @field_validator("cldice_classes")
+    @classmethod
+    def _some(cls, value: list[int] | None) -> list[int] | None:
+        if value == []:
+            raise ValueError("one class index or more, or null for all but the first")  # of none, the term is always 0
+        return value
+
 
 class TrainConfig(_Section):
     """Say how long and how the weights are learned."""
@@ -186,7 +193,10 @@ class PredictConfig(_Section):
 class EvaluateConfig(_Section):
     """Say what is scored beside the overlap of areas."""
 
-    metrics: list[Literal["boundary", "surface", "calibration"]] = ["boundary", "calibration"]
+    metrics: list[Literal["boundary", "surface", "calibration", "diagnosis"]] = ["boundary", "calibration", "diagnosis"]
+    masks: Literal["ids", "data"] | None = Field(
+        None, description="what mask files to be scored hold: class ids, or values as data.mask_values says; null: see"
+    )
     surface_tolerance: Annotated[float, Field(gt=0)] | None = Field(
         None, description="for surface Dice, in the unit of the grids; each picture's coarsest spacing where null"
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from pixelwise.grid import Grid
 from pixelwise.labels import Labels
 from pixelwise.types import Prediction
 
+Values = Literal["ids", "data"]
 _MOST_LOOKED_AT = 16
 
 
@@ -59,16 +60,23 @@ class MaskFolder:
         return Prediction(mask, self.labels, grid, id)
 
 
-def open_masks(folder: Path, dataset: Dataset) -> MaskFolder:
-    """Find the mask of every picture of a data set: by its whole id, or by the end of its path.
+def open_masks(folder: Path, dataset: Dataset, values: Values | None = None) -> MaskFolder:
+    """Find the mask of every picture of a data set: one whose path is the end of the picture's id, or the other way round.
 
-    A folder that `predict` wrote may be named itself, or its `masks`.
+    Args:
+        folder: of mask files; of one that `predict` wrote, `masks` in it is meant.
+        dataset: the pictures that are to be scored.
+        values: whether the files hold class "ids", as tools write them, or the values of the "data" set's own masks; where
+            not given, what makes sense of the files.
 
     Raises:
         DataError: no such folder, or no masks in it.
         PairingError: a picture without a mask, or with several.
+        MaskError: files that make sense both ways, and mean something else each way.
     """
-    folder = folder / "masks" if (folder / "predictions.json").is_file() and (folder / "masks").is_dir() else folder
+    ours = (folder / "predictions.json").is_file() and (folder / "masks").is_dir()
+    ours_inside = folder.name == "masks" and (folder.parent / "predictions.json").is_file()
+    folder = folder / "masks" if ours else folder
     if not folder.is_dir():
         raise DataError(folder, expected="a model, or a folder of masks", found="nothing", do="Check the path.")
     found = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
@@ -77,29 +85,32 @@ def open_masks(folder: Path, dataset: Dataset) -> MaskFolder:
         raise DataError(folder, expected=wanted, found="neither", do="Check the path.")
     files = _paired(folder, found, [record.id for record in dataset.records])
     more = len(found) - len(set(files.values()))
-    notices = (f"{more} masks in {folder} belong to no picture of this part and were not read",) if more else ()
-    rule, told = _rule(list(files.values()), dataset)
+    many = "1 mask belongs" if more == 1 else f"{more} masks belong"
+    notices = (f"{many} to no picture of this part and {'was' if more == 1 else 'were'} not read",) if more else ()
+    wanted_values = "ids" if values is None and (ours or ours_inside) else values
+    rule, told = _rule(list(files.values()), dataset, wanted_values)
     return MaskFolder(dataset.labels, files, rule, (*notices, *told))
 
 
 def _paired(folder: Path, found: Sequence[Path], ids: Sequence[str]) -> dict[str, Path]:
-    names: dict[str, list[Path]] = {}
+    whole: dict[str, list[Path]] = {}
+    ends: dict[str, list[Path]] = {}
     for path in found:
-        parts = PurePosixPath(path.relative_to(folder).with_suffix("").as_posix()).parts
-        for start in range(len(parts)):
-            names.setdefault("/".join(parts[start:]), []).append(path)
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        whole.setdefault(name, []).append(path)
+        for end in _ends(name):
+            ends.setdefault(end, []).append(path)
     files: dict[str, Path] = {}
     missing = []
     for id in ids:
-        parts = PurePosixPath(id).parts
-        endings = ["/".join(parts[start:]) for start in range(len(parts))]
-        name = next((ending for ending in endings if ending in names), None)
-        if name is None:
+        # A tail in common is not enough: each of two videos has a frame 0.
+        fitting = ends.get(id) or next((whole[end] for end in _ends(id) if end in whole), [])
+        if not fitting:
             missing.append(id)
-        elif len(names[name]) > 1:
-            raise _several(id, names[name])
+        elif len(fitting) > 1:
+            raise _several(id, fitting)
         else:
-            files[id] = names[name][0]
+            files[id] = fitting[0]
     if missing:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise PairingError(
@@ -120,6 +131,12 @@ def _paired(folder: Path, found: Sequence[Path], ids: Sequence[str]) -> dict[str
     return files
 
 
+def _ends(name: str) -> list[str]:
+    """Give a path and all its ends: a/b/c, b/c, c."""
+    parts = PurePosixPath(name).parts
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
 def _several(id: str, paths: Sequence[Path]) -> PairingError:
     return PairingError(
         id,
@@ -138,39 +155,61 @@ def _first_twice(files: dict[str, Path]) -> tuple[str, str] | None:
     return None
 
 
-def _rule(paths: Sequence[Path], dataset: Dataset) -> tuple[MaskRule, tuple[str, ...]]:
+def _rule(paths: Sequence[Path], dataset: Dataset, values: Values | None) -> tuple[MaskRule, tuple[str, ...]]:
     """Settle how the values are read, for all masks together.
 
-    Class ids first, as tools write them. Where some file makes no sense so, the way in which the data set's own masks are read.
+    Class ids, as tools write them, or the way in which the data set's own masks are read: whichever makes sense of the files.
     """
     some = paths[:: max(len(paths) // _MOST_LOOKED_AT, 1)][:_MOST_LOOKED_AT]
-    plain = MaskRule(binary=False)
-    if _white_is_second(some, dataset.labels):
-        told = f"the masks hold 0 and 255: read as {dataset.labels.names[0]} and {dataset.labels.names[1]}"
-        return MaskRule(values={0: min(dataset.labels.ids), 255: max(dataset.labels.ids)}), (told,)
-    if _reads(some, dataset.labels, plain) or not _reads(some, dataset.labels, dataset.rule):
-        return plain, ()
-    return dataset.rule, ("the masks are read as the data set's own, by data.mask_values",)
+    white = _white(some, dataset.labels)
+    plain = MaskRule(binary=False) if white is None else MaskRule(values=white)
+    told = () if white is None else (_told_white(white, dataset.labels),)
+    if values == "ids":
+        return plain, told
+    by_data = ("the masks are read as the data set's own, by data.mask_values",)
+    if values == "data":
+        return dataset.rule, by_data
+    stated = dataset.rule.values is not None or dataset.rule.colours or dataset.rule.threshold is not None
+    as_ids = _read(some, dataset.labels, plain)
+    as_data = _read(some, dataset.labels, dataset.rule) if stated else None
+    # A threshold makes sense of anything: of ids it makes nothing but the first class.
+    if as_ids is None or (as_data is not None and dataset.rule.threshold is None):
+        if as_data is None:
+            return plain, told
+        if as_ids is None:
+            return dataset.rule, by_data
+        if any((a != b).any() for a, b in zip(as_ids, as_data, strict=True)):
+            raise MaskError(
+                paths[0].parent,
+                expected="values that mean one thing",
+                found="values that are class ids, and others by data.mask_values",
+                do="Add --set evaluate.masks=ids, or --set evaluate.masks=data.",
+            )
+    return plain, told
 
 
-def _white_is_second(paths: Iterable[Path], labels: Labels) -> bool:
+def _told_white(white: dict[int, int], labels: Labels) -> str:
+    names = dict(zip(labels.ids, labels.names, strict=True))
+    return f"the masks hold 0 and 255: read as {names[white[0]]} and {names[white[255]]}"
+
+
+def _white(paths: Iterable[Path], labels: Labels) -> dict[int, int] | None:
     """Tell masks of 0 and 255 from those of two ids and void: of the former none holds the second id."""
     if labels.num_classes != 2 or 255 in labels.ids:
-        return False
+        return None
     values: set[int] = set()
     for path in paths:
         try:
             ids = read_ids(path, MaskRule(binary=False))[0]
         except DataError:
-            return False
+            return None
         values.update(np.unique(ids).tolist()[:3])
-    return 255 in values and values <= {0, 255}
+    return {0: min(labels.ids), 255: max(labels.ids)} if 255 in values and values <= {0, 255} else None
 
 
-def _reads(paths: Iterable[Path], labels: Labels, rule: MaskRule) -> bool:
+def _read(paths: Iterable[Path], labels: Labels, rule: MaskRule) -> list[NDArray[Any]] | None:
+    """Read some masks by a rule; None where one makes no sense so."""
     try:
-        for path in paths:
-            read_mask(path, labels, rule)
+        return [read_mask(path, labels, rule)[0] for path in paths]
     except DataError:
-        return False
-    return True
+        return None

@@ -18,6 +18,7 @@ from pixelwise.evaluation.scoring import (
     evaluate,
     majority,
     quick_miou,
+    truth_digest,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "fitted_temperature",
     "majority",
     "quick_miou",
+    "truth_digest",
 ]

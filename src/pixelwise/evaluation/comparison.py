@@ -5,30 +5,35 @@ differences with intervals, and sentences. Knows nothing of models, of terminals
 
 The same pictures are drawn for all models (Efron & Tibshirani 1993, An Introduction to the Bootstrap, ch. 13 and 16): most
 of what makes one draw harder than another is common to them and falls out of the difference. Runs that differ in their
-seed alone are one recipe, whose runs are drawn as well.
+seed alone are one recipe, whose runs are drawn as well; between recipes no difference is shown that seeds alone would
+often make.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, UsageError
-from pixelwise.evaluation.counted import Counted, Recipe, aligned, recipes_of
-from pixelwise.evaluation.verdicts import Difference, Pair, counted_of, listed, sentences
-from pixelwise.metrics.confusion import mean_defined
-from pixelwise.metrics.intervals import LEVEL, Floats, bootstrap, by_group, percentiles
+from pixelwise.evaluation.counted import Counted, Recipe, aligned, cautions, recipes_of
+from pixelwise.evaluation.verdicts import Difference, Grounds, Pair, counted_of, fall_apart, listed, sentences
+from pixelwise.metrics.confusion import mean_defined, ratio
+from pixelwise.metrics.intervals import LEVEL, Floats, by_group, drawn_totals, percentiles
 from pixelwise.metrics.scores import overlap_scores
 from pixelwise.types import Score, spread
 
 MEANS = ("miou", "miou_present", "mean_dice", "pixel_accuracy")
 _FEW = 10
-_FEW_RUNS = 5
+# So many ways to divide runs are looked at; where there are more, as many are drawn.
+_DIVISIONS = 10_000
+# Bounds the memory: so many numbers are worked on at once, beside the scores of each draw.
+_NUMBERS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -100,16 +105,16 @@ def compare(
 
     Raises:
         UsageError: fewer than two runs.
-        DataError: they were not scored on the same pictures, masks and classes; or no pixel counts.
+        DataError: they were not scored on the same pictures, masks, classes and groups; or no pixel counts.
     """
     if len(runs) < 2:
         raise UsageError("compare", expected="two runs or more", found=str(len(runs)), do="Name what to compare.")
-    runs = aligned(runs)
-    recipes, grouping = recipes_of(runs)
+    runs, grouped = aligned(runs)
+    recipes, pooled = recipes_of(runs)
     work = _Draws(runs, recipes, max(resamples or 100 * len(runs[0].classes), 2 if resamples else 2000), seed)
     standings = tuple(work.standing(g) for g in range(len(recipes)))
     pairs = tuple(work.pair(0, g) for g in range(1, len(recipes)))
-    told = [*notices, *grouping, *_selected(runs), *_uneven(standings), *_few(work, pairs), *_few_runs(recipes)]
+    told = [*notices, *grouped, *pooled, *cautions(runs, recipes), *_uneven(standings), *_few(work, pairs)]
     k = sum(score.value is not None for score in standings[0].classes.values())
     return Comparison(standings, pairs, len(runs[0].ids), _convention(), _interval(work, k), tuple(told))
 
@@ -130,19 +135,36 @@ class _Draws:
         units, self.kind = by_group(flat, runs[0].groups)
         self.units = units.reshape(-1, *self.counts.shape[1:])
         whole = flat.sum(0, keepdims=True)
-        self.values = self._of_recipes(self._of_runs(whole, whole), None)[0]
-        self.drawn = self._of_recipes(self._draw(units, whole), seed)
+        # (runs, scores) and (recipes, scores)
+        self.alone = self._of_runs(whole, whole)[0]
+        self.values = self._of_recipes(self.alone[None])[0]
+        self.drawn = self._draw(units, whole)
 
     def _draw(self, units: NDArray[np.int64], whole: NDArray[np.int64]) -> Floats:
-        """Give (draws, runs, scores)."""
-        kept: list[Floats] = []
+        """Give (draws, recipes, scores); NaN where one unit leaves nothing to draw from."""
+        if len(units) < 2:
+            return np.full_like(self.values[None], np.nan)
+        picks, kept = self._picks(), np.empty((self.resamples, *self.values.shape))
+        start = 0
+        for totals in drawn_totals(units, self.resamples, self.seed):
+            rows = slice(start, start + len(totals))
+            kept[rows] = self._of_recipes(self._of_runs(totals, whole), [picked[rows] for picked in picks])
+            start = rows.stop
+        return kept
 
-        def keep(totals: Floats) -> Floats:
-            kept.append(self._of_runs(totals, whole))
-            return kept[-1][:, 0, :1]
+    def _picks(self) -> list[NDArray[np.int64]]:
+        """Draw runs of each recipe with replacement (draws, runs), one fewer than there are.
 
-        bootstrap(units, keep, resamples=self.resamples, seed=self.seed)
-        return np.concatenate(kept) if len(units) > 1 else np.full_like(kept[-1], np.nan)
+        As many draws as there are runs would show less spread than there is, by 1 / runs: Rao & Wu 1988, Resampling
+        inference with complex survey data, draw one fewer.
+        """
+        # By name, so that the order in which they were given changes no draw.
+        rank = {name: i for i, name in enumerate(sorted(recipe.name for recipe in self.recipes))}
+        picks = []
+        for recipe in self.recipes:
+            generator, count = np.random.default_rng([self.seed, 1, rank[recipe.name]]), len(recipe.members)
+            picks.append(generator.integers(0, count, (self.resamples, max(count - 1, 1))))
+        return picks
 
     def _of_runs(self, totals: NDArray[Any], whole: NDArray[Any]) -> Floats:
         """Turn totals (R, runs · 3 · K) into (R, runs, means and the IoU of each class)."""
@@ -151,28 +173,20 @@ class _Draws:
         scores = [overlap_scores(part, over_all) for part, over_all in parts]
         return np.stack([np.concatenate([s[:, : len(MEANS)], s[:, 5 : 5 + k]], 1) for s in scores], 1)
 
-    def _of_recipes(self, values: Floats, seed: int | None) -> Floats:
-        """Take the mean over the runs of each recipe; with a seed over one fewer, drawn with replacement.
-
-        As many draws as there are runs would show less spread than there is, by 1 / runs: Rao & Wu 1988, Resampling
-        inference with complex survey data, draw one fewer.
-        """
-        # By name, so that the order in which they were given changes no draw.
-        rank = {name: i for i, name in enumerate(sorted(recipe.name for recipe in self.recipes))}
+    def _of_recipes(self, values: Floats, picks: Sequence[NDArray[np.int64]] | None = None) -> Floats:
+        """Take the mean of (R, runs, scores) over the runs of each recipe, or over those that were picked."""
         found = []
-        for recipe in self.recipes:
-            members = values[:, sorted(recipe.members, key=lambda i: self.runs[i].name)]
-            count = len(recipe.members)
-            if seed is not None and count > 1:
-                generator = np.random.default_rng([seed, 1, rank[recipe.name]])
-                picked = generator.integers(0, count, (len(values), count - 1))
-                members = np.take_along_axis(members, picked[:, :, None], 1)
+        for g in range(len(self.recipes)):
+            members = values[:, self._members([g])]
+            if picks is not None:
+                members = np.take_along_axis(members, picks[g][:, :, None], 1)
             found.append(mean_defined(np.moveaxis(members, 1, -1)))
         return np.stack(found, 1)
 
     def standing(self, g: int) -> Standing:
         """Score one recipe."""
-        low, high = percentiles(self.drawn[:, g])
+        blocks = _blocks(len(self.drawn), self.drawn.shape[2])
+        low, high = np.concatenate([percentiles(self.drawn[:, g, part]) for part in blocks], 1)
         shows = self._shows(self.counts, [g])
         n = [len(self.counts)] * len(MEANS) + shows.sum(0).tolist()
         scores = [_score(*entry) for entry in zip(self.values[g], low, high, n, strict=True)]
@@ -183,11 +197,12 @@ class _Draws:
 
     def pair(self, a: int, b: int) -> Pair:
         """Compare two recipes."""
-        drawn = self.drawn[:, b] - self.drawn[:, a]
-        low, high = percentiles(drawn)
         differing = self._differing([a, b])
         coins = np.concatenate([[differing.any(1).sum()] * len(MEANS), differing.sum(0)])
-        p = _p_values(drawn, coins)
+        drawn, blocks = self.drawn, _blocks(len(self.drawn), len(coins))
+        low, high, p = np.concatenate([_judged(drawn[:, b, s] - drawn[:, a, s], coins[s]) for s in blocks], 1)
+        by_seeds = self._by_seeds(a, b)
+        p = np.where(np.isnan(p), p, np.fmax(p, by_seeds))
         n = [len(self.counts)] * len(MEANS) + self._shows(self.counts, [a, b]).sum(0).tolist()
         # Every draw of a class that one unit alone shows is the same: no spread can be seen.
         lone = np.concatenate([np.zeros(len(MEANS), bool), self._shows(self.units, [a, b]).sum(0) < 2])
@@ -207,8 +222,28 @@ class _Draws:
         means = {name: entry(i, name) for i, name in enumerate(MEANS)}
         classes = tuple(entry(i, name) for i, name in enumerate(self.classes, len(MEANS)))
         pair = Pair(self.recipes[a].name, self.recipes[b].name, means, classes, ())
-        single = [self.recipes[g].name for g in (a, b) if len(self.recipes[g].members) == 1]
-        return replace(pair, sentences=sentences(pair, self.said_units(), single, not differing.any()))
+        runs = (len(self.recipes[a].members), len(self.recipes[b].members))
+        few = bool(_coins_alike(coins[:1])[0] > 1 - LEVEL)
+        grounds = Grounds(self.said_units(), runs, not differing.any(), few, _plain(by_seeds[0]))
+        return replace(pair, sentences=sentences(pair, grounds))
+
+    def _by_seeds(self, a: int, b: int) -> Floats:
+        """Give two-sided p-values (S,): how often the runs, divided at random, lie as far apart; NaN for one run each.
+
+        If the recipes were equally good, each division of their runs would be as likely: Fisher 1935, The Design of
+        Experiments, ch. 3. The draws of few runs spread too little to tell. None is below the chance 2 / C(runs, runs of A)
+        that all runs of one lie beyond all of the other.
+        """
+        both, smaller = self._members([a, b]), min((self._members([g]) for g in (a, b)), key=len)
+        if len(both) == 2:
+            return np.full(self.values.shape[1], np.nan)
+        ways = _divisions(len(both), [both.index(i) for i in smaller], self.seed)
+        values, observed = self.alone[both], np.abs(self.values[b] - self.values[a])
+        blocks = _blocks(len(ways), len(observed))
+        share = np.concatenate([_as_far(values[:, s], observed[s], ways) for s in blocks])
+        return np.where(
+            np.isnan(observed), np.nan, np.maximum(share, fall_apart(len(smaller), len(both) - len(smaller)))
+        )
 
     def said_units(self) -> str:
         """Say over what was drawn: 233 images, or 30 groups of 233 images."""
@@ -216,7 +251,8 @@ class _Draws:
         return images if self.kind == "images" else f"{counted_of(len(self.units), 'group')} of {images}"
 
     def _members(self, recipes: Sequence[int]) -> list[int]:
-        return [i for g in recipes for i in self.recipes[g].members]
+        """Give the places of their runs, by name, so that the order in which they were given changes no draw."""
+        return sorted((i for g in recipes for i in self.recipes[g].members), key=lambda i: self.runs[i].name)
 
     def _shows(self, counts: NDArray[np.int64], recipes: Sequence[int]) -> NDArray[np.bool_]:
         """Tell which pictures or units (N, K) show a class in their truth or in a prediction."""
@@ -228,6 +264,46 @@ class _Draws:
         return np.asarray((members != members[:, :1]).any((1, 2)))
 
 
+def _blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Cut columns into blocks, so that rows times columns stays bounded."""
+    width = max(1, _NUMBERS // rows)
+    for start in range(0, columns, width):
+        yield slice(start, start + width)
+
+
+def _divisions(count: int, held: Sequence[int], seed: int) -> Floats:
+    """Give ways (L, runs) to divide runs, 1 for one side: all, or as many as are looked at, `held` among them.
+
+    That which was found counts as one of the drawn: Phipson & Smyth 2010, Permutation p-values should never be zero.
+    """
+    if math.comb(count, len(held)) <= _DIVISIONS:
+        places = np.array(list(combinations(range(count), len(held))))
+    else:
+        drawn = np.random.default_rng([seed, 2]).random((_DIVISIONS - 1, count)).argsort(1)[:, : len(held)]
+        places = np.concatenate([[held], drawn])
+    ways = np.zeros((len(places), count))
+    np.put_along_axis(ways, places, 1.0, 1)
+    return ways
+
+
+def _as_far(values: Floats, observed: Floats, ways: Floats) -> Floats:
+    """Give the share (S,) of ways in which the means of both sides of runs (runs, S) are at least so far apart."""
+    defined = ~np.isnan(values)
+    filled = np.where(defined, values, 0.0)
+    one, other = (ratio(side @ filled, side @ defined) for side in (ways, 1 - ways))
+    # The same numbers, added in another order; a side without a value is no evidence of a difference.
+    return np.asarray((~(np.abs(one - other) < observed - 1e-12)).mean(0))
+
+
+def _judged(drawn: Floats, coins: NDArray[Any]) -> tuple[Floats, Floats, Floats]:
+    """Give the bounds (S,) and p-values of differences (R, S)."""
+    return (*percentiles(drawn), _p_values(drawn, coins))
+
+
+def _coins_alike(coins: NDArray[Any]) -> Floats:
+    return np.asarray(2.0 ** (1 - coins.astype(np.float64)))
+
+
 def _p_values(drawn: Floats, coins: NDArray[Any]) -> Floats:
     """Give two-sided p-values (S,) of differences (R, S): twice the smaller share of draws on one side of 0.
 
@@ -237,7 +313,7 @@ def _p_values(drawn: Floats, coins: NDArray[Any]) -> Floats:
     """
     defined = (~np.isnan(drawn)).sum(0)
     side = np.minimum((drawn <= 0).sum(0), (drawn >= 0).sum(0))
-    p = np.minimum(1.0, np.maximum(2 * (side + 1) / (defined + 1), 2.0 ** (1 - coins.astype(np.float64))))
+    p = np.minimum(1.0, np.maximum(2 * (side + 1) / (defined + 1), _coins_alike(coins)))
     return np.where(defined > 0, p, np.nan)
 
 
@@ -272,23 +348,17 @@ def _interval(work: _Draws, classes: int) -> str:
         if several
         else "one run each: what another seed would give is not in these intervals"
     )
+    divided = (
+        ", and between recipes of several runs where at most one in twenty ways to divide the same runs gives as much"
+    )
     chance = f"; of {classes} classes about one in twenty would be shown by chance if each were judged alone, so their "
     chance += "verdicts are adjusted (Holm 1979)"
     many = f"; the mIoU of {len(work.recipes)} models is not adjusted for their number" if len(work.recipes) > 2 else ""
     return (
         f"95 % percentile bootstrap over {work.said_units()}, {work.resamples} resamples, seed {work.seed}, the same images for all; "
         f"a class that a draw lacks counts in the means as over all images; {seeds}; a difference is shown where its interval "
-        f"excludes 0 and at least six {work.kind} differ{chance if classes > 1 else ''}{many}"
+        f"excludes 0 and at least six {work.kind} differ{divided if several else ''}{chance if classes > 1 else ''}{many}"
     )
-
-
-def _selected(runs: Sequence[Counted]) -> list[str]:
-    if not any(run.selected for run in runs):
-        return []
-    return [
-        "these are scores on val, by which each run chose its best weights: they flatter, and not all alike. "
-        "Name test pictures by --data."
-    ]
 
 
 def _uneven(standings: Sequence[Standing]) -> list[str]:
@@ -310,21 +380,6 @@ def _few(work: _Draws, pairs: Sequence[Pair]) -> list[str]:
         return [f"fewer than {_FEW} {work.kind} give intervals that are too narrow"]
     rare = [entry.name for entry in pairs[0].classes if 0 < entry.n < _FEW] if pairs else []
     return [f"fewer than {_FEW} images show {listed(rare, 6)}: these intervals are too narrow"] if rare else []
-
-
-def _few_runs(recipes: Sequence[Recipe]) -> list[str]:
-    """Tell how far the spread between few seeds can be trusted."""
-    told = []
-    first = len(recipes[0].members)
-    for other in recipes[1:]:
-        count = len(other.members)
-        if max(first, count) > 1 and min(first, count) < _FEW_RUNS:
-            chance = 2 / math.comb(first + count, first)
-            told.append(
-                f"{first} and {count} runs tell little of the spread between seeds: equal recipes would fall wholly apart in "
-                f"{100 * chance:.0f} % of such comparisons, and intervals are too narrow"
-            )
-    return list(dict.fromkeys(told))
 
 
 def _score(value: float, low: float, high: float, n: int) -> Score:

@@ -6,6 +6,7 @@ one order; and recipes, the runs that differ in their seed alone. Knows nothing 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -24,6 +25,7 @@ from pixelwise.metrics.confusion import Counts
 SCORES, CONFIG, REQUEST = "scores.json", "config.yaml", "request.json"
 # What the machine chooses, what changes no weight, and what is compared: no part of a recipe.
 _NO_RECIPE = ("seed", "recounts", "workers", "cache", "device", "channels_last")
+_FEW_RUNS = 5
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Counted:
         groups: what each picture belongs to, or None.
         truths: a hash of each picture's mask.
         counts: int64 (N, 3, K), per picture and class the pixels found, true and predicted.
-        recipe: all that made the run but its seed, as text; None where that is not known.
+        recipe: a hash of all that made the run but its seed; None where that is not known.
         seed: the run's.
         selected: the run chose its best weights by these very scores.
     """
@@ -83,10 +85,16 @@ def read_counted(path: Path, name: str) -> Counted:
         problem = " ".join(str(error).split())
         raise DataError(file, expected="a readable scores.json", found=problem, do="Evaluate it again.") from error
     found = counted_of_scores(plain, file, name)
-    scored = plain.get("model")
+    validated, scored = plain.get("split") == "val", plain.get("model")
     if scored is None:
-        return described(replace(found, selected=plain.get("split") == "val"), file.parent)
-    return described(found, Path(str(scored)))
+        return described(replace(found, selected=validated), file.parent)
+    facts = plain.get("recipe")
+    if isinstance(facts, Mapping) and facts.get("hash") is not None:
+        found = replace(found, recipe=str(facts["hash"]), seed=facts.get("seed"))
+    elif Path(str(scored)).is_absolute():
+        found = described(found, Path(str(scored)))
+    # A relative path is one from the folder in which it was evaluated, which nobody knows any more.
+    return replace(found, selected=validated and found.recipe is not None)
 
 
 def counted_of_scores(plain: Any, where: object, name: str) -> Counted:
@@ -117,18 +125,31 @@ def counted_of_scores(plain: Any, where: object, name: str) -> Counted:
 
 
 def described(found: Counted, folder: Path) -> Counted:
-    """Add the recipe and seed of the run in `folder`, or in the folder of the run whose model it is, where there is one.
+    """Add the recipe and seed of the run in `folder`, where there is one: see `recipe_facts`."""
+    facts = recipe_facts(folder)
+    return found if facts is None else replace(found, recipe=facts["hash"], seed=facts["seed"])
+
+
+def recipe_facts(run_folder: str | Path) -> dict[str, Any] | None:
+    """Tell by which recipe a run was made: "hash", of its configuration but for the seed, and "seed".
 
     Under a time limit the number of steps, and all that follows from it, is measured anew in each run: there the recipe is
     what was asked for.
+
+    Args:
+        run_folder: the run's, or the folder `model` in it.
+
+    Returns:
+        None where that is no run, and nothing says how the model was made.
     """
+    folder = Path(run_folder).resolve()
     run = next((place for place in (folder, folder.parent) if (place / CONFIG).is_file()), None)
     if run is None or (run != folder and folder.name != "model"):
-        return found
+        return None
     config, _ = read_yaml(run / CONFIG)
     train = config.get("train")
     if not isinstance(train, dict):
-        return found
+        return None
     seed, asked = train.get("seed"), _request(run / REQUEST)
     if asked.get("time_limit") is not None and isinstance(asked.get("config"), dict):
         made = {"time_limit": asked["time_limit"], **asked["config"]}
@@ -137,7 +158,8 @@ def described(found: Counted, folder: Path) -> Counted:
     learned = {key: value for key, value in dict(made.get("train") or {}).items() if key not in _NO_RECIPE}
     # How a run is scored afterwards makes it no other run.
     recipe = {key: value for key, value in made.items() if key != "evaluate"} | {"train": learned}
-    return replace(found, recipe=json.dumps(recipe, sort_keys=True, default=str), seed=seed)
+    text = json.dumps(recipe, sort_keys=True, default=str)
+    return {"hash": hashlib.sha256(text.encode()).hexdigest(), "seed": seed}
 
 
 def _request(path: Path) -> dict[str, Any]:
@@ -157,17 +179,16 @@ def names_of(paths: Sequence[str | Path]) -> list[str]:
     return [name if (n := chosen[:i].count(name)) == 0 else f"{name} ({n + 1})" for i, name in enumerate(chosen)]
 
 
-def aligned(runs: Sequence[Counted]) -> tuple[Counted, ...]:
-    """Bring the pictures of all runs into one order, that of their names, and the groups of the first that has any.
+def aligned(runs: Sequence[Counted]) -> tuple[tuple[Counted, ...], list[str]]:
+    """Bring the pictures of all runs into one order, that of their names, and into the same groups; say whose, if they differ.
 
     Raises:
-        DataError: they were not scored on the same pictures, masks and classes.
+        DataError: they were not scored on the same pictures, masks and classes, or have groups that cut through each other.
     """
-    first = runs[0]
-    grouped = next((run for run in runs if any(run.groups)), first)
-    groups = dict(zip(grouped.ids, grouped.groups, strict=True))
     for other in runs[1:]:
-        _require_same(first, other)
+        _require_same(runs[0], other)
+    coarsest, notices = _coarsest(runs)
+    groups = dict(zip(coarsest.ids, coarsest.groups, strict=True))
     done = []
     for run in runs:
         order = sorted(range(len(run.ids)), key=run.ids.__getitem__)
@@ -175,7 +196,44 @@ def aligned(runs: Sequence[Counted]) -> tuple[Counted, ...]:
         done.append(
             replace(run, ids=ids, truths=truths, groups=tuple(groups[i] for i in ids), counts=run.counts[order])
         )
-    return tuple(done)
+    return tuple(done), notices
+
+
+def _coarsest(runs: Sequence[Counted]) -> tuple[Counted, list[str]]:
+    """Find the run whose groups hold the groups of all others whole; what they are called does not matter."""
+    blocks = [_blocks(run) for run in runs]
+    sizes = [len(set(of.values())) for of in blocks]
+    place = sizes.index(min(sizes))
+    coarse, notices = runs[place], []
+    for run, of, size in zip(runs, blocks, sizes, strict=True):
+        if len({(block, blocks[place][i]) for i, block in of.items()}) > size:
+            _refuse_groups(run, of, coarse, blocks[place])
+        if size > sizes[place]:
+            has = "finer groups" if any(group is not None for group in run.groups) else "no groups"
+            notices.append(
+                f"{run.name} has {has}, {coarse.name} coarser ones: images are drawn by those of {coarse.name}"
+            )
+    return coarse, notices
+
+
+def _blocks(run: Counted) -> dict[str, tuple[str, str]]:
+    """Give what each picture belongs to; one without a group is a block of its own."""
+    entries = zip(run.ids, run.groups, strict=True)
+    return {i: ("alone", i) if group is None else ("group", group) for i, group in entries}
+
+
+def _refuse_groups(
+    run: Counted, of: Mapping[str, tuple[str, str]], coarse: Counted, held: Mapping[str, tuple[str, str]]
+) -> None:
+    first: dict[tuple[str, str], str] = {}
+    # The first of each block in `run`, until one of the same block is held elsewhere.
+    pair = next((first[block], i) for i, block in sorted(of.items()) if held[first.setdefault(block, i)] != held[i])
+    raise DataError(
+        f"{run.name} against {coarse.name}",
+        expected="the same groups of images, or those of one within those of the other",
+        found=f"{pair[0]} and {pair[1]} of one group in {run.name}, but not in {coarse.name}",
+        do="Evaluate both with the same groups: name the pictures by --data.",
+    )
 
 
 def _require_same(a: Counted, b: Counted) -> None:
@@ -237,6 +295,22 @@ def recipes_of(runs: Sequence[Counted]) -> tuple[tuple[Recipe, ...], list[str]]:
             who = ", ".join(f"{runs[i].name} (seed {runs[i].seed})" for i in places)
             notices.append(f"{name} is the mean over {len(places)} runs of one recipe: {who}")
     return tuple(Recipe(name, tuple(places)) for name, places in zip(names, parts, strict=True)), notices
+
+
+def cautions(runs: Sequence[Counted], recipes: Sequence[Recipe]) -> list[str]:
+    """Tell what flatters, and where there are few runs: each recipe is compared with the first."""
+    told = []
+    if any(run.selected for run in runs):
+        told.append(
+            "these are scores on val, by which each run chose its best weights: they flatter, and not all alike. "
+            "Name test pictures by --data."
+        )
+    first = len(recipes[0].members)
+    for other in recipes[1:]:
+        count = len(other.members)
+        if max(first, count) > 1 and min(first, count) < _FEW_RUNS:
+            told.append(f"{first} and {count} runs tell little of the spread between seeds: intervals are too narrow")
+    return list(dict.fromkeys(told))
 
 
 def _common(names: Sequence[str]) -> str:

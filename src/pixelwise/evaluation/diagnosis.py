@@ -21,7 +21,9 @@ SIZES = (16, 64, 256, 1024, 4096, 16384, 65536)
 # Upper ends of the distance to the nearest true border, pixels.
 DISTANCES = (1, 2, 4, 8, 16, 32)
 SURE = 0.9
+MOST_PIXELS = 1 << 26
 _MOST_SUSPECTS = 50
+_STRIP, _HALO = 512, 33
 # What is thinner than this many pixels is a border drawn a little differently, not a wrong label.
 _THICK = 5
 
@@ -47,7 +49,11 @@ class Suspect:
 
 
 class Diagnosis:
-    """Count errors by size and distance, and list suspects, over any number of pictures (H, W)."""
+    """Count errors by size and distance, and list suspects, over any number of pictures (H, W).
+
+    Distances are taken in strips of rows. Objects and suspects need the whole picture, some 20 bytes a pixel, and are left
+    out of pictures with more than `MOST_PIXELS`; `tables` says of how many.
+    """
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
@@ -55,25 +61,29 @@ class Diagnosis:
         self.sizes = np.zeros((4, labels.num_classes, len(SIZES) + 1), np.int64)
         self.distances = np.zeros((2, len(DISTANCES) + 1), np.int64)
         self.suspects: list[Suspect] = []
-        self._confidence: list[NDArray[np.float16]] = []
+        self.too_large = 0
+        self._sure: list[NDArray[np.uint8]] = []
 
     def band(self, probabilities: NDArray[np.float32]) -> None:
         """Take in some rows (K, rows, W) of the picture that is being predicted."""
-        self._confidence.append(probabilities.max(axis=0).astype(np.float16))
+        self._sure.append((255 * probabilities.max(axis=0)).astype(np.uint8))
 
     def see(self, sample: Sample, prediction: Prediction) -> None:
         """Take in a picture."""
-        confidence, self._confidence = self._confidence, []
+        sure, self._sure = self._sure, []
         truth, mask = sample.mask, prediction.mask
         if truth is None or truth.ndim != 2:
             return
-        self._by_size(truth, mask)
         self._by_distance(truth, mask)
-        if confidence:
-            self._suspect(sample.id, truth, mask, np.concatenate(confidence))
+        if truth.size > MOST_PIXELS:
+            self.too_large += 1
+            return
+        self._by_size(truth, mask)
+        if sure:
+            self._suspect(sample.id, truth, mask, np.concatenate(sure))
 
     def _by_size(self, truth: NDArray[Any], mask: NDArray[Any]) -> None:
-        for k in np.unique(truth).tolist():
+        for k in np.flatnonzero(np.bincount(truth.ravel(), minlength=1)).tolist():
             if k >= self.labels.num_classes:
                 continue
             objects, count = ndimage.label(truth == k)
@@ -85,39 +95,32 @@ class Diagnosis:
                 np.add.at(self.sizes[row, k], place, weights)
 
     def _by_distance(self, truth: NDArray[Any], mask: NDArray[Any]) -> None:
-        counted = truth != self.labels.ignore_index
-        edge = np.zeros(truth.shape, bool)
-        for one, other in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
-            differs = (truth[one] != truth[other]) & counted[one] & counted[other]
-            edge[one] |= differs
-            edge[other] |= differs
-        if not edge.any():
-            far = np.full(truth.shape, len(DISTANCES))
-        else:
-            # A pixel beside the border is half a pixel away, which belongs to the first class.
-            far = np.searchsorted(DISTANCES, ndimage.distance_transform_edt(~edge) + 0.5)
-        for row, where in enumerate((counted, counted & (truth != mask))):
-            self.distances[row] += np.bincount(far[where], minlength=len(DISTANCES) + 1)
+        for top in range(0, len(truth), _STRIP):
+            # Farther than the last class ends nothing is told apart, so that much around a strip is enough.
+            first, last = max(top - _HALO, 0), min(top + _STRIP + _HALO, len(truth))
+            rows = slice(top - first, min(top + _STRIP, len(truth)) - first)
+            far = _far(truth[first:last], self.labels.ignore_index)[rows]
+            own = slice(top, top + _STRIP)
+            counted = truth[own] != self.labels.ignore_index
+            for row, where in enumerate((counted, counted & (truth[own] != mask[own]))):
+                self.distances[row] += np.bincount(far[where], minlength=len(DISTANCES) + 1)
 
-    def _suspect(self, id: str, truth: NDArray[Any], mask: NDArray[Any], confidence: NDArray[np.float16]) -> None:
+    def _suspect(self, id: str, truth: NDArray[Any], mask: NDArray[Any], sure: NDArray[np.uint8]) -> None:
         named = (truth != self.labels.ignore_index) & (mask < self.labels.num_classes)
-        odd = named & (truth != mask) & (confidence >= SURE)
+        odd = named & (truth != mask) & (sure >= round(255 * SURE))
         core = ndimage.binary_opening(odd, np.ones((_THICK, _THICK), bool))
-        if not core.any():
-            return
-        # One region is one true class taken for one other.
-        pairs = np.where(core, truth.astype(np.int64) * self.labels.num_classes + mask + 1, 0)
-        for pair in np.unique(pairs[pairs > 0]).tolist():
-            t, p = divmod(pair - 1, self.labels.num_classes)
-            regions, count = ndimage.label(pairs == pair)
-            areas = np.bincount(regions.ravel(), minlength=count + 1)[1:]
-            boxes = ndimage.find_objects(regions)
-            for place in np.argsort(-areas)[:3].tolist():
-                rows, columns = boxes[place]
-                mean = float(confidence[boxes[place]][regions[boxes[place]] == place + 1].astype(np.float64).mean())
-                box = (rows.start, columns.start, rows.stop, columns.stop)
-                names = self.labels.names[t], self.labels.names[p]
-                self.suspects.append(Suspect(id, *names, int(areas[place]), box, mean))
+        regions, _ = ndimage.label(core)
+        for place, box in enumerate(ndimage.find_objects(regions), 1):
+            inside = regions[box] == place
+            # Of a region in which several classes meet, the pair that takes most of it.
+            pairs = truth[box][inside].astype(np.int64) * self.labels.num_classes + mask[box][inside]
+            pair, counts = np.unique(pairs, return_counts=True)
+            t, p = divmod(int(pair[counts.argmax()]), self.labels.num_classes)
+            chosen = inside & (truth[box] == t) & (mask[box] == p)
+            edges = (box[0].start, box[1].start, box[0].stop, box[1].stop)
+            mean = float(sure[box][chosen].mean() / 255)
+            names = self.labels.names[t], self.labels.names[p]
+            self.suspects.append(Suspect(id, *names, int(chosen.sum()), edges, mean))
         self.suspects = sorted(self.suspects, key=_weight, reverse=True)[:_MOST_SUSPECTS]
 
     def tables(self) -> dict[str, Any]:
@@ -135,7 +138,22 @@ class Diagnosis:
                 "wrong": self.distances[1].tolist(),
             },
             "suspects": [asdict(suspect) for suspect in self.suspects],
+            "too_large": self.too_large,
         }
+
+
+def _far(truth: NDArray[Any], void: int) -> NDArray[np.uint8]:
+    """Give the class of distance to the nearest border between two classes, (H, W); void makes none."""
+    counted = truth != void
+    edge = np.zeros(truth.shape, bool)
+    for one, other in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        differs = (truth[one] != truth[other]) & counted[one] & counted[other]
+        edge[one] |= differs
+        edge[other] |= differs
+    if not edge.any():
+        return np.full(truth.shape, len(DISTANCES), np.uint8)
+    # A pixel beside the border is half a pixel away, which belongs to the first class.
+    return np.searchsorted(DISTANCES, ndimage.distance_transform_edt(~edge) + 0.5).astype(np.uint8)
 
 
 def _weight(suspect: Suspect) -> tuple[float, str]:

@@ -15,15 +15,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.errors import UsageError
+from pixelwise.errors import DataError, UsageError
 from pixelwise.labels import Labels
 from pixelwise.metrics import boundary, calibration, surface
 from pixelwise.metrics.confusion import mean_defined, ratio
 from pixelwise.metrics.intervals import Floats, score_sums
 from pixelwise.types import Prediction, Sample, Score
 
-METRICS = ("boundary", "surface", "calibration")
-DEFAULT_METRICS = ("boundary", "calibration")
+METRICS = ("boundary", "surface", "calibration", "diagnosis")
+DEFAULT_METRICS = ("boundary", "calibration", "diagnosis")
 _SURFACE_ROWS = {name: row for row, name in enumerate(surface.SUMS)}
 Figure = tuple[str, int | None]
 Found = tuple[dict[str, Score], list[dict[str, Score]]]
@@ -94,8 +94,8 @@ class BoundaryMeter:
 
     def see(self, sample: Sample, prediction: Prediction) -> Floats:
         """Count bands and contours of each class."""
-        truth, predicted, k = _with_nothing(sample, prediction)
-        void, own = self.labels.ignore_index, slice(self.labels.num_classes)
+        truth, predicted, k, void = with_open_class(sample, prediction)
+        own = slice(self.labels.num_classes)
         diagonal = float(np.hypot.reduce(truth.shape))
         reach = max(1.0, self.tolerance * diagonal)
         bands = boundary.boundary_counts(truth, predicted, k, void, self.share, sample.id)
@@ -126,18 +126,28 @@ class SurfaceMeter:
 
     def __init__(self, labels: Labels, tolerance: float | None = None) -> None:
         self.labels, self.tolerance = labels, tolerance
-        self.units: set[str] = set()
+        self.unit: str | None = None
         each = ("hausdorff", "hausdorff95", "surface_distance", "surface_dice", "missed", "invented")
         self.figures = _spread(labels, (), each)
 
     def see(self, sample: Sample, prediction: Prediction) -> Floats:
         """Sum up the distances of each class."""
-        truth, predicted, k = _with_nothing(sample, prediction)
+        truth, predicted, k, void = with_open_class(sample, prediction)
         grid = sample.grid.with_axes(truth.ndim)
-        self.units.add(grid.unit)
+        self._require_unit(sample.id, grid.unit)
         reach = max(grid.spacing) if self.tolerance is None else self.tolerance
-        sums = surface.surface_sums(truth, predicted, k, self.labels.ignore_index, grid.spacing, reach, sample.id)
+        sums = surface.surface_sums(truth, predicted, k, void, grid.spacing, reach, sample.id)
         return np.asarray(sums[:, : self.labels.num_classes], np.float64).ravel()
+
+    def _require_unit(self, where: str, unit: str) -> None:
+        self.unit = self.unit or unit
+        if unit != self.unit or unit == "deg":
+            raise DataError(
+                where,
+                expected="pictures of one unit of length" if unit != "deg" else "a unit of length",
+                found=f"{unit} after {self.unit}" if unit != self.unit else "degrees",
+                do="Score them apart, or leave surface out of --metrics.",
+            )
 
     def values(self, totals: Floats, whole: Floats) -> Floats:
         """Give each class's means over the pictures in which they are defined."""
@@ -148,7 +158,7 @@ class SurfaceMeter:
 
     def says(self) -> str:
         """Say how it measures."""
-        unit = " and ".join(sorted(self.units)) or "pixel"
+        unit = self.unit or "px"
         reach = "the coarsest spacing of each picture" if self.tolerance is None else f"{self.tolerance:g} {unit}"
         return f"surface distances in {unit}, means over pictures where truth and prediction show the class; surface_dice within {reach}"
 
@@ -182,9 +192,9 @@ class CalibrationMeter:
     def values(self, totals: Floats, whole: Floats) -> Floats:
         """Give the scores over all classes, and each class's error."""
         scores = calibration.calibration_scores(totals, self.layout)
-        return np.concatenate(
-            [np.stack(list(scores.values()), 1), calibration.classwise_errors(totals, self.layout)], 1
-        )
+        each, all_each = (calibration.classwise_errors(sums, self.layout) for sums in (totals, whole))
+        scores["classwise_ece"] = _filled(each, all_each)
+        return np.concatenate([np.stack(list(scores.values()), 1), each], 1)
 
     def says(self) -> str:
         """Say how it measures."""
@@ -210,14 +220,17 @@ def _plain(values: NDArray[Any]) -> list[Any]:
     return [None if isinstance(v, float) and np.isnan(v) else v for v in np.asarray(values).tolist()]
 
 
-def _with_nothing(sample: Sample, prediction: Prediction) -> tuple[NDArray[Any], NDArray[Any], int]:
-    """Give truth, prediction and how many classes: one more than there are where the prediction leaves pixels open."""
+def with_open_class(sample: Sample, prediction: Prediction) -> tuple[NDArray[Any], NDArray[Any], int, int]:
+    """Give truth, prediction, how many classes and the void value: one class more where the prediction leaves pixels open."""
     labels, truth = prediction.labels, sample.mask
     assert truth is not None
-    open_ = prediction.mask == labels.ignore_index
+    k, void = labels.num_classes, labels.ignore_index
+    open_ = prediction.mask == void
     if not open_.any():
-        return truth, prediction.mask, labels.num_classes
-    return truth, np.where(open_, labels.num_classes, prediction.mask), labels.num_classes + 1
+        return truth, prediction.mask, k, void
+    # Not the void value of so many classes: the class that was added may bear it.
+    wide = np.where(truth == void, -1, truth.astype(np.int32))
+    return wide, np.where(open_, k, prediction.mask.astype(np.int32)), k + 1, -1
 
 
 def require_metrics(names: Collection[str]) -> None:

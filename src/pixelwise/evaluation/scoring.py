@@ -174,10 +174,10 @@ class _Seen:
         assert truth is not None
         k = counter.num_classes
         self.open = np.zeros(k, np.int64)
-        left_open = mask == void
-        if mask.shape == truth.shape and left_open.any():
+        if mask.shape == truth.shape and (mask == void).any():
             # One class more for a pixel that the prediction leaves open: a miss of its true class, found nowhere.
-            wide = ConfusionMatrix(k + 1, void).update(truth, np.where(left_open, k, mask), sample.id)
+            known, answer, wider, other_void = meters.with_open_class(sample, prediction)
+            wide = ConfusionMatrix(wider, other_void).update(known, answer, sample.id)
             self.matrix, self.open = wide[:k, :k].copy(), wide[:k, k].copy()
         else:
             self.matrix = counter.update(truth, mask, sample.id)
@@ -193,7 +193,8 @@ class _Work:
     def __init__(
         self, labels: Labels, metrics: Collection[str], observable: bool, surface_tolerance: float | None
     ) -> None:
-        self.labels, self.tally, self.diagnosis = labels, Tally(labels), Diagnosis(labels)
+        self.labels, self.tally = labels, Tally(labels)
+        self.diagnosis = Diagnosis(labels) if "diagnosis" in metrics else None
         self.images: list[ImageScore] = []
         self.alone = meters.ImageMeter(labels)
         self.calibration = meters.CalibrationMeter(labels) if observable and "calibration" in metrics else None
@@ -215,7 +216,8 @@ class _Work:
     def band(self, sample: Sample, top: int, probabilities: NDArray[np.float32]) -> None:
         assert self.calibration is not None
         self.calibration.band(sample, top, probabilities)
-        self.diagnosis.band(probabilities)
+        if self.diagnosis is not None:
+            self.diagnosis.band(probabilities)
 
     def see(self, seen: _Seen) -> None:
         self.tally.add(
@@ -229,8 +231,16 @@ class _Work:
         self.image_sums.append(self.alone.of(self.tally.last()))
         for meter, sums in zip(self.meters, self.sums, strict=True):
             sums.append(meter.see(seen.sample, seen.prediction))
-        self.diagnosis.see(seen.sample, seen.prediction)
+        if self.diagnosis is not None:
+            self.diagnosis.see(seen.sample, seen.prediction)
         self.images.append(_image_score(seen, self.tally.last()))
+
+    def _left_open(self) -> list[str]:
+        if not self.open:
+            return []
+        return [
+            f"{self.open} counted pixels were left open by the prediction: misses of their class, not in the matrix"
+        ]
 
     def result(self, convention: str | None, resamples: int, seed: int) -> Evaluation:
         _require_counted(self.tally.matrix)
@@ -246,7 +256,7 @@ class _Work:
             scores,
             more=over_all,
             classes=tuple(replace(c, more=more) for c, more in zip(scores.classes, each, strict=True)),
-            convention="; ".join([scores.convention, *(meter.says() for meter in all_meters)]),
+            convention="; ".join([scores.convention, *self._left_open(), *(meter.says() for meter in all_meters)]),
         )
         peer = None
         if convention is not None:
@@ -254,7 +264,8 @@ class _Work:
                 convention,
                 peer_scores(convention, self.tally.counts(), self.tally.groups, resamples=resamples, seed=seed),
             )
-        tables = self.diagnosis.tables() | (self.calibration.tables() if self.calibration else {})
+        tables = self.diagnosis.tables() if self.diagnosis else {}
+        tables |= self.calibration.tables() if self.calibration else {}
         constant = self.labels.names[int(self.tally.counts()[:, 1].sum(0).argmax())]
         baseline = self.tally.majority(resamples=resamples, seed=seed)
         return Evaluation(scores, tuple(self.images), baseline, constant, peer, tables, self.open)
@@ -334,10 +345,17 @@ def _image_score(seen: _Seen, counts: Counts) -> ImageScore:
     miou = float((hits[union > 0] / union[union > 0]).mean()) if union.any() else None
     accuracy = float(hits.sum() / truth.sum()) if truth.any() else None
     kept = [(k, *map(int, counts[:, k])) for k in np.flatnonzero(counts.any(0)).tolist()]
-    mask = np.ascontiguousarray(seen.sample.mask)
-    digest = hashlib.sha256(f"{mask.shape} {mask.dtype.str}".encode() + mask.tobytes()).hexdigest()[:16]
+    assert seen.sample.mask is not None
+    digest = truth_digest(seen.sample.mask)
     rows = tuple((k, h, t, p, v) for k, h, t, p, v in kept)
     return ImageScore(seen.sample.id, miou, accuracy, int(truth.sum()), seen.sample.group, digest, rows)
+
+
+def truth_digest(mask: NDArray[Any]) -> str:
+    """Give the first 16 digits of a SHA-256 over a mask of class indices: by it the same truth is known again."""
+    digest = hashlib.sha256(f"{mask.shape} {mask.dtype.str}".encode())
+    digest.update(np.ascontiguousarray(mask).data)
+    return digest.hexdigest()[:16]
 
 
 def _require_labels(where: str, wanted: Labels, found: Labels) -> None:

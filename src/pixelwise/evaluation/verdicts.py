@@ -5,9 +5,12 @@ Comes in: differences with intervals and verdicts. Goes out: `Pair`, and sentenc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from pixelwise.metrics.intervals import LEVEL
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Difference:
         low: of the 95 % interval; None where there is nothing to draw from.
         high: the same.
         n: pictures on which it rests; for a class those in which the truth, A or B has it.
-        p: two-sided, from the draws; never below the chance that as many coins fall alike (see `comparison`).
+        p: two-sided, from the draws; never below the chance that as many coins fall alike, nor below that by which equal
+            recipes of as many runs would lie as far apart (see `comparison`).
         shown: the interval excludes 0; of a class also after adjustment for the number of classes.
         p_adjusted: of a class: Holm 1979.
         shown_alone: of a class: as if it had been the only one.
@@ -63,10 +67,34 @@ class Pair:
         return {"a": self.a, "b": self.b, **means, "classes": rows, "sentences": list(self.sentences)}
 
 
-def sentences(pair: Pair, units: str, single: Sequence[str], same: bool) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Grounds:
+    """Hold on what a pair rests.
+
+    Args:
+        units: over what was drawn, in words.
+        runs: of A and of B.
+        same: all counts are the same.
+        few: so few units differ that by chance all could favour the same.
+        by_seeds: the p of the mIoU that the runs allow; None for one run each.
+    """
+
+    units: str
+    runs: tuple[int, int]
+    same: bool
+    few: bool
+    by_seeds: float | None
+
+
+def fall_apart(a: int, b: int) -> float:
+    """Give the chance that all of `a` runs lie above or all below all of `b`, if their recipes are equally good."""
+    return 2 / math.comb(a + b, a)
+
+
+def sentences(pair: Pair, grounds: Grounds) -> tuple[str, ...]:
     """Say what the numbers say."""
-    a, b, miou = pair.a, pair.b, pair.means["miou"]
-    if same:
+    a, b, miou, units = pair.a, pair.b, pair.means["miou"], grounds.units
+    if grounds.same:
         return (f"{b} and {a} have the same counts in every image: there is no difference ({units}).",)
     if miou.shown:
         word, more = _direction(miou)
@@ -78,8 +106,7 @@ def sentences(pair: Pair, units: str, single: Sequence[str], same: bool) -> tupl
             else f" ({miou.difference * 100:+.1f} points, {_range(miou)})"
         )
         said = [f"No difference in mIoU between {b} and {a} can be shown with {units}{measured}."]
-        if miou.low is not None and miou.high is not None and miou.low * miou.high > 0:
-            said.append("Too few of them differ: by chance they could all fall the same way.")
+        said += _held_back(miou, grounds)
     defined = [entry for entry in pair.classes if entry.difference is not None]
     for entry in sorted((e for e in defined if e.shown), key=lambda e: -(e.difference or 0.0)):
         images = counted_of(entry.n, "image")
@@ -90,10 +117,25 @@ def sentences(pair: Pair, units: str, single: Sequence[str], same: bool) -> tupl
         said.append(
             f"Taken alone, {listed(alone, 6)} would count as shown; among {len(defined)} classes this may be chance."
         )
-    if single:
-        runs = "One run each" if len(single) == 2 else f"One run of {single[0]}"
-        said.append(f"{runs}: what another seed would give is not in this interval.")
+    if 1 in grounds.runs:
+        single = "One run each" if grounds.runs == (1, 1) else f"One run of {a if grounds.runs[0] == 1 else b}"
+        said.append(f"{single}: what another seed would give is not in this interval.")
     return tuple(said)
+
+
+def _held_back(miou: Difference, grounds: Grounds) -> list[str]:
+    """Say what but the interval keeps a difference from being shown."""
+    apart = miou.low is not None and miou.high is not None and miou.low * miou.high > 0
+    if grounds.by_seeds is not None and (chance := fall_apart(*grounds.runs)) > 1 - LEVEL:
+        return [
+            f"{grounds.runs[0]} and {grounds.runs[1]} runs can show none: those of equal recipes fall wholly apart in "
+            f"{100 * chance:.0f} % of comparisons."
+        ]
+    if apart and grounds.few:
+        return ["Too few of them differ: by chance they could all fall the same way."]
+    if apart and grounds.by_seeds is not None and grounds.by_seeds > 1 - LEVEL:
+        return [f"Divided at random the same runs lie as far apart in {100 * grounds.by_seeds:.0f} % of cases."]
+    return []
 
 
 def _direction(entry: Difference) -> tuple[str, str]:

@@ -118,14 +118,8 @@ class Predictor:
     ) -> Prediction:
         """Predict one picture and show its probabilities on the way, in the memory of one row of tiles.
 
-        Args:
-            image: as in a call.
-            grid: as in a call.
-            id: as in a call.
-            observe: called with (first row, probabilities (K, rows, W) float32), from the first row to the last.
-
-        Raises:
-            DataError: as in a call.
+        `observe` is called with (first row, probabilities (K, rows, W) float32), from the first row to the last; the rest is
+        as in a call.
         """
         return self._predict(image, grid, id, observe)
 

@@ -13,7 +13,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixelwise.losses.overlap import missed_index
-from pixelwise.losses.pixels import Per, mean_over_present, prepare_labels, require_per, require_weights
+from pixelwise.losses.pixels import (
+    Per,
+    mean_over_present,
+    prepare_labels,
+    require_gamma,
+    require_per,
+    require_scalar,
+    require_weights,
+)
 
 
 def binary_cross_entropy(
@@ -34,7 +42,7 @@ def binary_cross_entropy(
         normaliser: scalar that replaces the number of labels that count, so that parts of a larger batch add up.
 
     Raises:
-        UsageError: shapes that do not fit, masks of fractions, an ignore index of 0 or 1.
+        UsageError: shapes that do not fit, masks of fractions, an ignore index of 0 or 1, a normaliser that is no scalar.
         MaskError: values other than 0, 1 and the ignore index.
         ConfigError: not one weight per label.
 
@@ -55,8 +63,9 @@ def binary_focal(
     """Take `binary_cross_entropy` in which a label counts by (1 - p(truth))^gamma: Lin et al. 2017, arXiv:1708.02002.
 
     Their alpha is `pos_weight` = alpha / (1 - alpha), up to the scale of the whole. `gamma=0` is `binary_cross_entropy`;
-    arguments and errors as there.
+    arguments and errors as there, and a `UsageError` for a `gamma` below 0.
     """
+    require_gamma(gamma)
     losses, against, counted = _entropies(logits, masks, pos_weight, ignore_index)
     # sigmoid(-z) instead of 1 - sigmoid(z): no digits are lost. The floor is for the slope of x^gamma at 0.
     doubt = torch.sigmoid(against).clamp_min(torch.finfo(against.dtype).tiny)
@@ -109,5 +118,9 @@ def _entropies(
 
 
 def _number(counted: Tensor, normaliser: Tensor | None) -> Tensor:
-    total = counted.sum() if normaliser is None else normaliser.detach().to(counted.device)
+    if normaliser is None:
+        total = counted.sum()
+    else:
+        require_scalar(normaliser)
+        total = normaliser.detach().to(counted.device)
     return torch.where(total > 0, total, 1)

@@ -7,6 +7,7 @@ signed distance maps themselves. Knows nothing of grids: the spacing is given, p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,12 @@ from pixelwise.losses.pixels import count, prepare
 
 
 def boundary_distance(
-    logits: Tensor, masks: Tensor, *, spacing: Sequence[float] | None = None, ignore_index: int = 255
+    logits: Tensor,
+    masks: Tensor,
+    *,
+    spacing: Sequence[float] | None = None,
+    ignore_index: int = 255,
+    distances: Tensor | None = None,
 ) -> Tensor:
     """Take the mean over the counted pixels of sum_c p_c · signed distance to class c: Kervadec et al. 2019, arXiv:1812.07032.
 
@@ -32,6 +38,8 @@ def boundary_distance(
         masks: (B, *S) integers, class indices or `ignore_index`.
         spacing: size of a pixel along each axis of S, in the unit the loss shall have; 1 each where not given.
         ignore_index: pixels with this value count in nothing, and are neither inside nor outside of any class.
+        distances: what `signed_distances` gave for these masks, where several logits share them; made from the masks
+            and the spacing where not given.
 
     Raises:
         UsageError: shapes or a spacing that do not fit.
@@ -40,7 +48,13 @@ def boundary_distance(
     """
     _require_space(masks.ndim - 1, spacing)
     scores, pixels = prepare(logits, masks, ignore_index)
-    maps = signed_distances(masks, logits.shape[1], spacing=spacing, ignore_index=ignore_index)
+    maps = distances
+    if maps is None:
+        maps = signed_distances(masks, logits.shape[1], spacing=spacing, ignore_index=ignore_index)
+    elif maps.shape != logits.shape:
+        fix = "Give what signed_distances made from these masks."
+        found, wanted = str(tuple(maps.shape)), f"shape {tuple(logits.shape)}, that of the logits"
+        raise UsageError("distances", expected=wanted, found=found, do=fix)
     number = pixels.per_class.sum().clamp_min(1)
     total = (scores.softmax(1) * maps.flatten(2).to(scores)).sum(dtype=torch.double)
     return (total / number).to(scores.dtype)
@@ -53,7 +67,8 @@ def signed_distances(
 
     Outside of a class it is the distance to its nearest pixel, inside minus the distance to the nearest counted pixel of
     another class, so two classes have maps of opposite sign. (The paper's code adds one pixel inside.) 0 at ignored
-    pixels, and for a class that a picture does not show or shows alone: it has no contour there. Computed on the CPU.
+    pixels, and for a class that a picture does not show or shows alone: it has no contour there. Computed on the CPU, one
+    distance transform for each class that a picture shows.
 
     Args:
         masks: (B, *S) integers, class indices or `ignore_index`, S of two or three dimensions.
@@ -70,20 +85,26 @@ def signed_distances(
     truth = masks.detach().cpu().numpy()
     maps = np.zeros((len(truth), num_classes, *truth.shape[1:]), np.float32)
     for one, layers in zip(truth, maps, strict=True):
-        counted = one != ignore_index
-        present = np.unique(one[counted])
-        for k in present if len(present) > 1 else ():
-            layers[k] = _signed(one == k, counted, spacing)
+        _write_distances(one, layers, ignore_index, spacing)
     return torch.from_numpy(maps).to(masks.device)
 
 
-def _signed(
-    inside: NDArray[np.bool_], counted: NDArray[np.bool_], spacing: Sequence[float] | None
-) -> NDArray[np.float64]:
-    outside = counted & ~inside
-    to_class = ndimage.distance_transform_edt(~inside, sampling=spacing)
-    to_others = ndimage.distance_transform_edt(~outside, sampling=spacing)
-    return np.where(inside, -to_others, np.where(outside, to_class, 0.0))
+def _write_distances(
+    truth: NDArray[Any], layers: NDArray[np.float32], ignore_index: int, spacing: Sequence[float] | None
+) -> None:
+    """Fill the layers (K, *S) of one picture, zeros so far."""
+    counted = truth != ignore_index
+    present = np.unique(truth[counted])
+    if len(present) < 2:
+        return
+    # The way out of a class is the shortest way into another one: no transform of its own.
+    nearest_other = np.full(truth.shape, np.inf, np.float32)
+    for k in present:
+        layers[k] = ndimage.distance_transform_edt(truth != k, sampling=spacing)
+        np.minimum(nearest_other, layers[k], out=nearest_other, where=truth != k)
+    for k in present:
+        np.copyto(layers[k], -nearest_other, where=truth == k)
+    layers[:, ~counted] = 0
 
 
 def _require_space(dimensions: int, spacing: Sequence[float] | None) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixelwise.errors import UsageError
-from pixelwise.losses.pixels import Per, mean_over_present, prepare, require_per
+from pixelwise.losses.pixels import Per, mean_over_present, prepare, require_logits, require_per
 
 
 def soft_cldice(
@@ -37,7 +37,7 @@ def soft_cldice(
     Args:
         logits: (B, K, *S), S of two or three dimensions.
         masks: (B, *S) integers, class indices or `ignore_index`.
-        classes: indices of the thin classes; all but the first where not given.
+        classes: indices of the thin classes, one at least; all but the first where not given.
         iterations: how often is thinned: at least half the width of the widest structure, in pixels.
         per: "batch" sums over all pictures together; "image" over each, then takes the mean over the pictures that
             have a skeleton.
@@ -49,9 +49,11 @@ def soft_cldice(
 
     """
     require_per(per)
+    require_logits(logits)
     num_classes = logits.shape[1]
     chosen = list(range(1, num_classes)) if classes is None else list(classes)
-    require_thin(chosen, num_classes)
+    if classes is not None:
+        require_thin(chosen, num_classes)
     scores, pixels = prepare(logits, masks, ignore_index)
     space = tuple(masks.shape[1:])
     counted = None if pixels.counted is None else pixels.counted.view(len(masks), 1, *space)
@@ -101,13 +103,13 @@ def soft_skeleton(values: Tensor, iterations: int = 3, counted: Tensor | None = 
 
 
 def require_thin(classes: Sequence[int], num_classes: int) -> None:
-    """Refuse classes that are not there, or that are named twice.
+    """Refuse classes that are not there or named twice, and none at all, of which the loss would always be 0.
 
     Raises:
         UsageError: there are such.
     """
-    if len(set(classes)) != len(classes) or any(not 0 <= k < num_classes for k in classes):
-        wanted = f"different class indices 0–{num_classes - 1}"
+    if not classes or len(set(classes)) != len(classes) or any(not 0 <= k < num_classes for k in classes):
+        wanted = f"one or more different class indices 0–{num_classes - 1}"
         fix = "Name the indices of the thin classes, each once."
         raise UsageError("cldice classes", expected=wanted, found=str(list(classes)), do=fix)
 

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from pixelwise.config import LossConfig
-from pixelwise.errors import ConfigError
-from pixelwise.losses.boundary import boundary_distance
+from pixelwise.errors import ConfigError, UsageError
+from pixelwise.losses.boundary import boundary_distance, signed_distances
 from pixelwise.losses.cldice import soft_cldice
 from pixelwise.losses.entropy import cross_entropy, focal, ohem_cross_entropy
 from pixelwise.losses.lovasz import lovasz_softmax
@@ -67,25 +67,41 @@ class CombinedLoss:
         index = torch.where(counted, masks.long(), 0).clamp(0, len(weights) - 1)
         return torch.stack([(weights[index] * counted).sum(), pixels, pictures])
 
-    def __call__(self, logits: Tensor, masks: Tensor, normaliser: Tensor | None = None) -> Tensor:
+    def distances(self, masks: Tensor, num_classes: int) -> Tensor | None:
+        """Give what the boundary term needs of these masks, for all calls that share them; None where it weighs nothing.
+
+        Errors as in `signed_distances`.
+        """
+        return signed_distances(masks, num_classes, ignore_index=self.ignore_index) if self.config.boundary else None
+
+    def __call__(
+        self, logits: Tensor, masks: Tensor, normaliser: Tensor | None = None, distances: Tensor | None = None
+    ) -> Tensor:
         """Give the weighted sum of the terms as a scalar.
 
         Args:
             logits: (B, K, *S).
             masks: (B, *S) integers.
             normaliser: sum of `self.normaliser(masks)` over all parts of the step; these masks alone where not given.
+            distances: `self.distances(masks, K)`, where several logits (auxiliary heads) share the masks; made anew where
+                not given.
 
         Raises:
-            UsageError, MaskError: as `cross_entropy`; `boundary_distance` and `soft_cldice` where they weigh anything.
+            UsageError, MaskError: as `cross_entropy`, and a normaliser without three numbers; `boundary_distance` and `soft_cldice` where they weigh anything.
 
         """
         part = self._part(logits, masks, normaliser)
-        return torch.stack([*self._of_pixels(logits, masks, part), *self._of_regions(logits, masks, part)]).sum()
+        return torch.stack(
+            [*self._of_pixels(logits, masks, part), *self._of_regions(logits, masks, part, distances)]
+        ).sum()
 
     def _part(self, logits: Tensor, masks: Tensor, normaliser: Tensor | None) -> _Part:
         whole = torch.ones((), device=logits.device)
         if normaliser is None:
             return _Part(None, whole, whole)
+        if normaliser.shape != (3,):
+            fix = "Sum what the method normaliser gives for all parts of the step."
+            raise UsageError("normaliser", expected="shape (3,)", found=str(tuple(normaliser.shape)), do=fix)
         _, *shares = (self.normaliser(masks) / normaliser.clamp_min(1)).to(whole).unbind()
         return _Part(normaliser[0], shares[0], shares[self.config.dice_per == "image"])
 
@@ -125,7 +141,7 @@ class CombinedLoss:
             terms.append(c.focal * mean)
         return terms
 
-    def _of_regions(self, logits: Tensor, masks: Tensor, part: _Part) -> list[Tensor]:
+    def _of_regions(self, logits: Tensor, masks: Tensor, part: _Part, distances: Tensor | None) -> list[Tensor]:
         """Give Dice where it stands alone, Tversky, Lovász, boundary and clDice."""
         c, void, per, terms = self.config, self.ignore_index, self.config.dice_per, list[Tensor]()
         if c.dice and not self._fused:
@@ -136,7 +152,8 @@ class CombinedLoss:
         if c.lovasz:
             terms.append(c.lovasz * part.ratios * lovasz_softmax(logits, masks, per=per, ignore_index=void))
         if c.boundary:
-            terms.append(c.boundary * part.pixels * boundary_distance(logits, masks, ignore_index=void))
+            mean = boundary_distance(logits, masks, ignore_index=void, distances=distances)
+            terms.append(c.boundary * part.pixels * mean)
         if c.cldice:
             thin, times = c.cldice_classes, c.cldice_iterations
             value = soft_cldice(logits, masks, classes=thin, iterations=times, per=per, ignore_index=void)
@@ -157,8 +174,8 @@ def combined_loss(
     """Make the loss that a configuration describes.
 
     Raises:
-        ConfigError: every term weighs nothing, a thin class is not there, or the number of class weights is not the
-            number of classes.
+        ConfigError: every term weighs nothing, Tversky is switched off by its own weights, a thin class is not there,
+            or the number of class weights is not the number of classes.
 
     """
     if not any(getattr(config, term) for term in TERMS):
@@ -166,8 +183,17 @@ def combined_loss(
         raise ConfigError("loss", expected="a term that weighs more than 0", found=found, do=fix)
     if class_weights is not None and tuple(class_weights.shape) != (num_classes,):
         raise wrong_weights(num_classes, str(tuple(class_weights.shape)))
+    if config.tversky and not (config.tversky_alpha or config.tversky_beta):
+        wanted, fix = (
+            "a number above 0 in one of them",
+            "Say alpha 0.3 and beta 0.7; with 0 twice the term is always 0.",
+        )
+        raise ConfigError("loss.tversky_alpha and tversky_beta", expected=wanted, found="0 and 0", do=fix)
     thin = config.cldice_classes
-    if config.cldice and thin is not None and (len(set(thin)) < len(thin) or max(thin, default=0) >= num_classes):
-        wanted, fix = f"different class indices 0–{num_classes - 1}", "Name each thin class once, by its index."
+    if config.cldice and thin is not None and (not thin or len(set(thin)) < len(thin) or max(thin) >= num_classes):
+        wanted, fix = (
+            f"one or more different class indices 0–{num_classes - 1}",
+            "Name each thin class once, by its index.",
+        )
         raise ConfigError("loss.cldice_classes", expected=wanted, found=str(thin), do=fix)
     return CombinedLoss(config, class_weights, ignore_index)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pixelwise.errors import UsageError
-from pixelwise.losses.pixels import divisor, pixel_weights, prepare
+from pixelwise.losses.pixels import divisor, pixel_weights, prepare, require_gamma
 
 
 def cross_entropy(
@@ -38,7 +38,7 @@ def cross_entropy(
         normaliser: scalar that replaces the sum of w, so that parts of a larger batch add up.
 
     Raises:
-        UsageError: shapes that do not fit, or an e outside 0…1.
+        UsageError: shapes that do not fit, an e outside 0…1, or a normaliser that is no scalar.
         MaskError: class indices outside 0…K-1.
 
     """
@@ -102,8 +102,9 @@ def focal(
 ) -> Tensor:
     """Take cross-entropy in which a pixel counts by (1 - p(true class))^gamma: Lin et al. 2017, arXiv:1708.02002.
 
-    Divided like `cross_entropy`, so `gamma=0` is that; arguments and errors as there.
+    Divided like `cross_entropy`, so `gamma=0` is that; arguments and errors as there, and a `UsageError` for a `gamma` below 0.
     """
+    require_gamma(gamma)
     weights, picked, *_ = _gains(logits, masks, ignore_index, class_weights, 0.0)
     # The slope of x^gamma with gamma < 1 is infinite at 0, where the logarithm is 0: NaN without the floor.
     doubt = (1 - picked.exp()).clamp_min(torch.finfo(picked.dtype).eps)

@@ -6,6 +6,7 @@ picture. Knows nothing of neighbours or contours.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -50,15 +51,15 @@ def tversky(
     Args:
         logits: (B, K, *S).
         masks: (B, *S) integers, class indices or `ignore_index`.
-        alpha: weight of what is falsely predicted.
-        beta: weight of what is missed.
+        alpha: weight of what is falsely predicted, from 0 on.
+        beta: weight of what is missed, from 0 on; not 0 where alpha is.
         gamma: of focal Tversky, above 0.
         per: "batch" sums over all pictures together, where small classes do not come and go; "image" over each, then
             takes the mean over the pictures in which anything counts.
         ignore_index: pixels with this value count in nothing.
 
     Raises:
-        UsageError: shapes that do not fit, a `gamma` of 0 or less, or another `per`.
+        UsageError: shapes that do not fit, an `alpha` or `beta` below 0 or both 0, a `gamma` of 0 or less, or another `per`.
         MaskError: class indices outside 0…K-1.
 
     """
@@ -84,9 +85,13 @@ def missed_index(hits: Tensor, predicted: Tensor, total: Tensor, alpha: float, b
     """Give (1 - Tversky index)^(1 / gamma) of sums: p·t, p and t, all (G, K) in double.
 
     Raises:
-        UsageError: a `gamma` of 0 or less.
+        UsageError: an `alpha` or `beta` below 0 or both 0, or a `gamma` of 0 or less.
     """
-    if gamma <= 0:
+    if not (0 <= alpha < math.inf and 0 <= beta < math.inf and alpha + beta > 0):
+        fix = "Say alpha 0.3 and beta 0.7 where what is missed is worse; 0.5 each is Dice."
+        found = f"alpha {alpha} and beta {beta}"
+        raise UsageError("tversky", expected="two numbers from 0 on, not both 0", found=found, do=fix)
+    if not 0 < gamma < math.inf:
         fix = "Say 1 for plain Tversky, 1.33 for focal Tversky."
         raise UsageError("gamma", expected="a number above 0", found=str(gamma), do=fix)
     size = hits + alpha * (predicted - hits) + beta * (total - hits)

@@ -6,6 +6,7 @@ ignore index, which pixels count, and how many there are of each class. Knows no
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple, NoReturn
 
 import torch
@@ -36,8 +37,9 @@ def check(logits: Tensor, masks: Tensor, ignore_index: int) -> tuple[Tensor, Pix
         UsageError: shapes that do not fit, masks of fractions.
         MaskError: class indices outside 0…K-1.
     """
+    require_logits(logits)
     wanted = (logits.shape[0], *logits.shape[2:])
-    if logits.ndim < 3 or tuple(masks.shape) != wanted:
+    if tuple(masks.shape) != wanted:
         channel = masks.ndim == logits.ndim and masks.shape[1] == 1
         fix = "Drop the channel axis: masks[:, 0]." if channel else "Give masks (B, *S) beside logits (B, K, *S)."
         _refuse_shape(f"shape {wanted}, as (B, *S) of logits {tuple(logits.shape)}", masks, fix)
@@ -89,10 +91,11 @@ def prepare_labels(logits: Tensor, masks: Tensor, ignore_index: int) -> tuple[Te
     if ignore_index in (0, 1):
         found, fix = str(ignore_index), "Choose another value for what does not count, 255 by habit."
         raise UsageError("ignore_index", expected="a value other than 0 and 1", found=found, do=fix)
-    one = logits.ndim >= 3 and logits.shape[1] == 1
+    require_logits(logits)
+    one = logits.shape[1] == 1
     if one and tuple(masks.shape) == (logits.shape[0], *logits.shape[2:]):
         masks = masks[:, None]
-    if logits.ndim < 3 or masks.shape != logits.shape:
+    if masks.shape != logits.shape:
         shorter = f", or without the axis of size 1, as (B, 1, *S) of logits {tuple(logits.shape)}"
         others = f", as (B, K, *S) of logits {tuple(logits.shape)}"
         fix = "Give one mask of 0 and 1 per label; class indices belong to the other losses."
@@ -126,8 +129,16 @@ def pixel_weights(pixels: Pixels, weights: Tensor | None, scores: Tensor) -> Ten
 
 
 def divisor(weights: Tensor, normaliser: Tensor | None) -> Tensor:
-    """Give the sum of weights, or what replaces it; 1 instead of 0, over which nothing is divided."""
-    total = weights.sum(dtype=torch.double) if normaliser is None else normaliser.detach().to(weights.device).double()
+    """Give the sum of weights, or what replaces it; 1 instead of 0, over which nothing is divided.
+
+    Raises:
+        UsageError: a normaliser that is no scalar.
+    """
+    if normaliser is None:
+        total = weights.sum(dtype=torch.double)
+    else:
+        require_scalar(normaliser)
+        total = normaliser.detach().to(weights.device).double()
     return torch.where(total > 0, total, 1.0).to(weights.dtype)
 
 
@@ -152,6 +163,40 @@ def mean_over_present(losses: Tensor, present: Tensor) -> Tensor:
     """
     each = torch.where(present, losses, 0.0).sum(1) / present.sum(1).clamp_min(1)
     return each.sum() / present.any(1).sum().clamp_min(1)
+
+
+def require_logits(logits: Tensor) -> None:
+    """Refuse logits that have no axis of pictures, of classes, or of space.
+
+    Raises:
+        UsageError: they have none.
+    """
+    if logits.ndim < 3:
+        fix = "Give a batch of logits as the network makes them, with an axis for the pictures even of one."
+        raise UsageError("logits", expected="(B, K, *S), 3 axes or more", found=str(tuple(logits.shape)), do=fix)
+
+
+def require_scalar(normaliser: Tensor) -> None:
+    """Refuse a normaliser that is not one number: others would be spread over the pixels.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not isinstance(normaliser, Tensor) or normaliser.ndim:
+        found = f"shape {tuple(normaliser.shape)}" if isinstance(normaliser, Tensor) else type(normaliser).__name__
+        fix = "Sum the weights that count over all parts; the three numbers of CombinedLoss.normaliser are for CombinedLoss."
+        raise UsageError("normaliser", expected="a tensor of one number, of shape ()", found=found, do=fix)
+
+
+def require_gamma(gamma: float) -> None:
+    """Refuse an exponent of focal loss that would weigh easy pixels more than hard ones.
+
+    Raises:
+        UsageError: it is below 0, or not finite.
+    """
+    if not 0 <= gamma < math.inf:
+        fix = "Say 2 as in the paper; 0 is plain cross-entropy."
+        raise UsageError("gamma", expected="a number from 0 on", found=str(gamma), do=fix)
 
 
 def require_per(per: Per) -> None:

@@ -3,8 +3,9 @@
 Comes in: per picture and class, the pixels found, true, predicted, and predicted where the truth is void. Goes out: the
 numbers that a peer's own call would print, with intervals. Knows nothing of masks or of the peers' code.
 
-Our own number is always `miou`. These are for holding ours beside a figure from elsewhere: they say which call they stand
-for, and tests hold them against that call. Where a peer cannot leave void pixels out, they are left out here all the same.
+Our own number is always `miou`. These are for holding ours beside a figure from elsewhere, and say which call they stand for.
+Tests hold those of smp, torchmetrics and MONAI against that call; mmseg's, Ultralytics' and sceneparsing's follow their
+published rule. Where a peer cannot leave void pixels out, they are left out here all the same.
 """
 
 from __future__ import annotations
@@ -98,6 +99,10 @@ def _micro(totals: Floats, k: int) -> Ratios:
     return ratio(hits.sum(1), (truth + predicted - hits).sum(1))
 
 
+def _micro_or_one(totals: Floats, k: int) -> Ratios:
+    return np.nan_to_num(_micro(totals, k), nan=1.0)
+
+
 def _void_as_error(totals: Floats, k: int) -> Ratios:
     hits, truth, predicted, on_void = _parts(totals, k)
     return mean_defined(ratio(hits, truth + predicted + on_void - hits))
@@ -152,8 +157,8 @@ CONVENTIONS: Mapping[str, tuple[Rule, ...]] = {
         Rule("iou_score(reduction='micro')", f"{_MATRIX}; all classes' pixels added up before dividing", _flat, _micro),
         Rule(
             "iou_score(reduction='micro-imagewise')",
-            "mean over pictures; in each, all classes' pixels added up before dividing",
-            _per_picture(_micro),
+            "mean over pictures; in each, all classes' pixels added up before dividing; one without any counts 1",
+            _per_picture(_micro_or_one),
             _mean_of_pictures,
         ),
     ),

@@ -12,6 +12,10 @@ from typing import Literal
 
 Better = Literal["higher", "lower", "neither"]
 
+INTRODUCTION = """\
+Keys are those of `scores.json` and of `--json`; for segments and objects, at the end, see there. Beside each score stand `_low`
+and `_high`, the ends of its 95 % interval, and `_n`, the number of pictures on which it rests. The interval is a percentile
+bootstrap over pictures, or over groups of pictures that belong together (Efron & Tibshirani 1993, chapter 13)."""
 # In formulas, per class and over all counted pixels of a data set.
 SYMBOLS = (
     "TP: pixels of the class that were found. FP: pixels that were given the class and are another. "
@@ -71,7 +75,7 @@ def _share(title: str, formula: str, says: str, over: str, source: str = "") -> 
     return Definition(title, formula, says, over, source, _SHARE, "higher")
 
 
-def _error(title: str, formula: str, says: str, over: str, source: str, unit: str = _SHARE) -> Definition:
+def _error(title: str, formula: str, says: str, over: str, source: str = "", unit: str = _SHARE) -> Definition:
     return Definition(title, formula, says, over, source, unit, "lower")
 
 
@@ -224,18 +228,23 @@ _EDGES: dict[str, Definition] = {
         "pictures where only the truth shows the class / pictures where the truth shows it",
         "How often a class that is there is not found at all.",
         "Pictures whose truth shows the class; ignored pixels count in nothing.",
-        "",
     ),
     "invented": _error(
         "Invented",
         "pictures where only the prediction shows the class / pictures where the prediction shows it",
         "How often a class that was predicted is not there at all.",
         "Pictures whose prediction shows the class; ignored pixels count in nothing.",
-        "",
     ),
 }
 _PIXELS = "All counted pixels; ignored pixels count in nothing."
-_BINS = f"{_PIXELS} Bins of equal width over confidence, 15 by default."
+_NOISE = (
+    "Drawing pictures anew adds noise, and noise counts as error: the values behind the interval lie above the score on average, "
+    "and the whole interval may."
+)
+_BINS = f"{_PIXELS} Bins of equal width over confidence, 15 by default. {_NOISE}"
+_CLASS_BINS = (
+    f"{_PIXELS} Bins of equal width over the class's own probability, not over confidence, 15 by default. {_NOISE}"
+)
 
 
 def _accuracy_at(coverage: int) -> Definition:
@@ -278,14 +287,14 @@ _TRUST: dict[str, Definition] = {
         "Class-wise calibration error",
         "mean over classes of the calibration error of the class's probability",
         "How far each class's probability lies from how often it is true.",
-        f"{_BINS} Classes that the truth lacks are left out.",
+        f"{_CLASS_BINS} Classes that the truth lacks are left out.",
         "Kull et al. 2019, arXiv:1910.12656",
     ),
     "calibration_error": _error(
         "Calibration error of a class",
         "Σ over bins of (pixels in bin / pixels) · |frequency − mean probability| of the class",
         "How far the class's probability lies from how often it is true. Small for rare classes whatever they do.",
-        f"{_BINS} Undefined for a class that the truth lacks.",
+        f"{_CLASS_BINS} Undefined for a class that the truth lacks.",
         "Kull et al. 2019, arXiv:1910.12656",
     ),
     "brier": _error(
@@ -347,6 +356,24 @@ _OBJECTS: dict[str, Definition] = {
         "Lin et al. 2014, arXiv:1405.0312",
     ),
 }
+FUNCTIONS = """\
+No evaluation gives these, and no interval comes with them: they are taken by functions, of maps of segments or of
+objects in the format of COCO. `panoptic_sums` adds up over pictures; with `boundary_share=0.02` it is that of boundary PQ.
+
+```python
+import numpy as np
+from pixelwise.metrics.instances import average_precision
+from pixelwise.metrics.panoptic import Segment, panoptic_quality, panoptic_sums
+
+truth, prediction = np.array([[1, 1, 1, 2, 2]]), np.array([[1, 1, 1, 1, 2]])
+segments = {1: Segment(category=7), 2: Segment(category=8)}
+quality = panoptic_quality(panoptic_sums(truth, prediction, segments, segments, categories=[7, 8]))
+quality.pq, quality.sq, quality.rq  # one number per category: 0.75 and 0 (an IoU of 1/2 is no match)
+
+car = {"image_id": 0, "category_id": 3, "bbox": [10, 10, 20, 20]}
+objects = {"images": [{"id": 0}], "categories": [{"id": 3}], "annotations": [car]}
+average_precision(objects, [car | {"score": 0.9}], kind="box").ap  # kind: mask, box or boundary
+```"""
 FAMILIES: Mapping[str, Mapping[str, Definition]] = {
     "Overlap of areas": _OVERLAP,
     "Edges and surfaces": _EDGES,
@@ -358,26 +385,13 @@ DEFINITIONS: Mapping[str, Definition] = {key: one for family in FAMILIES.values(
 
 def documentation() -> str:
     """Give the page of documentation as Markdown: every score by its key, by family."""
-    better = {
-        "higher": "higher is better",
-        "lower": "lower is better",
-        "neither": "neither high nor low is good in itself",
-    }
-    lines = [
-        "# What the scores mean",
-        "",
-        "Keys are those of `scores.json` and of `--json`. Beside each score stand `_low` and `_high`, the ends of its 95 % interval, and `_n`,",
-        "the number of pictures on which it rests. The interval is a percentile bootstrap over pictures, or over groups of pictures that",
-        "belong together (Efron & Tibshirani 1993, chapter 13).",
-        "",
-        SYMBOLS,
-        "",
-        "This page is made from `pixelwise.metrics.definitions`; change it there.",
-    ]
+    better = {"neither": "neither high nor low is good in itself"}
+    lines = ["# What the scores mean", "", INTRODUCTION, "", SYMBOLS, ""]
+    lines += ["This page is made from `pixelwise.metrics.definitions`; change it there."]
     for family, entries in FAMILIES.items():
-        lines += ["", f"## {family}"]
+        lines += ["", f"## {family}", *(["", FUNCTIONS] if entries is _OBJECTS else [])]
         for key, one in entries.items():
             lines += ["", f"### `{key}`: {one.title}", "", one.says, "", f"    {one.formula}", ""]
-            lines += [f"- Over: {one.over}", f"- Unit: {one.unit}; {better[one.better]}"]
+            lines += [f"- Over: {one.over}", f"- Unit: {one.unit}; {better.get(one.better, f'{one.better} is better')}"]
             lines += [f"- Source: {one.source}"] if one.source else []
     return "\n".join(lines) + "\n"

@@ -15,7 +15,7 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -30,6 +30,7 @@ from pixelwise.metrics.confusion import mean_defined
 
 Kind = Literal["mask", "box", "boundary"]
 Plain = Mapping[str, Any]
+Entries = dict[Any, Plain]
 Source = str | Path
 
 
@@ -86,22 +87,22 @@ def average_precision(
 
     Raises:
         UsageError: pycocotools is not installed, a kind that is none, or a share that is no positive number.
-        DataError: a file that cannot be read, or a key that is missing.
+        DataError: a file that cannot be read, a key that is missing, no pictures or categories, or ids that stand twice.
         PairingError: detections in pictures that the truth does not have.
-        MaskError: segmentations that fit no picture, unknown categories, scores that are no numbers.
+        MaskError: segmentations that fit no picture, unknown categories; scores, boxes, areas and sizes that are no
+            finite numbers of their kind.
 
     """
     if kind not in ("mask", "box", "boundary"):
         raise UsageError("kind", expected="mask, box or boundary", found=str(kind), do="Choose one of them.")
     coco = _pycocotools()
     true, found = _read(truth, "truth", Mapping), _read(detections, "detections", Sequence)
-    images = {_get(one, "id", "truth: images"): one for one in _get(true, "images", "truth")}
-    categories = [{"id": _get(one, "id", "truth: categories")} for one in _get(true, "categories", "truth")]
+    images, known = _by_id(true, "images"), _by_id(true, "categories")
     sizes = [{"id": i, "height": one.get("height"), "width": one.get("width")} for i, one in images.items()]
-    known = {one["id"] for one in categories}
+    categories = [{"id": i} for i in known]
     sides = [
         _objects(annotations, images, known, kind, where, coco.masks)
-        for annotations, where in ((_get(true, "annotations", "truth"), "truth"), (found, "detections"))
+        for annotations, where in ((_list(true, "annotations"), "truth"), (found, "detections"))
     ]
     with _quiet():
         indices = [_index(coco, {"images": sizes, "categories": categories, "annotations": side}) for side in sides]
@@ -119,12 +120,8 @@ def _pycocotools() -> _Coco:
     try:
         modules = [importlib.import_module(f"pycocotools.{name}") for name in ("coco", "cocoeval", "mask")]
     except ImportError as error:
-        raise UsageError(
-            "average precision",
-            expected="pycocotools",
-            found="it is not installed",
-            do="Say: pip install 'pixelwise[instances]'.",
-        ) from error
+        found, fix = "it is not installed", "Say: pip install 'pixelwise[instances]'."
+        raise UsageError("average precision", expected="pycocotools", found=found, do=fix) from error
     return _Coco(modules[0].COCO, modules[1].COCOeval, modules[2])
 
 
@@ -163,50 +160,109 @@ def _get(one: Plain, key: str, where: str) -> Any:
     return one[key]
 
 
+def _list(truth: Plain, key: str) -> Sequence[Any]:
+    entries = _get(truth, key, "truth")
+    if not isinstance(entries, Sequence) or isinstance(entries, str):
+        raise DataError(f"truth: {key}", expected="a list", found=_short(entries), do="See COCO's data format.")
+    return entries
+
+
+def _by_id(truth: Plain, key: str) -> Entries:
+    """Give the pictures or categories of the truth by their ids, in their order."""
+    where, entries = f"truth: {key}", Entries()
+    for one in _list(truth, key):
+        name = _get(one, "id", where)
+        if name is None or not isinstance(name, Hashable) or name in entries:
+            again = " twice" if isinstance(name, Hashable) and name in entries else ""
+            raise DataError(where, expected="ids, each once", found=f"{_short(name)}{again}", do="Give each its own.")
+        entries[name] = one
+    if not entries:
+        raise DataError(where, expected="one or more", found="none", do="Give the truth that the detections belong to.")
+    # pycocotools sorts them: numbers beside words would become words, and lose what they name.
+    if len({isinstance(name, str) for name in entries}) > 1:
+        raise DataError(where, expected="ids of one kind", found="words beside numbers", do="Give whole numbers.")
+    return entries
+
+
 def _objects(
-    annotations: Iterable[Plain], images: Mapping[Any, Plain], known: set[Any], kind: Kind, where: str, masks: Any
+    annotations: Iterable[Plain], images: Entries, known: Entries, kind: Kind, side: str, masks: Any
 ) -> list[dict[str, Any]]:
     """Give annotations or detections with all that pycocotools reads, in new dictionaries, numbered from 1."""
     objects = []
     for number, one in enumerate(annotations, 1):
-        name = f"{where}[{number - 1}]"
+        name = f"{side}[{number - 1}]"
         image, category = _get(one, "image_id", name), _get(one, "category_id", name)
-        if image not in images:
-            raise PairingError(
-                name,
-                expected="a picture of the truth",
-                found=f"image_id {image}",
-                do="Score detections against the truth of the same pictures.",
-            )
-        if category not in known:
-            raise MaskError(
-                name,
-                expected="one of the categories of the truth",
-                found=f"category_id {category}",
-                do="Give category ids, not class indices, and those of the truth.",
-            )
+        if not isinstance(image, Hashable) or image not in images:
+            fix = "Score detections against the truth of the same pictures."
+            raise PairingError(name, expected="a picture of the truth", found=f"image_id {image}", do=fix)
+        if not isinstance(category, Hashable) or category not in known:
+            wanted, found = "one of the categories of the truth", f"category_id {category}"
+            fix = "Give category ids, not class indices, and those of the truth."
+            raise MaskError(name, expected=wanted, found=found, do=fix)
         new = {"id": number, "image_id": image, "category_id": category, "iscrowd": 0}
-        if where == "truth":
-            new["iscrowd"] = int(one.get("iscrowd", 0))
+        if side == "truth":
+            crowd = one.get("iscrowd", 0)
+            new["iscrowd"] = int(_numbers([+crowd if isinstance(crowd, bool) else crowd], name, "iscrowd", high=1)[0])
         else:
-            new["score"] = _score(_get(one, "score", name), name)
+            new["score"] = float(_numbers([_get(one, "score", name)], name, "score")[0])
         objects.append(new | _shape(one, images[image], kind, name, masks))
-        if where == "truth" and "area" in one:
-            objects[-1]["area"] = one["area"]
+        if side == "truth" and "area" in one:
+            objects[-1]["area"] = float(_numbers([one["area"]], name, "area")[0])
     return objects
 
 
-def _score(score: Any, where: str) -> float:
-    if isinstance(score, bool) or not isinstance(score, int | float | np.number) or not math.isfinite(score):
-        raise MaskError(where, expected="a finite score", found=repr(score), do="Remove it, or give it a score.")
-    return float(score)
+class _Rule(NamedTuple):
+    """Say what numbers a key holds: in words, how many (None: any number), whether whole, from where on; and the fix."""
+
+    words: str
+    number: int | None
+    whole: bool
+    low: float
+    fix: str = "See COCO's data format."
+
+
+_RULES = {
+    "score": _Rule("a finite score", 1, False, -math.inf, "Remove it, or give it a score."),
+    "iscrowd": _Rule("iscrowd 0 or 1", 1, True, 0),
+    "area": _Rule("an area from 0 on", 1, False, 0, "Leave it out to have it counted, or give pixels."),
+    "bbox": _Rule("a box of four finite numbers", 4, False, -math.inf, "Give left, top, width and height, in pixels."),
+    "sides": _Rule("a box of a width and height from 0 on", 2, False, 0, "Remove it, or give it corners in order."),
+    "height": _Rule("a height from 1 on", 1, True, 1),
+    "width": _Rule("a width from 1 on", 1, True, 1),
+    "size": _Rule("a size of two whole numbers", 2, True, 0, "Give height and width of the mask."),
+    "counts": _Rule("run lengths from 0 on", None, True, 0, "Give the lengths of runs, those of zeros first."),
+    "ring": _Rule("polygons of finite numbers", None, False, -math.inf, "Remove objects without a mask."),
+}
+
+
+def _numbers(values: Any, where: str, key: str, high: float = math.inf) -> NDArray[np.float64]:
+    """Give the numbers (N,) of a key, or refuse what they should not be: pycocotools crashes on some, and scores others."""
+    rule = _RULES[key]
+    try:
+        given = np.asarray(values)
+    except ValueError:  # rows of unequal length
+        given = np.asarray(None)
+    numbers = given.astype(np.float64) if given.dtype.kind in "iuf" and given.ndim == 1 else np.full(1, np.nan)
+    # Written so that NaN fails, too.
+    whole = np.trunc(numbers) == numbers if rule.whole else True
+    good = np.isfinite(numbers) & (numbers >= rule.low) & (numbers <= high) & whole
+    if not good.all() or rule.number not in (None, numbers.size):
+        found = _short(values[0] if rule.number == 1 else values)
+        raise MaskError(where, expected=rule.words, found=found, do=rule.fix)
+    return numbers
+
+
+def _short(value: Any) -> str:
+    return " ".join(repr(value.tolist() if isinstance(value, np.ndarray) else value).split())[:60]
 
 
 def _shape(one: Plain, image: Plain, kind: Kind, where: str, masks: Any) -> dict[str, Any]:
     """Give mask or box of an object, and the area that decides whether it is small."""
-    if kind == "box" and one.get("bbox"):
-        box = [float(value) for value in one["bbox"]]
-        return {"bbox": box, "area": box[2] * box[3]}
+    box = one.get("bbox")
+    if kind == "box" and box is not None and not (isinstance(box, Sized) and not len(box)):
+        corner = _numbers(box, where, "bbox")
+        sides = _numbers(corner[2:], where, "sides")
+        return {"bbox": corner.tolist(), "area": float(sides.prod())}
     rle = _run_lengths(_get(one, "segmentation", where), image, where, masks)
     area = float(masks.area(rle))
     if kind == "box":
@@ -216,28 +272,62 @@ def _shape(one: Plain, image: Plain, kind: Kind, where: str, masks: Any) -> dict
 
 def _run_lengths(segmentation: Any, image: Plain, where: str, masks: Any) -> Any:
     """Give polygons or run lengths as compressed run lengths of the picture's size."""
-    height, width = (int(_get(image, key, "truth: images")) for key in ("height", "width"))
+    place = "truth: images"
+    height, width = (int(_numbers([_get(image, key, place)], place, key)[0]) for key in ("height", "width"))
     if isinstance(segmentation, Mapping):
-        size = [int(value) for value in _get(segmentation, "size", where)]
+        size = _numbers(_get(segmentation, "size", where), where, "size").astype(int).tolist()
         if size != [height, width]:
-            raise MaskError(
-                where,
-                expected=f"a mask of the picture's size, {height} by {width}",
-                found=f"{size[0]} by {size[1]}",
-                do="Give masks at native size, height first.",
-            )
-        counts = _get(segmentation, "counts", where)
-        whole = {"size": size, "counts": counts}
-        return masks.frPyObjects(whole, height, width) if isinstance(counts, list) else whole
+            wanted, found = f"a mask of the picture's size, {height} by {width}", f"{size[0]} by {size[1]}"
+            raise MaskError(where, expected=wanted, found=found, do="Give masks at native size, height first.")
+        return _of_counts(_get(segmentation, "counts", where), size, where, masks)
     # Four numbers would be taken for a box.
-    if not isinstance(segmentation, Sequence) or not segmentation or any(len(ring) < 6 for ring in segmentation):
-        raise MaskError(
-            where,
-            expected="polygons of three corners or more, or run lengths",
-            found=json.dumps(segmentation, default=str)[:60],
-            do="Remove objects without a mask.",
-        )
-    return masks.merge(masks.frPyObjects([list(map(float, ring)) for ring in segmentation], height, width))
+    rings = [_numbers(ring, where, "ring") for ring in segmentation] if isinstance(segmentation, Sequence) else []
+    if not rings or any(ring.size < 6 or ring.size % 2 for ring in rings):
+        found, fix = json.dumps(segmentation, default=str)[:60], "Remove objects without a mask."
+        raise MaskError(where, expected="polygons of three corners or more, or run lengths", found=found, do=fix)
+    # pycocotools walks along every edge: one that leads to nowhere takes all memory.
+    reach = np.array([width, height]) * 1.5
+    far = [ring for ring in rings if (np.abs(ring.reshape(-1, 2) - reach / 3) > reach).any()]
+    if far:
+        wanted, fix = f"polygons in or near the picture, {height} by {width}", "Give corners x, y in its pixels."
+        raise MaskError(where, expected=wanted, found=_short(far[0]), do=fix)
+    return masks.merge(masks.frPyObjects([ring.tolist() for ring in rings], height, width))
+
+
+def _of_counts(counts: Any, size: list[int], where: str, masks: Any) -> Any:
+    """Give run lengths, compressed or not, as compressed ones; they must fill the picture."""
+    plain = not isinstance(counts, str | bytes)
+    runs = _numbers(counts, where, "counts") if plain else _decompressed(counts)
+    if runs is None or (runs < 0).any() or runs.sum() != size[0] * size[1]:
+        wanted = f"run lengths that add up to {size[0]} by {size[1]}, {size[0] * size[1]} pixels"
+        found = _short(counts) if runs is None or (runs < 0).any() else f"{runs.sum():.0f}"
+        fix = "Give run lengths as COCO writes them, column by column."
+        raise MaskError(where, expected=wanted, found=found, do=fix)
+    whole = {"size": size, "counts": runs.astype(int).tolist() if plain else counts}
+    return masks.frPyObjects(whole, *size) if plain else whole
+
+
+def _decompressed(counts: str | bytes) -> NDArray[np.float64] | None:
+    """Give the runs of COCO's compressed masks, or None where they are none.
+
+    Each number is written in groups of 5 bits, the lowest first, as characters from "0" on; bit 6 says that more follow,
+    and the highest bit of the last group is the sign. From the fourth run on, the difference to the last but one is written.
+    """
+    raw = counts.encode("utf-8") if isinstance(counts, str) else counts
+    groups = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
+    if not groups.size or groups.min() < 0 or groups.max() > 63 or groups[-1] & 32:
+        return None
+    last = groups & 32 == 0
+    ends = np.flatnonzero(last)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    place = np.arange(groups.size) - np.repeat(starts, ends - starts + 1)
+    if place.max() > 6:
+        return None  # more than 32 bits
+    runs = np.add.reduceat((groups & 31) << (5 * place), starts)
+    runs -= np.where(groups[ends] & 16, 1 << (5 * (ends - starts + 1)), 0)
+    for first in (1, 2):
+        runs[first::2] = np.cumsum(runs[first::2])
+    return runs.astype(np.float64)
 
 
 def _index(coco: _Coco, plain: dict[str, Any]) -> Any:

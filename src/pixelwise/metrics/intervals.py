@@ -9,7 +9,7 @@ narrow. For the same reason groups are drawn whole where pictures come in groups
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from pixelwise.types import Score
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
-# Bounds the memory: so many draws are held at once.
+# Bounds the memory: so many numbers, drawn or added up, are held at once.
 _DRAWS = 1 << 22
+_PIECE = 256
 
 
 def bootstrap(
@@ -44,17 +45,31 @@ def bootstrap(
     if count < 2 or resamples < 2:
         undefined = np.full(statistic(total.sum(0, keepdims=True)).shape[1], np.nan)
         return undefined, undefined.copy()
-    generator = np.random.default_rng(seed)
-    rows = max(1, _DRAWS // count)
-    values = []
+    return percentiles(np.concatenate([statistic(totals) for totals in drawn_totals(total, resamples, seed)]))
+
+
+def drawn_totals(sums: NDArray[Any], resamples: int, seed: int) -> Iterator[Floats]:
+    """Draw pictures with replacement, as many as there are, and add up: some of the `resamples` rows at a time.
+
+    Args:
+        sums: (N, M) numbers per picture.
+        resamples: rows (M) in all.
+        seed: equal seeds draw the same pictures, however many rows come at a time.
+
+    Yields:
+        Totals (R, M); drop each before the next is asked for, and the memory stays bounded.
+
+    """
+    count, width = sums.shape
+    total, generator = np.asarray(sums, np.float64), np.random.default_rng(seed)
+    rows = max(1, _DRAWS // max(count, width))
     for start in range(0, resamples, rows):
         n = min(rows, resamples - start)
         drawn = generator.integers(0, count, (n, count))
         drawn += count * np.arange(n)[:, None]
         times = np.bincount(drawn.reshape(-1), minlength=n * count).reshape(n, count)
-        # Whole numbers below 2^53: the product is exact, on any number of threads.
-        values.append(statistic(times.astype(np.float64) @ total))
-    return percentiles(np.concatenate(values))
+        # Of whole numbers below 2^53 the product is exact; of fractions its last digits may depend on the threads.
+        yield times.astype(np.float64) @ total
 
 
 Statistic = Callable[[Floats, Floats], Floats]
@@ -83,8 +98,10 @@ def score_sums(
     units, _ = by_group(sums, groups)
     values = statistic(whole, whole)[0]
     low, high = bootstrap(units, lambda totals: statistic(totals, whole), resamples=resamples, seed=seed)
-    alone = np.asarray(sums, np.float64)
-    n = (~np.isnan(statistic(alone, alone))).sum(0)
+    n: NDArray[Any] = np.zeros(len(values), np.int64)
+    for start in range(0, len(sums), _PIECE):
+        alone = np.asarray(sums[start : start + _PIECE], np.float64)
+        n += (~np.isnan(statistic(alone, alone))).sum(0)
     return [_score(*entry) for entry in zip(values, low, high, n, strict=True)]
 
 

@@ -7,7 +7,7 @@ model; the folder over there; a folder from there. Knows nothing of training. Th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ _LISTED = (
     "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0", "gpl-3.0",
     "lgpl-3.0", "agpl-3.0", "mpl-2.0", "openrail", "unlicense",
 )  # fmt: skip
+_NAMED = 12
 FILES = (WEIGHTS, CARD, README, CONFIG, PROCESSOR)
 
 
@@ -41,7 +42,7 @@ def readme(card: ModelCard) -> str:
         *named,
         "---",
         "",
-        f"# {name}: {', '.join(card.labels.names)}",
+        f"# {name}: {_heading(card.labels.names)}",
         "",
         f"A semantic segmentation model ({name}, code of {origin(name)}): it gives every pixel one of {card.labels.num_classes} classes.",
         "",
@@ -59,7 +60,7 @@ def readme(card: ModelCard) -> str:
     ]
     labels = card.labels
     lines += [
-        f"| {i} | {n} | {'yes' if c else 'no'} |"
+        f"| {i} | {_plain(n)} | {'yes' if c else 'no'} |"
         for i, n, c in zip(labels.ids, labels.names, labels.countable, strict=True)
     ]
     lines += [
@@ -92,6 +93,18 @@ def readme(card: ModelCard) -> str:
     return "\n".join(lines)
 
 
+def _plain(name: str) -> str:
+    """Escape what Markdown and HTML would read as theirs: names of classes are anybody's text."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|~<>&])", lambda found: f"&#{ord(found[1])};", " ".join(name.split()))
+
+
+def _heading(names: Sequence[str]) -> str:
+    """List classes, or some of many."""
+    rest = len(names) - _NAMED
+    shown = ", ".join(map(_plain, names[:_NAMED] if rest > 0 else names))
+    return f"{shown} and {rest} more" if rest > 0 else shown
+
+
 def _scores(scores: Mapping[str, Any], calibration: Mapping[str, Any] | None = None) -> list[str]:
     held_out = scores.get("val")
     if not isinstance(held_out, Mapping):
@@ -101,7 +114,7 @@ def _scores(scores: Mapping[str, Any], calibration: Mapping[str, Any] | None = N
     rows = [f"| class | {' | '.join(title for title, _ in keys)} | n |", "|---" * (len(keys) + 2) + "|"]
     for entry in held_out["classes"]:
         cells = " | ".join(_interval(entry, key) for _, key in keys)
-        rows.append(f"| {entry['name']} | {cells} | {entry.get('iou_n', '–')} |")
+        rows.append(f"| {_plain(entry['name'])} | {cells} | {entry.get('iou_n', '–')} |")
     mean = f"mIoU **{_interval(held_out, 'miou')}** on the {held_out['images']} pictures of the validation part, "
     return [
         mean + "which also chose the weights, in brackets 95 % intervals; n counts the pictures behind a row.",

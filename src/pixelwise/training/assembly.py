@@ -10,7 +10,6 @@ import difflib
 import json
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,7 @@ from pixelwise.data.dataset import Dataset, DataSplits
 from pixelwise.data.loader import Crops
 from pixelwise.data.transforms import CropTransform
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.evaluation import evaluate, fitted_temperature, quick_miou
-from pixelwise.evaluation.calibrating import PICTURES
+from pixelwise.evaluation import quick_miou
 from pixelwise.inference.predictor import Predictor
 from pixelwise.losses import CombinedLoss, class_weights, combined_loss
 from pixelwise.models import catalogue
@@ -40,7 +38,6 @@ from pixelwise.training.plan import Weights
 from pixelwise.types import Fingerprint
 
 MODEL = "model"
-_SHOWN = 24  # pictures in a report
 
 
 def require_device(config: Config) -> None:
@@ -263,9 +260,11 @@ def _named_weights(weights: str | None) -> str:
 
 
 def make_predictor(config: Config, model: SegmentationModel, card: ModelCard) -> Predictor:
-    """Give the predictor that validates: the one that the card describes, on the run's device and in its precision."""
-    device, precision = config.train.device or "cpu", config.train.precision or "fp32"
-    return Predictor.from_model(model, card, device=device, precision=precision)
+    """Give the predictor that validates: the one that the card describes, on the run's device.
+
+    Not in the precision of training: what is scored on the way is what the model is shipped and scored as at the end.
+    """
+    return Predictor.from_model(model, card, device=config.train.device or "cpu")
 
 
 def make_work(
@@ -298,26 +297,3 @@ def validation_seconds(config: Config, model: SegmentationModel, card: ModelCard
     quick_miou(few, predictor)
     model.train()
     return (time.perf_counter() - began) / len(few) * len(val)
-
-
-def final_seconds(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> float:
-    """Measure on two pictures how long the end takes: calibration, all metrics, and what a report predicts again."""
-    few = val.subset(range(min(len(val), 2)))
-    predictor, settings = make_predictor(config, model, card), config.evaluate
-
-    def score(part: Dataset) -> float:
-        began = time.perf_counter()
-        with suppress(DataError):  # raised at the end where no pixel of these counts
-            evaluate(
-                part, predictor, metrics=settings.metrics, surface_tolerance=settings.surface_tolerance, resamples=0
-            )
-        return time.perf_counter() - began
-
-    score(few.subset([0]))
-    scoring, began = score(few), time.perf_counter()
-    again = (min(len(val), PICTURES) if settings.temperature else 0) + (min(len(val), _SHOWN) if settings.report else 0)
-    if again:
-        fitted_temperature(few, predictor)
-    fitting = time.perf_counter() - began
-    model.train()
-    return (scoring * len(val) + fitting * again) / len(few)

@@ -156,11 +156,11 @@ def plan_steps(
     if steps < 1:
         raise ResourceError(
             "--time-limit",
-            expected=f"time for at least one step ({per_step:.1f} s) and its scoring ({per_validation:.1f} s)",
+            expected=f"time for one step ({per_step:.1f} s), a validation ({per_validation:.1f} s) and the final scoring ({final:.1f} s)",
             found=f"{max(left, 0):.0f} s left of {limit:.0f} s after preparation",
-            do="Give more time, or a smaller model: --set model.features=[16,32,64].",
+            do="Give more time, a smaller model (--set model.features=[16,32,64]) or a shorter end (--set evaluate.metrics=[]).",
         )
-    reason = f"{limit:.0f} s limit, measured {per_step:.3f} s a step and {per_validation:.1f} s a validation"
+    reason = f"{limit:.0f} s limit, measured {per_step:.3f} s a step, {per_validation:.1f} s a validation, {final:.1f} s for the end"
     reasons = {"train.steps": reason}
     if config.train.validations is None:
         reasons["train.validations"] = f"about {100 * _SHARE_VALIDATING:.0f} % of the time, at most 10"

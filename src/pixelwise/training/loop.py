@@ -211,9 +211,10 @@ def gradients(model: SegmentationModel, loss: CombinedLoss, group: list[Batch], 
         images, masks = batch.images.to(device, memory_format=layout), batch.masks.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bf16"):
             outputs = model.training_outputs(images)
-        value = loss(outputs.logits, masks, normaliser=shared)
+        distances = loss.distances(masks, outputs.logits.shape[1])  # once for all heads
+        value = loss(outputs.logits, masks, normaliser=shared, distances=distances)
         for auxiliary in outputs.auxiliary:
-            value = value + loss.config.auxiliary * loss(auxiliary, masks, normaliser=shared)
+            value = value + loss.config.auxiliary * loss(auxiliary, masks, normaliser=shared, distances=distances)
         value.backward()  # type: ignore[no-untyped-call]
         total += float(value.detach())
     return total

@@ -27,17 +27,13 @@ from pixelwise.data.dataset import Dataset, DataSplits, open_data, pin_paths, wi
 from pixelwise.data.fingerprint import fingerprint
 from pixelwise.data.loader import Crops, cache_fits
 from pixelwise.errors import DataError, OutputExistsError, UsageError, memory_respected
-from pixelwise.evaluation import evaluate, fitted_temperature
-from pixelwise.inference.predictor import Predictor
 from pixelwise.losses import CombinedLoss
-from pixelwise.metrics.temperature import Temperature
 from pixelwise.models.base import SegmentationModel
-from pixelwise.models.hub import write_readme
-from pixelwise.models.weights import ModelCard, load_model, save_model
+from pixelwise.models.weights import ModelCard
 from pixelwise.storage import RUN_MARKER, claim_folder, write_atomic, write_json
 from pixelwise.training import assembly, budget, plan
-from pixelwise.training.assembly import MODEL
 from pixelwise.training.checkpoint import readable
+from pixelwise.training.ending import SCORES, final_seconds, finish
 from pixelwise.training.finetune import Frozen
 from pixelwise.training.loop import Work, fit
 from pixelwise.training.machine import cores, freed_memory_kept
@@ -46,7 +42,7 @@ from pixelwise.training.runlog import Listener
 from pixelwise.training.schedule import next_recount, validation_steps
 from pixelwise.types import Fingerprint
 
-SCORES, CONFIG, REQUEST, DATA = "scores.json", "config.yaml", RUN_MARKER, "data.json"
+CONFIG, REQUEST, DATA = "config.yaml", RUN_MARKER, "data.json"
 _LENGTH = "train.steps"
 
 
@@ -84,7 +80,7 @@ def train_run(request: Request, out: Path, *, overwrite: bool = False, listener:
     ):
         # Even with `overwrite`: who types the command of a stopped run again wants it to go on.
         if _unfinished(asked, out, overwrite):
-            prepared = _resume(out, tell)
+            prepared = _resume(out, config, tell)
         else:
             splits = _open(config, base, request.data)
             claim_folder(out, overwrite)
@@ -94,7 +90,7 @@ def train_run(request: Request, out: Path, *, overwrite: bool = False, listener:
             prepared = _fit_within(request.time_limit, began, prepared, out, listener)
         else:
             fit(prepared.work, listener)
-        return _finish(prepared, out, tell)
+        return finish(prepared.work.config, _val(prepared.splits), out, tell)
 
 
 @dataclass(frozen=True)
@@ -149,7 +145,7 @@ def _unfinished(asked: dict[str, Any], out: Path, overwrite: bool) -> bool:
         )
     else:
         before = json.loads((out / REQUEST).read_text(encoding="utf-8"))
-        different = _first_difference(asked, before)
+        different = _first_difference(_of_training(asked), _of_training(before))
         if different is not None:
             key, wanted, found = different
             problem = OutputExistsError(
@@ -161,6 +157,13 @@ def _unfinished(asked: dict[str, Any], out: Path, overwrite: bool) -> bool:
     if problem is not None and not overwrite:
         raise problem
     return problem is None
+
+
+def _of_training(asked: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a request how the end is scored: a run that failed there may be ended in another way."""
+    config = {key: value for key, value in asked["config"].items() if key != "evaluate"}
+    overrides = [text for text in asked["overrides"] if not text.strip().startswith("evaluate.")]
+    return asked | {"config": config, "overrides": overrides}
 
 
 def _remove_traces(out: Path) -> None:
@@ -257,7 +260,7 @@ def _length(
     limit = request.time_limit
     if limit is not None:
         per_validation = assembly.validation_seconds(config, model, card, val)
-        final = assembly.final_seconds(config, model, card, val)
+        final = final_seconds(config, model, card, val)
 
         def planned(measured_steps: int) -> tuple[Config, Reasons]:
             seconds = budget.step_seconds(config, model, loss, crops, measured_steps), per_validation
@@ -285,7 +288,7 @@ def _fit_within(limit: float, began: float, prepared: _Prepared, out: Path, list
     """Train, and count the steps again on the way, since a machine that other work shares does not keep its pace."""
     work, before, marks, recounted = prepared.work, None, [(0, 0.0)], False
     measured = (work.config, work.model, prepared.card, _val(prepared.splits))
-    per_validation, final = assembly.validation_seconds(*measured), assembly.final_seconds(*measured)
+    per_validation, final = assembly.validation_seconds(*measured), final_seconds(*measured)
     while (border := next_recount(work.config.train)) is not None:
         state = fit(work, listener, until=border, recounted=recounted)
         if before is None:  # what an earlier process spent on steps, this one did not
@@ -318,13 +321,13 @@ def _val(splits: DataSplits) -> Dataset:
     return splits.val
 
 
-def _resume(out: Path, tell: Listener) -> _Prepared:
-    """Take up the plan that stands in `out`.
+def _resume(out: Path, asked: Config, tell: Listener) -> _Prepared:
+    """Take up the plan that stands in `out`; how the end is scored is asked for anew.
 
     Raises:
         DataError: the data set is no longer the same.
     """
-    config = configs.load_config(out / CONFIG)
+    config = configs.replace(configs.load_config(out / CONFIG), evaluate=asked.evaluate.model_dump())
     assembly.require_device(config)
     splits = _open(config, out, str(out))
     known = json.loads((out / DATA).read_text(encoding="utf-8"))
@@ -347,46 +350,3 @@ def _resume(out: Path, tell: Listener) -> _Prepared:
     crops, model, loss, _ = assembly.parts(config, splits.train, facts, source)
     card = assembly.model_card(config, splits, facts)
     return _Prepared(assembly.make_work(config, splits, card, (crops, model, loss), out), splits, card)
-
-
-def _finish(prepared: _Prepared, out: Path, tell: Listener) -> Path:
-    """Calibrate the best model, score it with intervals, and mark the run as finished."""
-    model, card = load_model(out / MODEL)
-    val, config = _val(prepared.splits), prepared.work.config
-
-    def progress(done: int, total: int) -> None:
-        tell({"event": "scoring", "done": done, "total": total})
-
-    device = config.train.device or "cpu"
-    if config.evaluate.temperature:
-        temperature = fitted_temperature(
-            val, Predictor.from_model(model, replace(card, calibration=None), device=device)
-        )
-        card = replace(card, calibration=_calibration(temperature))
-        tell({"event": "calibrated", **(card.calibration or {})})
-    # As `load` and with it every other verb predicts: what is scored is what is shipped.
-    result = evaluate(
-        val,
-        Predictor.from_model(model, card, device=device),
-        metrics=config.evaluate.metrics,
-        surface_tolerance=config.evaluate.surface_tolerance,
-        resamples=config.evaluate.resamples,
-        progress=progress,
-    )
-    plain = {"split": "val", **result.to_dict()}
-    save_model(out / MODEL, model, replace(card, scores={**(card.scores or {}), "val": _short(plain)}))
-    write_readme(out / MODEL)
-    write_json(out / SCORES, plain)
-    tell({"event": "finished", "scores": plain, "folder": str(out)})
-    return out
-
-
-def _calibration(fitted: Temperature) -> dict[str, Any]:
-    """Give what the model's card says of its temperature; what no pixel determined is null."""
-    plain = {key: None if value != value else value for key, value in asdict(fitted).items()}
-    return {"temperature": plain.pop("value"), "fitted_on": "val", **plain}
-
-
-def _short(plain: dict[str, Any]) -> dict[str, Any]:
-    """Leave out of the scores what a model's card need not carry."""
-    return {key: value for key, value in plain.items() if key not in ("per_image", "tables", "notices")}

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pixelwise.labels import Labels
-from pixelwise.report import choose
-from pixelwise.report.pictures import EACH, area_error, crop, difference, encoded, exact, flat, panels
+from pixelwise.reporting import choose
+from pixelwise.reporting.pictures import EACH, area_error, crop, difference, encoded, exact, flat, panels
 
 LABELS = Labels(("background", "disc"))
 

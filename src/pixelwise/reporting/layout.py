@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pixelwise.report.markup import Child, Markup, join, tag
+from pixelwise.reporting.markup import Child, Markup, join, tag
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ import numpy as np
 
 from pixelwise.errors import PixelwiseError
 from pixelwise.labels import Labels
-from pixelwise.report import pictures
-from pixelwise.report.layout import Section, details, lead, paragraph, table
-from pixelwise.report.markup import Child, Markup, join, named, tag
-from pixelwise.report.numbers import count, decimal, percent
-from pixelwise.report.pictures import Fetch, Panel, Seen
+from pixelwise.reporting import pictures
+from pixelwise.reporting.layout import Section, details, lead, paragraph, table
+from pixelwise.reporting.markup import Child, Markup, join, named, tag
+from pixelwise.reporting.numbers import count, decimal, percent
+from pixelwise.reporting.pictures import Fetch, Panel, Seen
 
 Plain = Mapping[str, Any]
 # What all panels together may take, bytes before base64 makes a third more of them.

@@ -4,7 +4,7 @@ Comes in: plain scores, a run folder, a way to fetch pictures. Goes out: the fil
 training.
 """
 
-from pixelwise.report.page import write_report
-from pixelwise.report.pictures import choose
+from pixelwise.reporting.page import write_report
+from pixelwise.reporting.pictures import choose
 
 __all__ = ["choose", "write_report"]

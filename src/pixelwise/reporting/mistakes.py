@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.report.charts import bar
-from pixelwise.report.layout import Cell, Section, lead, paragraph, table, tabs
-from pixelwise.report.markup import Child, Markup, join, named, tag
-from pixelwise.report.numbers import link, percent, plural, short
-from pixelwise.report.pictures import exact
+from pixelwise.reporting.charts import bar
+from pixelwise.reporting.layout import Cell, Section, lead, paragraph, table, tabs
+from pixelwise.reporting.markup import Child, Markup, join, named, tag
+from pixelwise.reporting.numbers import link, percent, plural, short
+from pixelwise.reporting.pictures import exact
 
 Plain = Mapping[str, Any]
 Floats = NDArray[np.float64]

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelwise.report.markup import Markup, escape, join, legible, named, shortened, tag
+from pixelwise.reporting.markup import Markup, escape, join, legible, named, shortened, tag
 
 
 class Reader(HTMLParser):

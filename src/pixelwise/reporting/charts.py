@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pixelwise.report.markup import Markup, join, shortened, tag
+from pixelwise.reporting.markup import Markup, join, shortened, tag
 
 WIDTH, HEIGHT = 360, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 42, 14, 28, 40

@@ -12,11 +12,11 @@ from typing import Any
 from urllib.parse import quote
 
 from pixelwise.metrics.definitions import DEFINITIONS, FAMILIES, SYMBOLS, Definition
-from pixelwise.report.layout import Cell, Section, details, facts, lead, paragraph, table
-from pixelwise.report.markup import Child, Markup, escape, join, named, tag
-from pixelwise.report.numbers import NOTHING, count, percent, plural, short
-from pixelwise.report.overview import class_keys, overall_keys
-from pixelwise.report.runfolder import RunFolder
+from pixelwise.reporting.layout import Cell, Section, details, facts, lead, paragraph, table
+from pixelwise.reporting.markup import Child, Markup, escape, join, named, tag
+from pixelwise.reporting.numbers import NOTHING, count, percent, plural, short
+from pixelwise.reporting.overview import class_keys, overall_keys
+from pixelwise.reporting.runfolder import RunFolder
 from pixelwise.types import Fingerprint
 
 Plain = Mapping[str, Any]

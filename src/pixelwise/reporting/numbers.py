@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pixelwise.metrics.definitions import DEFINITIONS
-from pixelwise.report.markup import Markup, join, tag
+from pixelwise.reporting.markup import Markup, join, tag
 
 NOTHING = "–"
 

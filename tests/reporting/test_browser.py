@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.report.browser import Browser
-from tests.report.drawn import draw
+from tests.reporting.browser import Browser
+from tests.reporting.drawn import draw
 
 from pixelwise.labels import Labels
-from pixelwise.report import write_report
+from pixelwise.reporting import write_report
 
 # Widths of whatever sticks out of the page and is not in a box that scrolls by itself.
 STICKS_OUT = """[...document.querySelectorAll("main *, nav")].filter(e => {

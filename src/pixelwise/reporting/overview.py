@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pixelwise.metrics.definitions import DEFINITIONS, FAMILIES
-from pixelwise.report.charts import whisker
-from pixelwise.report.layout import Cell, Section, details, grid, lead, paragraph, table
-from pixelwise.report.markup import Child, Markup, join, named, tag
-from pixelwise.report.numbers import (
+from pixelwise.reporting.charts import whisker
+from pixelwise.reporting.layout import Cell, Section, details, grid, lead, paragraph, table
+from pixelwise.reporting.markup import Child, Markup, join, named, tag
+from pixelwise.reporting.numbers import (
     Value,
     cell,
     count,

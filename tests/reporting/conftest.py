@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.report.drawn import Case, draw
+from tests.reporting.drawn import Case, draw
 
 from pixelwise.labels import Labels
 

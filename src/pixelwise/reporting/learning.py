@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pixelwise.report.charts import Line, Mark, Point, frame, nice_axis
-from pixelwise.report.layout import Section, figure, grid, lead
-from pixelwise.report.markup import Markup, join
-from pixelwise.report.numbers import count, link, plural
-from pixelwise.report.runfolder import Event, RunFolder
+from pixelwise.reporting.charts import Line, Mark, Point, frame, nice_axis
+from pixelwise.reporting.layout import Section, figure, grid, lead
+from pixelwise.reporting.markup import Markup, join
+from pixelwise.reporting.numbers import count, link, plural
+from pixelwise.reporting.runfolder import Event, RunFolder
 
 _SMOOTH = 9
 

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.labels import Labels
-from pixelwise.report import gallery, learning, mistakes, origins, overview, trust
-from pixelwise.report.layout import Section
-from pixelwise.report.markup import Child, Markup, legible, named, shortened, tag
-from pixelwise.report.numbers import plural
-from pixelwise.report.pictures import Fetch
-from pixelwise.report.runfolder import RunFolder, read_run
+from pixelwise.reporting import gallery, learning, mistakes, origins, overview, trust
+from pixelwise.reporting.layout import Section
+from pixelwise.reporting.markup import Child, Markup, legible, named, shortened, tag
+from pixelwise.reporting.numbers import plural
+from pixelwise.reporting.pictures import Fetch
+from pixelwise.reporting.runfolder import RunFolder, read_run
 from pixelwise.storage import write_atomic
 
 Plain = Mapping[str, Any]
@@ -156,4 +156,4 @@ def _foot() -> Markup:
 
 
 def _file(name: str) -> str:
-    return resources.files("pixelwise.report").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("pixelwise.reporting").joinpath(name).read_text(encoding="utf-8")

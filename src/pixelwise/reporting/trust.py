@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pixelwise.report.charts import Axis, Line, Mark, frame
-from pixelwise.report.layout import Section, details, figure, grid, lead, table
-from pixelwise.report.markup import Child, Markup, join
-from pixelwise.report.numbers import count, decimal, link, percent, short, value_of
+from pixelwise.reporting.charts import Axis, Line, Mark, frame
+from pixelwise.reporting.layout import Section, details, figure, grid, lead, table
+from pixelwise.reporting.markup import Child, Markup, join
+from pixelwise.reporting.numbers import count, decimal, link, percent, short, value_of
 
 Plain = Mapping[str, Any]
 _FIFTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)

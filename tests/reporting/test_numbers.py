@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelwise.report.numbers import cell, count, decimal, interval, link, percent, plural, short, value_of
+from pixelwise.reporting.numbers import cell, count, decimal, interval, link, percent, plural, short, value_of
 
 THIN = "\u202f"
 

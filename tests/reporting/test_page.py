@@ -8,12 +8,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from tests.report.drawn import draw
+from tests.reporting.drawn import draw
 
 from pixelwise.errors import DataError
 from pixelwise.labels import Labels
 from pixelwise.metrics.definitions import DEFINITIONS
-from pixelwise.report import choose, write_report
+from pixelwise.reporting import choose, write_report
 
 VOID = {"br", "col", "hr", "img", "input", "link", "meta"}
 EVIL = "<script>alert(1)</script>\"'></style><img src=x onerror=alert(1)>\u202egnp.exe\u2066\udcff\x00\x1b[31m"

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pixelwise.config import Config, config_from_dict, dump_config
-from pixelwise.report.runfolder import Setting, read_run, settings
+from pixelwise.reporting.runfolder import Setting, read_run, settings
 
 
 def test_every_setting_comes_with_its_value_and_its_reason():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelwise.report.charts import WIDTH, Axis, Line, Mark, bar, frame, nice_axis, whisker
+from pixelwise.reporting.charts import WIDTH, Axis, Line, Mark, bar, frame, nice_axis, whisker
 
 UNIT = Axis("share", 0, 1, (0, 0.5, 1))
 
