@@ -11,13 +11,15 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import pretraining, quality_per_minute, quarter, recipes
+from benchmarks import losses, metrics, pretraining, quality_per_minute, quarter, recipes
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 TABLES: dict[str, Callable[[], str]] = {
     "recipes": recipes.table,
     "quality per minute": lambda: quality_per_minute.table(4.0),
     "pretraining": lambda: pretraining.table("unet", 1.5),
+    "metrics": metrics.table,
+    "losses": losses.table,
     "quarter": lambda: quarter.table("segformer-b0", 2.0),
 }
 
