@@ -22,6 +22,9 @@ def test_two_steps(recipe: Path, real: Callable[[str], Path], tmp_path: Path) ->
         "train.batch_size=2",
         "train.cache=false",
         "train.validations=1",
+        "evaluate.metrics=[]",
+        "evaluate.temperature=false",
+        "evaluate.report=false",
     )
     root = f"data.root={real(recipe.stem)}"
     run = pixelwise.train(recipe, out=tmp_path / "run", steps=2, overrides=(root, *few))
