@@ -45,8 +45,8 @@ def evaluate(
             named as the pictures are.
         data: a folder, a `data.yaml`, a recipe, or the `config.yaml` of a run.
         split: train, val or test.
-        metrics: families beside the overlap of areas: boundary, surface, calibration; as the configuration's
-            `evaluate.metrics` where not given. Masks have no probabilities, and so no calibration.
+        metrics: families beside the overlap of areas: boundary, surface, calibration, and diagnosis (where the errors
+            lie); as the configuration's `evaluate.metrics` where not given. Masks have no probabilities, and so no calibration.
         convention: also give the number by another library's rule: smp, torchmetrics, mmseg, ultralytics, monai,
             sceneparsing or void-as-error.
         out: a new folder for `scores.json` and `report.html`.

@@ -20,7 +20,8 @@ def run(
     data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a data.yaml or a recipe.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     metrics: Annotated[
-        str | None, typer.Option(help="Beside overlap: boundary, surface, calibration, or all; commas between.")
+        str | None,
+        typer.Option(help="Beside overlap: boundary, surface, calibration, diagnosis; all or none; commas between."),
     ] = None,
     convention: Annotated[
         str | None,
