@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.protocol import RECIPES, processor
+from benchmarks.protocol import RECIPES, TRAINING_ALONE, processor
 
 RESULTS = Path(__file__).parent / "results" / "pretraining"
 MATERIALS = ("background", "sky", "terrain", "vegetation", "building", "pole", "pavement", "road", "lane marking",
@@ -78,6 +78,7 @@ def work(args: argparse.Namespace, arm: str, count: int, seed: int, source: Path
         out=args.out / f"{args.model.replace('/', '_')}-{arm}-{count}-{seed}",
         seed=seed,
         time_limit=args.minutes * 60,
+        overrides=TRAINING_ALONE,
     )
     scores = pixelwise.evaluate(run.model, described).scores.to_dict()
     scores.pop("confusion")

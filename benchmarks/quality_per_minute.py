@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.protocol import RECIPES, SETS, processor
+from benchmarks.protocol import RECIPES, SETS, TRAINING_ALONE, processor
 
 RESULTS = Path(__file__).parent / "results" / "quality_per_minute"
 METHODS = ("pixelwise", "tutorial", "smp")
@@ -79,7 +79,11 @@ def run_one(name: str, method: str, seed: int, minutes: float, root: Path) -> No
         described = folder / "data.json"
         described.write_text(json.dumps({"data": plain | {"labels": splits.labels.to_dict()}}))
         run = pixelwise.train(
-            described, out=folder / "run", seed=seed, time_limit=minutes * 60 - (time.monotonic() - began)
+            described,
+            out=folder / "run",
+            seed=seed,
+            time_limit=minutes * 60 - (time.monotonic() - began),
+            overrides=TRAINING_ALONE,
         )
         predictor = run.model.predictor
         steps = max(

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.pretraining import subset
-from benchmarks.protocol import processor
+from benchmarks.protocol import TRAINING_ALONE, processor
 
 RESULTS = Path(__file__).parent / "results" / "quarter"
 ARMS, SEEDS = ("full", "quarter"), (0, 1, 2)
@@ -63,6 +63,7 @@ def work(args: argparse.Namespace, arm: str, seed: int, path: Path) -> None:
             out=args.out / f"{args.model}-{arm}-{seed}",
             seed=seed,
             time_limit=args.minutes * 60,
+            overrides=TRAINING_ALONE,
         )
     finally:
         transformers.TransformersModel.training_outputs, loop.gradients = before  # type: ignore[method-assign]
