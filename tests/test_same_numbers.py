@@ -15,6 +15,7 @@ from sklearn.metrics import confusion_matrix, jaccard_score
 
 from pixelwise import api, reporting
 from pixelwise.cli.evaluate import run as evaluate_verb
+from pixelwise.config import load_config
 from pixelwise.errors import DataError, Interrupted, OutOfMemoryError, ResourceError
 from pixelwise.training import ending
 from pixelwise.training.runlog import read_log
@@ -157,6 +158,12 @@ def test_a_run_that_failed_at_its_end_may_end_otherwise(discs, tmp_path, tiny, m
     )
     assert any(event["event"] == "resume" for event in told)
     assert run.scores["tables"] == {}
+    written = load_config(tmp_path / "run" / "config.yaml")
+    assert written.evaluate.metrics == []
+    text = (tmp_path / "run" / "config.yaml").read_text()
+    assert text.count("evaluate:") == 1
+    assert "learning_rate: " in text
+    assert "  # " in text
 
 
 def test_a_stop_at_the_end_leaves_a_run_that_goes_on(discs, tmp_path, tiny):

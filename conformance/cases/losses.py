@@ -315,7 +315,7 @@ CASES = (
     ),
     Case(
         "B7",
-        "Parts of a batch do not add up",
+        "Parts of a batch do not add up (cross-entropy)",
         "The weighted cross-entropy of two micro-batches that make one step, 4 and 32 labelled pixels.",
         "accumulated_ce",
         _parts,
@@ -327,7 +327,7 @@ CASES = (
     Case(
         "B8",
         "A file name chooses the class weights",
-        "Whether the loss is another where the same data set is called cityscapes.",
+        "Whether the loss is the same where the same data set is called cityscapes.",
         "loss_settings",
         _named,
         True,

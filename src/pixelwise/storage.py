@@ -125,6 +125,19 @@ def write_json(path: Path, plain: Any) -> None:
     write_atomic(path, json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def require_claimable(
+    folder: Path, overwrite: bool, results: Collection[str] = RUN, marker: str = RUN_MARKER
+) -> list[Path]:
+    """Raise where `claim_folder` would, and remove nothing; give what it would remove.
+
+    Arguments and errors as there.
+    """
+    try:
+        return _held(folder, overwrite, results, marker)
+    except OSError as error:
+        raise _no_room(folder, error) from error
+
+
 def claim_folder(folder: Path, overwrite: bool, results: Collection[str] = RUN, marker: str = RUN_MARKER) -> None:
     """Make `folder`, which must be new or empty; `overwrite` empties it first.
 
@@ -139,29 +152,33 @@ def claim_folder(folder: Path, overwrite: bool, results: Collection[str] = RUN, 
         ResourceError: it cannot be made or emptied.
     """
     try:
-        if folder.exists() and not folder.is_dir():
-            raise OutputExistsError(
-                folder, expected="a new or empty folder", found="a file", do="Choose another --out, or remove it."
-            )
-        held = sorted(folder.iterdir()) if folder.exists() else []
-        if held and not overwrite:
-            raise OutputExistsError(
-                folder,
-                expected="a new or empty folder",
-                found="files in it",
-                do="Choose another --out, or add --overwrite to replace it.",
-            )
-        kept = [p.name for p in held if not (p.name[0] == "." and p.suffix in (".tmp", ".previous"))]
-        foreign = kept if marker not in kept else [name for name in kept if name not in results]
-        if foreign:
-            raise OutputExistsError(
-                folder,
-                expected="nothing but an earlier result to replace",
-                found=", ".join(foreign[:3]) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""),
-                do="Choose another --out, or empty the folder yourself.",
-            )
-        for path in held:
+        for path in _held(folder, overwrite, results, marker):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _no_room(folder, error) from error
+
+
+def _held(folder: Path, overwrite: bool, results: Collection[str], marker: str) -> list[Path]:
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(
+            folder, expected="a new or empty folder", found="a file", do="Choose another --out, or remove it."
+        )
+    held = sorted(folder.iterdir()) if folder.exists() else []
+    if held and not overwrite:
+        raise OutputExistsError(
+            folder,
+            expected="a new or empty folder",
+            found="files in it",
+            do="Choose another --out, or add --overwrite to replace it.",
+        )
+    kept = [p.name for p in held if not (p.name[0] == "." and p.suffix in (".tmp", ".previous"))]
+    foreign = kept if marker not in kept else [name for name in kept if name not in results]
+    if foreign:
+        raise OutputExistsError(
+            folder,
+            expected="nothing but an earlier result to replace",
+            found=", ".join(foreign[:3]) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""),
+            do="Choose another --out, or empty the folder yourself.",
+        )
+    return held

@@ -25,7 +25,7 @@ FROZEN = {
         "--time-limit --weights"
     ),
     "evaluate": "MODEL|MASKS DATA --convention --json --metrics --out --overwrite --set --split",
-    "compare": "RUN… --data --json --split",
+    "compare": "RUN… --data --json --set --split",
     "report": "RUN --json --out",
     "predict": "MODEL SOURCE… --flips --json --no-overlays --out --overlays --overwrite --probabilities",
     "models": "--json --search",

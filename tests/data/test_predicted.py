@@ -225,3 +225,16 @@ def test_the_published_figure_of_espnet_on_camvid(real):
     assert result.peer[1][0].score.value == pytest.approx(expected["miou_void_counts_as_fp"], abs=1e-9)
     assert result.unassigned_pixels > 0
     assert result.scores.miou.low < result.scores.miou.value < result.scores.miou.high
+
+
+def test_what_decides_may_stand_in_the_last_file(tmp_path):
+    """Most masks of rare defects are empty: 255 in the last ones is the defect, and not void."""
+    for k in range(31):
+        save(tmp_path / f"data/images/{k:02}.png", np.zeros((4, 6, 3)))
+        save(tmp_path / f"data/masks/{k:02}.png", np.full((4, 6), int(k >= 16)))
+        save(tmp_path / f"masks/{k:02}.png", np.full((4, 6), 255 * int(k >= 16)))
+    (tmp_path / "data/labels.yaml").write_text("names: [good, defect]\n")
+    dataset = open_data(DataConfig.model_validate({"split": {"val": 0}}), tmp_path / "data").train
+    masks = open_masks(tmp_path / "masks", dataset)
+    assert masks.notices == ("the masks hold 0 and 255: read as good and defect",)
+    assert (masks(np.zeros((3, 4, 6)), Grid(), id="30").mask == 1).all()

@@ -367,3 +367,17 @@ def test_what_is_not_asked_for_is_not_done():
     result = evaluate(pictures(3), Sure(), metrics=())
     assert result.tables == {}
     assert set(result.scores.more) == {"image_miou", "image_dice"}
+
+
+def test_suspects_need_no_calibration():
+    truth, image = np.zeros((30, 30), np.uint8), np.zeros((30, 30), np.uint8)
+    image[5:20, 5:20] = 1
+    dataset = Pictures([Sample(image[None], truth, Grid(), "a")])
+    (suspect,) = evaluate(dataset, Sure(), metrics=("diagnosis",)).tables["suspects"]
+    assert (suspect["truth"], suspect["prediction"], suspect["pixels"]) == ("background", "road", 225)
+    assert evaluate(dataset, looks, metrics=("diagnosis",)).tables["suspects"] == []
+
+
+def test_very_large_pictures_are_told(monkeypatch):
+    monkeypatch.setattr("pixelwise.evaluation.diagnosis.MOST_PIXELS", 10)
+    assert evaluate(pictures(2), looks).notices == ("2 pictures are too large to look for objects and suspects in",)

@@ -292,7 +292,7 @@ def test_inputs_are_not_written_to():
     calibration_sums(probabilities, truth)
     coverage_counts(probabilities, truth)
     tempered(probabilities, 2.0)
-    PixelSample(10).take(probabilities, truth, "a")
+    log_probabilities(probabilities, PixelSample(10).places(truth, "a"))
     rows, t = kept(probabilities, truth)
     rows.setflags(write=False)
     fit_temperature(np.log(rows), t)
@@ -574,11 +574,16 @@ def test_a_sample_holds_counted_pixels_once(number, void, key):
     places = PixelSample(number).places(truth, key)
     assert places.size == min(number, np.count_nonzero(truth != 255))
     assert (np.diff(places) > 0).all()
-    rows, classes = PixelSample(number).take(probabilities, truth, key)
-    assert (classes < 3).all()
-    np.testing.assert_array_equal(classes, truth.reshape(-1)[places])
+    rows = log_probabilities(probabilities, places)
+    assert (truth.reshape(-1)[places] < 3).all()
     assert rows.dtype == np.float32
     np.testing.assert_allclose(np.exp(rows), probabilities.reshape(3, -1)[:, places].T, rtol=1e-5)
+
+
+def test_names_that_are_no_text_choose_too():
+    """A file name may be any bytes."""
+    truth = np.zeros((20, 20), np.uint8)
+    assert len(PixelSample(10).places(truth, "caf\udce9.png")) == 10
 
 
 def test_every_counted_pixel_is_as_likely_as_any_other():
@@ -592,8 +597,8 @@ def test_every_counted_pixel_is_as_likely_as_any_other():
 def test_bands_give_the_rows_of_the_picture():
     probabilities, truth = drawn(3)
     sample = PixelSample(50)
-    whole, _ = sample.take(probabilities, truth, "a")
     places = sample.places(truth, "a")
+    whole = log_probabilities(probabilities, places)
     bands = [log_probabilities(probabilities[:, a:b], places, a * 50) for a, b in ((0, 7), (7, 31), (31, 60))]
     np.testing.assert_array_equal(np.concatenate(bands), whole)
 

@@ -127,9 +127,10 @@ def _report(run: Run, listener: Listener | None) -> None:
         return
     try:
         report(run.folder)
-    except PixelwiseError as error:
+    except Exception as error:  # whatever it is, the run is finished and whole
         if listener is not None:
-            listener({"event": "notice", "text": f"no report was written: {error}"})
+            said = str(error) if isinstance(error, PixelwiseError) else f"{type(error).__name__}: {error}"
+            listener({"event": "notice", "text": f"no report was written: {said}"})
 
 
 def predict(

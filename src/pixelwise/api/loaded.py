@@ -144,6 +144,17 @@ def holds_masks(folder: Path) -> bool:
     return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))
 
 
+def load_card(folder: Path) -> dict[str, Any] | None:
+    """Read `model.json` of a run or model folder, without the model; None where there is none."""
+    import json
+
+    for place in (folder / "model", folder):
+        if (place / "model.json").is_file():
+            card: dict[str, Any] = json.loads((place / "model.json").read_text(encoding="utf-8"))
+            return card
+    return None
+
+
 def _there(folder: Path) -> bool:
     from pixelwise.storage import previous_folder
 

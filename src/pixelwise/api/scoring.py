@@ -14,7 +14,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from pixelwise.api import reporting
-from pixelwise.api.loaded import Model, holds_masks, load
+from pixelwise.api.loaded import Model, holds_masks, load, load_card
 from pixelwise.api.reporting import SCORES
 from pixelwise.errors import DataError, UsageError
 
@@ -60,7 +60,7 @@ def evaluate(
     """
     from pixelwise.config import read_request
     from pixelwise.evaluation import evaluate as score
-    from pixelwise.storage import claim_folder
+    from pixelwise.storage import claim_folder, require_claimable
 
     config, base = read_request(Path(data), overrides)
     require_sections(overrides, "data", "evaluate")
@@ -68,8 +68,9 @@ def evaluate(
     settings = config.evaluate
     if "calibration" in (metrics or ()) and not isinstance(model, Model) and holds_masks(Path(model)):
         notices += ("masks have no probabilities: there is no calibration to score",)
+    ours = (SCORES, reporting.REPORT)
     if out is not None:
-        claim_folder(Path(out), overwrite, (SCORES, reporting.REPORT), SCORES)
+        require_claimable(Path(out), overwrite, ours, SCORES)
     result = score(
         part,
         predictor,
@@ -79,8 +80,10 @@ def evaluate(
         resamples=settings.resamples,
         progress=progress,
     )
-    result = replace(result, notices=notices)
+    result = replace(result, notices=(*notices, *result.notices))
     if out is not None:
+        # Only now: what stands there is not given up for a command that fails.
+        claim_folder(Path(out), overwrite, ours, SCORES)
         options = {"split": split, "metrics": ",".join(metrics) or "none" if metrics is not None else None}
         again = _spelled(model, data, options | {"convention": convention}, overrides)
         _write(Path(out), model, data, split, result, part, predictor, again)
@@ -134,7 +137,7 @@ def _write(
 ) -> None:
     """Write scores and report; the model by its whole path, so that it is known from any folder."""
     from pixelwise.evaluation.counted import recipe_facts
-    from pixelwise.storage import write_json
+    from pixelwise.storage import RUN_MARKER, write_json
 
     folder = _folder(model)
     known = folder.resolve() if folder.exists() else folder
@@ -142,8 +145,10 @@ def _write(
     recipe = {} if facts is None else {"recipe": facts}
     plain = {"model": str(known), "data": str(data), "split": split, **recipe, **result.to_dict()}
     write_json(out / SCORES, plain)
-    run = next((place for place in (folder, folder.parent) if (place / "config.yaml").is_file()), None)
-    reporting.write(out / reporting.REPORT, plain, part, predictor, run, [again])
+    card = load_card(folder)
+    run = None if card is None else next((p for p in (folder, folder.parent) if (p / RUN_MARKER).is_file()), None)
+    shown = plain if card is None else plain | {"calibration": card.get("calibration")}
+    reporting.write(out / reporting.REPORT, shown, part, predictor, run, [again])
 
 
 def _loaded(model: str | Path | Model) -> Model | None:
@@ -209,6 +214,7 @@ def compare(
     data: str | Path | None = None,
     split: str | None = None,
     resamples: int | None = None,
+    overrides: Sequence[str] = (),
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Comparison:
     """Tell whether the difference between models is real: each against the first, on the same pictures.
@@ -216,9 +222,10 @@ def compare(
     Args:
         runs: two or more: run folders, what `evaluate` wrote to `out`, or a `scores.json` itself. With `data` also model
             folders and folders of masks. Runs that differ in their seed alone are compared as one recipe.
-        data: evaluate all on one part of this data set first; files are read as they are.
+        data: evaluate all on one part of this data set first.
         split: that part; test where not given.
         resamples: draws of the bootstrap (see `evaluation.comparison.compare`).
+        overrides: "data.b=c" and "evaluate.b=c" texts for the configuration of `data`.
         progress: called with (name, pictures done, pictures in all) after each picture that is evaluated.
 
     Raises:
@@ -230,12 +237,12 @@ def compare(
 
     if len(runs) < 2:
         raise UsageError("compare", expected="two runs or more", found=str(len(runs)), do="Name what to compare.")
-    if data is None and split is not None:
+    if data is None and (split is not None or overrides):
         raise UsageError(
-            f"--split {split}",
-            expected="--data, whose part it names",
+            f"--split {split}" if split is not None else f"--set {overrides[0]}",
+            expected="--data, which it is about",
             found="none",
-            do="Name the pictures by --data, or leave --split out: what was scored is compared as it is.",
+            do="Name the pictures by --data, or leave this out: what was scored is compared as it is.",
         )
     part = split or "test"
     counted, notices = [], []
@@ -245,7 +252,7 @@ def compare(
             continue
         tell = partial(progress, name) if progress is not None else None
         # Neither intervals nor other metrics of each alone are asked for.
-        alone = ("evaluate.resamples=0",)
+        alone = (*overrides, "evaluate.resamples=0")
         result = evaluate(path, data, split=part, metrics=(), overrides=alone, progress=tell)
         notices += [f"{name}: {notice}" for notice in result.notices]
         found = described(counted_of_scores(result.to_dict(), path, name), path)

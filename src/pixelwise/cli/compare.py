@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pixelwise.cli.terminal import Json, Progress, percent, print_json, put
+from pixelwise.cli.terminal import Json, Overrides, Progress, percent, print_json, put
 
 _MEANS = (("mIoU", "miou"), ("mean Dice", "mean_dice"), ("pixel accuracy", "pixel_accuracy"))
 
@@ -25,6 +25,7 @@ def run(
         str | None, typer.Option(help="Evaluate each on these pictures first: a folder, a data.yaml or a recipe.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="With --data: train, val or test, which is the default.")] = None,
+    overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
     """Tell whether one model is better than another, on the same pictures: differences with intervals, and a verdict."""
@@ -35,7 +36,7 @@ def run(
     def scoring(name: str, done: int, total: int) -> None:
         progress.line(f"scoring {name}: {done} of {total}", last=done == total)
 
-    plain = api.compare(runs, data=data, split=split, progress=scoring).to_dict()
+    plain = api.compare(runs, data=data, split=split, overrides=overrides or (), progress=scoring).to_dict()
     for notice in plain["notices"]:
         progress.say(f"note: {notice}")
     if as_json:

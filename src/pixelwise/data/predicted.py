@@ -23,7 +23,6 @@ from pixelwise.labels import Labels
 from pixelwise.types import Prediction
 
 Values = Literal["ids", "data"]
-_MOST_LOOKED_AT = 16
 
 
 @dataclass(frozen=True)
@@ -156,36 +155,35 @@ def _first_twice(files: dict[str, Path]) -> tuple[str, str] | None:
 
 
 def _rule(paths: Sequence[Path], dataset: Dataset, values: Values | None) -> tuple[MaskRule, tuple[str, ...]]:
-    """Settle how the values are read, for all masks together.
+    """Settle how the values are read, for all masks together: class ids, or as the data set's own, whichever makes sense.
 
-    Class ids, as tools write them, or the way in which the data set's own masks are read: whichever makes sense of the files.
+    All files are looked at where it matters: what decides may stand in the last one.
     """
-    some = paths[:: max(len(paths) // _MOST_LOOKED_AT, 1)][:_MOST_LOOKED_AT]
-    white = _white(some, dataset.labels)
+    labels, rule = dataset.labels, dataset.rule
+    white = _white(paths, labels)
     plain = MaskRule(binary=False) if white is None else MaskRule(values=white)
-    told = () if white is None else (_told_white(white, dataset.labels),)
-    if values == "ids":
+    told = () if white is None else (_told_white(white, labels),)
+    stated = rule.values is not None or rule.colours or rule.threshold is not None
+    if values == "ids" or (values is None and not stated):
         return plain, told
     by_data = ("the masks are read as the data set's own, by data.mask_values",)
     if values == "data":
-        return dataset.rule, by_data
-    stated = dataset.rule.values is not None or dataset.rule.colours or dataset.rule.threshold is not None
-    as_ids = _read(some, dataset.labels, plain)
-    as_data = _read(some, dataset.labels, dataset.rule) if stated else None
+        return rule, by_data
+    as_ids, as_data, differ = True, True, False
+    for path in paths:
+        one = _read(path, labels, plain) if as_ids else None
+        other = _read(path, labels, rule) if as_data else None
+        as_ids, as_data = as_ids and one is not None, as_data and other is not None
+        differ = differ or (one is not None and other is not None and bool((one != other).any()))
     # A threshold makes sense of anything: of ids it makes nothing but the first class.
-    if as_ids is None or (as_data is not None and dataset.rule.threshold is None):
-        if as_data is None:
-            return plain, told
-        if as_ids is None:
-            return dataset.rule, by_data
-        if any((a != b).any() for a, b in zip(as_ids, as_data, strict=True)):
-            raise MaskError(
-                paths[0].parent,
-                expected="values that mean one thing",
-                found="values that are class ids, and others by data.mask_values",
-                do="Add --set evaluate.masks=ids, or --set evaluate.masks=data.",
-            )
-    return plain, told
+    if as_ids and as_data and differ and rule.threshold is None:
+        raise MaskError(
+            paths[0].parent,
+            expected="values that mean one thing",
+            found="values that are class ids, and others by data.mask_values",
+            do="Add --set evaluate.masks=ids, or --set evaluate.masks=data.",
+        )
+    return (rule, by_data) if as_data and not as_ids else (plain, told)
 
 
 def _told_white(white: dict[int, int], labels: Labels) -> str:
@@ -207,9 +205,9 @@ def _white(paths: Iterable[Path], labels: Labels) -> dict[int, int] | None:
     return {0: min(labels.ids), 255: max(labels.ids)} if 255 in values and values <= {0, 255} else None
 
 
-def _read(paths: Iterable[Path], labels: Labels, rule: MaskRule) -> list[NDArray[Any]] | None:
-    """Read some masks by a rule; None where one makes no sense so."""
+def _read(path: Path, labels: Labels, rule: MaskRule) -> NDArray[Any] | None:
+    """Read a mask by a rule; None where it makes no sense so."""
     try:
-        return [read_mask(path, labels, rule)[0] for path in paths]
+        return read_mask(path, labels, rule)[0]
     except DataError:
         return None

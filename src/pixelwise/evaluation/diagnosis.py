@@ -107,7 +107,7 @@ class Diagnosis:
 
     def _suspect(self, id: str, truth: NDArray[Any], mask: NDArray[Any], sure: NDArray[np.uint8]) -> None:
         named = (truth != self.labels.ignore_index) & (mask < self.labels.num_classes)
-        odd = named & (truth != mask) & (sure >= round(255 * SURE))
+        odd = named & (truth != mask) & (sure >= int(255 * SURE))
         core = ndimage.binary_opening(odd, np.ones((_THICK, _THICK), bool))
         regions, _ = ndimage.label(core)
         for place, box in enumerate(ndimage.find_objects(regions), 1):

@@ -146,7 +146,7 @@ class SurfaceMeter:
                 where,
                 expected="pictures of one unit of length" if unit != "deg" else "a unit of length",
                 found=f"{unit} after {self.unit}" if unit != self.unit else "degrees",
-                do="Score them apart, or leave surface out of --metrics.",
+                do="Score them apart, or leave surface out: --set evaluate.metrics=[boundary,calibration,diagnosis].",
             )
 
     def values(self, totals: Floats, whole: Floats) -> Floats:

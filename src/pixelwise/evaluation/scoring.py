@@ -193,7 +193,7 @@ class _Work:
     def __init__(
         self, labels: Labels, metrics: Collection[str], observable: bool, surface_tolerance: float | None
     ) -> None:
-        self.labels, self.tally = labels, Tally(labels)
+        self.labels, self.tally, self.shown = labels, Tally(labels), observable
         self.diagnosis = Diagnosis(labels) if "diagnosis" in metrics else None
         self.images: list[ImageScore] = []
         self.alone = meters.ImageMeter(labels)
@@ -211,11 +211,11 @@ class _Work:
 
     @property
     def observes(self) -> bool:
-        return self.calibration is not None
+        return self.shown and (self.calibration is not None or self.diagnosis is not None)
 
     def band(self, sample: Sample, top: int, probabilities: NDArray[np.float32]) -> None:
-        assert self.calibration is not None
-        self.calibration.band(sample, top, probabilities)
+        if self.calibration is not None:
+            self.calibration.band(sample, top, probabilities)
         if self.diagnosis is not None:
             self.diagnosis.band(probabilities)
 
@@ -262,13 +262,22 @@ class _Work:
         if convention is not None:
             peer = (
                 convention,
-                peer_scores(convention, self.tally.counts(), self.tally.groups, resamples=resamples, seed=seed),
+                peer_scores(
+                    convention,
+                    self.tally.counts(),
+                    self.tally.groups,
+                    void=self.tally.ignored_pixels > 0,
+                    resamples=resamples,
+                    seed=seed,
+                ),
             )
         tables = self.diagnosis.tables() if self.diagnosis else {}
         tables |= self.calibration.tables() if self.calibration else {}
         constant = self.labels.names[int(self.tally.counts()[:, 1].sum(0).argmax())]
         baseline = self.tally.majority(resamples=resamples, seed=seed)
-        return Evaluation(scores, tuple(self.images), baseline, constant, peer, tables, self.open)
+        large = self.diagnosis.too_large if self.diagnosis else 0
+        notices = (f"{large} pictures are too large to look for objects and suspects in",) if large else ()
+        return Evaluation(scores, tuple(self.images), baseline, constant, peer, tables, self.open, notices)
 
 
 def quick_miou(

@@ -22,6 +22,7 @@ from pixelwise.inference.augmentation import Flip, averaged, mirrors
 from pixelwise.inference.backend import Backend, TorchBackend
 from pixelwise.inference.blending import blend
 from pixelwise.labels import Labels
+from pixelwise.metrics.temperature import tempered
 from pixelwise.models.base import SegmentationModel, wrong_bands
 from pixelwise.models.weights import ModelCard
 from pixelwise.tiles import Window, padded, windows
@@ -140,18 +141,14 @@ class Predictor:
                     raise _not_finite(where)
                 masks.append(self._decide(band))
                 if observe is not None:
-                    observe(top, self._tempered(band, kind).cpu().numpy())
+                    observe(top, self._corrected(band, kind))
                 top += band.shape[1]
         return Prediction(np.concatenate(masks), self.labels, Grid() if grid is None else grid, id)
 
-    def _tempered(self, band: Tensor, kind: Literal["logits", "probabilities"]) -> Tensor:
+    def _corrected(self, band: Tensor, kind: Literal["logits", "probabilities"]) -> NDArray[np.float32]:
         """Give probabilities (K, rows, W), their logits divided by the temperature; no mask depends on it."""
-        if kind == "logits":
-            return torch.softmax(band / self.temperature, dim=0)
-        if self.temperature == 1.0:
-            return band
-        logs = band.clamp_min(torch.finfo(torch.float32).tiny).log_()
-        return torch.softmax(logs.div_(self.temperature), dim=0)
+        probabilities = torch.softmax(band, dim=0) if kind == "logits" else band
+        return tempered(probabilities.cpu().numpy(), self.temperature)
 
     def _bands(
         self, image: NDArray[Any], shape: tuple[int, int]

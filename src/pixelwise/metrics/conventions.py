@@ -33,12 +33,14 @@ class Rule:
         says: the rule in words.
         sums: (N, 4, K) counts → (N, M) numbers that add up over pictures.
         value: totals (R, M), classes K → (R,).
+        knows_void: the call can leave void out.
     """
 
     call: str
     says: str
     sums: Callable[[Floats], Floats]
     value: Callable[[Floats, int], Ratios]
+    knows_void: bool = True
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ CONVENTIONS: Mapping[str, tuple[Rule, ...]] = {
             "mean over all pairs of a picture and a class with a union there",
             _per_class_and_picture(only_true=False),
             _mean_of_pairs,
+            knows_void=False,
         ),
     ),
     "mmseg": (
@@ -225,7 +228,13 @@ CONVENTIONS: Mapping[str, tuple[Rule, ...]] = {
 
 
 def peer_scores(
-    name: str, counts: Counts, groups: Sequence[Hashable], *, resamples: int = 1000, seed: int = 0
+    name: str,
+    counts: Counts,
+    groups: Sequence[Hashable],
+    *,
+    void: bool = False,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> tuple[PeerScore, ...]:
     """Give the numbers that a peer would print.
 
@@ -233,6 +242,7 @@ def peer_scores(
         name: one of `CONVENTIONS`.
         counts: (N, 4, K) per picture and class: pixels found, true, predicted, predicted on void.
         groups: one per picture, None stands for itself.
+        void: whether there are void pixels.
         resamples: draws of the bootstrap.
         seed: equal seeds draw the same pictures as for our own scores.
 
@@ -248,7 +258,8 @@ def peer_scores(
 
         sums = rule.sums(counts.astype(np.float64))
         score = score_sums(sums, statistic, groups, resamples=resamples, seed=seed)[0]
-        found.append(PeerScore(rule.call, rule.says, score))
+        unknown = "" if rule.knows_void or not void else "; void is left out, which this call cannot do"
+        found.append(PeerScore(rule.call, rule.says + unknown, score))
     return tuple(found)
 
 

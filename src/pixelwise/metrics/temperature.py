@@ -43,14 +43,9 @@ class PixelSample:
         counted = np.flatnonzero(truth.reshape(-1) != self.ignore_index)
         if counted.size <= self.number:
             return counted
-        words = np.frombuffer(hashlib.sha256(key.encode()).digest(), "<u4").tolist()
+        words = np.frombuffer(hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest(), "<u4").tolist()
         chosen = np.random.default_rng([self.seed, *words]).choice(counted.size, self.number, replace=False)
         return counted[np.sort(chosen)]
-
-    def take(self, probabilities: NDArray[Any], truth: NDArray[Any], key: str) -> tuple[Singles, NDArray[np.int64]]:
-        """Give the log-probabilities (n, K) and the true classes (n,) of the chosen pixels of a whole picture."""
-        places = self.places(truth, key)
-        return log_probabilities(probabilities, places), truth.reshape(-1)[places].astype(np.int64)
 
 
 def log_probabilities(probabilities: NDArray[Any], places: NDArray[np.intp], start: int = 0) -> Singles:

@@ -122,7 +122,9 @@ def _scores(scores: Mapping[str, Any], calibration: Mapping[str, Any] | None = N
         *rows,
         "",
         *_calibration(held_out, calibration),
-        str(held_out["convention"]),
+        re.sub(
+            r"[\\\\`*\[\]|!~<>&]", lambda found: f"&#{ord(found[0])};", " ".join(str(held_out["convention"]).split())
+        ),
     ]
 
 

@@ -106,7 +106,8 @@ def _pictures(
     images = {str(one["id"]): one for one in scores.get("per_image") or ()}
     body: list[Child] = [
         lead(
-            "Picture, truth, prediction, and in magenta where they differ. White: void in the truth, left open in a prediction."
+            "Picture, truth, prediction, and in magenta where they differ. White: void in the truth, left open in a prediction. "
+            "mIoU is each picture's own. Area error: over the classes, the sum of |predicted − true| pixels, by the counted pixels."
         ),
         _legend(labels),
     ]

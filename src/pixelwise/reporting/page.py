@@ -79,7 +79,7 @@ def _sections(
         mistakes.confusion(scores),
         mistakes.by_size(scores),
         mistakes.by_distance(scores),
-        trust.calibration(scores, run.card),
+        trust.calibration(scores, run.card or {"calibration": scores.get("calibration")}),
         overview.all_scores(scores),
         learning.training(run),
         origins.data(run, labels.names),

@@ -11,7 +11,7 @@ from typing import Any
 
 from pixelwise.reporting.charts import Axis, Line, Mark, frame
 from pixelwise.reporting.layout import Section, details, figure, grid, lead, table
-from pixelwise.reporting.markup import Child, Markup, join
+from pixelwise.reporting.markup import Child, Markup, join, tag
 from pixelwise.reporting.numbers import count, decimal, link, percent, short, value_of
 
 Plain = Mapping[str, Any]
@@ -134,4 +134,6 @@ def _kept(found: Plain) -> Markup | None:
         for c, a, m, k in zip(coverages, *columns, strict=False)
     ]
     heads: list[Child] = ["Kept", link("pixel_accuracy"), link("miou"), "Classes with a union"]
-    return details("Scores among the most certain pixels", table(heads, rows, "Scores by coverage", kind="numbers"))
+    note = "Over all pictures together; how sure is sure enough depends on all of them, so these have no interval."
+    shown = join(tag("p", note, class_="quiet"), table(heads, rows, "Scores by coverage", kind="numbers"))
+    return details("Scores among the most certain pixels", shown)

@@ -29,11 +29,14 @@ from pixelwise.training.interrupt import StopSignal
 from pixelwise.training.runlog import Listener
 
 SCORES = "scores.json"
-_SHOWN = 24  # pictures in a report
+_SHOWN = 28  # pictures in a report
 
 
 def final_seconds(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> float:
-    """Measure on two pictures how long the end takes: calibration, all metrics, and what a report predicts again."""
+    """Measure on two pictures how long the end takes: calibration, all metrics, and what a report predicts again.
+
+    The draws behind the intervals and the drawing of the page, which hardly depend on the pictures, are not in it.
+    """
     few = val.subset(range(min(len(val), 2)))
     predictor, settings = make_predictor(config, model, card), config.evaluate
 

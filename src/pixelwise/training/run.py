@@ -306,6 +306,13 @@ def _fit_within(limit: float, began: float, prepared: _Prepared, out: Path, list
     return replace(prepared, work=work)
 
 
+def _write_evaluate(path: Path, config: Config) -> None:
+    """Replace the last section of config.yaml, so that the reasons in the others stay."""
+    mark = "\nevaluate:\n"
+    before = path.read_text(encoding="utf-8").partition(mark)[0].rstrip("\n")
+    write_atomic(path, before + mark + configs.dump_config(config, {}).partition(mark)[2])
+
+
 def _write_recounts(path: Path, recounts: tuple[tuple[int, int], ...]) -> None:
     """Replace one line of config.yaml, so that the reasons in the others stay."""
     said = (
@@ -328,6 +335,7 @@ def _resume(out: Path, asked: Config, tell: Listener) -> _Prepared:
         DataError: the data set is no longer the same.
     """
     config = configs.replace(configs.load_config(out / CONFIG), evaluate=asked.evaluate.model_dump())
+    _write_evaluate(out / CONFIG, config)
     assembly.require_device(config)
     splits = _open(config, out, str(out))
     known = json.loads((out / DATA).read_text(encoding="utf-8"))
