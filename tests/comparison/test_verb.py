@@ -105,7 +105,7 @@ def test_a_part_of_no_data_is_refused(tmp_path, discs):
         with pytest.raises(UsageError) as error:
             ask()
         assert str(error.value) == (
-            "--split test: expected --data, whose part it names, found none. Name the pictures by --data, or leave --split "
+            "--split test: expected --data, which it is about, found none. Name the pictures by --data, or leave this "
             "out: what was scored is compared as it is."
         )
 

@@ -112,3 +112,12 @@ def test_intervals_are_over_pictures_and_every_rule_says_what_it_does():
 def test_an_unknown_convention_is_refused():
     with pytest.raises(UsageError, match=r"^--convention: expected smp, torchmetrics, .*, found voc\. Choose"):
         peer_scores("voc", np.zeros((1, 4, 2), np.int64), [None])
+
+
+def test_a_call_that_knows_no_void_is_told_so():
+    truth, prediction = drawn(0)
+    counts = counts_of(truth, prediction)
+    for void in (False, True):
+        found = peer_scores("torchmetrics", counts, [None] * len(counts), void=void, resamples=0)
+        said = [score.call for score in found if "void is left out, which this call cannot do" in score.says]
+        assert said == (["segmentation.MeanIoU(input_format='index')"] if void else [])
