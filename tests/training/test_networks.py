@@ -16,7 +16,9 @@ from pixelwise.data.synthetic import draw_discs
 from pixelwise.errors import ConfigError, Interrupted
 from pixelwise.training.runlog import read_log
 
-NETWORKS = ["segformer-b0", "deeplabv3-mobilenetv3", "deeplabv3plus/resnet18", "unet"]
+# segmentation_models.pytorch's goes with the slow tests here; its unet/resnet18 runs in those below.
+LIKE = pytest.param("deeplabv3plus/resnet18", marks=pytest.mark.slow)
+NETWORKS = ["segformer-b0", "deeplabv3-mobilenetv3", LIKE, "unet"]
 SMALL = ("train.batch_size=2", "train.crop=[64,64]", "train.precision=fp32", "train.channels_last=false")
 
 
@@ -135,7 +137,7 @@ def test_more_frozen_layers_than_there_are_is_said_before_training(discs: Path, 
         pixelwise.train(discs, steps=1, freeze=9, out=tmp_path / "run", overrides=(*SMALL, "model.features=[4,8]"))
 
 
-@pytest.mark.parametrize("freeze", ["2", "encoder"])
+@pytest.mark.parametrize("freeze", [pytest.param("2", marks=pytest.mark.slow), "encoder"])
 def test_a_run_that_counts_its_steps_again_keeps_what_is_frozen_and_thaws_it(
     discs: Path, tmp_path: Path, freeze: str
 ) -> None:

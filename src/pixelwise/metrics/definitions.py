@@ -16,7 +16,6 @@ INTRODUCTION = """\
 Keys are those of `scores.json` and of `--json`; for segments and objects, at the end, see there. Beside each score stand `_low`
 and `_high`, the ends of its 95 % interval, and `_n`, the number of pictures on which it rests. The interval is a percentile
 bootstrap over pictures, or over groups of pictures that belong together (Efron & Tibshirani 1993, chapter 13)."""
-# In formulas, per class and over all counted pixels of a data set.
 SYMBOLS = (
     "TP: pixels of the class that were found. FP: pixels that were given the class and are another. "
     "FN: pixels of the class that were given another, or left open. Ratios are taken once, of sums over all pictures, unless said otherwise."
@@ -57,7 +56,7 @@ class Definition:
         formula: in plain characters, see `SYMBOLS`.
         says: one sentence of plain words.
         over: what it is taken over, and how absent classes and void pixels are treated.
-        source: paper with arXiv id or DOI; empty where the formula says all.
+        source: paper with arXiv id or DOI.
         unit: of its values.
         better: whether higher or lower values are better.
     """
@@ -71,11 +70,11 @@ class Definition:
     better: Better
 
 
-def _share(title: str, formula: str, says: str, over: str, source: str = "") -> Definition:
+def _share(title: str, formula: str, says: str, over: str, source: str) -> Definition:
     return Definition(title, formula, says, over, source, _SHARE, "higher")
 
 
-def _error(title: str, formula: str, says: str, over: str, source: str = "", unit: str = _SHARE) -> Definition:
+def _error(title: str, formula: str, says: str, over: str, source: str, unit: str = _SHARE) -> Definition:
     return Definition(title, formula, says, over, source, unit, "lower")
 
 
@@ -134,12 +133,14 @@ _OVERLAP: dict[str, Definition] = {
         "TP / (TP + FP)",
         "Of the pixels that were given the class, the share that is it.",
         f"{_OVER} Undefined for a class that was never predicted.",
+        "van Rijsbergen 1979, Information Retrieval, 2nd edition, chapter 7",
     ),
     "recall": _share(
         "Recall",
         "TP / (TP + FN)",
         "Of the pixels of the class, the share that was found.",
         f"{_OVER} Undefined for a class that the truth never shows.",
+        "van Rijsbergen 1979, Information Retrieval, 2nd edition, chapter 7",
     ),
     "image_miou": _share(
         "mIoU of single pictures",
@@ -228,12 +229,14 @@ _EDGES: dict[str, Definition] = {
         "pictures where only the truth shows the class / pictures where the truth shows it",
         "How often a class that is there is not found at all.",
         "Pictures whose truth shows the class; ignored pixels count in nothing.",
+        "pixelwise's own, so that means of distances cannot hide what has none",
     ),
     "invented": _error(
         "Invented",
         "pictures where only the prediction shows the class / pictures where the prediction shows it",
         "How often a class that was predicted is not there at all.",
         "Pictures whose prediction shows the class; ignored pixels count in nothing.",
+        "pixelwise's own, so that means of distances cannot hide what has none",
     ),
 }
 _PIXELS = "All counted pixels; ignored pixels count in nothing."
@@ -393,5 +396,5 @@ def documentation() -> str:
         for key, one in entries.items():
             lines += ["", f"### `{key}`: {one.title}", "", one.says, "", f"    {one.formula}", ""]
             lines += [f"- Over: {one.over}", f"- Unit: {one.unit}; {better.get(one.better, f'{one.better} is better')}"]
-            lines += [f"- Source: {one.source}"] if one.source else []
+            lines.append(f"- Source: {one.source}")
     return "\n".join(lines) + "\n"
