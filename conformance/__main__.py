@@ -21,7 +21,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
     names = [library.name for library in LIBRARIES]
     parser.add_argument(
-        "--library", dest="chosen", action="append", choices=names, help="ask this one only; may be repeated; writes no page"
+        "--library",
+        dest="chosen",
+        action="append",
+        choices=names,
+        help="ask this one only; may be repeated; writes no page",
     )
     chosen = parser.parse_args(arguments).chosen
     there = installed()

@@ -64,10 +64,8 @@ def evaluate(
 
     config, base = read_request(Path(data), overrides)
     require_sections(overrides, "data", "evaluate")
-    part, predictor, notices = _opened(model, data, split, config, base)
+    part, predictor, notices = _opened(model, data, split, config, base, metrics or ())
     settings = config.evaluate
-    if "calibration" in (metrics or ()) and not isinstance(model, Model) and holds_masks(Path(model)):
-        notices += ("masks have no probabilities: there is no calibration to score",)
     ours = (SCORES, reporting.REPORT)
     if out is not None:
         require_claimable(Path(out), overwrite, ours, SCORES)
@@ -91,7 +89,7 @@ def evaluate(
 
 
 def _opened(
-    model: str | Path | Model, data: str | Path, split: str, config: Config, base: Path
+    model: str | Path | Model, data: str | Path, split: str, config: Config, base: Path, asked: Sequence[str]
 ) -> tuple[Dataset, PicturePredictor, tuple[str, ...]]:
     """Open what is to be scored and the pictures it is scored on; with what there is to be told."""
     from pixelwise.data.dataset import open_data, without_unreadable
@@ -104,7 +102,8 @@ def _opened(
     notices = (*splits.notices, *splits.skipped)
     if loaded is None:
         masks = open_masks(Path(str(model)), part, config.evaluate.masks)
-        return part, masks, (*notices, *masks.notices)
+        none = ("masks have no probabilities: there is no calibration to score",) if "calibration" in asked else ()
+        return part, masks, (*notices, *masks.notices, *none)
     _require_classes(part, loaded, data)
     return part, loaded.predictor, (*notices, *_divided_otherwise(splits, split, loaded.card))
 

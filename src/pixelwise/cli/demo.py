@@ -39,11 +39,7 @@ def run(
     if not findings:
         progress.say("nothing found")
     step("Train a U-Net from scratch", f"pixelwise train {data} --time-limit {time_limit} --out {trained}")
-    try:
-        api.train(data, time_limit=time_limit, out=trained, listener=training_listener(progress))
-    except Interrupted as stopped:
-        again = f"pixelwise train {data} --time-limit {time_limit} --out {trained}"
-        raise Interrupted(stopped.where, expected=stopped.expected, found=stopped.found, do=f"Go on: {again}") from None
+    _train(data, time_limit, trained, progress)
     step("How good is it on pictures it has never seen?", f"pixelwise evaluate {trained} {data} --out {scored}")
     result = api.evaluate(trained, data, out=scored)
     plain = result.to_dict()
@@ -64,8 +60,8 @@ def run(
             }
         )
         return
+    put(f"\nDone in {duration(time.monotonic() - began)}. Look at:\n")
     put(
-        f"\nDone in {duration(time.monotonic() - began)}. Look at:\n"
         f"  {scored}/report.html    how good it is, where it fails, and what every number means\n"
         f"  {sheet}    pictures, truth, prediction, and where they differ\n"
         f"  {folder / 'predictions' / 'overlays'}    every test picture with its mask\n"
@@ -74,3 +70,14 @@ def run(
         "  pixelwise check my_data\n"
         "  pixelwise train my_data --time-limit 10m\n"
     )
+
+
+def _train(data: str, time_limit: str, out: str, progress: Progress) -> None:
+    """Train; say how to go on without the rest of the demonstration where it is stopped."""
+    from pixelwise import api
+
+    try:
+        api.train(data, time_limit=time_limit, out=out, listener=training_listener(progress))
+    except Interrupted as stopped:
+        again = f"pixelwise train {data} --time-limit {time_limit} --out {out}"
+        raise Interrupted(stopped.where, expected=stopped.expected, found=stopped.found, do=f"Go on: {again}") from None

@@ -90,6 +90,25 @@ def percent(value: float | None) -> str:
 def print_scores(plain: dict[str, Any], *, title: str, baseline: dict[str, Any] | None = None) -> None:
     """Print a table of scores with intervals, and what a model that always says one class would get."""
     from rich.console import Console
+
+    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 100)
+    with console.capture() as written:
+        console.print(_overlaps(plain, title))
+        if any("hausdorff" in row for row in plain["classes"]):
+            console.print(_surfaces(plain["classes"]))
+        console.print(f"{plain['convention']}\n{plain['interval']}", style="dim", markup=False)
+        if baseline:
+            console.print(
+                f"For comparison: always answering {baseline['answer']!r} gets pixel accuracy "
+                f"{percent(baseline['pixel_accuracy'])} and mIoU {percent(baseline['miou'])}.",
+                style="dim",
+                markup=False,
+            )
+    put(written.get())
+
+
+def _overlaps(plain: dict[str, Any], title: str) -> Any:
+    """Lay out the scores of each class, and those over all classes below."""
     from rich.markup import escape  # names and paths may hold [brackets]
     from rich.table import Table
 
@@ -134,20 +153,7 @@ def print_scores(plain: dict[str, Any], *, title: str, baseline: dict[str, Any] 
             table.add_row(
                 f"[bold]{name}", *cells, *rest, "–" if n is None else str(n), style="bold" if key == "miou" else ""
             )
-    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 100)
-    with console.capture() as written:
-        console.print(table)
-        if any("hausdorff" in row for row in plain["classes"]):
-            console.print(_surfaces(plain["classes"]))
-        console.print(f"{plain['convention']}\n{plain['interval']}", style="dim", markup=False)
-        if baseline:
-            console.print(
-                f"For comparison: always answering {baseline['answer']!r} gets pixel accuracy "
-                f"{percent(baseline['pixel_accuracy'])} and mIoU {percent(baseline['miou'])}.",
-                style="dim",
-                markup=False,
-            )
-    put(written.get())
+    return table
 
 
 def _surfaces(classes: list[dict[str, Any]]) -> Any:

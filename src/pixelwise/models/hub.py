@@ -31,16 +31,8 @@ FILES = (WEIGHTS, CARD, README, CONFIG, PROCESSOR)
 def readme(card: ModelCard) -> str:
     """Write the model card: data, classes, scores with intervals, licence, limits; with the Hub's header."""
     name = card.architecture["name"]
-    known = card.license.lower() in _LISTED
-    named = [] if known else [f"license_name: {re.sub(r'[^a-z0-9.]+', '-', card.license.lower()).strip('-')}"]
     lines = [
-        "---",
-        "library_name: pixelwise",
-        "pipeline_tag: image-segmentation",
-        "tags: [semantic-segmentation]",
-        f"license: {card.license.lower() if known else 'other'}",
-        *named,
-        "---",
+        *_header(card.license),
         "",
         f"# {name}: {_heading(card.labels.names)}",
         "",
@@ -91,6 +83,21 @@ def readme(card: ModelCard) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _header(license: str) -> list[str]:
+    """Give what the Hub reads: YAML between two lines of three hyphens."""
+    known = license.lower() in _LISTED
+    named = [] if known else [f"license_name: {re.sub(r'[^a-z0-9.]+', '-', license.lower()).strip('-')}"]
+    return [
+        "---",
+        "library_name: pixelwise",
+        "pipeline_tag: image-segmentation",
+        "tags: [semantic-segmentation]",
+        f"license: {license.lower() if known else 'other'}",
+        *named,
+        "---",
+    ]
 
 
 def _plain(name: str) -> str:
