@@ -14,8 +14,10 @@ COMPILED := $(VENV)/.compiled
 demo: $(READY)
 	$(BIN)/pixelwise demo --out demo --overwrite
 
+# One thread a worker: more would wait for each other. WORKERS=0 runs all in one process.
+WORKERS ?= auto
 test: $(COMPILED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-slow: $(COMPILED)
 	$(BIN)/python -m pytest -m slow

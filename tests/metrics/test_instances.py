@@ -274,7 +274,7 @@ def test_without_pycocotools_the_fix_is_told(monkeypatch):
     with pytest.raises(UsageError) as error:
         average_precision(truth_of(), [])
     assert str(error.value) == (
-        "average precision: expected pycocotools, found it is not installed. Say: pip install 'pixelwise[instances]'."
+        "average precision: expected pycocotools, found it is not installed. Say: pip install pycocotools."
     )
 
 

@@ -28,11 +28,12 @@ class Browser:
     """Hold one page; `problems` gathers errors, warnings of the policy, and requests to anywhere."""
 
     def __enter__(self) -> Browser:
+        path = chromium()  # skips before anything is made that would have to be cleaned up
         self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         to_read, self.write = os.pipe()
         self.read, to_write = os.pipe()
         command = (
-            f"exec {chromium()} {FLAGS} --user-data-dir={self.profile.name} about:blank 3<&{to_read} 4>&{to_write}"
+            f"exec {path} {FLAGS} --user-data-dir={self.profile.name} about:blank 3<&{to_read} 4>&{to_write}"
         )
         self.process = subprocess.Popen(
             ["bash", "-c", command],

@@ -120,7 +120,7 @@ def _pycocotools() -> _Coco:
     try:
         modules = [importlib.import_module(f"pycocotools.{name}") for name in ("coco", "cocoeval", "mask")]
     except ImportError as error:
-        found, fix = "it is not installed", "Say: pip install 'pixelwise[instances]'."
+        found, fix = "it is not installed", "Say: pip install pycocotools."
         raise UsageError("average precision", expected="pycocotools", found=found, do=fix) from error
     return _Coco(modules[0].COCO, modules[1].COCOeval, modules[2])
 
