@@ -32,9 +32,7 @@ class Browser:
         self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         to_read, self.write = os.pipe()
         self.read, to_write = os.pipe()
-        command = (
-            f"exec {path} {FLAGS} --user-data-dir={self.profile.name} about:blank 3<&{to_read} 4>&{to_write}"
-        )
+        command = f"exec {path} {FLAGS} --user-data-dir={self.profile.name} about:blank 3<&{to_read} 4>&{to_write}"
         self.process = subprocess.Popen(
             ["bash", "-c", command],
             pass_fds=(to_read, to_write),

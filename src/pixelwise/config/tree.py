@@ -55,6 +55,17 @@ class DataConfig(_Section):
     train: PartConfig | str | None = None
     val: PartConfig | str | None = None
     test: PartConfig | str | None = None
+    format: str | None = Field(None, description="how it is labelled: masks, coco, yolo, labelme, …; null: look")
+    annotations: str | list[str] | None = Field(
+        None, description="annotation files, as globs relative to the root; null: look for them"
+    )
+    unlabelled: str = Field(
+        "background", description="what pixels are that no shape covers: background, ignore, or the name of a class"
+    )
+    overlap: Literal["file", "area"] | None = Field(
+        None, description="which shape lies on top: the later one, the smaller one; null: as the format has it"
+    )
+    ignored: list[str] = Field([], description="classes of the annotations whose pixels count in nothing")
     split: SplitConfig = SplitConfig()
     group: str | None = Field(
         None,

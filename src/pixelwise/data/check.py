@@ -158,7 +158,8 @@ def _look(dataset: Dataset, index: int) -> Seen:
 def _turned(record: Record, size: Sequence[int]) -> bool:
     if record.mask is None:
         return False
-    picture, mask = read_orientation(record.image), read_orientation(record.mask)
+    picture = read_orientation(record.image)
+    mask = 1 if record.source is not None else read_orientation(record.mask)
     return picture != mask and ((picture >= 5) == (mask >= 5) or size[0] == size[1])
 
 

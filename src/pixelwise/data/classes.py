@@ -24,17 +24,48 @@ _MOST_LOOKED_AT = 64
 
 
 def find_labels(
-    config: DataConfig, root: Path, base: Path, records: Sequence[Record], rule: MaskRule
+    config: DataConfig,
+    root: Path,
+    base: Path,
+    records: Sequence[Record],
+    rule: MaskRule,
+    known: Labels | None = None,
 ) -> tuple[Labels, MaskRule, str, tuple[str, ...]]:
-    """Find the classes: what the configuration says, else labels.yaml, else the ids that the masks hold.
+    """Find the classes: what the configuration says, else labels.yaml, else the format (`known`), else the ids in the masks.
 
     Returns:
         The labels, the rule (made exact where the masks were listed), where they came from, and notices.
 
     Raises:
-        LabelsError: a missing or wrong description, or masks that hold too many ids to be classes.
+        LabelsError: a missing or wrong description, classes of the annotations that it does not name, or masks that hold
+            too many ids to be classes.
 
     """
+    labels, rule, source, told = _find(config, root, base, records, rule, known)
+    _require_names(labels, records, source)
+    return labels, rule, source, told
+
+
+def _require_names(labels: Labels, records: Sequence[Record], source: str) -> None:
+    """Hold the names in annotations against the labels: shapes find their class by name."""
+    lost: dict[str, int] = {}
+    for record in records:
+        for name in record.source.names - set(labels.names) if record.source is not None else ():
+            lost[name] = lost.get(name, 0) + 1
+    if lost:
+        names = sorted(lost, key=lambda name: (-lost[name], name))
+        found = ", ".join(f"{name!r} in {lost[name]} picture{'s' * (lost[name] != 1)}" for name in names[:4])
+        raise LabelsError(
+            source,
+            expected="every class of the annotations",
+            found=found + (f" and {len(names) - 4} more" if len(names) > 4 else ""),
+            do=f"Add them, or let their pixels count in nothing: data.ignored: [{', '.join(names[:4])}].",
+        )
+
+
+def _find(
+    config: DataConfig, root: Path, base: Path, records: Sequence[Record], rule: MaskRule, known: Labels | None
+) -> tuple[Labels, MaskRule, str, tuple[str, ...]]:
     if config.labels is not None and not isinstance(config.labels, str):
         labels = Labels.from_dict(config.labels, "data.labels")
         return labels, _settled(labels, _named(rule, config, config.labels), records), "data.labels", ()
@@ -48,6 +79,8 @@ def find_labels(
         raise LabelsError(
             "data.labels", expected=f"the file {name}", found=f"none in {base} or {root}", do="Check the path."
         )
+    if known is not None:
+        return known, rule, "the annotations", ()
     if rule.colours:
         raise LabelsError(
             root,
@@ -74,7 +107,7 @@ def _settled(labels: Labels, rule: MaskRule, records: Sequence[Record]) -> MaskR
     stored = rule.binary and rule.threshold is None and rule.values is None and not rule.colours
     if not stored or labels.num_classes != 2 or 255 in labels.ids:
         return rule
-    masks = [record.mask for record in records if record.mask is not None]
+    masks = [record.mask for record in records if record.mask is not None and record.source is None]
     some = masks[:: max(len(masks) // _MOST_LOOKED_AT, 1)][:_MOST_LOOKED_AT]
     as_stored = replace(rule, binary=False)
     for path in some:

@@ -19,8 +19,9 @@ import numpy as np
 
 from pixelwise.config import DataConfig, SplitConfig
 from pixelwise.data.classes import find_labels
-from pixelwise.data.images import Limits, read_image, read_mask_values, read_size
-from pixelwise.data.layout import find_records
+from pixelwise.data.drawing import draw_upright
+from pixelwise.data.formats import read_place
+from pixelwise.data.images import Limits, read_image, read_mask_values, read_orientation, read_size
 from pixelwise.data.masks import MaskRule, read_mask
 from pixelwise.data.records import PARTS, Problem, Record
 from pixelwise.data.split import name_groups, split_groups
@@ -73,7 +74,11 @@ class Dataset:
         image, grid = read_image(record.image, self.limits)
         if record.mask is None:
             return Sample(image, None, grid, record.id, record.group), ()
-        mask, notices = read_mask(record.mask, self.labels, self.rule, self.limits)
+        notices: Sequence[str]
+        if record.source is not None:
+            mask, notices = draw_upright(record, self.labels, (image.shape[1], image.shape[2]))
+        else:
+            mask, notices = read_mask(record.mask, self.labels, self.rule, self.limits)
         _require_size(record.mask, mask.shape, record.image, image.shape[1:])
         if record.valid is not None:
             raw = read_mask_values(record.valid, self.limits)
@@ -110,6 +115,9 @@ class Dataset:
             total.update(f"{record.id}\n".encode("utf-8", "surrogateescape"))
             for what in ("image", "mask", "valid"):
                 path: Path | None = getattr(record, what)
+                if what == "mask" and record.source is not None:  # its file may hold the annotations of all pictures
+                    total.update(f"{what} {record.source.digest()}\n".encode())
+                    continue
                 total.update(f"{what} {file_hash(path) if path else 'none'}\n".encode())
         return total.hexdigest()
 
@@ -197,8 +205,9 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
 
     """
     root = base / config.root if config.root else base
-    rule = MaskRule.from_config(config.mask_values)
-    layout = find_records(config, root, base)
+    kind, found = read_place(config, root, base)
+    layout = found.layout
+    rule = MaskRule.from_config(config.mask_values) if config.mask_values is not None else found.rule or MaskRule()
     if layout.problems and not config.skip_bad:
         raise _unpaired(root, layout.problems)
     parts, unusable = _check_headers(layout.parts, config.skip_bad)
@@ -209,13 +218,14 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
         parts = _with_groups(parts, config.group, root, base)
     parts, division, told = _divide(parts, config.split, root)
     everything = [record for records in parts.values() for record in records]
-    labels, rule, source, listed = find_labels(config, root, base, everything, rule)
+    labels, rule, source, listed = find_labels(config, root, base, everything, rule, found.labels)
     sets = {part: Dataset(labels, parts[part], rule, part) for part in PARTS if parts.get(part)}
     skipped = tuple(f"{problem.file}: {problem.why}" for problem in problems)
     # Said in full, so that the same masks are read the same way from a run's config.yaml.
     values = {"binary": rule.binary} if config.mask_values is None or not rule.binary else config.mask_values
     description = {
         "root": str(root),
+        "format": kind.name,
         "layout": layout.kind,
         "labels": source,
         "mask_values": dict(rule.values) if rule.values else values,
@@ -301,8 +311,9 @@ def _check_headers(
             try:
                 size = read_size(record.image)[1:]
                 for path in (record.mask, record.valid):
-                    if path is not None:
+                    if path is not None and (path != record.mask or record.source is None):
                         _require_size(path, read_size(path)[1:], record.image, size)
+                _require_noted_size(record, size)
             except DataError as error:
                 if not skip_bad:
                     raise
@@ -311,6 +322,15 @@ def _check_headers(
                 kept.append(record)
         good[part] = tuple(kept)
     return good, tuple(problems)
+
+
+def _require_noted_size(record: Record, size: tuple[int, int]) -> None:
+    """Compare the size that an annotation notes; the one before EXIF turned the picture is fine, too."""
+    noted = record.source.size if record.source is not None else None
+    if noted is None or noted == size or (noted == size[::-1] and read_orientation(record.image) >= 5):
+        return
+    assert record.mask is not None
+    _require_size(record.mask, noted, record.image, size)
 
 
 def _with_groups(

@@ -8,10 +8,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from pixelwise.labels import Labels
 
 PART_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 PARTS = tuple(PART_FOLDERS)
 ORPHAN = "mask without a picture"
+
+
+class MaskSource(Protocol):
+    """Make a mask from what an annotation says of one picture: frozen, small, fit to be sent to worker processes."""
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Give (H, W) as the annotation has it; None where it fits any picture."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Name the classes that occur."""
+
+    def draw(self, labels: Labels, size: tuple[int, int]) -> NDArray[Any]:
+        """Make the mask (H, W) of class indices; classes are found in `labels` by name.
+
+        Raises:
+            MaskError: what the annotation holds cannot be understood.
+        """
+
+    def digest(self) -> str:
+        """Give a hash over all that makes the mask."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +48,10 @@ class Record:
     Args:
         id: the picture's path without suffix, relative to its images/ folder, or to the root where globs name it.
         image: the picture.
-        mask: its mask.
+        mask: the file of its mask; where `source` is given, the file that the annotation stands in.
         group: what must stay together in one part; None where pictures stand alone.
         valid: a mask that is zero where pixels do not count.
+        source: makes the mask where a file does not hold it as it is: shapes, run lengths, segments.
 
     """
 
@@ -32,6 +60,7 @@ class Record:
     mask: Path | None
     group: str | None = None
     valid: Path | None = None
+    source: MaskSource | None = None
 
 
 @dataclass(frozen=True)

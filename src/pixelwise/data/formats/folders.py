@@ -15,18 +15,22 @@ Pictures and masks belong together where their paths below images/ and masks/ ar
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pixelwise.config import DataConfig, PartConfig
+from pixelwise.data.formats.format import Format, Found, Picture, copy_picture
+from pixelwise.data.formats.place import Place, walk
 from pixelwise.data.images import IMAGE_SUFFIXES
 from pixelwise.data.lists import divide_by_lists, find_lists
+from pixelwise.data.masks import write_mask
 from pixelwise.data.records import ORPHAN, PART_FOLDERS, PARTS, Layout, Problem, Record, short
 from pixelwise.errors import ConfigError, DataError, PairingError
+from pixelwise.labels import Labels
 
 MASK_FOLDERS = ("masks", "labels", "annotations", "gt", "groundtruth")
 
@@ -47,9 +51,6 @@ def find_records(config: DataConfig, root: Path, base: Path) -> Layout:
         ConfigError: a template or list that makes no sense.
 
     """
-    if not root.is_dir():
-        found = "a file" if root.exists() else "nothing"
-        raise DataError(root, expected="the data set's folder", found=found, do="Check the path, and data.root.")
     by_name = config.images is not None or any(isinstance(getattr(config, part), PartConfig) for part in PARTS)
     layout = _from_config(config, root) if by_name else _from_folders(root)
     lists = find_lists(config, root, base)
@@ -136,33 +137,10 @@ def _masks(folder: Path) -> Path:
 def _by_stem(folder: Path) -> dict[str, list[Path]]:
     """Find the pictures below a folder by their path without suffix."""
     files: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(_walk(folder)):
+    for path in sorted(walk(folder)):
         if path.suffix.lower() in IMAGE_SUFFIXES:
             files[path.relative_to(folder).with_suffix("").as_posix()].append(path)
     return files
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """Give every file below a folder, through links to folders too (each folder once a branch); hidden ones are left out.
-
-    Raises:
-        DataError: a folder that cannot be listed: what is in it would be missing without a word.
-
-    """
-
-    def refuse(error: OSError) -> None:
-        raise DataError(
-            error.filename or folder,
-            expected="a folder that can be read",
-            found=error.strerror or str(error),
-            do="Change its permissions, or take it out.",
-        ) from error
-
-    for place, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        here = Path(place)
-        above = {path.resolve() for path in (here, *here.parents)}
-        folders[:] = [n for n in folders if not n.startswith(".") and (here / n).resolve() not in above]
-        yield from (here / name for name in names if not name.startswith("."))
 
 
 def _pair(images: Files, masks: Files, root: Path) -> tuple[tuple[Record, ...], list[Problem]]:
@@ -322,3 +300,30 @@ def _without_partners(layout: Layout, root: Path) -> Layout:
     problems = tuple(Problem(short(record.image, root), _UNMASKED) for record in lost)
     parts = {part: tuple(r for r in records if r.mask is not None) for part, records in layout.parts.items()}
     return Layout(layout.kind, parts, problems + layout.problems, layout.notices)
+
+
+def _read(place: Place) -> Found:
+    return Found(find_records(place.config, place.root, place.base))
+
+
+class _Writer:
+    """Write pictures and palette masks, in two folders for each part."""
+
+    def __init__(self, out: Path, labels: Labels) -> None:
+        self.out, self.labels = out, labels
+
+    def add(self, picture: Picture) -> Path:
+        """Write a mask as PNG that keeps the ids."""
+        target = self.out / picture.part / "images" / f"{picture.id}{picture.image.suffix.lower()}"
+        copy_picture(picture, target)
+        mask = self.out / picture.part / "masks" / f"{picture.id}.png"
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        write_mask(mask, picture.mask, self.labels)
+        return target
+
+    def close(self) -> dict[str, Any]:
+        """Need no more than the folders."""
+        return {"format": "masks"}
+
+
+FORMAT = Format("masks", "folders of masks", lambda place: None, _read, _Writer)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pixelwise.config import DataConfig, PartConfig
-from pixelwise.data.layout import find_records
+from pixelwise.data.formats import read_place
 from pixelwise.data.records import Layout
 from pixelwise.errors import ConfigError, DataError, PairingError
 
@@ -18,7 +18,7 @@ def put(root: Path, *names: str) -> Path:
 
 
 def find(root: Path, **config: object) -> Layout:
-    return find_records(DataConfig.model_validate(config), root, root)
+    return read_place(DataConfig.model_validate(config), root, root)[1].layout
 
 
 def ids(layout: Layout) -> dict[str, list[str]]:

@@ -1,0 +1,77 @@
+"""The formats that people label in, one file each, and which of them a place is in.
+
+Comes in: the `data` section and a root folder. Goes out: the records of the pictures, and what the format says of the
+classes. To add a format, write its file and add its `FORMAT` to `_ALL`; the contract suite picks it up from there.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+from pathlib import Path
+
+from pixelwise.config import DataConfig, PartConfig
+from pixelwise.data.formats import folders, labelme
+from pixelwise.data.formats.format import Format, Found
+from pixelwise.data.formats.place import Place
+from pixelwise.data.records import PARTS
+from pixelwise.errors import ConfigError, DataError
+
+__all__ = ["FORMATS", "Format", "Found", "find_format", "read_place"]
+
+# The more particular before the general: `folders` takes what nobody else knows.
+_ALL = (labelme.FORMAT, folders.FORMAT)
+FORMATS = {one.name: one for one in _ALL}
+
+
+def find_format(place: Place) -> tuple[Format, str | None]:
+    """Find the format of a place: the one that the configuration names, else the one that recognises it.
+
+    Returns:
+        The format, and why in words; None where it was named, or nothing else fits.
+
+    Raises:
+        ConfigError: an unknown name.
+        DataError: several formats recognise the place.
+
+    """
+    config = place.config
+    if config.format is not None:
+        if config.format in FORMATS:
+            return FORMATS[config.format], None
+        near = difflib.get_close_matches(config.format, FORMATS, 1, 0.4)
+        do = f"Did you mean {near[0]!r}?" if near else "Choose one, or leave it out."
+        raise ConfigError("data.format", expected=f"one of {', '.join(FORMATS)}", found=repr(config.format), do=do)
+    by_name = config.images is not None or any(isinstance(getattr(config, part), PartConfig) for part in PARTS)
+    if by_name and config.annotations is None:
+        return folders.FORMAT, None
+    claims = [(one, why) for one in _ALL if one is not folders.FORMAT and (why := one.detect(place)) is not None]
+    if len(claims) > 1:
+        found = "; ".join(f"{one.name} ({why})" for one, why in claims)
+        raise DataError(
+            place.root,
+            expected="annotations of one format",
+            found=found,
+            do=f"Say which is meant: --set data.format={claims[0][0].name}.",
+        )
+    return claims[0] if claims else (folders.FORMAT, None)
+
+
+def read_place(config: DataConfig, root: Path, base: Path) -> tuple[Format, Found]:
+    """Find the format of a data set, and read it.
+
+    Raises:
+        DataError: no folder, no pictures, nothing that is understood.
+        ConfigError: a key of the `data` section that makes no sense.
+
+    """
+    if not root.is_dir():
+        found = "a file" if root.exists() else "nothing"
+        raise DataError(root, expected="the data set's folder", found=found, do="Check the path, and data.root.")
+    place = Place(root, base, config)
+    kind, why = find_format(place)
+    read = kind.read(place)
+    if why is None:
+        return kind, read
+    told = f"read as {kind.title}: {why}"
+    return kind, replace(read, layout=replace(read.layout, notices=(told, *read.layout.notices)))

@@ -1,0 +1,194 @@
+"""The place where a data set lies: its files, its pictures by name, and the parts that names tell.
+
+Comes in: the root folder and the `data` section. Goes out: lists of files, and the picture that a name in an annotation
+means. Knows nothing of any format. A name found in a file is never used as a path: pictures are looked up among the files
+that lie below the root, so no annotation can reach beyond it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from pixelwise.config import DataConfig
+from pixelwise.data.images import IMAGE_SUFFIXES
+from pixelwise.data.records import PART_FOLDERS, Layout, Problem, Record
+from pixelwise.errors import ConfigError, DataError
+
+_PART_WORDS = {name: part for part, names in PART_FOLDERS.items() for name in names}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Name where a data set lies.
+
+    Args:
+        root: its folder.
+        base: the folder of the YAML file.
+        config: the `data` section.
+
+    """
+
+    root: Path
+    base: Path
+    config: DataConfig
+
+    @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """List every file below the root, sorted; hidden ones are left out.
+
+        Raises:
+            DataError: a folder that cannot be listed.
+
+        """
+        return tuple(sorted(walk(self.root)))
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """Give the pictures below the root, or those that `data.images` names."""
+        wanted = self.config.images
+        if wanted is None:
+            return Pictures(self.root, self.files)
+        patterns = [wanted] if isinstance(wanted, str) else wanted
+        found = {path for pattern in patterns for path in self._glob(pattern, "data.images")}
+        inside = {below for path in found if path.is_dir() for below in walk(path)}
+        return Pictures(self.root, sorted(inside | {path for path in found if path.is_file()}))
+
+    def annotations(self, suffix: str) -> tuple[Path, ...]:
+        """Give the annotation files of a suffix: those that `data.annotations` names, else all below the root.
+
+        Raises:
+            ConfigError: a pattern that matches nothing.
+
+        """
+        wanted = self.config.annotations
+        if wanted is None:
+            return tuple(path for path in self.files if path.suffix.lower() == suffix)
+        patterns = [wanted] if isinstance(wanted, str) else wanted
+        found = sorted({path for pattern in patterns for path in self._glob(pattern, "data.annotations")})
+        inside = (below for path in found if path.is_dir() for below in sorted(walk(path)))
+        return tuple(path for path in (*(p for p in found if p.is_file()), *inside) if path.suffix.lower() == suffix)
+
+    def _glob(self, pattern: str, where: str) -> list[Path]:
+        """Find what a pattern relative to the root, or an absolute path, names."""
+        if Path(pattern).is_absolute():
+            found = [Path(pattern)] if Path(pattern).exists() else []
+        else:
+            try:
+                found = [path for path in self.root.glob(pattern) if not path.name.startswith(".")]
+            except (ValueError, NotImplementedError) as error:
+                raise ConfigError(
+                    where, expected="a pattern relative to the root", found=f"{pattern!r} ({error})", do="Correct it."
+                ) from error
+        if not found:
+            raise ConfigError(
+                where, expected=f"files that match {pattern!r} in {self.root}", found="none", do="Check the pattern."
+            )
+        return found
+
+
+class Pictures:
+    """Find the picture that an annotation means by the name it gives.
+
+    Args:
+        root: names may be relative to it.
+        files: where pictures are looked for; other files are passed over.
+    """
+
+    def __init__(self, root: Path, files: Iterable[Path]) -> None:
+        self.root = root
+        self.paths = tuple(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
+        self._names: dict[str, list[Path]] = defaultdict(list)
+        self._stems: dict[str, list[Path]] = defaultdict(list)
+        for path in self.paths:
+            self._names[path.name].append(path)
+            self._stems[path.stem].append(path)
+
+    def find(self, name: str, near: Path | None = None) -> Path | str:
+        """Find a picture by name or path, as some tool on some machine wrote it: only its end needs to agree.
+
+        Args:
+            name: with either kind of slash, as a path or an address; a suffix is not needed where the stem is unique.
+            near: the annotation file; of several pictures, one in its folder, or in one of the same part, is meant.
+
+        Returns:
+            The picture; or why there is none, in words.
+
+        """
+        pure = PurePosixPath(name.replace("\\", "/").split("?", 1)[0])
+        candidates = self._names.get(pure.name, [])
+        if not candidates and pure.suffix.lower() not in IMAGE_SUFFIXES:
+            candidates = self._stems.get(pure.name, [])
+        if len(candidates) > 1:
+            candidates = _longest_tail(candidates, pure)
+        if len(candidates) > 1 and near is not None:
+            beside = [path for path in candidates if path.parent == near.parent]
+            part = part_of_file(near, self.root)
+            of_part = [path for path in candidates if part and part_of_folder(path, self.root) == part]
+            candidates = beside or of_part or candidates
+        if not candidates:
+            return "no such picture"
+        return candidates[0] if len(candidates) == 1 else f"{len(candidates)} pictures of that name"
+
+
+def _longest_tail(candidates: list[Path], name: PurePosixPath) -> list[Path]:
+    """Keep the paths that have most folder names, from the end, in common with a name."""
+
+    def common(path: Path) -> int:
+        pairs = zip(reversed(path.parts), reversed(name.parts), strict=False)
+        return next((n for n, (one, other) in enumerate(pairs) if one != other), min(len(path.parts), len(name.parts)))
+
+    best = max(map(common, candidates))
+    return [path for path in candidates if common(path) == best]
+
+
+def part_of_folder(path: Path, root: Path) -> str | None:
+    """Tell the part that one of a file's folders below the root is called after, the outermost first: train2017/, valid/."""
+    inside = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
+    names = (folder.lower() for folder in inside.parent.parts)
+    return next((_PART_WORDS[bare] for name in names if (bare := name.rstrip("0123456789_-")) in _PART_WORDS), None)
+
+
+def part_of_file(path: Path, root: Path) -> str | None:
+    """Tell the part that an annotation file's name says, else its folders: annotations/instances_val2017.json is val."""
+    words = [word.rstrip("0123456789") for word in re.split(r"[^a-z0-9]+", path.stem.lower())]
+    parts = {_PART_WORDS[word] for word in words if word in _PART_WORDS}
+    return parts.pop() if len(parts) == 1 else part_of_folder(path, root)
+
+
+def gather(
+    kind: str, records: Mapping[str, list[Record]], problems: Iterable[Problem] = (), notices: Iterable[str] = ()
+) -> Layout:
+    """Make a layout of records per part; those of "pool" join train where there is one."""
+    parts = {part: list(own) for part, own in records.items() if own}
+    if "train" in parts and "pool" in parts:
+        parts["train"] += parts.pop("pool")
+    return Layout(kind, {part: tuple(own) for part, own in parts.items()}, tuple(problems), tuple(notices))
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Give every file below a folder, through links to folders too (each folder once a branch); hidden ones are left out.
+
+    Raises:
+        DataError: a folder that cannot be listed: what is in it would be missing without a word.
+
+    """
+
+    def refuse(error: OSError) -> None:
+        raise DataError(
+            error.filename or folder,
+            expected="a folder that can be read",
+            found=error.strerror or str(error),
+            do="Change its permissions, or take it out.",
+        ) from error
+
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        here = Path(place)
+        above = {path.resolve() for path in (here, *here.parents)}
+        folders[:] = [n for n in folders if not n.startswith(".") and (here / n).resolve() not in above]
+        yield from (here / name for name in names if not name.startswith("."))

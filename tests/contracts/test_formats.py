@@ -1,0 +1,101 @@
+"""What every annotation format owes: it recognises what it writes, and a mask comes back as it was, or the loss is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from PIL import Image
+
+from pixelwise.config import DataConfig
+from pixelwise.data.convert import convert
+from pixelwise.data.dataset import open_data
+from pixelwise.data.formats import FORMATS, find_format
+from pixelwise.data.formats.place import Place
+from pixelwise.data.masks import write_mask
+from pixelwise.labels import Labels
+
+WRITERS = [name for name, one in FORMATS.items() if one.write is not None]
+LABELS = (
+    Labels(("background", "road", "tree")),
+    Labels(("sky", "road", "tree"), (4, 0, 9)),  # none is called background
+)
+ROUNDS, EACH = 50, 20  # 1000 masks a writer
+MASKS = st.lists(
+    arrays(
+        np.uint8,
+        array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12),
+        elements=st.sampled_from([0, 1, 2, 255]),
+    ),
+    min_size=EACH,
+    max_size=EACH,
+)
+
+
+def lay(folder: Path, masks: list[np.ndarray], labels: Labels) -> DataConfig:
+    """Write pictures and masks in folders of parts, names with folders, spaces and letters beyond ASCII among them."""
+    for number, mask in enumerate(masks):
+        part = ("train", "val", "test")[number % 3]
+        name = (f"a {number}", f"straße/{number}", f"train_{number}.v2")[number // 3 % 3]
+        image, target = folder / part / "images" / f"{name}.png", folder / part / "masks" / f"{name}.png"
+        for path in (image, target):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 255, (*mask.shape, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(image)
+        write_mask(target, mask, labels)
+    return DataConfig.model_validate({"labels": labels.to_dict(), "split": {"val": 0, "test": 0}})
+
+
+@pytest.mark.parametrize("labels", LABELS, ids=["with background", "without"])
+@pytest.mark.parametrize("name", WRITERS)
+def test_masks_come_back_or_the_loss_is_told(name, labels, tmp_path_factory):
+    rounds = ROUNDS // len(LABELS)
+
+    @settings(max_examples=rounds, suppress_health_check=list(HealthCheck), database=None)
+    @given(MASKS)
+    def come_back(masks):
+        folder = tmp_path_factory.mktemp("masks")
+        splits = open_data(lay(folder, masks, labels), folder)
+        done = convert(splits, FORMATS[name], tmp_path_factory.mktemp(name))
+        assert done.pictures == EACH
+        assert done.pixels == sum(mask.size for mask in masks)
+        if not FORMATS[name].loses:
+            assert done.changed_pixels == 0, done.worst
+
+    come_back()
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_is_written_is_recognised_and_has_its_parts_and_pictures(name, tmp_path):
+    labels = LABELS[0]
+    rng = np.random.default_rng(0)
+    masks = [np.kron(rng.integers(0, 3, (4, 5)), np.ones((8, 8))).astype(np.uint8) for _ in range(6)]
+    (tmp_path / "in").mkdir()
+    splits = open_data(lay(tmp_path / "in", masks, labels), tmp_path / "in")
+    out = tmp_path / "out"
+    out.mkdir()
+    done = convert(splits, FORMATS[name], out)
+    (out / "data.yaml").unlink()  # what is left is what the tool itself would have written
+    config = DataConfig.model_validate({"labels": labels.to_dict(), "split": {"val": 0, "test": 0}})
+    assert find_format(Place(out, out, config))[0].name == name
+    back = open_data(config, out)
+    assert {part.name: len(part) for part in back} == {"train": 2, "val": 2, "test": 2}
+    for part, own in zip(back, splits, strict=True):
+        images = sorted(record.image.read_bytes() for record in part.records)
+        assert images == sorted(record.image.read_bytes() for record in own.records)
+    assert done.changed_pixels == 0 or FORMATS[name].loses
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_empty_folder_is_of_no_format_and_files_of_noise_raise_nothing_while_looking(name, tmp_path):
+    rng = np.random.default_rng(0)
+    assert FORMATS[name].detect(Place(tmp_path, tmp_path, DataConfig())) is None
+    for suffix in ("json", "xml", "txt", "yaml", "yml", "csv", "png"):
+        (tmp_path / f"noise.{suffix}").write_bytes(rng.bytes(200))
+        (tmp_path / f"empty.{suffix}").touch()
+        (tmp_path / f"list.{suffix}").write_text("[1, [2], {}]")
+    assert FORMATS[name].detect(Place(tmp_path, tmp_path, DataConfig())) is None
