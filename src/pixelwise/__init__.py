@@ -14,7 +14,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pixelwise.api import Model, Run, check, compare, evaluate, import_weights, load, predict, push, report, train
+    from pixelwise.api import Model, Run, check, compare, convert, evaluate, import_weights
+    from pixelwise.api import load, predict, push, report, train
     from pixelwise.config import Config
     from pixelwise.errors import PixelwiseError
     from pixelwise.grid import Grid
@@ -39,6 +40,7 @@ _HOME = {
     "UNet": "models.unet",
     "check": "api",
     "compare": "api",
+    "convert": "api",
     "evaluate": "api",
     "import_weights": "api",
     "load": "api",
@@ -63,6 +65,7 @@ __all__ = [
     "UNet",
     "check",
     "compare",
+    "convert",
     "evaluate",
     "import_weights",
     "load",

@@ -28,6 +28,7 @@ FROZEN = {
     "compare": "RUN… --data --json --set --split",
     "report": "RUN --json --out",
     "predict": "MODEL SOURCE… --flips --json --no-overlays --out --overlays --overwrite --probabilities",
+    "convert": "DATA --json --out --set --to",
     "models": "--json --search",
     "import-weights": "FILE --json --out --overwrite",
     "push": "MODEL OWNER/NAME --json --public",
@@ -39,6 +40,7 @@ REQUIRED |= {
     "push": ["m", "a/b"],
     "compare": ["a", "b"],
     "report": ["r"],
+    "convert": ["d", "--to", "masks", "--out", "o"],
 }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pixelwise.api.converting import convert
 from pixelwise.api.loaded import HUB_NAME, Model, Run, load
 from pixelwise.api.reporting import report
 from pixelwise.api.scoring import compare, evaluate, part_of, require_sections
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pixelwise.models.catalogue import Entry
 
 __all__ = [
-    "Model", "Run", "check", "compare", "draw_demo_data", "draw_sheet", "evaluate", "import_weights", "load", "models",
+    "Model", "Run", "check", "compare", "convert", "draw_demo_data", "draw_sheet", "evaluate", "import_weights", "load", "models",
     "predict", "push", "report", "train",
 ]  # fmt: skip
 Listener = Callable[[dict[str, Any]], None]

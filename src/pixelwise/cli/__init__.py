@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from pixelwise import __version__
-from pixelwise.cli import check, compare, demo, evaluate, import_weights, models, predict, push, report, train
+from pixelwise.cli import check, compare, convert, demo, evaluate, import_weights, models, predict, push, report, train
 from pixelwise.cli.terminal import complain
 from pixelwise.errors import PixelwiseError, ResourceError
 
@@ -43,7 +43,7 @@ def _root(
     """Train, score and use models that give every pixel a class."""
 
 
-for verb in (demo, check, train, evaluate, compare, report, predict, models, import_weights, push):
+for verb in (demo, check, train, evaluate, compare, report, predict, convert, models, import_weights, push):
     app.command(name=verb.__name__.rpartition(".")[2].replace("_", "-"))(verb.run)
 
 
