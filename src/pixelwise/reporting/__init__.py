@@ -4,7 +4,8 @@ Comes in: plain scores, a run folder, a way to fetch pictures. Goes out: the fil
 training.
 """
 
+from pixelwise.reporting.checkup import write_checkup
 from pixelwise.reporting.page import write_report
 from pixelwise.reporting.pictures import choose
 
-__all__ = ["choose", "write_report"]
+__all__ = ["choose", "write_checkup", "write_report"]

@@ -109,7 +109,7 @@ def _pictures(
             "Picture, truth, prediction, and in magenta where they differ. White: void in the truth, left open in a prediction. "
             "mIoU is each picture's own. Area error: over the classes, the sum of |predicted − true| pixels, by the counted pixels."
         ),
-        _legend(labels),
+        legend(labels),
     ]
     for name, ids in chosen.items():
         title, says = _GROUPS[name]
@@ -146,7 +146,8 @@ def _panels(id: str, shown: _Shown, names: Sequence[str]) -> list[Markup]:
     return out
 
 
-def _legend(labels: Labels) -> Markup:
+def legend(labels: Labels) -> Markup:
+    """Show which colour stands for which class."""
     chips = []
     for name, (r, g, b) in list(zip(labels.names, labels.colours, strict=True))[:_SHOWN_CLASSES]:
         swatch = tag("span", class_="swatch", style=f"background:rgb({r},{g},{b})", aria_hidden="true")
@@ -154,6 +155,12 @@ def _legend(labels: Labels) -> Markup:
     if labels.num_classes > _SHOWN_CLASSES:
         chips.append(tag("li", f"and {count(labels.num_classes - _SHOWN_CLASSES)} more"))
     return tag("ul", chips, class_="legend")
+
+
+def suspects_section(suspects: Sequence[Plain], labels: Labels, fetch: Fetch | None) -> Section | None:
+    """Show regions where a sure model sees another class than the truth; None where there are none."""
+    found = {} if fetch is None else _fetched({}, suspects[:_MOST_SUSPECTS], labels, fetch)
+    return _suspects(suspects, found)
 
 
 def _suspects(suspects: Sequence[Plain], found: Mapping[str, _Shown]) -> Section | None:

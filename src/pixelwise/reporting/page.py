@@ -91,12 +91,24 @@ def _sections(
 
 
 def page(title: str, scores: Plain, sections: Sequence[Section]) -> str:
-    """Put the page together.
+    """Put the report together.
 
     Args:
         title: of the page.
         scores: for the headline.
         sections: in their order.
+    """
+    return document(title, _masthead(title, scores), sections, "Skip to the scores")
+
+
+def document(title: str, head_of_page: Markup, sections: Sequence[Section], skip_to: str) -> str:
+    """Put a page together from its parts.
+
+    Args:
+        title: of the window.
+        head_of_page: what comes before the sections.
+        sections: in their order.
+        skip_to: what the link says that leads past the contents, for those who hear the page.
     """
     style, script = Markup(_file("style.css")), Markup(_file("script.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -115,12 +127,12 @@ def page(title: str, scores: Plain, sections: Sequence[Section]) -> str:
         tag("title", f"{shortened(legible(title), 80)} · pixelwise"),
         tag("style", style),
     )
-    skip = tag("a", "Skip to the scores", href="#main", class_="skip")
+    skip = tag("a", skip_to, href="#main", class_="skip")
     contents = tag(
         "nav", tag("ol", [tag("li", tag("a", s.title, href=f"#{s.id}")) for s in sections]), aria_label="Contents"
     )
     body = [tag("section", tag("h2", s.title), s.body, id=s.id) for s in sections]
-    main = tag("main", _masthead(title, scores), body, _foot(), id="main")
+    main = tag("main", head_of_page, body, _foot(), id="main")
     whole = tag("html", head, tag("body", skip, contents, main, tag("script", script)), lang="en")
     return f"<!doctype html>\n{whole}\n"
 
@@ -128,8 +140,7 @@ def page(title: str, scores: Plain, sections: Sequence[Section]) -> str:
 def _masthead(title: str, scores: Plain) -> Markup:
     facts: list[Child] = [f"part “{scores['split']}”" if scores.get("split") else None]
     facts += [plural(int(scores.get("images") or 0), "picture"), plural(len(scores.get("classes") or ()), "class")]
-    today = datetime.now(UTC)
-    facts.append(f"{today.day} {today:%B %Y}")
+    facts.append(today())
     line = tag("ul", [tag("li", fact) for fact in facts if fact is not None], class_="facts-line")
     origin = []
     for name in ("model", "data"):
@@ -146,6 +157,12 @@ def _masthead(title: str, scores: Plain) -> Markup:
         overview.headline(scores),
         overview.key_figures(scores),
     )
+
+
+def today() -> str:
+    """Write the date."""
+    now = datetime.now(UTC)
+    return f"{now.day} {now:%B %Y}"
 
 
 def _foot() -> Markup:
