@@ -290,7 +290,10 @@ def test_a_root_that_is_set_starts_from_the_current_folder(tmp_path: Path, monke
 
 
 def test_what_a_request_refuses(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"expected a folder, a data\.yaml or a recipe, found nothing\. Check the path"):
+    with pytest.raises(
+        DataError,
+        match=r"expected a folder, a data\.yaml, a recipe or an annotation file \(\.json, \.xml\), found nothing\. Check",
+    ):
         read_request(tmp_path / "none")
     (tmp_path / "a.png").touch()
     with pytest.raises(DataError, match=r"found a file of type \.png"):
@@ -299,7 +302,8 @@ def test_what_a_request_refuses(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         read_request(tmp_path)
     assert str(error.value) == (
-        f"{tmp_path / 'data.yaml'}:3: expected one of root, images, masks, valid, train, val, test, split, group, "
+        f"{tmp_path / 'data.yaml'}:3: expected one of root, images, masks, valid, train, val, test, format, "
+        "annotations, unlabelled, overlap, ignored, split, group, "
         "labels, mask_values, skip_bad, found unknown key `maks`. Did you mean `masks`?"
     )
 
@@ -381,3 +385,30 @@ def test_a_value_without_a_reason_has_no_comment() -> None:
 def test_the_written_form_of_what_was_read_has_every_key() -> None:
     plain = yaml.safe_load(dump_config(Config(), {}))
     assert plain == json.loads(json.dumps(configs.Config().model_dump()))  # tuples are lists in a file
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "annotations", "root"),
+    [
+        ("a.xml", "<annotations/>", "a.xml", "."),
+        ("annotations/a.xml", "<annotations/>", "annotations/a.xml", "."),
+        ("x/[a].json", '[{"data": {}}]', "x/[[]a].json".removeprefix("x/"), "x"),
+        ("coco.json", '{"images": [{"id": 1}], "annotations": [], "categories": []}', "coco.json", "."),
+        ("labelme.json", '{"shapes": [], "imagePath": "a.png", "version": "5.0"}', "labelme.json", "."),
+    ],
+)
+def test_an_annotation_file_is_data(tmp_path, name, text, annotations, root):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+    config, base = read_request(tmp_path / name)
+    assert config.data.annotations == annotations
+    assert base.resolve() == (tmp_path / root).resolve()
+    assert list(base.glob(annotations)) == [base / name.removeprefix(f"{root}/")]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"images": "a/*.png", "masks": "b/{stem}.png"}', '{"images": ["a/*.png"]}', '{"data": {}}', "{}"]
+)
+def test_a_configuration_in_json_is_a_configuration(tmp_path, text):
+    (tmp_path / "data.json").write_text(text)
+    assert read_request(tmp_path / "data.json")[0].data.annotations is None

@@ -7,6 +7,8 @@ derived value says why in a comment. Knows nothing of data sets, models or machi
 from __future__ import annotations
 
 import difflib
+import glob
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -122,7 +124,7 @@ def with_overrides(config: Config, overrides: Iterable[str]) -> Config:
 
 
 def read_request(data: Path, overrides: Iterable[str] = ()) -> tuple[Config, Path]:
-    """Read what a DATA argument names: a folder, a `data.yaml`, or a recipe (a YAML with a `data:` key).
+    """Read what a DATA argument names: a folder, a `data.yaml`, a recipe (a YAML with a `data:` key), or an annotation file.
 
     Args:
         data: the argument.
@@ -136,9 +138,15 @@ def read_request(data: Path, overrides: Iterable[str] = ()) -> tuple[Config, Pat
         ConfigError: a key or value that is wrong.
     """
     overrides = tuple(overrides)
+    if _is_annotation(data):
+        # COCO lays its files into a folder of their own, beside those of the pictures.
+        root = data.absolute().parent.parent if data.absolute().parent.name == "annotations" else data.parent
+        named = glob.escape(data.absolute().relative_to(root.absolute()).as_posix())
+        return _overridden(Config(data=DataConfig(annotations=named)), overrides), root
     if not data.is_dir() and not (data.is_file() and data.suffix.lower() in {".yaml", ".yml", ".json"}):
         found = f"a file of type {data.suffix or 'unknown'}" if data.is_file() else "nothing"
-        raise DataError(data, expected="a folder, a data.yaml or a recipe", found=found, do="Check the path.")
+        expected = "a folder, a data.yaml, a recipe or an annotation file (.json, .xml)"
+        raise DataError(data, expected=expected, found=found, do="Check the path.")
     if data.is_dir():
         described = next((data / name for name in ("data.yaml", "data.yml") if (data / name).is_file()), None)
         if described is None:
@@ -153,6 +161,30 @@ def read_request(data: Path, overrides: Iterable[str] = ()) -> tuple[Config, Pat
         except ValidationError as error:
             raise _explain(error, data, lines, DataConfig) from error
     return _overridden(config, overrides), data.parent
+
+
+def _is_annotation(data: Path) -> bool:
+    """Tell an annotation file from a configuration: XML, or JSON that holds none of a configuration's keys.
+
+    A configuration may be JSON, too, since that is YAML.
+    """
+    if not data.is_file() or data.suffix.lower() not in {".xml", ".json"}:
+        return False
+    if data.suffix.lower() == ".xml":
+        return True
+    try:
+        plain = json.loads(data.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False  # told as a YAML file that cannot be read
+    if not isinstance(plain, dict):
+        return isinstance(plain, list)
+    shared = ("images", "annotations")  # COCO's words, too, where they hold entries
+    ours = {key for key in (*Config.model_fields, *DataConfig.model_fields) if key in plain}
+    return bool(plain) and not {key for key in ours if key not in shared or not _has_entries(plain[key])}
+
+
+def _has_entries(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
 
 
 def _overridden(config: Config, overrides: tuple[str, ...]) -> Config:
