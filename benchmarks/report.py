@@ -11,12 +11,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import losses, metrics, pretraining, quality_per_minute, quarter, recipes
+from benchmarks import ablation, losses, metrics, pretraining, quality_per_minute, quarter, recipes
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 TABLES: dict[str, Callable[[], str]] = {
     "recipes": recipes.table,
     "quality per minute": lambda: quality_per_minute.table(4.0),
+    "ablation": ablation.table,
     "pretraining": lambda: pretraining.table("unet", 1.5),
     "metrics": metrics.table,
     "losses": losses.table,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelwise import config as configs
-from pixelwise.config import Config, PartConfig, dump_config, load_config, read_request, read_yaml, with_overrides
+from pixelwise.config import Config, DataConfig, PartConfig, dump_config, load_config, read_request, read_yaml, with_overrides
 from pixelwise.errors import ConfigError, DataError
 
 
@@ -302,9 +302,8 @@ def test_what_a_request_refuses(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         read_request(tmp_path)
     assert str(error.value) == (
-        f"{tmp_path / 'data.yaml'}:3: expected one of root, images, masks, valid, train, val, test, format, "
-        "annotations, unlabelled, overlap, ignored, split, group, "
-        "labels, mask_values, skip_bad, found unknown key `maks`. Did you mean `masks`?"
+        f"{tmp_path / 'data.yaml'}:3: expected one of {', '.join(DataConfig.model_fields)}, found unknown key `maks`. "
+        "Did you mean `masks`?"
     )
 
 

@@ -17,6 +17,20 @@ def test_what_is_not_given_is_drawn() -> None:
     assert (labels.num_classes, labels.ignore_index, labels.dtype) == (2, 255, np.uint8)
 
 
+@given(
+    st.lists(st.integers(0, 300), min_size=1, max_size=20, unique=True),
+    st.lists(st.integers(0, 300), max_size=3, unique=True),
+    st.lists(st.integers(0, 255), max_size=12),
+)
+def test_ids_of_eight_bits_become_what_wider_ones_do(ids: list[int], ignored: list[int], stored: list[int]) -> None:
+    labels = Labels(tuple(map(str, ids)), tuple(ids), ignore_ids=tuple(set(ignored) - set(ids)))
+    narrow, wide = (labels.encode(np.array([stored, stored[::-1]], dtype).T) for dtype in (np.uint8, np.int64))
+    assert np.array_equal(narrow[0], wide[0])
+    assert narrow[0].dtype == wide[0].dtype == labels.dtype
+    assert narrow[0].flags.writeable
+    assert narrow[1] == wide[1]
+
+
 @given(st.integers(1, 40))
 def test_default_colours_differ_and_start_dark(count: int) -> None:
     colours = default_colours(count)

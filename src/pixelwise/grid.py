@@ -23,7 +23,7 @@ class Grid:
     Args:
         spacing: distance between neighbouring pixel centres per axis, in array order: (row, column) or (slice, row, column).
         unit: the unit of `spacing`: "px" where nothing is known, else "mm", "m", "deg", …
-        affine: homogeneous matrix from pixel (x, y[, z]) to world coordinates, as its file defines it; None where unknown.
+        affine: homogeneous matrix from pixel (x, y[, z]), its centre at whole numbers, to world coordinates; None where unknown.
         crs: coordinate reference system as an authority code or WKT; None where unknown.
         calibration: how the spacing was obtained ("PixelSpacing", "GeoTransform", …); None where unknown.
 

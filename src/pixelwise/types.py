@@ -140,12 +140,14 @@ def spread(name: str, score: Score) -> dict[str, float | None]:
 class Fingerprint:
     """Hold the facts of a data set's training part from which a configuration is derived.
 
+    What stands behind `hash` came later: in what older versions wrote it is empty or None.
+
     Args:
         images: number of pictures looked at.
         channels: bands per picture.
         dtype: numpy name of the pixel type.
         sizes: smallest, median and largest (H, W).
-        mean, std: per band, over all pixels, in raw pixel values.
+        mean, std: per band, over all pixels that count, in raw pixel values.
         pixel_counts: per class, pixels over the set.
         image_counts: per class, number of pictures that show it.
         ignored_share: share of pixels that do not count.
@@ -154,6 +156,22 @@ class Fingerprint:
         row_spread: how strongly classes depend on the row (0 none … 1 fully): share of the classes' entropy that the
             row's position explains. Road scenes are near 0.4, cells and tiles near 0.
         hash: SHA-256 over names and contents of every file of the split.
+        distinct_sizes: how many different (H, W) there are.
+        spacing: distance between neighbouring pixels per axis, in array order: the median over the pictures.
+        spacing_unit: its unit; "px" where the files say nothing.
+        spacings_differ: whether the pictures differ in it, or in its unit.
+        extremes: per band, the smallest and the largest value.
+        percentiles: per band, the values below which 0.5, 50 and 99.5 % of the pixels lie.
+        core: per band, the range of nearly all values: those 99 %, and at least 90 % of every class's; empty for pixels of
+            8 bits.
+        core_mean, core_std: as `mean` and `std`, of the values brought into `core`.
+        object_sizes: per class, the area of its connected regions in pixels: 5 %, median, 95 %; None for classes that never
+            occur.
+        objects_per_image: per class, the mean number of regions in pictures that show it.
+        column_spread: as `row_spread`, of columns.
+        one_sided: per class, the share of its pixels that has no equal on the other side, at the same distance from the
+            middle: 0 where mirroring changes nothing, 1 for a left kidney; None for classes that never occur.
+        one_sided_by_chance: how much that would be by chance, pictures being as few and as different as they are.
     """
 
     images: int
@@ -168,6 +186,20 @@ class Fingerprint:
     thickness: tuple[float | None, ...]
     row_spread: float
     hash: str
+    distinct_sizes: int | None = None
+    spacing: tuple[float, ...] | None = None
+    spacing_unit: str = "px"
+    spacings_differ: bool = False
+    extremes: tuple[tuple[float, float], ...] = ()
+    percentiles: tuple[tuple[float, float, float], ...] = ()
+    core: tuple[tuple[float, float], ...] = ()
+    core_mean: tuple[float, ...] = ()
+    core_std: tuple[float, ...] = ()
+    object_sizes: tuple[tuple[float, float, float] | None, ...] = ()
+    objects_per_image: tuple[float | None, ...] = ()
+    column_spread: float | None = None
+    one_sided: tuple[float | None, ...] = ()
+    one_sided_by_chance: tuple[float | None, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Give the plain form that `data.json` holds."""

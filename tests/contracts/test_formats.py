@@ -55,7 +55,7 @@ def lay(folder: Path, masks: list[np.ndarray], labels: Labels) -> DataConfig:
 def test_masks_come_back_or_the_loss_is_told(name, labels, tmp_path_factory):
     rounds = ROUNDS // len(LABELS)
 
-    @settings(max_examples=rounds, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=rounds, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(MASKS)
     def come_back(masks):
         folder = tmp_path_factory.mktemp("masks")

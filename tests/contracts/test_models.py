@@ -138,6 +138,34 @@ def test_normalisation_is_inside(model):
         assert not torch.allclose(raw(pictures()), model(pictures()))
 
 
+def test_clipping_is_inside_and_travels_with_the_weights(model, request, tmp_path):
+    name, arguments = request.node.callspec.params["model"]
+    ranges = [[20.0, 200.0], [0.0, 128.0], [60.5, 61.5]]
+    plain = {**arguments, "in_channels": 3, "num_classes": 5, "mean": list(MEAN), "std": list(STD), "clip": ranges}
+    clipping = build_model(name, **plain).eval()
+    clipping.load_state_dict(model.state_dict(), strict=False)
+    low, high = torch.tensor(ranges).view(3, 2, 1, 1).unbind(1)
+    assert clipping.normalise.clip == tuple(map(tuple, ranges))
+    assert model.normalise.clip is None
+    save_model(tmp_path / "model", clipping, ModelCard({"name": name, "arguments": plain}, Labels(tuple("abcde")), 3))
+    loaded, card = load_model(tmp_path / "model")
+    assert card.clip == loaded.normalise.clip == clipping.normalise.clip
+    with torch.inference_mode():
+        torch.testing.assert_close(clipping(pictures()), model(pictures().float().clamp(low, high)))
+        assert not torch.allclose(clipping(pictures()), model(pictures()))
+        assert torch.equal(loaded(pictures()), clipping(pictures()))
+
+
+@pytest.mark.parametrize("case", [case for case in MODELS if case[0] == "unet"], ids=str)
+def test_clipping_is_exported(case):
+    name, arguments = case
+    model = build_model(name, in_channels=3, num_classes=5, clip=[[20, 200]] * 3, **arguments).eval()
+    free = torch.export.Dim.DYNAMIC
+    program = torch.export.export(model, (pictures(2, 37, 50),), dynamic_shapes=({0: free, 2: free, 3: free},))
+    with torch.inference_mode():
+        torch.testing.assert_close(program.module()(pictures(1, 91, 23)), model(pictures(1, 91, 23)))
+
+
 def test_pictures_of_a_batch_do_not_touch_each_other(model):
     batch = pictures(3)
     with torch.inference_mode():
@@ -272,6 +300,17 @@ def test_other_axes_and_no_pixels_are_refused(model, shape):
             {"std": (1, 0, 1)},
             "model.std: expected 3 positive values, one per band, found [1.0, 0.0, 1.0]. "
             "Give one value per band in raw pixel values, or leave the key out.",
+        ),
+        (
+            {"clip": [(0, 1)]},
+            "model.clip: expected 3 pairs of a smaller and a larger value, one per band, found [[0.0, 1.0]]. "
+            "Give one pair per band in raw pixel values, or leave the key out.",
+        ),
+        (
+            {"clip": [(0, 1), (5, 5), (0, 1)]},
+            "model.clip: expected 3 pairs of a smaller and a larger value, one per band, "
+            "found [[0.0, 1.0], [5.0, 5.0], [0.0, 1.0]]. "
+            "Give one pair per band in raw pixel values, or leave the key out.",
         ),
     ],
 )

@@ -1,17 +1,16 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
+import tifffile
 from PIL import Image
-from sklearn.metrics import mutual_info_score
 
 from pixelwise.data.dataset import Dataset, Record
-from pixelwise.data.fingerprint import Moments, class_thickness, count_rows, fingerprint, row_spread
+from pixelwise.data.fingerprint import Spacings, class_thickness, fingerprint
 from pixelwise.data.masks import MaskRule
 from pixelwise.errors import DataError, ImageError
+from pixelwise.grid import Grid
 from pixelwise.labels import Labels
 from pixelwise.types import Fingerprint
 
@@ -45,18 +44,73 @@ def test_facts_equal_those_of_all_pixels_at_once(tmp_path: Path) -> None:
     assert facts.image_counts == (3, 3)
     assert facts.ignored_share == pytest.approx((masks == 255).mean(), rel=1e-12)
     assert facts.sizes == ((17, 9), (20, 30), (40, 25))
-    assert (facts.images, facts.channels, facts.dtype) == (3, 3, "uint8")
-    assert Fingerprint.from_dict(facts.to_dict()) == facts
+    assert (facts.images, facts.channels, facts.dtype, facts.distinct_sizes) == (3, 3, "uint8", 3)
+    expected = np.percentile(counted, (0.5, 50, 99.5), axis=0).T
+    np.testing.assert_allclose(facts.percentiles, expected, rtol=1e-12)
+    assert facts.extremes == tuple(zip(counted.min(0), counted.max(0), strict=True))
+    assert facts.core == ()  # 8 bits have no tails
+    plain = json.loads(json.dumps(facts.to_dict(), allow_nan=False))
+    assert Fingerprint.from_dict(plain) == facts
 
 
-def test_moments_keep_small_spreads_on_large_values() -> None:
-    rng = np.random.default_rng(1)
-    moments = Moments()
-    values = (1e6 + rng.normal(0, 0.5, (2, 300, 400))).astype(np.float32)
-    for part in np.array_split(values, 7, axis=1):
-        moments.add(part, np.ones(part.shape[1:], bool))
-    moments.add(values[:, :0], np.ones((0, 400), bool))
-    np.testing.assert_allclose(moments.std, values.astype(float).std((1, 2)), rtol=1e-9)
+@pytest.mark.parametrize("kind", ["uint16", "float32"])
+def test_deep_pictures_have_a_core_that_no_class_is_cut_off_by(tmp_path: Path, kind: str) -> None:
+    rng = np.random.default_rng(3)
+    mask = np.zeros((80, 100), np.uint8)
+    mask[:2, :10] = 1  # 0.25 % of the pixels, and all bright
+    values = rng.uniform(100, 200, mask.shape)
+    values[mask == 1] = rng.uniform(4000, 5000, 20)
+    values[79, 90:] = 60000.0  # some ten pixels that say nothing
+    image = values.astype(kind)
+    tifffile.imwrite(tmp_path / "0.tif", image)
+    Image.fromarray(mask).save(tmp_path / "0_mask.png")
+    data = Dataset(TWO, (Record("0", tmp_path / "0.tif", tmp_path / "0_mask.png"),), MaskRule(), "train")
+    facts = fingerprint(data)
+    ((low, high),) = facts.core
+    assert low == pytest.approx(np.percentile(image, 0.5))
+    assert high == pytest.approx(np.percentile(image[mask == 1], 95))
+    assert facts.extremes == ((image.min(), 60000.0),)
+    inside = np.clip(image.astype(float), low, high)
+    assert facts.core_mean == pytest.approx((inside.mean(),))
+    assert facts.core_std == pytest.approx((inside.std(),))
+    assert facts.mean == pytest.approx((image.astype(float).mean(),), rel=1e-6)
+    assert facts.dtype == kind
+
+
+def test_objects_and_places_are_in_the_facts(tmp_path: Path) -> None:
+    mask = np.zeros((32, 32), np.uint8)
+    mask[4:8, 2:12], mask[20:22, 2:4] = 1, 1
+    facts = fingerprint(make(tmp_path, *[(np.zeros((32, 32, 3), np.uint8), mask)] * 6))
+    assert facts.object_sizes[1] == (4.0, 22.0, 40.0)
+    assert facts.objects_per_image == (1.0, 2.0)
+    assert facts.one_sided[1] == 1.0
+    assert 0.1 < (facts.column_spread or 0) < 1
+    assert (facts.spacing, facts.spacing_unit, facts.spacings_differ) == ((1.0, 1.0), "px", False)
+
+
+def test_spacings_are_told_in_the_unit_of_most() -> None:
+    spacings = Spacings()
+    for spacing in ((0.5, 0.5), (0.5, 0.7), (0.5, 0.9)):
+        spacings.add(Grid(spacing, "mm"))
+    assert spacings.result() == ((0.5, 0.7), "mm", True)
+    spacings.add(Grid())
+    assert spacings.result() == ((0.5, 0.7), "mm", True)
+    same = Spacings()
+    for spacing in ((0.97656, 0.97656), (0.9765625, 0.9765625)):
+        same.add(Grid(spacing, "mm"))
+    assert not same.result()[2]
+    same.add(Grid((1.0, 1.0), "m"))
+    assert same.result()[2]
+
+
+def test_facts_of_older_versions_are_read() -> None:
+    plain = {
+        "images": 9, "channels": 1, "dtype": "uint8", "sizes": [[20, 30], [20, 30], [40, 50]], "mean": [1.0],
+        "std": [1.0], "pixel_counts": [900, 50], "image_counts": [9, 5], "ignored_share": 0.01,
+        "thickness": [20.0, None], "row_spread": 0.25, "hash": "a1",
+    }  # fmt: skip
+    old = Fingerprint.from_dict(plain)
+    assert (old.core, old.object_sizes, old.one_sided, old.distinct_sizes) == ((), (), (), None)
 
 
 def test_the_choice_is_reproducible_and_limited(tmp_path: Path) -> None:
@@ -103,26 +157,6 @@ def test_thickness_is_the_median_over_pictures_that_show_the_class(tmp_path: Pat
     assert facts.thickness[1] == 3
     three = Labels(("ground", "road", "never"))
     assert fingerprint(make(tmp_path, strip(2), labels=three)).thickness[2] is None
-
-
-@settings(max_examples=40, deadline=None)
-@given(arrays(np.uint8, st.tuples(st.integers(16, 40), st.integers(1, 12)), elements=st.integers(0, 2)))
-def test_row_spread_equals_the_definition(mask: np.ndarray) -> None:
-    labels = Labels(("a", "b", "c"))
-    bands = np.repeat((np.arange(len(mask)) * 16 // len(mask))[:, None], mask.shape[1], 1)
-    entropy = mutual_info_score(mask.reshape(-1), mask.reshape(-1))
-    expected = mutual_info_score(mask.reshape(-1), bands.reshape(-1)) / entropy if entropy > 1e-12 else 0.0
-    assert row_spread(count_rows(mask, labels)) == pytest.approx(expected, abs=1e-9)
-
-
-def test_row_spread_of_sky_over_ground_and_of_noise() -> None:
-    mask = np.zeros((32, 50), np.uint8)
-    mask[16:] = 1
-    assert row_spread(count_rows(mask, TWO)) == pytest.approx(1)
-    noise = np.random.default_rng(0).integers(0, 2, (160, 400), np.uint8)
-    assert row_spread(count_rows(noise, TWO)) < 0.001
-    mask[mask == 0] = 255
-    assert row_spread(count_rows(mask, TWO)) == 0
 
 
 def test_one_class_alone_is_an_error(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pixelwise.config import Config, with_overrides
 from pixelwise.data.images import Limits, read_mask_values
 from pixelwise.data.masks import MaskRule, read_ids, read_mask, write_mask
 from pixelwise.errors import ConfigError, MaskError, ResourceError
@@ -48,6 +50,18 @@ def test_palettes_give_indices_never_colours(tmp_path, name, palette):
     """An all-grey palette is a palette too: index 1 shown as 255 is class 1, not "ignored"."""
     path = save(tmp_path / name, u8([0, 1, 2, 1]), palette=palette)
     assert read_mask(path, FIVE)[0].tolist() == [[0, 1, 2, 1]]
+
+
+def test_a_grey_palette_of_0_and_255_is_the_two_classes(tmp_path):
+    ramp = [value for grey in range(256) for value in (grey, grey, grey)]
+    mask, notices = read_mask(save(tmp_path / "a.png", u8([0, 255, 255]), palette=ramp), TWO)
+    assert (mask.tolist(), len(notices)) == ([[0, 1, 1]], 1)
+    assert read_mask(save(tmp_path / "b.png", u8([0, 1, 1]), palette=ramp), TWO)[0].tolist() == [[0, 1, 1]]
+
+
+def test_1_bit_palettes_give_indices(tmp_path):
+    white_first = save(tmp_path / "a.png", u8([0, 1, 1]), palette=[255, 255, 255, 0, 0, 0], bits=1)
+    assert read_mask(white_first, TWO)[0].tolist() == [[0, 1, 1]]
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
@@ -110,8 +124,34 @@ def test_smoothed_edges_are_recognised(tmp_path):
     for labels in (TWO, FIVE):
         text = refusal(save(tmp_path / "a.png", soft), labels)
         assert text.endswith(
-            "The edges look smoothed (anti-aliased): draw masks without smoothing, or set data.mask_values: {threshold: 128}."
+            "The edges look smoothed (anti-aliased): draw masks without smoothing, or read bright pixels as the second class: "
+            "--set 'data.mask_values={threshold: 128}'."
         )
+
+
+def test_bright_and_dark_that_were_jpeg_once_are_recognised(tmp_path):
+    """Saved as PNG again, the phantom ids are there to stay; the values alone tell."""
+    half = np.zeros((64, 64), np.uint8)
+    half[20:40, 13:50] = 255
+    lossy = read_mask_values(save(tmp_path / "a.jpg", half)).values
+    again = save(tmp_path / "b.png", lossy)
+    assert refusal(again, TWO).endswith("--set 'data.mask_values={threshold: 128}'.")
+    np.testing.assert_array_equal(read_mask(again, TWO, MaskRule(threshold=128))[0], half // 255)
+
+
+def test_a_lossy_mask_is_known_by_its_content_not_by_its_name(tmp_path):
+    save(tmp_path / "a.jpg", np.zeros((8, 8), np.uint8)).rename(tmp_path / "a.png")
+    assert "found lossy JPEG" in refusal(tmp_path / "a.png", TWO)
+
+
+def test_what_the_messages_print_is_what_a_shell_and_the_configuration_take(tmp_path):
+    soft = np.full((20, 20), 255, np.uint8)
+    soft[:10], soft[10] = 0, np.arange(20) * 12 + 10
+    text = refusal(save(tmp_path / "a.png", soft), TWO)
+    words = shlex.split(text[text.index("--set") : -1])
+    rule = MaskRule.from_config(with_overrides(Config(), words[1:]).data.mask_values)
+    assert rule == MaskRule(threshold=128)
+    assert read_mask(tmp_path / "a.png", TWO, rule)[0][[0, -1], 0].tolist() == [0, 1]
 
 
 def test_threshold(tmp_path):
@@ -136,7 +176,8 @@ def test_lossy_masks_are_refused_but_for_a_threshold(tmp_path):
     assert len(np.unique(read_mask_values(path).values)) > 2, "phantom ids are there"
     assert refusal(path, TWO) == (
         "expected a lossless mask, PNG or TIFF, found lossy JPEG, whose compression invents ids along the edges. "
-        "Save the masks as PNG; or, where they hold two classes only, set data.mask_values: {threshold: 128}."
+        "Save the masks as PNG; or, where they hold two classes only, read bright pixels as the second: "
+        "--set 'data.mask_values={threshold: 128}'."
     )
     refusal(path, TWO, MaskRule(values={0: 0, 255: 1}))
     np.testing.assert_array_equal(read_mask(path, TWO, MaskRule(threshold=128))[0], half // 255)
@@ -174,8 +215,8 @@ def test_colours_are_looked_up(tmp_path):
     assert read_mask(grey, COLOURED, MaskRule(colours=True))[0].tolist() == [[0]]
     odd = save(tmp_path / "o.png", np.concatenate([pixels, pixels * 0]))
     assert refusal(odd, COLOURED) == (
-        "expected the colours of labels.yaml, found (0, 0, 0) in 2 pixels. Give that colour to a class in labels.yaml, "
-        "or set data.mask_values: {colours: true, ignored: [[r, g, b]]}."
+        "expected the colours of the classes, found (0, 0, 0) in 2 pixels (50 %). Give that colour to a class, or "
+        "let it count in nothing: --set 'data.mask_values={colours: true, ignored: [[0, 0, 0]]}'."
     )
     rule = MaskRule(colours=True, ignored=((0, 0, 0),))
     assert read_mask(odd, COLOURED, rule)[0].tolist() == [[1, 0], [255, 255]]
@@ -190,6 +231,10 @@ def test_colour_masks_that_cannot_be_read(tmp_path):
     assert "found colours" in refusal(colours, TWO, MaskRule(values={0: 0}))
     with pytest.raises(MaskError, match=r"found colours and no labels. Write a labels.yaml with names and colours."):
         read_ids(colours)
+    with pytest.raises(
+        MaskError, match=r"All three bands are equal; for two classes, .* --set 'data\.mask_values=\{thr"
+    ):
+        read_ids(grey)
 
 
 def test_orientation_is_applied(tmp_path):
@@ -218,14 +263,18 @@ def test_limits_and_broken_files(tmp_path):
         ({"colours": True}, MaskRule(colours=True)),
         ({"colours": True, "ignored": [[0, 0, 0]]}, MaskRule(colours=True, ignored=((0, 0, 0),))),
         ({"binary": False}, MaskRule(binary=False)),
+        ({"objects": True}, MaskRule(objects=True)),
+        ({"objects": False}, MaskRule()),
     ],
 )
 def test_rules_from_the_configuration(plain, rule):
     assert MaskRule.from_config(plain) == rule
+    assert MaskRule.from_config(rule.to_config()) == rule
 
 
 @pytest.mark.parametrize(
-    "plain", [{}, 128, "threshold", {"threshold": "high"}, {"limit": 3}, {"colours": 1}, {"threshold": True}]
+    "plain",
+    [{}, 128, "threshold", {"threshold": "high"}, {"limit": 3}, {"colours": 1}, {"threshold": True}, {"objects": 1}],
 )
 def test_rules_that_make_no_sense(plain):
     with pytest.raises(ConfigError, match=r"data\.mask_values: expected null, \{threshold: 128\}"):
@@ -235,6 +284,8 @@ def test_rules_that_make_no_sense(plain):
 def test_rules_exclude_each_other():
     with pytest.raises(ConfigError, match="expected one rule, found several"):
         MaskRule(threshold=1, colours=True)
+    with pytest.raises(ConfigError, match="Keep threshold, values, colours or objects"):
+        MaskRule(values={0: 0}, objects=True)
 
 
 @st.composite

@@ -18,7 +18,8 @@ from pycocotools.cocoeval import COCOeval
 from scipy import ndimage
 
 from pixelwise.errors import DataError, MaskError, PairingError, UsageError
-from pixelwise.metrics.instances import _decompressed, average_precision
+from pixelwise.metrics.instances import average_precision
+from pixelwise.run_lengths import unpack
 
 SIZE = (100, 120)
 # pycocotools adds a tiny number to what it divides by.
@@ -451,8 +452,8 @@ def test_compressed_run_lengths_are_read_as_they_were_written(shape, share):
     region = np.random.default_rng(0).random(shape) < share
     flat = region.ravel("F").astype(np.int8)
     borders = np.flatnonzero(np.diff(flat, prepend=0, append=1 - flat[-1]))
-    np.testing.assert_array_equal(_decompressed(counts(region)["counts"]), np.diff(borders, prepend=0))
-    assert _decompressed(counts(region)["counts"].encode()).sum() == region.size
+    np.testing.assert_array_equal(unpack(counts(region)["counts"]), np.diff(borders, prepend=0))
+    assert unpack(counts(region)["counts"].encode()).sum() == region.size
 
 
 def test_missing_keys_are_named():

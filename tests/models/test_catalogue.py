@@ -98,6 +98,6 @@ def test_an_unknown_argument_is_met_with_the_nearest():
     with pytest.raises(ConfigError) as caught:
         build_model("unet", feature=[4])
     assert str(caught.value) == (
-        "model unet: expected one of in_channels, num_classes, features, up, stem, mean, std, "
+        "model unet: expected one of in_channels, num_classes, features, up, stem, mean, std, clip, "
         "found unknown argument 'feature'. Did you mean 'features'?"
     )

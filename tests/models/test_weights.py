@@ -70,6 +70,23 @@ def test_the_round_trip_is_bit_identical(folder, model):
     assert replace(card, mean=(), std=(), sha256="", pixelwise="") == CARD
 
 
+def test_models_of_before_there_was_clipping_are_read(folder, model):
+    plain = json.loads((folder / "model.json").read_text())
+    assert plain.pop("clip") is None
+    (folder / "model.json").write_text(json.dumps(plain))
+    loaded, card = load_model(folder)
+    assert card.clip is None
+    assert torch.equal(loaded.head.bias, model.head.bias)
+
+
+@pytest.mark.parametrize("clip", [[[0, 1]], [[0, "x"], [0, 1], [0, 1]], [1, 2, 3], "none", [[2, 1], [0, 1], [0, 1]]])
+def test_a_card_with_another_range_than_the_weights_is_refused(folder, clip):
+    plain = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(plain | {"clip": clip}))
+    with pytest.raises(ModelFileError):
+        load_model(folder)
+
+
 def test_a_second_save_writes_the_same_bytes(folder, tmp_path):
     loaded, card = load_model(folder)
     assert save_model(tmp_path / "again", loaded, card) == card

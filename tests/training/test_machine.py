@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 from pixelwise.training import machine
 
@@ -55,3 +57,22 @@ def test_cores_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch) -> Non
     assert 1 <= machine.cores() <= (os.cpu_count() or 1)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert machine.cores() == os.cpu_count()
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="this system tells nothing")
+def test_free_memory_is_some_and_not_all() -> None:
+    free = machine.free_memory(torch.device("cpu"))
+    assert free is not None
+    assert 0 < free < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert machine.free_memory(torch.device("meta")) is None
+
+
+def test_a_control_group_leaves_its_limit_less_what_is_used_but_for_the_cache(tmp_path: Path) -> None:
+    assert machine._left(tmp_path, *machine._V2) is None
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("700\n")
+    assert machine._left(tmp_path, *machine._V2) is None
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert machine._left(tmp_path, *machine._V2) == 300
+    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 250\n")
+    assert machine._left(tmp_path, *machine._V2) == 550

@@ -44,6 +44,113 @@ def test_every_gap_but_the_measured_ones_is_filled_and_explained() -> None:
     assert all((reasons | more).values())
 
 
+DEEP = dataclasses.replace(
+    FACTS,
+    channels=1,
+    dtype="uint16",
+    mean=(457.0,),
+    std=(263.2,),
+    extremes=((54.0, 6615.0),),
+    percentiles=((102.0, 398.0, 1393.0),),
+    core=((102.0, 1393.0),),
+    core_mean=(454.8,),
+    core_std=(250.2,),
+)
+
+
+def test_values_far_beyond_the_others_are_clipped_and_the_moments_are_those_of_what_is_left() -> None:
+    config, reasons = derive(Config(), DEEP, CPU)
+    assert config.model.clip == [(102.0, 1393.0)]
+    assert (config.model.mean, config.model.std) == ([454.8], [250.2])
+    assert reasons["model.clip"] == (
+        "the farthest value lies 20.9 standard deviations beyond the range of 99 % of the pixels and 90 % of every "
+        "class's: values are brought into it"
+    )
+    assert reasons["model.mean"].endswith(", clipped")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        FACTS,
+        dataclasses.replace(DEEP, extremes=((54.0, 2300.0),)),
+        dataclasses.replace(DEEP, core=(), core_mean=(), core_std=()),  # of an older version
+    ],
+)
+def test_values_without_a_tail_stay(facts: Fingerprint) -> None:
+    config, reasons = derive(Config(), facts, CPU)
+    assert config.model.clip == "none"
+    assert reasons["model.clip"]
+    assert config.model.mean == list(facts.mean)
+
+
+def test_clipping_is_chosen_by_whoever_chooses() -> None:
+    off, reasons = derive(replace(Config(), model={"clip": "none"}), DEEP, CPU)
+    assert (off.model.clip, off.model.mean) == ("none", [457.0])
+    assert "model.clip" not in reasons
+    assert derive(replace(Config(), model={"mean": [0.0], "std": [1.0]}), DEEP, CPU)[0].model.clip == "none"
+    own = derive(replace(Config(), model={"clip": [[0, 2000]]}), DEEP, CPU)[0]
+    assert own.model.clip == [(0, 2000)]
+
+
+def test_small_fractions_are_not_rounded_away() -> None:
+    fractions = dataclasses.replace(DEEP, dtype="float32", core=((2e-6, 3e-5),), core_mean=(1.2345e-5,))
+    fractions = dataclasses.replace(fractions, core_std=(4.321e-6,), extremes=((0.0, 1.0),))
+    config, _ = derive(Config(), fractions, CPU)
+    assert config.model.mean == pytest.approx([1.2345e-5], rel=1e-3)
+    assert config.model.std == pytest.approx([4.321e-6], rel=1e-3)
+    assert config.model.clip == [pytest.approx((2e-6, 3e-5), rel=1e-3)]
+
+
+def test_weights_bring_their_range_too() -> None:
+    weights = dataclasses.replace(WHOLE, dtype="uint16", mean=(5.0,), std=(6.0,))
+    assert derive(Config(), DEEP, CPU, weights)[0].model.clip == "none"
+    clipped = dataclasses.replace(weights, clip=((1.0, 9.0),))
+    assert derive(Config(), DEEP, CPU, clipped)[0].model.clip == [(1.0, 9.0)]
+
+
+@pytest.mark.parametrize("machine", [CPU, Machine("cuda", 16, True)], ids=lambda m: m.device)
+@pytest.mark.parametrize("side", [16, 28, 40, 64, 96, 100, 128, 256, 1000])
+def test_the_coarsest_scale_has_four_cells_a_side(side: int, machine: Machine) -> None:
+    facts = dataclasses.replace(FACTS, sizes=((side, side),) * 3)
+    config, reasons = derive(Config(), facts, machine)
+    features, stem = config.model.features or [], config.model.stem or 1
+    assert min(config.train.crop or (0,)) // (stem * 2 ** len(features)) >= 4
+    assert len(features) == 4 or "4 scales" in reasons["model.features"]
+    assert len(features) == 4 or min(side, 256) / (stem * 2 ** (len(features) + 1)) < 4  # no fewer than need be
+
+
+def test_a_small_crop_has_fewer_scales_and_a_picture_of_a_few_pixels_has_one() -> None:
+    small = derive(replace(Config(), train={"crop": [64, 64]}), FACTS, CPU)[0]
+    assert (small.model.stem, small.model.features) == (2, [16, 32, 64])
+    speck = derive(Config(), dataclasses.replace(FACTS, sizes=((3, 5),) * 3), CPU)[0]
+    assert (speck.model.features, speck.train.crop) == ([16], (2, 4))
+
+
+def test_classes_of_one_side_are_not_mirrored() -> None:
+    body = dataclasses.replace(
+        FACTS, row_spread=0.02, one_sided=(0.05, 1.0, 0.97), one_sided_by_chance=(0.02, 0.4, 0.45)
+    )
+    config = derived(body)
+    assert config.augment.flip_horizontal == 0.0
+    assert config.augment.flip_vertical == 0.5
+    assert (config.augment.rotate or 0) <= 5
+    _, reasons = settle(replace(derive(Config(), body, CPU)[0], train={"steps": 9}), body, 100)
+    assert (
+        reasons["augment.flip_horizontal"] == "classes 1, 2 are always on the same side: left and right are not alike"
+    )
+    few = dataclasses.replace(body, one_sided_by_chance=(0.02, 1.0, 0.9))
+    assert derived(few).augment.flip_horizontal == 0.5
+    mostly = dataclasses.replace(body, one_sided=(0.05, 0.8, None), one_sided_by_chance=(0.02, 0.3, None))
+    assert derived(mostly).augment.flip_horizontal == 0.5
+
+
+def test_objects_larger_than_a_crop_are_told() -> None:
+    huge = dataclasses.replace(FACTS, object_sizes=((1.0, 2.0, 3.0), (5.0, 90_000.0, 1e5), None))
+    assert "half of the regions of a class have 90000 pixels or more" in derive(Config(), huge, CPU)[1]["train.crop"]
+    assert "regions" not in derive(Config(), FACTS, CPU)[1]["train.crop"]
+
+
 def test_what_is_given_stays() -> None:
     given = replace(Config(), train={"crop": (96, 64), "learning_rate": 1e-4}, augment={"flip_vertical": 0.25})
     config, reasons = derive(given, FACTS, CPU)

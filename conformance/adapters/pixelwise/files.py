@@ -50,11 +50,12 @@ def _open(folder: Path, skip_bad: bool = False) -> dict[str, int]:
 
 
 def _check(folder: Path) -> list[str]:
-    return [str(finding.to_dict()) for finding in pixelwise.check(folder)]
+    return [str(finding.to_dict()) for finding in pixelwise.check(folder).findings]
 
 
 def _read_listed(folder: Path) -> list[Any]:
-    splits = open_data(DataConfig(labels=["a", "b"]), folder)
+    # Folders of masks and a VOC lie in one place there, so it is said which is meant.
+    splits = open_data(DataConfig(labels=["a", "b"], format="masks"), folder)
     return [part.read(k).image for part in splits for k in range(len(part))]
 
 

@@ -7,11 +7,13 @@ from pixelwise.config.files import (
     Reasons,
     config_from_dict,
     dump_config,
+    is_yolo,
     load_config,
     read_request,
     read_yaml,
     replace,
     with_overrides,
+    yolo_home,
 )
 from pixelwise.config.tree import (
     AugmentConfig,
@@ -40,9 +42,11 @@ __all__ = [
     "TrainConfig",
     "config_from_dict",
     "dump_config",
+    "is_yolo",
     "load_config",
     "read_request",
     "read_yaml",
     "replace",
     "with_overrides",
+    "yolo_home",
 ]

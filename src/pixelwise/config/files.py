@@ -21,6 +21,7 @@ from pixelwise.errors import ConfigError, DataError
 
 Reasons = dict[str, str]
 
+_MOST_VALUES = 1_000_000
 _UNKNOWN_KEY = ("extra_forbidden", "invalid_key")
 _EXPECTED = {"missing": "a value", "model_type": "keys and values", "list_type": "a list", "tuple_type": "a list"}
 
@@ -58,8 +59,12 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """
     try:
         text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is not None and _weight(node, {}) > _MOST_VALUES:
+            found = "aliases that stand for more"
+            raise ConfigError(path, expected=f"at most {_MOST_VALUES:,} values", found=found, do="Write it out.")
         plain = yaml.safe_load(text)
-        keys = list(_key_lines(yaml.compose(text, Loader=yaml.SafeLoader)))
+        keys = list(_key_lines(node))
     except FileNotFoundError as error:
         raise ConfigError(path, expected="a YAML file", found="nothing", do="Check the path.") from error
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
@@ -77,6 +82,16 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
             )
         lines[key] = line
     return plain, lines
+
+
+def _weight(node: Any, known: dict[int, int]) -> int:
+    """Count the values that a node stands for, aliases followed: a few lines can stand for billions."""
+    if id(node) not in known:
+        parts = node.value if isinstance(node, yaml.SequenceNode) else []
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_weight(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _key_lines(node: Any, prefix: str = "") -> Iterable[tuple[str, int]]:
@@ -126,6 +141,8 @@ def with_overrides(config: Config, overrides: Iterable[str]) -> Config:
 def read_request(data: Path, overrides: Iterable[str] = ()) -> tuple[Config, Path]:
     """Read what a DATA argument names: a folder, a `data.yaml`, a recipe (a YAML with a `data:` key), or an annotation file.
 
+    The YAML of a YOLO data set is an annotation file, too, be it called `data.yaml`.
+
     Args:
         data: the argument.
         overrides: `a.b=c` texts; a relative `data.root` among them starts from the current folder.
@@ -152,15 +169,22 @@ def read_request(data: Path, overrides: Iterable[str] = ()) -> tuple[Config, Pat
         if described is None:
             return _overridden(Config(), overrides), data
         data = described
+    return _overridden(_described(data), overrides), data.parent
+
+
+def _described(data: Path) -> Config:
+    """Read a `data.yaml`, a recipe, or the YAML of a YOLO data set."""
     plain, lines = read_yaml(data)
     if "data" in plain:
-        config = load_config(data)
-    else:
-        try:
-            config = Config(data=DataConfig.model_validate(plain))
-        except ValidationError as error:
-            raise _explain(error, data, lines, DataConfig) from error
-    return _overridden(config, overrides), data.parent
+        return load_config(data)
+    if is_yolo(plain):
+        home = yolo_home(data, plain) or data.parent
+        lies = None if home == data.parent else str(home.absolute())
+        return Config(data=DataConfig(format="yolo", root=lies, annotations=str(data.absolute())))
+    try:
+        return Config(data=DataConfig.model_validate(plain))
+    except ValidationError as error:
+        raise _explain(error, data, lines, DataConfig) from error
 
 
 def _is_annotation(data: Path) -> bool:
@@ -185,6 +209,28 @@ def _is_annotation(data: Path) -> bool:
 
 def _has_entries(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, dict) for one in value)
+
+
+def is_yolo(plain: Mapping[str, Any]) -> bool:
+    """Tell the YAML of a YOLO data set from our own `data` section: it names classes and parts, and not how to read them."""
+    parts = {"train", "val", "test"}
+    own = set(DataConfig.model_fields) - parts
+    return "names" in plain and not parts.isdisjoint(plain) and own.isdisjoint(plain)
+
+
+def yolo_home(file: Path, plain: Mapping[str, Any]) -> Path | None:
+    """Give the folder that a YOLO data set's paths start from: its `path`, else the YAML's own; None where `path` leads nowhere.
+
+    Often it names a folder of another machine.
+    """
+    path = plain.get("path")
+    try:
+        home = file.parent / path if isinstance(path, str) else file.parent
+        if home.is_dir():
+            return file.parent if home.samefile(file.parent) else home
+    except (OSError, ValueError):  # too long, or with a null byte: no name of a folder
+        pass
+    return None
 
 
 def _overridden(config: Config, overrides: tuple[str, ...]) -> Config:

@@ -50,8 +50,10 @@ class DataConfig(_Section):
         None, description="folder that the paths start from; the YAML file's own folder where null"
     )
     images: str | list[str] | None = Field(None, description="globs of one pool that `split` divides")
-    masks: str | None = None
-    valid: str | None = None
+    masks: str | None = Field(
+        None, description="as in a part; without `images`, a folder of masks, or their names in it: {stem}_mask.png"
+    )
+    valid: str | None = Field(None, description="as in a part; without `images`, a folder beside the pictures, or none")
     train: PartConfig | str | None = None
     val: PartConfig | str | None = None
     test: PartConfig | str | None = None
@@ -66,6 +68,10 @@ class DataConfig(_Section):
         None, description="which shape lies on top: the later one, the smaller one; null: as the format has it"
     )
     ignored: list[str] = Field([], description="classes of the annotations whose pixels count in nothing")
+    attribute: str | None = Field(
+        None,
+        description="property of vector features that names their class; null: class, label, type, …, where all have it",
+    )
     split: SplitConfig = SplitConfig()
     group: str | None = Field(
         None,
@@ -73,7 +79,11 @@ class DataConfig(_Section):
     )
     labels: Any = Field(None, description="path of a labels.yaml, a list of names, or a mapping")
     mask_values: Any = Field(
-        None, description="how mask pixels become class ids: null, {threshold: 128}, {0: 0, 255: 1}, or {colours: true}"
+        None,
+        description="how mask pixels become ids: null, {threshold: 128}, {0: 0, 255: 1}, {colours: true} or {objects: true}",
+    )
+    bands: Literal["grey", "rgb"] | None = Field(
+        None, description="bring pictures of one and of three bands to one kind: rgb repeats grey, grey weighs colours"
     )
     skip_bad: bool = False
 
@@ -95,6 +105,9 @@ class ModelConfig(_Section):
     )
     mean: list[float] | None = Field(None, description="per band, raw pixel values")
     std: list[Annotated[float, Field(gt=0)]] | None = None
+    clip: Literal["none"] | list[tuple[float, float]] | None = Field(
+        None, description="none, or [low, high] per band that raw pixel values are brought into before"
+    )
 
 
 class AugmentConfig(_Section):

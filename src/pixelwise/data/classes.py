@@ -14,13 +14,17 @@ from typing import Any
 import numpy as np
 
 from pixelwise.config import DataConfig, read_yaml
-from pixelwise.data.masks import MaskRule, read_ids
+from pixelwise.data.images import read_mask_values
+from pixelwise.data.masks import MaskRule
+from pixelwise.data.pictures import read_truth_ids
 from pixelwise.data.records import Record
+from pixelwise.data.signs import Signs
 from pixelwise.errors import DataError, LabelsError
 from pixelwise.labels import Labels
 
 _MOST_LISTED_IDS = 256
 _MOST_LOOKED_AT = 64
+_MOST_SHOWN = 12
 
 
 def find_labels(
@@ -43,6 +47,8 @@ def find_labels(
     """
     labels, rule, source, told = _find(config, root, base, records, rule, known)
     _require_names(labels, records, source)
+    if config.mask_values is None and rule.ignored:  # its owner may make a class of what a format leaves out
+        rule = replace(rule, ignored=tuple(colour for colour in rule.ignored if colour not in labels.colours))
     return labels, rule, source, told
 
 
@@ -67,14 +73,14 @@ def _find(
     config: DataConfig, root: Path, base: Path, records: Sequence[Record], rule: MaskRule, known: Labels | None
 ) -> tuple[Labels, MaskRule, str, tuple[str, ...]]:
     if config.labels is not None and not isinstance(config.labels, str):
-        labels = Labels.from_dict(config.labels, "data.labels")
-        return labels, _settled(labels, _named(rule, config, config.labels), records), "data.labels", ()
+        labels, filled = _filled_in(Labels.from_dict(config.labels, "data.labels"), config.labels, records, rule, known)
+        return labels, _settled(labels, _named(rule, config, config.labels), records), "data.labels", filled
     name = config.labels or "labels.yaml"
     path = next((folder / name for folder in (base, root) if (folder / name).is_file()), None)
     if path is not None:
         plain, _ = read_yaml(path)
-        labels = Labels.from_dict(plain, str(path))
-        return labels, _settled(labels, _named(rule, config, plain), records), str(path), ()
+        labels, filled = _filled_in(Labels.from_dict(plain, str(path)), plain, records, rule, known)
+        return labels, _settled(labels, _named(rule, config, plain), records), str(path), filled
     if config.labels is not None:
         raise LabelsError(
             "data.labels", expected=f"the file {name}", found=f"none in {base} or {root}", do="Check the path."
@@ -88,8 +94,71 @@ def _find(
             found="no labels.yaml",
             do="Write a labels.yaml with names: […] and colours: [[r, g, b], …].",
         )
-    labels, rule, told = _name_ids(_list_ids(records, rule), rule, root)
-    return labels, rule, "listed from the masks", told
+    rule, seen = _seen(config, root, records, rule)
+    if rule.objects:
+        told = "no labels.yaml: 0 is background (id 0), every other id in the masks is one object (id 1)"
+        return Labels(("background", "object"), countable=(False, True)), rule, "listed from the masks", seen or (told,)
+    labels, rule, listed = _name_ids(_list_ids(records, rule), rule, root)
+    return labels, rule, "listed from the masks", listed
+
+
+def _filled_in(
+    labels: Labels, plain: Any, records: Sequence[Record], rule: MaskRule, known: Labels | None
+) -> tuple[Labels, tuple[str, ...]]:
+    """Take from the format what a description of its classes leaves out: in masks, names alone say neither ids nor colours."""
+    masks = any(record.mask is not None and record.source is None for record in records)
+    if known is None or not masks or not set(labels.names) <= set(known.names):
+        return labels, ()
+    given = plain if isinstance(plain, Mapping) else {"names": plain}
+    said = {key for key, value in given.items() if value is not None}
+    said |= {"ids"} if rule.colours or isinstance(given["names"], Mapping) else set()
+    said |= {"colours"} if "colors" in said else set()
+    place = [known.names.index(name) for name in labels.names]
+    taken: dict[str, Any] = {
+        key: tuple(getattr(known, key)[k] for k in place) for key in ("ids", "colours", "countable") if key not in said
+    }
+    if "ids" in taken and "ignore_index" not in said:
+        taken["ignore_ids"] = known.ignore_ids
+    changed = replace(labels, **taken)
+    differ = [key for key in ("ids", "colours") if getattr(changed, key) != getattr(labels, key)]
+    return changed, (f"{' and '.join(differ)} of the classes are as the annotations have them",) if differ else ()
+
+
+def _seen(
+    config: DataConfig, root: Path, records: Sequence[Record], rule: MaskRule
+) -> tuple[MaskRule, tuple[str, ...]]:
+    """Look at up to 64 masks, where nobody says what their values mean: are they objects, or two classes with soft edges?
+
+    Raises:
+        LabelsError: soft edges, which are no class ids: the threshold is the user's to say.
+
+    """
+    if config.mask_values is not None or rule != MaskRule():
+        return rule, ()
+    masks = sorted({r.mask for r in records if r.mask is not None and r.source is None and r.plane is None})
+    signs = Signs()
+    for path in masks[:: max(len(masks) // _MOST_LOOKED_AT, 1)][:_MOST_LOOKED_AT]:
+        try:
+            signs.add(read_mask_values(path))
+        except DataError:
+            continue  # told where the mask is used
+    if signs.soft:
+        raise LabelsError(
+            root,
+            expected="class ids in the masks",
+            found=f"dark and bright, and {len(signs.greys)} grey values along the edges between them (smoothed masks)",
+            do="Read them as two classes, from the middle on the second: --set 'data.mask_values={threshold: 128}'."
+            " Where they are class ids after all, name these in a labels.yaml.",
+        )
+    if not signs.objects:
+        return rule, ()
+    low, high = min(signs.tops), max(signs.tops)
+    told = (
+        f"no labels.yaml: the masks number objects (1 to {low} in one, 1 to {high} in another, nearly each id one region), so 0"
+        " is background (id 0) and every other id is one object (id 1)."
+        " Are they classes? --set 'data.mask_values={objects: false}'"
+    )
+    return replace(rule, objects=True), (told,)
 
 
 def _named(rule: MaskRule, config: DataConfig, plain: Any) -> MaskRule:
@@ -104,15 +173,14 @@ def _settled(labels: Labels, rule: MaskRule, records: Sequence[Record]) -> MaskR
 
     A mask of 0 and 255 alone cannot tell; some of the others can. At most 64 are read.
     """
-    stored = rule.binary and rule.threshold is None and rule.values is None and not rule.colours
-    if not stored or labels.num_classes != 2 or 255 in labels.ids:
+    if not (rule.stored and rule.binary) or labels.num_classes != 2 or 255 in labels.ids:
         return rule
-    masks = [record.mask for record in records if record.mask is not None and record.source is None]
+    masks = [record for record in records if record.mask is not None and record.source is None]
     some = masks[:: max(len(masks) // _MOST_LOOKED_AT, 1)][:_MOST_LOOKED_AT]
     as_stored = replace(rule, binary=False)
-    for path in some:
+    for record in some:
         try:
-            ids = read_ids(path, as_stored)[0]
+            ids = read_truth_ids(record, as_stored)
         except DataError:
             continue  # told where the mask is used
         if (ids == max(labels.ids)).any():
@@ -133,7 +201,7 @@ def _list_ids(records: Iterable[Record], rule: MaskRule) -> set[int]:
         if record.mask is None:
             continue
         try:
-            ids.update(np.unique(read_ids(record.mask, as_stored)[0]).tolist())
+            ids.update(np.unique(read_truth_ids(record, as_stored)).tolist())
         except DataError as error:  # told where the mask is used
             broken = broken or error
         if len(ids) > _MOST_LISTED_IDS:
@@ -141,7 +209,7 @@ def _list_ids(records: Iterable[Record], rule: MaskRule) -> set[int]:
                 record.mask,
                 expected=f"at most {_MOST_LISTED_IDS} class ids in the masks",
                 found="more",
-                do="If each id is one object, these are instance masks. Else name the classes in a labels.yaml.",
+                do="If each id is one object: --set 'data.mask_values={objects: true}'. Else name the classes in a labels.yaml.",
             )
     if not ids and broken is not None:
         raise broken
@@ -151,8 +219,7 @@ def _list_ids(records: Iterable[Record], rule: MaskRule) -> set[int]:
 def _name_ids(ids: set[int], rule: MaskRule, root: Path) -> tuple[Labels, MaskRule, tuple[str, ...]]:
     """Name the ids class_0, class_1, …; two of them, {0, 1} or {0, 255}, are background and foreground."""
     pair = ("background", "foreground")
-    stored = rule.threshold is None and rule.values is None
-    if stored and 255 in ids and ids <= {0, 255}:
+    if rule.stored and 255 in ids and ids <= {0, 255}:
         told = "no labels.yaml: the masks hold 0 and 255 only, read as background (id 0) and foreground (id 1)"
         return Labels(pair), replace(rule, values={0: 0, 255: 1}), (told,)
     classes = sorted(ids - {255})
@@ -161,7 +228,10 @@ def _name_ids(ids: set[int], rule: MaskRule, root: Path) -> tuple[Labels, MaskRu
             root, expected="class ids in the masks", found="255 (ignored) alone", do="Check data.mask_values."
         )
     labels = Labels(pair) if set(classes) <= {0, 1} else Labels(tuple(f"class_{i}" for i in classes), tuple(classes))
-    names = ", ".join(f"{i} {name}" for i, name in zip(labels.ids, labels.names, strict=True))
+    pairs = [f"{i} {name}" for i, name in zip(labels.ids, labels.names, strict=True)]
+    names = ", ".join(
+        pairs if len(pairs) <= _MOST_SHOWN else [*pairs[: _MOST_SHOWN - 1], f"… {pairs[-1]} ({len(pairs)})"]
+    )
     void = "; 255 counts as ignored" if 255 in ids else ""
-    rule = replace(rule, binary=False) if stored and 255 in ids else rule
+    rule = replace(rule, binary=False) if rule.stored and 255 in ids else rule
     return labels, rule, (f"no labels.yaml: the ids in the masks make the classes {names}{void}",)

@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from pixelwise.config import DataConfig
 from pixelwise.data.dataset import Dataset, DataSplits, open_data
 from pixelwise.data.formats.format import Format, Picture
+from pixelwise.data.records import Record
 from pixelwise.errors import UsageError
 from pixelwise.labels import Labels
 
@@ -66,18 +69,32 @@ def convert(splits: DataSplits, kind: Format, out: Path, progress: Progress | No
     total = 2 * sum(len(part) for part in splits)
     writer = kind.write(out, splits.labels)
     written: dict[Path, tuple[Dataset, int]] = {}
-    for part in splits:
-        for index, name in enumerate(_names(part)):
-            sample = part.read(index)
-            assert sample.mask is not None, "data sets that are opened have masks"
-            size = (sample.mask.shape[0], sample.mask.shape[1])
-            picture = Picture(part.name, name, part.records[index].image, size, sample.mask)
-            written[writer.add(picture)] = (part, index)
-            if progress is not None:
-                progress(len(written), total)
-    section = {**writer.close(), "labels": splits.labels.to_dict(), "split": {"val": 0.0, "test": 0.0}}
+    with TemporaryDirectory() as folder:
+        for part in splits:
+            for index, name in enumerate(_names(part)):
+                sample = part.read(index)
+                assert sample.mask is not None, "data sets that are opened have masks"
+                size = (sample.mask.shape[0], sample.mask.shape[1])
+                file = _file_of(part.records[index], sample.image, Path(folder))
+                written[writer.add(Picture(part.name, name, file, size, sample.mask))] = (part, index)
+                if progress is not None:
+                    progress(len(written), total)
+    own = writer.close()  # with labels of its own where the format takes not every one: two classes of a colour, say
+    section = {**own, "labels": own.get("labels", splits.labels.to_dict()), "split": {"val": 0.0, "test": 0.0}}
     (out / DESCRIPTION).write_text(yaml.safe_dump(section, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return _compared(open_data(DataConfig.model_validate(section), out), written, kind, progress)
+
+
+def _file_of(record: Record, image: NDArray[Any], folder: Path) -> Path:
+    """Give the file of a picture: a TIFF of its own in `folder`, the same each time, for a slice or a piece of another."""
+    if record.plane is None and record.window is None:
+        return record.image
+    import tifffile  # takes long to import
+
+    path = folder / "picture.tif"
+    layout: Any = {"photometric": "minisblack", "planarconfig": "separate" if len(image) > 1 else None}
+    tifffile.imwrite(path, image if len(image) > 1 else image[0], compression="zlib", **layout)
+    return path
 
 
 def _names(part: Dataset) -> list[str]:

@@ -16,14 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pixelwise.config import DataConfig, SplitConfig
 from pixelwise.data.classes import find_labels
-from pixelwise.data.drawing import draw_upright
 from pixelwise.data.formats import read_place
-from pixelwise.data.images import Limits, read_image, read_mask_values, read_orientation, read_size
-from pixelwise.data.masks import MaskRule, read_mask
-from pixelwise.data.records import PARTS, Problem, Record
+from pixelwise.data.images import Limits, read_mask_values
+from pixelwise.data.masks import MaskRule
+from pixelwise.data.pictures import (
+    as_bands,
+    file_hash,
+    picture_digest,
+    read_picture,
+    read_truth,
+    require_pair,
+    require_size,
+)
+from pixelwise.data.records import PARTS, Problem, Record, short
 from pixelwise.data.split import name_groups, split_groups
 from pixelwise.errors import DataError, MaskError, PairingError
 from pixelwise.labels import Labels
@@ -42,6 +51,7 @@ class Dataset:
         rule: how mask values become class ids.
         name: "train", "val" or "test".
         limits: what a file may claim before it is decoded.
+        bands: what pictures of one and of three bands are brought to (see `pictures.as_bands`).
 
     """
 
@@ -50,6 +60,7 @@ class Dataset:
     rule: MaskRule
     name: str = ""
     limits: Limits = field(default_factory=Limits)
+    bands: str | None = None
 
     def __len__(self) -> int:
         """Count the pictures."""
@@ -71,29 +82,20 @@ class Dataset:
     def inspect(self, index: int) -> tuple[Sample, tuple[str, ...]]:
         """Do what `read` does, and tell what was noticed on the way (a {0, 255} mask taken as two classes, say)."""
         record = self.records[index]
-        image, grid = read_image(record.image, self.limits)
+        image, grid, measured = read_picture(record, self.limits)
+        image = as_bands(image, self.bands)
         if record.mask is None:
             return Sample(image, None, grid, record.id, record.group), ()
-        notices: Sequence[str]
-        if record.source is not None:
-            mask, notices = draw_upright(record, self.labels, (image.shape[1], image.shape[2]))
-        else:
-            mask, notices = read_mask(record.mask, self.labels, self.rule, self.limits)
-        _require_size(record.mask, mask.shape, record.image, image.shape[1:])
+        mask, notices = read_truth(record, self.labels, self.rule, self.limits)
+        size = (image.shape[1], image.shape[2])
+        require_size(record.mask, mask.shape, record.image, size)
         if record.valid is not None:
-            raw = read_mask_values(record.valid, self.limits)
-            if raw.kind == "lossy":
-                raise MaskError(
-                    record.valid,
-                    expected="a lossless mask of valid pixels, PNG or TIFF",
-                    found=f"lossy {raw.format}, which is not zero where it was black",
-                    do="Save it as PNG.",
-                )
-            values = raw.values
-            valid = np.any(values != 0, axis=-1) if values.ndim == 3 else values != 0
-            _require_size(record.valid, valid.shape, record.image, image.shape[1:])
-            mask = np.where(valid, mask, self.labels.dtype.type(self.labels.ignore_index))
-        return Sample(image, mask, grid, record.id, record.group), tuple(notices)
+            valid = _read_valid(record.valid, self.limits)
+            require_size(record.valid, valid.shape, record.image, size)
+            measured = valid if measured is None else measured & valid
+        if measured is not None:
+            mask = np.where(measured, mask, self.labels.dtype.type(self.labels.ignore_index))
+        return Sample(image, mask, grid, record.id, record.group), notices
 
     def groups(self) -> int:
         """Count the groups; a picture without one stands for itself."""
@@ -119,30 +121,27 @@ class Dataset:
                     total.update(f"{what} {record.source.digest()}\n".encode())
                     continue
                 total.update(f"{what} {file_hash(path) if path else 'none'}\n".encode())
+            if record.plane is not None or record.window is not None:
+                total.update(f"piece {picture_digest(record)}\n".encode())
         return total.hexdigest()
 
 
-def file_hash(path: Path) -> str:
-    """Give the SHA-256, in hex, of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _read_valid(path: Path, limits: Limits) -> NDArray[np.bool_]:
+    """Read a mask of valid pixels: (H, W), false where it is zero.
 
+    Raises:
+        MaskError: it cannot be read, or is lossy.
 
-def _require_size(path: Path, size: Sequence[int], image: Path, expected: Sequence[int]) -> None:
-    if tuple(size) == tuple(expected):
-        return
-    do = "Export the mask again at the picture's size; scale it by nearest neighbour only."
-    if tuple(size) == tuple(expected)[::-1]:
-        do = (
-            "Height and width are swapped: one of the two is turned by an EXIF orientation and the other is not. Save"
-            " the picture upright, without the EXIF tag, and draw the mask on that."
+    """
+    raw = read_mask_values(path, limits)
+    if raw.kind == "lossy":
+        raise MaskError(
+            path,
+            expected="a lossless mask of valid pixels, PNG or TIFF",
+            found=f"lossy {raw.format}, which is not zero where it was black",
+            do="Save it as PNG.",
         )
-    raise PairingError(
-        path,
-        expected=f"{expected[0]}×{expected[1]} pixels, the height and width of {image.name}",
-        found=f"{size[0]}×{size[1]}",
-        do=do,
-    )
+    return np.any(raw.values != 0, axis=-1) if raw.values.ndim == 3 else raw.values != 0
 
 
 @dataclass(frozen=True)
@@ -219,16 +218,14 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
     parts, division, told = _divide(parts, config.split, root)
     everything = [record for records in parts.values() for record in records]
     labels, rule, source, listed = find_labels(config, root, base, everything, rule, found.labels)
-    sets = {part: Dataset(labels, parts[part], rule, part) for part in PARTS if parts.get(part)}
+    sets = {part: Dataset(labels, parts[part], rule, part, bands=config.bands) for part in PARTS if parts.get(part)}
     skipped = tuple(f"{problem.file}: {problem.why}" for problem in problems)
-    # Said in full, so that the same masks are read the same way from a run's config.yaml.
-    values = {"binary": rule.binary} if config.mask_values is None or not rule.binary else config.mask_values
     description = {
         "root": str(root),
         "format": kind.name,
         "layout": layout.kind,
         "labels": source,
-        "mask_values": dict(rule.values) if rule.values else values,
+        "mask_values": rule.to_config(),  # in full, so that a run's config.yaml reads the same masks the same way
         "images": {part: len(dataset) for part, dataset in sets.items()},
         "split": division,
         "skipped": len(skipped),
@@ -275,7 +272,9 @@ def _unpaired(root: Path, problems: Sequence[Problem]) -> PairingError:
     found = "; ".join(
         f"{why}: {len(names)} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" for why, names in files.items()
     )
-    hint = _hint(files.get("picture without a mask", []), files.get("mask without a picture", []))
+    hint = next((problem.do for problem in problems if problem.do), "") or _hint(
+        files.get("picture without a mask", []), files.get("mask without a picture", [])
+    )
     return PairingError(
         root, expected="one mask for every picture and one picture for every mask", found=found, do=hint or _REPAIR
     )
@@ -309,11 +308,7 @@ def _check_headers(
         kept = []
         for record in records:
             try:
-                size = read_size(record.image)[1:]
-                for path in (record.mask, record.valid):
-                    if path is not None and (path != record.mask or record.source is None):
-                        _require_size(path, read_size(path)[1:], record.image, size)
-                _require_noted_size(record, size)
+                require_pair(record)
             except DataError as error:
                 if not skip_bad:
                     raise
@@ -321,16 +316,7 @@ def _check_headers(
             else:
                 kept.append(record)
         good[part] = tuple(kept)
-    return good, tuple(problems)
-
-
-def _require_noted_size(record: Record, size: tuple[int, int]) -> None:
-    """Compare the size that an annotation notes; the one before EXIF turned the picture is fine, too."""
-    noted = record.source.size if record.source is not None else None
-    if noted is None or noted == size or (noted == size[::-1] and read_orientation(record.image) >= 5):
-        return
-    assert record.mask is not None
-    _require_size(record.mask, noted, record.image, size)
+    return good, tuple(dict.fromkeys(problems))
 
 
 def _with_groups(
@@ -338,7 +324,7 @@ def _with_groups(
 ) -> dict[str, tuple[Record, ...]]:
     grouped = {}
     for part, records in parts.items():
-        groups = name_groups([r.image.relative_to(root).as_posix() for r in records], rule, (base, root))
+        groups = name_groups([short(r.image, root) for r in records], rule, (base, root))
         grouped[part] = tuple(replace(r, group=group) for r, group in zip(records, groups, strict=True))
     return grouped
 

@@ -1,12 +1,13 @@
-"""Measure the facts of a data set from which a configuration is derived: sizes, means, class shares, thickness.
+"""Measure the facts of a data set from which a configuration is derived: sizes, values, class shares, objects, places.
 
 Comes in: a `Dataset`. Goes out: a `Fingerprint`. Knows nothing of models, training or what the facts are used for.
-Every sum is streamed in float64 or int64: no more than one picture is in memory.
+Everything is summed up picture by picture: no more than one is in memory.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -14,14 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.dataset import Dataset
+from pixelwise.data.intensity import Intensities
+from pixelwise.data.objects import ObjectSizes
+from pixelwise.data.pictures import mixed_bands
+from pixelwise.data.position import Positions, spread
 from pixelwise.errors import DataError, ImageError
+from pixelwise.grid import Grid
 from pixelwise.labels import Labels
 from pixelwise.types import Fingerprint, Sample
 
 Progress = Callable[[int, int], None]
 
-_ROW_BANDS = 16
-_CHUNK = 1 << 20
+# Spacings that differ by less are the same, written with other digits.
+_SAME_SPACING = 1e-3
 
 
 def fingerprint(dataset: Dataset, *, limit: int = 200, seed: int = 0, progress: Progress | None = None) -> Fingerprint:
@@ -39,9 +45,12 @@ def fingerprint(dataset: Dataset, *, limit: int = 200, seed: int = 0, progress: 
 
     """
     order = sorted(range(len(dataset)), key=lambda i: _draw(seed, dataset.records[i].id))[:limit]
+    # Slices of a volume one after the other, so that it is unpacked once.
+    order.sort(key=lambda i: str(dataset.records[i].image) if dataset.records[i].plane is not None else "")
     facts = _Facts(dataset.labels)
     for done, index in enumerate(order, 1):
-        facts.add(dataset.read(index), str(dataset.records[index].image))
+        record = dataset.records[index]
+        facts.add(dataset.read(index), str(record.image), int.from_bytes(_draw(seed, record.id)[:8], "big"))
         if progress is not None:
             progress(done, len(order))
     facts.require_classes(dataset)
@@ -61,33 +70,38 @@ class _Facts:
         self.first = ""
         self.form: tuple[int, str] = (0, "")
         self.sizes: list[tuple[int, int]] = []
-        self.moments = Moments()
-        self.rows = np.zeros((_ROW_BANDS, count), np.int64)
+        self.spacings = Spacings()
+        self.positions = Positions(count)
+        self.objects = ObjectSizes(count)
+        self.pixel_counts = np.zeros(count, np.int64)
         self.image_counts = np.zeros(count, np.int64)
         self.ignored = 0
         self.thickness: list[list[float]] = [[] for _ in range(count)]
 
-    def add(self, sample: Sample, name: str) -> None:
+    def add(self, sample: Sample, name: str, seed: int) -> None:
         image, mask = sample.image, sample.mask
         form = (image.shape[0], image.dtype.name)
         if not self.sizes:
             self.first, self.form = name, form
+            self.values = Intensities(image.shape[0], image.dtype, self.labels.num_classes)
         if form != self.form:
             raise ImageError(
                 name,
                 expected=f"{_form(self.form)}, as in {self.first}",
                 found=_form(form),
-                do="Convert the pictures to one kind, or make two data sets of them.",
+                do=mixed_bands({form[0], self.form[0]}),
             )
         if mask is None:
             raise DataError(name, expected="a mask", found="none", do="A fingerprint needs masks for every picture.")
         self.sizes.append((int(image.shape[1]), int(image.shape[2])))
+        self.spacings.add(sample.grid)
         counted = mask != self.labels.ignore_index
         self.ignored += int(mask.size - counted.sum())
-        self.moments.add(image, counted)
-        rows = count_rows(mask, self.labels)
-        self.rows += rows
-        self.image_counts += rows.sum(0) > 0
+        self.values.add(image, mask, counted, (seed, 0))
+        pixels = self.positions.add(mask, (seed, 1))
+        self.pixel_counts += pixels
+        self.image_counts += pixels > 0
+        self.objects.add(mask)
         for k, thickness in enumerate(class_thickness(mask, self.labels)):
             if thickness is not None:
                 self.thickness[k].append(thickness)
@@ -105,21 +119,29 @@ class _Facts:
         )
 
     def result(self, digest: str) -> Fingerprint:
-        pixels = self.rows.sum(0)
         by_area = sorted(self.sizes, key=lambda size: (size[0] * size[1], size))
-        ignored_share = self.ignored / max(1, self.ignored + int(pixels.sum()))
+        spacing, unit, differ = self.spacings.result()
+        one_sided, by_chance = self.positions.one_sided()
         return Fingerprint(
             images=len(self.sizes),
             channels=self.form[0],
             dtype=self.form[1],
             sizes=(by_area[0], by_area[len(by_area) // 2], by_area[-1]),
-            mean=tuple(self.moments.mean.tolist()),
-            std=tuple(self.moments.std.tolist()),
-            pixel_counts=tuple(pixels.tolist()),
+            distinct_sizes=len(set(self.sizes)),
+            spacing=spacing,
+            spacing_unit=unit,
+            spacings_differ=differ,
+            **self.values.facts()._asdict(),
+            pixel_counts=tuple(self.pixel_counts.tolist()),
             image_counts=tuple(self.image_counts.tolist()),
-            ignored_share=ignored_share,
+            ignored_share=self.ignored / max(1, self.ignored + int(self.pixel_counts.sum())),
             thickness=tuple(float(np.median(values)) if values else None for values in self.thickness),
-            row_spread=row_spread(self.rows),
+            object_sizes=self.objects.sizes(),
+            objects_per_image=self.objects.per_picture(),
+            row_spread=spread(self.positions.rows),
+            column_spread=spread(self.positions.columns[0]),
+            one_sided=one_sided,
+            one_sided_by_chance=by_chance,
             hash=digest,
         )
 
@@ -128,40 +150,32 @@ def _form(form: tuple[int, str]) -> str:
     return f"{form[0]} band{'s' if form[0] != 1 else ''} of {form[1]}"
 
 
-class Moments:
-    """Sum up mean and variance per band in float64, without the cancellation of Σx² − (Σx)² (Chan et al. 1983)."""
+class Spacings:
+    """Sum up how far apart neighbouring pixels are, in the unit that most pictures have."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self.mean: NDArray[np.float64] = np.zeros(0)
-        self._squares: NDArray[np.float64] = np.zeros(0)
+        self.held: Counter[tuple[str, tuple[float, ...]]] = Counter()
 
-    def add(self, image: NDArray[Any], counted: NDArray[np.bool_]) -> None:
-        """Add the counted pixels (H, W) of an image (C, H, W)."""
-        if not self.count:
-            self.mean, self._squares = np.zeros(len(image)), np.zeros(len(image))
-        pixels = image[:, counted]
-        for start in range(0, pixels.shape[1], _CHUNK):
-            part = pixels[:, start : start + _CHUNK].astype(np.float64)
-            count, mean = part.shape[1], part.mean(1)
-            total, shift = self.count + count, mean - self.mean
-            self._squares += ((part - mean[:, None]) ** 2).sum(1) + shift**2 * (self.count * count / total)
-            self.mean = self.mean + shift * (count / total)
-            self.count = total
+    def add(self, grid: Grid) -> None:
+        """Add the grid of a picture."""
+        self.held[grid.unit, grid.spacing] += 1
 
-    @property
-    def std(self) -> NDArray[np.float64]:
-        """Give the standard deviation per band (of the population)."""
-        return np.sqrt(self._squares / max(1, self.count))
-
-
-def count_rows(mask: NDArray[Any], labels: Labels) -> NDArray[np.int64]:
-    """Count pixels per (sixteenth of the height, class): (16, K) of a mask (H, W)."""
-    height, count = mask.shape[0], labels.num_classes
-    band = np.arange(height) * _ROW_BANDS // height
-    known = np.minimum(mask, count).astype(np.int64)
-    joint = np.bincount((known + band[:, None] * (count + 1)).reshape(-1), minlength=_ROW_BANDS * (count + 1))
-    return joint.reshape(_ROW_BANDS, count + 1)[:, :count]
+    def result(self) -> tuple[tuple[float, ...], str, bool]:
+        """Give the median per axis, its unit, and whether spacings or units differ."""
+        units: Counter[tuple[str, int]] = Counter()
+        for (unit, spacing), many in self.held.items():
+            units[unit, len(spacing)] += many
+        (unit, axes), _ = units.most_common(1)[0]
+        all_of_it = [
+            spacing
+            for (u, spacing), many in self.held.items()
+            if (u, len(spacing)) == (unit, axes)
+            for _ in range(many)
+        ]
+        table = np.array(all_of_it)
+        low, high = table.min(0), table.max(0)
+        differ = len(units) > 1 or bool((high - low > _SAME_SPACING * low).any())
+        return tuple(np.median(table, axis=0).tolist()), unit, differ
 
 
 def class_thickness(mask: NDArray[Any], labels: Labels) -> list[float | None]:
@@ -180,20 +194,3 @@ def class_thickness(mask: NDArray[Any], labels: Labels) -> list[float | None]:
         edges += np.bincount(one[differ], minlength=count + 1) + np.bincount(other[differ], minlength=count + 1)
     shorter = float(min(mask.shape))
     return [min(shorter, 2 * float(area[k]) / max(1, int(edges[k]))) if area[k] else None for k in range(count)]
-
-
-def row_spread(rows: NDArray[np.int64]) -> float:
-    """Give the mutual information of row band and class over the entropy of class, 0…1, from counts (bands, K).
-
-    Source: Theil's uncertainty coefficient, U(class | row).
-    """
-    total = rows.sum()
-    if not total:
-        return 0.0
-    joint = rows / total
-    of_class, of_band = rows.sum(0) / total, rows.sum(1) / total
-    entropy = -float(sum(p * np.log(p) for p in of_class if p > 0))
-    independent = of_band[:, None] * of_class[None, :]
-    some = joint > 0
-    information = float((joint[some] * np.log(joint[some] / independent[some])).sum())
-    return min(1.0, max(0.0, information / entropy)) if entropy > 0 else 0.0

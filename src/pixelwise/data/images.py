@@ -18,7 +18,6 @@ What every reader here holds to:
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,9 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.data.guard import reading, require_file
 from pixelwise.data.raster import Header, Raster, Refused, Source, open_picture, open_webp
-from pixelwise.errors import DataError, ImageError, MaskError, PixelwiseError
+from pixelwise.errors import DataError, ImageError, MaskError
 from pixelwise.grid import Grid
 from pixelwise.labels import Colour
 
@@ -93,16 +93,41 @@ def read_image(path: Path | str, limits: Limits = Limits()) -> tuple[NDArray[Any
         ImageError: no readable picture, one beyond the limits, or one with NaN or infinite pixels.
 
     """
-    path = Path(path)
+    return read_measured(path, None, limits)[:2]
 
-    def work(source: Source) -> NDArray[Any]:
+
+def read_measured(
+    path: Path | str, nodata: float | None, limits: Limits = Limits()
+) -> tuple[NDArray[Any], Grid, NDArray[np.bool_] | None]:
+    """Do what `read_image` does, where one value stands for "nothing was measured here".
+
+    Fractions: a pixel was measured where all of its bands were. Whole numbers: where any was, since 0 is a colour, too.
+
+    Returns:
+        The image, its grid, and which pixels (H, W) were measured (None where `nodata` is). Among fractions the others
+        hold the smallest value that was, so that -9999 or NaN meets no network; whole numbers stay as stored.
+
+    """
+
+    def work(source: Source) -> tuple[NDArray[Any], Grid, NDArray[np.bool_] | None]:
         header, decode = source
         _hold(header, limits)
         light = _light(decode())
-        _require_finite(light)
-        return np.ascontiguousarray(np.moveaxis(light, -1, 0))
+        light, measured = (light, None) if nodata is None else _measured(light, nodata)
+        require_finite(light)
+        return np.ascontiguousarray(np.moveaxis(light, -1, 0)), header.grid or Grid(), measured
 
-    return _with_source(path, ImageError, work), Grid()
+    return _with_source(Path(path), ImageError, work)
+
+
+def read_header(path: Path | str) -> Header:
+    """Read what a file says of its pixels.
+
+    Raises:
+        ImageError: no readable header.
+
+    """
+    return _with_source(Path(path), ImageError, lambda source: source[0])
 
 
 def read_size(path: Path | str) -> tuple[int, int, int]:
@@ -112,7 +137,8 @@ def read_size(path: Path | str) -> tuple[int, int, int]:
         ImageError: no readable header.
 
     """
-    return _with_source(Path(path), ImageError, lambda source: (source[0].bands, *source[0].turned_size))
+    header = read_header(path)
+    return (header.bands, *header.turned_size)
 
 
 def read_orientation(path: Path | str) -> int:
@@ -122,7 +148,7 @@ def read_orientation(path: Path | str) -> int:
         ImageError: no readable header.
 
     """
-    return _with_source(Path(path), ImageError, lambda source: source[0].orientation)
+    return read_header(path).orientation
 
 
 def read_mask_values(path: Path | str, limits: Limits = Limits()) -> RawMask:
@@ -146,7 +172,7 @@ def read_mask_values(path: Path | str, limits: Limits = Limits()) -> RawMask:
             raise Refused("one band of class ids, or RGB colours of 8 bits", found, "Save the mask as an 8-bit PNG.")
         if kind == "binary" and header.inverted:
             values = 1 - values
-        values = np.ascontiguousarray(values if kind == "colour" else _whole(values[..., 0]))
+        values = np.ascontiguousarray(values if kind == "colour" else whole(values[..., 0]))
         colours = None if raster.palette is None else [(r, g, b) for r, g, b, _ in raster.palette.tolist()]
         return RawMask(values, "lossy" if header.lossy else kind, colours, header.format)
 
@@ -201,43 +227,11 @@ def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
 
 def _with_source(path: Path, error: type[DataError], work: Callable[[Source], _T]) -> _T:
     """Open a file, do the work with its header and decoder, and turn every failure into one `error` with the path."""
-    name = "picture"
-    try:
-        _require_file(path)
+    with reading(path, error, "picture") as meant:
+        require_file(path, "a PNG, JPEG, TIFF or WebP file")
         with path.open("rb") as file:
-            name = _format(file)
-            return work(_open(file, name))
-    except Refused as refusal:
-        raise error(path, expected=refusal.expected, found=refusal.found, do=refusal.do) from refusal
-    except (PixelwiseError, MemoryError):  # a request to stop, too
-        raise
-    except PermissionError as problem:
-        raise error(
-            path, expected="a file that may be read", found="no permission", do="Change its permissions."
-        ) from problem
-    except Exception as problem:  # broken files make decoders raise nearly anything
-        text = " ".join(str(problem).split()) or type(problem).__name__
-        cut = isinstance(problem, EOFError) or re.search(
-            r"truncated|failed to read \d+ bytes|invalid offset", text, re.I
-        )
-        found = "one that ends early (truncated)" if cut else f"one that cannot be decoded ({text[:120]})"
-        raise error(
-            path, expected=f"a whole {name}", found=found, do="Copy or export the file again, or take it out."
-        ) from problem
-
-
-def _require_file(path: Path) -> None:
-    wanted = "a PNG, JPEG, TIFF or WebP file"
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError) as problem:
-        raise Refused(wanted, "nothing", "Check the path.") from problem
-    if stat.S_ISDIR(status.st_mode):
-        raise Refused(wanted, "a folder", "Name a file inside it.")
-    if not stat.S_ISREG(status.st_mode):
-        raise Refused(wanted, "no regular file", "Name a file that lies on a disk.")
-    if status.st_size == 0:
-        raise Refused(wanted, "an empty file", "Copy or export the file again, or take it out.")
+            meant.name = _format(file)
+            return work(_open(file, meant.name))
 
 
 def _format(file: BinaryIO) -> str:
@@ -346,7 +340,12 @@ def _times(values: NDArray[Any], share: NDArray[Any], top: int) -> NDArray[Any]:
     return ((product + wide(top // 2)) // wide(top)).astype(values.dtype)
 
 
-def _require_finite(light: NDArray[Any]) -> None:
+def require_finite(light: NDArray[Any]) -> None:
+    """Refuse an image (H, W, C) with NaN or infinite pixels.
+
+    Raises:
+        Refused: it has some.
+    """
     if light.dtype.kind != "f" or np.isfinite(light).all():
         return
     counts = {"NaN": np.isnan(light).any(axis=-1).sum(), "infinite": np.isinf(light).any(axis=-1).sum()}
@@ -356,6 +355,19 @@ def _require_finite(light: NDArray[Any]) -> None:
         found,
         "Fill those pixels with a number and mark them as ignored in the mask, or cut the picture to where it has data.",
     )
+
+
+def _measured(light: NDArray[Any], nodata: float) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Tell where (H, W) something was measured; fill fractions that were not."""
+    if light.dtype.kind != "f":
+        whole_number = np.isfinite(nodata) and nodata == np.round(nodata)
+        return light, (light != int(nodata)).any(axis=-1) if whole_number else np.ones(light.shape[:2], bool)
+    with np.errstate(over="ignore"):
+        absent = (np.isnan(light) if np.isnan(nodata) else light == light.dtype.type(nodata)).any(axis=-1)
+    if absent.any():
+        least = np.zeros(light.shape[2], light.dtype) if absent.all() else light[~absent].min(axis=0)
+        light = np.where(absent[..., np.newaxis], least, light)
+    return light, ~absent
 
 
 def _opaque(raster: Raster) -> NDArray[Any]:
@@ -370,8 +382,12 @@ def _opaque(raster: Raster) -> NDArray[Any]:
     return np.delete(values, place, axis=-1)
 
 
-def _whole(values: NDArray[Any]) -> NDArray[Any]:
-    """Give integers; floats that hold whole numbers are taken as such."""
+def whole(values: NDArray[Any]) -> NDArray[Any]:
+    """Give integers; floats that hold whole numbers are taken as such.
+
+    Raises:
+        Refused: fractions, or numbers beyond all ids.
+    """
     if values.dtype.kind != "f":
         return values
     odd = int(np.count_nonzero(~np.isfinite(values) | (values != np.round(values))))

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Sampler, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from pixelwise.data.dataset import Dataset
-from pixelwise.data.images import read_size
+from pixelwise.data.pictures import mixed_bands, picture_size
 from pixelwise.data.transforms import CropTransform
 from pixelwise.errors import ImageError, PixelwiseError
 
@@ -89,7 +89,7 @@ class Crops(TorchDataset[tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError
                 self.dataset.records[index].image,
                 expected=f"{bands} band{'s' * (bands != 1)} of {kind}, as the others have",
                 found=f"{found[0]} of {found[1]}",
-                do="Convert the pictures to one kind, or make two data sets of them: `pixelwise check` lists them.",
+                do=mixed_bands({bands, found[0]}) + " `pixelwise check` lists them.",
             )
         return _tensor(sample.image), _tensor(sample.mask), sample.id
 
@@ -130,7 +130,8 @@ def cache_fits(dataset: Dataset, dtype: str) -> bool:
     per_value = _tensor(np.zeros(1, dtype)).element_size()
     per_label = _tensor(np.zeros(1, dataset.labels.dtype)).element_size()
     for record in dataset.records:
-        bands, height, width = read_size(record.image)
+        stored, height, width = picture_size(record)
+        bands = {"rgb": 3, "grey": 1}.get(dataset.bands or "", stored) if stored in (1, 3) else stored
         left -= height * width * (bands * per_value + per_label)
         if left < 0:
             return False

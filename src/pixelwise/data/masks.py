@@ -19,12 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pixelwise.data.colours import look_up
 from pixelwise.data.images import Limits, RawMask, read_mask_values
+from pixelwise.data.signs import numbered
 from pixelwise.errors import ConfigError, MaskError
 from pixelwise.labels import Colour, Labels
 from pixelwise.storage import write_atomic
 
 _KEY = "data.mask_values"
+_THRESHOLD = f"--set '{_KEY}={{threshold: 128}}'"
 _SHOWN = 4
 _IGNORED_COLOUR = (244, 244, 240)
 _LUMA = np.array([299, 587, 114], np.uint32)  # ITU-R BT.601, in thousandths
@@ -40,6 +43,7 @@ class MaskRule:
         values: file value → class id (or ignore id); any other value is an error.
         colours: look up colours, of palettes too, among the colours of the labels.
         ignored: colours whose pixels count in nothing; only with `colours`.
+        objects: every id is one object: 0 is id 0, any other (or any colour but black) is id 1.
         binary: without any of the above, read a mask of only 0 and 255 as the two classes there are. False where 255
             means "does not count".
 
@@ -53,16 +57,23 @@ class MaskRule:
     colours: bool = False
     ignored: tuple[Colour, ...] = ()
     binary: bool = True
+    objects: bool = False
 
     def __post_init__(self) -> None:
-        if (self.threshold is not None) + (self.values is not None) + self.colours > 1:
-            raise ConfigError(_KEY, expected="one rule", found="several", do="Keep threshold, values or colours.")
+        if (self.threshold is not None) + (self.values is not None) + self.colours + self.objects > 1:
+            do = "Keep threshold, values, colours or objects."
+            raise ConfigError(_KEY, expected="one rule", found="several", do=do)
+
+    @property
+    def stored(self) -> bool:
+        """Say whether the values of files are class ids as they are, but perhaps for 255."""
+        return self.threshold is None and self.values is None and not self.colours and not self.objects
 
     @classmethod
     def from_config(cls, value: Any) -> MaskRule:
-        """Read `data.mask_values`: null, {threshold: 128}, {0: 0, 255: 1}, {colours: true} or {binary: false}.
+        """Read `data.mask_values`: null, {threshold: 128}, {0: 0, 255: 1}, {colours: true}, {objects: true}, {binary: false}.
 
-        {colours: true, ignored: [[0, 0, 0]]} names colours that count in nothing.
+        {colours: true, ignored: [[0, 0, 0]]} names colours that count in nothing; {objects: false} says that ids are classes.
 
         Raises:
             ConfigError: anything else.
@@ -76,6 +87,8 @@ class MaskRule:
                 return cls(threshold=_number(plain["threshold"]))
             if set(plain) == {"binary"} and isinstance(plain["binary"], bool):
                 return cls(binary=plain["binary"])
+            if set(plain) == {"objects"} and isinstance(plain["objects"], bool):
+                return cls(objects=plain["objects"])
             if "colours" in plain and set(plain) <= {"colours", "ignored"} and isinstance(plain["colours"], bool):
                 ignored = tuple((_number(r), _number(g), _number(b)) for r, g, b in plain.get("ignored") or ())
                 return cls(colours=plain["colours"], ignored=ignored)
@@ -85,10 +98,20 @@ class MaskRule:
             pass
         raise ConfigError(
             _KEY,
-            expected="null, {threshold: 128}, {0: 0, 255: 1}, {colours: true} or {binary: false}",
+            expected="null, {threshold: 128}, {0: 0, 255: 1}, {colours: true}, {objects: true} or {binary: false}",
             found=repr(value),
             do="Write one of these.",
         )
+
+    def to_config(self) -> dict[Any, Any]:
+        """Give the plain form that `from_config` reads, said in full."""
+        if self.threshold is not None:
+            return {"threshold": self.threshold}
+        if self.values is not None:
+            return dict(self.values)
+        if self.colours:
+            return {"colours": True, **({"ignored": [list(each) for each in self.ignored]} if self.ignored else {})}
+        return {"objects": True} if self.objects else {"binary": self.binary}
 
 
 def read_mask(
@@ -104,9 +127,18 @@ def read_mask(
 
     """
     path = Path(path)
-    raw = _readable(path, rule, limits)
-    if rule.colours or (raw.kind == "colour" and rule.threshold is None and rule.values is None):
-        return _by_colour(path, raw, labels, rule), []
+    return encode_values(path, _readable(path, rule, limits), labels, rule)
+
+
+def encode_values(path: Path, raw: RawMask, labels: Labels, rule: MaskRule) -> tuple[NDArray[Any], list[str]]:
+    """Do what `read_mask` does with values that were read already; `path` is what messages name.
+
+    Raises:
+        MaskError: ids or colours that the labels do not know.
+
+    """
+    if rule.colours or (raw.kind == "colour" and rule.stored):
+        return look_up(path, raw, labels, rule.ignored), []
     ids, notices = _ids(path, raw, rule, labels)
     mask, unknown = labels.encode(ids)
     if unknown:
@@ -127,13 +159,25 @@ def read_ids(
 
     """
     path = Path(path)
-    raw = _readable(path, rule, limits)
-    if rule.colours or (raw.kind == "colour" and rule.threshold is None and rule.values is None):
+    return values_as_ids(path, _readable(path, rule, limits), rule)
+
+
+def values_as_ids(path: Path, raw: RawMask, rule: MaskRule) -> tuple[NDArray[Any], list[str]]:
+    """Do what `read_ids` does with values that were read already; `path` is what messages name.
+
+    Raises:
+        MaskError: colours, which mean nothing without labels.
+
+    """
+    if rule.colours or (raw.kind == "colour" and rule.stored):
+        do = "Write a labels.yaml with names and colours."
+        if not rule.colours and raw.values.ndim == 3 and not np.any(raw.values != raw.values[..., :1]):
+            do = f"All three bands are equal; for two classes, read bright pixels as the second: {_THRESHOLD}."
         raise MaskError(
             path,
             expected="class ids, or labels that give each class its colour",
             found="colours and no labels",
-            do="Write a labels.yaml with names and colours.",
+            do=do,
         )
     return _ids(path, raw, rule, None)
 
@@ -145,7 +189,7 @@ def _readable(path: Path, rule: MaskRule, limits: Limits) -> RawMask:
             path,
             expected="a lossless mask, PNG or TIFF",
             found=f"lossy {raw.format}, whose compression invents ids along the edges",
-            do=f"Save the masks as PNG; or, where they hold two classes only, set {_KEY}: {{threshold: 128}}.",
+            do=f"Save the masks as PNG; or, where they hold two classes only, read bright pixels as the second: {_THRESHOLD}.",
         )
     return raw
 
@@ -156,6 +200,8 @@ def _ids(path: Path, raw: RawMask, rule: MaskRule, labels: Labels | None) -> tup
         return (_brightness(path, raw) >= rule.threshold).astype(np.uint8), []
     if rule.values is not None:
         return _by_values(path, raw, rule.values), []
+    if rule.objects:
+        return _by_objects(path, raw), []
     pair = _binary_ids(raw.values, labels) if rule.binary else None
     if pair is None:
         return raw.values, []
@@ -223,41 +269,17 @@ def _by_values(path: Path, raw: RawMask, table: Mapping[int, int]) -> NDArray[An
     return targets[place]
 
 
-def _by_colour(path: Path, raw: RawMask, labels: Labels, rule: MaskRule) -> NDArray[Any]:
-    """Look every pixel's colour up among the labels' colours: indices (H, W)."""
-    known = {_code(colour): index for index, colour in enumerate(labels.colours)}
-    if len(known) < labels.num_classes or any(_code(colour) in known for colour in rule.ignored):
+def _by_objects(path: Path, raw: RawMask) -> NDArray[np.uint8]:
+    """Give 1 where there is any object, else 0."""
+    values = raw.values
+    if values.size and values.min() < 0:
         raise MaskError(
             path,
-            expected="a colour of its own for every class",
-            found="one colour that stands for two",
-            do="Correct the colours in labels.yaml.",
+            expected="0, or the number of an object",
+            found=_listed(_counts(values[values < 0])),
+            do="Number the objects from 1 on; background is 0.",
         )
-    known |= dict.fromkeys(map(_code, rule.ignored), labels.ignore_index)
-    codes = _colour_codes(raw)
-    table = np.array(sorted(known), np.int64)
-    indices = np.array([known[int(code)] for code in table], labels.dtype)
-    place = np.minimum(np.searchsorted(table, codes), len(table) - 1)
-    odd = table[place] != codes
-    if odd.any():
-        raise _unknown_colours(path, _counts(codes[odd]), raw)
-    return indices[place]
-
-
-def _colour_codes(raw: RawMask) -> NDArray[Any]:
-    """Give red·65536 + green·256 + blue per pixel (H, W); grey values are grey colours."""
-    if raw.palette is not None:
-        codes = np.array([_code(colour) for colour in raw.palette] or [0], np.int64)
-        return np.append(codes, -1)[np.minimum(raw.values, len(codes))]
-    values = raw.values.astype(np.int64)
-    if values.ndim == 2:
-        values = values * (255 if raw.kind == "binary" else 1)
-        return np.where((values >= 0) & (values < 256), values * 0x010101, -1)
-    return values[..., 0] << 16 | values[..., 1] << 8 | values[..., 2]
-
-
-def _code(colour: Colour) -> int:
-    return colour[0] << 16 | colour[1] << 8 | colour[2]
+    return np.asarray(values.any(axis=-1) if values.ndim == 3 else values != 0, np.uint8)
 
 
 def _unknown_ids(path: Path, unknown: dict[int, int], labels: Labels, size: int, raw: RawMask) -> MaskError:
@@ -267,19 +289,9 @@ def _unknown_ids(path: Path, unknown: dict[int, int], labels: Labels, size: int,
     else:
         which = f"class {first}" if len(unknown) == 1 else "the classes"
         do = _smoothed(unknown, size, raw) or f"Add {which} to labels.yaml, or set ignore_index."
+        if labels.num_classes == 2 and numbered(raw):
+            do = f"If each id is one object, read them so: --set '{_KEY}={{objects: true}}'."
     return MaskError(path, expected=f"class ids {_spans(labels.ids)}", found=_listed(unknown), do=do)
-
-
-def _unknown_colours(path: Path, counts: dict[int, int], raw: RawMask) -> MaskError:
-    names = {f"({c >> 16}, {c >> 8 & 255}, {c & 255})" if c >= 0 else "no colour": n for c, n in counts.items()}
-    grey = raw.values.ndim == 3 and not np.any(raw.values != raw.values[..., :1])
-    if grey:
-        do = f"All three bands are equal: save one band, or set {_KEY}: {{0: 0, 255: 1}} or {{threshold: 128}}."
-    elif len(names) > 16:
-        do = "The edges look smoothed (anti-aliased) or the mask was lossy once: draw masks without smoothing."
-    else:
-        do = f"Give that colour to a class in labels.yaml, or set {_KEY}: {{colours: true, ignored: [[r, g, b]]}}."
-    return MaskError(path, expected="the colours of labels.yaml", found=_listed(names), do=do)
 
 
 def _smoothed(unknown: Mapping[int, int], size: int, raw: RawMask) -> str | None:
@@ -290,7 +302,7 @@ def _smoothed(unknown: Mapping[int, int], size: int, raw: RawMask) -> str | None
     ends = int(np.count_nonzero((raw.values == 0) | (raw.values == 255)))
     if len(between) < 32 and (2 * ends < size or raw.values.max() != 255):
         return None
-    return f"The edges look smoothed (anti-aliased): draw masks without smoothing, or set {_KEY}: {{threshold: 128}}."
+    return f"The edges look smoothed (anti-aliased): draw masks without smoothing, or read bright pixels as the second class: {_THRESHOLD}."
 
 
 def _counts(values: NDArray[Any]) -> dict[int, int]:

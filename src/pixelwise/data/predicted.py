@@ -163,8 +163,7 @@ def _rule(paths: Sequence[Path], dataset: Dataset, values: Values | None) -> tup
     white = _white(paths, labels)
     plain = MaskRule(binary=False) if white is None else MaskRule(values=white)
     told = () if white is None else (_told_white(white, labels),)
-    stated = rule.values is not None or rule.colours or rule.threshold is not None
-    if values == "ids" or (values is None and not stated):
+    if values == "ids" or (values is None and rule.stored):
         return plain, told
     by_data = ("the masks are read as the data set's own, by data.mask_values",)
     if values == "data":

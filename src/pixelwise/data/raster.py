@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
+from pixelwise.grid import Grid
+
 Kind = Literal["bit", "grey", "palette", "rgb", "cmyk"]
 
 
@@ -42,6 +44,8 @@ class Header:
         inverted: whether 0 is stored for white ("bit" and "grey" only).
         orientation: EXIF orientation, 1–8.
         lossy: whether the compression changes values.
+        grid: where the pixels lie in the world; None where the file does not say.
+        nodata: stored value of pixels where nothing was measured; None where the file names none.
 
     """
 
@@ -56,6 +60,8 @@ class Header:
     inverted: bool = False
     orientation: int = 1
     lossy: bool = False
+    grid: Grid | None = None
+    nodata: float | None = None
 
     @property
     def bands(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
@@ -41,6 +41,27 @@ class MaskSource(Protocol):
         """Give a hash over all that makes the mask."""
 
 
+Across = Literal["axial", "coronal", "sagittal"]
+Window = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Name one slice of a volume.
+
+    Args:
+        index: its number; see `volumes` for where it begins. A file that holds one slice is read as a whole.
+        across: the direction that the slices are stacked along: "axial" from the feet up, say.
+        dtype: numpy name of the pixel type to read as, where the volumes of a set differ; None: the file's own.
+        more: further volumes whose values are the next bands.
+    """
+
+    index: int
+    across: Across = "axial"
+    dtype: str | None = None
+    more: tuple[Path, ...] = ()
+
+
 @dataclass(frozen=True)
 class Record:
     """Name the files of one picture.
@@ -52,6 +73,9 @@ class Record:
         group: what must stay together in one part; None where pictures stand alone.
         valid: a mask that is zero where pixels do not count.
         source: makes the mask where a file does not hold it as it is: shapes, run lengths, segments.
+        plane: which slice is meant, where picture and mask are volumes.
+        window: top, left, height and width of the piece of the picture that is meant; None: all of it.
+        nodata: value of the picture that stands for "nothing was measured here"; such pixels count in nothing.
 
     """
 
@@ -61,14 +85,18 @@ class Record:
     group: str | None = None
     valid: Path | None = None
     source: MaskSource | None = None
+    plane: Plane | None = None
+    window: Window | None = None
+    nodata: float | None = None
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Say which file found no partner, and why."""
+    """Say which file found no partner, and why; and what to do about it, where the format knows better than anybody else."""
 
     file: str
     why: str
+    do: str = ""
 
 
 @dataclass(frozen=True)

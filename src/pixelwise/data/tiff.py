@@ -15,6 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
+from pixelwise.data.georeference import read_grid, read_nodata
 from pixelwise.data.raster import (
     MODES,
     Header,
@@ -121,6 +122,8 @@ def _header(page: Any) -> Header:
         inverted=photometric == 0,
         orientation=orientation,
         lossy=int(page.compression) in _LOSSY or photometric == _YCBCR,
+        grid=read_grid(page.tags) if orientation == 1 else None,
+        nodata=read_nodata(page.tags),
     )
 
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixelwise.data.pictures import as_bands
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.grid import Grid
 from pixelwise.inference.augmentation import Flip, averaged, mirrors
@@ -44,6 +45,7 @@ class Predictor:
         batch_size: tiles computed at once. Changes the speed only.
         dtype: numpy name of the training pictures' pixel type; 8-bit pictures are refused where it has 16 bits, and
             the other way round. None: all are taken.
+        bands: "rgb" or "grey" where pictures of one and of three bands are brought to that, as in training.
         temperature: what logits are divided by, as fitted on held-out pictures (Guo et al. 2017, arXiv:1706.04599). It is
             applied to what comes out of blending and averaging, and so to any backend; it changes no mask.
 
@@ -63,6 +65,7 @@ class Predictor:
         flips: bool | Collection[Flip] = False,
         batch_size: int = 1,
         dtype: str | None = None,
+        bands: str | None = None,
         temperature: float = 1.0,
     ) -> None:
         _check("tile", tile, tile is None or min(tile) >= 1, "two positive sizes (height, width)")
@@ -70,7 +73,7 @@ class Predictor:
         _check("batch_size", batch_size, batch_size >= 1, "at least 1")
         self.backend, self.labels, self.channels, self.stride = backend, labels, channels, stride
         _check("temperature", temperature, temperature > 0 and np.isfinite(temperature), "a positive number")
-        self.temperature = temperature
+        self.temperature, self.bands = temperature, bands
         least = 2 * stride if overlap else stride
         self.tile = None if tile is None else (padded(max(tile[0], least), stride), padded(max(tile[1], least), stride))
         self.dtype = None if dtype is None else np.dtype(dtype)
@@ -88,7 +91,7 @@ class Predictor:
         **settings: Any,
     ) -> Predictor:
         """Make the predictor that a model's card describes; `settings` (tile, overlap, flips, …) override it."""
-        described: dict[str, Any] = {"tile": card.tile, "overlap": card.overlap, "dtype": card.dtype}
+        described: dict[str, Any] = {"tile": card.tile, "overlap": card.overlap, "dtype": card.dtype, "bands": card.bands}
         described["flips"] = card.mirrors if card.flips else False
         described["temperature"] = float((card.calibration or {}).get("temperature", 1.0))
         backend = TorchBackend(model, device, precision, channels_last)
@@ -132,6 +135,8 @@ class Predictor:
         observe: Callable[[int, NDArray[np.float32]], None] | None,
     ) -> Prediction:
         where = id or "image"
+        if image.ndim == 3:
+            image = as_bands(image, self.bands)
         self._check_image(image, where)
         shape, top = (image.shape[1], image.shape[2]), 0
         masks = []

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from pixelwise.errors import DataError, MaskError, PairingError, UsageError
 from pixelwise.metrics.boundary import boundary_band, boundary_width
 from pixelwise.metrics.confusion import mean_defined
+from pixelwise.run_lengths import unpack
 
 Kind = Literal["mask", "box", "boundary"]
 Plain = Mapping[str, Any]
@@ -297,37 +298,14 @@ def _run_lengths(segmentation: Any, image: Plain, where: str, masks: Any) -> Any
 def _of_counts(counts: Any, size: list[int], where: str, masks: Any) -> Any:
     """Give run lengths, compressed or not, as compressed ones; they must fill the picture."""
     plain = not isinstance(counts, str | bytes)
-    runs = _numbers(counts, where, "counts") if plain else _decompressed(counts)
-    if runs is None or (runs < 0).any() or runs.sum() != size[0] * size[1]:
+    runs = _numbers(counts, where, "counts") if plain else unpack(counts)
+    if runs is None or (runs < 0).any() or runs.sum(dtype=np.float64) != size[0] * size[1]:
         wanted = f"run lengths that add up to {size[0]} by {size[1]}, {size[0] * size[1]} pixels"
-        found = _short(counts) if runs is None or (runs < 0).any() else f"{runs.sum():.0f}"
+        found = _short(counts) if runs is None or (runs < 0).any() else f"{runs.sum(dtype=np.float64):.0f}"
         fix = "Give run lengths as COCO writes them, column by column."
         raise MaskError(where, expected=wanted, found=found, do=fix)
     whole = {"size": size, "counts": runs.astype(int).tolist() if plain else counts}
     return masks.frPyObjects(whole, *size) if plain else whole
-
-
-def _decompressed(counts: str | bytes) -> NDArray[np.float64] | None:
-    """Give the runs of COCO's compressed masks, or None where they are none.
-
-    Each number is written in groups of 5 bits, the lowest first, as characters from "0" on; bit 6 says that more follow,
-    and the highest bit of the last group is the sign. From the fourth run on, the difference to the last but one is written.
-    """
-    raw = counts.encode("utf-8") if isinstance(counts, str) else counts
-    groups = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
-    if not groups.size or groups.min() < 0 or groups.max() > 63 or groups[-1] & 32:
-        return None
-    last = groups & 32 == 0
-    ends = np.flatnonzero(last)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    place = np.arange(groups.size) - np.repeat(starts, ends - starts + 1)
-    if place.max() > 6:
-        return None  # more than 32 bits
-    runs = np.add.reduceat((groups & 31) << (5 * place), starts)
-    runs -= np.where(groups[ends] & 16, 1 << (5 * (ends - starts + 1)), 0)
-    for first in (1, 2):
-        runs[first::2] = np.cumsum(runs[first::2])
-    return runs.astype(np.float64)
 
 
 def _index(coco: _Coco, plain: dict[str, Any]) -> Any:

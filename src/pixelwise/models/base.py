@@ -39,9 +39,10 @@ class SegmentationModel(nn.Module, abc.ABC):
         stride: pixels after which the network sees the same thing again; tiles that start at its multiples agree with
             the whole picture away from their borders.
         mean, std: per band, raw pixel values; 0 and 1 where not given.
+        clip: per band, the range that raw pixel values are brought into first; None: all stay as they are.
 
     Raises:
-        ConfigError: a count below 1, or `mean` and `std` that do not fit the bands.
+        ConfigError: a count below 1, or `mean`, `std` and `clip` that do not fit the bands.
     """
 
     # The part that makes the logits; training may move it faster than the rest.
@@ -54,13 +55,14 @@ class SegmentationModel(nn.Module, abc.ABC):
         stride: int,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        clip: Sequence[Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("in_channels", in_channels), ("num_classes", num_classes)):
             if value < 1:
                 raise ConfigError(f"model.{name}", expected="at least 1", found=str(value), do="Correct the value.")
         self.in_channels, self.num_classes, self.stride = in_channels, num_classes, stride
-        self.normalise = Normalise(in_channels, mean, std)
+        self.normalise = Normalise(in_channels, mean, std, clip)
 
     @abc.abstractmethod
     def forward(self, images: Tensor) -> Tensor:
@@ -92,20 +94,30 @@ class SegmentationModel(nn.Module, abc.ABC):
 
 
 class Normalise(nn.Module):
-    """Bring raw pixel values to float32 with mean 0 and standard deviation 1 per band: (x - mean) / std.
+    """Bring raw pixel values to float32 with mean 0 and standard deviation 1 per band: (min(max(x, low), high) - mean) / std.
 
     Args:
         channels: C.
         mean, std: per band, raw pixel values; kept as buffers, so they travel with the weights.
+        clip: per band, (low, high) in raw pixel values, kept likewise as `low` and `high`; None: nothing is clipped, and
+            there are no such buffers.
 
     Raises:
-        ConfigError: not one finite value per band, or a `std` that is not positive.
+        ConfigError: not one finite value per band, a `std` that is not positive, or a range that is empty.
     """
 
     mean: Tensor
     std: Tensor
+    low: Tensor | None
+    high: Tensor | None
 
-    def __init__(self, channels: int, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        clip: Sequence[Sequence[float]] | None = None,
+    ) -> None:
         super().__init__()
         self.channels = channels
         for name, values, neutral in (("mean", mean, 0.0), ("std", std, 1.0)):
@@ -118,6 +130,15 @@ class Normalise(nn.Module):
                     do="Give one value per band in raw pixel values, or leave the key out.",
                 )
             self.register_buffer(name, torch.tensor(given, dtype=torch.float32))
+        for name, ends in zip(("low", "high"), _ends(channels, clip), strict=True):
+            self.register_buffer(name, ends)
+
+    @property
+    def clip(self) -> tuple[tuple[float, float], ...] | None:
+        """Give the range per band, or None."""
+        if self.low is None or self.high is None:
+            return None
+        return tuple(zip(self.low.tolist(), self.high.tolist(), strict=True))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise images (B, C, H, W) of any numeric type to float32.
@@ -138,7 +159,30 @@ class Normalise(nn.Module):
             raise DataError(
                 "images", expected="at least 1×1 pixels", found=f"shape {tuple(images.shape)}", do="Leave it out."
             )
-        return (images.to(torch.float32) - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)
+        values = images.to(torch.float32)
+        if self.low is not None and self.high is not None:
+            values = values.clamp(self.low.view(-1, 1, 1), self.high.view(-1, 1, 1))
+        return (values - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)
+
+
+def _ends(channels: int, clip: Sequence[Sequence[float]] | None) -> tuple[Tensor | None, Tensor | None]:
+    """Give the lower and the upper ends of the ranges per band.
+
+    Raises:
+        ConfigError: not one per band, or one that is empty.
+    """
+    if clip is None:
+        return None, None
+    given = [[float(v) for v in ends] for ends in clip]
+    if len(given) != channels or not all(len(g) == 2 and all(map(math.isfinite, g)) and g[0] < g[1] for g in given):
+        raise ConfigError(
+            "model.clip",
+            expected=f"{channels} pairs of a smaller and a larger value, one per band",
+            found=str(given),
+            do="Give one pair per band in raw pixel values, or leave the key out.",
+        )
+    low, high = torch.tensor(given, dtype=torch.float32).unbind(1)
+    return low.clone(), high.clone()
 
 
 def wrong_bands(where: object, expected: int, found: int) -> DataError:
@@ -170,7 +214,7 @@ class AdaptedModel(SegmentationModel):
 
     Args:
         network: the library's own module; kept as `network`, so that its weights keep their names behind that prefix.
-        in_channels, num_classes, stride, mean, std: as for `SegmentationModel`.
+        in_channels, num_classes, stride, mean, std, clip: as for `SegmentationModel`.
         smallest: pixels per side that the network needs; smaller pictures are padded to as many, and to two cells at
             least: an exported network would take a single one for the rule.
     """
@@ -185,9 +229,10 @@ class AdaptedModel(SegmentationModel):
         stride: int,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        clip: Sequence[Sequence[float]] | None = None,
         smallest: int = 0,
     ) -> None:
-        super().__init__(in_channels, num_classes, stride, mean, std)
+        super().__init__(in_channels, num_classes, stride, mean, std, clip)
         self.network, self.smallest = network, max(smallest, 2 * stride)
         forgive_single_values(network)
 

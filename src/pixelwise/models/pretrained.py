@@ -30,6 +30,7 @@ class Source:
         tensors: by the names of whoever wrote them.
         license: terms of the weights; "unknown" where nobody says.
         mean, std: per band of 0…255, how the pictures were normalised; None where nobody says.
+        clip: per band, the range that values were brought into before; None: they were not.
         classes: names of the classes of the head, where known.
         dtype: numpy name of the pixel type that `mean` and `std` are for.
         bgr: their pictures had the bands blue, green, red; ours have red first.
@@ -43,6 +44,7 @@ class Source:
     classes: tuple[str, ...] | None = None
     dtype: str = "uint8"
     bgr: bool = False
+    clip: tuple[tuple[float, float], ...] | None = None
 
 
 @dataclass(frozen=True)

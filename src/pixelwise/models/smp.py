@@ -27,7 +27,7 @@ class SmpModel(AdaptedModel):
 
     Args:
         name: ARCHITECTURE/ENCODER.
-        in_channels, num_classes, mean, std: as for `SegmentationModel`.
+        in_channels, num_classes, mean, std, clip: as for `SegmentationModel`.
 
     Raises:
         ConfigError: an unknown architecture or encoder, or two that do not go together; or the library is missing.
@@ -40,6 +40,7 @@ class SmpModel(AdaptedModel):
         num_classes: int = 2,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        clip: Sequence[Sequence[float]] | None = None,
     ) -> None:
         network = _network(name, max(in_channels, 1), max(num_classes, 1))
         stride, architecture = int(network.encoder.output_stride), name.partition("/")[0]
@@ -48,7 +49,7 @@ class SmpModel(AdaptedModel):
             (2 * stride if architecture == "dpt" else stride),
             (8 * stride if architecture == "pan" else 0),
         )
-        super().__init__(network, in_channels, num_classes, stride, mean, std, smallest)
+        super().__init__(network, in_channels, num_classes, stride, mean, std, clip, smallest)
 
     @property
     def head(self) -> nn.Module:  # type: ignore[override]

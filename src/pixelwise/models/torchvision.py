@@ -30,7 +30,7 @@ class TorchvisionModel(AdaptedModel):
 
     Args:
         name: one of `NAMES`.
-        in_channels, num_classes, mean, std: as for `SegmentationModel`.
+        in_channels, num_classes, mean, std, clip: as for `SegmentationModel`.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class TorchvisionModel(AdaptedModel):
         num_classes: int = 2,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        clip: Sequence[Sequence[float]] | None = None,
     ) -> None:
         builder, stride = NAMES[name]
         # Without these two, torchvision downloads the backbone, and leaves the auxiliary head out.
@@ -48,7 +49,7 @@ class TorchvisionModel(AdaptedModel):
             options["aux_loss"] = True
         network: nn.Module = getattr(segmentation, builder)(**options)
         _set_bands(network, max(in_channels, 1))
-        super().__init__(network, in_channels, num_classes, stride, mean, std)
+        super().__init__(network, in_channels, num_classes, stride, mean, std, clip)
 
     @property
     def head(self) -> nn.Module:  # type: ignore[override]

@@ -42,7 +42,7 @@ class TransformersModel(AdaptedModel):
     Args:
         config: plain form of its configuration, with `model_type`; or
         name: one of `SEGFORMER`.
-        in_channels, num_classes, mean, std: as for `SegmentationModel`.
+        in_channels, num_classes, mean, std, clip: as for `SegmentationModel`.
 
     Raises:
         ConfigError: no such network, or the library is missing.
@@ -56,6 +56,7 @@ class TransformersModel(AdaptedModel):
         num_classes: int = 2,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        clip: Sequence[Sequence[float]] | None = None,
     ) -> None:
         if not config and name not in SEGFORMER:
             raise ConfigError(
@@ -65,7 +66,7 @@ class TransformersModel(AdaptedModel):
                 do=f"Name a folder with a checkpoint as --model, or one of {', '.join(SEGFORMER)}.",
             )
         network: Any = _network(name, config or _segformer(name), max(in_channels, 1), max(num_classes, 1))
-        super().__init__(network, in_channels, num_classes, _stride(network.config), mean, std)
+        super().__init__(network, in_channels, num_classes, _stride(network.config), mean, std, clip)
         # Networks with one position per patch take other sizes only where they are told to.
         moves = "interpolate_pos_encoding" in inspect.signature(network.forward).parameters
         self.options = {"interpolate_pos_encoding": True} if moves else {}
@@ -99,7 +100,10 @@ class TransformersModel(AdaptedModel):
         return {f"network.{apply_renamings(name, moves)}": tensor for name, tensor in tensors.items()}
 
     def files_of_its_library(self, classes: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Give what makes a model folder a checkpoint of transformers: configuration, and how its processor normalises."""
+        """Give what makes a model folder a checkpoint of transformers: configuration, and how its processor normalises.
+
+        Its processors cannot clip: who reads the folder with that library must, where `model.json` says so.
+        """
         settings = copy.deepcopy(self.network.config)
         settings.id2label = dict(enumerate(classes))
         settings.label2id = {name: k for k, name in enumerate(classes)}

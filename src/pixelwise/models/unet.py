@@ -88,7 +88,7 @@ class UNet(SegmentationModel):
         stem: 1 as in the paper; 2 or 4: the first scale works on patches of that many pixels per side (space to depth),
             which takes a quarter or a sixteenth of the work, and the head makes the logits of all pixels of a patch at
             once (sub-pixel convolution: Shi et al. 2016, arXiv:1609.05158).
-        mean, std: per band, raw pixel values.
+        mean, std, clip: per band, raw pixel values: see `SegmentationModel`.
 
     Raises:
         ConfigError: a value that makes no U-Net.
@@ -103,9 +103,10 @@ class UNet(SegmentationModel):
         stem: Literal[1, 2, 4] = 1,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        clip: Sequence[Sequence[float]] | None = None,
     ) -> None:
         _check(features, up, stem)
-        super().__init__(in_channels, num_classes, stem * 2 ** len(features), mean, std)
+        super().__init__(in_channels, num_classes, stem * 2 ** len(features), mean, std, clip)
         widths = [*features, 2 * features[-1]]
         self.patches = nn.PixelUnshuffle(stem) if stem > 1 else nn.Identity()
         self.first = DoubleConv(in_channels * stem**2, widths[0])

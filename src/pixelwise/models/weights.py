@@ -37,6 +37,7 @@ class ModelCard:
         labels: the classes.
         channels: bands per picture.
         dtype: numpy name of the training pictures' pixel type.
+        bands: "rgb" or "grey" where pictures of one and of three bands were brought to that; None: all had `channels`.
         tile: (height, width) of the pieces of larger pictures; None: pictures are taken whole.
         overlap: share of a tile that neighbours have in common, 0…1.
         mirrors: directions in which training mirrored its pictures; test-time flips keep to them.
@@ -47,7 +48,7 @@ class ModelCard:
         data_hash: SHA-256 over the training data.
         names_hash: SHA-256 over the names of the training pictures.
         scores: plain form of the scores on held-out data.
-        mean, std: per band; a copy to read, the model's own buffers count. Filled in on saving.
+        mean, std, clip: per band; a copy to read, the model's own buffers count. Filled in on saving.
         sha256: of `model.safetensors`. Filled in on saving.
         pixelwise: version that wrote the folder. Filled in on saving.
     """
@@ -68,6 +69,8 @@ class ModelCard:
     scores: Mapping[str, Any] | None = field(default=None, repr=False)
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    clip: tuple[tuple[float, float], ...] | None = None
+    bands: str | None = None
     sha256: str = ""
     pixelwise: str = ""
 
@@ -92,7 +95,7 @@ class ModelCard:
                 found=str(version),
                 do="Install the version of pixelwise that wrote this model, or a newer one.",
             )
-        data.setdefault("trained", None)  # came later
+        data = {"trained": None, "clip": None, "bands": None} | data  # came later
         known = {f.name for f in fields(cls)}
         odd = sorted(known ^ data.keys())
         if odd:
@@ -106,6 +109,9 @@ class ModelCard:
                 raise TypeError(f"tile: {data['tile']!r}")
             for key in ("tile", "mirrors", "mean", "std"):
                 data[key] = None if data[key] is None else tuple(data[key])
+            data["clip"] = (
+                None if data["clip"] is None else tuple((float(low), float(high)) for low, high in data["clip"])
+            )
             return cls(**(data | {"labels": Labels.from_dict(data["labels"])}))
         except (LabelsError, TypeError, ValueError) as error:
             raise ModelFileError(where, expected="a model card", found=str(error), do=_AGAIN) from error
@@ -124,8 +130,10 @@ _KINDS: Mapping[str, Any] = {
     "mirrors": list,
     "flips": bool,
     "trained": dict | None,
+    "bands": str | None,
     "mean": list,
     "std": list,
+    "clip": list | None,
 }
 _AGAIN = "Copy the model folder again, or train the model anew."
 
@@ -136,7 +144,7 @@ def save_model(folder: Path, model: SegmentationModel, card: ModelCard) -> Model
     Args:
         folder: where to; a model that stands there is replaced, the caller decides whether it may be.
         model: its weights are written as they are.
-        card: what is known; mean, std, sha256 and pixelwise are filled in.
+        card: what is known; mean, std, clip, sha256 and pixelwise are filled in.
 
     Returns:
         The card as written.
@@ -150,6 +158,7 @@ def save_model(folder: Path, model: SegmentationModel, card: ModelCard) -> Model
         card,
         mean=tuple(model.normalise.mean.tolist()),
         std=tuple(model.normalise.std.tolist()),
+        clip=model.normalise.clip,
         sha256=hashlib.sha256(weights).hexdigest(),
         pixelwise=importlib.metadata.version("pixelwise"),
     )
@@ -213,8 +222,11 @@ def _assemble(folder: Path, card: ModelCard, tensors: dict[str, torch.Tensor]) -
             where, expected="an architecture of this version of pixelwise", found=str(error), do=_AGAIN
         ) from error
     tensors = model.tensors_from_files(tensors)
-    for key in ("mean", "std"):  # not in the files that another library reads, too
-        tensors.setdefault(f"normalise.{key}", torch.tensor(getattr(card, key), dtype=torch.float32))
+    own = {"mean": card.mean, "std": card.std}
+    if card.clip is not None:
+        own |= {"low": tuple(low for low, _ in card.clip), "high": tuple(high for _, high in card.clip)}
+    for key, values in own.items():  # not in the files that another library reads, too
+        tensors.setdefault(f"normalise.{key}", torch.tensor(values, dtype=torch.float32))
     wanted, given = _shapes(model.state_dict()), _shapes(tensors)
     for key in sorted(wanted.keys() | given.keys()):
         if wanted.get(key) != given.get(key):

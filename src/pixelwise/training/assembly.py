@@ -178,7 +178,8 @@ def begins_with(config: Config, train: Dataset, facts: Fingerprint, source: Sour
     model = catalogue.build_empty(config.model.name, **arguments(config, train, facts))
     report = matched(model, source, keep_head=_keeps_head(source, train))[1]
     form = (source.mean, source.std, source.dtype)
-    return Weights(str(config.model.weights), source.license, *form, report.encoder_only, report.head_new)
+    fresh = (report.encoder_only, report.head_new)
+    return Weights(str(config.model.weights), source.license, *form, *fresh, source.clip)
 
 
 def _keeps_head(source: Source, train: Dataset) -> bool:
@@ -227,6 +228,8 @@ def arguments(config: Config, train: Dataset, facts: Fingerprint) -> dict[str, A
     """Give what `build_model` is called with: what the network knows of the `model` section, and the data's sizes."""
     known = catalogue.parameters(config.model.name)
     own = {key: value for key, value in config.model.model_dump().items() if key in known and value is not None}
+    if own.get("clip") == "none":
+        del own["clip"]
     return {**own, "in_channels": facts.channels, "num_classes": train.labels.num_classes}
 
 
@@ -238,6 +241,7 @@ def model_card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelC
         labels=splits.labels,
         channels=facts.channels,
         dtype=facts.dtype,
+        bands=config.data.bands,
         tile=config.predict.tile or (512, 512),
         overlap=config.predict.overlap,
         mirrors=tuple(d for d in ("horizontal", "vertical") if getattr(config.augment, f"flip_{d}")),

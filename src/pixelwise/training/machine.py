@@ -1,6 +1,6 @@
-"""What the machine gives a run: how many cores, and memory that is not handed back and forth.
+"""What the machine gives a run: how many cores, how much memory, and that it is not handed back and forth.
 
-Comes in: nothing. Goes out: a count, and a setting for the time of a run. Knows nothing of models or data.
+Comes in: nothing, or a device. Goes out: counts, and a setting for the time of a run. Knows nothing of models or data.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+
+import torch
 
 # glibc's mallopt(3): number of the parameter and its value.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
@@ -52,3 +55,50 @@ def _glibc() -> ctypes.CDLL | None:
         return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
     except OSError:
         return None
+
+
+def hand_back() -> None:
+    """Give the system what was freed and kept, where there is glibc."""
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Count the bytes that could be taken now; None where nobody says.
+
+    On CUDA what the driver has left and the allocator holds unused; else what the system calls available, or what is left
+    of the control group's limit (containers) where that is less.
+    """
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + unused)
+    if device.type != "cpu":
+        return None
+    groups = [_left(Path("/sys/fs/cgroup"), *_V2), _left(Path("/sys/fs/cgroup/memory"), *_V1)]
+    known = [count for count in (_number(Path("/proc/meminfo"), "MemAvailable:", 1024), *groups) if count is not None]
+    return min(known) if known else None
+
+
+_V2 = ("memory.max", "memory.current", "inactive_file")
+_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+def _left(folder: Path, limit: str, used: str, cache: str) -> int | None:
+    """Read what is left of a control group's limit, its files' cache counted as free; "max" stands for no limit."""
+    try:
+        most, taken = ((folder / name).read_text(encoding="ascii").strip() for name in (limit, used))
+    except OSError:
+        return None
+    if not (most.isdigit() and taken.isdigit()):
+        return None
+    return max(int(most) - int(taken) + (_number(folder / "memory.stat", cache, 1) or 0), 0)
+
+
+def _number(path: Path, key: str, unit: int) -> int | None:
+    """Read the number that stands behind a word at the beginning of a line."""
+    try:
+        lines = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
+    except OSError:
+        return None
+    return next((unit * int(words[1]) for words in lines if len(words) > 1 and words[0] == key), None)

@@ -21,6 +21,9 @@ _HEAVIEST = 20.0
 _THIN = 1.5
 _SMALL = 96
 _UPRIGHT = 0.1
+_ONE_SIDED, _CHANCE = 0.9, 0.75
+_TAIL = 4.0
+_CELLS = 4
 _NO_DISGUISE, _FULL_DISGUISE = 3.0, 30.0
 
 
@@ -44,6 +47,7 @@ class Weights:
         dtype: numpy name of the pixel type that these are for.
         encoder_only: the decoder has to be learned from the beginning.
         head_new: the layers that make the logits have to be.
+        clip: the range per band that values were brought into before; None: they were not.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Weights:
     dtype: str = "uint8"
     encoder_only: bool = False
     head_new: bool = True
+    clip: tuple[tuple[float, float], ...] | None = None
 
 
 Derivation = Callable[[Config, Fingerprint, Machine], tuple[Any, str]]
@@ -102,6 +107,8 @@ def _from_weights(facts: Fingerprint, weights: Weights) -> dict[str, tuple[Any, 
     if facts.dtype == weights.dtype and weights.mean and weights.std and len(weights.mean) == facts.channels:
         wanted["model.mean"] = (list(weights.mean), f"{why}: these values made them")
         wanted["model.std"] = (list(weights.std), f"{why}: these values made them")
+        clip = "none" if weights.clip is None else [list(ends) for ends in weights.clip]
+        wanted["model.clip"] = (clip, f"{why}: as their pictures were")
     return wanted
 
 
@@ -129,12 +136,44 @@ def _device(_: Config, __: Fingerprint, machine: Machine) -> tuple[str, str]:
     return machine.device, "the fastest device here"
 
 
-def _mean(_: Config, facts: Fingerprint, __: Machine) -> tuple[list[float], str]:
-    return [round(m, 3) for m in facts.mean], f"mean of {facts.images} training pictures"
+def _clip(config: Config, facts: Fingerprint, _: Machine) -> tuple[str | list[list[float]], str]:
+    """Bring values into the range of nearly all of them where some lie far beyond: nnU-Net's rule for CT, by measure."""
+    if config.model.mean is not None or config.model.std is not None:
+        return "none", "how values are normalised was given"
+    if not facts.core:
+        return "none", f"{facts.dtype}: no value lies far beyond the others"
+    tail = max(
+        max(low - least, most - high) / max(std, 1e-12)
+        for (low, high), (least, most), std in zip(facts.core, facts.extremes, facts.core_std, strict=True)
+    )
+    told = f"the farthest value lies {tail:.1f} standard deviations beyond the range of 99 % of the pixels and 90 % of every class's"
+    if tail < _TAIL:
+        return "none", told
+    rounded = [[_rounded(end, std) for end in ends] for ends, std in zip(facts.core, facts.core_std, strict=True)]
+    return [[low, high if low < high else low + 1] for low, high in rounded], f"{told}: values are brought into it"
 
 
-def _std(_: Config, facts: Fingerprint, __: Machine) -> tuple[list[float], str]:
-    return [max(round(s, 3), 1e-3) for s in facts.std], f"standard deviation of {facts.images} training pictures"
+def _mean(config: Config, facts: Fingerprint, _: Machine) -> tuple[list[float], str]:
+    mean, std, of = _moments(config, facts)
+    return [_rounded(m, s) for m, s in zip(mean, std, strict=True)], f"mean of {facts.images} training pictures{of}"
+
+
+def _std(config: Config, facts: Fingerprint, _: Machine) -> tuple[list[float], str]:
+    mean, std, of = _moments(config, facts)
+    # A band that is constant, or nearly so within float32, is not blown up.
+    some = [s if s > 1e-6 * abs(m) else 1.0 for m, s in zip(mean, std, strict=True)]
+    return [_rounded(s, s) for s in some], f"standard deviation of {facts.images} training pictures{of}"
+
+
+def _moments(config: Config, facts: Fingerprint) -> tuple[tuple[float, ...], tuple[float, ...], str]:
+    if isinstance(config.model.clip, list) and facts.core:
+        return facts.core_mean, facts.core_std, ", clipped"
+    return facts.mean, facts.std, ""
+
+
+def _rounded(value: float, std: float) -> float:
+    """Leave out digits that are less than a thousandth of a deviation, and of a pixel value."""
+    return round(value, 3 + max(math.ceil(-math.log10(std)), 0)) if std > 0 else round(value, 6)
 
 
 def _stem(_: Config, facts: Fingerprint, machine: Machine) -> tuple[int, str]:
@@ -153,10 +192,17 @@ def _stem(_: Config, facts: Fingerprint, machine: Machine) -> tuple[int, str]:
     )
 
 
-def _features(_: Config, __: Fingerprint, machine: Machine) -> tuple[list[int], str]:
-    if machine.device != "cpu":
-        return [64, 128, 256, 512], "the published size"
-    return [16, 32, 64, 128], "a quarter of the published width: a processor makes about 16 times as many steps with it"
+def _features(config: Config, facts: Fingerprint, machine: Machine) -> tuple[list[int], str]:
+    """Choose the width by the machine, and no more scales than leave the coarsest one something to look at."""
+    side, stem = min(*facts.sizes[1], *(config.train.crop or (_CROP, _CROP))), config.model.stem or 1
+    features, why = [64, 128, 256, 512], "the published size"
+    if machine.device == "cpu":
+        features = [16, 32, 64, 128]
+        why = "a quarter of the published width: a processor makes about 16 times as many steps with it"
+    scales = max(int(math.log2(max(side / (stem * _CELLS), 1))), 1)
+    if scales < len(features):
+        why += f"; {scales} of 4 scales: of {side} pixels the coarsest sees {max(side // (stem * 2**scales), 1)} cells"
+    return features[:scales], why
 
 
 def _up(_: Config, __: Fingerprint, ___: Machine) -> tuple[str, str]:
@@ -170,10 +216,11 @@ def _stride(config: Config) -> int:
 def _crop(config: Config, facts: Fingerprint, _: Machine) -> tuple[tuple[int, int], str]:
     stride, median = _stride(config), facts.sizes[1]
     crop = [max(min(side, _CROP) // stride, 1) * stride for side in median]
-    return (
-        crop[0],
-        crop[1],
-    ), f"multiple of the stride {stride}, within the median picture {median[0]}×{median[1]} and {_CROP}²"
+    why = f"multiple of the stride {stride}, within the median picture {median[0]}×{median[1]} and {_CROP}²"
+    largest = max((sizes[1] for sizes in facts.object_sizes if sizes), default=0.0)
+    if largest > crop[0] * crop[1]:
+        why += f"; half of the regions of a class have {largest:.0f} pixels or more: no crop shows these whole"
+    return (crop[0], crop[1]), why
 
 
 def _batch_size(config: Config, facts: Fingerprint, machine: Machine) -> tuple[int, str]:
@@ -183,8 +230,13 @@ def _batch_size(config: Config, facts: Fingerprint, machine: Machine) -> tuple[i
     return fitting, f"about {wanted} crops of {_CROP}² a step"
 
 
-def _class_crops(_: Config, __: Fingerprint, ___: Machine) -> tuple[float, str]:
-    return 0.33, "a third of the crops look for a class that is not the commonest of its picture"
+def _class_crops(_: Config, facts: Fingerprint, __: Machine) -> tuple[float, str]:
+    why = "a third of the crops look for a class that is not the commonest of its picture"
+    shown = min(count for count in facts.image_counts if count)
+    return (
+        0.33,
+        f"{why}; the rarest class is in {100 * _rarest(facts):.2g} % of the pixels, one in {shown} of {facts.images} pictures",
+    )
 
 
 def _class_weights(_: Config, facts: Fingerprint, __: Machine) -> tuple[str | list[float], str]:
@@ -266,6 +318,7 @@ _RULES: dict[str, Derivation] = {
     "train.device": _device,
     "model.weights": _weights,
     "model.license": _license,
+    "model.clip": _clip,
     "model.mean": _mean,
     "model.std": _std,
     "train.freeze": _freeze,
@@ -300,13 +353,17 @@ def settle(config: Config, facts: Fingerprint, apart: int) -> tuple[Config, Reas
     strength = min(max(math.log(max(passes, 1e-9) / _NO_DISGUISE) / math.log(_FULL_DISGUISE / _NO_DISGUISE), 0.0), 1.0)
     upright = facts.row_spread >= _UPRIGHT
     up = f"classes {'' if upright else 'hardly '}depend on the row ({facts.row_spread:.2f}): there is {'an' if upright else 'no'} up"
+    sided = _one_sided(facts)
     seen = (
         f"each of {apart} different pictures is seen about {passes:.2g} times: {100 * strength:.0f} % of the full range"
     )
     wanted: dict[str, tuple[Any, str]] = {
-        "augment.flip_horizontal": (0.5, "mirrored pictures are as likely"),
+        "augment.flip_horizontal": (0.0 if sided else 0.5, sided or "mirrored pictures are as likely"),
         "augment.flip_vertical": (0.0 if upright else 0.5, up),
-        "augment.rotate": (round((5.0 if upright else 45.0) * strength, 1), f"{up}; {seen}"),
+        "augment.rotate": (
+            round((5.0 if upright or sided else 45.0) * strength, 1),
+            f"{up}{sided and '; ' + sided}; {seen}",
+        ),
         "augment.scale": ((round(0.7**strength, 3), round(1.5**strength, 3)), seen),
         "augment.brightness": (round(0.2 * strength, 3), seen),
         "augment.contrast": (round(0.25 * strength, 3), seen),
@@ -314,6 +371,19 @@ def settle(config: Config, facts: Fingerprint, apart: int) -> tuple[Config, Reas
         "train.ema": _averaging(train.steps or 1),
     }
     return _filled(config, wanted)
+
+
+def _one_sided(facts: Fingerprint) -> str:
+    """Say which classes left and right decide on, as those of a body; "" where none.
+
+    Only where chance would not do it: of a class in three pictures all may be on one side.
+    """
+    pairs = zip(facts.one_sided, facts.one_sided_by_chance, strict=True)
+    found = [k for k, (own, chance) in enumerate(pairs) if (own or 0) >= _ONE_SIDED and (chance or 0) <= _CHANCE]
+    if not found:
+        return ""
+    which = ", ".join(map(str, found[:5])) + (", …" if len(found) > 5 else "")
+    return f"class{'es' * (len(found) > 1)} {which} {'are' if len(found) > 1 else 'is'} always on the same side: left and right are not alike"
 
 
 def _filled(config: Config, wanted: Mapping[str, tuple[Any, str]]) -> tuple[Config, Reasons]:

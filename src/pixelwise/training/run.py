@@ -31,7 +31,7 @@ from pixelwise.losses import CombinedLoss
 from pixelwise.models.base import SegmentationModel
 from pixelwise.models.weights import ModelCard
 from pixelwise.storage import RUN_MARKER, claim_folder, write_atomic, write_json
-from pixelwise.training import assembly, budget, plan
+from pixelwise.training import assembly, budget, memory, plan
 from pixelwise.training.checkpoint import readable
 from pixelwise.training.ending import SCORES, final_seconds, finish
 from pixelwise.training.finetune import Frozen
@@ -231,12 +231,12 @@ def _begin(
     if config.train.head_rate is None:
         factor, reasons["train.head_rate"] = plan.head_rate(head_inputs(model), begins)
         config = configs.replace(config, train={"head_rate": factor})
-    config, more = budget.choose_precision(config, model, loss, crops)
+    config, measured = _measured(config, reasons, (model, loss, crops))
     # How many steps there are changes nothing in which flips there are.
     card = assembly.model_card(plan.settle(config, facts, train.groups())[0], splits, facts)
     config, length = _length(request, config, (model, loss, crops, card), (val, facts), began)
     config, settled = plan.settle(config, facts, train.groups())
-    reasons |= more | length | settled
+    reasons |= measured | length | settled
     crops.transform = assembly.transform(config, train)
     found = {"fingerprint": facts.to_dict(), "splits": splits.description, "skipped": splits.skipped}
     write_json(out / DATA, found | {"val_hash": val.hash()})
@@ -245,6 +245,17 @@ def _begin(
     tell({"event": "plan", "config": config.model_dump(mode="json"), "reasons": reasons})
     card = assembly.model_card(config, splits, facts)
     return _Prepared(assembly.make_work(config, splits, card, (crops, model, loss), out), splits, card)
+
+
+def _measured(
+    config: Config, reasons: Reasons, parts: tuple[SegmentationModel, CombinedLoss, Crops]
+) -> tuple[Config, Reasons]:
+    """Settle what two crops show: how to compute, and, where nobody chose the batch, how much of it fits the memory."""
+    config, found = budget.choose_precision(config, *parts)
+    if "train.batch_size" in reasons:
+        config, more = memory.fit_memory(config, *parts)
+        found |= {key: "; ".join(filter(None, (reasons.get(key), why))) for key, why in more.items()}
+    return config, found
 
 
 def _length(

@@ -186,15 +186,18 @@ def test_folders_that_hold_nothing_to_work_with(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         find(tmp_path)
     assert str(error.value) == (
-        f"{tmp_path}: expected images/ and masks/, or train/, val/ and test/ with those inside, found an empty folder. "
-        "Arrange the files so, or write a data.yaml with `images:` and `masks:` that names them."
+        f"{tmp_path}: expected pictures and masks in folders called so (images/ and masks/, train/ and train_masks/) or side "
+        "by side (a.jpg and a_mask.png), found an empty folder. "
+        "Say where they are: --set 'data.images=…/*' --set 'data.masks=…/{stem}.png'."
     )
     with pytest.raises(DataError, match=r"found nothing. Check the path, and data.root"):
         find(tmp_path / "none")
     with pytest.raises(DataError, match="found 1 loose pictures"):
         find(put(tmp_path, "a.png"))
-    with pytest.raises(DataError, match=r"found masks, pictures\. Arrange"):
-        find(put(tmp_path / "odd", "pictures/a.png", "masks/a.png"))
+    with pytest.raises(
+        DataError, match=r"found masks, scans\. If masks/ holds the masks of scans/: --set 'data.images"
+    ):
+        find(put(tmp_path / "odd", "scans/a.png", "masks/a.png"))
 
 
 def test_images_without_masks(tmp_path: Path) -> None:
@@ -232,14 +235,17 @@ def test_pictures_beside_the_folders_of_parts_are_told(tmp_path: Path) -> None:
     put(tmp_path, "images/train/a.png", "masks/train/a.png", "images/extra/b.png", "images/c.png", "masks/extra/b.png")
     layout = find(tmp_path)
     assert ids(layout) == {"train": ["a"]}
-    assert layout.notices == ("2 below images/ are in no folder of a part and are left out (images/c.png, …)",)
+    assert layout.notices == ("2 files in no folder of a part: left out (images/c.png, …)",)
 
 
 def test_a_part_whose_pictures_lie_elsewhere_is_told(tmp_path: Path) -> None:
-    put(tmp_path, "train/images/a.png", "train/masks/a.png", "val/pictures/b.png", "test/notes.txt")
+    put(tmp_path, "train/images/a.png", "train/masks/a.png", "val/scans/b.png", "test/notes.txt", "docs/c.png")
     layout = find(tmp_path)
     assert ids(layout) == {"train": ["a"]}
-    assert layout.notices == ("val/ holds pictures, but no images/ with masks beside, and is left out",)
+    assert layout.notices == (
+        "1 file in val, which has no masks: left out (val/scans/b.png)",
+        "1 file in no folder that goes with another: left out (docs/c.png)",
+    )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")

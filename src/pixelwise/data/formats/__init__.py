@@ -11,7 +11,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from pixelwise.config import DataConfig, PartConfig
-from pixelwise.data.formats import folders, labelme
+from pixelwise.data.formats import (
+    ade20k,
+    camvid,
+    cityscapes,
+    coco,
+    coco_panoptic,
+    colours,
+    cvat,
+    dicom,
+    folders,
+    geojson,
+    label_studio,
+    labelme,
+    nifti,
+    voc,
+    yolo,
+)
 from pixelwise.data.formats.format import Format, Found
 from pixelwise.data.formats.place import Place
 from pixelwise.data.records import PARTS
@@ -20,7 +36,23 @@ from pixelwise.errors import ConfigError, DataError
 __all__ = ["FORMATS", "Format", "Found", "find_format", "read_place"]
 
 # The more particular before the general: `folders` takes what nobody else knows.
-_ALL = (labelme.FORMAT, folders.FORMAT)
+_ALL = (
+    dicom.FORMAT,
+    nifti.FORMAT,
+    geojson.FORMAT,
+    coco_panoptic.FORMAT,
+    coco.FORMAT,
+    labelme.FORMAT,
+    label_studio.FORMAT,
+    cvat.FORMAT,
+    yolo.FORMAT,
+    voc.FORMAT,
+    cityscapes.FORMAT,
+    ade20k.FORMAT,
+    camvid.FORMAT,
+    colours.FORMAT,
+    folders.FORMAT,
+)
 FORMATS = {one.name: one for one in _ALL}
 
 
@@ -43,9 +75,10 @@ def find_format(place: Place) -> tuple[Format, str | None]:
         do = f"Did you mean {near[0]!r}?" if near else "Choose one, or leave it out."
         raise ConfigError("data.format", expected=f"one of {', '.join(FORMATS)}", found=repr(config.format), do=do)
     by_name = config.images is not None or any(isinstance(getattr(config, part), PartConfig) for part in PARTS)
-    if by_name and config.annotations is None:
-        return folders.FORMAT, None
-    claims = [(one, why) for one in _ALL if one is not folders.FORMAT and (why := one.detect(place)) is not None]
+    # Named masks are files of masks; pictures that are named alone may be those of some annotations.
+    masks = by_name and config.annotations is None and (config.images is None or config.masks is not None)
+    asked = [one for one in _ALL if one is not folders.FORMAT and (one.by_name or not masks)]
+    claims = [(one, why) for one in asked if (why := one.detect(place)) is not None]
     if len(claims) > 1:
         found = "; ".join(f"{one.name} ({why})" for one, why in claims)
         raise DataError(

@@ -30,6 +30,7 @@ from pixelwise.data.formats.format import (
     copy_picture,
     drawn_labels,
     load_json,
+    mentions,
     painted,
     shape_name,
 )
@@ -47,6 +48,8 @@ _LOOKED_INTO = 3
 def detect(place: Place) -> str | None:
     """Recognise JSON files with `shapes` and `imagePath`."""
     for path in place.annotations(".json")[:_LOOKED_INTO]:
+        if not mentions(path, "shapes", "imagePath"):  # another tool's file may be large
+            continue
         try:
             plain = load_json(path)
         except MaskError:
@@ -68,18 +71,26 @@ def read(place: Place) -> Found:
     problems: list[Problem] = []
     owner: dict[Path, Path] = {}
     for path in place.annotations(".json"):
-        plain = load_json(path)
-        if not (isinstance(plain, dict) and isinstance(plain.get("shapes"), list)):
-            continue  # another tool's, or a description of the set
+        try:
+            plain = load_json(path)
+            if not (isinstance(plain, dict) and isinstance(plain.get("shapes"), list)):
+                continue  # another tool's, or a description of the set
+            shapes = [_shape(path, one) for one in plain["shapes"]]
+        except MaskError as error:
+            if not place.config.skip_bad:
+                raise
+            problems.append(Problem(short(path, place.root), f"expected {error.expected}, found {error.found}"))
+            owner |= {image: path for image in [place.pictures.find(path.stem, path)] if isinstance(image, Path)}
+            continue
         image = _picture(place, path, plain)
         if isinstance(image, str):
-            problems.append(Problem(short(path, place.root), f"annotation without its picture ({image})"))
+            inside = "; it stands in imageData: export it to a file" if plain.get("imageData") else ""
+            problems.append(Problem(short(path, place.root), f"annotation without its picture ({image}{inside})"))
         elif image in owner:
             why = f"second annotation of {image.name} (also {short(owner[image], place.root)})"
             problems.append(Problem(short(path, place.root), why))
         else:
             owner[image] = path
-            shapes = [(str(one.get("label")), _region(path, one)) for one in plain["shapes"] if isinstance(one, dict)]
             drawn.append((path, image, plain, shapes))
     lost = [image for image in place.pictures.paths if image not in owner]
     problems += [Problem(short(image, place.root), "picture without a mask") for image in lost]
@@ -115,6 +126,13 @@ def _size(plain: dict[str, Any]) -> tuple[int, int] | None:
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
+def _shape(path: Path, shape: Any) -> tuple[str, Region]:
+    label = shape.get("label") if isinstance(shape, dict) else None
+    if not isinstance(label, str) or not label:
+        raise MaskError(path, expected="shapes with a label", found=repr(shape)[:80], do="Label it, or take it out.")
+    return label, _region(path, shape)
+
+
 def _region(path: Path, shape: dict[str, Any]) -> Region:
     kind = shape.get("shape_type") or "polygon"
     try:
@@ -122,6 +140,8 @@ def _region(path: Path, shape: dict[str, Any]) -> Region:
         if not np.isfinite(points).all():
             raise ValueError("points that are no numbers")
         if kind == "polygon":
+            if len(points) < 3:
+                raise ValueError(f"{len(points)} points")
             return Polygon((points,))
         if kind == "rectangle":
             (x0, y0), (x1, y1) = points
@@ -161,13 +181,11 @@ def _disc(centre: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
 
 
 def _bar(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give a line its width, with square ends."""
+    """Give a line its width; it ends where its points are."""
     along = second - first
     length = float(np.hypot(*along))
-    along = along / length if length else np.array([1.0, 0.0])
-    half = _LINE / 2 * along
-    across = np.array([-half[1], half[0]])
-    return np.array([first - half + across, second + half + across, second + half - across, first - half - across])
+    across = _LINE / 2 * np.array([-along[1], along[0]]) / length if length else np.zeros(2)
+    return np.array([first + across, second + across, second - across, first - across])
 
 
 class _Writer:

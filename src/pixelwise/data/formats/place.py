@@ -74,13 +74,26 @@ class Place:
         inside = (below for path in found if path.is_dir() for below in sorted(walk(path)))
         return tuple(path for path in (*(p for p in found if p.is_file()), *inside) if path.suffix.lower() == suffix)
 
+    def matching(self, patterns: str | list[str], where: str) -> list[Path]:
+        """Find the files and folders that patterns, relative to the root or absolute, name; `where` is for messages.
+
+        Raises:
+            ConfigError: a pattern that matches nothing.
+
+        """
+        patterns = [patterns] if isinstance(patterns, str) else patterns
+        return sorted({path for pattern in patterns for path in self._glob(pattern, where)})
+
     def _glob(self, pattern: str, where: str) -> list[Path]:
-        """Find what a pattern relative to the root, or an absolute path, names."""
-        if Path(pattern).is_absolute():
-            found = [Path(pattern)] if Path(pattern).exists() else []
-        else:
+        """Find what a pattern, relative to the root or absolute, names."""
+        whole = Path(pattern)
+        top = Path(whole.anchor) if whole.is_absolute() else self.root
+        found = [whole] if whole.is_absolute() and whole.exists() else []
+        if not found and pattern != whole.anchor:
             try:
-                found = [path for path in self.root.glob(pattern) if not path.name.startswith(".")]
+                inner = str(whole.relative_to(top)) if whole.is_absolute() else pattern
+                found = [path for path in top.glob(inner) if not path.name.startswith(".")]
+                found = [path.resolve() for path in found] if ".." in whole.parts else found
             except (ValueError, NotImplementedError) as error:
                 raise ConfigError(
                     where, expected="a pattern relative to the root", found=f"{pattern!r} ({error})", do="Correct it."
@@ -109,6 +122,18 @@ class Pictures:
             self._names[path.name].append(path)
             self._stems[path.stem].append(path)
 
+    @cached_property
+    def _above(self) -> Path:
+        """Give the folder that ids start from: the root, or what all pictures share where some lie elsewhere."""
+        if all(path.is_relative_to(self.root) for path in self.paths):
+            return self.root
+        return Path(os.path.commonpath([path.absolute().parent for path in self.paths]))
+
+    def id_of(self, path: Path) -> str:
+        """Give one of the pictures its id: its path, without suffix, below the root or the folder that all share."""
+        below = path if self._above is self.root else path.absolute()
+        return below.relative_to(self._above).with_suffix("").as_posix()
+
     def find(self, name: str, near: Path | None = None) -> Path | str:
         """Find a picture by name or path, as some tool on some machine wrote it: only its end needs to agree.
 
@@ -131,6 +156,10 @@ class Pictures:
             part = part_of_file(near, self.root)
             of_part = [path for path in candidates if part and part_of_folder(path, self.root) == part]
             candidates = beside or of_part or candidates
+        if len(candidates) > 1:  # a tool leaves out the folders above, not those between
+            top = min(candidates, key=lambda path: len(path.parts))
+            below = [path for path in candidates if path.parent != top.parent and path.is_relative_to(top.parent)]
+            candidates = [top] if len(below) == len(candidates) - 1 else candidates
         if not candidates:
             return "no such picture"
         return candidates[0] if len(candidates) == 1 else f"{len(candidates)} pictures of that name"

@@ -1,0 +1,98 @@
+"""Checks on pictures: bands and pixel types that differ, pictures that show nothing, bits and bands that say nothing.
+
+Comes in: a `Survey`. Goes out: findings. Knows nothing of masks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from pixelwise.data.checking.findings import Finding, some
+from pixelwise.data.checking.look import Seen
+from pixelwise.data.checking.survey import Survey
+from pixelwise.data.checking.telling import name_picture, tell
+from pixelwise.data.pictures import mixed_bands
+
+# A picture is constant where its pixels vary by less than this share of what is usual, or by less than one grey level of
+# 255; camera noise alone is one to three.
+_SHARE, _LEVEL = 0.02, 1.0
+_DEPTHS = {
+    "low": "hold nothing above 255",
+    "high": "hold multiples of 256 alone",
+    "copied": "hold multiples of 257 alone",
+}
+
+
+def mixed_forms(survey: Survey) -> Iterator[Finding]:
+    """Find pictures whose bands or pixel type differ from most."""
+    forms = Counter(one.form for one in survey.good)
+    usual = max(sorted(forms), key=lambda form: forms[form], default="")
+    odd = [one for one in survey.good if one.form != usual]
+    if odd:
+        what = f"{some(len(odd), 'picture has', 'pictures have')} another form than most ({usual})"
+        why = f"A model takes one number of bands and one range of values; {name_picture(survey, odd[0])} has {odd[0].form}."
+        fix = mixed_bands({one.bands for one in survey.good})
+        yield tell(survey, "mixed-pictures", "error", odd, what, why, fix)
+
+
+def constant_pictures(survey: Survey) -> Iterator[Finding]:
+    """Find pictures that show (nearly) one value: a lens cap, an empty export, a broken stretch of a scan."""
+    for form in sorted({one.form for one in survey.good}):
+        same = [one for one in survey.good if one.form == form]
+        usual = float(np.median([one.spread for one in same]))
+        least = max(_SHARE * usual, _LEVEL if same[0].dtype == "uint8" else 0.0)
+        flat = [one for one in same if one.spread < least or one.spread == 0]
+        if flat and len(flat) < len(same):
+            what = f"{some(len(flat), 'picture shows', 'pictures show')} next to nothing: all pixels are nearly equal"
+            why = f"Pixels usually vary by {usual:.3g}, here by {min(one.spread for one in flat):.2g} at the least."
+            fix = "Look at them, and take out what shows nothing."
+            yield tell(survey, "constant-pictures", "warning", flat, what, why, fix, of=len(same))
+        elif flat:
+            what = f"all {len(flat)} pictures show next to nothing: their pixels are nearly equal"
+            why = "There is nothing to learn from."
+            fix = "Check how they were exported: the wrong band, a range cut off, fractions stored as whole numbers."
+            yield tell(survey, "constant-pictures", "error", flat, what, why, fix, of=len(same))
+
+
+def shallow_pictures(survey: Survey) -> Iterator[Finding]:
+    """Find pictures of 16 bits that hold 8."""
+    deep = [one for one in survey.good if one.dtype == "uint16"]
+    shallow: dict[str, list[Seen]] = {}
+    for one in deep:
+        if one.depth:
+            shallow.setdefault(one.depth, []).append(one)
+    for depth, seen in shallow.items():
+        holds = _DEPTHS[depth]
+        if len(seen) == len(deep):
+            what = f"all {len(seen)} pictures of 16 bits {holds}: they are 8 bits, stored as 16"
+            why = "Nothing is lost, but no detail is there that 16 bits promise. Was the original cut down on its way here?"
+            fix = "Go back to the originals if they are deeper; else nothing."
+            yield tell(survey, "shallow-pictures", "notice", seen, what, why, fix, of=len(deep))
+        else:
+            what = f"{len(seen)} of {len(deep)} pictures of 16 bits {holds}, the others do not"
+            why = "The same brightness is stored as different values, which one normalisation cannot mend."
+            fix = "Export all pictures in the same way."
+            yield tell(survey, "shallow-pictures", "warning", seen, what, why, fix, of=len(deep))
+
+
+def grey_pictures(survey: Survey) -> Iterator[Finding]:
+    """Find colour pictures whose bands are all equal."""
+    colour = [one for one in survey.good if one.bands == 3]
+    grey = [one for one in colour if one.grey]
+    if not grey:
+        return
+    if len(grey) == len(colour):
+        what = f"all {len(grey)} pictures are grey, stored as colour: their three bands are equal"
+        why = "Three bands hold what one would; that costs space and time, no more."
+        fix = "Nothing, if this is meant. What is predicted later must be stored in the same way."
+    else:
+        what = f"{len(grey)} of {len(colour)} colour pictures are grey: their three bands are equal"
+        why = "The model will meet both kinds. If colour tells the classes apart, these are harder."
+        fix = "Nothing, if what is predicted later is grey now and then, too; else take them out."
+    yield tell(survey, "grey-pictures", "notice", grey, what, why, fix, of=len(colour))
+
+
+CHECKS = (mixed_forms, constant_pictures, shallow_pictures, grey_pictures)

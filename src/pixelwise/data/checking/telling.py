@@ -1,0 +1,76 @@
+"""From what was seen to a finding: which files are named, how many there are, which pictures show it.
+
+Comes in: a `Survey`, some of its `Seen`s, and words. Goes out: a `Finding`. Knows nothing of what is looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+from pixelwise.data.checking.findings import EXAMPLES, SHOWN, Finding
+from pixelwise.data.checking.look import Seen
+from pixelwise.data.checking.survey import Survey
+
+Twins = tuple[Seen, Seen]
+
+
+def tell(
+    survey: Survey,
+    kind: str,
+    severity: str,
+    seen: Sequence[Seen],
+    what: str,
+    why: str,
+    fix: str,
+    *,
+    of: int | None = None,
+    masks: bool = False,
+) -> Finding:
+    """Make a finding about pictures (or their masks, whose files then are named); `of` all that could be read, if not said."""
+    where = tuple(name_mask(survey, one) if masks else name_picture(survey, one) for one in seen[:SHOWN])
+    examples = tuple(one.example for one in seen[:EXAMPLES])
+    return Finding(kind, severity, what, where, len(seen), len(survey.good) if of is None else of, why, fix, examples)
+
+
+def tell_pairs(
+    survey: Survey,
+    kind: str,
+    severity: str,
+    twins: Sequence[Twins],
+    what: str,
+    why: str,
+    fix: str,
+    *,
+    count: int | None = None,
+    of: int = 0,
+    sign: str = "≈",
+) -> Finding:
+    """Make a finding about pictures that belong together two by two; `count` pairs, if not said otherwise."""
+    where = tuple(f"{name_picture(survey, one)} {sign} {name_picture(survey, two)}" for one, two in twins[:SHOWN])
+    examples = tuple(one.example for one in chain.from_iterable(twins[: EXAMPLES // 2]))
+    many = len(twins) if count is None else count
+    return Finding(kind, severity, what, where, many, of, why, fix, examples, paired=True)
+
+
+def name_picture(survey: Survey, one: Seen) -> str:
+    """Name a picture's file; where it is a slice or a piece of one, with its own name."""
+    record = survey.record(one)
+    whole = record.plane is None and record.window is None
+    return str(record.image) if whole else f"{record.image} ({record.id})"
+
+
+def name_mask(survey: Survey, one: Seen) -> str:
+    """Name a mask's file; where one file holds those of many pictures, with the picture."""
+    record = survey.record(one)
+    whole = record.source is None and record.plane is None
+    return str(record.mask) if whole else f"{record.mask} ({record.id})"
+
+
+def by_part(seen: Iterable[Seen]) -> str:
+    """Say "2 in train and 1 in val"."""
+    counts: dict[str, int] = {}
+    for one in seen:
+        counts[one.part] = counts.get(one.part, 0) + 1
+    said = [f"{count} in {part}" for part, count in counts.items()]
+    return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)

@@ -1,0 +1,267 @@
+"""YOLO segmentation, as Ultralytics, Roboflow, CVAT and Label Studio write it: a text file for each picture.
+
+Comes in: a place. Goes out: a drawing per picture. A line is `class x1 y1 x2 y2 …`, in shares of width and height. The text
+file lies where the picture does, with the last images/ in its path replaced by labels/; a picture without one, or with an
+empty one, is background. A YAML says where the parts are and what the classes are called; without one folders and classes.txt
+do. Smaller shapes lie on top. Nothing is downloaded, whatever the YAML says.
+
+Rings that are joined by a bridge of zero width (Ultralytics' `merge_multi_segment`) need no care: along it every edge runs
+twice, which the even-odd rule counts as not at all. That is how holes are written, too.
+
+Source: docs.ultralytics.com/datasets/segment, and ultralytics 8.3, `data/utils.py` (what it takes), by what its files hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from pixelwise.data.drawing import Drawing, Polygon, Shape
+from pixelwise.data.formats.format import Format, Found, Picture, copy_picture, drawn_labels, painted, shape_name
+from pixelwise.data.formats.place import Place, gather
+from pixelwise.data.formats.yolo_parts import CLASS_LISTS, Told, choose, describe, label_path, yamls
+from pixelwise.data.images import IMAGE_SUFFIXES
+from pixelwise.data.records import PARTS, Problem, Record, short
+from pixelwise.errors import MaskError
+from pixelwise.labels import Labels
+from pixelwise.outlines import Outline, Ring, fill, trace
+from pixelwise.storage import write_atomic
+
+_SLACK = 0.01  # as Ultralytics allows: tools round, and let points lie just beyond the border
+_LOOKED_INTO = 20
+_DIGITS = 8  # half a unit of the last is far less than half a pixel, up to pictures of ten million
+_DESCRIPTION = "dataset.yaml"  # data.yaml is what pixelwise calls its own
+# No two ways to read a number, or a long line that does not fit would be tried in all of them.
+_LINE = re.compile(r"\s*\d+(\.0*)?(\s+[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?){4,}\s*")
+_OUTLINE = "an outline: class x1 y1 x2 y2 x3 y3 …"
+
+
+def detect(place: Place) -> str | None:
+    """Recognise a YAML with parts and names, or text files with a class and shares in each line."""
+    for path in yamls(place):
+        return f"{short(path, place.root)} names parts and classes"
+    texts = {path for path in place.files if path.suffix == ".txt"}
+    labels = (label_path(image, place.root) for image in place.pictures.paths) if texts else iter(())
+    for path in islice((label for label in labels if label in texts), _LOOKED_INTO):
+        if _looks_like_labels(path):
+            return f"{short(path, place.root)} holds classes and shares"
+    return None
+
+
+def read(place: Place) -> Found:
+    """Find the pictures of each part, and read the text file of each.
+
+    Raises:
+        MaskError: a line that is no outline in shares, boxes for detection among them.
+        LabelsError: names that cannot be those of classes.
+        PairingError: a picture in two parts.
+        DataError: no pictures where the YAML says, or no text files.
+
+    """
+    told = describe(place)
+    texts = {path for path in place.files if path.suffix == ".txt"}
+    chosen, problems, notices = choose(place, told, texts)
+    drawn, odd, more = _drawn(place, told, chosen, texts)
+    problems += [*odd, *_orphans(place, texts)]
+    names = told.names
+    if names is None:
+        names = {kind: f"class_{kind}" for kind in sorted({kind for _, _, rows in drawn for kind, _ in rows})}
+        more.append(
+            "nothing names the classes: they are called class_0, class_1, …; a classes.txt would, a name a line"
+        )
+    labels, unlabelled = drawn_labels(place, names.values(), ids=[kind + 1 for kind in names])
+    records: dict[str, list[Record]] = defaultdict(list)
+    for image, label, rows in drawn:
+        shapes = tuple(Shape(shape_name(place, names[kind]), polygon) for kind, polygon in rows)
+        drawing = Drawing(label, shapes, None, unlabelled, place.config.overlap or "area")
+        id_ = PurePosixPath(short(image, place.root)).with_suffix("").as_posix()
+        records[chosen[image]].append(Record(id_, image, label, source=drawing))
+    return Found(gather("YOLO label files", records, problems, (*told.notices, *notices, *more)), labels)
+
+
+def _looks_like_labels(path: Path) -> bool:
+    """Tell by the first line: a class and numbers, which outside of labels/ have to be shares: other tables are many."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            line = file.readline(100_000)
+    except (OSError, UnicodeError):
+        return False
+    if _LINE.fullmatch(line) is None:
+        return False
+    return "labels" in path.parts or max(map(float, line.split()[1:])) <= 1 + _SLACK
+
+
+def _orphans(place: Place, texts: set[Path]) -> list[Problem]:
+    """Find text files that belong to no picture: all in labels/, elsewhere those that look like it."""
+    images = (path for path in place.files if path.suffix.lower() in IMAGE_SUFFIXES)
+    lost = texts - {label_path(image, place.root) for image in images}
+    lost = {path for path in lost if path.name not in CLASS_LISTS}
+    inside = (p for p in sorted(lost) if "labels" in p.relative_to(place.root).parts or _looks_like_labels(p))
+    return [Problem(short(path, place.root), "label file without its picture") for path in inside]
+
+
+def _drawn(
+    place: Place, told: Told, chosen: Iterable[Path], texts: set[Path]
+) -> tuple[list[tuple[Path, Path, list[tuple[int, Polygon]]]], list[Problem], list[str]]:
+    """Read the text file of each picture: picture, text file and its rows; with problems and notices."""
+    drawn: list[tuple[Path, Path, list[tuple[int, Polygon]]]] = []
+    owner: dict[Path, Path] = {}
+    problems: list[Problem] = []
+    bad: list[MaskError] = []
+    for image in chosen:
+        label = label_path(image, place.root)
+        if owner.setdefault(label, image) != image:
+            why = f"second picture of {short(label, place.root)} (also {owner[label].name})"
+            problems.append(Problem(short(image, place.root), why))
+            continue
+        try:
+            drawn.append((image, label, _rows(label, told) if label in texts else []))
+        except MaskError as error:
+            if not place.config.skip_bad:
+                raise
+            bad.append(error)
+    if bad and not any(rows for *_, rows in drawn):
+        raise bad[0]  # a set of another kind: none of its files can be used
+    problems += [Problem(error.where, f"expected {error.expected}, found {error.found}", error.do) for error in bad]
+    missing = len(owner.keys() - texts)
+    told_of = [f"{missing} of {len(owner)} pictures have no label file: they are background, as YOLO has it"]
+    return drawn, problems, told_of if missing else []
+
+
+def _rows(path: Path, told: Told) -> list[tuple[int, Polygon]]:
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        found = str(getattr(error, "strerror", None) or error)[:160]
+        raise MaskError(path, expected="a text file in UTF-8", found=found, do="Export it again.") from error
+    lines = enumerate(text.splitlines(), 1)
+    return [_row(f"{path}:{number}", line, told) for number, line in lines if line.strip()]
+
+
+def _row(where: str, line: str, told: Told) -> tuple[int, Polygon]:
+    """Read `class x1 y1 x2 y2 …`; what lies a little beyond the picture is cut off when it is filled."""
+
+    def refuse(found: str, do: str, expected: str = _OUTLINE) -> MaskError:
+        return MaskError(where, expected=expected, found=found, do=do)
+
+    try:
+        values = np.array(line.split(), np.float64)
+    except ValueError:
+        raise refuse(repr(line.strip()[:60]), "Correct the line, or export it again.") from None
+    kind, points = values[0], values[1:]
+    if not np.isfinite(values).all():
+        raise refuse("NaN or infinity", "Correct the line, or export it again.")
+    if kind != round(kind) or kind < 0 or (told.names is not None and kind not in told.names):
+        wanted = "a class id 0, 1, 2, …"
+        if told.names is not None:
+            wanted = f"a class id {_spans(told.names)}, as {told.file.name} names them"
+        raise refuse(f"{kind:g}", "Correct the line, or add the class to the names.", wanted)
+    if len(points) == 4:
+        do = "Draw outlines, or export the set for segmentation; --skip-bad leaves such pictures out."
+        raise refuse("a box (class cx cy w h), as for detection", do)
+    if len(points) % 2 or len(points) < 6:
+        found = f"{len(points)} coordinates" if len(points) % 2 else f"{len(points) // 2} points"
+        raise refuse(found, "Correct the line, or remove it.")
+    worst = points[np.argmax(np.abs(points - 0.5))]
+    if abs(worst - 0.5) > 0.5 + _SLACK:
+        do = "Divide x by the picture's width and y by its height."
+        raise refuse(f"{worst:g}, as in pixels" if worst > 2 else f"{worst:g}", do, "coordinates as shares, 0…1")
+    return int(kind), Polygon((points.reshape(-1, 2),), relative=True)
+
+
+def _spans(kinds: Collection[int]) -> str:
+    gapless = len(kinds) > 1 and max(kinds) - min(kinds) == len(kinds) - 1
+    return f"{min(kinds)}–{max(kinds)}" if gapless else ", ".join(map(str, islice(kinds, 12))) or "(there is none)"
+
+
+# Writing -------------------------------------------------------------------------------------------------------------
+
+
+def cut_open(outline: Outline, bare: NDArray[np.bool_]) -> Ring:
+    """Give the outline of a region as one ring: holes in which bare pixels show are joined to it by bridges of zero width.
+
+    Each such hole is entered from the nearest corner of the outer ring, walked around, and left the same way. Other holes
+    are painted over by what lies in them: that is smaller, and on top.
+
+    Args:
+        outline: one of `trace`.
+        bare: (H, W) pixels that no region paints.
+
+    """
+    from scipy.spatial import cKDTree  # only writing needs it, and it takes its time
+
+    size = (bare.shape[0], bare.shape[1])
+    entered: dict[int, list[Ring]] = defaultdict(list)
+    near = cKDTree(outline.outer) if outline.holes else None
+    for hole in outline.holes:
+        top, left, box = fill((hole,), size)
+        if not bare[top : top + box.shape[0], left : left + box.shape[1]][box].any():
+            continue
+        assert near is not None
+        distances, corners = map(np.asarray, near.query(hole))
+        first = int(np.argmin(distances))
+        entered[int(corners[first])].append(np.roll(hole, -first, axis=0))
+    pieces, done = [], 0
+    for corner in sorted(entered):
+        pieces.append(outline.outer[done : corner + 1])
+        done = corner + 1
+        for hole in entered[corner]:
+            pieces += [hole, hole[:1], outline.outer[corner : corner + 1]]
+    return np.concatenate([*pieces, outline.outer[done:]])
+
+
+class _Writer:
+    """Write pictures and text files in two folders for each part, and a YAML as Ultralytics reads it."""
+
+    def __init__(self, out: Path, labels: Labels) -> None:
+        self.out, self.labels = out, labels
+        self.unlabelled = painted(np.zeros((0, 0), np.uint8), labels)[1]
+        self.kinds = {name: kind for kind, name in enumerate(n for n in labels.names if n != self.unlabelled)}
+        self.parts: set[str] = set()
+
+    def add(self, picture: Picture) -> Path:
+        """Write one ring for each region that is not background, the largest first."""
+        target = self.out / "images" / picture.part / f"{picture.id}{picture.image.suffix.lower()}"
+        copy_picture(picture, target)
+        self.parts.add(picture.part)
+        kinds = np.full(self.labels.ignore_index + 1, -1)
+        kinds[: self.labels.num_classes] = [self.kinds.get(name, -1) for name in self.labels.names]
+        mask = kinds[picture.mask]
+        bare = mask < 0
+        lines = []
+        for outline in trace(mask):
+            if outline.id >= 0:
+                shares = cut_open(outline, bare) / picture.mask.shape[::-1]
+                lines.append(f"{outline.id} {' '.join(map(_number, shares.reshape(-1).tolist()))}\n")
+        write_atomic(label_path(target, self.out), "".join(lines))
+        return target
+
+    def close(self) -> dict[str, Any]:
+        """Write the YAML; without `path`, which Ultralytics takes from the current folder, all starts from the YAML's own."""
+        plain: dict[str, Any] = {part: f"images/{part}" for part in PARTS if part in self.parts}
+        plain["names"] = {kind: name for name, kind in self.kinds.items()}
+        write_atomic(self.out / _DESCRIPTION, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+        return {"format": "yolo", "annotations": _DESCRIPTION, "unlabelled": self.unlabelled}
+
+
+def _number(share: float) -> str:
+    return f"{share:.{_DIGITS}f}".rstrip("0").rstrip(".")
+
+
+FORMAT = Format(
+    "yolo",
+    "YOLO segmentation",
+    detect,
+    read,
+    _Writer,
+    "pixels that count in nothing become background, where a class is called that; holes stay, cut open by bridges of zero"
+    " width, which some tools draw as a line",
+)

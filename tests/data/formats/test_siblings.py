@@ -1,0 +1,305 @@
+"""Folders of pictures beside folders of masks, in the layouts people have."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pixelwise.config import Config, DataConfig, load_config, with_overrides
+from pixelwise.data.dataset import open_data
+from pixelwise.data.formats import read_place
+from pixelwise.data.formats.roles import folder_roles
+from pixelwise.data.records import Layout
+from pixelwise.errors import ConfigError, DataError, PairingError
+
+
+def put(root: Path, *names: str) -> Path:
+    """Layouts open no picture, so empty files do."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def find(root: Path, **config: object) -> Layout:
+    return read_place(DataConfig.model_validate({"format": "masks"} | config), root, root)[1].layout
+
+
+def pairs(layout: Layout, root: Path) -> dict[str, list[tuple[str, str]]]:
+    shown = {}
+    for part, records in layout.parts.items():
+        assert all(record.mask for record in records)
+        files = ((r.image.relative_to(root).as_posix(), r.mask.relative_to(root).as_posix()) for r in records if r.mask)
+        shown[part] = list(files)
+    return shown
+
+
+def obey(root: Path, error: DataError | ConfigError, choice: int = 0) -> Layout:
+    """Do what a message says, as a shell hands it on."""
+    chosen = error.do.split(", or ")[choice].partition("--set")[2].rstrip(".")
+    words = shlex.split("--set" + chosen)
+    texts = [word for word in words if word != "--set"]
+    config = with_overrides(Config(data=DataConfig(format="masks")), texts).data
+    return read_place(config, root, root)[1].layout
+
+
+@pytest.mark.parametrize(
+    "masks", ["mask", "Labels", "annot", "ground_truth", "ground-truth", "segmentations", "target"]
+)
+@pytest.mark.parametrize("images", ["imgs", "img", "Image", "JPEGImages", "inputs", "photos"])
+def test_every_name_of_the_table_goes_with_every_other(tmp_path: Path, images: str, masks: str) -> None:
+    put(tmp_path, f"{images}/a.jpg", f"{masks}/a.png")
+    assert pairs(find(tmp_path), tmp_path) == {"pool": [(f"{images}/a.jpg", f"{masks}/a.png")]}
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        ("train", "trainannot"),
+        ("train", "train_labels"),
+        ("train", "train-masks"),
+        ("train", "Train_GT"),
+        ("train_images", "train_masks"),
+        ("train_img", "train_annotations"),
+        ("images_train", "masks_train"),
+        ("imagesTr", "labelsTr"),
+    ],
+)
+def test_folders_that_share_the_rest_of_their_names(tmp_path: Path, images: str, masks: str) -> None:
+    layout = find(put(tmp_path, f"{images}/x/a.jpg", f"{masks}/x/a.png"))
+    assert pairs(layout, tmp_path) == {"train": [(f"{images}/x/a.jpg", f"{masks}/x/a.png")]}
+    assert layout.parts["train"][0].id == "x/a"
+    assert layout.notices == (f"pictures and masks were found by the names of their folders: {images}/ with {masks}/",)
+
+
+def test_masks_of_pictures_are_no_pictures(tmp_path: Path) -> None:
+    """The name of mask_images/ says either; beside images/ it can only be masks."""
+    assert [role.kind for role in folder_roles("mask_images")] == ["picture", "mask"]
+    layout = find(put(tmp_path, "images/a.png", "mask_images/a.png"))
+    assert pairs(layout, tmp_path) == {"pool": [("images/a.png", "mask_images/a.png")]}
+
+
+def test_parts_by_the_names_of_folders_as_in_camvid(tmp_path: Path) -> None:
+    put(tmp_path, "train/a.png", "trainannot/a.png", "val/a.png", "valannot/a.png", "test/c.png", "testannot/c.png")
+    layout = find(tmp_path)
+    assert {part: [r.id for r in records] for part, records in layout.parts.items()} == {
+        "train": ["a"], "val": ["a"], "test": ["c"],
+    }  # fmt: skip
+
+
+def test_pictures_beside_their_folder_of_masks(tmp_path: Path) -> None:
+    layout = find(put(tmp_path / "pool", "a.jpg", "x/b.jpg", "masks/a.png", "masks/x/b.png"))
+    assert pairs(layout, tmp_path / "pool") == {"pool": [("a.jpg", "masks/a.png"), ("x/b.jpg", "masks/x/b.png")]}
+    layout = find(put(tmp_path / "parts", "train/a.jpg", "train/masks/a.png", "val/b.jpg", "val/masks/b.png"))
+    assert {part: [r.id for r in records] for part, records in layout.parts.items()} == {"train": ["a"], "val": ["b"]}
+    layout = find(put(tmp_path / "inside", "train/a.jpg", "valid/b.jpg", "masks/train/a.png", "masks/valid/b.png"))
+    assert list(layout.parts) == ["train", "val"]
+    layout = find(put(tmp_path / "fov", "a.jpg", "masks/a.png", "fov/a.png"))
+    assert [record.valid for record in layout.parts["pool"]] == [tmp_path / "fov/fov/a.png"]
+    assert not layout.problems
+
+
+def test_folders_in_archives_in_archives(tmp_path: Path) -> None:
+    layout = find(put(tmp_path, "images/images/x/a.png", "masks/masks/x/a.png"))
+    assert pairs(layout, tmp_path) == {"pool": [("images/images/x/a.png", "masks/masks/x/a.png")]}
+
+
+def test_several_places_are_taken_together_and_told(tmp_path: Path) -> None:
+    put(tmp_path, "s1/images/a.png", "s1/masks/a.png", "s2/imgs/a.png", "s2/gt/a.png")
+    layout = find(tmp_path)
+    assert [record.id for record in layout.parts["pool"]] == ["s1/a", "s2/a"]
+    assert layout.notices == ("what lies in several folders is taken together: s1/, s2/",)
+
+
+def test_a_place_of_the_same_kind_without_masks_is_a_problem(tmp_path: Path) -> None:
+    layout = find(put(tmp_path, "s1/images/a.png", "s1/masks/a.png", "s2/images/b.png"))
+    assert [(p.file, p.why) for p in layout.problems] == [("s2/images/b.png", "picture without a mask")]
+
+
+def test_copies_beside_the_set_are_not_taken_for_more_pictures(tmp_path: Path) -> None:
+    layout = find(put(tmp_path, "images/a.png", "masks/a.png", "backup/images/a.png", "backup/masks/a.png"))
+    assert pairs(layout, tmp_path) == {"pool": [("images/a.png", "masks/a.png")]}
+    assert layout.notices == ("2 files in no folder that goes with another: left out (backup/images/a.png, …)",)
+
+
+def test_a_test_part_beside_a_pool(tmp_path: Path) -> None:
+    layout = find(put(tmp_path, "images/a.png", "masks/a.png", "test/images/b.png", "test/masks/b.png"))
+    assert {part: [r.id for r in records] for part, records in layout.parts.items()} == {"pool": ["a"], "test": ["b"]}
+
+
+def test_a_test_part_whose_truth_is_kept_back_is_told_but_train_needs_masks(tmp_path: Path) -> None:
+    put(tmp_path, "train/images/a.png", "train/masks/a.png", "test/images/b.png", "test/images/c.png")
+    layout = find(tmp_path)
+    assert layout.notices == ("2 files in test, which has no masks: left out (test/images/b.png, …)",)
+    assert not layout.problems
+    layout = find(put(tmp_path / "other", "val/images/a.png", "val/masks/a.png", "train/images/b.png"))
+    assert [problem.file for problem in layout.problems] == ["train/images/b.png"]
+
+
+def test_names_twice_in_a_part_are_kept_apart(tmp_path: Path) -> None:
+    put(tmp_path, "train1/images/a.png", "train1/masks/a.png", "train2/images/a.png", "train2/masks/a.png")
+    assert [r.id for r in find(tmp_path).parts["train"]] == ["train1/images/a", "train2/images/a"]
+
+
+# Either may be meant -------------------------------------------------------------------------------------------------
+
+
+def test_two_folders_of_masks_are_asked_about(tmp_path: Path) -> None:
+    put(tmp_path, "images/a.png", "images/b.png", "masks/a.png", "masks/b.png", "labels/a.png")
+    with pytest.raises(PairingError) as error:
+        find(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: expected one folder of pictures for one of masks, found images/ with labels/ (1 pair) and images/ with "
+        "masks/ (2 pairs). Say which: --set data.masks=labels, or --set data.masks=masks."
+    )
+    layout = obey(tmp_path, error.value, choice=1)
+    assert pairs(layout, tmp_path) == {"pool": [("images/a.png", "masks/a.png"), ("images/b.png", "masks/b.png")]}
+    assert layout.notices == ("1 file not named by data.masks: left out (labels/a.png)",)
+
+
+def test_two_folders_of_pictures_are_asked_about(tmp_path: Path) -> None:
+    put(tmp_path, "images/a.png", "photos/a.jpg", "masks/a.png")
+    with pytest.raises(
+        PairingError, match=r"images/ with masks/ \(1 pair\) and photos/ with masks/ \(1 pair\)"
+    ) as error:
+        find(tmp_path)
+    assert pairs(obey(tmp_path, error.value), tmp_path) == {"pool": [("images/a.png", "masks/a.png")]}
+
+
+def test_a_folder_in_which_nothing_matches_is_left_out_and_told(tmp_path: Path) -> None:
+    layout = find(put(tmp_path, "images/a.png", "photos/z.png", "masks/a.png"))
+    assert pairs(layout, tmp_path) == {"pool": [("images/a.png", "masks/a.png")]}
+    assert layout.notices == ("photos/ holds no file that matches one in masks/, and is left out",)
+
+
+def test_a_second_truth_is_left_out_but_two_without_a_first_are_asked_about(tmp_path: Path) -> None:
+    layout = find(put(tmp_path / "one", "images/a.png", "gt/a.png", "gt2/a.png"))
+    assert pairs(layout, tmp_path / "one") == {"pool": [("images/a.png", "gt/a.png")]}
+    assert layout.notices == ("gt2/ is a second truth beside gt/ and is left out",)
+    with pytest.raises(PairingError, match=r"--set data\.masks=gt1, or --set data\.masks=gt2\."):
+        find(put(tmp_path / "two", "images/a.png", "gt1/a.png", "gt2/a.png"))
+    layout = find(put(tmp_path / "own", "images/a.png", "images2/b.png", "masks/a.png", "masks2/b.png"))
+    assert len(layout.parts["pool"]) == 2
+
+
+def test_folders_of_other_files_are_no_masks(tmp_path: Path) -> None:
+    layout = find(put(tmp_path / "yolo", "images/a.png", "labels/a.txt", "masks/a.png"))
+    assert pairs(layout, tmp_path / "yolo") == {"pool": [("images/a.png", "masks/a.png")]}
+    with pytest.raises(DataError, match=r"as PNG or TIFF, found masks/ with none but \.npy\. Add them, or say where"):
+        find(put(tmp_path / "npy", "images/a.png", "masks/a.npy"))
+
+
+def test_the_configuration_may_name_a_folder_that_the_table_lacks(tmp_path: Path) -> None:
+    put(tmp_path, "images/a.png", "truthmaps/a.png")
+    assert len(find(tmp_path, masks="truthmaps").parts["pool"]) == 1
+    with pytest.raises(
+        ConfigError, match=r"data\.masks: expected a folder 'truthmap' of masks .*, found images/, truthmaps/\."
+    ):
+        find(tmp_path, masks="truthmap")
+    with pytest.raises(
+        ConfigError, match=r"data\.masks: expected the name of a folder, .* found 'masks/\*\.png'. Add where"
+    ):
+        find(tmp_path, masks="masks/*.png")
+    with pytest.raises(ConfigError, match=r"data\.valid: expected a folder 'fow' beside the pictures"):
+        find(tmp_path, masks="truthmaps", valid="fow")
+
+
+def test_folders_called_otherwise_get_the_command_that_names_them(tmp_path: Path) -> None:
+    put(tmp_path, "scans/a.jpg", "scans/b.jpg", "drawn by hand/a.png", "drawn by hand/b.png")
+    with pytest.raises(DataError) as error:
+        find(tmp_path)
+    assert error.value.do == (
+        "If drawn by hand/ holds the masks of scans/: --set 'data.images=scans/*' "
+        "--set 'data.masks=drawn by hand/{stem}.png'."
+    )
+    assert len(obey(tmp_path, error.value).parts["pool"]) == 2
+
+
+# Masks of valid pixels -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["fov", "roi", "valid"])
+def test_masks_of_valid_pixels_are_used_and_told(tmp_path: Path, name: str) -> None:
+    layout = find(put(tmp_path, "images/a.png", "masks/a.png", f"{name}/a_{name}.png"))
+    assert layout.parts["pool"][0].valid == tmp_path / name / f"a_{name}.png"
+    assert layout.notices == (f"what is zero in {name}/ counts in nothing (--set data.valid=none: it counts)",)
+    assert find(tmp_path, valid="none").parts["pool"][0].valid is None
+    assert find(tmp_path, valid=name).parts["pool"][0].valid is not None
+
+
+def test_a_part_called_valid_is_no_mask_of_valid_pixels(tmp_path: Path) -> None:
+    put(tmp_path, "train/images/a.png", "train/masks/a.png", "valid/images/a.png", "valid/masks/a.png")
+    layout = find(tmp_path)
+    assert {part: [r.valid for r in records] for part, records in layout.parts.items()} == {
+        "train": [None],
+        "val": [None],
+    }
+
+
+def test_a_picture_without_its_mask_of_valid_pixels_is_a_problem(tmp_path: Path) -> None:
+    layout = find(put(tmp_path, "images/a.png", "images/b.png", "masks/a.png", "masks/b.png", "fov/a.png"))
+    assert [(p.file, p.why) for p in layout.problems] == [("images/b.png", "picture without its mask of valid pixels")]
+    with pytest.raises(
+        PairingError, match=r"found fov/ and roi/\. Say which: --set data\.valid=fov, or --set data\.valid=none"
+    ):
+        find(put(tmp_path, "roi/a.png", "roi/b.png", "fov/b.png"))
+
+
+# The real ones -----------------------------------------------------------------------------------------------------------
+
+
+def test_drive_as_it_lies(real: Callable[[str], Path]) -> None:
+    root = real("drive")
+    splits = open_data(DataConfig(), root)
+    assert {part.name: len(part) for part in splits} == {"train": 16, "val": 4, "test": 20}
+    for part in splits:
+        for record in part.records:
+            assert record.mask is not None
+            assert record.valid is not None
+            assert record.image.stem == record.mask.stem == record.valid.stem
+            assert (record.mask.parent.name, record.valid.parent.name) == ("gt", "fov")
+            assert record.image.parents[1] == record.mask.parents[1] == record.valid.parents[1]
+    assert "test/gt2/ is a second truth beside gt/ and is left out" in splits.notices
+    config = load_config(Path(__file__).parents[3] / "recipes" / "drive.yaml").data.model_copy(
+        update={"root": str(root)}
+    )
+    assert splits.test is not None
+    by_recipe = open_data(config, root).test
+    assert by_recipe is not None
+    np.testing.assert_array_equal(by_recipe.read(3).mask, splits.test.read(3).mask)
+
+
+# Nothing is lost -------------------------------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(
+    ["images", "masks", "labels", "gt", "gt2", "fov", "train", "trainannot", "val", "test", "Imgs", "x", "train_masks"]
+)
+FILES = st.sampled_from(["a.png", "b.png", "a.jpg", "a_mask.png", "b_seg.png", "c_sat.jpg", "c_mask.png", "a.txt"])
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(st.sets(st.tuples(st.lists(NAMES, max_size=3), FILES).map(lambda n: "/".join([*n[0], n[1]])), max_size=12))
+def test_every_picture_is_paired_or_told(tmp_path_factory: pytest.TempPathFactory, names: set[str]) -> None:
+    root = put(tmp_path_factory.mktemp("any"), *names)
+    try:
+        layout = find(root)
+    except (DataError, ConfigError):
+        return  # said, and not left out
+    used = [p for own in layout.parts.values() for r in own for p in (r.image, r.mask, r.valid) if p is not None]
+    assert len(used) == len(set(used)), "no file is used twice"
+    left = {n for n in names if not n.endswith(".txt")} - {p.relative_to(root).as_posix() for p in used}
+    if not layout.problems and not any("in no folder of a part" in notice for notice in layout.notices):
+        # Neither of which names the mask of a picture that it names.
+        aside = [m[1] + "/" for notice in layout.notices if (m := re.match(r"(\S+)/ (?:is a second|holds no)", notice))]
+        told = sum(int(m[1]) for notice in layout.notices if (m := re.match(r"([0-9]+) files? ", notice)))
+        assert len([name for name in left if not name.startswith(tuple(aside))]) == told
+    assert not left or layout.notices or layout.problems
+    for own in layout.parts.values():
+        assert len({record.id for record in own}) == len(own)
