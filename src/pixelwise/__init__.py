@@ -14,8 +14,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pixelwise.api import Model, Run, check, compare, convert, evaluate, import_weights
-    from pixelwise.api import load, predict, push, report, train
+    from pixelwise.api import (
+        Model,
+        Run,
+        check,
+        compare,
+        convert,
+        evaluate,
+        import_weights,
+        load,
+        predict,
+        push,
+        report,
+        train,
+    )
     from pixelwise.config import Config
     from pixelwise.errors import PixelwiseError
     from pixelwise.grid import Grid

@@ -19,7 +19,7 @@ from pixelwise.errors import DataError, PixelwiseError
 # The frozen command line: arguments, then options. Knobs go into the configuration, reached by --set.
 FROZEN = {
     "demo": "--json --out --overwrite --time-limit",
-    "check": "DATA --json --set",
+    "check": "DATA --json --model --out --set",
     "train": (
         "DATA --accept-license --epochs --freeze --json --model --out --overwrite --seed --set --skip-bad --steps "
         "--time-limit --weights"
@@ -238,7 +238,10 @@ def test_ctrl_c_is_130(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_reader_that_went_away_is_no_error(tmp_path: Path) -> None:
-    code = "import sys, pixelwise.api as a, pixelwise.cli as c; a.check = lambda *_, **__: []; c.main()"
+    code = (
+        "import sys, pixelwise.api as a, pixelwise.cli as c\n"
+        "a.check = lambda *_, **__: a.Checkup('d', {}, (), (), 0.0); c.main()"
+    )
     plain = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     read, write = os.pipe()
     os.close(read)
@@ -257,8 +260,9 @@ def test_a_reader_that_went_away_is_no_error(tmp_path: Path) -> None:
 def test_a_reader_that_left_a_long_document_is_no_error(tmp_path: Path) -> None:
     code = (
         "import pixelwise.api as a, pixelwise.cli as c\n"
-        "from pixelwise.data.check import Finding\n"
-        "a.check = lambda *_, **__: [Finding('notice', 'x' * 200_000, (), 1, '', '')]; c.main()"
+        "from pixelwise.data.checking import Finding\n"
+        "one = Finding('long', 'notice', 'x' * 200_000, (), 1, 1, '', '')\n"
+        "a.check = lambda *_, **__: a.Checkup('d', {}, (one,), (), 0.0); c.main()"
     )
     for options in ((), ("--json",)):
         read, write = os.pipe()
@@ -279,7 +283,8 @@ def test_a_log_that_nobody_reads_any_more_changes_neither_work_nor_code(discs: P
     os.close(read)
     command = [sys.executable, "-m", "pixelwise.cli", "check"]
     done = subprocess.run([*command, str(discs)], stdout=subprocess.PIPE, stderr=write, check=False)
-    assert (done.returncode, done.stdout) == (0, b"nothing found: the data can be trained on\n")
+    assert done.returncode == 0
+    assert done.stdout.endswith(b"in 20 pictures: the data can be trained on\n")
     done = subprocess.run([*command, str(discs / "none")], stdout=subprocess.PIPE, stderr=write, check=False)
     os.close(write)
     assert (done.returncode, done.stdout) == (3, b"")
@@ -294,11 +299,25 @@ def document(said: Said) -> Any:
     return json.loads(said.out)
 
 
-def test_check_says_nothing_is_wrong(say: Say, discs: Path) -> None:
+def test_check_of_good_data_is_code_0_and_says_so(say: Say, discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = say("check", discs)
-    assert (said.code, said.out) == (0, "nothing found: the data can be trained on\n")
+    assert said.code == 0
+    assert "warning  val has 4 pictures" in said.out
+    assert said.out.endswith("in 20 pictures: the data can be trained on\n")
+    assert not any(line.endswith(" ") for line in said.out.splitlines())
     assert "checking 20 of 20" in said.err
-    assert document(say("check", discs, "--json")) == {"data": str(discs), "findings": []}
+    plain = document(say("check", discs, "--json"))
+    assert plain["parts"] == {"train": 12, "val": 4, "test": 4}
+    assert [one["name"] for one in plain["classes"]] == ["background", "disc"]
+    assert sum(plain["classes"][1]["pictures"].values()) == 20
+    monkeypatch.setattr(api, "check", lambda *_, **__: api.Checkup("d", {}, (), (), 0.0))
+    assert say("check", discs).out == "nothing found: the data can be trained on\n"
+
+
+def test_check_writes_a_page_where_it_is_asked_to(say: Say, discs: Path, tmp_path: Path) -> None:
+    said = say("check", discs, "--out", tmp_path / "check.html")
+    assert said.err.endswith(f"page: {tmp_path / 'check.html'}\n")
+    assert "val has 4 pictures" in (tmp_path / "check.html").read_text()
 
 
 def test_check_of_bad_data_is_code_1_and_names_file_and_fix(say: Say, discs: Path, tmp_path: Path) -> None:
@@ -309,12 +328,14 @@ def test_check_of_bad_data_is_code_1_and_names_file_and_fix(say: Say, discs: Pat
     bad.write_text("no picture")
     said = say("check", tmp_path / "d")
     assert said.code == 1
-    assert said.out.startswith("error: ")
+    assert said.out.startswith("error  ")
+    assert said.out.endswith("in 19 pictures: training would stop, or be worthless\n")
     assert bad.name in said.out
     plain = say("check", tmp_path / "d", "--json")
     findings = document(plain)["findings"]
     assert plain.code == 1
-    assert set(findings[0]) == {"severity", "what", "where", "count", "why", "fix"}
+    keys = {"kind", "severity", "what", "where", "count", "of", "why", "fix", "examples", "paired"}
+    assert set(findings[0]) == keys
     assert findings[0]["severity"] == "error"
 
 
@@ -548,7 +569,7 @@ def test_a_stopped_demo_says_how_to_go_on(say: Say, monkeypatch: pytest.MonkeyPa
         raise errors.Interrupted("run", expected="to finish", found="a request to stop", do="Type the same again.")
 
     monkeypatch.setattr(api, "draw_demo_data", lambda *_, **__: None)
-    monkeypatch.setattr(api, "check", lambda *_: [])
+    monkeypatch.setattr(api, "check", lambda *_: api.Checkup("d", {}, (), (), 0.0))
     monkeypatch.setattr(api, "train", stop)
     said = say("demo", "--out", tmp_path / "demo", "--time-limit", "7s")
     assert said.code == 130

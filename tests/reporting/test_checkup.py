@@ -19,7 +19,7 @@ LABELS = Labels(("background", "road", "<b>person</b>"))
 def finding(severity="error", **changes):
     plain = {
         "kind": "unknown-ids", "severity": severity, "what": "3 masks hold ids that no class has: 17 in 212 pixels",
-        "where": ["masks/a.png", "masks/<script>alert(1)</script>.png"], "count": 3, "of": 9,
+        "where": ["masks/a.png", "masks/<script>alert(1)</script>.png", "c", "d", "e"], "count": 6, "of": 9,
         "why": "A class without a name is learned by nobody.", "fix": "pixelwise check data --set 'data.ignored=[x]'",
         "examples": [["train", 0], ["val", 1]],
     }  # fmt: skip
@@ -45,7 +45,7 @@ def look(part, index):
     if part == "val":
         raise MaskError("masks/b.png", expected="ids 0–2", found="17", do="Add it.")
     image = np.random.default_rng(index).integers(0, 255, (3, 50, 70), dtype=np.uint8)
-    return image, np.full((50, 70), index % 3, np.uint8)
+    return f"p{index}", image, np.full((50, 70), index % 3, np.uint8)
 
 
 @pytest.fixture
@@ -70,6 +70,7 @@ def test_offenders_are_shown_and_those_that_cannot_be_read_say_why(page):
     assert text.count('src="data:image/webp') == 2 * 2  # picture and mask of train 0, in two findings
     assert "masks/b.png: expected ids 0–2, found 17. Add it." in text
     assert "and 1 more" in text
+    assert "train · <bdi>p0</bdi>" in text
 
 
 def test_each_picture_is_fetched_once(tmp_path):
@@ -111,7 +112,7 @@ def test_suspects_are_shown_where_a_model_was_asked(tmp_path):
 
     def fetch(id):
         assert id == "train/p1"
-        return (*look("train", 0), np.ones((50, 70), np.uint8))
+        return (*look("train", 0)[1:], np.ones((50, 70), np.uint8))
 
     write_checkup(tmp_path / "c.html", plain() | {"suspects": [suspect], "model": "run"}, labels=LABELS, fetch=fetch)
     text = (tmp_path / "c.html").read_text()

@@ -10,42 +10,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pixelwise.api.checking import Checkup, check
 from pixelwise.api.converting import convert
 from pixelwise.api.loaded import HUB_NAME, Model, Run, load
 from pixelwise.api.reporting import report
-from pixelwise.api.scoring import compare, evaluate, part_of, require_sections
+from pixelwise.api.scoring import compare, evaluate, part_of
 from pixelwise.errors import OutputExistsError, PixelwiseError, UsageError
 
 if TYPE_CHECKING:
-    from pixelwise.data.check import Finding
     from pixelwise.inference.files import Predicted
     from pixelwise.models.catalogue import Entry
 
 __all__ = [
-    "Model", "Run", "check", "compare", "convert", "draw_demo_data", "draw_sheet", "evaluate", "import_weights", "load", "models",
+    "Checkup", "Model", "Run", "check", "compare", "convert", "draw_demo_data", "draw_sheet", "evaluate", "import_weights", "load", "models",
     "predict", "push", "report", "train",
 ]  # fmt: skip
 Listener = Callable[[dict[str, Any]], None]
 _DEMO = ".pixelwise-demo"
-
-
-def check(
-    data: str | Path, *, overrides: Sequence[str] = (), progress: Callable[[int, int], None] | None = None
-) -> list[Finding]:
-    """Find what is wrong with a data set: everything that training would stumble over.
-
-    Raises:
-        DataError: it cannot even be opened as a data set.
-    """
-    from pixelwise.config import read_request
-    from pixelwise.data.check import check as check_splits
-    from pixelwise.data.dataset import open_data
-
-    config, base = read_request(Path(data), overrides)
-    require_sections(overrides, "data")
-    # A broken file must not hide the others: it is left out on opening and reported.
-    whole = open_data(config.data.model_copy(update={"skip_bad": True}), base)
-    return check_splits(whole, progress, skip_bad=config.data.skip_bad)
 
 
 def train(

@@ -104,7 +104,7 @@ def _opened(
         masks = open_masks(Path(str(model)), part, config.evaluate.masks)
         none = ("masks have no probabilities: there is no calibration to score",) if "calibration" in asked else ()
         return part, masks, (*notices, *masks.notices, *none)
-    _require_classes(part, loaded, data)
+    require_classes(part, loaded, data)
     return part, loaded.predictor, (*notices, *_divided_otherwise(splits, split, loaded.card))
 
 
@@ -186,7 +186,12 @@ def part_of(splits: DataSplits, name: str, where: object) -> Dataset:
     return parts[name]
 
 
-def _require_classes(part: Dataset, loaded: Model, data: object) -> None:
+def require_classes(part: Dataset, loaded: Model, data: object) -> None:
+    """Raise where data and model have other classes.
+
+    Raises:
+        DataError: they do.
+    """
     if part.labels.names != loaded.labels.names:
         raise DataError(
             data,

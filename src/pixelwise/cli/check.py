@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pixelwise.cli.terminal import Json, Overrides, Progress, print_json, put
 
+if TYPE_CHECKING:
+    from pixelwise.api.checking import Checkup
+
+_STYLES = {"error": "bold red", "warning": "bold yellow", "notice": "bold blue"}
+_FILES = 3
+
 
 def run(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a data.yaml or a recipe.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a data.yaml, a recipe or an annotation file.")],
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Also rank the labels that this model, where it is sure, doubts."),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write it as an HTML page, too, with pictures of the offenders.")
+    ] = None,
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
@@ -19,18 +32,56 @@ def run(
     from pixelwise import api
 
     progress = Progress()
-    findings = api.check(
+    result = api.check(
         data,
+        model=model,
+        out=out,
         overrides=overrides or (),
         progress=lambda done, total: progress.line(f"checking {done} of {total}", last=done == total),
     )
     if as_json:
-        print_json({"data": data, "findings": [asdict(f) for f in findings]})
-    for finding in [] if as_json else findings:
-        files = ", ".join(finding.where[:3]) + (f" and {finding.count - 3} more" if finding.count > 3 else "")
-        put(f"{finding.severity}: {finding.what}\n")
-        put("".join(f"    {line}\n" for line in (files, finding.why, finding.fix) if line))
-    if not findings and not as_json:
-        put("nothing found: the data can be trained on\n")
-    if any(f.severity == "error" for f in findings):
+        print_json(result.to_dict())
+    else:
+        put(_table(result))
+        put(_verdict(result))
+    if out is not None:
+        progress.say(f"page: {out}")
+    if result.blocks:
         raise typer.Exit(1)
+
+
+def _table(result: Checkup) -> str:
+    """Lay the findings out: severity, what and where and why and the fix, how often."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from pixelwise.data.checking.findings import more
+
+    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120)
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 1, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1, overflow="fold")
+    table.add_column(no_wrap=True, justify="right")
+    for one in result.findings:
+        files, rest = list(one.where[:_FILES]), more(one.where, one.count, _FILES)
+        files += [f"and {rest} more"] if rest else []
+        lines: list[Any] = [(one.what, "bold"), "\n"]
+        lines += [(", ".join(files), "dim"), "\n"] if files else []
+        lines += [one.why, ("\n→ " + one.fix, "green") if one.fix else ""]
+        often = f"{one.count} of {one.of}" if one.of else str(one.count) if one.count > 1 else ""
+        table.add_row(Text(one.severity, _STYLES[one.severity]), Text.assemble(*lines), Text(often, "dim"))
+    with console.capture() as written:
+        console.print(table)
+    lines = (line.rstrip() for line in written.get().splitlines())
+    return "".join(f"{line}\n" for line in lines) if result.findings else ""
+
+
+def _verdict(result: Checkup) -> str:
+    if not result.findings:
+        return "nothing found: the data can be trained on\n"
+    counts = {kind: sum(one.severity == kind for one in result.findings) for kind in _STYLES}
+    said = ", ".join(f"{many} {kind}{'s' * (many != 1)}" for kind, many in counts.items() if many)
+    pictures = sum(result.parts.values())
+    ending = "training would stop, or be worthless" if result.blocks else "the data can be trained on"
+    return f"{said} in {pictures} picture{'s' * (pictures != 1)}: {ending}\n"

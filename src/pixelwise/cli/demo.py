@@ -33,7 +33,7 @@ def run(
         folder, overwrite=overwrite, progress=lambda k, n: progress.line(f"drawing {k} of {n}", last=k == n)
     )
     step("Is something wrong with the data?", f"pixelwise check {data}")
-    findings = api.check(data)
+    findings = api.check(data).findings
     for finding in findings:
         progress.say(f"{finding.severity}: {finding.what}")
     if not findings:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.data.checking.findings import more
 from pixelwise.data.images import to_rgb8
 from pixelwise.errors import PixelwiseError
 from pixelwise.inference.overlay import overlay
@@ -26,7 +27,7 @@ from pixelwise.reporting.pictures import Fetch, encoded
 from pixelwise.storage import write_atomic
 
 Plain = Mapping[str, Any]
-Look = Callable[[str, int], tuple[NDArray[Any], NDArray[Any] | None]]
+Look = Callable[[str, int], tuple[str, NDArray[Any], NDArray[Any] | None]]
 
 _BUDGET, _LARGEST = 2_400_000, 24_000
 _MOST_SHOWN, _WIDTH = 6, 320
@@ -47,7 +48,7 @@ def write_checkup(
         path: the file, written whole or not at all.
         plain: "data", "parts" (pictures per part), "classes", "findings", and "suspects" with "model" where one was asked.
         labels: names and colours of the classes.
-        look: gives image (C, H, W) and mask (H, W) of (part, index); called once for each picture that is shown.
+        look: gives name, image (C, H, W) and mask (H, W) of (part, index); called once for each picture that is shown.
         fetch: gives (image, truth, prediction) of a suspect's id.
 
     Raises:
@@ -115,17 +116,17 @@ def _group(
 
 def _finding(one: Plain, thumbnails: Mapping[tuple[str, int], Markup]) -> Markup:
     where = [tag("li", tag("code", named(name, 160))) for name in one.get("where") or ()]
-    rest = int(one.get("count") or 0) - len(where)
-    if rest > 0 and where:
+    rest = more(one.get("where") or (), int(one.get("count") or 0))
+    if rest:
         where.append(tag("li", f"and {count(rest)} more"))
     shown = [thumbnails[key] for e in one.get("examples") or () if (key := (e[0], int(e[1]))) in thumbnails]
     return tag(
         "article",
         tag("h3", one["what"]),
         paragraph(one["why"]),
-        tag("pre", one["fix"]) if one.get("fix") else None,
-        grid(shown[:_MOST_SHOWN], "thumbnails") if shown else None,
-        details(f"Where ({count(one.get('count'))})", tag("ul", where, class_="files")) if where else None,
+        tag("p", one["fix"], class_="fix") if one.get("fix") else None,
+        grid(shown[:_MOST_SHOWN], "thumbnails paired" if one.get("paired") else "thumbnails") if shown else None,
+        details(f"Where ({count(len(one['where']) + rest)})", tag("ul", where, class_="files")) if where else None,
         class_=f"finding {one['severity']}",
         id=str(one["kind"]),
     )
@@ -141,7 +142,7 @@ def _thumbnails(findings: Sequence[Plain], labels: Labels, look: Look) -> dict[t
     made = {}
     for part, index in wanted:
         try:
-            image, mask = look(part, index)
+            name, image, mask = look(part, index)
         except PixelwiseError as error:
             made[part, index] = tag("figure", paragraph(str(error), kind="quiet"))
             continue
@@ -150,8 +151,9 @@ def _thumbnails(findings: Sequence[Plain], labels: Labels, look: Look) -> dict[t
         shown = [(to_rgb8(image), "picture")]
         if mask is not None:
             shown.append((overlay(image, mask[::step, ::step], labels), "its mask laid over it"))
-        images = [_image(pixels, f"{part} {index}: {says}", budget) for pixels, says in shown]
-        made[part, index] = tag("figure", tag("div", images, class_="panels-row two"), tag("small", f"{part} {index}"))
+        images = [_image(pixels, f"{part}, {name}: {says}", budget) for pixels, says in shown]
+        caption = tag("small", f"{part} · ", named(name, 60))
+        made[part, index] = tag("figure", tag("div", images, class_="panels-row two"), caption)
     return made
 
 

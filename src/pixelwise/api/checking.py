@@ -1,0 +1,197 @@
+"""`check`: what is wrong with a data set, for Python.
+
+Comes in: a data set, and a model where labels are to be doubted. Goes out: a `Checkup`, and a page where one is asked for.
+Knows nothing of terminals or of how anything is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pixelwise.api.loaded import Model, load
+from pixelwise.api.scoring import require_classes, require_sections
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pixelwise.data.checking import Finding, Survey
+    from pixelwise.data.dataset import Dataset
+
+Progress = Callable[[int, int], None]
+_SURE = 0.9
+_MOST_EXAMPLES = 12
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """Hold what a check found.
+
+    Args:
+        data: what was checked.
+        parts: pictures per part, those that cannot be used among them.
+        findings: errors, then warnings, then notices.
+        classes: name, and per part the pixels and the pictures that show it; one entry per class.
+        ignored_share: share of the pixels that do not count, 0…1.
+        suspects: regions where a sure model sees another class than the label, the most likely first; `id` is part/picture.
+        model: the model that was asked; None where none was.
+    """
+
+    data: str
+    parts: dict[str, int]
+    findings: tuple[Finding, ...]
+    classes: tuple[dict[str, Any], ...]
+    ignored_share: float
+    suspects: tuple[dict[str, Any], ...] = ()
+    model: str | None = None
+
+    @property
+    def blocks(self) -> bool:
+        """Tell whether something would block training."""
+        return any(finding.severity == "error" for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the plain form that `--json` prints."""
+        plain: dict[str, Any] = {"data": self.data, "parts": self.parts}
+        plain |= {"findings": [finding.to_dict() for finding in self.findings], "classes": list(self.classes)}
+        plain |= {"ignored_share": self.ignored_share}
+        return plain if self.model is None else plain | {"model": self.model, "suspects": list(self.suspects)}
+
+
+def check(
+    data: str | Path,
+    *,
+    model: str | Path | Model | None = None,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Checkup:
+    """Find what is wrong with a data set: everything that training would stumble over.
+
+    Args:
+        data: a folder, a `data.yaml`, a recipe, or an annotation file.
+        model: a run or model folder, or a loaded model, of the same classes: pictures are ranked by how strongly it, where
+            it is sure, disagrees with the label.
+        out: an HTML file that shows all of it, with the offenders; replaced where it is there already.
+        overrides: "data.b=c" texts for the configuration.
+        progress: called with (done, total): looking at files first, then predicting where a model is given.
+
+    Raises:
+        DataError: it cannot even be opened as a data set, or the model has other classes.
+    """
+    from pixelwise.config import read_request
+    from pixelwise.data.checking import judge, take_survey
+    from pixelwise.data.dataset import open_data
+
+    config, base = read_request(Path(data), overrides)
+    require_sections(overrides, "data")
+    # A broken file must not hide the others: it is left out on opening and reported.
+    splits = open_data(config.data.model_copy(update={"skip_bad": True}), base)
+    loaded = None if model is None else model if isinstance(model, Model) else load(model)
+    if loaded is not None:
+        require_classes(next(iter(splits)), loaded, data)
+    survey = take_survey(splits, progress, skip_bad=config.data.skip_bad)
+    findings, suspects = judge(survey), []
+    if loaded is not None:
+        suspects = _suspects(survey, loaded, progress)
+        findings = _with_doubts(findings, suspects, survey)
+    result = _checkup(data, survey, findings, suspects, None if loaded is None else loaded.folder)
+    if out is not None:
+        _write(Path(out), result, survey, loaded)
+    return result
+
+
+def _checkup(
+    data: str | Path, survey: Survey, findings: Sequence[Finding], suspects: list[dict[str, Any]], model: Path | None
+) -> Checkup:
+    parts = {name: len(part) for name, part in survey.parts.items()}
+    pixels, pictures = ({name: of(name) for name in parts} for of in (survey.counts, survey.pictures))
+    classes = tuple(
+        {
+            "name": label,
+            "pixels": {name: int(pixels[name][k]) for name in parts},
+            "pictures": {name: int(pictures[name][k]) for name in parts},
+        }
+        for k, label in enumerate(survey.labels.names)
+    )
+    counts = survey.counts()
+    ignored = float(counts[-1] / max(1, counts.sum()))
+    named = None if model is None else str(model)
+    return Checkup(str(data), parts, tuple(findings), classes, ignored, tuple(suspects), named)
+
+
+def _suspects(survey: Survey, model: Model, progress: Progress | None) -> list[dict[str, Any]]:
+    """Predict every picture that can be read, and list the regions in doubt, over all parts."""
+    from pixelwise.evaluation import evaluate
+
+    total, done, found = len(survey.good), 0, []
+    for name, part in survey.parts.items():
+        good = part.subset(one.index for one in survey.of(name))
+        if not len(good):
+            continue
+
+        def told(now: int, _: int, before: int = done) -> None:
+            if progress is not None:
+                progress(before + now, total)
+
+        result = evaluate(good, model.predictor, metrics=("diagnosis",), resamples=0, progress=told)
+        found += [one | {"part": name, "id": f"{name}/{one['id']}"} for one in result.tables["suspects"]]
+        done += len(good)
+    return sorted(found, key=lambda one: (-_doubt(one), one["id"]))
+
+
+def _doubt(suspect: dict[str, Any]) -> float:
+    """Weigh a region by how many of its pixels are surely wrong, if the model is right."""
+    return float(suspect["pixels"] * (2 * suspect["confidence"] - 1))
+
+
+def _with_doubts(findings: list[Finding], suspects: list[dict[str, Any]], survey: Survey) -> list[Finding]:
+    """Add a warning that names the pictures whose labels are most in doubt, the strongest first."""
+    from pixelwise.data.checking import SEVERITIES, Finding
+
+    ranks: dict[str, float] = {}
+    for one in suspects:
+        ranks[one["id"]] = ranks.get(one["id"], 0.0) + _doubt(one)
+    if not ranks:
+        return findings
+    order = sorted(ranks, key=lambda id: (-ranks[id], id))
+    places = {
+        f"{name}/{record.id}": (name, k) for name, part in survey.parts.items() for k, record in enumerate(part.records)
+    }
+    strongest = suspects[0]
+    what = (
+        f"{len(order)} picture{'s have' if len(order) != 1 else ' has'} labels in doubt: a model that is at least {_SURE:.0%} sure"
+        f" sees another class in {len(suspects)} region{'s' * (len(suspects) != 1)}"
+    )
+    why = (
+        f"The strongest: in {strongest['id']} it takes {strongest['pixels']:,} pixels of {strongest['truth']!r} for"
+        f" {strongest['prediction']!r}. Either the label is wrong or the model is; wrong labels are learned and scored."
+    )
+    fix = "Look at these first, in this order; correct the masks where the model is right."
+    examples = tuple(places[id] for id in order[:_MOST_EXAMPLES])
+    doubts = Finding(
+        "labels-in-doubt", "warning", what, tuple(order[:5]), len(order), len(survey.good), why, fix, examples
+    )
+    return sorted([*findings, doubts], key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def _write(path: Path, result: Checkup, survey: Survey, model: Model | None) -> None:
+    from pixelwise.reporting import write_checkup
+
+    def look(name: str, index: int) -> tuple[str, NDArray[np.generic], NDArray[np.generic] | None]:
+        sample = survey.parts[name].read(index)
+        return sample.id, sample.image, sample.mask
+
+    def fetch(id: str) -> tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]:
+        name, _, picture = id.partition("/")
+        part: Dataset = survey.parts[name]
+        sample = part.read(next(k for k, record in enumerate(part.records) if record.id == picture))
+        assert model is not None
+        assert sample.mask is not None
+        return sample.image, sample.mask, model.predictor(sample.image, sample.grid, id=picture).mask
+
+    fetched = None if model is None else fetch
+    write_checkup(path, result.to_dict(), labels=survey.labels, look=look, fetch=fetched)
