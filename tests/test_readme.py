@@ -45,7 +45,20 @@ def test_the_commands_exist_with_these_options(my_data: Path, capsys: pytest.Cap
     from pixelwise.cli import app
 
     commands = [line.split("#")[0].split() for text in snippets("sh")[1:] for line in text.splitlines()]
-    verbs = ["check", "train", "evaluate", "evaluate", "compare", "predict", "train", "train", "import-weights", "push"]
+    verbs = [
+        "check",
+        "train",
+        "evaluate",
+        "evaluate",
+        "compare",
+        "predict",
+        "check",
+        "convert",
+        "train",
+        "train",
+        "import-weights",
+        "push",
+    ]
     assert [c[1] for c in commands] == verbs
     for command in commands:
         assert command[0] == "pixelwise"
