@@ -75,6 +75,15 @@ def test_names_that_differ_in_case_or_suffix_only_do_not_overwrite_each_other(tm
     assert done.changed_pixels == 0
 
 
+def test_folders_that_all_pictures_have_in_common_are_left_away(tmp_path):
+    data = lay(tmp_path / "in", {"deep/one/a": ring(), "deep/two/a": ring().T.copy()})
+    pixelwise.convert(data, to="masks", out=tmp_path / "out", overrides=["data.split.val=0"])
+    assert sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.jpg")) == [
+        "train/images/one/a.jpg",
+        "train/images/two/a.jpg",
+    ]
+
+
 def test_what_is_there_is_not_touched(tmp_path):
     data = lay(tmp_path / "in", {"a": ring(), "b": ring()})
     (tmp_path / "out").mkdir()

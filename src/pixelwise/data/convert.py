@@ -98,12 +98,20 @@ def _file_of(record: Record, image: NDArray[Any], folder: Path) -> Path:
 
 
 def _names(part: Dataset) -> list[str]:
-    """Name the pictures of a part for their copies: by their ids without what would lead out of a folder, each name once."""
+    """Name the pictures of a part for their copies, each once: by their ids below the folders that all have in common.
+
+    What would lead out of a folder is left away.
+    """
+    paths = [PurePosixPath(record.id.replace("\\", "/")).parts for record in part.records]
+    whole = [tuple(piece for piece in pieces if piece not in ("/", "..")) or ("picture",) for pieces in paths]
+    folders = [pieces[:-1] for pieces in whole]
+    shared = 0
+    while all(len(pieces) > shared and pieces[shared] == folders[0][shared] for pieces in folders):
+        shared += 1
     names: dict[str, int] = {}
     given = []
-    for record in part.records:
-        pieces = [piece for piece in PurePosixPath(record.id.replace("\\", "/")).parts if piece not in ("/", "..")]
-        name = "/".join(pieces) or "picture"
+    for pieces in whole:
+        name = "/".join(pieces[shared:])
         count = names[name.lower()] = names.get(name.lower(), 0) + 1
         given.append(name if count == 1 else f"{name}_{count}")
     return given
