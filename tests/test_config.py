@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelwise import config as configs
-from pixelwise.config import Config, DataConfig, PartConfig, dump_config, load_config, read_request, read_yaml, with_overrides
+from pixelwise.config import (
+    Config,
+    DataConfig,
+    PartConfig,
+    dump_config,
+    load_config,
+    read_request,
+    read_yaml,
+    with_overrides,
+)
 from pixelwise.errors import ConfigError, DataError
 
 

@@ -10,11 +10,11 @@ import rasterio
 import tifffile
 from affine import Affine
 
-from pixelwise.data import projection
-from pixelwise.data.georeference import read_grid
 from pixelwise.data.images import read_header, read_image, read_measured, read_size
+from pixelwise.data.maps import projection
+from pixelwise.data.maps.georeference import read_grid
+from pixelwise.data.maps.projection import carrier, plain_name
 from pixelwise.data.pictures import read_picture, require_pair
-from pixelwise.data.projection import carrier, plain_name
 from pixelwise.data.records import Record
 from pixelwise.errors import ImageError, MaskError, PairingError
 from pixelwise.grid import Grid

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
-from pixelwise.data import nifti
 from pixelwise.data.images import Limits
 from pixelwise.data.masks import MaskRule
 from pixelwise.data.pictures import (
@@ -23,7 +22,8 @@ from pixelwise.data.pictures import (
     volume_header,
 )
 from pixelwise.data.records import Across, Plane, Record
-from pixelwise.data.volumes import coarsest, require_same_place, scaled, scaled_type
+from pixelwise.data.volumes import nifti
+from pixelwise.data.volumes.voxels import coarsest, require_same_place, scaled, scaled_type
 from pixelwise.errors import ImageError, MaskError, PairingError
 from pixelwise.grid import Grid
 from pixelwise.labels import Labels

@@ -66,11 +66,11 @@ def _table(result: Checkup) -> str:
     for one in result.findings:
         files, rest = list(one.where[:_FILES]), more(one.where, one.count, _FILES)
         files += [f"and {rest} more"] if rest else []
-        lines: list[Any] = [(one.what, "bold"), "\n"]
-        lines += [(", ".join(files), "dim"), "\n"] if files else []
-        lines += [one.why, ("\n→ " + one.fix, "green") if one.fix else ""]
+        said: list[Any] = [(one.what, "bold"), "\n"]
+        said += [(", ".join(files), "dim"), "\n"] if files else []
+        said += [one.why, ("\n→ " + one.fix, "green") if one.fix else ""]
         often = f"{one.count} of {one.of}" if one.of else str(one.count) if one.count > 1 else ""
-        table.add_row(Text(one.severity, _STYLES[one.severity]), Text.assemble(*lines), Text(often, "dim"))
+        table.add_row(Text(one.severity, _STYLES[one.severity]), Text.assemble(*said), Text(often, "dim"))
     with console.capture() as written:
         console.print(table)
     lines = (line.rstrip() for line in written.get().splitlines())

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data import dicom, nifti
 from pixelwise.data.drawing import draw_upright
 from pixelwise.data.guard import reading
 from pixelwise.data.images import (
@@ -31,7 +30,8 @@ from pixelwise.data.images import (
 from pixelwise.data.masks import MaskRule, encode_values, read_ids, read_mask, values_as_ids
 from pixelwise.data.raster import Refused
 from pixelwise.data.records import Plane, Record, Window
-from pixelwise.data.volumes import VolumeHeader, hold, scaled
+from pixelwise.data.volumes import dicom, nifti
+from pixelwise.data.volumes.voxels import VolumeHeader, hold, scaled
 from pixelwise.errors import DataError, ImageError, MaskError, PairingError
 from pixelwise.grid import Grid
 from pixelwise.labels import Labels

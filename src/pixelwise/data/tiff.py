@@ -15,7 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from pixelwise.data.georeference import read_grid, read_nodata
+from pixelwise.data.maps.georeference import read_grid, read_nodata
 from pixelwise.data.raster import (
     MODES,
     Header,

@@ -91,7 +91,12 @@ class Predictor:
         **settings: Any,
     ) -> Predictor:
         """Make the predictor that a model's card describes; `settings` (tile, overlap, flips, …) override it."""
-        described: dict[str, Any] = {"tile": card.tile, "overlap": card.overlap, "dtype": card.dtype, "bands": card.bands}
+        described: dict[str, Any] = {
+            "tile": card.tile,
+            "overlap": card.overlap,
+            "dtype": card.dtype,
+            "bands": card.bands,
+        }
         described["flips"] = card.mirrors if card.flips else False
         described["temperature"] = float((card.calibration or {}).get("temperature", 1.0))
         backend = TorchBackend(model, device, precision, channels_last)

@@ -12,7 +12,7 @@ import pytest
 from pixelwise.config import Config, DataConfig, with_overrides
 from pixelwise.data.dataset import open_data
 from pixelwise.data.formats import read_place
-from pixelwise.data.formats.roles import Role, stem_role
+from pixelwise.data.formats.folders.roles import Role, stem_role
 from pixelwise.data.records import Layout
 from pixelwise.errors import DataError, LabelsError, PairingError
 

@@ -11,13 +11,13 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
 
 from pixelwise.config import DataConfig
-from pixelwise.data import dicom
 from pixelwise.data.convert import convert
 from pixelwise.data.dataset import DataSplits, open_data
 from pixelwise.data.formats import FORMATS, find_format
 from pixelwise.data.formats.place import Place
 from pixelwise.data.images import Limits
 from pixelwise.data.pictures import read_picture
+from pixelwise.data.volumes import dicom
 from pixelwise.errors import ConfigError, DataError, ImageError, PairingError
 
 ROWS, COLUMNS, SLICES = 5, 7, 4

@@ -16,9 +16,9 @@ from rasterio.features import rasterize
 from pixelwise.config import DataConfig
 from pixelwise.data.convert import convert
 from pixelwise.data.dataset import DataSplits, open_data
-from pixelwise.data.features import read_features
 from pixelwise.data.formats import FORMATS, find_format
 from pixelwise.data.formats.place import Place
+from pixelwise.data.maps.features import read_features
 from pixelwise.errors import DataError, ImageError, MaskError, PairingError
 
 UTM = "EPSG:32616"

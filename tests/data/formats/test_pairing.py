@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelwise.data.formats.pairing import Affix, Tie, find_tie, pair
+from pixelwise.data.formats.folders.pairing import Affix, Tie, find_tie, pair
 
 
 def ties(pictures: list[str], masks: list[str]) -> Tie:

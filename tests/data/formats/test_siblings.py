@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pixelwise.config import Config, DataConfig, load_config, with_overrides
 from pixelwise.data.dataset import open_data
 from pixelwise.data.formats import read_place
-from pixelwise.data.formats.roles import folder_roles
+from pixelwise.data.formats.folders.roles import folder_roles
 from pixelwise.data.records import Layout
 from pixelwise.errors import ConfigError, DataError, PairingError
 

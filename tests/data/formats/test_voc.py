@@ -357,12 +357,17 @@ def written(folder: Path, masks: dict[str, np.ndarray], labels: Labels) -> tuple
 
 def test_what_is_written_is_vocs_layout(tmp_path):
     labels = Labels(("background", "a: b", "tree"), (0, 7, 3))
-    masks = {"train/x": KINDS, "train/y z": KINDS, "val/x": KINDS.T.copy(), "test/sub/w.v1": KINDS}
+    masks = {"train/x": KINDS, "train/y z": KINDS, "val/x": KINDS.T.copy(), "test/sub/w.v1": KINDS, "test/v": KINDS}
     masks["train/x"] = np.where(KINDS == 2, 255, KINDS).astype(np.uint8)
     splits, out = written(tmp_path, masks, labels)
     assert convert(splits, FORMATS["voc"], out).changed_pixels == 0
     lists = {path.stem: path.read_text().splitlines() for path in (out / "ImageSets/Segmentation").iterdir()}
-    assert lists == {"train": ["x", "y z"], "val": ["val_x"], "test": ["sub/w.v1"], "trainval": ["x", "y z", "val_x"]}
+    assert lists == {
+        "train": ["x", "y z"],
+        "val": ["val_x"],
+        "test": ["v", "sub/w.v1"],
+        "trainval": ["x", "y z", "val_x"],
+    }
     colours = [",".join(map(str, colour)) for colour in labels.colours]
     assert (out / "labelmap.txt").read_text().splitlines() == [
         "# label:color_rgb:parts:actions",

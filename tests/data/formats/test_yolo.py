@@ -614,18 +614,18 @@ def test_what_is_written_is_what_ultralytics_reads(tmp_path):
     assert described == {"train": "images/train", "val": "images/val", "names": {0: "road", 1: "tree"}}
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     assert files == [
-        "data.yaml", "dataset.yaml", "images/train/sub/a.v1.png", "images/val/b.png", "labels/train/sub/a.v1.txt",
+        "data.yaml", "dataset.yaml", "images/train/a.v1.png", "images/val/b.png", "labels/train/a.v1.txt",
         "labels/val/b.txt",
     ]  # fmt: skip
     assert (out / "labels/val/b.txt").read_text() == ""
-    assert (out / "labels/train/sub/a.v1.txt").read_text().splitlines() == [
+    assert (out / "labels/train/a.v1.txt").read_text().splitlines() == [
         "1 0.2 0.2 0.7 0.2 0.7 0.8 0.2 0.8 0.3 0.6 0.5 0.6 0.5 0.4 0.3 0.4 0.3 0.6 0.2 0.8",
         "0 0 0 0.25 0 0.25 0.2 0 0.2",
     ]
 
 
 def test_a_picture_in_a_folder_called_images_keeps_its_text_file_where_it_is_looked_for(tmp_path):
-    splits, out = written(tmp_path, {"train/images/a": np.eye(5, dtype=np.uint8)}, WITH)
+    splits, out = written(tmp_path, {f"train/{name}": np.eye(5, dtype=np.uint8) for name in ("images/a", "b")}, WITH)
     assert convert(splits, FORMATS["yolo"], out).changed_pixels == 0
     assert (out / "images/train/labels/a.txt").is_file()
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pixelwise.data.dicom import is_dicom, read_series
 from pixelwise.data.formats.format import Format, Found
 from pixelwise.data.formats.nifti import read_volumes
 from pixelwise.data.formats.place import Place
 from pixelwise.data.formats.stack_pairs import Volumes, candidates, first_series, named_parts
-from pixelwise.data.nifti import is_nifti
 from pixelwise.data.records import short
+from pixelwise.data.volumes.dicom import is_dicom, read_series
+from pixelwise.data.volumes.nifti import is_nifti
 from pixelwise.errors import DataError
 
 

@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 
 from pixelwise.data.drawing import Drawing, Polygon, Region, Several, Shape
 from pixelwise.data.extras import need
-from pixelwise.data.features import Feature, Features, is_collection, read_features
 from pixelwise.data.formats.format import Format, Found, drawn_labels, load_json, shape_name
 from pixelwise.data.formats.place import Place, gather, part_of_folder
 from pixelwise.data.guard import reading
 from pixelwise.data.images import read_header
-from pixelwise.data.projection import carrier, plain_name
+from pixelwise.data.maps.features import Feature, Features, is_collection, read_features
+from pixelwise.data.maps.projection import carrier, plain_name
 from pixelwise.data.raster import Header, Refused
 from pixelwise.data.records import Problem, Record, Window, short
 from pixelwise.errors import DataError, ImageError, MaskError

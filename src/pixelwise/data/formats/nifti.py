@@ -28,8 +28,8 @@ from pixelwise.data.formats.stack_pairs import (
 )
 from pixelwise.data.formats.stacks import Stack, cut, merged_tables, name_ids
 from pixelwise.data.lists import divide_by_lists, find_lists
-from pixelwise.data.nifti import SUFFIXES, is_nifti
 from pixelwise.data.records import Layout, short
+from pixelwise.data.volumes.nifti import SUFFIXES, is_nifti
 from pixelwise.errors import ConfigError, ImageError, LabelsError, MaskError
 from pixelwise.labels import Labels
 

@@ -22,15 +22,15 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from pixelwise.config import PartConfig
-from pixelwise.data.dicom import is_dicom
-from pixelwise.data.formats.pairing import find_tie, pair
+from pixelwise.data.formats.folders.pairing import find_tie, pair
+from pixelwise.data.formats.folders.roles import MASKS, Role, folder_roles
 from pixelwise.data.formats.place import Place, part_of_folder, walk
-from pixelwise.data.formats.roles import MASKS, Role, folder_roles
 from pixelwise.data.formats.stacks import Stack
-from pixelwise.data.nifti import is_nifti
-from pixelwise.data.nifti import read_header as read_nifti
 from pixelwise.data.records import ORPHAN, PARTS, Layout, Problem, Record, short
-from pixelwise.data.volumes import VolumeHeader, require_same_place
+from pixelwise.data.volumes.dicom import is_dicom
+from pixelwise.data.volumes.nifti import is_nifti
+from pixelwise.data.volumes.nifti import read_header as read_nifti
+from pixelwise.data.volumes.voxels import VolumeHeader, require_same_place
 from pixelwise.errors import ConfigError, DataError, MaskError, PairingError
 
 _UNMASKED = "volume without a mask"

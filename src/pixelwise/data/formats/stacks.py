@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from pixelwise.data.masks import MaskRule
-from pixelwise.data.nifti import read_label_table
 from pixelwise.data.pictures import read_truth_ids
 from pixelwise.data.records import Across, Plane, Record
-from pixelwise.data.volumes import VolumeHeader, coarsest
+from pixelwise.data.volumes.nifti import read_label_table
+from pixelwise.data.volumes.voxels import VolumeHeader, coarsest
 from pixelwise.errors import DataError, LabelsError
 from pixelwise.labels import Labels
 

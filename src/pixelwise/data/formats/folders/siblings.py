@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pixelwise.data.formats.pairing import Files, Tie, by_key, find_tie
-from pixelwise.data.formats.roles import MASKS, Role, find_part, fold, folder_roles, is_folder_of
-from pixelwise.data.formats.tree import Tree, Wanted, option
+from pixelwise.data.formats.folders.pairing import Files, Tie, by_key, find_tie
+from pixelwise.data.formats.folders.roles import MASKS, Role, find_part, fold, folder_roles, is_folder_of
+from pixelwise.data.formats.folders.tree import Tree, Wanted, option
 from pixelwise.data.records import short
 from pixelwise.errors import PairingError
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.projection import LONGITUDE_LATITUDE, plain_name
+from pixelwise.data.maps.projection import LONGITUDE_LATITUDE, plain_name
 from pixelwise.errors import MaskError
 
 Rings = tuple[NDArray[np.float64], ...]

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pixelwise.data.extras import need
 from pixelwise.data.guard import reading, require_file
 from pixelwise.data.raster import Refused
-from pixelwise.data.volumes import VolumeHeader, scaled_type
+from pixelwise.data.volumes.voxels import VolumeHeader, scaled_type
 from pixelwise.errors import DataError, ImageError
 
 SUFFIXES = (".nii", ".nii.gz")

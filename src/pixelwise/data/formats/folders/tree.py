@@ -15,7 +15,7 @@ from shlex import quote
 
 import yaml
 
-from pixelwise.data.formats.pairing import Affix
+from pixelwise.data.formats.folders.pairing import Affix
 from pixelwise.data.formats.place import Place
 from pixelwise.data.images import IMAGE_SUFFIXES
 from pixelwise.data.records import short

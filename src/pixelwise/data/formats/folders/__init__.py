@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.config import PartConfig
+from pixelwise.data.formats.folders.gathering import find_by_folders
+from pixelwise.data.formats.folders.globs import find_by_globs
 from pixelwise.data.formats.format import Format, Found, Picture, copy_picture
-from pixelwise.data.formats.gathering import find_by_folders
-from pixelwise.data.formats.globs import find_by_globs
 from pixelwise.data.formats.place import Place
 from pixelwise.data.lists import divide_by_lists, find_lists
 from pixelwise.data.masks import write_mask

@@ -25,7 +25,7 @@ from pixelwise.data.extras import need
 from pixelwise.data.guard import reading, require_file
 from pixelwise.data.images import Limits
 from pixelwise.data.raster import Refused
-from pixelwise.data.volumes import VolumeHeader, hold, scaled, scaled_type
+from pixelwise.data.volumes.voxels import VolumeHeader, hold, scaled, scaled_type
 from pixelwise.errors import ImageError
 
 _TAGS = [

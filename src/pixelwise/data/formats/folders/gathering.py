@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pixelwise.data.formats.beside import find_beside
-from pixelwise.data.formats.globs import INVALID
-from pixelwise.data.formats.pairing import key_of, pair
+from pixelwise.data.formats.folders.beside import find_beside
+from pixelwise.data.formats.folders.globs import INVALID
+from pixelwise.data.formats.folders.pairing import key_of, pair
+from pixelwise.data.formats.folders.roles import find_part, is_folder_of
+from pixelwise.data.formats.folders.siblings import Pair, Search
+from pixelwise.data.formats.folders.tree import Tree, Wanted
+from pixelwise.data.formats.folders.unknown import nothing_here
 from pixelwise.data.formats.place import Place, gather
-from pixelwise.data.formats.roles import find_part, is_folder_of
-from pixelwise.data.formats.siblings import Pair, Search
-from pixelwise.data.formats.tree import Tree, Wanted
-from pixelwise.data.formats.unknown import nothing_here
 from pixelwise.data.records import Layout, Problem, Record, short
 from pixelwise.errors import ConfigError
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from pixelwise.config import DataConfig, PartConfig
-from pixelwise.data.formats.pairing import pair
+from pixelwise.data.formats.folders.pairing import pair
 from pixelwise.data.records import ORPHAN, PARTS, Layout, Problem, Record, short
 from pixelwise.errors import ConfigError, DataError, PairingError
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from pixelwise.data.formats.roles import SHOWN_MASKS, folder_roles, is_folder_of
-from pixelwise.data.formats.tree import Tree, option
+from pixelwise.data.formats.folders.roles import SHOWN_MASKS, folder_roles, is_folder_of
+from pixelwise.data.formats.folders.tree import Tree, option
 from pixelwise.data.images import IMAGE_SUFFIXES
 from pixelwise.data.records import short
 from pixelwise.errors import DataError

@@ -1,0 +1,50 @@
+"""The ablation replaces what it says, compares like with like, and shows what was measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+from benchmarks import ablation
+
+from pixelwise.config import Config, with_overrides
+
+
+@pytest.mark.parametrize("choice", [*ablation.CHOICES, ablation.ALL])
+@pytest.mark.parametrize("name", ablation.SETS)
+def test_every_plain_choice_is_a_configuration(name: str, choice: str) -> None:
+    values = ablation.fixed(name, choice)
+    config = with_overrides(Config(), [f"{key}={json.dumps(value)}" for key, value in values.items()])
+    plain = config.model_dump(mode="json")
+    assert values
+    assert ablation.same(values, plain)  # as config.yaml will show it
+    assert not ablation.same(values, Config().model_dump(mode="json"))
+
+
+def test_all_of_them_is_each_of_them() -> None:
+    everything = ablation.fixed("drive", ablation.ALL)
+    assert all(ablation.fixed("drive", choice).items() <= everything.items() for choice in ablation.CHOICES)
+    assert ablation.fixed("drive", "crop") == {"train.crop": [576, 544]}
+
+
+def write(folder: Path, choice: str, seed: int, miou: float, weights: object = (1.0, 2.0)) -> None:
+    config = {"model": {"mean": [1.0], "std": [1.0], "clip": "none"}, "train": {"crop": [256, 256]}}
+    config |= {"augment": {}, "loss": {"class_weights": weights}}
+    for key in (key for choices in ablation.CHOICES.values() for key in choices[1]):
+        section, name = key.split(".")
+        config[section].setdefault(name, None)
+    path = ablation.result_path("camvid", choice, seed, "60s", folder)
+    path.write_text(json.dumps({"miou": miou, "config": config}))
+
+
+def test_the_table_pairs_seeds_and_says_where_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    assert ablation.table(results=tmp_path) == "Not measured yet: the command above does it."
+    for seed, derived, fixed in ((0, 0.30, 0.20), (1, 0.40, 0.41), (2, 0.5, None)):
+        write(tmp_path, ablation.DERIVED, seed, derived)
+        if fixed is not None:
+            write(tmp_path, "class weights", seed, fixed)
+    assert ablation.table(results=tmp_path).splitlines()[2:] == [
+        "| camvid | class weights | none | 35.0 (30.0–40.0) | 30.5 (20.0–41.0) | +4.5 (-1.0 to +10.0), n = 2 |"
+    ]
+    for seed in range(3):
+        write(tmp_path, ablation.DERIVED, seed, 0.3, weights="none")
+    assert "| camvid | class weights | none | | | the same here |" in ablation.table(results=tmp_path)
