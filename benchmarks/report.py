@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import ablation, losses, metrics, pretraining, quality_per_minute, quarter, recipes
+from benchmarks import ablation, checking, losses, metrics, pretraining, quality_per_minute, quarter, recipes
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 TABLES: dict[str, Callable[[], str]] = {
@@ -20,6 +20,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation": ablation.table,
     "pretraining": lambda: pretraining.table("unet", 1.5),
     "metrics": metrics.table,
+    "checking": checking.table,
     "losses": losses.table,
     "quarter": lambda: quarter.table("segformer-b0", 2.0),
 }

@@ -194,7 +194,7 @@ def specks(survey: Survey) -> Iterator[Finding]:
     seen.sort(key=lambda one: -int(one.table[:, Column.SPECKS].sum()))
     by_class = [k for k in np.argsort(-table[:, Column.SPECKS], kind="stable").tolist() if table[k, Column.SPECKS]]
     said = [f"{survey.labels.names[k]} {table[k, Column.SPECKS]:,}" for k in by_class]
-    what = f"{total:,} specks of under {SPECK} pixels in {len(seen)} of {some(len(survey.good), 'mask', 'masks')}: {listed(said, 4)}"
+    what = f"{total:,} speck{'s' * (total != 1)} of under {SPECK} pixels in {len(seen)} of {some(len(survey.good), 'mask', 'masks')}: {listed(said, 4)}"
     why = (
         "Slips of the brush, crumbs of a conversion, or things nearly hidden: each is learned, and counts as an object."
     )
