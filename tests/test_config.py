@@ -93,7 +93,7 @@ TRAIN = (
         ),
         (
             "data:\n  split:\n    value: 0.1\n",
-            ":3: expected one of val, test, seed, found unknown key `data.split.value`. Did you mean `val`?",
+            ":3: expected one of val, test, seed, anew, found unknown key `data.split.value`. Did you mean `val`?",
         ),
         # An unknown key is told before a wrong value.
         (

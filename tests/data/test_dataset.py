@@ -481,3 +481,19 @@ def test_recipe_magnetic_tile_keeps_tiles_together() -> None:
 def test_recipes_say_where_users_put_the_set(name: str) -> None:
     config, base = data_config(RECIPES / f"{name}.yaml")
     assert (base / str(config.root)).resolve() == RECIPES.parent / "data" / name
+
+
+def test_parts_that_are_given_can_be_divided_anew(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        for k in range(10):
+            for kind in ("images", "masks"):
+                path = tmp_path / part / kind / f"{k}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.eye(8, dtype=np.uint8) * (kind == "masks")).save(path)
+    given = open_data(DataConfig(), tmp_path)
+    assert {part.name: len(part) for part in given} == {"train": 10, "val": 10}
+    anew = open_data(DataConfig.model_validate({"split": {"anew": True, "val": 0.25}}), tmp_path)
+    assert {part.name: len(part) for part in anew} == {"train": 15, "val": 5}
+    ids = [record.id for part in anew for record in part.records]
+    assert sorted(ids) == sorted(f"{part}/{k}" for part in ("train", "val") for k in range(10))
+    assert "by picture (split.seed 0)" in anew.notices[0]

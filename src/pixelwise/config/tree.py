@@ -41,6 +41,7 @@ class SplitConfig(_Section):
     val: Share = 0.2
     test: Share = 0.0
     seed: int = 0
+    anew: bool = Field(False, description="divide all pictures, whatever parts their folders and lists name")
 
 
 class DataConfig(_Section):

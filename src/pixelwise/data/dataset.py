@@ -10,6 +10,7 @@ differs are errors. With `skip_bad` those files are left out, and every one is t
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -329,10 +330,22 @@ def _with_groups(
     return grouped
 
 
+def _together(parts: Mapping[str, tuple[Record, ...]]) -> tuple[Record, ...]:
+    """Make one pool of all parts; where two pictures share an id, it begins with the part."""
+    ids = Counter(record.id for records in parts.values() for record in records)
+    return tuple(
+        record if ids[record.id] == 1 else replace(record, id=f"{part}/{record.id}")
+        for part, records in parts.items()
+        for record in records
+    )
+
+
 def _divide(
     parts: Mapping[str, tuple[Record, ...]], split: SplitConfig, root: Path
 ) -> tuple[dict[str, tuple[Record, ...]], dict[str, Any], tuple[str, ...]]:
     """Take the parts that are missing from train (or from the pool, which then is train)."""
+    if split.anew:
+        parts = {"pool": _together(parts)}
     parts = {("train" if part == "pool" else part): records for part, records in parts.items()}
     shares = {part: share for part, share in (("val", split.val), ("test", split.test)) if part not in parts and share}
     train = parts.get("train", ())

@@ -192,7 +192,12 @@ def _open(config: Config, base: Path, where: str) -> DataSplits:
         splits = without_unreadable(splits)
     for name in ("train", "val"):
         if not getattr(splits, name):
-            raise DataError(where, expected=f"a {name} part", found="none", do="Name one, or set data.split.val.")
+            raise DataError(
+                where,
+                expected=f"a {name} part",
+                found="none",
+                do="Name one, set data.split.val, or divide all pictures anew: --set data.split.anew=true.",
+            )
     return splits
 
 
