@@ -67,20 +67,9 @@ def train(
     Raises:
         PixelwiseError: see `errors`; `Interrupted` leaves a run that the same call goes on with.
     """
-    given = [k for k, v in (("time_limit", time_limit), ("steps", steps), ("epochs", epochs)) if v is not None]
-    if len(given) > 1:
-        raise UsageError(
-            "train", expected="one of time_limit, steps, epochs", found=" and ".join(given), do="Leave the others out."
-        )
-    from pixelwise.training.budget import parse_duration
+    limit = _seconds(time_limit, steps, epochs)
     from pixelwise.training.run import Request, train_run
 
-    try:
-        limit = parse_duration(time_limit) if isinstance(time_limit, str) else time_limit
-    except ValueError as error:
-        raise UsageError(
-            "--time-limit", expected="a duration", found=repr(time_limit), do="Write 90s, 10m or 1h30m."
-        ) from error
     path = Path(data)
     name = (path.parent if path.stem == "data" else path).resolve().stem
     request = Request(
@@ -99,6 +88,23 @@ def train(
     run = Run(train_run(request, Path(out) if out else Path("runs") / name, overwrite=overwrite, listener=listener))
     _report(run, listener)
     return run
+
+
+def _seconds(time_limit: float | str | None, steps: int | None, epochs: float | None) -> float | None:
+    """Read the time limit; refuse a second length beside it."""
+    given = [k for k, v in (("time_limit", time_limit), ("steps", steps), ("epochs", epochs)) if v is not None]
+    if len(given) > 1:
+        raise UsageError(
+            "train", expected="one of time_limit, steps, epochs", found=" and ".join(given), do="Leave the others out."
+        )
+    from pixelwise.training.budget import parse_duration
+
+    try:
+        return parse_duration(time_limit) if isinstance(time_limit, str) else time_limit
+    except ValueError as error:
+        raise UsageError(
+            "--time-limit", expected="a duration", found=repr(time_limit), do="Write 90s, 10m or 1h30m."
+        ) from error
 
 
 def _report(run: Run, listener: Listener | None) -> None:

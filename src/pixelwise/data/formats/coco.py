@@ -27,6 +27,7 @@ from pixelwise.data.drawing import Box, Drawing, Region, Runs, Shape
 from pixelwise.data.formats.coco_document import (
     Document,
     Match,
+    add_picture,
     gather_classes,
     key_of,
     largest,
@@ -40,7 +41,6 @@ from pixelwise.data.formats.format import (
     Format,
     Found,
     Picture,
-    copy_picture,
     drawn_labels,
     mentions,
     painted,
@@ -328,13 +328,7 @@ class _Writer:
 
     def add(self, picture: Picture) -> Path:
         """Note every object, and copy the picture into the folder of its part."""
-        name = f"{picture.id}{picture.image.suffix.lower()}"
-        target = self.out / picture.part / name
-        copy_picture(picture, target)
-        part = self.parts.setdefault(picture.part, {"images": [], "annotations": []})
-        height, width = picture.size
-        image = len(part["images"]) + 1
-        part["images"].append({"id": image, "file_name": name, "height": height, "width": width})
+        target, part, image = add_picture(picture, self.out, self.parts)
         numbers, values = segments(picture.mask, self.labels)
         boxes = ndimage.find_objects(numbers + 1)
         for number, runs in of_regions(numbers):
@@ -347,7 +341,7 @@ class _Writer:
             rows, columns = boxes[number]
             part["annotations"].append({
                 "id": self.count, "image_id": image, "category_id": self.ids[index], "iscrowd": 0,
-                "segmentation": {"size": [height, width], "counts": _packed(runs)}, "area": int(runs[1::2].sum()),
+                "segmentation": {"size": list(picture.size), "counts": _packed(runs)}, "area": int(runs[1::2].sum()),
                 "bbox": [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start],
             })  # fmt: skip
         return target

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pixelwise.data.formats.format import load_json
+from pixelwise.data.formats.format import Picture, copy_picture, load_json
 from pixelwise.data.formats.place import Pictures, Place
 from pixelwise.data.records import Problem, short
 from pixelwise.errors import DataError, LabelsError, MaskError
@@ -302,3 +302,22 @@ def unlisted(files: Iterable[Path], taken: Collection[Path], place: Place, what:
         return ()
     first = f"{short(rest[0], place.root)}{', …' if len(rest) > 1 else ''}"
     return (f"{len(rest)} of {len(every)} {what} are in no annotation file and are left out ({first})",)
+
+
+def add_picture(
+    picture: Picture, out: Path, parts: dict[str, dict[str, list[Any]]]
+) -> tuple[Path, dict[str, list[Any]], int]:
+    """Copy a picture into the folder of its part, and note it among the images of that part's document.
+
+    Returns:
+        Where the copy is, the part's document, and the picture's id in it.
+
+    """
+    name = f"{picture.id}{picture.image.suffix.lower()}"
+    target = out / picture.part / name
+    copy_picture(picture, target)
+    part = parts.setdefault(picture.part, {"images": [], "annotations": []})
+    height, width = picture.size
+    image = len(part["images"]) + 1
+    part["images"].append({"id": image, "file_name": name, "height": height, "width": width})
+    return target, part, image

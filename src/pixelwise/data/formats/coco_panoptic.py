@@ -27,6 +27,7 @@ from pixelwise.data.drawing import unknown_class
 from pixelwise.data.formats.coco_document import (
     Document,
     Match,
+    add_picture,
     gather_classes,
     key_of,
     largest,
@@ -39,7 +40,6 @@ from pixelwise.data.formats.format import (
     Format,
     Found,
     Picture,
-    copy_picture,
     drawn_labels,
     mentions,
     segments,
@@ -297,13 +297,7 @@ class _Writer:
 
     def add(self, picture: Picture) -> Path:
         """Write the PNG, note every segment, and copy the picture into the folder of its part."""
-        name = f"{picture.id}{picture.image.suffix.lower()}"
-        target = self.out / picture.part / name
-        copy_picture(picture, target)
-        part = self.parts.setdefault(picture.part, {"images": [], "annotations": []})
-        height, width = picture.size
-        image = len(part["images"]) + 1
-        part["images"].append({"id": image, "file_name": name, "height": height, "width": width})
+        target, part, image = add_picture(picture, self.out, self.parts)
         numbers, values = segments(picture.mask, self.labels)
         ids = np.cumsum(np.array(values) != self.labels.ignore_index)
         ids[np.array(values) == self.labels.ignore_index] = 0
