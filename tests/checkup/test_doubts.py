@@ -11,6 +11,7 @@ from PIL import Image
 import pixelwise
 from pixelwise.api import Model
 from pixelwise.errors import DataError
+from pixelwise.evaluation import diagnosis
 from pixelwise.labels import Labels
 from pixelwise.types import Prediction
 
@@ -70,6 +71,18 @@ def test_wrong_labels_are_ranked_with_their_regions(data, tmp_path):
     assert told[-1] == (24, 24)
 
 
+def test_that_not_all_was_listed_or_looked_at_is_told(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(diagnosis, "MOST_SUSPECTS", 1)
+    (doubts,) = [one for one in pixelwise.check(data, model=model(tmp_path)).findings if one.kind == "labels-in-doubt"]
+    assert doubts.what.startswith("at least 2 pictures have labels in doubt")
+    assert doubts.what.endswith("in at least 2 regions")
+    monkeypatch.setattr(diagnosis, "MOST_PIXELS", 10)
+    told = [one for one in pixelwise.check(data, model=model(tmp_path)).findings if one.kind == "not-doubted"]
+    assert [one.what for one in told] == [
+        f"{part}: 12 pictures are too large to look for objects and suspects in" for part in ("train", "val")
+    ]
+
+
 def test_the_page_shows_them(data, tmp_path):
     pixelwise.check(data, model=model(tmp_path), out=tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
@@ -86,3 +99,13 @@ def test_without_a_model_nothing_is_said_of_doubts(data):
 def test_a_model_of_other_classes_is_refused(data, tmp_path):
     with pytest.raises(DataError, match="expected the model's classes a, b, found background, thing"):
         pixelwise.check(data, model=model(tmp_path, Labels(("a", "b"))))
+
+
+def test_where_nothing_can_be_used_the_first_trouble_is_told_as_training_tells_it(tmp_path):
+    for k in range(3):
+        for kind, name in (("images", f"p{k}.png"), ("masks", f"p{k}.png")):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            Image.fromarray(np.zeros((8, 9 if kind == "masks" else 8), np.uint8)).save(tmp_path / kind / name)
+    (tmp_path / "labels.yaml").write_text("names: [background, thing]\n")
+    with pytest.raises(DataError, match=r"expected 8×8 pixels, the height and width of p0\.png, found 8×9"):
+        pixelwise.check(tmp_path)

@@ -6,7 +6,8 @@ Knows nothing of terminals or of how anything is found.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pixelwise.config import DataConfig
     from pixelwise.data.checking import Finding, Survey
-    from pixelwise.data.dataset import Dataset
+    from pixelwise.data.dataset import Dataset, DataSplits
 
 Progress = Callable[[int, int], None]
 _SURE = 0.9
@@ -84,24 +86,40 @@ def check(
     """
     from pixelwise.config import read_request
     from pixelwise.data.checking import judge, take_survey
-    from pixelwise.data.dataset import open_data
 
     config, base = read_request(Path(data), overrides)
     require_sections(overrides, "data")
-    # A broken file must not hide the others: it is left out on opening and reported.
-    splits = open_data(config.data.model_copy(update={"skip_bad": True}), base)
+    splits = _open(config.data, base)
     loaded = None if model is None else model if isinstance(model, Model) else load(model)
     if loaded is not None:
         require_classes(next(iter(splits)), loaded, data)
     survey = take_survey(splits, progress, skip_bad=config.data.skip_bad)
-    findings, suspects = judge(survey), []
+    findings = judge(survey)
+    suspects: list[dict[str, Any]] = []
     if loaded is not None:
-        suspects = _suspects(survey, loaded, progress)
-        findings = _with_doubts(findings, suspects, survey)
+        suspects, told = _suspects(survey, loaded, progress)
+        findings = _with_doubts(findings, suspects, survey, told)
     result = _checkup(data, survey, findings, suspects, None if loaded is None else loaded.folder)
     if out is not None:
         _write(Path(out), result, survey, loaded)
     return result
+
+
+def _open(config: DataConfig, base: Path) -> DataSplits:
+    """Open a data set; a broken file must not hide the others: it is left out and reported.
+
+    Raises:
+        DataError: nothing in it can be used.
+    """
+    from pixelwise.data.dataset import open_data
+    from pixelwise.errors import DataError
+
+    try:
+        return open_data(config.model_copy(update={"skip_bad": True}), base)
+    except DataError:
+        # What training would say of the first trouble tells more than that nothing is left.
+        open_data(config.model_copy(update={"skip_bad": False}), base)
+        raise
 
 
 def _checkup(
@@ -123,11 +141,12 @@ def _checkup(
     return Checkup(str(data), parts, tuple(findings), classes, ignored, tuple(suspects), named)
 
 
-def _suspects(survey: Survey, model: Model, progress: Progress | None) -> list[dict[str, Any]]:
-    """Predict every picture that can be read, and list the regions in doubt, over all parts."""
+def _suspects(survey: Survey, model: Model, progress: Progress | None) -> tuple[list[dict[str, Any]], dict[str, None]]:
+    """Predict every picture that can be read; list the regions in doubt, over all parts, and what was told on the way."""
     from pixelwise.evaluation import evaluate
 
     total, done, found = len(survey.good), 0, []
+    notices: dict[str, None] = {}
     for name, part in survey.parts.items():
         good = part.subset(one.index for one in survey.of(name))
         if not len(good):
@@ -139,8 +158,9 @@ def _suspects(survey: Survey, model: Model, progress: Progress | None) -> list[d
 
         result = evaluate(good, model.predictor, metrics=("diagnosis",), resamples=0, progress=told)
         found += [one | {"part": name, "id": f"{name}/{one['id']}"} for one in result.tables["suspects"]]
+        notices |= dict.fromkeys(f"{name}: {notice}" for notice in result.notices)
         done += len(good)
-    return sorted(found, key=lambda one: (-_doubt(one), one["id"]))
+    return sorted(found, key=lambda one: (-_doubt(one), one["id"])), notices
 
 
 def _doubt(suspect: dict[str, Any]) -> float:
@@ -148,10 +168,18 @@ def _doubt(suspect: dict[str, Any]) -> float:
     return float(suspect["pixels"] * (2 * suspect["confidence"] - 1))
 
 
-def _with_doubts(findings: list[Finding], suspects: list[dict[str, Any]], survey: Survey) -> list[Finding]:
-    """Add a warning that names the pictures whose labels are most in doubt, the strongest first."""
+def _with_doubts(
+    findings: list[Finding], suspects: list[dict[str, Any]], survey: Survey, told: Iterable[str]
+) -> list[Finding]:
+    """Add a warning that names the pictures whose labels are most in doubt, the strongest first, and what was told."""
     from pixelwise.data.checking import SEVERITIES, Finding
+    from pixelwise.evaluation.diagnosis import MOST_SUSPECTS
 
+    why, fix = "Labels there were not held against the model.", "Cut them into smaller pictures to have them looked at."
+    findings = [
+        *findings,
+        *(Finding("not-doubted", "notice", one, (one.partition(":")[0],), 1, 0, why, fix) for one in told),
+    ]
     ranks: dict[str, float] = {}
     for one in suspects:
         ranks[one["id"]] = ranks.get(one["id"], 0.0) + _doubt(one)
@@ -162,9 +190,11 @@ def _with_doubts(findings: list[Finding], suspects: list[dict[str, Any]], survey
         f"{name}/{record.id}": (name, k) for name, part in survey.parts.items() for k, record in enumerate(part.records)
     }
     strongest = suspects[0]
+    # Of each part the strongest are kept.
+    least = "at least " * any(count >= MOST_SUSPECTS for count in Counter(one["part"] for one in suspects).values())
     what = (
-        f"{len(order)} picture{'s have' if len(order) != 1 else ' has'} labels in doubt: a model that is at least {_SURE:.0%} sure"
-        f" sees another class in {len(suspects)} region{'s' * (len(suspects) != 1)}"
+        f"{least}{len(order)} picture{'s have' if len(order) != 1 else ' has'} labels in doubt: a model that is at least"
+        f" {_SURE:.0%} sure sees another class in {least}{len(suspects)} region{'s' * (len(suspects) != 1)}"
     )
     why = (
         f"The strongest: in {strongest['id']} it takes {strongest['pixels']:,} pixels of {strongest['truth']!r} for"

@@ -22,7 +22,7 @@ SIZES = (16, 64, 256, 1024, 4096, 16384, 65536)
 DISTANCES = (1, 2, 4, 8, 16, 32)
 SURE = 0.9
 MOST_PIXELS = 1 << 26
-_MOST_SUSPECTS = 50
+MOST_SUSPECTS = 50
 _STRIP, _HALO = 512, 33
 # What is thinner than this many pixels is a border drawn a little differently, not a wrong label.
 _THICK = 5
@@ -121,7 +121,7 @@ class Diagnosis:
             mean = float(sure[box][chosen].mean() / 255)
             names = self.labels.names[t], self.labels.names[p]
             self.suspects.append(Suspect(id, *names, int(chosen.sum()), edges, mean))
-        self.suspects = sorted(self.suspects, key=_weight, reverse=True)[:_MOST_SUSPECTS]
+        self.suspects = sorted(self.suspects, key=_weight, reverse=True)[:MOST_SUSPECTS]
 
     def tables(self) -> dict[str, Any]:
         """Give plain values: `by_size` per class, `by_distance`, and `suspects`, the most likely first."""

@@ -110,11 +110,13 @@ def _group(
         return None
     any_shown = any(tuple(example) in thumbnails for one in own for example in one.get("examples") or ())
     body: list[Child] = [lead(_MEANS[kind]), legend(labels) if any_shown else None]
-    body += [_finding(one, thumbnails) for one in own]
+    kinds = [str(one["kind"]) for one in own]
+    body += [_finding(one, thumbnails, kinds[:k].count(kinds[k])) for k, one in enumerate(own)]
     return Section(f"{kind}s", _TITLES[kind], join(body))
 
 
-def _finding(one: Plain, thumbnails: Mapping[tuple[str, int], Markup]) -> Markup:
+def _finding(one: Plain, thumbnails: Mapping[tuple[str, int], Markup], before: int) -> Markup:
+    """Show a finding; `before` findings of its kind and severity stand above it."""
     where = [tag("li", tag("code", named(name, 160))) for name in one.get("where") or ()]
     rest = more(one.get("where") or (), int(one.get("count") or 0))
     if rest:
@@ -128,7 +130,7 @@ def _finding(one: Plain, thumbnails: Mapping[tuple[str, int], Markup]) -> Markup
         grid(shown[:_MOST_SHOWN], "thumbnails paired" if one.get("paired") else "thumbnails") if shown else None,
         details(f"Where ({count(len(one['where']) + rest)})", tag("ul", where, class_="files")) if where else None,
         class_=f"finding {one['severity']}",
-        id=str(one["kind"]),
+        id=f"{one['kind']}-{before + 1}" if before else str(one["kind"]),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pixelwise.config import DataConfig
+from pixelwise.config import Config, DataConfig, with_overrides
 from pixelwise.data.checking import Finding, Seen, Survey, check, judge
 from pixelwise.data.checking.regions import COLUMNS, Column
 from pixelwise.data.dataset import Dataset, DataSplits, open_data
@@ -74,6 +76,14 @@ def of_kind(found: Iterable[Finding], kind: str) -> Finding:
 
 def kinds(found: Iterable[Finding]) -> list[str]:
     return [finding.kind for finding in found]
+
+
+def typed(fix: str) -> Config:
+    """Give what a shell and the configuration make of every --set in a fix."""
+    options = [shlex.split(text) for text in re.findall(r"--set ('[^']*'|[^\s;]+)", fix.rstrip("."))]
+    assert options, fix
+    assert all(len(words) == 1 for words in options), fix
+    return with_overrides(Config(), [words[0] for words in options])
 
 
 def row(index: int, pixels: int = 1000, **columns: int) -> list[int]:
@@ -145,5 +155,6 @@ __all__ = [
     "save",
     "seen",
     "survey_of",
+    "typed",
     "waves",
 ]

@@ -1,9 +1,16 @@
 from pathlib import Path
 
 import numpy as np
-from tests.data.checking.drawn import findings, halves, kinds, of_kind, row, save, seen, survey_of
+from tests.data.checking.drawn import findings, halves, kinds, of_kind, row, save, seen, survey_of, typed
 
-from pixelwise.data.checking.classes import absent_classes, few_pictures, ignored_share, one_class, rare_classes
+from pixelwise.data.checking.classes import (
+    absent_classes,
+    few_pictures,
+    ignored_share,
+    one_class,
+    rare_classes,
+    uncounted_val,
+)
 
 THREE = ("ground", "road", "car")
 
@@ -35,6 +42,23 @@ def test_classes_that_a_part_does_not_show() -> None:
     lost_in_val = list(absent_classes(survey_of({"train": [full], "val": [less]}, classes=THREE)))
     assert [(one.kind, one.severity) for one in lost_in_val] == [("absent-in-val", "notice")]
     assert not list(absent_classes(survey_of({"train": [full], "val": [full]}, classes=THREE)))
+
+
+def test_another_division_is_asked_for_as_the_parts_were_made() -> None:
+    full, less = seen(row(0), row(1), row(2)), seen(row(0), row(1))
+    parts = {"train": [full], "val": [less]}
+    given = next(iter(absent_classes(survey_of(parts, classes=THREE))))
+    assert typed(given.fix.partition("; ")[0]).data.split.anew
+    split = {"given": [], "seed": 3, "by": "picture"}
+    drawn = next(iter(absent_classes(survey_of(parts, classes=THREE, description={"split": split}))))
+    assert typed(drawn.fix.partition("; ")[0]).data.split.seed == 4
+
+
+def test_a_val_part_in_which_no_pixel_counts_stops_training() -> None:
+    found = list(uncounted_val(survey_of({"train": [seen()], "val": [seen(row(2))]})))
+    assert [(one.kind, one.severity, one.count) for one in found] == [("uncounted-val", "error", 1)]
+    assert not list(uncounted_val(survey_of({"train": [seen(row(2))], "val": [seen(row(2)), seen()]})))
+    assert not list(uncounted_val(survey_of({"train": [seen()]})))
 
 
 def test_classes_in_few_pictures_of_train() -> None:
@@ -78,4 +102,6 @@ def test_ignored_pixels_are_told_and_many_are_a_warning(folder: Path) -> None:
     assert found.where == (str(folder / "train/masks/train00.png"),)
     much = list(ignored_share(survey_of({"train": [seen(row(0, 10), row(1, 10), row(2, 30))]})))
     assert (much[0].severity, much[0].what) == ("warning", "60 % of the pixels are ignored, in 1 of 1 mask")
+    scribbles = list(ignored_share(survey_of({"train": [seen(row(0, 10), row(1, 10), row(2, 9980))]})))
+    assert scribbles[0].what == "99.8 % of the pixels are ignored, in 1 of 1 mask"
     assert not list(ignored_share(survey_of({"train": [seen()]})))

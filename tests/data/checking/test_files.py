@@ -1,13 +1,16 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from tests.data.checking.drawn import findings, halves, kinds, of_kind, only, save
+from tests.data.checking.drawn import findings, halves, kinds, of_kind, only, save, seen, survey_of
 
 from pixelwise.config import DataConfig
 from pixelwise.data.checking import check
+from pixelwise.data.checking.files import left_out, unreadable
 from pixelwise.data.dataset import open_data
+from pixelwise.errors import MaskError
 
 
 def spoil(path: Path) -> None:
@@ -20,14 +23,48 @@ def spoil(path: Path) -> None:
 def test_unreadable_pictures_and_masks(folder: Path) -> None:
     for name in ("train/images/train00.png", "val/images/val01.png", "train/masks/train02.png"):
         spoil(folder / name)
-    found = findings(folder)
+    found = findings(folder, skip_bad=False)
     pictures, masks = of_kind(found, "unreadable-pictures"), of_kind(found, "unreadable-masks")
     assert (pictures.severity, pictures.what, pictures.count) == ("error", "2 pictures cannot be read", 2)
     assert pictures.where == (str(folder / "train/images/train00.png"), str(folder / "val/images/val01.png"))
     assert pictures.why.startswith("In train00.png: expected a whole PNG, found one that cannot be decoded")
-    assert pictures.fix == "Copy or export the file again, or take it out."
+    assert (
+        pictures.fix
+        == "Copy or export the file again, or take it out; or leave them out: --skip-bad, or data.skip_bad: true."
+    )
     assert pictures.examples == ()  # there is nothing to be shown
     assert (masks.what, masks.where) == ("1 mask cannot be understood", (str(folder / "train/masks/train02.png"),))
+
+
+def test_what_skip_bad_leaves_out_blocks_nothing_while_something_is_left(folder: Path) -> None:
+    spoil(folder / "train/images/train00.png")
+    save(folder / "train/masks/train01.png", halves() * 7)
+    found = findings(folder)
+    pictures = of_kind(found, "unreadable-pictures")
+    assert (pictures.severity, pictures.what) == ("warning", "1 picture cannot be read: left out by skip_bad")
+    assert pictures.fix == "Copy or export the file again, or take it out."
+    assert of_kind(found, "unknown-ids").severity == "warning"
+    for path in (folder / "val/images").iterdir():
+        spoil(path)
+    assert of_kind(findings(folder), "unreadable-pictures").severity == "error"  # nothing is left to choose by
+
+
+def test_what_a_format_advises_is_passed_on() -> None:
+    survey = survey_of({"train": [seen()]})
+    text = "labels/a.txt: line 3 has 5 numbers"
+    splits = replace(survey.splits, skipped=(text,), advice={text: "Draw polygons, not boxes."})
+    (found,) = left_out(replace(survey, splits=splits, skip_bad=False))
+    assert found.fix == "Draw polygons, not boxes; or leave them out: --skip-bad, or data.skip_bad: true."
+
+
+def test_fixes_that_list_what_one_file_holds_are_one_finding() -> None:
+    many = [
+        seen(error=MaskError(f"m{k}.png", expected="known colours", found="others", do=f"Add [{k}, 0, 0]."))
+        for k in range(3)
+    ]
+    found = list(unreadable(survey_of({"train": many})))
+    assert [(one.kind, one.count) for one in found] == [("unreadable-masks", 3)]
+    assert found[0].fix == "Add [0, 0, 0]; or leave them out: --skip-bad, or data.skip_bad: true."
 
 
 def test_truncated_pictures_are_told_by_opening_or_by_looking(folder: Path) -> None:
@@ -64,6 +101,25 @@ def test_sizes_that_differ(folder: Path) -> None:
     assert found.fix.startswith("Export the masks again at their pictures' size")
 
 
+def test_a_mask_on_another_grid_can_be_read_but_lies_elsewhere() -> None:
+    survey = survey_of({"train": [seen()]})
+    skipped = (
+        "masks/a.tif: expected a.tif's affine ((1.0, 0.0), (0.0, 1.0)), found ((1.0, 5.0), (0.0, 1.0))",
+        "list.txt: b: listed, but there is no mask",
+        "c.jpg (annotation 7): object with run lengths of another size than its picture",
+        "d.jpg: second picture of d.txt (also d.png)",
+    )
+    survey = replace(survey, splits=replace(survey.splits, skipped=skipped), skip_bad=False)
+    found = {finding.kind: finding for finding in left_out(survey)}
+    assert {kind: finding.count for kind, finding in found.items()} == {
+        "unpaired-files": 2,
+        "unequal-sizes": 1,
+        "unequal-grids": 1,
+    }
+    assert found["unequal-grids"].what == "1 file not on the picture's grid"
+    assert found["unequal-grids"].fix.startswith("Resample the masks to their pictures' grids")
+
+
 def test_sizes_that_are_swapped_speak_of_exif(folder: Path) -> None:
     save(folder / "val/images/val00.png", np.zeros((64, 80, 3), np.uint8))
     save(folder / "val/masks/val00.png", halves(size=(80, 64)))
@@ -74,7 +130,7 @@ def test_sizes_that_are_swapped_speak_of_exif(folder: Path) -> None:
 def test_sizes_that_changed_since_opening(folder: Path) -> None:
     splits = open_data(DataConfig(), folder)
     save(folder / "val/masks/val00.png", halves(size=(64, 80)))
-    found = of_kind(check(splits, workers=0), "unequal-sizes")
+    found = of_kind(check(splits, workers=0, skip_bad=False), "unequal-sizes")
     assert (found.what, found.count) == ("1 mask has not its picture's size", 1)
 
 
@@ -82,7 +138,7 @@ def test_masks_saved_as_jpeg(folder: Path) -> None:
     for k in (2, 3):
         (folder / f"train/masks/train0{k}.png").unlink()
         save(folder / f"train/masks/train0{k}.jpg", halves())
-    found = of_kind(findings(folder), "lossy-masks")
+    found = of_kind(findings(folder, skip_bad=False), "lossy-masks")
     assert (found.severity, found.what) == ("error", "2 masks are JPEGs or lossy otherwise")
     assert "whose compression invents ids along the edges" in found.why
     assert "Save the masks as PNG" in found.fix

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tests.data.checking.drawn import findings, halves, kinds, of_kind, picture_of, save, seen, survey_of, waves
+from tests.data.checking.drawn import findings, halves, kinds, of_kind, picture_of, save, seen, survey_of, typed, waves
 
 from pixelwise.data.checking.leakage import copies, near_copies
 
@@ -44,6 +44,34 @@ def test_three_of_one_picture_are_two_too_many() -> None:
     found = list(copies(survey_of({"train": [same, seen(digest=b"b" * 16)], "val": [same], "test": [same]})))
     assert [one.count for one in found] == [2]
     assert not list(copies(survey_of({"train": [seen(), seen()]})))
+
+
+def test_parts_that_are_given_are_divided_anew_and_drawn_ones_only_by_groups() -> None:
+    same = seen(digest=b"a" * 16, waves=waves(np.arange(143) - 50.0))
+    near = seen(digest=b"b" * 16, waves=same.waves)
+    others = [seen(waves=waves(np.random.default_rng(k).standard_normal(143))) for k in range(5)]
+    parts = {"train": [same, *others], "val": [same, near]}
+    given = survey_of(parts)
+    for found in (*copies(given), *(one for one in near_copies(given) if one.kind.endswith("parts"))):
+        assert found.fix.endswith("and divide all pictures anew: --set data.split.anew=true."), found.fix
+        assert typed(found.fix).data.split.anew
+    drawn = survey_of(parts, description={"split": {"given": ["test"], "seed": 0}})
+    for found in (*copies(drawn), *(one for one in near_copies(drawn) if one.kind.endswith("parts"))):
+        assert "data.group" in found.fix
+        assert "anew" not in found.fix
+    tested = next(iter(copies(survey_of({"train": [same], "test": [same]}))))
+    assert typed(tested.fix).data.split.test == 0.2  # what is divided anew has no test part by itself
+
+
+def test_dividing_anew_by_groups_mends_what_is_found(folder: Path) -> None:
+    copy(folder, "train/images/train05.png", "val/images/val05.png")
+    copy(folder, "train/masks/train05.png", "val/masks/val05.png")
+    assert "same-pictures-across-parts" in kinds(findings(folder))
+    rows = [f"{path.stem},{path.stem[-2:]}" for path in sorted(folder.glob("*/images/*.png"))]
+    table = folder.parent / "groups.csv"
+    table.write_text("\n".join(["image,group", *rows]))
+    mended = findings(folder, group=str(table), split={"anew": True})
+    assert not {"same-pictures-across-parts", "groups-across-parts"} & set(kinds(mended))
 
 
 def changed(image: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -15,10 +16,19 @@ from tests.data.checking.drawn import (
     save,
     seen,
     survey_of,
+    typed,
 )
 
 from pixelwise.data.checking.look import Unknown
-from pixelwise.data.checking.masks import blended_ids, forgotten_masks, grey_palette, ignored_masks, specks, unknown_ids
+from pixelwise.data.checking.masks import (
+    blended_ids,
+    forgotten_masks,
+    grey_palette,
+    ignored_masks,
+    specks,
+    told_by_masks,
+    unknown_ids,
+)
 
 BINARY = "names: [ground, road]\n"
 
@@ -31,7 +41,7 @@ def test_ids_outside_the_labels_are_counted_over_all_masks(folder: Path) -> None
     mask = halves(40)
     mask[0, :5] = 7
     save(folder / "val/masks/val00.png", mask)
-    found = of_kind(findings(folder), "unknown-ids")
+    found = of_kind(findings(folder, skip_bad=False), "unknown-ids")
     assert (found.severity, found.count, found.of) == ("error", 4, 22)
     assert found.what == (
         "4 masks hold ids that the labels do not name: 9 in 3 masks (120 pixels) and 7 in 1 mask (5 pixels)"
@@ -47,6 +57,17 @@ def test_ids_that_begin_with_one(folder: Path) -> None:
     found = of_kind(findings(folder), "unknown-ids")
     assert (found.count, found.fix) == (22, "Write names: {1: ground, 2: road} in labels.yaml.")
     assert found.why.startswith("The ids begin with 1.")
+
+
+def test_a_class_without_a_name_in_every_mask_does_not_make_ids_begin_with_one(folder: Path) -> None:
+    for path in folder.glob("*/masks/*.png"):
+        mask = halves(30)
+        mask[:5, :5] = 2
+        save(path, mask)
+    found = of_kind(findings(folder), "unknown-ids")
+    assert found.count == 22
+    assert "begin with 1" not in found.why
+    assert "names: {1: ground" not in found.fix
 
 
 def squares(classes: int = 4) -> np.ndarray:
@@ -67,7 +88,7 @@ def test_a_palette_that_was_converted_to_grey(folder: Path) -> None:
     assert (found.count, found.severity) == (22, "error")
     assert found.why.startswith("They are the grey levels of a palette's colours")
     assert found.fix == (
-        "Export them again with their palette; or say --set 'data.mask_values={0: 0, 38: 1, 75: 2, 113: 3}'."
+        "Export the masks again with their palette; or say --set 'data.mask_values={0: 0, 38: 1, 75: 2, 113: 3}'."
     )
     mended = findings(folder, mask_values={0: 0, 38: 1, 75: 2, 113: 3})
     assert not {"unknown-ids", "absent-classes"} & set(kinds(mended))
@@ -95,6 +116,22 @@ def test_greys_of_a_palette_listed_as_classes() -> None:
     )
     object.__setattr__(survey.labels, "ids", (0, 38, 77))
     assert not list(grey_palette(survey))
+
+
+def test_two_classes_of_one_grey_are_not_told_apart_by_it() -> None:
+    """PASCAL VOC's 1 and 16 are both 38, 3 and 18 both 113; its void is 220."""
+    unknown = Unknown(((38, 900), (220, 100)), 0, 1000, 0)
+    few = survey_of({"train": [seen(unknown=replace(unknown, ids=((38, 900), (75, 90), (220, 9))))]}, classes="abcd")
+    fix = next(iter(unknown_ids(few))).fix
+    assert typed(fix).data.mask_values == {0: 0, 38: 1, 75: 2, 220: 255}
+    all_of_voc = [f"class{k}" for k in range(21)]
+    many = survey_of({"train": [seen(unknown=replace(unknown, ids=((38, 9), (75, 9))))]}, classes=all_of_voc)
+    assert next(iter(unknown_ids(many))).fix == "Export the masks again with their palette: two classes have one grey."
+    listed = {"labels": "listed from the masks"}
+    ids = (0, 38, 52, 75)  # 52 is class 20: there are as many as share a grey
+    survey = survey_of({"train": [seen()]}, classes=[f"class_{id_}" for id_ in ids], description=listed)
+    object.__setattr__(survey.labels, "ids", ids)
+    assert "--set" not in next(iter(grey_palette(survey))).fix
 
 
 def as_jpeg(mask: np.ndarray, quality: int = 90) -> np.ndarray:
@@ -242,3 +279,13 @@ def test_notices_of_masks_are_passed_on(folder: Path) -> None:
     found = of_kind(findings(folder), "decided-by-masks")
     assert (found.severity, found.count, len(found.where)) == ("notice", 22, 5)
     assert found.what.startswith("values 0 and 255 are read as class ids 0 and 1")
+
+
+def test_what_is_told_of_drawn_masks_is_not_mended_by_mask_values() -> None:
+    survey = survey_of({"train": [seen(notices=("turned with it",))]})
+    part = survey.splits.train
+    assert part is not None
+    assert next(iter(told_by_masks(survey))).fix == "Set data.mask_values if this is not meant."
+    records = tuple(replace(record, source=object()) for record in part.records)  # type: ignore[arg-type]
+    drawn = replace(survey, splits=replace(survey.splits, train=replace(part, records=records)))
+    assert next(iter(told_by_masks(drawn))).fix == "Look at some; nothing, if they fit."

@@ -34,6 +34,7 @@ def test_groups_that_were_given_and_torn_apart() -> None:
     found = list(torn_groups(survey_of({"train": strangers(0, 3), "val": strangers(1, 3)}, groups=groups)))
     assert [(one.severity, one.count, one.of, one.where) for one in found] == [("error", 1, 3, ("b: train, val",))]
     assert found[0].examples == (("train", 2), ("val", 0))
+    assert found[0].fix == "Give each group to one part; or divide all pictures anew: --set data.split.anew=true."
     whole = {"train": ["a", "a", "b"], "val": ["c", "c", "d"]}
     assert not list(torn_groups(survey_of({"train": strangers(0, 3), "val": strangers(1, 3)}, groups=whole)))
 
@@ -59,7 +60,9 @@ def test_videos_in_names_that_lie_in_two_parts() -> None:
     assert found.where == ("cam2: train, val",)
     rule = found.fix.split("group: '")[1].split("'")[0]
     assert set(name_groups([*names["train"], *names["val"]], rule)) == {"cam1", "cam2"}
-    assert "name one pool instead" in found.fix
+    assert found.fix.endswith("; and, since the parts are given, divide all pictures anew: --set data.split.anew=true.")
+    drawn = survey_of({"train": one + two[:12], "val": two[12:]}, names=names, description={"split": {"given": []}})
+    assert found.fix.startswith(of_kind(groups_in_names(drawn), "named-groups-across-parts").fix.rstrip("."))
 
 
 def test_prefixes_that_do_not_look_alike_are_no_groups() -> None:
@@ -98,6 +101,7 @@ def test_frames_that_follow_each_other_across_parts() -> None:
     found = of_kind(frames(survey), "frames-across-parts")
     assert (found.severity, found.count, found.paired) == ("warning", 1, True)
     assert found.where == ("/set/a_00870.jpg → /set/a_00900.jpg",)
+    assert "--set data.split.anew=true" in found.fix
     assert found.examples == (("train", 29), ("test", 0))
 
 
@@ -129,6 +133,7 @@ def test_tiles_that_touch_across_parts(pattern: str) -> None:
     found = grid({"train": places[:12], "val": places[12:]}, pattern)
     assert [(one.kind, one.severity, one.count) for one in found] == [("tiles-across-parts", "warning", 4)]
     assert found[0].what == "names look like coordinates, and 4 of 4 pictures outside train touch one of another part"
+    assert found[0].fix.endswith("divide all pictures anew, too: --set data.split.anew=true.")
     if "." not in pattern[:-4]:
         rule = found[0].fix.split("group: '")[1].split("'")[0]
         names = [pattern.format(x=x, y=y) for x, y in places]
@@ -142,6 +147,15 @@ def test_tiles_of_other_scenes_and_numbers_that_make_no_grid() -> None:
     apart = {"train": places, "val": [(x + 51200, y) for x, y in places]}
     names = {part: [f"{part}town_{x}_{y}.png" for x, y in own] for part, own in apart.items()}
     assert not list(tiles(survey_of({part: strangers(0, 9) for part in apart}, names=names)))
+    larger = [(512 * x, 512 * y) for x in range(4) for y in range(4)]
+    names = {
+        "train": [f"train/valley/images/{x}_{y}.png" for x, y in larger],
+        "val": [f"val/town/images/{x}_{y}.png" for x, y in places],
+    }
+    survey = {"train": strangers(0, 16), "val": strangers(1, 9)}
+    assert not list(tiles(survey_of(survey, names=names)))
+    names["val"] = [f"val/valley/images/{x + 2048}_{y}.png" for x, y in places]
+    assert len(list(tiles(survey_of(survey, names=names)))) == 1
     dates = {
         "train": [(3 * k % 31, 17 * k % 101) for k in range(20)],
         "val": [(5 * k % 29, 23 * k % 97) for k in range(9)],

@@ -21,6 +21,8 @@ def test_depths_that_are_mixed_are_not_mended_by_colour() -> None:
     deep = [seen(bands=1, dtype="uint16") for _ in range(3)]
     found = list(mixed_forms(survey_of({"train": [*deep, seen(bands=1)]})))
     assert found[0].fix == "Convert the pictures to one kind, or make two data sets of them."
+    colour = list(mixed_forms(survey_of({"train": [*deep, seen(bands=3)]})))
+    assert colour[0].fix == found[0].fix  # bands=rgb would leave two pixel types
     assert not list(mixed_forms(survey_of({"train": deep})))
 
 
@@ -45,6 +47,14 @@ def test_sets_of_other_ranges_are_held_against_themselves() -> None:
     assert of(0.01, 0.012, 0.008) == []
     assert of(0.01, 0.012, 0.0001) == ["constant-pictures"]
     assert of(0.01, 0.012, 0.0) == ["constant-pictures"]
+
+
+def test_the_only_picture_of_its_form_is_not_the_whole_set() -> None:
+    found = list(constant_pictures(survey_of({"train": [seen(), seen(), seen(bands=1, spread=0.0)]})))
+    assert [(one.severity, one.what) for one in found] == [
+        ("warning", "1 picture shows next to nothing: all pixels are nearly equal"),
+    ]
+    assert found[0].why == "There is nothing to learn from them."
 
 
 def test_a_set_that_shows_nothing_at_all_is_an_error() -> None:

@@ -5,7 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,6 +75,31 @@ def test_a_system_that_has_no_processes_is_enough(opened: DataSplits, monkeypatc
 
     monkeypatch.setattr(survey, "ProcessPoolExecutor", refuse)
     assert len(take_survey(opened, workers=2).good) == 70
+
+
+@pytest.mark.parametrize("error", [BrokenProcessPool, BlockingIOError])
+def test_a_pool_that_breaks_between_two_pieces_loses_none(
+    opened: DataSplits, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    class Breaking:
+        """Do the work at once, and take no third piece."""
+
+        def __init__(self, *_: object, **__: object) -> None:
+            self.taken = 0
+
+        def submit(self, work: Any, piece: Any) -> Future[Any]:
+            self.taken += 1
+            if self.taken > 2:
+                raise error("a process was killed")
+            done: Future[Any] = Future()
+            done.set_result(work(piece))
+            return done
+
+        def shutdown(self, **_: object) -> None: ...
+
+    monkeypatch.setattr(survey, "ProcessPoolExecutor", Breaking)
+    seen = take_survey(opened, workers=2).seen
+    assert [(one.part, one.index) for one in seen] == [(part.name, k) for part in opened for k in range(len(part))]
 
 
 def test_whoever_stops_listening_stops_the_work(opened: DataSplits) -> None:

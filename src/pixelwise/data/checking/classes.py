@@ -12,7 +12,7 @@ import numpy as np
 from pixelwise.data.checking.findings import EXAMPLES, SHOWN, Example, Finding, listed, some
 from pixelwise.data.checking.regions import Column
 from pixelwise.data.checking.survey import Survey
-from pixelwise.data.checking.telling import tell
+from pixelwise.data.checking.telling import anew, tell
 
 _RARE, _MOST = 0.01, 0.9
 _FEW = 10
@@ -53,7 +53,7 @@ def absent_classes(survey: Survey) -> Iterator[Finding]:
             f"{some(len(lost), 'class never occurs', 'classes never occur')} in {part}, but elsewhere: {listed(lost)}"
         )
         why = f"What {part} does not show cannot be scored there."
-        fix = "Divide by another split.seed, or add pictures that show it."
+        fix = f"{_otherwise(survey, part)}; or add pictures that show it."
         if part == "train":
             why = (
                 "What train does not show is never learned: such a class is predicted nowhere, and scores 0 elsewhere."
@@ -61,6 +61,24 @@ def absent_classes(survey: Survey) -> Iterator[Finding]:
         severity = "warning" if part == "train" else "notice"
         examples = _showing(survey, [survey.labels.names.index(name) for name in lost])
         yield Finding(f"absent-in-{part}", severity, what, tuple(lost[:SHOWN]), len(lost), total, why, fix, examples)
+
+
+def _otherwise(survey: Survey, part: str) -> str:
+    """Say how another division is asked for."""
+    options = anew(survey, [part])
+    if options:
+        return f"Divide all pictures anew: {options}"
+    seed = survey.splits.description.get("split", {}).get("seed", 0)
+    return f"Divide by another seed: --set data.split.seed={seed + 1}"
+
+
+def uncounted_val(survey: Survey) -> Iterator[Finding]:
+    """Find a val part in which no pixel counts."""
+    seen = survey.of("val")
+    if seen and not survey.counts("val")[:-1].any():
+        why = "No step of the training can be called the best: it stops before the first."
+        fix = "Name another val part, or correct ignore_index in labels.yaml."
+        yield tell(survey, "uncounted-val", "error", seen, "no pixel of val counts", why, fix, masks=True)
 
 
 def _names(survey: Survey, which: np.ndarray) -> list[str]:
@@ -105,7 +123,7 @@ def rare_classes(survey: Survey) -> Iterator[Finding]:
     if present < 2 or not (rare or counts[top] > _MOST * total):
         return
     told = rare or [top]
-    shares = [f"{survey.labels.names[k]} {100 * counts[k] / total:.2g} %" for k in told]
+    shares = [f"{survey.labels.names[k]} {_percent(float(counts[k] / total))}" for k in told]
     what = f"{some(len(rare), 'class has', 'classes have')} under {_RARE:.0%} of the pixels: {listed(shares)}"
     what = what if rare else f"one class has most of the pixels: {shares[0]}"
     share = counts[top] / total
@@ -122,7 +140,7 @@ def rare_classes(survey: Survey) -> Iterator[Finding]:
 def ignored_share(survey: Survey) -> Iterator[Finding]:
     """Tell how many pixels do not count."""
     counts = survey.counts()
-    share = counts[-1] / max(1, counts.sum())
+    share = float(counts[-1] / max(1, counts.sum()))
     if share == 0:
         return
     much = share > _MUCH_IGNORED
@@ -130,7 +148,7 @@ def ignored_share(survey: Survey) -> Iterator[Finding]:
     showing = [one for one in survey.good if len(one.table) and int(one.table[-1, Column.CLASS]) == count]
     showing.sort(key=lambda one: -int(one.table[-1, Column.PIXELS]) / int(one.table[:, Column.PIXELS].sum()))
     what = (
-        f"{100 * share:.2g} % of the pixels are ignored, in {len(showing)} of {some(len(survey.good), 'mask', 'masks')}"
+        f"{_percent(share)} of the pixels are ignored, in {len(showing)} of {some(len(survey.good), 'mask', 'masks')}"
     )
     why = "Ignored pixels count in no loss and no metric."
     fix = "Correct ignore_index in labels.yaml if this is not meant." if much else "Nothing, if this is meant."
@@ -138,4 +156,11 @@ def ignored_share(survey: Survey) -> Iterator[Finding]:
     yield tell(survey, "ignored-pixels", severity, showing, what, why, fix, masks=True)
 
 
-CHECKS = (one_class, absent_classes, few_pictures, rare_classes, ignored_share)
+def _percent(share: float) -> str:
+    """Say a share in two digits; more where it is nearly all, none where it is nearly nothing."""
+    if share < 1e-6:
+        return "under 0.0001 %"
+    return f"{100 * share:.2g} %" if share < 0.99 else f"{100 * share:.5g} %"
+
+
+CHECKS = (one_class, uncounted_val, absent_classes, few_pictures, rare_classes, ignored_share)

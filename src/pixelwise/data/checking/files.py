@@ -14,30 +14,47 @@ from pixelwise.data.checking.findings import SHOWN, Finding, some
 from pixelwise.data.checking.look import Seen
 from pixelwise.data.checking.survey import Survey
 from pixelwise.data.checking.telling import tell
-from pixelwise.errors import ImageError, MaskError, PairingError
+from pixelwise.errors import DataError, ImageError, MaskError, PairingError
 
 _SIZES = "the height and width of"
-_UNPAIRED = re.compile(r"without (a|its) |several |second annotation|no such picture|pictures of that name")
+_OTHER_SIZE = "of another size than"
+_GRIDS = re.compile(r"'s (spacing|unit|affine|crs) ")
+_UNPAIRED = re.compile(r"without (a|its) |several |second |no such picture|no mask|in two files|pictures of that name")
 
 
 def left_out(survey: Survey) -> Iterator[Finding]:
     """Tell what could not be paired or opened, and so was left out: without partner, of another size, unreadable."""
-    kinds: dict[str, list[str]] = {"unpaired-files": [], "unequal-sizes": [], "unreadable-files": []}
+    kinds: dict[str, list[str]] = {kind: [] for kind in _LEFT_OUT}
     for text in survey.splits.skipped:
-        why = text.partition(": ")[2]
-        kind = "unequal-sizes" if _SIZES in why else "unpaired-files" if _UNPAIRED.search(why) else "unreadable-files"
-        kinds[kind].append(text)
+        kinds[_kind(text.partition(": ")[2])].append(text)
     for kind, texts in kinds.items():
         if texts:
             yield _left_out(survey, kind, texts)
 
 
+_LEFT_OUT = {
+    "unpaired-files": ("without a partner", "Add or remove the files"),
+    "unequal-sizes": ("of another size than the picture", ""),
+    "unequal-grids": (
+        "not on the picture's grid",
+        "Resample the masks to their pictures' grids, by nearest neighbour only",
+    ),
+    "unreadable-files": ("that cannot be read", "Copy or export the files again, or remove them"),
+}
+
+
+def _kind(why: str) -> str:
+    if _SIZES in why or _OTHER_SIZE in why:
+        return "unequal-sizes"
+    if "expected " in why:
+        return "unequal-grids" if _GRIDS.search(why) else "unreadable-files"
+    return "unpaired-files" if _UNPAIRED.search(why) else "unreadable-files"
+
+
 def _left_out(survey: Survey, kind: str, texts: list[str]) -> Finding:
-    trouble, fix = {
-        "unpaired-files": ("without a partner", "Add or remove the files"),
-        "unequal-sizes": ("of another size than the picture", _same_size(texts)),
-        "unreadable-files": ("that cannot be read", "Copy or export the files again, or remove them"),
-    }[kind]
+    trouble, fix = _LEFT_OUT[kind]
+    advice = (survey.splits.advice[text] for text in texts if text in survey.splits.advice)
+    fix = next(advice, "").rstrip(".") or fix or _same_size(texts)
     total = len(survey.seen) + len(survey.splits.skipped)
     files, count = tuple(texts[:SHOWN]), len(texts)
     if survey.skip_bad:
@@ -65,19 +82,23 @@ def _same_size(texts: list[str]) -> str:
 
 def unreadable(survey: Survey) -> Iterator[Finding]:
     """Find pictures and masks that cannot be decoded or understood, and sizes that differ; one finding per distinct fix."""
+    rest = [seen for seen in survey.seen if seen.error is not None and seen.unknown is None]
     for error, kind, one, many in (
         (ImageError, "unreadable-pictures", "picture cannot be read", "pictures cannot be read"),
         (MaskError, "unreadable-masks", "mask cannot be understood", "masks cannot be understood"),
         (PairingError, "unequal-sizes", "mask has not its picture's size", "masks have not their picture's size"),
+        (DataError, "unreadable-files", "file cannot be used", "files cannot be used"),
     ):
-        failed = [seen for seen in survey.seen if isinstance(seen.error, error) and seen.unknown is None]
+        failed = [seen for seen in rest if isinstance(seen.error, error)]
+        rest = [seen for seen in rest if not isinstance(seen.error, error)]
         for _, group in groupby(sorted(failed, key=_remedy), key=_remedy):
             same = list(group)
             yield _failed(survey, kind, some(len(same), one, many), same)
 
 
 def _remedy(seen: Seen) -> str:
-    return seen.error.do if seen.error is not None else ""
+    """Give the fix without what it lists of this file alone, such as its colours."""
+    return re.sub(r"\[[^\]]*\]", "[…]", seen.error.do) if seen.error is not None else ""
 
 
 def _failed(survey: Survey, kind: str, what: str, same: list[Seen]) -> Finding:
@@ -89,7 +110,12 @@ def _failed(survey: Survey, kind: str, what: str, same: list[Seen]) -> Finding:
         kind, what = "lossy-masks", f"{some(len(same), 'mask is a JPEG', 'masks are JPEGs')} or lossy otherwise"
     where = tuple(error.where for error in errors[:SHOWN])
     why = f"In {PurePath(first.where).name}: expected {first.expected}, found {first.found}."
-    return Finding(kind, "error", what, where, len(same), len(survey.seen), why, first.do)
+    if survey.leaves_out:
+        return Finding(
+            kind, "warning", f"{what}: left out by skip_bad", where, len(same), len(survey.seen), why, first.do
+        )
+    fix = f"{first.do.rstrip('.')}; or leave them out: --skip-bad, or data.skip_bad: true."
+    return Finding(kind, "error", what, where, len(same), len(survey.seen), why, fix)
 
 
 def turned_pictures(survey: Survey) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from pixelwise.data.checking.findings import Finding, some
 from pixelwise.data.checking.look import Seen
 from pixelwise.data.checking.sketch import unpack
 from pixelwise.data.checking.survey import Survey
-from pixelwise.data.checking.telling import Twins, by_part, tell_pairs
+from pixelwise.data.checking.telling import Twins, by_part, in_groups, tell_pairs
 from pixelwise.data.checking.twins import nearest, usual_distance
 
 _NEAR, _OF_USUAL = 0.02, 0.05
@@ -35,7 +35,7 @@ def copies(survey: Survey) -> Iterator[Finding]:
         torn += [(masked[0], one) for one in masked[1:] if one.mask_digest != masked[0].mask_digest]
     if across:
         what = f"{some(len(across), 'picture lies', 'pictures lie')} in more than one part"
-        fix = "Keep one of each; or name one pool and let `split` divide it, with data.group."
+        fix = f"Keep one of each; or {in_groups(survey, across)}."
         yield tell_pairs(
             survey, "same-pictures-across-parts", "warning", across, what, _LEAK, fix, of=len(survey.seen), sign="="
         )
@@ -78,8 +78,8 @@ def near_copies(survey: Survey) -> Iterator[Finding]:
         touched = _touched(pairs)
         what = f"{len(touched)} of {total} pictures look nearly the same as one of another part ({by_part(touched)})"
         why = f"{_LEAK} Two pictures here usually differ {_times(usual, pairs[0][0])} as much as the closest of these."
-        fix = "Keep them in one part: name one pool and let `split` divide it, with data.group; or take them out."
         twins = [twins for _, twins in pairs]
+        fix = f"Take them out; or keep them in one part: {in_groups(survey, twins)}."
         yield tell_pairs(
             survey, "near-duplicates-across-parts", "warning", twins, what, why, fix, count=len(touched), of=total
         )

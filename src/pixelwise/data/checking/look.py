@@ -41,12 +41,14 @@ class Unknown:
         others: how many ids more there are.
         pixels: pixels of all of them.
         lines: those of them that lie in regions less than 2 pixels thick, as along soft edges.
+        least: the lowest id that the mask holds, known or not.
     """
 
     ids: tuple[tuple[int, int], ...]
     others: int
     pixels: int
     lines: int
+    least: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -221,4 +223,4 @@ def _unknown(record: Record, dataset: Dataset) -> Unknown | None:
     order = sorted(odd, key=lambda k: (-counts[k], k))
     listed = tuple((int(values[k]), int(counts[k])) for k in order[:_UNKNOWN])
     pixels, lines = int(counts[odd].sum()), int(table[odd, Column.LINES].sum())
-    return Unknown(listed, len(odd) - len(listed), pixels, lines)
+    return Unknown(listed, len(odd) - len(listed), pixels, lines, int(values[0]))

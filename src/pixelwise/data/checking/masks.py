@@ -19,6 +19,9 @@ from pixelwise.labels import Colour
 
 _KEY = "data.mask_values"
 _LISTED = "listed from the masks"
+_AGAIN = "Export the masks again with their palette"
+# PASCAL VOC's id for what counts in nothing, and the grey level of its colour, (224, 224, 192).
+_VOID, _GREY_VOID = 255, 220
 _SOFT = 0.8
 _SOFT_IDS = 3
 # Of the masks as they are, no class of CamVid, COCO and the drawn scenes comes near; resized or saved as JPEG, many pass.
@@ -48,17 +51,23 @@ def unknown_ids(survey: Survey) -> Iterator[Finding]:
     if first is not None:
         why = f"{why} In {first.where}: expected {first.expected}, found {first.found}."
         fix = fix or first.do
-    yield tell(survey, "unknown-ids", "error", seen, what, why, fix, of=len(survey.seen), masks=True)
+    severity = "warning" if survey.leaves_out else "error"
+    what += "; left out by skip_bad" if survey.leaves_out else ""
+    yield tell(survey, "unknown-ids", severity, seen, what, why, fix, of=len(survey.seen), masks=True)
 
 
 def _meaning(survey: Survey, ids: list[int], unknown: list[Unknown]) -> tuple[str, str]:
     """Guess what unknown ids are: greys of a palette, soft edges, the ids of a list that begins with 1."""
     labels = survey.labels
-    greys = _greys_of(ids, labels.colours)
+    greys, clear = _greys_of(ids, labels.colours, labels.num_classes)
     if greys:
-        pairs = ", ".join(f"{grey}: {labels.ids[k]}" for grey, k in sorted(greys.items()) if k < labels.num_classes)
+        known = dict(enumerate(labels.ids))
+        if labels.ignore_ids:
+            known.setdefault(_VOID, labels.ignore_ids[0])
+        pairs = ", ".join(f"{grey}: {known[k]}" for grey, k in sorted(greys.items()) if k in known)
         why = "They are the grey levels of a palette's colours: the masks were converted to grey, and ids became brightness."
-        return why, f"Export them again with their palette; or say --set '{_KEY}={{{pairs}}}'."
+        fix = f"{_AGAIN}; or say --set '{_KEY}={{{pairs}}}'." if clear else f"{_AGAIN}: two classes have one grey."
+        return why, fix
     several = max(len(one.ids) + one.others for one in unknown)
     lines, total = sum(one.lines for one in unknown), sum(one.pixels for one in unknown)
     if several >= _SOFT_IDS and lines > _SOFT * total:
@@ -70,20 +79,28 @@ def _meaning(survey: Survey, ids: list[int], unknown: list[Unknown]) -> tuple[st
             if labels.num_classes == 2
             else f"{fix}.",
         )
-    if ids == [labels.num_classes] and labels.ids == tuple(range(labels.num_classes)) and not survey.pictures()[0]:
+    from_one = not survey.pictures()[0] and all(one.least > 0 for one in unknown)
+    if from_one and ids == [labels.num_classes] and labels.ids == tuple(range(labels.num_classes)):
         names = ", ".join(f"{k + 1}: {name}" for k, name in enumerate(labels.names))
         return "The ids begin with 1.", f"Write names: {{{names}}} in labels.yaml."
     return "Training stops at the first of them.", ""
 
 
-def _greys_of(ids: Iterable[int], colours: tuple[Colour, ...]) -> dict[int, int]:
-    """Give the class of each id, if all are grey levels of the labels' colours, or of PASCAL VOC's; else nothing."""
-    wanted = set(ids) - {0, 255}
-    for palette in (colours, _voc_colours()):
+def _greys_of(ids: Iterable[int], colours: tuple[Colour, ...], count: int | None = None) -> tuple[dict[int, int], bool]:
+    """Give the class of each id, if all are grey levels of the labels' colours, or of PASCAL VOC's; else nothing.
+
+    Also whether each is the grey of one class alone, among the first `count`, or up to the last one found where that is not
+    known: VOC's aeroplane and potted plant are both 38.
+    """
+    for palette, void in ((colours, frozenset[int]()), (_voc_colours(), frozenset({_GREY_VOID}))):
+        wanted = set(ids) - {0, 255} - void
         greys = {_grey(colour): k for k, colour in reversed(list(enumerate(palette)))}
         if len(wanted) >= 2 and wanted <= set(greys):
-            return {id_: greys[id_] for id_ in {0} & set(greys) | wanted}
-    return {}
+            found = {id_: greys[id_] for id_ in {0} & set(greys) | wanted}
+            looked = palette[: max(found.values()) + 1 if count is None else count]
+            clear = all(found.get(_grey(colour), k) == k for k, colour in enumerate(looked))
+            return found | dict.fromkeys(void & set(ids), _VOID), clear
+    return {}, False
 
 
 def _grey(colour: Colour) -> int:
@@ -108,12 +125,14 @@ def grey_palette(survey: Survey) -> Iterator[Finding]:
     labels = survey.labels
     if survey.splits.description.get("labels") != _LISTED:
         return
-    greys = _greys_of(labels.ids, ())
+    greys, clear = _greys_of(labels.ids, ())
     if greys and set(labels.ids) <= set(greys):
         pairs = ", ".join(f"{grey}: {greys[grey]}" for grey in sorted(greys))
         what = f"the ids {listed([str(id_) for id_ in labels.ids])} are the grey levels of a palette's colours"
         why = "The masks were converted to grey once, and ids became brightness: what is class 1 to others is 38 here."
-        fix = f"Export the masks again with their palette; or say --set '{_KEY}={{{pairs}}}', and name the classes in a labels.yaml."
+        fix = f"{_AGAIN}: two classes have one grey."
+        if clear:
+            fix = f"{_AGAIN}; or say --set '{_KEY}={{{pairs}}}', and name the classes in a labels.yaml."
         count = labels.num_classes
         yield Finding("grey-palette", "warning", what, (), count, count, why, fix)
 
@@ -136,7 +155,7 @@ def blended_ids(survey: Survey) -> Iterator[Finding]:
     seen = [one for one in survey.good if set(found) & set(one.table[:, Column.CLASS].tolist())]
     names = [f"{labels.names[k]} (id {labels.ids[k]}, {int(lines[k]):,} pixels)" for k in found]
     what = f"{some(len(found), 'class lies', 'classes lie')} along the edges of others, as blending makes ids: {listed(names, 4)}"
-    share = 100 * int(between[found].sum()) / int(lines[found].sum())
+    share = min(100 * int(between[found].sum()) / int(lines[found].sum()), 100)
     why = f"Of these pixels, in lines and specks, {share:.0f} % stand in their row between a lower and a higher id: no thing is"
     why += " there, an average is. The model learns a false rim around everything."
     fix = "Export the masks again without smoothing; scale them by nearest neighbour only, and save no JPEG in between."
@@ -209,7 +228,8 @@ def told_by_masks(survey: Survey) -> Iterator[Finding]:
         for notice in one.notices:
             where.setdefault(notice, []).append(one)
     for notice, seen in where.items():
-        fix = f"Set {_KEY} if this is not meant."
+        drawn = survey.record(seen[0]).source is not None  # of shapes, which have no values
+        fix = "Look at some; nothing, if they fit." if drawn else f"Set {_KEY} if this is not meant."
         yield tell(survey, "decided-by-masks", "notice", seen, notice, "It was decided for you.", fix, masks=True)
 
 

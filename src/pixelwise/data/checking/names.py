@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from pixelwise.data.records import PART_FOLDERS
 
 _PARTS = {word for words in PART_FOLDERS.values() for word in words}
+_IN_A_FOLDER = re.compile(rf"(?<![a-z])(?:{'|'.join(sorted(_PARTS))})(?![a-z])", re.IGNORECASE)
 _END = r"[^/0-9]*\.[^./]+$"
 # From the most particular: what stands before the last number, before the last two, the folder.
 _RULES = (
@@ -71,12 +72,15 @@ def number_frames(paths: Sequence[str]) -> list[tuple[str, int] | None]:
 def place_tiles(paths: Sequence[str]) -> list[tuple[str, float, float] | None]:
     """Give the scene of each name and two coordinates in it, by the last two numbers; None where there are none.
 
-    Names such as scene_512_1024, scene_x3_y7, tile_r2_c5, 12.9716_77.5946.
+    Names such as scene_512_1024, scene_x3_y7, tile_r2_c5, 12.9716_77.5946. A scene is also its folder, but for the part which
+    that names.
     """
     number, axis = r"(-?\d+(?:\.\d+)?)", r"(?:[xyrc]|row|col)?_?"
     pattern = re.compile(rf"^(.*?){axis}{number}[_ ,x-]+{axis}{number}\D*$", re.IGNORECASE)
     found: list[tuple[str, float, float] | None] = []
     for path in paths:
-        match = pattern.search(PurePosixPath(path).stem)
-        found.append(None if match is None else (match[1], float(match[2]), float(match[3])))
+        pure = PurePosixPath(path)
+        match = pattern.search(pure.stem)
+        home = "" if len(pure.parts) < 2 else _IN_A_FOLDER.sub("", f"{pure.parent}/")
+        found.append(None if match is None else (home + match[1], float(match[2]), float(match[3])))
     return found

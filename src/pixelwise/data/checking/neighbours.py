@@ -19,7 +19,7 @@ from pixelwise.data.checking.look import Seen
 from pixelwise.data.checking.names import Groups, number_frames, place_tiles, suggest_groups
 from pixelwise.data.checking.sketch import unpack
 from pixelwise.data.checking.survey import Survey
-from pixelwise.data.checking.telling import Twins, tell_pairs
+from pixelwise.data.checking.telling import Twins, anew, in_groups, tell_pairs
 from pixelwise.data.records import short
 
 _ALIKE = 0.9  # of the usual distance: pictures of a group belong together
@@ -37,7 +37,8 @@ def torn_groups(survey: Survey) -> Iterator[Finding]:
     if torn:
         what = f"{some(len(torn), 'group lies', 'groups lie')} in more than one part"
         why = "Pictures of one group are alike: the model is scored on what it has nearly seen."
-        fix = "Give each group to one part, or name one pool and let `split` divide it."
+        options = anew(survey, _parts_of(torn))
+        fix = f"Give each group to one part{f'; or divide all pictures anew: {options}' if options else ''}."
         total = len({survey.record(one).group for one in grouped})
         yield _about_groups("groups-across-parts", "error", torn, total, what, why, fix)
 
@@ -48,6 +49,10 @@ def _torn(names: Sequence[str], seen: Sequence[Seen]) -> dict[str, list[Seen]]:
     for name, one in zip(names, seen, strict=True):
         groups.setdefault(name, []).append(one)
     return {name: own for name, own in groups.items() if len({one.part for one in own}) > 1}
+
+
+def _parts_of(torn: dict[str, list[Seen]]) -> set[str]:
+    return {one.part for own in torn.values() for one in own}
 
 
 def _about_groups(
@@ -76,10 +81,9 @@ def groups_in_names(survey: Survey) -> Iterator[Finding]:
         what = f"names tell {total} groups, and {some(len(torn), 'of them lies', 'of them lie')} in more than one part"
         what += f": {listed(sorted(torn), 4)} ({some(pictures, 'picture', 'pictures')})"
         why = "If these are videos, patients, slides or scenes, the model is scored on what it has nearly seen."
-        rule = f"group: '{groups.rule}'"
-        given = survey.splits.description.get("split", {}).get("given")
-        fix = f"Under data: in the YAML, write {rule}"
-        fix += "; the parts are given: name one pool instead, and let `split` divide it." if given else "."
+        options = anew(survey, _parts_of(torn))
+        fix = f"Under data: in the YAML, write group: '{groups.rule}'"
+        fix += f"; and, since the parts are given, divide all pictures anew: {options}." if options else "."
         yield _about_groups("named-groups-across-parts", "warning", torn, total, what, why, fix)
         return
 
@@ -140,7 +144,7 @@ def frames(survey: Survey) -> Iterator[Finding]:
         why = (
             "Frames that follow each other show the same things: scores on them say little about another day and place."
         )
-        fix = "Give whole videos to a part: name one pool and let `split` divide it, with data.group."
+        fix = f"Give whole videos to a part: {in_groups(survey, twins)}."
         yield tell_pairs(survey, "frames-across-parts", "warning", twins, what, why, fix, sign="→")
 
 
@@ -186,6 +190,8 @@ def tiles(survey: Survey) -> Iterator[Finding]:
     fix = "Give whole scenes, or whole strips of one, to a part: data.group takes a .csv table with the columns image and group."
     if _named_strips(paths, places):
         fix = f"Under data: in the YAML, write group: '{_STRIPS}': strips stay whole. Whole scenes are better, if there are some."
+    options = anew(survey, {one.part for pair in twins for one in pair})
+    fix += f" The parts are given: divide all pictures anew, too: {options}." if options else ""
     yield tell_pairs(survey, "tiles-across-parts", "warning", twins, what, why, fix, sign="|")
 
 

@@ -19,6 +19,7 @@ from pixelwise.data.pictures import mixed_bands
 # A picture is constant where its pixels vary by less than this share of what is usual, or by less than one grey level of
 # 255; camera noise alone is one to three.
 _SHARE, _LEVEL = 0.02, 1.0
+_CUT = 64.0  # how much smaller values are at the least where 16 bits were cut down to 8, a factor of 256
 _DEPTHS = {
     "low": "hold nothing above 255",
     "high": "hold multiples of 256 alone",
@@ -34,7 +35,8 @@ def mixed_forms(survey: Survey) -> Iterator[Finding]:
     if odd:
         what = f"{some(len(odd), 'picture has', 'pictures have')} another form than most ({usual})"
         why = f"A model takes one number of bands and one range of values; {name_picture(survey, odd[0])} has {odd[0].form}."
-        fix = mixed_bands({one.bands for one in survey.good})
+        # What brings bands to one kind leaves pixel types as they are.
+        fix = mixed_bands({one.bands for one in survey.good} if len({one.dtype for one in survey.good}) == 1 else ())
         yield tell(survey, "mixed-pictures", "error", odd, what, why, fix)
 
 
@@ -45,9 +47,10 @@ def constant_pictures(survey: Survey) -> Iterator[Finding]:
         usual = float(np.median([one.spread for one in same]))
         least = max(_SHARE * usual, _LEVEL if same[0].dtype == "uint8" else 0.0)
         flat = [one for one in same if one.spread < least or one.spread == 0]
-        if flat and len(flat) < len(same):
+        if flat and len(flat) < len(survey.good):
             what = f"{some(len(flat), 'picture shows', 'pictures show')} next to nothing: all pixels are nearly equal"
             why = f"Pixels usually vary by {usual:.3g}, here by {min(one.spread for one in flat):.2g} at the least."
+            why = why if len(flat) < len(same) else "There is nothing to learn from them."
             fix = "Look at them, and take out what shows nothing."
             yield tell(survey, "constant-pictures", "warning", flat, what, why, fix, of=len(same))
         elif flat:
@@ -65,6 +68,8 @@ def shallow_pictures(survey: Survey) -> Iterator[Finding]:
         if one.depth:
             shallow.setdefault(one.depth, []).append(one)
     for depth, seen in shallow.items():
+        if len(seen) < len(deep) and depth == "low" and not _scaled_otherwise(seen, deep):
+            continue  # they are dark, no more
         holds = _DEPTHS[depth]
         if len(seen) == len(deep):
             what = f"all {len(seen)} pictures of 16 bits {holds}: they are 8 bits, stored as 16"
@@ -74,8 +79,15 @@ def shallow_pictures(survey: Survey) -> Iterator[Finding]:
         else:
             what = f"{len(seen)} of {len(deep)} pictures of 16 bits {holds}, the others do not"
             why = "The same brightness is stored as different values, which one normalisation cannot mend."
+            why = why if depth != "low" else f"Unless they are very dark: {why[0].lower()}{why[1:]}"
             fix = "Export all pictures in the same way."
             yield tell(survey, "shallow-pictures", "warning", seen, what, why, fix, of=len(deep))
+
+
+def _scaled_otherwise(seen: list[Seen], deep: list[Seen]) -> bool:
+    """Tell whether values up to 255 may be another scale: then they vary some 256 times less than the others."""
+    others = [one.spread for one in deep if one.depth != "low"]
+    return float(np.median([one.spread for one in seen])) * _CUT < float(np.median(others))
 
 
 def grey_pictures(survey: Survey) -> Iterator[Finding]:

@@ -14,9 +14,10 @@ from pixelwise.data.checking.findings import EXAMPLES, SHOWN, Finding, listed, s
 from pixelwise.data.checking.look import Seen
 from pixelwise.data.checking.regions import STRIDES, Column
 from pixelwise.data.checking.survey import Survey
-from pixelwise.data.checking.telling import name_picture, tell
+from pixelwise.data.checking.telling import anew, name_picture, tell
 
 _FEW = 10
+_SHARE = 0.2  # of all pictures, for val and for test, where they are divided anew
 _TINY = 32  # the deepest stride: less is one cell
 _LONG = 5.0
 _MIXED = 4.0
@@ -33,9 +34,23 @@ def small_parts(survey: Survey) -> Iterator[Finding]:
             continue
         what = f"{part} has {some(len(dataset), 'picture', 'pictures')}"
         why = "Scores of so few pictures depend on which they are: intervals will be wide, and comparisons undecided."
-        fix = "Give it more: a larger split.val or split.test, or more labelled pictures."
+        fix = f"Give it more: a larger share (data.split.{part}), or more labelled pictures."
+        options = anew(survey, [part])
+        if options:
+            enough = len(survey.seen) >= _FEW / _SHARE
+            fix = f"Give it more labelled pictures{f'; or divide all anew: {options}' if enough else ''}."
         examples = tuple((part, k) for k in range(len(dataset)))
         yield Finding("small-part", "warning", what, (part,), 1, len(survey.parts), why, fix, examples)
+
+
+def missing_parts(survey: Survey) -> Iterator[Finding]:
+    """Find what training needs and is not there: a train part, or a val part."""
+    for part, option in (("train", "anew=true"), ("val", "val=0.2")):
+        if part not in survey.parts:
+            what = f"there is no {part} part"
+            why = "Training learns from train and keeps what is best on val: without one of them it stops."
+            fix = f"Name one, or have it drawn: --set data.split.{option}."
+            yield Finding("missing-part", "error", what, (part,), 1, 0, why, fix)
 
 
 def odd_shapes(survey: Survey) -> Iterator[Finding]:
@@ -53,7 +68,7 @@ def odd_shapes(survey: Survey) -> Iterator[Finding]:
         why = "A square crop of them is mostly padding, which is learned from as little as it looks."
         middle = sorted(long, key=lambda one: one.size)[len(long) // 2]
         crop = [max(min(side, 2 * _CROP) // _TINY, 1) * _TINY for side in middle.size]
-        fix = f"Choose a crop of their shape: --set train.crop=[{crop[0]}, {crop[1]}]; or cut them into pieces."
+        fix = f"Choose a crop of their shape: --set 'train.crop=[{crop[0]}, {crop[1]}]'; or cut them into pieces."
         yield tell(survey, "long-pictures", "notice", long, what, why, fix)
 
 
@@ -93,7 +108,7 @@ def smaller_than_the_crop(survey: Survey) -> Iterator[Finding]:
         what += " that training takes"
         why = "The rest of such a crop is padding, which counts in nothing: time is spent on it."
         least = [max(int(side) // _TINY, 1) * _TINY for side in np.quantile(sides, 0.05, 0)]
-        fix = f"Take a smaller crop: --set train.crop=[{least[0]}, {least[1]}]."
+        fix = f"Take a smaller crop: --set 'train.crop=[{least[0]}, {least[1]}]'."
         yield tell(survey, "smaller-than-the-crop", "notice", small, what, why, fix, of=len(looked))
 
 
@@ -107,7 +122,8 @@ def large_pictures(survey: Survey) -> Iterator[Finding]:
     share = _CROP * _CROP / (middle.size[0] * middle.size[1])
     what = f"{len(large)} of {len(survey.good)} pictures have sides of {_LARGE} pixels or more ({_by(middle)}, say)"
     why = f"A training crop of {_CROP}×{_CROP} sees {100 * share:.2g} % of such a picture, and nothing around it."
-    fix = "Where things are hundreds of pixels wide, scale the pictures down or take larger crops: --set train.crop=[768, 768]."
+    fix = "Where things are hundreds of pixels wide, scale the pictures down or take larger crops:"
+    fix += " --set 'train.crop=[768, 768]'."
     yield tell(survey, "large-pictures", "notice", large, what, why, fix)
 
 
@@ -148,4 +164,4 @@ def _thin(one: Seen, classes: set[int]) -> int:
     return sum(int(row[Column.THIN_PIXELS]) for row in one.table if int(row[Column.CLASS]) in classes)
 
 
-CHECKS = (small_parts, odd_shapes, mixed_sizes, smaller_than_the_crop, large_pictures, thin_objects)
+CHECKS = (missing_parts, small_parts, odd_shapes, mixed_sizes, smaller_than_the_crop, large_pictures, thin_objects)

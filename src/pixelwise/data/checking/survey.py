@@ -68,6 +68,11 @@ class Survey:
         return tuple(one for one in self.seen if one.error is None)
 
     @property
+    def leaves_out(self) -> bool:
+        """Tell whether training leaves out what cannot be read, and has something left to learn and to choose by."""
+        return self.skip_bad and bool(self.of("train")) and bool(self.of("val"))
+
+    @property
     def root(self) -> Path:
         """Give the folder that the data set lies in."""
         return Path(str(self.splits.description.get("root", ".")))
@@ -175,11 +180,11 @@ def _looks_in_processes(left: deque[_Piece], workers: int) -> Iterator[list[Seen
     try:
         while left or running:
             while left and len(running) < _AHEAD * workers:
-                piece = left.popleft()
-                running.append((piece, pool.submit(_look_at, piece.cut())))
+                running.append((left[0], pool.submit(_look_at, left[0].cut())))
+                left.popleft()  # only now: a pool that has broken takes nothing more
             yield running[0][1].result()
             running.popleft()
-    except BrokenProcessPool:
+    except (BrokenProcessPool, OSError):
         # A process was killed, most likely for its memory, or could not be started: one after the other, it may fit.
         for piece in (*(piece for piece, _ in running), *left):
             yield _look_at(piece.cut())

@@ -13,6 +13,7 @@ from pixelwise.data.checking.look import Seen
 from pixelwise.data.checking.survey import Survey
 
 Twins = tuple[Seen, Seen]
+_GROUPS = "name the groups by data.group (a regular expression, or a .csv table with the columns image and group)"
 
 
 def tell(
@@ -65,6 +66,21 @@ def name_mask(survey: Survey, one: Seen) -> str:
     record = survey.record(one)
     whole = record.source is None and record.plane is None
     return str(record.mask) if whole else f"{record.mask} ({record.id})"
+
+
+def anew(survey: Survey, parts: Iterable[str]) -> str:
+    """Give the options that divide all pictures anew; nothing where none of these parts is named by folders or lists."""
+    given = survey.splits.description.get("split", {}).get("given") or ()
+    if set(given).isdisjoint(parts):
+        return ""
+    # What is divided anew has a test part only where one is asked for.
+    return "--set data.split.anew=true" + (" --set data.split.test=0.2" if survey.splits.test is not None else "")
+
+
+def in_groups(survey: Survey, twins: Iterable[Twins]) -> str:
+    """Say how pictures that belong together come into one part: by groups, and by dividing anew what was divided already."""
+    options = anew(survey, {one.part for pair in twins for one in pair})
+    return f"{_GROUPS}, and divide all pictures anew: {options}" if options else _GROUPS
 
 
 def by_part(seen: Iterable[Seen]) -> str:
