@@ -10,6 +10,8 @@ import rasterio
 import tifffile
 from affine import Affine
 
+from pixelwise.config import DataConfig
+from pixelwise.data.dataset import open_data
 from pixelwise.data.images import read_header, read_image, read_measured, read_size
 from pixelwise.data.maps import projection
 from pixelwise.data.maps.georeference import read_grid
@@ -79,6 +81,15 @@ def test_files_that_say_nothing_of_the_world_have_a_grid_of_pixels(tmp_path: Pat
     assert read_image(tmp_path / "no_place.tif")[1] == Grid()
     write(tmp_path / "no_system.tif", ZEROS, crs=None)
     assert read_image(tmp_path / "no_system.tif")[1] == Grid(), "without a system, 0.5 may be metres or feet"
+
+
+def test_the_sign_of_a_scale_turns_no_raster_upside_down(tmp_path: Path) -> None:
+    keys = (1, 1, 0, 3, 1024, 0, 1, 1, 3072, 0, 1, 32616, 3076, 0, 1, 9001)
+    place = ((33550, "d", 3, (0.5, -0.5, 0.0)), (33922, "d", 6, (0, 0, 0, 100.0, 200.0, 0)), (34735, "H", 16, keys))
+    tifffile.imwrite(tmp_path / "a.tif", ZEROS, extratags=[(*tag, True) for tag in place])
+    with rasterio.open(tmp_path / "a.tif", driver="GTiff") as file:
+        expected = corner(file.transform, 4.5, 2.5)
+    np.testing.assert_allclose(read_image(tmp_path / "a.tif")[1].to_world(np.array([[2.0, 4]]))[0], expected)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +194,46 @@ def test_a_mask_in_another_place_of_the_world_is_refused(tmp_path: Path) -> None
     require_pair(Record("a", picture, tmp_path / "plain.tif"))
 
 
+def test_pairs_in_folders_keep_their_place_and_must_share_it(tmp_path: Path) -> None:
+    truth = np.eye(6, 8, dtype=np.uint8)
+    for folder, array in (("images", ZEROS), ("masks", truth)):
+        (tmp_path / folder).mkdir()
+        for name in "abc":
+            write(tmp_path / folder / f"{name}.tif", array)
+    config = DataConfig.model_validate({"labels": ["ground", "field"], "split": {"val": 0}})
+    part = open_data(config, tmp_path).train
+    assert part is not None
+    sample = part.read(0)
+    assert (sample.grid.crs, sample.grid.unit, sample.grid.spacing) == ("EPSG:32616", "m", (0.5, 0.5))
+    np.testing.assert_array_equal(sample.mask, truth)
+    write(tmp_path / "masks" / "b.tif", truth, NORTH_UP @ Affine.translation(1, 0))
+    with pytest.raises(PairingError, match=r"masks/b\.tif: expected b\.tif's affine .*Resample the mask"):
+        open_data(config, tmp_path)
+    splits = open_data(config.model_copy(update={"skip_bad": True}), tmp_path)
+    assert splits.train is not None
+    assert [record.id for record in splits.train.records] == ["a", "c"]
+    assert len(splits.skipped) == 1
+
+
+@pytest.mark.parametrize("nodata", [float("nan"), -9999.0])
+def test_what_was_never_measured_counts_in_nothing_in_folders_too(tmp_path: Path, nodata: float) -> None:
+    array = np.random.default_rng(0).random((1, 6, 8)).astype(np.float32)
+    array[0, 2:4, 3] = nodata
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for name in "abc":
+        write(tmp_path / "images" / f"{name}.tif", array, nodata=nodata)
+        write(tmp_path / "masks" / f"{name}.tif", np.eye(6, 8, dtype=np.uint8))
+    part = open_data(DataConfig.model_validate({"labels": ["ground", "field"], "split": {"val": 0}}), tmp_path).train
+    assert part is not None
+    sample = part.read(0)
+    assert sample.mask is not None
+    assert sample.image.min() >= 0
+    expected = np.eye(6, 8, dtype=np.uint8)
+    expected[2:4, 3] = part.labels.ignore_index
+    np.testing.assert_array_equal(sample.mask, expected)
+
+
 # Systems ---------------------------------------------------------------------------------------------------------------
 
 
@@ -240,7 +291,9 @@ def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyP
 
 
 def test_the_real_rasters_lie_where_gdal_says(real: Any) -> None:
-    for path in sorted(real("geotiff").glob("*.tif")):
+    paths = sorted(real("geotiff").glob("*.tif"))
+    assert len(paths) == 3
+    for path in paths:
         grid = read_image(path)[1]
         with rasterio.open(path, driver="GTiff") as file:
             assert (grid.crs, read_header(path).nodata) == (file.crs.to_string(), file.nodata)

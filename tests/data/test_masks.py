@@ -253,6 +253,26 @@ def test_limits_and_broken_files(tmp_path):
     assert "found one that ends early (truncated)" in refusal(path, FIVE)
 
 
+def test_a_nodata_value_among_floats_is_named_and_not_called_a_fraction(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[0, 1], [-3.4e38, 1]], np.float32))
+    assert refusal(tmp_path / "a.tif", TWO) == (
+        "expected whole numbers, found float values up to ±3.4e+38. Save the mask as whole numbers."
+    )
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png"])
+def test_a_virtual_raster_is_no_mask_whatever_its_name(tmp_path, name):
+    """GDAL's XML names other files of the machine; not one of them is opened (TRAPS H1)."""
+    secret = save(tmp_path / "secret.png", u8([0, 1]))
+    (tmp_path / name).write_text(
+        '<VRTDataset rasterXSize="2" rasterYSize="1"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+        f"<SourceFilename>{secret}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    assert refusal(tmp_path / name, TWO).startswith(
+        "expected a PNG, JPEG, TIFF or WebP file, found a web page or XML. "
+    )
+
+
 @pytest.mark.parametrize(
     ("plain", "rule"),
     [
@@ -367,12 +387,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 @pytest.mark.skipif(not DATA.exists(), reason="the real pictures are not here")
 def test_real_masks():
     camvid = Labels(tuple(f"c{i}" for i in range(11)), ignore_ids=(11,))
-    for path in sorted((DATA / "camvid" / "trainannot").glob("*.png"))[:3]:
+    roads = sorted((DATA / "camvid" / "trainannot").glob("*.png"))[:3]
+    cracks = sorted((DATA / "magnetic_tile" / "MT_Break" / "Imgs").glob("*.png"))[:3]
+    assert (len(roads), len(cracks)) == (3, 3)
+    for path in roads:
         mask, notices = read_mask(path, camvid)
         with Image.open(path) as image:
             stored = np.asarray(image)
         np.testing.assert_array_equal(np.where(stored == 11, 255, stored), mask)
         assert notices == []
-    for path in sorted((DATA / "magnetic_tile" / "MT_Break" / "Imgs").glob("*.png"))[:3]:
+    for path in cracks:
         mask, _ = read_mask(path, TWO, MaskRule(threshold=128))
         assert 0 < mask.mean() < 0.5

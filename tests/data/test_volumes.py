@@ -448,6 +448,14 @@ def test_what_is_kept_stays_within_its_bounds(tmp_path: Path, monkeypatch: pytes
     assert len(nifti._KEPT) == 2
 
 
+def test_few_files_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nifti, "_KEPT_FILES", 3)
+    nifti._KEPT.clear()
+    for k in range(5):
+        read(save(tmp_path / f"{k}.nii", values()), 0)
+    assert [path.name for path, *_ in nifti._KEPT] == ["2.nii", "3.nii", "4.nii"]
+
+
 def test_the_digest_tells_slices_and_contents_apart(tmp_path: Path) -> None:
     path = save(tmp_path / "v.nii.gz", values())
     first = picture_digest(record(path, 0))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -110,6 +111,14 @@ def test_a_source_without_pictures_is_named(tmp_path: Path, source: str) -> None
     )
 
 
+def test_a_volume_is_told_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(
+        UsageError, match=r"a\.nii\.gz: expected a picture, .*, found a volume\. Volumes are not predicted yet"
+    ):
+        find_sources([str(tmp_path / "a.nii.gz")])
+
+
 # Predicting
 
 
@@ -146,6 +155,34 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert {k: plain[k] for k in ("folder", "images", "failed")} == json.loads(json.dumps(result.to_dict()))
 
 
+def scene(path: Path, nodata: str, dtype: str) -> Path:
+    """Write a raster whose right half is bright, and whose first two columns hold nothing."""
+    pixels = np.full((4, 6, 3), 50, dtype)
+    pixels[:, :2], pixels[:, 3:] = float(nodata), 200
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, pixels, photometric="rgb", extratags=[(42113, "s", 0, nodata, True)])
+    return path
+
+
+@pytest.mark.parametrize(("nodata", "dtype"), [("0", "uint8"), ("nan", "float32"), ("-9999", "float32")])
+def test_pixels_without_data_get_no_class(tmp_path: Path, nodata: str, dtype: str) -> None:
+    result = run(scene(tmp_path / "in/a.tif", nodata, dtype), tmp_path / "out")
+    assert not result.failed
+    with Image.open(tmp_path / "out/masks/a.png") as mask:
+        assert np.asarray(mask).tolist() == [[9, 9, 0, 7, 7, 7]] * 4
+    assert result.images[0]["shares"] == {"dark": 0.166667, "bright": 0.5}
+
+
+def test_pixels_without_data_keep_a_class_where_no_id_stands_for_none(tmp_path: Path) -> None:
+    class Full(Bright):
+        labels = Labels(("dark", "bright"), ids=(0, 255))
+
+    path = scene(tmp_path / "a.tif", "0", "uint8")
+    image, prediction = files.predict_file(Full(), path)  # type: ignore[arg-type]
+    assert image.shape == (3, 4, 6)
+    assert prediction.mask.tolist() == [[0, 0, 0, 1, 1, 1]] * 4
+
+
 def test_only_masks(tmp_path: Path) -> None:
     run(put(tmp_path / "in", "a.png"), tmp_path / "out", overlays=False)
     assert tree(tmp_path / "out") == ["masks/a.png", "predictions.json"]
@@ -172,14 +209,14 @@ def test_a_picture_too_large_for_the_memory_is_named_and_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     put(tmp_path / "in", "a.png", "huge.png", "z.png")
-    real = files.read_image
+    real = files.read_measured
 
-    def short_of_memory(path: Path) -> Any:
+    def short_of_memory(path: Path, nodata: float | None) -> Any:
         if path.name == "huge.png":
             raise error
-        return real(path)
+        return real(path, nodata)
 
-    monkeypatch.setattr(files, "read_image", short_of_memory)
+    monkeypatch.setattr(files, "read_measured", short_of_memory)
     result = run(tmp_path / "in", tmp_path / "out")
     assert [Path(e["file"]).name for e in result.images] == ["a.png", "z.png"]
     assert f"huge.png: expected enough memory, found {error}. Predict it alone" in result.failed[0]["error"]

@@ -50,6 +50,8 @@ class Model:
     ) -> Prediction:
         """Predict one picture: a file, or an array (C, H, W) of raw values (a grey (H, W) is fine for one band).
 
+        Pixels where a file says that nothing was measured become `labels.ignore_index`, if the labels have an id for those.
+
         Args:
             source: path or array.
             grid: where an array lies in the world; files bring their own.
@@ -60,10 +62,9 @@ class Model:
             DataError: the picture has not as many bands as the model was trained on.
         """
         if isinstance(source, str | Path):
-            from pixelwise.data.images import read_image
+            from pixelwise.inference.files import predict_file
 
-            image, own = read_image(Path(source))
-            return self.predictor(image, own, id=str(source), probabilities=probabilities)
+            return predict_file(self.predictor, Path(source), probabilities=probabilities)[1]
         image = source[None] if source.ndim == 2 else source
         return self.predictor(image, grid, probabilities=probabilities)
 

@@ -100,7 +100,7 @@ class Dataset:
 
     def groups(self) -> int:
         """Count the groups; a picture without one stands for itself."""
-        return len({(record.group is None, record.group or record.id) for record in self.records})
+        return len({(record.group is None, _group_of(record)) for record in self.records})
 
     def subset(self, indices: Iterable[int]) -> Dataset:
         """Give a data set of some of the pictures, in the given order."""
@@ -155,6 +155,7 @@ class DataSplits:
         notices: what was decided for the user, one sentence each.
         skipped: with `skip_bad`, every file left out, as "file: why".
         description: where it lies, how it was found and divided; plain values for `data.json`.
+        advice: what to do about some of `skipped`, where their format knows.
 
     """
 
@@ -165,6 +166,7 @@ class DataSplits:
     notices: tuple[str, ...]
     skipped: tuple[str, ...]
     description: dict[str, Any]
+    advice: Mapping[str, str] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Dataset]:
         """Go through the parts that exist: train, val, test."""
@@ -213,7 +215,7 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
     parts, unusable = _check_headers(layout.parts, config.skip_bad)
     problems = layout.problems + unusable
     if not any(parts.values()):
-        raise DataError(root, expected="pictures with masks", found="none that can be used", do=_REPAIR)
+        raise _none_left(root, problems)
     if config.group:
         parts = _with_groups(parts, config.group, root, base)
     parts, division, told = _divide(parts, config.split, root)
@@ -233,7 +235,8 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
     }
     notices = (*layout.notices, *told, *listed, *_left_out(skipped))
     train, val, test = (sets.get(part) for part in PARTS)
-    return DataSplits(train, val, test, labels, notices, skipped, description)
+    advice = {text: problem.do for text, problem in zip(skipped, problems, strict=True) if problem.do}
+    return DataSplits(train, val, test, labels, notices, skipped, description, advice)
 
 
 def without_unreadable(splits: DataSplits) -> DataSplits:
@@ -254,7 +257,7 @@ def without_unreadable(splits: DataSplits) -> DataSplits:
     description = splits.description | {"skipped": len(skipped), "images": images}
     train, val, test = (parts.get(part) for part in PARTS)
     notices = (*splits.notices[: -1 if splits.skipped else None], *_left_out(skipped))
-    return DataSplits(train, val, test, splits.labels, notices, tuple(skipped), description)
+    return DataSplits(train, val, test, splits.labels, notices, tuple(skipped), description, splits.advice)
 
 
 def _left_out(skipped: Sequence[str]) -> tuple[str, ...]:
@@ -263,6 +266,7 @@ def _left_out(skipped: Sequence[str]) -> tuple[str, ...]:
     return (f"{many} left out by skip_bad",) if skipped else ()
 
 
+_KINDS = 4
 _REPAIR = "Add or remove the files, or leave them out with --skip-bad (data.skip_bad: true): counted and recorded."
 
 
@@ -270,15 +274,34 @@ def _unpaired(root: Path, problems: Sequence[Problem]) -> PairingError:
     files: dict[str, list[str]] = {}
     for problem in problems:
         files.setdefault(problem.why, []).append(problem.file)
-    found = "; ".join(
-        f"{why}: {len(names)} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" for why, names in files.items()
-    )
     hint = next((problem.do for problem in problems if problem.do), "") or _hint(
         files.get("picture without a mask", []), files.get("mask without a picture", [])
     )
     return PairingError(
-        root, expected="one mask for every picture and one picture for every mask", found=found, do=hint or _REPAIR
+        root,
+        expected="one mask for every picture and one picture for every mask",
+        found=_counted(problems),
+        do=hint or _REPAIR,
     )
+
+
+def _none_left(root: Path, problems: Sequence[Problem]) -> DataError:
+    """Say why of all the files none can be used: those that are wrong have been left out already."""
+    why = f" ({_counted(problems)})" if problems else ""
+    do = next((problem.do for problem in problems if problem.do), "Add the files that are missing, or repair them.")
+    return DataError(root, expected="pictures with masks", found=f"none that can be used{why}", do=do)
+
+
+def _counted(problems: Sequence[Problem]) -> str:
+    """Count problems of a kind, each with its first files; there may be as many kinds as files."""
+    files: dict[str, list[str]] = {}
+    for problem in problems:
+        files.setdefault(problem.why, []).append(problem.file)
+    kinds = [
+        f"{why}: {len(names)} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" for why, names in files.items()
+    ]
+    more = sum(map(len, files.values())) - sum(len(names) for names in list(files.values())[:_KINDS])
+    return "; ".join(kinds[:_KINDS]) + (f"; and {more} more" if more else "")
 
 
 def _hint(pictures: Sequence[str], masks: Sequence[str]) -> str | None:
@@ -309,13 +332,11 @@ def _check_headers(
         kept = []
         for record in records:
             try:
-                require_pair(record)
+                kept.append(require_pair(record))
             except DataError as error:
                 if not skip_bad:
                     raise
                 problems.append(Problem(error.where, f"expected {error.expected}, found {error.found}"))
-            else:
-                kept.append(record)
         good[part] = tuple(kept)
     return good, tuple(dict.fromkeys(problems))
 
@@ -328,6 +349,11 @@ def _with_groups(
         groups = name_groups([short(r.image, root) for r in records], rule, (base, root))
         grouped[part] = tuple(replace(r, group=group) for r, group in zip(records, groups, strict=True))
     return grouped
+
+
+def _group_of(record: Record) -> str:
+    """Give what stays together with a picture: its group, be its name empty, else the picture itself."""
+    return record.id if record.group is None else record.group
 
 
 def _together(parts: Mapping[str, tuple[Record, ...]]) -> tuple[Record, ...]:
@@ -353,7 +379,7 @@ def _divide(
         return parts, {"given": sorted(parts)}, ()
     place = split_groups(
         [record.id for record in train],
-        [record.group or record.id for record in train],
+        [_group_of(record) for record in train],
         shares.get("val", 0.0),
         shares.get("test", 0.0),
         split.seed,

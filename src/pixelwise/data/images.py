@@ -391,6 +391,8 @@ def whole(values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype.kind != "f":
         return values
     odd = int(np.count_nonzero(~np.isfinite(values) | (values != np.round(values))))
-    if odd or np.abs(values).max() > 2**31:
-        raise Refused("whole numbers", f"{odd} fractions or NaN among float values", "Save the mask as whole numbers.")
-    return values.astype(np.int32 if np.abs(values).max() < 2**31 else np.int64)
+    top = 0.0 if odd else float(np.abs(values).max())
+    if odd or top > 2**31:
+        found = f"{odd} fractions or NaN among float values" if odd else f"float values up to ±{top:.3g}"
+        raise Refused("whole numbers", found, "Save the mask as whole numbers.")
+    return values.astype(np.int32 if top < 2**31 else np.int64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -171,15 +172,18 @@ def read_truth_ids(record: Record, rule: MaskRule) -> NDArray[Any]:
     return read_ids(record.mask, rule)[0]
 
 
-def require_pair(record: Record) -> None:
+def require_pair(record: Record) -> Record:
     """Hold the headers of picture and masks against each other: they must have one size, and lie at one place.
+
+    Returns:
+        The record, with the value that its picture's file names for "nothing was measured here".
 
     Raises:
         PairingError: they do not.
         ImageError, MaskError: no readable header.
     """
     if record.plane is not None:
-        return  # volumes were held against each other as a whole, where they were found
+        return record  # volumes were held against each other as a whole, where they were found
     header = read_header(record.image)
     size = header.turned_size
     for path in (record.mask if record.source is None else None, record.valid):
@@ -191,6 +195,7 @@ def require_pair(record: Record) -> None:
     if noted is not None and noted != size and (noted != size[::-1] or header.orientation < 5):
         assert record.mask is not None
         require_size(record.mask, noted, record.image, size)
+    return record if record.nodata is not None else replace(record, nodata=header.nodata)
 
 
 def require_size(path: Path, size: tuple[int, ...], image: Path, expected: tuple[int, ...]) -> None:

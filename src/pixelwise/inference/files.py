@@ -9,13 +9,14 @@ from __future__ import annotations
 import glob
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pixelwise.data.images import IMAGE_SUFFIXES, read_image
+from pixelwise.data.images import IMAGE_SUFFIXES, read_header, read_measured
 from pixelwise.data.masks import write_mask
 from pixelwise.errors import DataError, OutOfMemoryError, UsageError, memory_respected
 from pixelwise.inference.overlay import overlay, write_picture
@@ -24,6 +25,7 @@ from pixelwise.storage import atomic_path, claim_folder, write_json
 from pixelwise.types import Prediction
 
 SUMMARY = "predictions.json"
+_VOLUMES = (".nii", ".nii.gz", ".dcm")
 RESULTS = (SUMMARY, "masks", "overlays", "probabilities")
 
 
@@ -60,6 +62,9 @@ def find_sources(sources: Sequence[str]) -> dict[str, Path]:
         else:
             matches = [Path(p) for p in sorted(glob.glob(source, recursive=True))]  # noqa: PTH207 - any pattern, also absolute
             hits = [(p, Path(p.name)) for p in matches if p.is_file()]
+        if path.name.lower().endswith(_VOLUMES) and path.is_file():
+            do = "Volumes are not predicted yet: save their slices as TIFF, with the values they have."
+            raise UsageError(source, expected="a picture, a folder of pictures or a glob", found="a volume", do=do)
         if not hits:
             raise UsageError(
                 source, expected="a picture, a folder of pictures or a glob", found="none", do="Check the path."
@@ -126,9 +131,35 @@ def predict_files(
     return result
 
 
-def _one(predictor: Predictor, name: str, path: Path, out: Path, overlays: bool, probabilities: bool) -> dict[str, Any]:
-    image, grid = read_image(path)
+def predict_file(predictor: Predictor, path: Path, *, probabilities: bool = False) -> tuple[NDArray[Any], Prediction]:
+    """Read a picture and predict it.
+
+    Where the file names a value for "nothing was measured here", such pixels are read as in training, and no class is given to
+    them: they are ignored pixels, if the labels have an id for those.
+
+    Args:
+        predictor: the way from image to Prediction.
+        path: of the picture.
+        probabilities: keep (K, H, W) float32, too.
+
+    Returns:
+        The image (C, H, W), and what was predicted.
+
+    Raises:
+        ImageError: the file cannot be read.
+        DataError: it is no picture of the kind that the model was trained on.
+    """
+    image, grid, measured = read_measured(path, read_header(path).nodata)
     prediction = predictor(image, grid, id=str(path), probabilities=probabilities)
+    labels = prediction.labels
+    if measured is None or measured.all() or not labels.ignore_ids:
+        return image, prediction
+    mask = np.where(measured, prediction.mask, prediction.mask.dtype.type(labels.ignore_index))
+    return image, replace(prediction, mask=mask)
+
+
+def _one(predictor: Predictor, name: str, path: Path, out: Path, overlays: bool, probabilities: bool) -> dict[str, Any]:
+    image, prediction = predict_file(predictor, path, probabilities=probabilities)
     entry: dict[str, Any] = {"file": str(path), "height": image.shape[1], "width": image.shape[2]}
     for kind, target in _targets(name, overlays, probabilities):
         entry[kind] = target

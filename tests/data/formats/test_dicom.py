@@ -150,6 +150,21 @@ def test_the_number_of_values_follows_the_scaling_of_each_slice(tmp_path: Path) 
         np.testing.assert_allclose(image[0], stored(k) * (0.5 + k))
 
 
+def test_slices_that_are_scaled_otherwise_are_read_as_one_type(tmp_path: Path) -> None:
+    for k in range(2):  # an empty slice of PET may have a slope of 1
+        slice_file(tmp_path / f"pet/{k}", stored(k), ORIGIN + k * STEP, RescaleSlope=1 + k / 2, RescaleIntercept=0)
+    label = nibabel.Nifti1Image(np.zeros((COLUMNS, ROWS, 2), np.uint8), affine_of())
+    nibabel.save(label, tmp_path / "seg.nii.gz")
+    part = opened(tmp_path).train
+    assert [part.read(k).image.dtype for k in range(2)] == [np.float32, np.float32]
+
+
+@pytest.mark.parametrize("scaling", [None, ""], ids=["missing", "empty"])
+def test_without_a_scaling_values_are_as_stored(tmp_path: Path, scaling: str | None) -> None:
+    path = slice_file(tmp_path / "one", stored(0), ORIGIN, RescaleSlope=scaling, RescaleIntercept=scaling)
+    np.testing.assert_array_equal(dicom.read_pixels(path)[1][..., 0].T, stored(0))
+
+
 def test_white_that_is_stored_as_nothing_is_turned_round_before_scaling(tmp_path: Path) -> None:
     path = slice_file(tmp_path / "one", stored(0), ORIGIN, PhotometricInterpretation="MONOCHROME1")
     np.testing.assert_array_equal(dicom.read_pixels(path)[1][..., 0].T, 4095 - stored(0) - 1024)
@@ -175,6 +190,11 @@ def test_signed_values(tmp_path: Path) -> None:
         ({"PixelSpacing": None}, "found none of PixelSpacing"),
         ({"PixelSpacing": [0, 0]}, "expected an affine that tells the voxels apart"),
         ({"BitsStored": 60}, "expected 1 to 32 bits a pixel, found 60"),
+        (
+            {"Modality": "SEG", "NumberOfFrames": 12},
+            r"expected a slice of a scan, found a segmentation \(SEG\)\. Convert it to NIfTI with dcmqi",
+        ),
+        ({"Modality": "RTSTRUCT", "ImagePositionPatient": None}, r"found a segmentation \(RTSTRUCT\)\. .*plastimatch"),
     ],
 )
 def test_files_that_are_no_slices_are_refused_in_words(tmp_path: Path, tags: dict[str, Any], found: str) -> None:
@@ -316,6 +336,13 @@ def test_dicom_is_told_by_its_content(tmp_path: Path) -> None:
     assert dicom.is_dicom(tmp_path / "ct/IM1")
     assert not dicom.is_dicom(tmp_path / "seg.nii.gz")
     assert not dicom.is_dicom(tmp_path / "none")
+
+
+def test_another_file_before_the_slices_hides_no_series(tmp_path: Path) -> None:
+    series(tmp_path / "ct")
+    (tmp_path / "ct/AUTORUN").write_text("of a disc")
+    label_volume(tmp_path / "seg.nii.gz")
+    assert opened(tmp_path).description["format"] == "dicom"
 
 
 def test_slices_can_be_written_in_another_format(tmp_path: Path) -> None:

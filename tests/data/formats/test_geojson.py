@@ -168,10 +168,11 @@ def test_features_beyond_every_raster_and_without_area_are_told_with_their_numbe
         area(box(60, 1, 70, 5)),  # touches the edge, from outside
         {"type": "Feature", "properties": {}, "geometry": {"type": "Point", "coordinates": [LEFT, TOP]}},
         {"type": "Feature", "properties": None, "geometry": None},
+        area(),  # POLYGON EMPTY
     )
     notices = opened(tmp_path).notices
     assert "2 of 3 features lie on no raster and are left out (x.geojson)" in notices
-    assert "2 features are points, lines or empty and cover no pixels (x.geojson)" in notices
+    assert "3 features are points, lines or empty and cover no pixels (x.geojson)" in notices
 
 
 # What is labelled ------------------------------------------------------------------------------------------------------
@@ -278,23 +279,30 @@ def test_a_property_that_all_have_names_the_classes_and_later_features_lie_on_to
 
 def test_numbers_are_names_too(tmp_path: Path) -> None:
     assert two(tmp_path, {"label": 3}, {"label": 12}).labels.names == ("background", "12", "3")
+    assert two(tmp_path / "x", {"class": 1.0}, {"class": 2.0}).labels.names == ("background", "1", "2")
 
 
 @pytest.mark.parametrize(
     ("first", "second", "only"),
     [
         ({"building": "yes", "name": "a"}, {"building": "yes", "name": ""}, "building"),
-        ({"class": "a"}, {"class": None}, "fields"),
         ({}, {}, "fields"),
         ({"class": "yes"}, {"class": "Yes"}, "class"),
     ],
-    ids=["yes", "not all", "nothing", "a class called yes"],
+    ids=["yes", "nothing", "a class called yes"],
 )
 def test_without_such_a_property_all_features_are_one_class(
     tmp_path: Path, first: dict[str, Any], second: dict[str, Any], only: str
 ) -> None:
     splits = two(tmp_path, first, second, "fields")
     assert splits.labels.names == ("background", only)
+
+
+def test_a_class_that_some_features_lack_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(
+        MaskError, match=r"expected a class for every feature, as its property 'Class', found 1 of 2 without"
+    ):
+        two(tmp_path, {"Class": "a", "crop": None}, {"Class": None})
 
 
 def test_a_property_that_is_asked_for_must_be_there(tmp_path: Path) -> None:
@@ -387,7 +395,7 @@ def test_a_virtual_raster_that_is_called_tif_is_never_opened_as_one(tmp_path: Pa
         (area([[0, 0], [1, 1]]), "a ring of fewer than four points"),
         (area([[0, 0], [1, 1], ["x", 2], [0, 0]]), "feature 1: expected a geometry as in RFC 7946"),
         (area([[0, 0], [1, float("inf")], [1, 2], [0, 0]]), "points that are no numbers"),
-        (area(), "a polygon without rings"),
+        (area([], kind="MultiPolygon"), "a polygon without rings"),
         ({"type": "Feature", "geometry": {"type": "Curve", "coordinates": []}}, "type 'Curve'"),
         ({"type": "Feature", "geometry": {"coordinates": []}}, "cannot be read"),
         ("text", "cannot be read"),
@@ -428,6 +436,13 @@ def test_features_beside_geotiffs_are_recognised_and_other_places_are_not(tmp_pa
     vector(tmp_path / "b/x.geojson", area(box(0, 0, 1, 1)))
     (tmp_path / "b/a.png").touch()
     assert FORMATS["geojson"].detect(Place(tmp_path / "b", tmp_path / "b", DataConfig())) is None
+
+
+def test_features_are_recognised_wherever_their_type_stands(tmp_path: Path) -> None:
+    raster(tmp_path / "a.tif")
+    plain = {"features": [area(box(5, 5, 25, 20))] * 60, "type": "FeatureCollection"}
+    (tmp_path / "x.geojson").write_text(json.dumps(plain))
+    assert FORMATS["geojson"].detect(Place(tmp_path, tmp_path, DataConfig())) == "x.geojson holds features"
 
 
 def test_rasters_and_pieces_can_be_written_in_another_format(tmp_path: Path) -> None:

@@ -169,6 +169,24 @@ def test_parts_are_told_by_folders_and_by_lists(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("train", "val"), [("imagesTr labelsTr", "imagesVa labelsVa"), ("train_images train_masks", "val_images val_masks")]
+)
+def test_parts_are_told_by_the_ends_of_folder_names(tmp_path: Path, train: str, val: str) -> None:
+    for name, folders in (("a", train), ("b", val)):
+        pairs(tmp_path, name, *folders.split())
+    assert records(opened(tmp_path)) == {"train": [f"a/{k}" for k in range(4)], "val": [f"b/{k}" for k in range(4)]}
+
+
+def test_volumes_of_one_name_in_folders_of_several_patients_are_told_apart(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        pairs(tmp_path / patient, "ct")
+    splits = opened(tmp_path, split={"val": 0.5, "test": 0})
+    parts = records(splits)
+    assert sorted(parts["train"] + parts["val"]) == [f"{p}/images/ct/{k}" for p in ("p1", "p2") for k in range(4)]
+    assert all(len({record.group for record in part.records}) == 1 for part in splits)
+
+
 def test_what_has_no_partner_is_told(tmp_path: Path) -> None:
     pairs(tmp_path, "a")
     volume(tmp_path / "images/b.nii.gz")

@@ -19,7 +19,7 @@ from pixelwise.errors import DataError
 
 
 def detect(place: Place) -> str | None:
-    """Recognise DICOM by the content of a file of each folder, below the root or among what the configuration names."""
+    """Recognise DICOM by the content of a few files of each folder, below the root or among what the configuration names."""
     folder = first_series(place)
     return None if folder is None else f"{short(folder, place.root)}/ holds DICOM"
 

@@ -3,8 +3,8 @@
 Comes in: a place. Goes out: a drawing per raster. Features are found on rasters by where they lie, carried into the raster's
 coordinate reference system, and painted in the order of the file. Pixels at the raster's nodata value count in nothing.
 
-The class stands in the property that `data.attribute` names, else in the first of `_ATTRIBUTES` that every feature has; else all
-are one class, named after a property that says "yes" in all of them (`building=yes`), or after the file.
+The class stands in the property that `data.attribute` names, else in the first of `_ATTRIBUTES` that every feature has (where only
+half or more have it, it is asked); else all are one class, named after a property that says "yes" in all of them (`building=yes`), or after the file.
 
 A raster on which no feature lies holds nothing but background if it lies among the features, has a vector file of its own name,
 or is named by `data.images`. Else nobody says that it was looked at, and it is asked.
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from pixelwise.data.drawing import Drawing, Polygon, Region, Several, Shape
 from pixelwise.data.extras import need
-from pixelwise.data.formats.format import Format, Found, drawn_labels, load_json, shape_name
+from pixelwise.data.formats.format import Format, Found, drawn_labels, load_json, mentions, shape_name
 from pixelwise.data.formats.place import Place, gather, part_of_folder
 from pixelwise.data.guard import reading
 from pixelwise.data.images import read_header
@@ -50,7 +50,7 @@ _ATTRIBUTES = (
 )
 _YES = {"yes", "true", "1"}
 _MOST_CLASSES = 255
-_LOOKED_INTO, _HEAD = 3, 4096
+_LOOKED_INTO = 3
 _LONG_EDGE = 64.0  # pixels: longer ones are cut, since a straight line in one system is a curve in another
 _BLOCKS = 3  # along each side, where one raster has to give all parts
 _SHOWN = 4
@@ -80,16 +80,8 @@ def detect(place: Place) -> str | None:
     if not any(path.suffix.lower() in _RASTERS for path in place.files):
         return None
     paths = [*place.annotations(".geojson"), *place.annotations(".json")[:_LOOKED_INTO]]
-    found = next((path for path in paths if _may_hold_features(path)), None)
+    found = next((path for path in paths if mentions(path, "FeatureCollection")), None)
     return None if found is None else f"{short(found, place.root)} holds features"
-
-
-def _may_hold_features(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return b'"FeatureCollection"' in file.read(_HEAD)
-    except OSError:
-        return False
 
 
 def read(place: Place) -> Found:
@@ -355,7 +347,10 @@ def _classes(place: Place, vectors: Sequence[Features]) -> tuple[Callable[[Featu
         raise MaskError("data.attribute", expected=f"features with the property {wanted!r}", found=found, do=do)
     by_name = {key.lower(): key for key in everywhere}
     key = wanted or next((by_name[name] for name in _ATTRIBUTES if name in by_name), None)
-    if key is not None:
+    if key is None:
+        where = vectors[0].path if len(vectors) == 1 else place.root
+        _require_whole(where, shared, len(features))
+    else:
         names = sorted({_text(one.properties[key]) for one in features})
         if {name.lower() for name in names} <= _YES:
             return lambda one: key, [key], f"the property {key!r} says {names[0]!r} everywhere: it names the one class"
@@ -368,10 +363,25 @@ def _classes(place: Place, vectors: Sequence[Features]) -> tuple[Callable[[Featu
     return lambda one: only, [only], told
 
 
+def _require_whole(path: Path, shared: Counter[str], total: int) -> None:
+    """Raise where a property names the class of most features and not of all: they are not one class.
+
+    Raises:
+        MaskError: it does.
+    """
+    for key, many in sorted(shared.items()):
+        if key.lower() in _ATTRIBUTES and total / 2 <= many < total:
+            expected = f"a class for every feature, as its property {key!r}"
+            do = f"Give the others a {key!r}, or take them out; or name another property by data.attribute."
+            raise MaskError(path, expected=expected, found=f"{total - many} of {total} without", do=do)
+
+
 def _text(value: Any) -> str:
     """Write a property as the name of a class; empty where it cannot be one."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and value.is_integer():  # tables with a gap anywhere hold 3 as 3.0
+        return str(int(value))
     return str(value).strip() if isinstance(value, str | int) else ""
 
 

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from pixelwise.config import PartConfig
@@ -26,7 +26,7 @@ from pixelwise.data.formats.folders.pairing import find_tie, pair
 from pixelwise.data.formats.folders.roles import MASKS, Role, folder_roles
 from pixelwise.data.formats.place import Place, part_of_folder, walk
 from pixelwise.data.formats.stacks import Stack
-from pixelwise.data.records import ORPHAN, PARTS, Layout, Problem, Record, short
+from pixelwise.data.records import ORPHAN, PART_FOLDERS, PARTS, Layout, Problem, Record, short
 from pixelwise.data.volumes.dicom import is_dicom
 from pixelwise.data.volumes.nifti import is_nifti
 from pixelwise.data.volumes.nifti import read_header as read_nifti
@@ -35,6 +35,7 @@ from pixelwise.errors import ConfigError, DataError, MaskError, PairingError
 
 _UNMASKED = "volume without a mask"
 _CHANNEL = re.compile(r"(.+)_([0-9]{4})")
+_ENDS = {name: part for part, names in PART_FOLDERS.items() for name in names} | {"ts": "test", "va": "val"}
 _SHOWN = 6
 
 # Files of DICOM have any name; those of these kinds are something else.
@@ -42,7 +43,7 @@ _OTHERS = {
     ".bmp", ".csv", ".gif", ".gz", ".html", ".jpeg", ".jpg", ".json", ".md", ".mha", ".nii", ".npy", ".npz", ".nrrd", ".pdf",
     ".png", ".py", ".tif", ".tiff", ".txt", ".webp", ".xls", ".xlsx", ".xml", ".yaml", ".yml", ".zip",
 }  # fmt: skip
-_FOLDERS_LOOKED_INTO = 64
+_FOLDERS_LOOKED_INTO, _FILES_LOOKED_INTO = 64, 3
 
 Series = Mapping[Path, tuple[VolumeHeader, tuple[Path, ...]]]
 
@@ -101,9 +102,8 @@ class Volumes:
         most = max(map(len, numbers.values()), default=0)
         for key, own in numbers.items():
             if own != list(range(most)):
-                self.problem(
-                    whole[key][0], f"volume without its other channels (only {', '.join(map(str, own))} of {most})"
-                )
+                there = ", ".join(map(str, own))
+                self.problem(whole[key][0], f"volume without its other channels (only {there} of {most})")
                 del whole[key]
         return whole
 
@@ -194,9 +194,9 @@ def candidates(place: Place) -> dict[Path, list[Path]]:
 
 
 def first_series(place: Place) -> Path | None:
-    """Find a folder with DICOM in it, looking into one file of each of the first folders."""
+    """Find a folder with DICOM in it, looking into a few files of each of the first folders."""
     folders = list(candidates(place).items())[:_FOLDERS_LOOKED_INTO]
-    return next((folder for folder, paths in folders if is_dicom(paths[0])), None)
+    return next((folder for folder, paths in folders if any(map(is_dicom, paths[:_FILES_LOOKED_INTO]))), None)
 
 
 def find_named(volumes: Volumes) -> None:
@@ -265,13 +265,14 @@ def find_by_folders(volumes: Volumes, paths: Sequence[Path]) -> bool:
         return False
     for (above, base), kinds in found.items():
         if not kinds["mask"]:
-            lost = (
-                f"{len(kinds['picture'])} volumes below {short(above, place.root) or '.'}/ lie in a folder of pictures"
-            )
+            lost = f"{len(kinds['picture'])} volumes below {short(above, place.root)}/ lie in a folder of pictures"
             volumes.notices.append(f"{lost} ({base or 'images'}) without one of masks, and are left out")
             continue
         for part, images, masks in _by_part(kinds["picture"], kinds["mask"], base, place.root):
             volumes.add(part, images, masks)
+    for own in volumes.parts.values():  # several folders of pictures may hold volumes of one name
+        many = Counter(record.id for record in own)
+        own[:] = [replace(one, id=key_below(one.image, place.root)) if many[one.id] > 1 else one for one in own]
     if outside:
         first = f"{short(outside[0], place.root)}{', …' if len(outside) > 1 else ''}"
         volumes.notices.append(f"{len(outside)} volumes in no folder of pictures or masks are left out ({first})")
@@ -292,10 +293,10 @@ def _role(path: Path, root: Path) -> tuple[Path, Role | None]:
 def _by_part(
     images: Mapping[str, list[Path]], masks: Mapping[str, list[Path]], base: str, root: Path
 ) -> Iterable[tuple[str, dict[str, list[Path]], dict[str, list[Path]]]]:
-    """Divide pictures and masks by the parts that their folders name; labelsTs/ is test."""
+    """Divide pictures and masks by the parts that their folders name; labelsTs/ is test, labelsVa/ val."""
 
     def part(paths: list[Path]) -> str:
-        return "test" if base == "ts" else part_of_folder(paths[0], root) or "pool"
+        return _ENDS.get(base) or part_of_folder(paths[0], root) or "pool"
 
     def of(files: Mapping[str, list[Path]], name: str) -> dict[str, list[Path]]:
         return {key: paths for key, paths in files.items() if part(paths) == name}

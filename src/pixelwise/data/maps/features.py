@@ -100,6 +100,8 @@ def _polygons(geometry: Any) -> Iterator[Rings]:
     if geometry is None or geometry["type"] in _NO_AREA:
         return
     kind = geometry["type"]
+    if kind == "Polygon" and not geometry["coordinates"]:
+        return  # RFC 7946, section 3.1: empty coordinates are as good as no geometry
     if kind == "Polygon":
         yield _rings(geometry["coordinates"])
     elif kind == "MultiPolygon":

@@ -69,6 +69,7 @@ def _matrix(tags: Any) -> NDArray[np.float64] | None:
     if _SCALE not in tags or _TIEPOINTS not in tags:
         return None
     width, height = (float(value) for value in tags[_SCALE].value[:2])
+    height = abs(height)  # north is up, whatever the sign: so GDAL reads it
     column, row, _, x, y, _ = (float(value) for value in tags[_TIEPOINTS].value[:6])
     return np.array([[width, 0, x - column * width], [0, -height, y + row * height], [0, 0, 1]])
 

@@ -34,6 +34,7 @@ _TAGS = [
     "ModalityLUTSequence", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
 ]  # fmt: skip
 _DEFLATED = "1.2.840.10008.1.2.1.99"  # a few kilobytes could become gigabytes, header and all
+_DRAWN = {"SEG": "dcmqi's segimage2itkimage", "RTSTRUCT": "plastimatch"}
 _EVEN = 0.02  # of a slice's distance: how far a slice may be from where it should be
 _TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
@@ -104,7 +105,8 @@ def _slice(path: Path, changed: int, size: int) -> Slice:
         raise Refused("1 to 32 bits a pixel", str(bits), "Export the series again.")
     ends = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     slope, intercept = (
-        float(plain.get(name, default)) for name, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
+        float(default if plain.get(name) is None else plain.get(name))
+        for name, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
     )
     stored = np.dtype(f"{'int' if signed else 'uint'}{8 if bits <= 8 else 16 if bits <= 16 else 32}")
     dtype = scaled_type(stored, ends, slope, intercept)
@@ -117,6 +119,10 @@ def _slice(path: Path, changed: int, size: int) -> Slice:
 
 def _require_understood(plain: Any) -> None:
     """Refuse what is no slice of one grey value a pixel at a known place."""
+    drawn = _DRAWN.get(str(plain.get("Modality")))
+    if drawn is not None:
+        do = f"Convert it to NIfTI with {drawn}, and take it out of the place."
+        raise Refused("a slice of a scan", f"a segmentation ({plain.Modality})", do)
     frames = int(plain.get("NumberOfFrames") or 1)
     if frames > 1:
         do = "Export it as one file a slice (classic CT or MR), or convert it to NIfTI with dcm2niix."

@@ -37,6 +37,7 @@ _TO_MM = {"meter": 1e3, "micron": 1e-3}
 _PACKED_MOST = 1032
 _CHUNK = 1 << 24
 _KEPT_BYTES = 1 << 28
+_KEPT_FILES = 64  # a mapped file stays open, and a process may open few
 _LONGEST_TABLE = 1 << 24
 
 Key = tuple[Path, int, int]
@@ -60,7 +61,7 @@ def read_stored(path: Path, error: type[DataError] = ImageError) -> tuple[NDArra
     """Give the stored values (i, j, k) or (i, j, k, C) of a volume whose limits were held, and the scaling.
 
     Compressed ones are unpacked as a whole. Up to 256 MiB of them, and always the last two, are kept in this process, so that
-    slices of a picture and its mask are read in order at no further cost.
+    slices of a picture and its mask are read in order at no further cost. No more than 64 files are kept in all.
 
     Raises:
         DataError: `error`; the file ends early or is broken.
@@ -77,12 +78,16 @@ def read_stored(path: Path, error: type[DataError] = ImageError) -> tuple[NDArra
         else:
             values = np.memmap(path, dtype, "r", offset, shape, "F")
     _KEPT[key] = values
-    while len(_KEPT) > 2 and sum(v.nbytes for v in _KEPT.values() if not isinstance(v, np.memmap)) > _KEPT_BYTES:
+    while len(_KEPT) > 2 and (len(_KEPT) > _KEPT_FILES or _unpacked_bytes() > _KEPT_BYTES):
         _KEPT.popitem(last=False)
     return values, slope, intercept
 
 
 _KEPT: OrderedDict[Key, NDArray[Any]] = OrderedDict()
+
+
+def _unpacked_bytes() -> int:
+    return sum(values.nbytes for values in _KEPT.values() if not isinstance(values, np.memmap))
 
 
 def _key(path: Path) -> Key:
