@@ -91,6 +91,26 @@ def test_a_disc_has_the_area_of_a_disc():
     assert fill((ring,), (100, 100))[2].sum() == pytest.approx(np.pi * 1600, rel=2e-3)
 
 
+def test_a_row_may_be_crossed_more_often_than_a_byte_counts():
+    teeth = [point for k in range(0, 600, 2) for point in ((k, 2), (k + 1, 2), (k + 1, 0), (k + 2, 0))]
+    top, left, box = fill((np.array([*teeth, (600, 3), (0, 3)], float),), (3, 600))
+    assert (top, left) == (0, 0)
+    np.testing.assert_array_equal(box[:2], np.tile([False, True], (2, 300)))
+    assert box[2].all()
+    np.testing.assert_array_equal(fill((np.array([(0, 0), (0, 2)] * 200 + [(1, 1)], float),), (2, 2))[2], [[False]] * 2)
+
+
+def test_regions_come_by_what_they_enclose_the_first_of_equal_ones_first():
+    ids = np.random.default_rng(0).integers(0, 3, (60, 70))
+    found = trace(ids)
+    filled = [outline.filled for outline in found]
+    assert filled == sorted(filled, reverse=True)
+    ones = [(outline.outer[:, 1].min(), outline.outer[:, 0].min()) for outline in found if outline.filled == 1]
+    assert len(ones) > 100
+    assert ones == sorted(ones)
+    assert sum(outline.area for outline in found) == ids.size
+
+
 def test_nothing_has_no_outlines():
     assert trace(np.zeros((0, 5), int)) == []
     assert fill((), (4, 4))[2].size == 0

@@ -9,6 +9,7 @@ on its right, or below (so neighbours that share an edge share no pixel and leav
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,9 +67,9 @@ def fill(rings: tuple[Ring, ...], size: tuple[int, int]) -> tuple[int, int, NDAr
         return 0, 0, np.zeros((0, 0), bool)
     rows, xs = _crossings(first, second, top, bottom)
     columns = np.clip(np.ceil(xs - 0.5), left, right).astype(np.int64) - left
-    turns = np.zeros((bottom - top, right - left + 1), np.int32)
-    np.add.at(turns, (rows - top, columns), 1)
-    return top, left, (np.cumsum(turns, axis=1)[:, :-1] & 1).astype(bool)
+    turns = np.zeros((bottom - top, right - left + 1), np.uint8)  # beyond 255 it begins anew: odd stays odd
+    np.add.at(turns, (rows - top, columns), np.uint8(1))
+    return top, left, (np.cumsum(turns, axis=1, dtype=np.uint8)[:, :-1] & 1).astype(bool)
 
 
 def _crossings(first: Ring, second: Ring, top: int, bottom: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -117,19 +118,20 @@ def trace(ids: NDArray[Any]) -> list[Outline]:
     values = np.zeros(count, np.int64)
     values[regions] = ids
     areas = np.bincount(regions.reshape(-1), minlength=count)
+    filled = np.zeros(count, np.int64)
     outer: list[Ring] = [np.zeros((0, 2))] * count
     holes: list[list[Ring]] = [[] for _ in range(count)]
-    for region, ring in _rings(regions):
-        if _signed_area(ring) > 0:
-            outer[region] = ring
+    for region, within, ring in _rings(regions):
+        if within > 0:
+            outer[region], filled[region] = ring, within
         else:
             holes[region].append(ring)
-    found = [Outline(int(values[k]), outer[k], tuple(holes[k]), int(areas[k])) for k in range(count)]
-    return sorted(found, key=lambda outline: -outline.filled)
+    order = np.argsort(-filled, kind="stable").tolist()
+    return [Outline(int(values[k]), outer[k], tuple(holes[k]), int(areas[k])) for k in order]
 
 
-def _rings(regions: NDArray[np.int32]) -> list[tuple[int, Ring]]:
-    """Chain the edges between regions to rings, each with its region on the right-hand side."""
+def _rings(regions: NDArray[np.int32]) -> Iterator[tuple[int, int, Ring]]:
+    """Chain the edges between regions to rings: the region to the right of each, its signed area, its corners."""
     owner, x, y, way = _edges(regions)
     width = regions.shape[1] + 1
     step = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
@@ -144,24 +146,36 @@ def _rings(regions: NDArray[np.int32]) -> list[tuple[int, Ring]]:
         wanted = goal * 4 + (way + turn) % 4
         at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         follower = np.where(keys[at] == wanted, order[at], follower)
-    return _cycles(follower.tolist(), owner.tolist(), np.stack([x, y], 1), way)
+    edges, first = _cycles(follower.tolist())
+    before = np.roll(edges, 1)
+    before[first] = edges[np.append(first[1:], len(edges)) - 1]
+    turns = way[edges] != way[before]
+    counts = np.add.reduceat(turns.astype(np.int64), first)
+    ends = np.cumsum(counts)
+    corners = np.stack([x, y], 1)[edges[turns]]
+    after = np.roll(corners, -1, axis=0)
+    after[ends - 1] = corners[ends - counts]
+    areas = np.add.reduceat(corners[:, 0] * after[:, 1] - after[:, 0] * corners[:, 1], ends - counts) // 2
+    rings = corners.astype(np.float64)
+    rows = zip(owner[edges[first]].tolist(), areas.tolist(), (ends - counts).tolist(), ends.tolist(), strict=True)
+    return ((region, area, rings[begin:end]) for region, area, begin, end in rows)
 
 
-def _cycles(follower: list[int], owner: list[int], points: NDArray[Any], way: NDArray[Any]) -> list[tuple[int, Ring]]:
+def _cycles(follower: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give all edges, ring after ring in the order of walking, and the places at which rings begin."""
     seen = bytearray(len(follower))
-    rings = []
+    chain: list[int] = []
+    first: list[int] = []
     for start in range(len(follower)):
         if seen[start]:
             continue
-        cycle, edge = [], start
+        first.append(len(chain))
+        edge = start
         while not seen[edge]:
             seen[edge] = 1
-            cycle.append(edge)
+            chain.append(edge)
             edge = follower[edge]
-        chain = np.array(cycle)
-        corner = way[chain] != way[np.roll(chain, 1)]
-        rings.append((owner[start], points[chain[corner]].astype(np.float64)))
-    return rings
+    return np.array(chain, np.int64), np.array(first, np.int64)
 
 
 def _edges(regions: NDArray[np.int32]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:

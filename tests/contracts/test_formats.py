@@ -23,8 +23,9 @@ WRITERS = [name for name, one in FORMATS.items() if one.write is not None]
 LABELS = (
     Labels(("background", "road", "tree")),
     Labels(("sky", "road", "tree"), (4, 0, 9)),  # none is called background
+    Labels(("_background_", "road", "tree")),  # as LabelMe calls it
 )
-ROUNDS, EACH = 50, 20  # 1000 masks a writer
+ROUNDS, EACH = 51, 20  # 1020 masks a writer
 MASKS = st.lists(
     arrays(
         np.uint8,
@@ -50,7 +51,7 @@ def lay(folder: Path, masks: list[np.ndarray], labels: Labels) -> DataConfig:
     return DataConfig.model_validate({"labels": labels.to_dict(), "split": {"val": 0, "test": 0}})
 
 
-@pytest.mark.parametrize("labels", LABELS, ids=["with background", "without"])
+@pytest.mark.parametrize("labels", LABELS, ids=["with background", "without", "with another name for it"])
 @pytest.mark.parametrize("name", WRITERS)
 def test_masks_come_back_or_the_loss_is_told(name, labels, tmp_path_factory):
     rounds = ROUNDS // len(LABELS)

@@ -497,3 +497,20 @@ def test_parts_that_are_given_can_be_divided_anew(tmp_path: Path) -> None:
     ids = [record.id for part in anew for record in part.records]
     assert sorted(ids) == sorted(f"{part}/{k}" for part in ("train", "val") for k in range(10))
     assert "by picture (split.seed 0)" in anew.notices[0]
+
+
+def test_a_group_with_an_empty_name_stays_together(tmp_path: Path) -> None:
+    for k in range(6):
+        scene(tmp_path, f"_{k}", halves())
+        scene(tmp_path, f"pat1_{k}", halves())
+    splits = opened(tmp_path, group=r"([^/]*)_\d", split={"val": 0.5})
+    assert [{record.group for record in part.records} for part in splits] in ([{""}, {"pat1"}], [{"pat1"}, {""}])
+    assert [part.groups() for part in splits] == [1, 1]
+
+
+def test_a_message_counts_kinds_of_problems_beyond_the_first(tmp_path: Path) -> None:
+    for name in "abcdefg":
+        scene(tmp_path, name, halves())
+        save(tmp_path / "images" / f"{name}.jpg", np.zeros((4, 6, 3), np.uint8))
+    with pytest.raises(PairingError, match=r"also d\.png\): 1 \(images/d\.jpg\); and 3 more\. Add or remove"):
+        opened(tmp_path)

@@ -1,4 +1,5 @@
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,22 @@ def test_tables_that_cannot_be_read_are_refused(tmp_path: Path, content: bytes, 
     (tmp_path / "groups.csv").write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         name_groups(["a.png"], "groups.csv", [tmp_path])
+
+
+def test_a_table_with_two_groups_for_one_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "g.csv").write_text("image,group\nscan.png,patient1\nscan.png,patient2\n")
+    with pytest.raises(ConfigError, match=r"one group for every picture, found scan\.png in patient1 and in patient2"):
+        name_groups(["a/scan.png", "b/scan.png"], "g.csv", [tmp_path])
+
+
+def test_a_table_from_windows(tmp_path: Path) -> None:
+    (tmp_path / "g.csv").write_text("image,group\na\\scan.png,patient1\n.\\b\\scan.png,patient2\n")
+    assert name_groups(["a/scan.png", "b/scan.png"], "g.csv", [tmp_path]) == ["patient1", "patient2"]
+
+
+def test_a_great_many_pictures_are_divided_in_time() -> None:
+    names = [str(k) for k in range(200_000)]
+    start = time.process_time()
+    place = split_groups(names, names, 0.4, 0.4, 0)
+    assert time.process_time() - start < 5
+    assert sum(part == "train" for part in place.values()) == 40_000

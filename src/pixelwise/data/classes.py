@@ -86,6 +86,7 @@ def _find(
             "data.labels", expected=f"the file {name}", found=f"none in {base} or {root}", do="Check the path."
         )
     if known is not None:
+        _require_class(known, records, root)
         return known, rule, "the annotations", ()
     if rule.colours:
         raise LabelsError(
@@ -100,6 +101,22 @@ def _find(
         return Labels(("background", "object"), countable=(False, True)), rule, "listed from the masks", seen or (told,)
     labels, rule, listed = _name_ids(_list_ids(records, rule), rule, root)
     return labels, rule, "listed from the masks", listed
+
+
+def _require_class(known: Labels, records: Sequence[Record], root: Path) -> None:
+    """Refuse shapes without a class: what no shape covers is all there is.
+
+    Raises:
+        LabelsError: there is none but the one of unlabelled pixels.
+
+    """
+    if known.names == ("background",) and all(record.source is not None for record in records):
+        raise LabelsError(
+            root,
+            expected="classes in the annotations",
+            found=f"none: nothing is labelled in {len(records)} picture{'s' * (len(records) != 1)}",
+            do="Label some of them; or, where these are to show nothing, name the classes in a labels.yaml.",
+        )
 
 
 def _filled_in(

@@ -84,9 +84,7 @@ def _read_table(name: str, folders: Sequence[Path]) -> tuple[dict[str, Group], P
     try:
         rows = csv.DictReader(read_text(path).splitlines())
         missing = [column for column in ("image", "group") if column not in (rows.fieldnames or ())]
-        table = (
-            {} if missing else {str(row["image"]).strip(): str(row["group"]).strip() for row in rows if row["group"]}
-        )
+        given = [] if missing else [(_plain(row["image"]), str(row["group"]).strip()) for row in rows if row["group"]]
     except csv.Error as error:
         raise ConfigError(path, expected="a .csv table", found=str(error), do="Save it as CSV again.") from error
     if missing:
@@ -96,7 +94,21 @@ def _read_table(name: str, folders: Sequence[Path]) -> tuple[dict[str, Group], P
             found=f"no column {' and '.join(missing)}",
             do="Name the columns in the first line.",
         )
+    table: dict[str, Group] = {}
+    for image, group in given:
+        if table.setdefault(image, group) != group:
+            raise ConfigError(
+                path,
+                expected="one group for every picture",
+                found=f"{image} in {table[image]} and in {group}",
+                do="Write the pictures with their folders, or remove one of the rows.",
+            )
     return table, path
+
+
+def _plain(image: object) -> str:
+    """Write a picture's path as `_look_up` asks for it, whichever way the slashes of its table lean."""
+    return str(image).strip().replace("\\", "/").removeprefix("./")
 
 
 def read_text(path: Path) -> str:
@@ -156,9 +168,9 @@ def split_groups(
     place = dict.fromkeys(sizes, "train")
     for number, (name, share) in enumerate(asked):
         keep = len(asked) - number  # groups that the later parts and train need
-        for group in _take(left, sizes, share * len(ids), keep):
-            place[group] = name
-            left.remove(group)
+        taken = dict.fromkeys(_take(left, sizes, share * len(ids), keep), name)
+        place |= taken
+        left = [group for group in left if group not in taken]
     return {id_: place[group] for id_, group in zip(ids, groups, strict=True)}
 
 

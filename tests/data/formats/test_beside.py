@@ -176,3 +176,13 @@ def test_magnetic_tile_as_it_lies_asks_for_one_thing(real: Callable[[str], Path]
     mask = splits.train.read(0).mask
     assert mask is not None
     assert set(np.unique(mask).tolist()) <= {0, 1}
+
+
+def test_names_are_whole_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(put(tmp_path, "a.jpg", "a_mask.png", "b.jpg", "b_mask.png"))
+    assert [record.id for record in find(Path()).parts["pool"]] == ["a", "b"]
+
+
+def test_accents_in_names_are_equal_however_they_are_stored(tmp_path: Path) -> None:
+    layout = find(put(tmp_path, "caf\u00e9.jpg", "cafe\u0301_mask.png"))
+    assert len(pairs(layout, tmp_path)) == 1

@@ -14,7 +14,7 @@ from pixelwise.config import DataConfig, read_yaml
 from pixelwise.data.dataset import DataSplits, open_data
 from pixelwise.data.formats import find_format
 from pixelwise.data.formats.place import Place
-from pixelwise.errors import LabelsError, MaskError, PairingError
+from pixelwise.errors import DataError, LabelsError, MaskError, PairingError
 
 ELEVEN = [
     "Sky",
@@ -162,6 +162,18 @@ def test_what_has_no_partner_is_told(tmp_path: Path) -> None:
         opened(tmp_path)
     assert "picture without a mask: 1 (train/0001TP_006720.png)" in str(caught.value)
     assert "mask without a picture: 1 (valannot/0001TP_006750.png)" in str(caught.value)
+
+
+def test_folders_of_parts_that_are_not_read_are_told(tmp_path: Path) -> None:
+    tutorial(tmp_path, parts="train training")
+    picture(tmp_path / "test/0001TP_000001.png")  # whose masks are kept secret
+    with pytest.raises(DataError, match=r"found camvid \(.*\); masks \(training/ with trainingannot/"):
+        opened(tmp_path)
+    splits = opened(tmp_path, format="camvid")
+    assert ids(splits) == {"train": ["train/0001TP_006690"]}
+    why = "1 pictures are left out; no masks are beside them, or the part has another folder"
+    assert [notice for notice in splits.notices if "left out" in notice] == [f"test/: {why}", f"training/: {why}"]
+    assert not any("left out" in notice for notice in opened(tutorial(tmp_path / "whole")).notices)
 
 
 def test_suffixes_in_capitals_and_other_files_do_no_harm(tmp_path: Path) -> None:

@@ -216,6 +216,30 @@ def test_without_a_folder_of_masks_the_error_says_where_it_belongs(tmp_path):
         find(tmp_path)
 
 
+def test_a_folder_of_pictures_beside_the_file_is_not_taken_for_that_of_its_masks(tmp_path):
+    lay(tmp_path, document(), "val.json", masks="segments")
+    (tmp_path / "pictures").rename(tmp_path / "val")
+    found = find(tmp_path)
+    assert not found.layout.problems
+    assert [(record.image, record.mask) for record in records(found)] == [
+        (tmp_path / "val/a.jpg", tmp_path / "segments/a.png")
+    ]
+
+
+def test_a_folder_of_masks_that_two_files_share_is_told_once(tmp_path):
+    for part, name in (("train", "a"), ("val", "b")):
+        lay(tmp_path, document(name), f"panoptic_{part}.json", masks="segments")
+    found = find(tmp_path)
+    assert {part: [record.id for record in own] for part, own in found.layout.parts.items()} == {
+        "train": ["pictures/a"], "val": ["pictures/b"]
+    }  # fmt: skip
+    assert found.layout.notices == ("read as COCO panoptic: panoptic_train.json holds segments_info",)
+    sheet(tmp_path / "segments/c.png", numbers())
+    assert find(tmp_path).layout.notices[1:] == (
+        "1 of 3 PNG files of segments/ are in no annotation file and are left out (segments/c.png)",
+    )
+
+
 def test_cityscapes_names_its_pictures_by_another_name(tmp_path):
     """createPanopticImgs.py writes the name of the picture with _gtFine in it, where none is."""
     plain = document()

@@ -27,6 +27,7 @@ ROAD, SKY = Entry("road", (128, 64, 128)), Entry("sky", (70, 130, 180))
         ("class_dict.csv", "r,g,b,name,class_11\n128,64,128,road,3\n70,130,180,sky,0\n"),
         ("class_dict.csv", "Class,Red,Green,Blue\nroad,128,64,128\n\nsky,70,130,180\n"),
         ("class_dict.csv", "road,128,64,128\nsky,70,130,180\n"),
+        ("class_dict.csv", "name;r;g;b\r\nroad;128;64;128\r\nsky;70;130;180\r\n"),
         ("label_colors.txt", "128 64 128\troad\n70 130 180\t\tsky\n"),
         ("label_colors.txt", "r,g,b,name\n128 64 128 road\n70 130 180 sky\n"),
         ("label_colors.txt", "# color_rgb (RGB) label\n128 64 128 road\n70 130 180 sky"),
@@ -57,6 +58,8 @@ def test_colours(tmp_path: Path, name: str, text: str) -> None:
         ("classes.json", '{"a": 0, "b": 7}', [("a", 0), ("b", 7)]),
         ("classes.json", '{"0": "a", "7": "b"}', [("a", 0), ("b", 7)]),
         ("classes.json", '[{"id": 3, "name": "a"}, {"id": 7, "name": "b"}]', [("a", 3), ("b", 7)]),
+        ("classes.json", '{"1": {"name": "a"}, "2": {"label": "b"}}', [("a", 1), ("b", 2)]),
+        ("classes.json", '{"1": {"name": "a", "id": 0}, "2": {"name": "b", "value": 5}}', [("a", 0), ("b", 5)]),
     ],
 )
 def test_values(tmp_path: Path, name: str, text: str, entries: list[tuple[str, int]]) -> None:
@@ -84,6 +87,7 @@ def test_names_may_hold_anything(tmp_path: Path) -> None:
         ("class_dict.csv", "", "expected classes and what stands for them, found none. Write name,r,g,b."),
         ("class_dict.csv", "name,r,g,b\n", "found none"),
         ("class_dict.csv", "name,r,g,b\na,1,2\n", "row 2: expected 4 columns, found 3. Correct the row."),
+        ("class_dict.csv", "a,1,2\n", "row 1: expected 4 columns, found 3. Correct the row."),
         ("class_dict.csv", "name,r,g,b\na,1,2,256\n", "row 2: expected three values 0–255, found ['1', '2', '256']"),
         ("class_dict.csv", "name,r,g,b\na,1,2,x\n", "row 2: expected whole numbers, found 'x'. Correct it."),
         ("class_dict.csv", "name,r,g,b\na,1,2,-3\n", "expected whole numbers"),

@@ -278,3 +278,21 @@ def test_lists_in_another_encoding_are_refused(tmp_path: Path, content: bytes) -
     (tmp_path / "splits" / "train.txt").write_bytes(content)
     with pytest.raises(ConfigError, match=r"train\.txt: expected a text file in UTF-8, found .* Save it as UTF-8\."):
         find(tmp_path)
+
+
+def test_a_pattern_without_a_suffix_means_pictures(tmp_path: Path) -> None:
+    put(tmp_path, "p/a.jpg", "p/Thumbs.db", "p/a.txt", "p/a.jgw", "m/a.png", "m/Thumbs.db")
+    for masks in ("m/{stem}.png", "m/*"):
+        layout = find(tmp_path, images="p/*", masks=masks)
+        assert ids(layout) == {"pool": ["p/a"]}
+        assert not layout.problems
+    put(tmp_path, "p/b.bmp")  # which cannot be read: that is said, and it is not passed over
+    assert why(find(tmp_path, images="p/*", masks="m/*")) == [("p/b.bmp", "picture without a mask")]
+
+
+def test_folders_with_brackets_in_the_command_that_names_them(tmp_path: Path) -> None:
+    put(tmp_path, "scans [2024]/a.jpg", "drawn/a.png")
+    with pytest.raises(DataError, match=r"--set 'data\.images=scans \[\[\]2024\]/\*'"):
+        find(tmp_path)
+    layout = find(tmp_path, images="scans [[]2024]/*", masks="drawn/{stem}.png")
+    assert len(layout.parts["pool"]) == 1

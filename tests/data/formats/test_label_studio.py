@@ -16,9 +16,9 @@ from PIL import Image
 
 from pixelwise.config import DataConfig
 from pixelwise.data.dataset import DataSplits, open_data
-from pixelwise.data.formats import FORMATS, find_format, read_place
+from pixelwise.data.formats import FORMATS, find_format, label_studio, read_place
 from pixelwise.data.formats.brush import decode_brush, encode_brush
-from pixelwise.data.formats.format import Picture
+from pixelwise.data.formats.format import Picture, mentions
 from pixelwise.data.formats.label_studio import FORMAT
 from pixelwise.data.formats.place import Place
 from pixelwise.errors import DataError, MaskError
@@ -327,6 +327,37 @@ def test_a_brush_and_its_labels_from_two_tags_are_one_region(tmp_path: Path, exp
     np.testing.assert_array_equal(drawn(tmp_path), mask.astype(np.uint8))
 
 
+def test_an_id_that_two_regions_have_hides_none_of_them(tmp_path: Path) -> None:
+    results = [
+        region(square("a", 0, 0, 1, 1), 7),
+        region(square("b", 5, 0, 6, 1), 7),
+        region(square("a", 8, 0, 9, 1), 7),
+    ]
+    put(tmp_path, [task(annotation(*results))])
+    assert drawn(tmp_path)[0].tolist() == [1, 0, 0, 0, 0, 2, 0, 0, 1, 0]
+
+
+def test_looking_reads_few_files_where_there_is_one_for_each_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, [task(annotation(one_pixel("a", 0)))], at="z.json")
+    (tmp_path / "more").mkdir()
+    for number in range(80):
+        (tmp_path / "more" / f"{number}.json").write_text("{}")
+    read: list[Path] = []
+
+    def noted(path: Path, *words: str) -> bool:
+        read.append(path)
+        return mentions(path, *words)
+
+    monkeypatch.setattr(label_studio, "mentions", noted)
+    assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) == "z.json holds tasks of Label Studio"
+    assert set(read) == {tmp_path / "z.json"}
+    (tmp_path / "z.json").unlink()
+    assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) is None
+    assert len(set(read)) <= 51
+
+
 def test_predictions_drafts_and_cancelled_annotations_are_no_labels(tmp_path: Path) -> None:
     guess = [{"model_version": "1", "score": 0.9, "result": [one_pixel("guess", 0)]}]
     plain = [
@@ -384,9 +415,12 @@ def test_key_points_are_told_and_bitmasks_are_refused(tmp_path: Path) -> None:
     splits = opened(tmp_path)
     assert splits.labels.names == ("background", "a")
     assert splits.notices[1:] == ("cover no pixels and are not painted: 2 keypointlabels",)
-    put(tmp_path, [task(annotation(region({"imageDataURL": "data:image/png;base64,", "bitmasklabels": ["a"]})))])
-    with pytest.raises(MaskError, match=r"found bitmasklabels\. Draw with BrushLabels, or convert the bitmasks to PNG"):
-        find(tmp_path)
+    for labels in ("bitmasklabels", "labels"):  # the latter where the tag is BitMask, with Labels beside it
+        put(tmp_path, [task(annotation(region({"imageDataURL": "data:image/png;base64,", labels: ["a"]})))])
+        with pytest.raises(
+            MaskError, match=r"found bitmasklabels\. Draw with BrushLabels, or convert the bitmasks to PNG"
+        ):
+            find(tmp_path)
 
 
 def test_several_pictures_in_a_task_are_refused(tmp_path: Path) -> None:
@@ -428,6 +462,13 @@ def test_pictures_are_found_by_the_end_of_their_address(tmp_path: Path, image: s
     layout = find(put(tmp_path, [task(annotation(one_pixel("a", 0)), image=image, file_upload=None)], name)).layout
     assert not layout.problems
     assert [record.image for record in layout.parts["pool"]] == [tmp_path / name]
+
+
+def test_a_date_in_a_name_is_no_mark_of_an_upload(tmp_path: Path) -> None:
+    plain = [task(annotation(one_pixel("a", 0)), image="/data/local-files/?d=cam/20240101-7.png", file_upload=None)]
+    layout = find(put(tmp_path, plain, "cam/7.png")).layout
+    assert not layout.parts
+    assert any("annotation without its picture" in problem.why for problem in layout.problems)
 
 
 def test_the_name_of_the_upload_is_a_second_source(tmp_path: Path) -> None:

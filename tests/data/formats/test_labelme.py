@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 
 from pixelwise.config import DataConfig
 from pixelwise.data.dataset import open_data
-from pixelwise.data.formats import find_format
+from pixelwise.data.formats import find_format, read_place
 from pixelwise.data.formats.place import Place
 from pixelwise.errors import MaskError, PairingError
 
@@ -70,6 +71,15 @@ def test_rectangles_in_any_direction_and_polygons_cover_the_pixels_whose_centres
     assert (mask == "poly").sum() == 100
 
 
+@pytest.mark.parametrize("kind", ["rectangle", "oriented_rectangle", "rotation"])
+def test_rectangles_may_have_four_corners_and_lie_askew(tmp_path, kind):
+    write(tmp_path, "a", [shape("box", [[30, 10], [40, 20], [30, 30], [20, 20]], kind, direction=0.785)])
+    mask = masks(tmp_path)["a"]
+    assert (mask == "box").sum() == pytest.approx(200, abs=12)
+    assert mask[20, 30] == "box"
+    assert mask[11, 21] == "background"
+
+
 def test_a_circle_is_given_by_its_middle_and_a_point_on_it(tmp_path):
     write(tmp_path, "a", [shape("disc", [[30, 20], [30, 8]], "circle")])
     assert (masks(tmp_path)["a"] == "disc").sum() == pytest.approx(math.pi * 144, rel=0.02)
@@ -103,13 +113,17 @@ def test_what_counts_in_nothing_and_what_no_shape_covers(tmp_path):
     write(
         tmp_path,
         "a",
-        [shape("cat", [[0, 0], [30, 40]], "rectangle"), shape("__ignore__", [[0, 0], [9, 9]], "rectangle")],
+        [
+            shape("cat", [[0, 0], [30, 40]], "rectangle"),
+            shape("dog", [[40, 0], [50, 40]], "rectangle"),
+            shape("__ignore__", [[0, 0], [9, 9]], "rectangle"),
+        ],
     )
     mask = masks(tmp_path)["a"]
-    assert set(np.unique(mask)) == {"background", "cat", "?"}
+    assert set(np.unique(mask)) == {"background", "cat", "dog", "?"}
     assert (mask[:9, :9] == "?").all()
-    assert set(np.unique(masks(tmp_path, unlabelled="ignore")["a"])) == {"cat", "?"}
-    assert set(np.unique(masks(tmp_path, ignored=["cat"])["a"])) == {"background", "?"}
+    assert set(np.unique(masks(tmp_path, unlabelled="ignore")["a"])) == {"cat", "dog", "?"}
+    assert set(np.unique(masks(tmp_path, ignored=["cat"])["a"])) == {"background", "dog", "?"}
 
 
 def test_labels_txt_orders_the_classes(tmp_path):
@@ -147,12 +161,51 @@ def test_parts_are_folders_and_names_in_files_are_not(tmp_path):
     assert {part.name: len(part) for part in splits} == {"train": 1, "val": 1}
 
 
+def test_parts_are_the_folders_of_the_files_where_all_pictures_lie_in_one(tmp_path):
+    for part, name in (("train", "a"), ("val", "b")):
+        write(tmp_path / part, name, [shape("cat", [[0, 0], [9, 9]], "rectangle")], picture=False)
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.new("RGB", SIZE[::-1]).save(tmp_path / "images" / f"{name}.jpg")
+    splits = open_data(DataConfig(), tmp_path)
+    assert {part.name: [record.id for record in part.records] for part in splits} == {
+        "train": ["images/a"],
+        "val": ["images/b"],
+    }
+
+
+def test_pictures_elsewhere_have_names_below_their_folder(tmp_path):
+    write(tmp_path / "set", "a", [shape("cat", [[0, 0], [9, 9]], "rectangle")], picture=False)
+    (tmp_path / "far").mkdir()
+    Image.new("RGB", SIZE[::-1]).save(tmp_path / "far" / "a.jpg")
+    config = DataConfig.model_validate({"format": "labelme", "images": str(tmp_path / "far")})
+    layout = read_place(config, tmp_path / "set", tmp_path / "set")[1].layout
+    assert [record.id for record in layout.parts["pool"]] == ["a"]
+
+
+def test_pictures_that_stand_in_the_files_are_not_kept_in_memory(tmp_path):
+    for number in range(20):
+        shapes = [shape("cat", [[0, 0], [9, 9]], "rectangle")]
+        write(tmp_path, f"p{number}", shapes, imageData="A" * 1_000_000)
+    tracemalloc.start()
+    layout = read_place(DataConfig(format="labelme"), tmp_path, tmp_path)[1].layout
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(layout.parts["pool"]) == 20
+    assert peak < 10_000_000
+
+
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
         (shape("cat", [[0, 0], [9, 9]]), r"found a polygon that cannot be read \(2 points\)"),
         (shape("cat", [[0, math.nan], [9, 9], [9, 0]]), "points that are no numbers"),
         (shape("cat", [[0, 0]], "rectangle"), "found a rectangle that cannot be read"),
+        (
+            shape("cat", [[0, 0]] * 3, "rotation"),
+            r"found a rotation that cannot be read \(3 points\)\. Draw it again, or",
+        ),
+        (shape("cat", [[0, 0, 1], [9, 0, 1], [9, 9, 1], [0, 9, 1]]), "points that are not x, y"),
+        (shape("cat", [[0, 10**400], [9, 9], [9, 0]]), "int too large to convert to float"),
         (shape("cat", [[0, 0], [9, 9]], "mask", mask="!!!"), "found a mask that cannot be read"),
         (shape("cat", [[0, 0], [9, 9]], "mask", mask=base64.b64encode(b"GIF89a").decode()), "found a mask that cannot"),
         (shape("cat", [[0, 0], [9, 9]], "blob"), "expected polygon, rectangle, .*, found shape_type 'blob'"),

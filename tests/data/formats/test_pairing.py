@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelwise.data.formats.folders.pairing import Affix, Tie, find_tie, pair
+from pixelwise.data.formats.folders.pairing import Affix, Tie, find_tie, key_of, pair
 
 
 def ties(pictures: list[str], masks: list[str]) -> Tie:
@@ -89,3 +89,14 @@ def test_a_tie_gives_every_picture_its_own_mask(
     done = pair(images, truths, tie)
     assert not done.odd
     assert {r.id: r.mask for r in done.records} == {stem: Path(f"{before}{stem}{behind}.png") for stem in stems}
+
+
+def test_letters_with_accents_are_equal_however_they_are_stored() -> None:
+    typed, of_macos = Path("images/Stra\u00dfe \u00e9.png"), Path("masks/Stra\u00dfe e\u0301.png")
+    assert key_of(typed, Path("images")) == key_of(of_macos, Path("masks"))
+
+
+def test_a_name_below_the_current_folder_is_whole() -> None:
+    assert key_of(Path("x/ab.png"), Path()) == "x/ab"
+    assert key_of(Path("x/ab.png"), Path("x")) == "ab"
+    assert key_of(Path("/x/ab.png"), Path("/")) == "x/ab"

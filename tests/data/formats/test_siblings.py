@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from pixelwise.config import Config, DataConfig, load_config, with_overrides
 from pixelwise.data.dataset import open_data
 from pixelwise.data.formats import read_place
+from pixelwise.data.formats.folders.pairing import find_tie
 from pixelwise.data.formats.folders.roles import folder_roles
+from pixelwise.data.formats.folders.several import OBJECTS
 from pixelwise.data.records import Layout
 from pixelwise.errors import ConfigError, DataError, PairingError
 
@@ -303,3 +306,94 @@ def test_every_picture_is_paired_or_told(tmp_path_factory: pytest.TempPathFactor
     assert not left or layout.notices or layout.problems
     for own in layout.parts.values():
         assert len({record.id for record in own}) == len(own)
+
+
+# Several masks of one picture -----------------------------------------------------------------------------------------
+
+
+def told(layout: Layout) -> set[str]:
+    return {problem.do for problem in layout.problems if problem.do}
+
+
+def test_a_folder_for_every_picture_with_a_mask_for_every_object(tmp_path: Path) -> None:
+    for name in ("1a", "2b"):
+        put(tmp_path, f"s/{name}/images/{name}.png", f"s/{name}/masks/q.png", f"s/{name}/masks/r.png")
+    (message,) = told(find(tmp_path))
+    assert message == OBJECTS
+    with pytest.raises(PairingError, match=r"If each of them is one object, join them into one mask for every picture"):
+        open_data(DataConfig(), tmp_path)
+    with pytest.raises(DataError, match=r"none that can be used \(picture without a mask: 2 .* picture: 4 .* If each"):
+        open_data(DataConfig(skip_bad=True), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        [f"{n}_0.png" for n in "abcd"] + ["a_1.png"],
+        ["a.png", "b.png", "c.png", "d.png", "a_2.png", "a_3.png", "a_4.png"],
+        ["a/1.png", "a/2.png", "b/1.png", "c/1.png", "c/2.png", "d/1.png", "d/2.png"],
+    ],
+)
+def test_objects_in_files_of_their_own(tmp_path: Path, masks: list[str]) -> None:
+    layout = find(put(tmp_path, *(f"images/{n}.jpg" for n in "abcd"), *(f"masks/{name}" for name in masks)))
+    assert told(layout) == {OBJECTS}
+
+
+def test_numbers_behind_all_names_are_asked_about_as_objects(tmp_path: Path) -> None:
+    put(tmp_path, "images/a.jpg", "images/b.jpg", *(f"masks/{n}_mask_{k}.png" for n in "ab" for k in (1, 2)))
+    with pytest.raises(PairingError) as error:
+        find(tmp_path)
+    assert error.value.do.startswith(OBJECTS + " If one is the truth: --set 'data.masks=\"{stem}_mask_1.png\"', or ")
+
+
+def test_a_folder_of_masks_for_every_class(tmp_path: Path) -> None:
+    put(tmp_path, "images/1.jpg", "images/2.jpg", "masks/car/1.tif", "masks/road/1.tif", "masks/road/2.tif")
+    with pytest.raises(PairingError) as error:
+        open_data(DataConfig(), tmp_path)
+    assert error.value.do == (
+        "If masks/car/, masks/road/ hold the masks of one class each, join them into one mask for every picture, with an id"
+        " for each class. If one of them is the truth: --set 'data.images=images/*' --set 'data.masks=masks/car/{stem}.tif'."
+    )
+    deep = put(tmp_path / "deep", "images/x/1.jpg", "masks/car/x/1.png", "masks/road/x/1.png")
+    (message,) = told(find(deep))
+    assert message.startswith("If masks/…/car/, masks/…/road/ hold")
+
+
+def test_files_that_are_merely_lost_get_no_such_advice(tmp_path: Path) -> None:
+    layout = find(put(tmp_path, *(f"images/{n}.jpg" for n in "abc"), "masks/a.png", "masks/b.png", "masks/z.png"))
+    assert len(layout.problems) == 2
+    assert not told(layout)
+
+
+def test_many_masks_with_long_names_are_looked_at_in_time() -> None:
+    """DSB 2018 has 670 folders with names of 64 letters: 2,080 pieces each, of which one is as long as a picture's name."""
+    masks: dict[str, list[Path]] = {f"{k << 200:064x}": [] for k in range(1, 25)}
+    start = time.process_time()
+    for k in range(1, 671):
+        assert find_tie({f"{k:064x}": []}, masks).count == 0
+    assert time.process_time() - start < 2
+
+
+# Kept back, and not read ---------------------------------------------------------------------------------------------
+
+
+def test_a_test_part_inside_whose_truth_is_kept_back_is_told(tmp_path: Path) -> None:
+    put(tmp_path, "images/train/a.png", "masks/train/a.png", "images/test/b.png", "images/test/c.png")
+    layout = find(tmp_path)
+    assert pairs(layout, tmp_path) == {"train": [("images/train/a.png", "masks/train/a.png")]}
+    assert layout.notices == ("2 files in test, which has no masks: left out (images/test/b.png, …)",)
+    assert not layout.problems
+    layout = find(put(tmp_path, "masks/test/b.png"))
+    assert [(p.file, p.why) for p in layout.problems] == [("images/test/c.png", "picture without a mask")]
+
+
+def test_pictures_of_kinds_that_are_not_read_are_told(tmp_path: Path) -> None:
+    layout = find(put(tmp_path / "some", "images/a.png", "masks/a.png", "images/b.bmp", "masks/b.BMP"))
+    assert layout.notices == ("2 files of kinds that are not read (.bmp): left out (images/b.bmp, …)",)
+    with pytest.raises(
+        DataError,
+        match=r"expected pictures and masks as \.png, .*, found 2 files of other kinds \(\.gif\)\. Save those",
+    ):
+        find(
+            put(tmp_path / "carvana", "train/a.jpg", "train/b.jpg", "train_masks/a_mask.gif", "train_masks/b_mask.gif")
+        )

@@ -339,6 +339,47 @@ def test_no_table_or_list_gives_a_traceback(tmp_path_factory, table, names):
     assert not told or ": expected " in told
 
 
+def test_the_border_does_not_count_where_the_table_names_another_class_that_does_not(tmp_path):
+    mask = np.array([[0, 1, 2, 255]] * 3, np.uint8)
+    splits = opened(cvat(tmp_path, mask, CVAT.replace("sky", "ignored")))
+    assert splits.labels.ignore_ids == (2, 255)
+    assert splits.train.read(0).mask[0].tolist() == [0, 1, 255, 255]
+
+
+# labelme2voc ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", ["SegmentationClass", "SegmentationClassPNG"])
+def test_labelme2voc_names_its_classes_line_by_line(folder, tmp_path):
+    files: dict[str, str | np.ndarray] = {f"{folder}/a b.png": np.array([[0, 1, 2, 255]] * 3, np.uint8)}
+    files |= {"SegmentationClassVisualization/a b.jpg": "", "SegmentationClass/a b.npy": ""}
+    put(tmp_path, files | {"JPEGImages/a b.jpg": "", "class_names.txt": "_background_\ncrack\r\nRöst"})
+    found = look(tmp_path)
+    assert parts(found) == {"pool": ["a b"]}
+    assert (found.labels.names, found.labels.ids) == (("_background_", "crack", "Röst"), (0, 1, 2))
+    assert not any("21 of Pascal VOC" in notice for notice in found.layout.notices)
+    assert opened(tmp_path).train.read(0).mask[0].tolist() == [0, 1, 2, 255]
+    put(tmp_path, {"labelmap.txt": CVAT})  # says more
+    assert look(tmp_path).labels.names == ("background", "car", "sky")
+
+
+def test_class_names_that_say_nothing_or_not_the_same_are_refused(tmp_path):
+    put(usual(tmp_path / "one"), {"class_names.txt": " \n"})
+    with pytest.raises(LabelsError, match=r"class_names\.txt: expected names of classes, found none\. Write the name"):
+        look(tmp_path)
+    put(tmp_path / "one", {"class_names.txt": "a\nb"})
+    put(usual(tmp_path / "two"), {"class_names.txt": "b\na"})
+    with pytest.raises(
+        LabelsError, match=r"same classes in each class_names\.txt, found one/class_names\.txt, two/class"
+    ):
+        look(tmp_path)
+
+
+def test_masks_of_labelme2voc_without_their_names_are_not_taken_for_vocs(tmp_path):
+    put(tmp_path, {"JPEGImages/a.jpg": "", "SegmentationClassPNG/a.png": IDS})
+    assert find_format(Place(tmp_path, tmp_path, DataConfig()))[0].name != "voc"
+
+
 # Writing -------------------------------------------------------------------------------------------------------------
 
 

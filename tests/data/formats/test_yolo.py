@@ -121,6 +121,31 @@ def test_lists_may_begin_with_any_folder_and_name_what_is_missing(tmp_path):
     assert problems == [("train.txt: data\\images\\train\\gone.jpg", "listed, but no such picture")]
 
 
+def test_a_line_of_a_list_that_is_a_path_from_the_yaml_means_no_copy_of_that_picture(tmp_path):
+    usual(tmp_path, described=f"train: train.txt\n{NAMES}")
+    put(tmp_path, {"old/images/train/a.jpg": "", "old/labels/train/a.txt": TOP, "train.txt": "images/train/a.jpg\n"})
+    found = look(tmp_path)
+    assert parts(found) == {"train": ["images/train/a"]}
+    assert found.layout.problems == ()
+
+
+def test_text_files_that_are_empty_do_not_hide_the_others(tmp_path):
+    for number in range(25):
+        put(tmp_path, {f"images/n{number:02}.jpg": "", f"labels/n{number:02}.txt": ""})
+    found = look(put(tmp_path, {"images/z.jpg": "", "labels/z.txt": LEFT}))
+    assert found.layout.notices[0] == "read as YOLO segmentation: labels/z.txt holds classes and shares"
+    assert len(parts(found)["pool"]) == 26
+
+
+def test_pictures_elsewhere_than_below_the_root_raise_nothing_while_looking(tmp_path):
+    put(tmp_path / "far", {"images/a.jpg": ""})
+    root = put(tmp_path / "set", {"notes.txt": "words"})
+    config = {"images": str(tmp_path / "far" / "images")}
+    assert FORMATS["yolo"].detect(Place(root, root, DataConfig.model_validate(config))) is None
+    with pytest.raises(DataError, match=r"far/labels/a\.txt, found none at all"):
+        look(root, format="yolo", **config)
+
+
 def test_a_part_may_be_several_folders(tmp_path):
     usual(tmp_path, described=f"train: [images/train, images/val]\n{NAMES}")
     assert parts(look(tmp_path)) == {"train": ["images/train/a", "images/val/b"]}
@@ -567,6 +592,17 @@ def test_regions_with_holes_cut_open_cover_themselves_and_the_holes_that_are_pai
         np.testing.assert_array_equal(own, expected)
 
 
+def test_bridges_of_many_holes_are_no_longer_in_sum_than_the_region_has_pixels():
+    mask = np.ones((201, 201), np.uint8)
+    mask[1::2, 1::2] = 0
+    outline = trace(mask)[0]
+    assert len(outline.holes) == 10_000
+    ring, rings = cut_open(outline, mask == 0), (outline.outer, *outline.holes)
+    around = sum(np.abs(np.diff(one, axis=0, append=one[:1])).sum() for one in rings)
+    assert np.abs(np.diff(ring, axis=0, append=ring[:1])).sum() <= around + 2 * outline.area
+    np.testing.assert_array_equal(fill((ring,), mask.shape)[2], mask == 1)
+
+
 # Writing -------------------------------------------------------------------------------------------------------------
 
 
@@ -619,7 +655,7 @@ def test_what_is_written_is_what_ultralytics_reads(tmp_path):
     ]  # fmt: skip
     assert (out / "labels/val/b.txt").read_text() == ""
     assert (out / "labels/train/a.v1.txt").read_text().splitlines() == [
-        "1 0.2 0.2 0.7 0.2 0.7 0.8 0.2 0.8 0.3 0.6 0.5 0.6 0.5 0.4 0.3 0.4 0.3 0.6 0.2 0.8",
+        "1 0.2 0.2 0.3 0.2 0.3 0.4 0.3 0.6 0.5 0.6 0.5 0.4 0.3 0.4 0.3 0.2 0.7 0.2 0.7 0.8 0.2 0.8",
         "0 0 0 0.25 0 0.25 0.2 0 0.2",
     ]
 

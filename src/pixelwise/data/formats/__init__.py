@@ -28,9 +28,11 @@ from pixelwise.data.formats import (
     voc,
     yolo,
 )
+from pixelwise.data.formats.folders.siblings import Search
+from pixelwise.data.formats.folders.tree import Tree, Wanted
 from pixelwise.data.formats.format import Format, Found
 from pixelwise.data.formats.place import Place
-from pixelwise.data.records import PARTS
+from pixelwise.data.records import PARTS, short
 from pixelwise.errors import ConfigError, DataError
 
 __all__ = ["FORMATS", "Format", "Found", "find_format", "read_place"]
@@ -94,7 +96,7 @@ def read_place(config: DataConfig, root: Path, base: Path) -> tuple[Format, Foun
     """Find the format of a data set, and read it.
 
     Raises:
-        DataError: no folder, no pictures, nothing that is understood.
+        DataError: no folder, no pictures, nothing that is understood; or another set beside, in folders of masks.
         ConfigError: a key of the `data` section that makes no sense.
 
     """
@@ -106,5 +108,33 @@ def read_place(config: DataConfig, root: Path, base: Path) -> tuple[Format, Foun
     read = kind.read(place)
     if why is None:
         return kind, read
+    _require_no_other(place, kind, why, read)
     told = f"read as {kind.title}: {why}"
     return kind, replace(read, layout=replace(read.layout, notices=(told, *read.layout.notices)))
+
+
+def _require_no_other(place: Place, kind: Format, why: str, read: Found) -> None:
+    """Refuse a place where folders of pictures and masks belong together, too, of whose pictures the format reads none.
+
+    Neither lies there by accident, and which is meant does not follow from which lies deeper.
+
+    Raises:
+        DataError: there are some.
+
+    """
+    if kind is colours.FORMAT or place.config.images is not None or place.config.annotations is not None:
+        return  # colours are read from such folders themselves; and who names files says what is meant
+    try:
+        pairs = Search(Tree(place), Wanted()).pairs(place.root)
+    except DataError:
+        return  # nothing that belongs together without a question
+    used = {record.image for records in read.layout.parts.values() for record in records}
+    for one in pairs:
+        if one.tie.count and used.isdisjoint(path for paths in one.images.values() for path in paths):
+            folders = f"{short(one.pictures, place.root)}/ with {short(one.masks, place.root)}/"
+            raise DataError(
+                place.root,
+                expected="annotations of one format",
+                found=f"{kind.name} ({why}); masks ({folders}, of whose pictures the other has none)",
+                do=f"Say which is meant: --set data.format={kind.name}, or --set data.format=masks.",
+            )

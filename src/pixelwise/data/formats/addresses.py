@@ -50,7 +50,7 @@ class Addresses:
             if isinstance(found, Path):
                 return found
             why = found if why == NOTHING else why
-        last = [name.rpartition("/")[2] for name in names]
+        last = [name.rpartition("/")[2] for name in names if _is_upload(name)]
         kept = [path for name in last if _UPLOAD.match(name) for path in self._kept.get(_UPLOAD.sub("", name, 1), [])]
         return kept[0] if len(set(kept)) == 1 and why == NOTHING else why
 
@@ -62,5 +62,10 @@ def ends(address: str) -> list[str]:
     names = []
     for name in (unquote(path, errors="surrogateescape").replace("\\", "/"), path):
         folder, slash, last = name.rpartition("/")
-        names += [name, f"{folder}{slash}{_UPLOAD.sub('', last, 1)}"]
+        names += [name, f"{folder}{slash}{_UPLOAD.sub('', last, 1)}"] if _is_upload(name) else [name]
     return list(dict.fromkeys(names))
+
+
+def _is_upload(name: str) -> bool:
+    """Tell whether a name may be that of an upload: elsewhere eight digits and a dash are a date, say."""
+    return "upload/" in name or "/" not in name

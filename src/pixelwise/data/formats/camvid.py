@@ -167,6 +167,7 @@ def _suffix(files: Iterable[Path], ending: str) -> str | None:
 def _layout(place: Place, way: _Way, own: Folders) -> Layout:
     """Pair by globs and templates, as a data.yaml would name them; what the configuration names goes before."""
     config = place.config
+    notices: tuple[str, ...] = ()
     if config.images is None and not any(isinstance(getattr(config, part), PartConfig) for part in PARTS):
         parts = {}
         for part, (pictures, masks) in way.folders.items():
@@ -179,8 +180,20 @@ def _layout(place: Place, way: _Way, own: Folders) -> Layout:
             update |= {"images": pool.images, "masks": pool.masks}
             if (place.root / "valid.txt").is_file() and not any(getattr(config, part) for part in PARTS):
                 update["val"] = "valid.txt"
-        config = config.model_copy(update=update)
-    return replace(find_records(replace(place, config=config)), kind="CamVid's folders")
+        config, notices = config.model_copy(update=update), _left_out(place, way, own)
+    layout = find_records(replace(place, config=config))
+    return replace(layout, kind="CamVid's folders", notices=(*layout.notices, *notices))
+
+
+def _left_out(place: Place, way: _Way, own: Folders) -> tuple[str, ...]:
+    """Tell of folders of parts that are not read: without one of masks beside them, or the second of a part."""
+    read = {place.root / name for folders in way.folders.values() for name in folders}
+    rest = (folder for folder in sorted(own) if folder.parent == place.root and folder not in read)
+    return tuple(
+        f"{folder.name}/: {len(own[folder])} pictures are left out; no masks are beside them, or the part has another folder"
+        for folder in rest
+        if part_of_folder(folder / "x", place.root)
+    )
 
 
 def _entries(

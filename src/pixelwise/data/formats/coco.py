@@ -36,6 +36,7 @@ from pixelwise.data.formats.coco_document import (
     unlisted,
 )
 from pixelwise.data.formats.format import (
+    BACKGROUND,
     BACKGROUNDS,
     IGNORED,
     Format,
@@ -349,9 +350,9 @@ class _Writer:
     def close(self) -> dict[str, Any]:
         """Write the files."""
         rows = [*zip(self.labels.ids, self.labels.names, self.labels.countable, self.labels.colours, strict=True)]
-        # Where two classes are called background or the like, only their names tell which one lies below.
-        if self.ground is not None and sum(name in BACKGROUNDS for name in self.labels.names) == 1:
-            del rows[self.ground]
+        # Where two classes are called background or the like, or one is called otherwise, its name tells what lies below.
+        if self.unlabelled == BACKGROUND and sum(name in BACKGROUNDS for name in self.labels.names) == 1:
+            del rows[self.labels.names.index(BACKGROUND)]
         if self.labels.ignore_index in self.ids:
             rows.append((self.ids[self.labels.ignore_index], IGNORED, False, (244, 244, 240)))
         categories = [

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from pixelwise.data.formats.format import Picture, copy_picture, load_json
+from pixelwise.data.formats.format import BACKGROUNDS, Picture, copy_picture, load_json
 from pixelwise.data.formats.place import Pictures, Place
 from pixelwise.data.records import Problem, short
 from pixelwise.errors import DataError, LabelsError, MaskError
@@ -22,6 +22,7 @@ from pixelwise.labels import Colour
 
 _SHOWN = 3
 _LOOKED_INTO = 32
+_LARGEST_ID = 2**24 - 1  # that `Labels` takes
 
 
 class Entry(NamedTuple):
@@ -199,10 +200,25 @@ def gather_classes(documents: Sequence[Document], used: Collection[str]) -> Clas
                 notices.append(f"id {one.id} is another class in another file: {one.name!r} gets id {own}")
             first[one.name] = one._replace(id=own)
             taken.add(own)
+    notices += _number_anew(first)
     colours = [one.colour for one in first.values() if one.colour is not None]
-    things = frozenset(name for name, one in first.items() if one.thing is not False)
+    things = frozenset(
+        name for name, one in first.items() if (name not in BACKGROUNDS if one.thing is None else one.thing)
+    )
     shown = tuple(colours) if len(colours) == len(first) else ()
     return Classes(tuple(first), tuple(one.id for one in first.values()), shown, things, tuple(notices))
+
+
+def _number_anew(classes: dict[str, Category]) -> list[str]:
+    """Give other ids to the classes whose own no mask can hold, and tell so: V7 writes checksums of the names."""
+    beyond = [one for one in classes.values() if not 0 <= one.id <= _LARGEST_ID]
+    if not beyond:
+        return []
+    free = max((one.id for one in classes.values() if 0 <= one.id <= _LARGEST_ID), default=0) + 1
+    for own, one in enumerate(beyond, free):
+        classes[one.name] = one._replace(id=own)
+    what = f"{len(beyond)} ids of categories are beyond 0–{_LARGEST_ID} and are numbered anew"
+    return [f"{what}: {beyond[0].name!r}, {beyond[0].id}, gets id {free}{', …' if len(beyond) > 1 else ''}"]
 
 
 def _same_names(document: Document) -> list[str]:
@@ -259,27 +275,32 @@ def _find_pictures(
     """Find the pictures of one file, and tell those that are missing."""
     found: list[tuple[Entry, Path]] = []
     lost: list[Problem] = []
+    reasons: list[str] = []
     for entry in document.entries.values():
         image = pictures.find(entry.name, document.path)
         if isinstance(image, str) and other is not None and (name := other(entry)):
             image = pictures.find(name, document.path)
+        folder = PurePosixPath(entry.name.replace("\\", "/")).parent.name
+        if isinstance(image, Path) and folder in pictures.folders and folder not in image.parent.parts:
+            image = f"no such picture in {folder}/"
         if isinstance(image, str):
             where = f"{short(document.path, place.root)}: {entry.name!r}"
             lost.append(Problem(where, f"annotation without its picture ({image})"))
+            reasons.append(image)
         else:
             found.append((entry, image))
     if lost and not found:
-        raise _no_pictures(document, place)
+        raise _no_pictures(document, place, reasons[0])
     return found, lost
 
 
-def _no_pictures(document: Document, place: Place) -> DataError:
+def _no_pictures(document: Document, place: Place, why: str) -> DataError:
     many = len(document.entries)
     first = ", ".join(repr(entry.name) for entry in list(document.entries.values())[:_SHOWN])
     return DataError(
         document.path,
         expected=f"pictures of the names it lists, below {place.root}",
-        found=f"none of {many} ({first}{', …' if many > _SHOWN else ''})",
+        found=f"none of {many} ({first}{', …' if many > _SHOWN else ''}): {why}",
         do="Put them there, name their folder (data.images), or the annotation files that are meant (data.annotations).",
     )
 

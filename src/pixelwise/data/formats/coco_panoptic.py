@@ -97,9 +97,11 @@ def read(place: Place) -> Found:
         part = part_of_file(match.document.path, place.root) or part_of_folder(match.image, place.root) or "pool"
         records[part].append(Record(pictures.id_of(match.image), match.image, source.file, source=source))
     notices = [*classes.notices, *unlisted(outside, {match.image for match in matches}, place, "pictures on disk")]
+    taken = {png for one in sheets.values() for png in one.taken}
     for one in sheets.values():
         problems += one.problems
-        notices += unlisted(one.files.values(), one.taken, place, f"PNG files of {short(one.folder, place.root)}/")
+    for one in {one.folder: one for one in sheets.values()}.values():  # several files may share a folder
+        notices += unlisted(one.files.values(), taken, place, f"PNG files of {short(one.folder, place.root)}/")
     return Found(gather("COCO panoptic segments", records, problems, notices), labels)
 
 
@@ -121,7 +123,7 @@ def _folder(document: Document, place: Place) -> Path:
     """Find the folder of a file's PNG masks: beside it, called like it; else anywhere below the root, by either name."""
     stem = document.path.stem
     beside = document.path.with_suffix("")
-    if beside.is_dir():
+    if beside.is_dir() and any(path.suffix.lower() == ".png" for path in walk(beside)):
         return beside
     pngs = [path for path in place.files if path.suffix.lower() == ".png"]
     called = {above for path in pngs for above in path.parents if above.name == stem and above != place.root}

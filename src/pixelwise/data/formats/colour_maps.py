@@ -44,6 +44,7 @@ _COLUMNS = {
     "b": ("b", "blue"),
     "id": ("pixel value", "value", "id"),
 }
+_ITEM_NAMES, _ITEM_VALUES = ("name", "title", "label", "class", "class_name"), ("id", "value", "index")
 
 
 @dataclass(frozen=True)
@@ -101,23 +102,28 @@ def _from_lines(path: Path, text: str) -> list[Entry]:
 
 def _from_table(path: Path, text: str) -> list[Entry]:
     """Read a table with the columns name, r, g, b in any order, or Pixel Value and Class; without a heading: name, r, g, b."""
+    head, _, _ = text.partition("\n")
+    comma = ";" if ";" in head and "," not in head else ","  # as Excel writes it where a comma stands in numbers
     try:
-        rows = [row for row in csv.reader(StringIO(text, newline=""), skipinitialspace=True) if any(row)]
+        table = csv.reader(StringIO(text, newline=""), delimiter=comma, skipinitialspace=True)
+        rows = [row for row in table if any(row)]
     except csv.Error as error:
         raise LabelsError(path, expected="a .csv table", found=str(error), do="Save it as CSV again.") from error
-    head = [cell.strip().lower() for cell in rows[0]] if rows else []
+    heads = [cell.strip().lower() for cell in rows[0]] if rows else []
     place = {
-        key: head.index(name) for key, names in _COLUMNS.items() for name in reversed(names) if name in head
+        key: heads.index(name) for key, names in _COLUMNS.items() for name in reversed(names) if name in heads
     }  # of several names for a column, the first in the list is taken
+    first = 2 if "name" in place else 1
     if "name" in place:
         rows = rows[1:]
     else:
         place = {"name": 0, "r": 1, "g": 2, "b": 3}
+    many = max(place.values()) + 1
     entries = []
-    for number, row in enumerate(rows, 2):
+    for number, row in enumerate(rows, first):
         where = f"{path}, row {number}"
-        if len(row) <= max(place.values()):
-            raise LabelsError(where, expected=f"{len(head)} columns", found=str(len(row)), do="Correct the row.")
+        if len(row) < many:
+            raise LabelsError(where, expected=f"{many} columns", found=str(len(row)), do="Correct the row.")
         colour = _colour(where, [row[place[key]] for key in "rgb"]) if {"r", "g", "b"} <= set(place) else None
         value = _number(where, row[place["id"]]) if "id" in place else None
         entries.append(Entry(row[place["name"]].strip(), colour, value))
@@ -156,9 +162,9 @@ def _from_item(path: Path, item: Any, place: int) -> Entry:
         return Entry(item, None, place)
     if not isinstance(item, Mapping):
         raise _foreign(path, item)
-    name = next((item[key] for key in ("name", "title", "label", "class", "class_name") if key in item), None)
+    name = next((item[key] for key in _ITEM_NAMES if key in item), None)
     shown = next((item[key] for key in ("color", "colour", "rgb") if key in item), None)
-    value = next((item[key] for key in ("id", "value", "index") if isinstance(item.get(key), int)), None)
+    value = next((item[key] for key in _ITEM_VALUES if isinstance(item.get(key), int)), None)
     if not isinstance(name, str):
         raise _foreign(path, item)
     return Entry(name, None if shown is None else _colour(str(path), shown), value)
@@ -166,7 +172,12 @@ def _from_item(path: Path, item: Any, place: int) -> Entry:
 
 def _from_pair(path: Path, key: str, value: Any) -> Entry:
     if isinstance(value, Mapping):
-        return _from_item(path, {"name": key, **value}, 0)
+        number = int(key) if re.fullmatch(r"\d{1,8}", key) else None
+        named = number is not None and any(isinstance(value.get(word), str) for word in _ITEM_NAMES)
+        known: dict[str, Any] = {} if named else {"name": key}
+        if number is not None and not any(word in value for word in _ITEM_VALUES):
+            known["id"] = number
+        return _from_item(path, {**known, **value}, 0)
     if isinstance(value, int) and not isinstance(value, bool):
         return Entry(key, None, value)
     if isinstance(value, str) and re.fullmatch(r"\d{1,8}", key):

@@ -120,7 +120,8 @@ def drawn_labels(
         Labels, and the name of the class of unlabelled pixels (None: they count in nothing).
 
     Raises:
-        DataError: no class, or `data.unlabelled` names none of them.
+        DataError: `data.unlabelled` names none of them; or it is "ignore", and there is no class (`classes` refuses
+            background alone, once it is known whether anybody else names some).
 
     """
     names = list(dict.fromkeys(names))
@@ -131,11 +132,12 @@ def drawn_labels(
     unlabelled: str | None = wanted
     if wanted == "ignore":
         unlabelled = None
-    elif wanted == BACKGROUND:
-        unlabelled = next((name for name in BACKGROUNDS if name in given), BACKGROUND)
+    elif wanted.lower() in BACKGROUNDS:
+        called = {name.lower(): name for name in reversed(names) if name in given} | {name: name for name in given}
+        unlabelled = next((called[name] for name in (wanted, *BACKGROUNDS) if name in called), wanted)
         if unlabelled not in given:
             rows = [(name, i + (min(row[1] for row in rows) < 1), colour) for name, i, colour in rows]
-            rows.insert(0, (BACKGROUND, 0, (38, 40, 48) if colours else None))
+            rows.insert(0, (unlabelled, 0, (38, 40, 48) if colours else None))
     elif wanted not in given:
         raise DataError(
             "data.unlabelled",

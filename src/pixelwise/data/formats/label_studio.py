@@ -17,6 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -78,7 +79,8 @@ class _Drawn:
 
 def detect(place: Place) -> str | None:
     """Recognise JSON files with tasks and annotations, or flat records with regions."""
-    for path in [path for path in place.annotations(".json") if _promises(path)][:_LOOKED_INTO]:
+    likely = sorted(place.annotations(".json"), key=lambda path: len(path.parts))[:_FIRST]  # there may be one a picture
+    for path in islice(filter(_promises, likely), _LOOKED_INTO):
         try:
             kind = _kind(load_json(path))
         except MaskError:
@@ -235,7 +237,7 @@ def _results(annotation: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _draw(where: str, annotation: dict[str, Any]) -> _Drawn:
-    """Read the regions of an annotation. What stands in several results of one id, or of one geometry, is one region.
+    """Read the regions of an annotation. What stands in several results of one id and geometry is one region.
 
     Raises:
         MaskError: a region that cannot be understood, with no label or with several.
@@ -253,13 +255,13 @@ def _draw(where: str, annotation: dict[str, Any]) -> _Drawn:
         geometry = {key: value[key] for key in _GEOMETRY if key in value}
         if _shape_of(value) is None:
             kinds = [key for key in _LABELS if key in value]
-            if "bitmasklabels" in kinds:
+            if "bitmasklabels" in kinds or "imageDataURL" in value:
                 raise MaskError(where, expected=" or ".join(_AREAS), found="bitmasklabels", do=_AS_BRUSH)
             drawn.without_area.update(kinds[:1])
             continue
         _require_upright(where, one)
         drawn.size = _size(where, one, drawn.size)
-        known = regions.setdefault(str(one.get("id") or json.dumps(geometry)), (geometry, []))
+        known = regions.setdefault(f"{one.get('id') or ''} {json.dumps(geometry)}", (geometry, []))
         known[1].extend(str(label) for label in labels if str(label) not in known[1])
     for geometry, labels in regions.values():
         if len(labels) != 1:

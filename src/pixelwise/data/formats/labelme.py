@@ -10,12 +10,11 @@ Source: labelme 5, `labelme/label_file.py` (fields) and `utils/shape.py` (what a
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections import defaultdict
 from io import BytesIO
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +41,20 @@ from pixelwise.labels import Labels
 from pixelwise.storage import write_atomic
 
 _POINT, _LINE = 5.0, 10.0
+# Those that lie askew, as LabelMe and X-AnyLabeling call them; the latter gives all rectangles four corners.
+_CORNERED = ("rectangle", "oriented_rectangle", "rotation")
+# The last two are Pillow's.
+_BROKEN = (
+    KeyError,
+    TypeError,
+    ValueError,
+    IndexError,
+    OSError,
+    OverflowError,
+    SyntaxError,
+    Image.DecompressionBombError,
+)
+_DRAW = "Draw it again, or take it out."
 _LOOKED_INTO = 3
 
 
@@ -67,7 +80,7 @@ def read(place: Place) -> Found:
         DataError: no class anywhere.
 
     """
-    drawn: list[tuple[Path, Path, Any, list[tuple[str, Region]]]] = []
+    drawn: list[tuple[Path, Path, tuple[int, int] | None, list[tuple[str, Region]]]] = []
     problems: list[Problem] = []
     owner: dict[Path, Path] = {}
     for path in place.annotations(".json"):
@@ -91,16 +104,16 @@ def read(place: Place) -> Found:
             problems.append(Problem(short(path, place.root), why))
         else:
             owner[image] = path
-            drawn.append((path, image, plain, shapes))
+            drawn.append((path, image, _size(plain), shapes))  # without imageData, which can be the whole picture
     lost = [image for image in place.pictures.paths if image not in owner]
     problems += [Problem(short(image, place.root), "picture without a mask") for image in lost]
     labels, unlabelled = drawn_labels(place, _names(place, {name for *_, own in drawn for name, _ in own}))
     records: dict[str, list[Record]] = defaultdict(list)
-    for path, image, plain, regions in drawn:
+    for path, image, size, regions in drawn:
         painted_on = tuple(Shape(shape_name(place, name), region) for name, region in regions)
-        drawing = Drawing(path, painted_on, _size(plain), unlabelled, place.config.overlap or "file")
-        id_ = PurePosixPath(short(image, place.root)).with_suffix("").as_posix()
-        records[part_of_folder(image, place.root) or "pool"].append(Record(id_, image, path, source=drawing))
+        drawing = Drawing(path, painted_on, size, unlabelled, place.config.overlap or "file")
+        part = part_of_folder(image, place.root) or part_of_folder(path, place.root) or "pool"
+        records[part].append(Record(place.pictures.id_of(image), image, path, source=drawing))
     return Found(gather("LabelMe files", records, problems), labels)
 
 
@@ -136,12 +149,17 @@ def _shape(path: Path, shape: Any) -> tuple[str, Region]:
 def _region(path: Path, shape: dict[str, Any]) -> Region:
     kind = shape.get("shape_type") or "polygon"
     try:
-        points = np.array(shape["points"], np.float64).reshape(-1, 2)
+        points = np.array(shape["points"], np.float64)
+        if points.size and (points.ndim != 2 or points.shape[1] != 2):
+            raise ValueError("points that are not x, y")
+        points = points.reshape(-1, 2)
         if not np.isfinite(points).all():
             raise ValueError("points that are no numbers")
         if kind == "polygon":
             if len(points) < 3:
                 raise ValueError(f"{len(points)} points")
+            return Polygon((points,))
+        if kind in _CORNERED and len(points) == 4:
             return Polygon((points,))
         if kind == "rectangle":
             (x0, y0), (x1, y1) = points
@@ -154,9 +172,11 @@ def _region(path: Path, shape: dict[str, Any]) -> Region:
             return Several(tuple(Polygon((_disc(point, _POINT),)) for point in points))
         if kind in ("line", "linestrip"):
             return Several(tuple(Polygon((_bar(a, b),)) for a, b in pairwise(points)))
-    except (KeyError, TypeError, ValueError, IndexError, OSError, binascii.Error) as error:
+        if kind in _CORNERED:
+            raise ValueError(f"{len(points)} points")
+    except _BROKEN as error:
         found = f"a {kind} that cannot be read ({' '.join(str(error).split())[:120]})"
-        raise MaskError(path, expected="shapes as LabelMe writes them", found=found, do="Save it again.") from error
+        raise MaskError(path, expected="shapes as LabelMe writes them", found=found, do=_DRAW) from error
     raise MaskError(
         path,
         expected="polygon, rectangle, circle, mask, point, line or linestrip",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from pixelwise.data.images import IMAGE_SUFFIXES
 from pixelwise.data.records import PART_FOLDERS, Layout, Problem, Record
 from pixelwise.errors import ConfigError, DataError
 
+# Thumbnails of a file server, resource forks from a Mac, what a drive's own system keeps.
+_NOBODYS = {"@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 _PART_WORDS = {name: part for part, names in PART_FOLDERS.items() for name in names}
 
 
@@ -88,16 +91,18 @@ class Place:
         """Find what a pattern, relative to the root or absolute, names."""
         whole = Path(pattern)
         top = Path(whole.anchor) if whole.is_absolute() else self.root
+        inner = str(whole.relative_to(top)) if whole.is_absolute() else pattern
         found = [whole] if whole.is_absolute() and whole.exists() else []
         if not found and pattern != whole.anchor:
             try:
-                inner = str(whole.relative_to(top)) if whole.is_absolute() else pattern
                 found = [path for path in top.glob(inner) if not path.name.startswith(".")]
                 found = [path.resolve() for path in found] if ".." in whole.parts else found
             except (ValueError, NotImplementedError) as error:
                 raise ConfigError(
                     where, expected="a pattern relative to the root", found=f"{pattern!r} ({error})", do="Correct it."
                 ) from error
+        if not found and "[" in pattern and (top / inner).exists():  # a name with brackets, and no pattern
+            found = [(top / inner).resolve() if ".." in whole.parts else top / inner]
         if not found:
             raise ConfigError(
                 where, expected=f"files that match {pattern!r} in {self.root}", found="none", do="Check the pattern."
@@ -118,9 +123,12 @@ class Pictures:
         self.paths = tuple(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
         self._names: dict[str, list[Path]] = defaultdict(list)
         self._stems: dict[str, list[Path]] = defaultdict(list)
+        self._inside: dict[str, Path] = {}
         for path in self.paths:
-            self._names[path.name].append(path)
-            self._stems[path.stem].append(path)
+            self._names[_composed(path.name)].append(path)
+            self._stems[_composed(path.stem)].append(path)
+            if path.is_relative_to(root):
+                self._inside[_composed(path.relative_to(root).as_posix())] = path
 
     @cached_property
     def _above(self) -> Path:
@@ -145,8 +153,11 @@ class Pictures:
             The picture; or why there is none, in words.
 
         """
-        pure = PurePosixPath(name.replace("\\", "/").split("?", 1)[0])
-        candidates = self._names.get(pure.name, [])
+        pure = PurePosixPath(_composed(name.replace("\\", "/")))
+        if not (pure.name in self._names or pure.name in self._stems) or "?" not in pure.name:
+            pure = PurePosixPath(str(pure).split("?", 1)[0])  # what an address asks for, unless a file is called so
+        exact = self._exactly(pure, near)
+        candidates = [exact] if exact is not None else self._names.get(pure.name, [])
         if not candidates and pure.suffix.lower() not in IMAGE_SUFFIXES:
             candidates = self._stems.get(pure.name, [])
         if len(candidates) > 1:
@@ -164,12 +175,31 @@ class Pictures:
             return "no such picture"
         return candidates[0] if len(candidates) == 1 else f"{len(candidates)} pictures of that name"
 
+    def _exactly(self, name: PurePosixPath, near: Path | None) -> Path | None:
+        """Find a picture whose path, from the annotation file or, where it has folders, from the root, is just that."""
+        if near is not None and near.is_relative_to(self.root):
+            above = PurePosixPath(_composed(near.relative_to(self.root).parent.as_posix()))
+            if (found := self._inside.get((above / name).as_posix())) is not None:
+                return found
+        return self._inside.get(name.as_posix()) if len(name.parts) > 1 else None
+
+    @cached_property
+    def folders(self) -> frozenset[str]:
+        """Give the names of all folders, below the root, that pictures lie in or below."""
+        return frozenset(name for path in self._inside for name in PurePosixPath(path).parent.parts)
+
+
+def _composed(name: str) -> str:
+    """Write letters with accents as one sign each: archives from a Mac have them as two, annotations mostly do not."""
+    return unicodedata.normalize("NFC", name)
+
 
 def _longest_tail(candidates: list[Path], name: PurePosixPath) -> list[Path]:
     """Keep the paths that have most folder names, from the end, in common with a name."""
 
     def common(path: Path) -> int:
-        pairs = zip(reversed(path.parts), reversed(name.parts), strict=False)
+        own = path if name.suffix.lower() in IMAGE_SUFFIXES else path.with_suffix("")
+        pairs = zip(map(_composed, reversed(own.parts)), reversed(name.parts), strict=False)
         return next((n for n, (one, other) in enumerate(pairs) if one != other), min(len(path.parts), len(name.parts)))
 
     best = max(map(common, candidates))
@@ -200,8 +230,16 @@ def gather(
     return Layout(kind, {part: tuple(own) for part, own in parts.items()}, tuple(problems), tuple(notices))
 
 
+def _circle(here: Path, name: str) -> bool:
+    """Tell whether a folder is a link that leads back above itself."""
+    folder = here / name
+    return folder.is_symlink() and folder.resolve() in {path.resolve() for path in (here, *here.parents)}
+
+
 def walk(folder: Path) -> Iterator[Path]:
-    """Give every file below a folder, through links to folders too (each folder once a branch); hidden ones are left out.
+    """Give every file below a folder, through links to folders too (each folder once a branch).
+
+    Hidden ones are left out, and what systems keep for themselves.
 
     Raises:
         DataError: a folder that cannot be listed: what is in it would be missing without a word.
@@ -218,6 +256,5 @@ def walk(folder: Path) -> Iterator[Path]:
 
     for place, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         here = Path(place)
-        above = {path.resolve() for path in (here, *here.parents)}
-        folders[:] = [n for n in folders if not n.startswith(".") and (here / n).resolve() not in above]
+        folders[:] = [n for n in folders if not n.startswith(".") and n not in _NOBODYS and not _circle(here, n)]
         yield from (here / name for name in names if not name.startswith("."))

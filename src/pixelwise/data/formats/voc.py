@@ -1,16 +1,18 @@
-"""Pascal VOC: a palette PNG for each picture, lists of the parts, and CVAT's "Segmentation mask", which is laid out alike.
+"""Pascal VOC: a palette PNG for each picture, lists of the parts; and what CVAT and labelme2voc write, laid out alike.
 
 Comes in: a place. Goes out: pictures and masks paired by name, and the classes.
 
     JPEGImages/  SegmentationClass/*.png  ImageSets/Segmentation/{train,val,test,trainval}.txt  labelmap.txt
 
 These lie at the root, or deeper (VOCdevkit/VOC2012/), in several folders even. An index of the palette is a class, 255 (the
-border of objects) counts in nothing. Without labelmap.txt the classes are the 21 of VOC; with one, masks may be RGB, too.
+border of objects) counts in nothing. The classes are those of labelmap.txt, with which masks may be RGB, too; else the lines
+of class_names.txt, background first, as labelme2voc writes it; else the 21 of VOC.
 SegmentationClass/ is read where it is there, since it is what the makers of a set give; copies of it (SegmentationClassAug/,
-SegmentationClassRaw/) only where it is not, or where `data.annotations` names them. Without lists all is one pool.
+SegmentationClassRaw/) only where it is not, or where `data.annotations` names them; SegmentationClassPNG/, where the older
+labelme2voc has its masks, beside class_names.txt only. Without lists all is one pool.
 
 Source: Everingham et al.: The PASCAL Visual Object Classes Challenge 2012, development kit; CVAT's manual and datumaro's
-`voc_format` (labelmap.txt), by what their files hold.
+`voc_format` (labelmap.txt), labelme's `labelme2voc.py` (class_names.txt), by what their files hold.
 """
 
 from __future__ import annotations
@@ -36,8 +38,9 @@ from pixelwise.errors import DataError, LabelsError, PairingError
 from pixelwise.labels import Colour, Labels
 from pixelwise.storage import write_atomic
 
-_MASKS = ("SegmentationClass", "SegmentationClassAug", "SegmentationClassRaw")
+_MASKS = ("SegmentationClass", "SegmentationClassAug", "SegmentationClassRaw", "SegmentationClassPNG")
 _PICTURES, _LISTS, _TABLE = "JPEGImages", PurePosixPath("ImageSets/Segmentation"), "labelmap.txt"
+_LABELME_MASKS, _LABELME_NAMES = _MASKS[3], "class_names.txt"
 _VOID = 255
 _NAMES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -118,9 +121,12 @@ def _all(records: Mapping[str, Iterable[Record]]) -> list[Record]:
 def _homes(place: Place) -> list[tuple[Path, dict[str, Path]]]:
     """Find the folders that hold SegmentationClass/, and the masks of each by their path below that, without suffix."""
     found: dict[Path, dict[str, dict[str, Path]]] = defaultdict(lambda: defaultdict(dict))
+    named = {path.parent for path in place.files if path.name == _LABELME_NAMES}
     for path in place.annotations(".png"):
         folder = next((folder for folder in path.parents if folder.name in _MASKS), None)
-        if folder is not None and folder.is_relative_to(place.root):
+        if folder is None or (folder.name == _LABELME_MASKS and folder.parent not in named):
+            continue
+        if folder.is_relative_to(place.root):
             key = path.relative_to(folder).with_suffix("").as_posix()
             found[folder.parent][folder.name][key] = path
     return [(home, next(kinds[name] for name in _MASKS if name in kinds)) for home, kinds in sorted(found.items())]
@@ -244,15 +250,18 @@ def _pooled(
 def _classes(
     place: Place, homes: Sequence[tuple[Path, Any]], masks: Sequence[Path]
 ) -> tuple[Labels, MaskRule, tuple[str, ...]]:
-    """Name the classes: as labelmap.txt does, else as VOC does."""
-    tables = [path for path in (*(home / _TABLE for home, _ in homes), place.root / _TABLE) if path.is_file()]
-    maps = {path: read_map(path) for path in tables}
+    """Name the classes: as labelmap.txt does, else as class_names.txt does, else as VOC does."""
+    folders = (*(home for home, _ in homes), place.root)
+    found = ([folder / name for folder in folders if (folder / name).is_file()] for name in (_TABLE, _LABELME_NAMES))
+    tables = next((paths for paths in found if paths), [])
+    maps = {path: read_map(path) if path.name == _TABLE else _read_names(path) for path in tables}
     if len(set(maps.values())) > 1:
-        found = ", ".join(short(path, place.root) for path in maps)
-        raise LabelsError(place.root, expected="the same classes in each labelmap.txt", found=found, do="Keep one.")
+        differ = ", ".join(short(path, place.root) for path in maps)
+        wanted = f"the same classes in each {tables[0].name}"
+        raise LabelsError(place.root, expected=wanted, found=differ, do="Keep one.")
     entries = maps[tables[0]] if tables else _VOC
     where = short(tables[0], place.root) if tables else "VOC's 21 classes"
-    values = holds_values(entries, masks) if tables else not in_colour(masks)
+    values = holds_values(entries, masks) if tables and tables[0].name == _TABLE else not in_colour(masks)
     if not values:
         labels, rule = by_colour(where, entries, place.config.ignored)
         void = voc_colour(_VOID)
@@ -261,10 +270,22 @@ def _classes(
     else:
         labels, rule = by_value(where, entries, place.config.ignored)
         rule = MaskRule(binary=False)  # 255 never is a class
+        ignored = labels.ignore_ids or ()
+        if _VOID not in (*labels.ids, *ignored):  # where the table names another that counts in nothing
+            labels = replace(labels, ignore_ids=(*ignored, _VOID))
     if not tables:
         labels = replace(labels, countable=tuple(name != _NAMES[0] for name in labels.names))
         return labels, rule, ("no labelmap.txt: the classes are the 21 of Pascal VOC",)
     return labels, rule, told(where, entries, labels)
+
+
+def _read_names(path: Path) -> tuple[Entry, ...]:
+    """Read the names of the ids 0, 1, …, one a line."""
+    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    if not names:
+        do = "Write the name of a class in each line, background first; or take the file out."
+        raise LabelsError(path, expected="names of classes", found="none", do=do)
+    return tuple(Entry(name, voc_colour(k), k) for k, name in enumerate(names))
 
 
 # Writing -------------------------------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ from pixelwise.data.images import IMAGE_SUFFIXES
 from pixelwise.data.records import PARTS, Problem, Record, short
 from pixelwise.errors import MaskError
 from pixelwise.labels import Labels
-from pixelwise.outlines import Outline, Ring, fill, trace
+from pixelwise.outlines import Outline, Ring, trace
 from pixelwise.storage import write_atomic
 
 _SLACK = 0.01  # as Ultralytics allows: tools round, and let points lie just beyond the border
@@ -50,7 +50,7 @@ def detect(place: Place) -> str | None:
         return f"{short(path, place.root)} names parts and classes"
     texts = {path for path in place.files if path.suffix == ".txt"}
     labels = (label_path(image, place.root) for image in place.pictures.paths) if texts else iter(())
-    for path in islice((label for label in labels if label in texts), _LOOKED_INTO):
+    for path in islice((label for label in labels if label in texts and _is_filled(label)), _LOOKED_INTO):
         if _looks_like_labels(path):
             return f"{short(path, place.root)} holds classes and shares"
     return None
@@ -82,9 +82,15 @@ def read(place: Place) -> Found:
     for image, label, rows in drawn:
         shapes = tuple(Shape(shape_name(place, names[kind]), polygon) for kind, polygon in rows)
         drawing = Drawing(label, shapes, None, unlabelled, place.config.overlap or "area")
-        id_ = PurePosixPath(short(image, place.root)).with_suffix("").as_posix()
-        records[chosen[image]].append(Record(id_, image, label, source=drawing))
+        records[chosen[image]].append(Record(place.pictures.id_of(image), image, label, source=drawing))
     return Found(gather("YOLO label files", records, problems, (*told.notices, *notices, *more)), labels)
+
+
+def _is_filled(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
 
 
 def _looks_like_labels(path: Path) -> bool:
@@ -188,34 +194,78 @@ def _spans(kinds: Collection[int]) -> str:
 def cut_open(outline: Outline, bare: NDArray[np.bool_]) -> Ring:
     """Give the outline of a region as one ring: holes in which bare pixels show are joined to it by bridges of zero width.
 
-    Each such hole is entered from the nearest corner of the outer ring, walked around, and left the same way. Other holes
-    are painted over by what lies in them: that is smaller, and on top.
+    A bridge runs upwards from the topmost corner of a hole, through the region, to the first ring that it meets: the outer one,
+    or that of a hole further up. So bridges are short, cross nothing that is bare, and are no longer in sum than the region has
+    pixels. Other holes are painted over by what lies in them: that is smaller, and on top.
 
     Args:
         outline: one of `trace`.
         bare: (H, W) pixels that no region paints.
 
     """
-    from scipy.spatial import cKDTree  # only writing needs it, and it takes its time
+    holes = _showing(outline.holes, bare) if outline.holes else []
+    if not holes:
+        return outline.outer
+    points, starts, after = _chained((outline.outer, *holes))
+    (x, y), before = points.T, np.argsort(after)
+    keys = y * (bare.shape[1] + 1) + x
+    highest = np.repeat(np.minimum.reduceat(keys, starts), np.diff(starts, append=len(points)))
+    first = np.flatnonzero(keys == highest)[1:]  # one for each ring: the topmost corner, of several the left one
+    edges = _edges_above(x, y, after, first)
+    # Of each hole, its door in the edge above, the door again, and the corner where its ring ends as it began.
+    doors = np.stack([x[first], y[edges]], 1)
+    every = np.concatenate([points, doors, doors, points[first]])
+    entry, leave, end = (np.arange(len(first)) + len(points) + k * len(first) for k in range(3))
+    after[before[first]], after[starts[1] - 1] = end, -1
+    way = [*after.tolist(), *first.tolist(), *[0] * len(first), *leave.tolist()]
+    for hole in np.lexsort((x[first], edges))[::-1].tolist():  # the last along an edge is put in first
+        edge = int(edges[hole])
+        way[edge], way[leave[hole]] = int(entry[hole]), way[edge]
+    walk, place = [], 0
+    while place >= 0:
+        walk.append(place)
+        place = way[place]
+    return every[walk].astype(np.float64)
 
-    size = (bare.shape[0], bare.shape[1])
-    entered: dict[int, list[Ring]] = defaultdict(list)
-    near = cKDTree(outline.outer) if outline.holes else None
-    for hole in outline.holes:
-        top, left, box = fill((hole,), size)
-        if not bare[top : top + box.shape[0], left : left + box.shape[1]][box].any():
-            continue
-        assert near is not None
-        distances, corners = map(np.asarray, near.query(hole))
-        first = int(np.argmin(distances))
-        entered[int(corners[first])].append(np.roll(hole, -first, axis=0))
-    pieces, done = [], 0
-    for corner in sorted(entered):
-        pieces.append(outline.outer[done : corner + 1])
-        done = corner + 1
-        for hole in entered[corner]:
-            pieces += [hole, hole[:1], outline.outer[corner : corner + 1]]
-    return np.concatenate([*pieces, outline.outer[done:]])
+
+def _chained(rings: Sequence[Ring]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Give the points of all rings, where each ring begins, and which point follows each."""
+    points = np.concatenate(rings).astype(np.int64)
+    ends = np.cumsum([len(ring) for ring in rings])
+    starts = np.concatenate([[0], ends[:-1]])
+    after = np.arange(1, len(points) + 1)
+    after[ends - 1] = starts
+    return points, starts, after
+
+
+def _showing(holes: Sequence[Ring], bare: NDArray[np.bool_]) -> list[Ring]:
+    """Keep the holes in which bare pixels show.
+
+    How many do is the sum, over the upright edges of a ring, of the bare pixels to the left of each, with its direction.
+    """
+    points, starts, after = _chained(holes)
+    (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
+    counts = np.zeros((bottom - top + 1, right - left + 1), np.int32)
+    np.cumsum(bare[top:bottom, left:right], axis=0, dtype=np.int32, out=counts[1:, 1:])
+    np.cumsum(counts, axis=1, dtype=np.int32, out=counts)
+    x, y = points.T
+    above = counts[y - top, x - left]
+    seen = np.add.reduceat(np.where(x == x[after], above[after] - above, 0), starts)
+    return [hole for hole, many in zip(holes, seen.tolist(), strict=True) if many]
+
+
+def _edges_above(
+    x: NDArray[np.int64], y: NDArray[np.int64], after: NDArray[np.int64], corners: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Find the edge above each corner, the nearest with the region below it: those run to the right."""
+    right = np.flatnonzero(x[after] > x)
+    many = x[after[right]] - x[right]
+    edges = np.repeat(right, many)
+    columns = x[edges] + np.arange(len(edges)) - np.repeat(np.cumsum(many) - many, many)
+    tall = int(y.max()) + 1
+    keys = columns * tall + y[edges]
+    order = np.argsort(keys)
+    return edges[order[np.searchsorted(keys, x[corners] * tall + y[corners], sorter=order) - 1]]
 
 
 class _Writer:

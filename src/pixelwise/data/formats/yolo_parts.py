@@ -46,8 +46,8 @@ class Told:
 
 
 def label_path(image: Path, root: Path) -> Path:
-    """Give the place of a picture's text file: the last images/ below the root becomes labels/."""
-    folders = list(image.relative_to(root).parent.parts)
+    """Give the place of a picture's text file: the last images/ below the root, or of a path elsewhere, becomes labels/."""
+    folders = list((image.relative_to(root) if image.is_relative_to(root) else image).parent.parts)
     if "images" in folders:
         folders[len(folders) - 1 - folders[::-1].index("images")] = "labels"
     return root.joinpath(*folders, image.with_suffix(".txt").name)
@@ -225,7 +225,8 @@ class _Choice:
         self.chosen: dict[Path, str] = {}
         self.problems: list[Problem] = []
         self.notices: list[str] = []
-        folders = {image.parent for image in place.pictures.paths}
+        self._pictures = frozenset(place.pictures.paths)
+        folders = {image.parent for image in self._pictures}
         self._known = texts | {above for folder in folders for above in (folder, *folder.parents)}
 
     def take(self, part: str, own: list[Path]) -> None:
@@ -259,7 +260,8 @@ class _Choice:
             return [image for image in self.place.pictures.paths if image.is_relative_to(spot)]
         own = []
         for line in filter(None, map(str.strip, read_text(spot).splitlines())):
-            image = self.place.pictures.find(line, spot)
+            exact = (base / line.replace("\\", "/") for base in (self.told.home, spot.parent))
+            image = next(filter(self._pictures.__contains__, exact), None) or self.place.pictures.find(line, spot)
             if isinstance(image, str):
                 self.problems.append(Problem(f"{short(spot, self.place.root)}: {line}", f"listed, but {image}"))
             else:

@@ -16,6 +16,7 @@ of names, so `images` stands for `imgs`, `photos`, … and `masks` for `labels`,
     splits/{train,val,test}.txt                 divides a pool
     fov/, roi/ or valid/ beside images/         masks of valid pixels: what is zero there counts in nothing
     gt2/ beside gt/                             a second truth: left out
+    images/{train,test}/ masks/train/           a val or test part without any mask: left out, as its truth is kept back
 
 Masks may have more in their names than the pictures, if it is the same in all (`masks/a_mask.png`). Where two things fit
 equally well, it is asked; `data.masks` then says which: a folder (`labels`), a name (`{stem}_gt.png`), or both.

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pixelwise.data.formats.folders.pairing import Affix, key_of
+from pixelwise.data.formats.folders.pairing import Affix, composed, key_of
 from pixelwise.data.formats.folders.roles import stem_role
 from pixelwise.data.formats.folders.tree import Tree, Wanted, option
 from pixelwise.data.records import ORPHAN, Record, short
@@ -86,7 +86,7 @@ def _by_wish(paths: Sequence[Path], wanted: Wanted) -> Iterator[tuple[Path, Path
     affix = wanted.name or Affix()
     plain, bare, _ = _sorted(paths)
     for mask in paths:
-        core = affix.core(mask.stem)
+        core = affix.core(composed(mask.stem))
         if core is None or (wanted.suffix and mask.suffix.lower() != wanted.suffix):
             continue
         pictures = [path for path in plain.get(core, []) if path != mask] or bare.get(core, [])
@@ -100,8 +100,9 @@ def _sorted(paths: Iterable[Path]) -> tuple[Named, Named, Named]:
     bare: Named = defaultdict(list)
     masks: Named = defaultdict(list)
     for path in paths:
-        role = stem_role(path.stem)
-        plain[path.stem].append(path)
+        stem = composed(path.stem)
+        role = stem_role(stem)
+        plain[stem].append(path)
         if role is not None:
             (masks if role.kind == "mask" else bare)[role.base].append(path)
     return plain, bare, masks
@@ -115,7 +116,7 @@ def _pairs(paths: Iterable[Path], root: Path) -> Iterator[tuple[Path, Path, str]
         pictures = [*plain.get(core, ()), *bare.get(core, ())]
         if len(pictures) == 1 and len(truths) == 1:
             used |= {pictures[0], truths[0]}
-            yield pictures[0], truths[0], truths[0].stem.replace(core, "x", 1)
+            yield pictures[0], truths[0], composed(truths[0].stem).replace(core, "x", 1)
         elif pictures:
             _require_one(core, pictures, truths, root)
     yield from _equal(plain, used, root)
@@ -125,12 +126,12 @@ def _require_one(core: str, pictures: list[Path], truths: list[Path], root: Path
     """Ask which file is meant, where several say mask, or a picture and a mask have equal names and another says mask, too."""
     if len(truths) > 1 and any(role.number for path in truths if (role := stem_role(path.stem)) is not None):
         return  # a_mask.png, a_mask_1.png: parts of one truth, perhaps; each is told as without a partner
-    templates = [path.name.replace(core, "{stem}", 1) for path in truths]
+    templates = [composed(path.name).replace(core, "{stem}", 1) for path in truths]
     options = [option("data.masks", template) for template in templates]
     if len(truths) == 1:
         images = option("data.images", f"**/*{pictures[0].suffix}")
         options = [
-            option("data.masks", pictures[1].name.replace(core, "{stem}", 1)),
+            option("data.masks", composed(pictures[1].name).replace(core, "{stem}", 1)),
             f"{images} {option('data.masks', '{parent}/' + templates[0])}",
         ]
     raise PairingError(

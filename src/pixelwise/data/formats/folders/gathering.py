@@ -15,11 +15,12 @@ from pixelwise.data.formats.folders.beside import find_beside
 from pixelwise.data.formats.folders.globs import INVALID
 from pixelwise.data.formats.folders.pairing import key_of, pair
 from pixelwise.data.formats.folders.roles import find_part, is_folder_of
+from pixelwise.data.formats.folders.several import advise
 from pixelwise.data.formats.folders.siblings import Pair, Search
 from pixelwise.data.formats.folders.tree import Tree, Wanted
 from pixelwise.data.formats.folders.unknown import nothing_here
 from pixelwise.data.formats.place import Place, gather
-from pixelwise.data.records import Layout, Problem, Record, short
+from pixelwise.data.records import ORPHAN, Layout, Problem, Record, short
 from pixelwise.errors import ConfigError
 
 _SHOWN = 4
@@ -45,10 +46,12 @@ def find_by_folders(place: Place) -> Layout:
     _require_wanted(wanted, pairs, found)
     if not found.records and not found.odd:
         raise nothing_here(tree)
+    found.leave_parts_without_masks()
     found.leave_what_is_in_no_part()
     named = wanted.folder or wanted.name is not None
     found.leave_the_rest(search.aside, "not named by data.masks" if named else "in no folder that goes with another")
-    problems = [Problem(short(path, tree.root), why) for _, path, why in found.odd]
+    found.leave_other_kinds()
+    problems = [Problem(short(path, tree.root), why, found.advice) for _, path, why in found.odd]
     kind = "folders of pictures and masks" if pairs else "pictures and masks side by side"
     layout = gather(kind, found.records, problems, found.notices)
     return layout if layout.parts else replace(layout, parts={"pool": ()})
@@ -65,6 +68,7 @@ class _Gathering:
         notices: what was decided.
         anchors: depth and name of the folders that pictures were taken from: others of that kind should have masks, too.
         told: files that are accounted for.
+        advice: what to do where pictures have several masks each; "" where they have not.
 
     """
 
@@ -74,6 +78,7 @@ class _Gathering:
     notices: list[str] = field(default_factory=list)
     anchors: set[tuple[int, str]] = field(default_factory=set)
     told: set[Path] = field(default_factory=set)
+    advice: str = ""
 
     def take(self, one: Pair) -> None:
         """Take a pair of folders."""
@@ -91,11 +96,21 @@ class _Gathering:
             inside = path.is_relative_to(one.masks)
             below = path.relative_to(one.masks if inside else one.pictures).parts
             self.odd.append((_part_and_id([*above, *below])[0], path, why))
+        self.advice = self.advice or self._advise(one, {path for path, why in paired.odd if why == ORPHAN})
         for files in (one.images, one.truths):
             self.told.update(path for paths in files.values() for path in paths)
         if one.valid:
             self.told.update(self.tree.below(one.valid[0]))
         self._anchor(one.pictures)
+
+    def _advise(self, one: Pair, orphans: set[Path]) -> str:
+        if not orphans:
+            return ""
+        lost = [key for key, paths in one.truths.items() if paths[0] in orphans]
+        cores = (one.tie.mask.core(key) for key in one.truths.keys() - set(lost))
+        paired = {core for core in cores if core is not None}
+        template = f"{short(one.masks, self.tree.root)}/{{}}/{{stem}}{one.truths[lost[0]][0].suffix}"
+        return advise(one.images, paired, lost, short(one.pictures, self.tree.root), template)
 
     def take_beside(self, wanted: Wanted) -> None:
         """Take what lies side by side."""
@@ -118,6 +133,16 @@ class _Gathering:
         inside = folder.relative_to(self.tree.root).parts
         if inside:
             self.anchors.add((len(inside) - 1, inside[-1]))
+
+    def leave_parts_without_masks(self) -> None:
+        """Leave out a val or test part whose truth is kept back: images/test/ where there is no masks/test/."""
+        masks = any(record.mask for own in self.records.values() for record in own)
+        for part in ("val", "test"):
+            own = self.records.get(part, [])
+            lost = own and not any(record.mask for record in own) and all(one[0] != part for one in self.odd)
+            if masks and lost:
+                del self.records[part]
+                self._tell([record.image for record in own], f"in {part}, which has no masks")
 
     def leave_what_is_in_no_part(self) -> None:
         """Leave out what lies beside the parts, where there is one to train on; and name every picture of a part once."""
@@ -153,6 +178,10 @@ class _Gathering:
         for part, paths in hidden.items():
             self._tell(paths, f"in {part}, which has no masks")
         self._tell(rest, why)
+
+    def leave_other_kinds(self) -> None:
+        """Tell the pictures and masks that no decoder here reads."""
+        self._tell(self.tree.foreign, f"of kinds that are not read ({', '.join(self.tree.foreign_kinds())})")
 
     def _tell(self, paths: Sequence[Path], where: str) -> None:
         if paths:

@@ -14,6 +14,8 @@ from pathlib import Path, PurePosixPath
 
 from pixelwise.config import DataConfig, PartConfig
 from pixelwise.data.formats.folders.pairing import pair
+from pixelwise.data.formats.folders.tree import FOREIGN
+from pixelwise.data.images import IMAGE_SUFFIXES
 from pixelwise.data.records import ORPHAN, PARTS, Layout, Problem, Record, short
 from pixelwise.errors import ConfigError, DataError, PairingError
 
@@ -74,8 +76,15 @@ def _glob(patterns: str | list[str], root: Path, where: str) -> dict[str, list[P
 
 
 def _matches(root: Path, pattern: str, where: str) -> list[Path]:
+    """Give the files that a pattern matches; where it names no suffix, those that are called as pictures are."""
+    suffix = PurePosixPath(pattern).suffix
+    wanted = (*IMAGE_SUFFIXES, *FOREIGN, "") if not suffix or set("*?[") & set(suffix) else None
     try:
-        return [path for path in root.glob(pattern) if path.is_file() and not path.name.startswith(".")]
+        return [
+            path
+            for path in root.glob(pattern)
+            if (wanted is None or path.suffix.lower() in wanted) and path.is_file() and not path.name.startswith(".")
+        ]
     except (ValueError, NotImplementedError) as error:
         raise ConfigError(
             where, expected="a pattern relative to the root", found=f"{pattern!r} ({error})", do="Correct it."

@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from unicodedata import normalize
 
 from pixelwise.data.records import ORPHAN, Record
 
@@ -79,11 +80,16 @@ class Paired:
 
 
 def key_of(path: Path, folder: Path) -> str:
-    """Name a file by its path below a folder, without suffix, with forward slashes."""
-    start = str(folder).rstrip(os.sep)
-    text = str(path)[len(start) + 1 :]
-    text = text[: len(text) - len(path.suffix)]
+    """Name a file by its path below a folder, without suffix, with forward slashes, and `composed`."""
+    start = "" if str(folder) == os.curdir else str(folder).rstrip(os.sep) + os.sep
+    text = str(path).removeprefix(start)
+    text = composed(text[: len(text) - len(path.suffix)])
     return text.replace(os.sep, "/") if os.sep != "/" else text
+
+
+def composed(name: str) -> str:
+    """Write letters with accents as one sign each: macOS stores them as two, and others as they are typed."""
+    return name if name.isascii() else normalize("NFC", name)
 
 
 def by_key(paths: Iterable[Path], folder: Path) -> dict[str, list[Path]]:
@@ -145,13 +151,15 @@ def find_tie(images: Collection[str], masks: Collection[str]) -> Tie:
 def _around(images: Collection[str], masks: Sequence[str]) -> list[tuple[Affix, int]]:
     """Find what stands around the names of pictures in those of masks: with the pictures that find a mask so, most first."""
     seen: Counter[Affix] = Counter()
+    lengths = sorted({len(key.rpartition("/")[2]) for key in images})
     step = max(1, len(masks) // _LOOKED_AT)
     for key in masks[::step][:_LOOKED_AT]:
         folder, slash, stem = key.rpartition("/")
         if len(stem) > _LONGEST:
             continue
-        for start in range(len(stem)):
-            for end in range(start + 1, len(stem) + 1):
+        for length in lengths:
+            for start in range(len(stem) - length + 1):
+                end = start + length
                 if folder + slash + stem[start:end] in images and _apart(stem, start, end):
                     seen[Affix(stem[:start], stem[end:])] += 1
     ways = [

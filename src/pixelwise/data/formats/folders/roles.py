@@ -60,7 +60,7 @@ _BEHIND = {
 }
 _BEFORE = {
     kind: re.compile(rf"(?i:{_words(words)})(?:_|(?=[A-Z]))(.+)")
-    for kind, words in (("picture", PICTURES), ("mask", MASKS))
+    for kind, words in (("picture", PICTURES), ("mask", (*MASKS, "ann")))  # ann_dir/ is the partner of img_dir/
 }
 _STEM_BEHIND = {
     kind: re.compile(rf"(.+)[_\-. ](?:{_words(words)})(?:[_\- ]?([0-9]+))?", re.I)

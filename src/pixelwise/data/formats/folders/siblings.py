@@ -11,16 +11,21 @@ meant. Whatever lies deeper has the same path in both. Of two folders that fit e
 
 from __future__ import annotations
 
+import glob
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pixelwise.data.formats.folders.pairing import Files, Tie, by_key, find_tie
+from pixelwise.data.formats.folders.pairing import Affix, Files, Tie, by_key, find_tie
 from pixelwise.data.formats.folders.roles import MASKS, Role, find_part, fold, folder_roles, is_folder_of
+from pixelwise.data.formats.folders.several import OBJECTS
 from pixelwise.data.formats.folders.tree import Tree, Wanted, option
 from pixelwise.data.records import short
 from pixelwise.errors import PairingError
+
+_NUMBER = re.compile(r"[_\-. ]*\(?[0-9]+\)?$")
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ class Search:
         tie = self._tie(images, truths)
         if not tie.count:  # images/images/a.png and masks/masks/a.png, as archives within archives unpack
             bare, below = _without_roles(images), _without_roles(truths)
-            other = self._tie(bare, below)
+            other = self._tie(bare, below) if (bare, below) != (images, truths) else tie
             if other.count:
                 return Pair(home, pictures, masks, bare, below, other, base)
         return Pair(home, pictures, masks, images, truths, tie, base)
@@ -248,8 +253,9 @@ def _which_folder(root: Path, pairs: Sequence[Pair]) -> PairingError:
     else:
         one = pairs[0]
         suffix = next((path.suffix for paths in one.truths.values() for path in paths), ".png")
+        images = glob.escape(short(one.pictures, root))
         template = f"{short(one.masks, root)}/{one.tie.mask.around('{stem}')}{suffix}"
-        do = f"Say which: {option('data.images', f'{short(one.pictures, root)}/*')} {option('data.masks', template)}."
+        do = f"Say which: {option('data.images', f'{images}/*')} {option('data.masks', template)}."
     return PairingError(
         pairs[0].home, expected="one folder of pictures for one of masks", found=" and ".join(shown), do=do
     )
@@ -263,9 +269,16 @@ def which_names(root: Path, one: Pair) -> PairingError:
     suffix = next(path.suffix for paths in one.truths.values() for path in paths)
     names = [affix.around(stem) + suffix for affix in (one.tie.mask, one.tie.rival)]
     templates = [affix.around("{stem}") + suffix for affix in (one.tie.mask, one.tie.rival)]
+    which = ", or ".join(option("data.masks", template) for template in templates)
+    numbered = _numbered(one.tie.mask, one.tie.rival)
     return PairingError(
         one.masks,
         expected="one mask for every picture",
         found=f"{names[0]} and {names[1]} for {one.images[key][0].name}",
-        do=f"Say which: {', or '.join(option('data.masks', template) for template in templates)}.",
+        do=f"{OBJECTS} If one is the truth: {which}." if numbered else f"Say which: {which}.",
     )
+
+
+def _numbered(one: Affix, other: Affix) -> bool:
+    """Say whether two ways to name masks differ in a number at the end only: a_1 and a_2, or a_mask and a_mask_1."""
+    return one.before == other.before and _NUMBER.sub("", one.behind) == _NUMBER.sub("", other.behind)

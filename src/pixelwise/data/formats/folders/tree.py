@@ -22,6 +22,8 @@ from pixelwise.data.records import short
 from pixelwise.errors import ConfigError
 
 _SPECIAL = set("{}*?[")
+# Pictures that nothing here decodes.
+FOREIGN = (".bmp", ".gif", ".jp2", ".j2k", ".heic", ".heif", ".avif", ".pbm", ".pgm", ".ppm", ".tga")
 
 
 def option(key: str, value: str) -> str:
@@ -34,22 +36,29 @@ def option(key: str, value: str) -> str:
 
 
 class Tree:
-    """Hold the pictures of a place by folder."""
+    """Hold the pictures of a place by folder, and those of kinds that are not read."""
 
     def __init__(self, place: Place) -> None:
         self.root = place.root
         self.own: dict[Path, list[Path]] = defaultdict(list)
         self.folders: dict[Path, list[Path]] = {self.root: []}
+        self.foreign: list[Path] = []
         for path in place.files:
             self._add(path.parent)
             if path.suffix.lower() in IMAGE_SUFFIXES:
                 self.own[path.parent].append(path)
+            elif path.suffix.lower() in FOREIGN:
+                self.foreign.append(path)
 
     def _add(self, folder: Path) -> None:
         if folder not in self.folders:
             self._add(folder.parent)
             self.folders[folder] = []
             self.folders[folder.parent].append(folder)
+
+    def foreign_kinds(self) -> list[str]:
+        """Give the suffixes of the pictures that are not read."""
+        return sorted({path.suffix.lower() for path in self.foreign})
 
     def below(self, folder: Path) -> Iterator[Path]:
         """Give the pictures in a folder and in all below it."""

@@ -5,6 +5,7 @@ Comes in: the tree of a place. Goes out: an error. Knows nothing of pixels.
 
 from __future__ import annotations
 
+import glob
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +21,14 @@ _MOST = 200  # folders that are compared with each other
 
 def nothing_here(tree: Tree) -> DataError:
     """Make the error: images/ without masks, or without pictures, or folders that are called otherwise."""
+    if tree.foreign and 2 * len(tree.foreign) >= sum(map(len, tree.own.values())):
+        many = len(tree.foreign)
+        return DataError(
+            tree.root,
+            expected=f"pictures and masks as {', '.join(IMAGE_SUFFIXES)}",
+            found=f"{many} file{'s' * (many != 1)} of other kinds ({', '.join(tree.foreign_kinds())})",
+            do="Save those as PNG, with the same values.",
+        )
     called = [path for path in tree.folders if path != tree.root and is_folder_of("picture", path.name)]
     full = [path for path in called if tree.holds(path)]
     if full:
@@ -54,7 +63,7 @@ def _no_masks(tree: Tree, images: Path) -> DataError:
         expected=f"masks beside {images.name}/, in one of {SHOWN_MASKS} as PNG or TIFF",
         found=found,
         do=_command(tree)
-        or f"Add them, or say where they are: {option('data.images', short(images, tree.root) + '/*')}"
+        or f"Add them, or say where they are: {option('data.images', glob.escape(short(images, tree.root)) + '/*')}"
         " --set 'data.masks=…/{stem}.png'.",
     )
 
@@ -76,7 +85,7 @@ def _command(tree: Tree) -> str | None:
     images, masks = sorted(best, key=lambda folder: _like_masks(tree, folder))
     suffix = tree.own[masks][0].suffix
     first, second = short(images, tree.root), short(masks, tree.root)
-    options = option("data.images", f"{first}/*"), option("data.masks", f"{second}/{{stem}}{suffix}")
+    options = option("data.images", f"{glob.escape(first)}/*"), option("data.masks", f"{second}/{{stem}}{suffix}")
     return f"If {second}/ holds the masks of {first}/: {' '.join(options)}."
 
 
