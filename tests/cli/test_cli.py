@@ -1,11 +1,13 @@
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -562,6 +564,15 @@ def test_an_unforeseen_fault_is_not_hidden(say: Say, monkeypatch: pytest.MonkeyP
     with pytest.raises(ZeroDivisionError):
         cli.main()
     assert not issubclass(ZeroDivisionError, DataError)
+
+
+def test_what_is_named_as_next_can_be_pasted(say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    done = SimpleNamespace(folder=tmp_path / "my run", scores={"images": 4}, parts=("train", "val"))
+    monkeypatch.setattr(api, "train", lambda *_, **__: done)
+    monkeypatch.setattr(cli.train, "print_scores", lambda *_, **__: None)
+    words = shlex.split(say("train", "d").out.splitlines()[-1])
+    folder, config = str(done.folder), str(done.folder / "config.yaml")
+    assert words == ["next", "pixelwise", "evaluate", folder, config, "--split", "val"]
 
 
 def test_a_stopped_demo_says_how_to_go_on(say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

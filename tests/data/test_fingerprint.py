@@ -125,6 +125,15 @@ def test_the_choice_is_reproducible_and_limited(tmp_path: Path) -> None:
     assert one.hash == data.hash()
 
 
+@pytest.mark.parametrize("place", range(4))
+def test_where_those_looked_at_show_one_class_more_are_looked_at(tmp_path: Path, place: int) -> None:
+    image, bare, rare = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8), np.eye(8, dtype=np.uint8)
+    data = make(tmp_path, *((image, rare if k == place else bare) for k in range(4)))
+    facts = fingerprint(data, limit=1)
+    assert facts.image_counts == (facts.images, 1)
+    assert facts.pixel_counts[1] == 8
+
+
 @pytest.mark.parametrize(("width", "length"), [(1, 40), (3, 40), (8, 40)])
 def test_thickness_of_a_strip_across_the_picture_is_its_width(width: int, length: int) -> None:
     mask = np.zeros((30, length), np.uint8)

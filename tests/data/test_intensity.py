@@ -1,3 +1,4 @@
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -104,6 +105,18 @@ def test_pictures_are_added_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     pieces = added(Intensities(3, image.dtype, 2), image, mask).facts()
     np.testing.assert_allclose(whole.core, pieces.core, rtol=1e-12)
     np.testing.assert_allclose(whole.std, pieces.std, rtol=1e-12)
+
+
+def test_many_bands_take_no_more_memory_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(5).random((200, 5000), np.float32)
+    monkeypatch.setattr(intensity, "_CHUNK", 5000)
+    moments = Moments()
+    tracemalloc.start()
+    moments.add(values)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < values.nbytes / 4
+    np.testing.assert_allclose(moments.mean, values.mean(1, dtype=np.float64), rtol=1e-12)
 
 
 def test_a_band_that_is_nearly_constant_keeps_what_differs() -> None:

@@ -1,5 +1,6 @@
 """Every kind of network goes the whole way: train, stop, go on, score, predict, fine-tune."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 import pixelwise
 from pixelwise.config import load_config
 from pixelwise.data.synthetic import draw_discs
-from pixelwise.errors import ConfigError, Interrupted
+from pixelwise.errors import ConfigError, Interrupted, ModelFileError
 from pixelwise.training.runlog import read_log
 
 # segmentation_models.pytorch's goes with the slow tests here; its unet/resnet18 runs in those below.
@@ -132,6 +133,40 @@ def test_a_frozen_encoder_does_not_move(discs: Path, tmp_path: Path) -> None:
     assert not torch.equal(one["network.segmentation_head.0.weight"], other["network.segmentation_head.0.weight"])
 
 
+def test_a_frozen_encoder_stands_still_past_validations_and_a_stop(discs: Path, tmp_path: Path) -> None:
+    """Its norms' statistics too: a `model.train()` after scoring, or on going on, would wake them (TRAPS F)."""
+    first = pixelwise.train(discs, model="unet/resnet18", steps=1, out=tmp_path / "first", overrides=SMALL)
+
+    def stop(event: dict[str, object]) -> None:
+        if event["event"] == "step" and event["step"] == 3:
+            raise Interrupted(tmp_path, expected="time", found="none", do="Go on.")
+
+    def tuned(listener: Callable[[dict[str, object]], None] | None) -> pixelwise.Run:
+        return pixelwise.train(
+            discs,
+            model="unet/resnet18",
+            weights=first.folder / "model",
+            freeze="encoder",
+            steps=5,
+            out=tmp_path / "tuned",
+            overrides=(*SMALL, "train.validations=5", "train.head_warmup=0"),
+            listener=listener,
+        )
+
+    with pytest.raises(Interrupted):
+        tuned(stop)
+    run = tuned(None)
+    log = read_log(run.folder / "log.jsonl")
+    assert any(event["event"] == "resume" for event in log)
+    assert sum(event["event"] == "validation" for event in log) >= 3
+    before = weights(first.folder)
+    after = load_file(max((run.folder / "checkpoints").glob("*.safetensors")))
+    moved = {key for key in before if not torch.equal(before[key], after[f"model.{key}"])}
+    assert sum(key.startswith("network.encoder.") for key in before) > 100
+    assert not [key for key in moved if key.startswith("network.encoder.")]
+    assert [key for key in moved if key.startswith("network.decoder.") and key.endswith("running_mean")]
+
+
 def test_more_frozen_layers_than_there_are_is_said_before_training(discs: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^train.freeze: expected at most 3 layers"):
         pixelwise.train(discs, steps=1, freeze=9, out=tmp_path / "run", overrides=(*SMALL, "model.features=[4,8]"))
@@ -214,3 +249,11 @@ def test_a_model_of_ours_as_a_name_is_told_to_be_weights(discs: Path, tmp_path: 
     )
     with pytest.raises(ConfigError, match=r"found .*first, a model of pixelwise\. Begin with its weights"):
         pixelwise.train(discs, model=str(first.folder), steps=1, out=tmp_path / "run", overrides=SMALL)
+
+
+def test_a_checkpoint_whose_configuration_is_a_pointer_of_git_lfs_is_named(discs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "config.json").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ModelFileError, match=r"config\.json: expected JSON with keys and values.* Copy the file again"):
+        pixelwise.train(discs, model=str(folder), steps=1, out=tmp_path / "run", overrides=SMALL)

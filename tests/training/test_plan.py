@@ -189,6 +189,13 @@ def test_the_more_often_a_picture_is_seen_the_more_it_is_changed() -> None:
     assert 0 < (few.brightness or 0) + (some.brightness or 0) < (many.brightness or 0)
 
 
+def test_how_often_a_picture_is_seen_is_told_in_plain_digits() -> None:
+    filled = derive(Config(), FACTS, CPU)[0]
+    said = [settle(replace(filled, train={"steps": steps}), FACTS, 100)[1]["augment.noise"] for steps in (100, 10_000)]
+    assert "is seen about 1.5 times" in said[0]
+    assert "is seen about 152 times" in said[1]
+
+
 def test_averaging_covers_about_a_tenth_of_the_run() -> None:
     decays = [derived(steps=steps).train.ema for steps in (10, 1000, 10**7)]
     assert decays == [0.8, pytest.approx(0.99), 0.9995]

@@ -204,6 +204,22 @@ def test_another_request_does_not_go_on_with_a_run(discs: Path, tiny: tuple[str,
         pixelwise.train(discs, out=out, steps=7, overrides=tiny)
 
 
+def test_another_number_of_epochs_does_not_go_on_with_a_run(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    """The rate falls over the epochs that were asked for: with more of them it would jump up again (TRAPS F)."""
+
+    def stop_at_7(event: dict) -> None:
+        if event["event"] == "step" and event["step"] == 7:
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        pixelwise.train(discs, out=tmp_path / "run", epochs=3, overrides=tiny, listener=stop_at_7)
+    with pytest.raises(OutputExistsError, match="expected an unfinished run with epochs = 5, found one with 3"):
+        pixelwise.train(discs, out=tmp_path / "run", epochs=5, overrides=tiny)
+    run = pixelwise.train(discs, out=tmp_path / "run", epochs=3, overrides=tiny)
+    assert any(event["event"] == "resume" for event in read_log(run.folder / "log.jsonl"))
+    assert steps_logged(run.folder) == 9
+
+
 @pytest.mark.parametrize(("part", "called"), [("train", "training"), ("val", "validation")])
 def test_changed_data_do_not_go_on(discs: Path, tiny: tuple[str, ...], tmp_path: Path, part: str, called: str) -> None:
     import shutil

@@ -1,11 +1,15 @@
 """What a run refuses before it begins, and what others may rely on when it is done."""
 
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
+from safetensors.torch import load_file
 
 import pixelwise
 from pixelwise.errors import ConfigError, DataError, OutOfMemoryError, UsageError
@@ -105,6 +109,55 @@ def test_validations_are_measured_with_the_flips_they_will_have(
     monkeypatch.setattr(assembly, "validation_seconds", measured)
     pixelwise.train(discs, out=tmp_path / "run", time_limit=4, overrides=(*tiny, "predict.flips=true"))
     assert mirrors == [(True, ("horizontal", "vertical"))] * 2
+
+
+def test_the_weights_that_are_scored_are_those_that_are_shipped(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The averaged ones of the best step: not the raw ones beside them, nor those of the end (TRAPS F)."""
+    scored: list[dict[str, torch.Tensor]] = []
+    real = assembly.make_predictor
+
+    def seen(config: object, model: torch.nn.Module, card: object) -> object:
+        scored.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return real(config, model, card)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(assembly, "make_predictor", seen)
+    own = ("train.validations=4", "train.ema=0.9")
+    run = pixelwise.train(discs, out=tmp_path / "run", steps=12, overrides=(*tiny, *own))
+    marks = [event for event in read_log(run.folder / "log.jsonl") if event["event"] == "validation"]
+    assert len(scored) == len(marks) == 4
+    best = max(k for k, mark in enumerate(marks) if mark["best"])
+    assert marks[best]["miou"] == max(mark["miou"] for mark in marks)
+    shipped = load_file(run.folder / "model" / "model.safetensors")
+    assert shipped.keys() == scored[best].keys()
+    assert all(torch.equal(tensor, scored[best][name]) for name, tensor in shipped.items())
+    newest = load_file(max((run.folder / "checkpoints").glob("*.safetensors")))
+    assert torch.equal(newest["averaged.head.weight"], scored[-1]["head.weight"])
+    assert not torch.equal(newest["model.head.weight"], scored[-1]["head.weight"])
+
+
+def test_what_is_ignored_counts_in_neither_loss_nor_score_where_255_is_a_class(
+    tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    """From 256 classes on another number stands for what is ignored; all parts of a run must know it (TRAPS C12)."""
+    ids = (np.arange(64 * 64) // 4 % 260).reshape(64, 64).astype(np.uint16)
+    ids[:32] = 900
+    for part in ("train", "val"):
+        picture = np.random.default_rng(len(part)).integers(0, 256, (64, 64, 3), np.uint8)
+        for kind, values in (("images", picture), ("masks", ids)):
+            (tmp_path / "data" / part / kind).mkdir(parents=True)
+            Image.fromarray(values).save(tmp_path / "data" / part / kind / "a.png")
+    labels = {"names": [f"class {k}" for k in range(260)], "ignore_index": 900}
+    (tmp_path / "data" / "labels.yaml").write_text(yaml.safe_dump(labels))
+    end = ("evaluate.metrics=[]", "evaluate.temperature=false", "evaluate.report=false", "evaluate.resamples=0")
+    run = pixelwise.train(tmp_path / "data", out=tmp_path / "run", steps=2, overrides=(*tiny, *end))
+    facts = json.loads((run.folder / "data.json").read_text())["fingerprint"]
+    counts = np.bincount(ids[32:].reshape(-1), minlength=260).tolist()
+    assert (facts["pixel_counts"], facts["ignored_share"]) == (counts, 0.5)
+    assert run.scores["ignored_pixels"] == 32 * 64
+    assert [one["pixels"] for one in run.scores["classes"]] == counts
+    assert counts[255] == 8
 
 
 def test_a_model_that_was_being_replaced_is_found(short: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixelwise.api.scoring import require_sections
-from pixelwise.errors import OutputExistsError, UsageError
+from pixelwise.errors import DataError, OutputExistsError, UsageError
 
 if TYPE_CHECKING:
     from pixelwise.data.convert import Converted
@@ -29,7 +29,7 @@ def convert(
     """Write a data set in another format, and read it back to tell how many pixels that changed.
 
     Pictures are copied as they are, parts (train, val, test) are kept, and a `data.yaml` beside the files says what the
-    format itself cannot: the classes with ids and colours, and what unlabelled pixels are.
+    format itself cannot: the classes with ids and colours, what unlabelled pixels are, which pictures belong together.
 
     Args:
         data: a folder, a `data.yaml`, a recipe, or an annotation file.
@@ -45,13 +45,13 @@ def convert(
     """
     from pixelwise.config import read_request
     from pixelwise.data.convert import convert as convert_splits
-    from pixelwise.data.dataset import open_data
+    from pixelwise.data.dataset import open_data, without_unreadable
     from pixelwise.data.formats import FORMATS
     from pixelwise.storage import atomic_folder
 
     writable = [name for name, one in FORMATS.items() if one.write is not None]
     if to not in writable:
-        near = difflib.get_close_matches(to, writable, 1, 0.4)
+        near = [] if to in FORMATS else difflib.get_close_matches(to, writable, 1, 0.4)
         do = f"Did you mean {near[0]!r}?" if near else "Choose one of them."
         found = f"{to!r}, which can only be read" if to in FORMATS else repr(to)
         raise UsageError("--to", expected=f"one of {', '.join(writable)}", found=found, do=do)
@@ -62,5 +62,10 @@ def convert(
     config, base = read_request(Path(data), overrides)
     require_sections(overrides, "data")
     splits = open_data(config.data, base)
+    splits = without_unreadable(splits) if config.data.skip_bad else splits
+    if not any(splits):
+        raise DataError(
+            data, expected="pictures with masks", found="none that can be used", do="Run `pixelwise check` to see why."
+        )
     with atomic_folder(folder) as fresh:
         return convert_splits(splits, FORMATS[to], fresh, progress)

@@ -22,7 +22,10 @@ def run(
         ),
     ],
     data: Annotated[
-        str | None, typer.Option(help="Evaluate each on these pictures first: a folder, a data.yaml or a recipe.")
+        str | None,
+        typer.Option(
+            help="Evaluate each on these pictures first: a folder, a data.yaml, a recipe or an annotation file."
+        ),
     ] = None,
     split: Annotated[str | None, typer.Option(help="With --data: train, val or test, which is the default.")] = None,
     overrides: Overrides = None,

@@ -28,6 +28,8 @@ def run(
         overrides=overrides or (),
         progress=lambda done, total: progress.line(f"converting {done // 2} of {total // 2}", last=done == total),
     )
+    for notice in done.notices:
+        progress.say(f"note: {notice}")
     if as_json:
         print_json({"data": data, "format": to, "out": out, **asdict(done)})
         return
@@ -37,7 +39,7 @@ def run(
         return
     share = 100 * done.changed_pixels / done.pixels
     put(
-        f"read back: {done.changed_pixels:,} of {done.pixels:,} pixels ({share:.2g} %) in {done.changed_pictures} masks"
+        f"read back: {done.changed_pixels:,} of {done.pixels:,} pixels ({share:.3g} %) in {done.changed_pictures} masks"
         f" are another class. {to} loses {done.loses or 'nothing, so this is a fault of pixelwise: please report it'}.\n"
     )
     for name, pixels in done.worst:

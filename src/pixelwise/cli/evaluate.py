@@ -17,7 +17,7 @@ def run(
             help="A run folder, a model folder, or a folder of masks from any tool, named as the pictures.",
         ),
     ],
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a data.yaml or a recipe.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a data.yaml, a recipe or an annotation file.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     metrics: Annotated[
         str | None,

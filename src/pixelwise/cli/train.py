@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -19,7 +20,7 @@ from pixelwise.cli.terminal import (
 
 
 def run(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a data.yaml or a recipe.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a data.yaml, a recipe or an annotation file.")],
     model: Annotated[str | None, typer.Option(help="The network; unet where not given.")] = None,
     weights: Annotated[
         str | None, typer.Option(help="Begin with: imagenet, coco, ade20k, cityscapes, a folder, a file, a Hub name.")
@@ -68,4 +69,5 @@ def run(
         put(f"report   {done.folder / 'report.html'}\n")
     # The run's own config.yaml, since it divides the pictures as they were divided.
     part = "" if "test" in done.parts else " --split val"
-    put(f"next     pixelwise evaluate {done.folder} {done.folder / 'config.yaml'}{part}\n")
+    named = f"{quote(str(done.folder))} {quote(str(done.folder / 'config.yaml'))}"
+    put(f"next     pixelwise evaluate {named}{part}\n")

@@ -6,8 +6,9 @@ meant, and how many pixels came back otherwise. Knows nothing of any one format.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import csv
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,11 +20,12 @@ from numpy.typing import NDArray
 from pixelwise.config import DataConfig
 from pixelwise.data.dataset import Dataset, DataSplits, open_data
 from pixelwise.data.formats.format import Format, Picture
-from pixelwise.data.records import Record
+from pixelwise.data.images import read_measured
+from pixelwise.data.records import Record, short
 from pixelwise.errors import UsageError
 from pixelwise.labels import Labels
 
-DESCRIPTION = "data.yaml"
+DESCRIPTION, GROUPS = "data.yaml", "groups.csv"
 Progress = Callable[[int, int], None]
 
 
@@ -36,8 +38,9 @@ class Converted:
         pixels: how many their masks have.
         changed_pixels: how many of those are another class when they are read back.
         changed_pictures: in how many masks those are.
-        worst: up to five pictures with most of them: name and pixels.
+        worst: up to five pictures with most of them: part/name and pixels.
         loses: what the format cannot hold, in words; empty where it can hold everything.
+        notices: what was decided on opening the data set, and every file that was left out.
 
     """
 
@@ -47,6 +50,7 @@ class Converted:
     changed_pictures: int
     worst: tuple[tuple[str, int], ...]
     loses: str
+    notices: tuple[str, ...] = ()
 
 
 def convert(splits: DataSplits, kind: Format, out: Path, progress: Progress | None = None) -> Converted:
@@ -69,6 +73,7 @@ def convert(splits: DataSplits, kind: Format, out: Path, progress: Progress | No
     total = 2 * sum(len(part) for part in splits)
     writer = kind.write(out, splits.labels)
     written: dict[Path, tuple[Dataset, int]] = {}
+    moved = 0
     with TemporaryDirectory() as folder:
         for part in splits:
             for index, name in enumerate(_names(part)):
@@ -76,18 +81,43 @@ def convert(splits: DataSplits, kind: Format, out: Path, progress: Progress | No
                 assert sample.mask is not None, "data sets that are opened have masks"
                 size = (sample.mask.shape[0], sample.mask.shape[1])
                 file = _file_of(part.records[index], sample.image, Path(folder))
+                moved += file != part.records[index].image and sample.grid.unit != "px"
                 written[writer.add(Picture(part.name, name, file, size, sample.mask))] = (part, index)
                 if progress is not None:
                     progress(len(written), total)
     own = writer.close()  # with labels of its own where the format takes not every one: two classes of a colour, say
     section = {**own, "labels": own.get("labels", splits.labels.to_dict()), "split": {"val": 0.0, "test": 0.0}}
+    section |= _as_opened(splits) | _grouped(written, out)
     (out / DESCRIPTION).write_text(yaml.safe_dump(section, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    return _compared(open_data(DataConfig.model_validate(section), out), written, kind, progress)
+    done = _compared(open_data(DataConfig.model_validate(section), out), written, kind, progress)
+    told = (f"{moved} pictures are plain TIFFs now: spacing and place in the world are not in them",) if moved else ()
+    return replace(done, notices=(*splits.notices, *splits.skipped, *told))
+
+
+def _as_opened(splits: DataSplits) -> dict[str, Any]:
+    """Say what pictures are brought to, which their copies are not."""
+    bands = next(iter(splits)).bands
+    return {} if bands is None else {"bands": bands}
+
+
+def _grouped(written: Mapping[Path, tuple[Dataset, int]], out: Path) -> dict[str, Any]:
+    """Write down which pictures belong together, where some do: names alone no longer tell."""
+    groups = {path: part.records[index].group for path, (part, index) in written.items()}
+    if not any(groups.values()):
+        return {}
+    with (out / GROUPS).open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("image", "group"))
+        rows.writerows((short(path, out), group or short(path, out)) for path, group in groups.items())
+    return {"group": GROUPS}
 
 
 def _file_of(record: Record, image: NDArray[Any], folder: Path) -> Path:
-    """Give the file of a picture: a TIFF of its own in `folder`, the same each time, for a slice or a piece of another."""
-    if record.plane is None and record.window is None:
+    """Give the file of a picture: a TIFF of its own in `folder`, the same each time, for a slice or a piece of another.
+
+    So, too, where fractions were filled in for what was never measured: in a copy they would be values, or NaN.
+    """
+    if record.plane is None and record.window is None and not _filled(record, image):
         return record.image
     import tifffile  # takes long to import
 
@@ -95,6 +125,13 @@ def _file_of(record: Record, image: NDArray[Any], folder: Path) -> Path:
     layout: Any = {"photometric": "minisblack", "planarconfig": "separate" if len(image) > 1 else None}
     tifffile.imwrite(path, image if len(image) > 1 else image[0], compression="zlib", **layout)
     return path
+
+
+def _filled(record: Record, image: NDArray[Any]) -> bool:
+    if record.nodata is None or image.dtype.kind != "f":
+        return False
+    measured = read_measured(record.image, record.nodata)[2]
+    return measured is not None and not measured.all()
 
 
 def _names(part: Dataset) -> list[str]:
@@ -108,35 +145,43 @@ def _names(part: Dataset) -> list[str]:
     shared = 0
     while all(len(pieces) > shared and pieces[shared] == folders[0][shared] for pieces in folders):
         shared += 1
-    names: dict[str, int] = {}
+    taken = {"/".join(pieces[shared:]).lower() for pieces in whole}
+    used: set[str] = set()
     given = []
     for pieces in whole:
-        name = "/".join(pieces[shared:])
-        count = names[name.lower()] = names.get(name.lower(), 0) + 1
-        given.append(name if count == 1 else f"{name}_{count}")
+        name = plain = "/".join(pieces[shared:])
+        count = 1
+        while name.lower() in used or (count > 1 and name.lower() in taken):
+            count += 1
+            name = f"{plain}_{count}"
+        used.add(name.lower())
+        given.append(name)
     return given
 
 
 def _compared(
     back: DataSplits, written: dict[Path, tuple[Dataset, int]], kind: Format, progress: Progress | None
 ) -> Converted:
-    changed: dict[str, int] = {}
-    pixels = done = 0
-    for part in back:
-        for index, record in enumerate(part.records):
-            source, place = written[record.image]
-            before, after = source.read(place).mask, part.read(index).mask
-            assert before is not None
+    changed: list[tuple[str, int]] = []
+    pixels = 0
+    found = {record.image: (part, index) for part in back for index, record in enumerate(part.records)}
+    for done, (path, (source, place)) in enumerate(written.items(), 1):
+        before = source.read(place).mask
+        assert before is not None
+        pixels += before.size
+        differ = before.size  # of a picture that does not come back, every pixel
+        if path in found:
+            part, index = found[path]
+            after = part.read(index).mask
             assert after is not None
-            pixels += before.size
             differ = int(np.count_nonzero(_same_classes(before, source.labels, part.labels) != after))
-            if differ:
-                changed[source.records[place].id] = differ
-            done += 1
-            if progress is not None:
-                progress(len(written) + done, 2 * len(written))
-    worst = sorted(changed.items(), key=lambda item: (-item[1], item[0]))[:5]
-    return Converted(len(written), pixels, sum(changed.values()), len(changed), tuple(worst), kind.loses)
+        if differ:
+            changed.append((f"{source.name}/{source.records[place].id}", differ))
+        if progress is not None:
+            progress(len(written) + done, 2 * len(written))
+    worst = sorted(changed, key=lambda item: (-item[1], item[0]))[:5]
+    lost = sum(differ for _, differ in changed)
+    return Converted(len(written), pixels, lost, len(changed), tuple(worst), kind.loses)
 
 
 def _same_classes(mask: Any, ours: Labels, theirs: Labels) -> Any:

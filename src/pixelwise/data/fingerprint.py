@@ -33,9 +33,11 @@ _SAME_SPACING = 1e-3
 def fingerprint(dataset: Dataset, *, limit: int = 200, seed: int = 0, progress: Progress | None = None) -> Fingerprint:
     """Look at up to `limit` pictures, chosen by (seed, id), and sum up what they hold.
 
+    Where these show one class only, more are looked at until there is another: a rare one may be in one of a thousand.
+
     Args:
         dataset: the training part.
-        limit: the most pictures to decode.
+        limit: the most pictures to decode where they show two classes.
         seed: another seed, another choice.
         progress: is called with (done, total) after each picture.
 
@@ -44,15 +46,24 @@ def fingerprint(dataset: Dataset, *, limit: int = 200, seed: int = 0, progress: 
         ImageError: pictures among those differ in bands or pixel type (two are named).
 
     """
-    order = sorted(range(len(dataset)), key=lambda i: _draw(seed, dataset.records[i].id))[:limit]
+    drawn = sorted(range(len(dataset)), key=lambda i: _draw(seed, dataset.records[i].id))
+    order, rest = drawn[:limit], drawn[limit:]
     # Slices of a volume one after the other, so that it is unpacked once.
     order.sort(key=lambda i: str(dataset.records[i].image) if dataset.records[i].plane is not None else "")
     facts = _Facts(dataset.labels)
-    for done, index in enumerate(order, 1):
+
+    def look(index: int) -> None:
         record = dataset.records[index]
         facts.add(dataset.read(index), str(record.image), int.from_bytes(_draw(seed, record.id)[:8], "big"))
+
+    for done, index in enumerate(order, 1):
+        look(index)
         if progress is not None:
             progress(done, len(order))
+    for index in rest:
+        if facts.classes() >= 2:
+            break
+        look(index)
     facts.require_classes(dataset)
     return facts.result(dataset.hash())
 
@@ -105,6 +116,9 @@ class _Facts:
         for k, thickness in enumerate(class_thickness(mask, self.labels)):
             if thickness is not None:
                 self.thickness[k].append(thickness)
+
+    def classes(self) -> int:
+        return int(np.count_nonzero(self.image_counts))
 
     def require_classes(self, dataset: Dataset) -> None:
         present = np.flatnonzero(self.image_counts)

@@ -3,7 +3,7 @@
 Comes in: pictures one after the other, with their masks. Goes out: `Facts`. Knows nothing of files or of what the facts
 are used for. Memory does not grow with the number of pictures:
 
-    8 and 16 bits, whole numbers    all values are counted: every fact is exact
+    8 and 16 bits, whole numbers    all values are counted: all is exact but what `core` asks of single classes
     wider, and fractions            mean, deviation and extremes are exact; percentiles are those of pixels drawn evenly
                                     from every class (`DrawnPixels`), each weighed by how many it stands for: with 65,536
                                     drawn ones the 0.5 % percentile lies between those of 0.44 and 0.56 %, 19 times of 20
@@ -189,8 +189,9 @@ class Moments:
         if not self.count:
             self.mean, self._squares = np.zeros(len(pixels)), np.zeros(len(pixels))
             self._least, self._most = np.full(len(pixels), np.inf), np.full(len(pixels), -np.inf)
-        for start in range(0, pixels.shape[1], _CHUNK):
-            part = pixels[:, start : start + _CHUNK].astype(np.float64)
+        step = max(_CHUNK // max(len(pixels), 1), 1)  # however many bands there are
+        for start in range(0, pixels.shape[1], step):
+            part = pixels[:, start : start + step].astype(np.float64)
             count, mean = part.shape[1], part.mean(1)
             total, shift = self.count + count, mean - self.mean
             self._squares += ((part - mean[:, None]) ** 2).sum(1) + shift**2 * (self.count * count / total)

@@ -127,10 +127,10 @@ def _from_folder(folder: Path, where: object) -> Source:
         )
     tensors = _tensors(folder / WEIGHTS)
     if (folder / CARD).is_file():
-        card = ModelCard.from_dict(_json(folder / CARD), folder / CARD)
+        card = ModelCard.from_dict(read_json(folder / CARD), folder / CARD)
         numbers = (card.mean, card.std, card.labels.names, card.dtype)
         return Source(str(where), tensors, card.license, *numbers, clip=card.clip)
-    config = _json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     mean, std, bgr = _processor(folder) if (folder / PROCESSOR).is_file() else (*_encoder_numbers(config), False)
     license = license_of_repository(folder / README, config, str(where))
     return Source(str(where), tensors, license, mean, std, _classes(config), bgr=bgr)
@@ -153,7 +153,7 @@ def _encoder_numbers(config: Mapping[str, Any]) -> tuple[tuple[float, ...] | Non
 
 def _processor(folder: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, bool]:
     """Read how the checkpoint's own processor normalises, in raw values of 0…255, and whether blue comes first."""
-    plain = _json(folder / PROCESSOR)
+    plain = read_json(folder / PROCESSOR)
     bgr = bool(plain.get("do_flip_channel_order"))
     mean, std = plain.get("image_mean"), plain.get("image_std")
     # A processor that names no numbers leaves values between 0 and 1.
@@ -167,7 +167,12 @@ def _processor(folder: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...
     return (mean[::-1], std[::-1], bgr) if bgr else (mean, std, bgr)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file of a model folder.
+
+    Raises:
+        ModelFileError: it is none, or holds no keys with values (a pointer left by Git LFS, say).
+    """
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(plain, dict):

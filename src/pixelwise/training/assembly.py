@@ -7,7 +7,6 @@ data and seed. Knows nothing of steps, checkpoints or how the configuration was 
 from __future__ import annotations
 
 import difflib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +28,7 @@ from pixelwise.models import catalogue
 from pixelwise.models.base import SegmentationModel
 from pixelwise.models.fetching import is_hub_name
 from pixelwise.models.pretrained import Report, Source, fill, matched
-from pixelwise.models.sources import WORDS, find_weights, folder_of
+from pixelwise.models.sources import WORDS, find_weights, folder_of, read_json
 from pixelwise.models.transformers import CONFIG
 from pixelwise.models.weights import CARD, ModelCard, save_model
 from pixelwise.training.loop import Work
@@ -119,7 +118,7 @@ def named_model(config: Config) -> Config:
             do="Begin with its weights: --weights, and --model as its model.json says.",
         )
     if folder is not None and (folder / CONFIG).is_file():
-        plain = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        plain = read_json(folder / CONFIG)
         dropped = ("id2label", "label2id", "architectures", "torch_dtype", "dtype")
         kept = {key: value for key, value in plain.items() if key not in dropped}
         weights = wanted.weights or wanted.name
@@ -143,7 +142,7 @@ def _sized(config: Config) -> Config:
     folder = folder_of(wanted, accept_license=config.model.accept_license)
     if folder is None or not (folder / CARD).is_file():
         return config
-    architecture = ModelCard.from_dict(json.loads((folder / CARD).read_text(encoding="utf-8")), folder).architecture
+    architecture = ModelCard.from_dict(read_json(folder / CARD), folder).architecture
     if architecture["name"] != config.model.name:
         return config
     sizes = {

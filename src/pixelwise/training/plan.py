@@ -133,7 +133,8 @@ def _head_warmup(_: Config, __: Fingerprint, ___: Machine) -> tuple[float, str]:
 
 
 def _device(_: Config, __: Fingerprint, machine: Machine) -> tuple[str, str]:
-    return machine.device, "the fastest device here"
+    bits = "; two runs of one seed may differ in their last bits on it" if machine.device == "cuda" else ""
+    return machine.device, f"the fastest device here{bits}"
 
 
 def _clip(config: Config, facts: Fingerprint, _: Machine) -> tuple[str | list[list[float]], str]:
@@ -354,9 +355,8 @@ def settle(config: Config, facts: Fingerprint, apart: int) -> tuple[Config, Reas
     upright = facts.row_spread >= _UPRIGHT
     up = f"classes {'' if upright else 'hardly '}depend on the row ({facts.row_spread:.2f}): there is {'an' if upright else 'no'} up"
     sided = _one_sided(facts)
-    seen = (
-        f"each of {apart} different pictures is seen about {passes:.2g} times: {100 * strength:.0f} % of the full range"
-    )
+    times = f"{passes:,.0f}" if passes >= 10 else f"{passes:.2g}"  # else 120 would be told as 1.2e+02
+    seen = f"each of {apart} different pictures is seen about {times} times: {100 * strength:.0f} % of the full range"
     wanted: dict[str, tuple[Any, str]] = {
         "augment.flip_horizontal": (0.0 if sided else 0.5, sided or "mirrored pictures are as likely"),
         "augment.flip_vertical": (0.0 if upright else 0.5, up),
