@@ -24,7 +24,7 @@ _UPRIGHT = 0.1
 _ONE_SIDED, _CHANCE = 0.9, 0.75
 _TAIL = 4.0
 _CELLS = 4
-_NO_DISGUISE, _FULL_DISGUISE = 3.0, 30.0
+_NO_DISGUISE, _FULL_DISGUISE = 3.0, 300.0
 
 
 @dataclass(frozen=True)
@@ -339,7 +339,7 @@ _RULES: dict[str, Derivation] = {
 def settle(config: Config, facts: Fingerprint, apart: int) -> tuple[Config, Reasons]:
     """Fill what depends on how often each picture will be seen: augmentation, and the averaging of weights.
 
-    Pictures seen once or twice need no disguise, and learning from disguised ones takes longer; pictures seen dozens of
+    Pictures seen once or twice need no disguise, and learning from disguised ones takes longer; pictures seen hundreds of
     times are learned by heart without. In between the ranges widen with the logarithm of the passes.
 
     Args:
