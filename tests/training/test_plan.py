@@ -40,7 +40,7 @@ def test_every_gap_but_the_measured_ones_is_filled_and_explained() -> None:
     measured = {"train.head_rate", "train.precision", "train.channels_last", "train.validations"}
     assert gaps == {*measured, "model.config", "train.unfreeze", "loss.ohem", "loss.cldice_classes"}
     filled = {f"{s}.{k}" for s in plain for k, v in plain[s].items() if v != before[s][k]}
-    assert filled - {"train.steps"} == set(reasons | more)
+    assert filled - {"train.steps"} == set(reasons | more) - {"loss.cross_entropy", "loss.dice"}
     assert all((reasons | more).values())
 
 
@@ -56,6 +56,14 @@ DEEP = dataclasses.replace(
     core_mean=(454.8,),
     core_std=(250.2,),
 )
+
+
+def test_the_loss_has_its_reason_too() -> None:
+    _, reasons = derive(Config(), FACTS, CPU)
+    assert reasons["loss.dice"] == "half: in it every class counts alike, and the rarest has 1 % of the pixels"
+    other, reasons = derive(replace(Config(), loss={"dice": 0.8}), FACTS, CPU)
+    assert (other.loss.cross_entropy, other.loss.dice) == (0.5, 0.8)
+    assert not {"loss.cross_entropy", "loss.dice"} & set(reasons)
 
 
 def test_values_far_beyond_the_others_are_clipped_and_the_moments_are_those_of_what_is_left() -> None:

@@ -89,6 +89,10 @@ def derive(
             value, reason = rule(config, facts, machine)
             config = replace(config, **{section: {name: value}})
             reasons[key] = reason
+    if (config.loss.cross_entropy, config.loss.dice) == (0.5, 0.5):  # whoever gives these says the same
+        rarest = f"{100 * _rarest(facts):.2g} %"
+        reasons["loss.cross_entropy"] = "half: it gives every pixel a gradient"
+        reasons["loss.dice"] = f"half: in it every class counts alike, and the rarest has {rarest} of the pixels"
     return config, reasons
 
 
@@ -182,15 +186,10 @@ def _stem(_: Config, facts: Fingerprint, machine: Machine) -> tuple[int, str]:
     thinnest = min(thin, default=math.inf)
     if machine.device != "cpu":
         return 1, "full resolution: this device is fast enough"
+    thick = f"the thinnest class is about {thinnest:.1f} pixels thick"
     if thinnest < _THIN or min(facts.sizes[1]) < _SMALL:
-        return (
-            1,
-            f"full resolution: the thinnest class is about {thinnest:.1f} pixels thick in {facts.sizes[1]} pictures",
-        )
-    return (
-        2,
-        f"half resolution takes a quarter of the time, and the thinnest class is about {thinnest:.1f} pixels thick",
-    )
+        return 1, f"full resolution: {thick} in {facts.sizes[1]} pictures"
+    return 2, f"half resolution takes a quarter of the time, and {thick}"
 
 
 def _features(config: Config, facts: Fingerprint, machine: Machine) -> tuple[list[int], str]:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ from tests.data.checking.drawn import draw_good, findings, kinds, of_kind, seen,
 
 from pixelwise.data.checking.look import Seen
 from pixelwise.data.checking.neighbours import frames, groups_in_names, tiles, torn_groups
+from pixelwise.data.records import Plane
 from pixelwise.data.split import name_groups
 
 
@@ -72,6 +74,26 @@ def test_prefixes_that_do_not_look_alike_are_no_groups() -> None:
     }
     survey = survey_of({"train": strangers(0, 30), "val": strangers(1, 30)}, names=names)
     assert not list(groups_in_names(survey))
+
+
+def test_two_volumes_of_a_patient_in_two_parts() -> None:
+    volumes = {
+        "train": [f"p{p:02}/{kind}.nii.gz" for p in range(10) for kind in ("ct", "mr")][:-1],
+        "val": ["p09/mr.nii.gz", *(f"p{p}/{kind}.nii.gz" for p in (10, 11) for kind in ("ct", "mr"))],
+    }
+    names = {part: [name for name in own for _ in range(3)] for part, own in volumes.items()}  # three slices of each
+    survey = survey_of(
+        {part: strangers(k, len(own)) for k, (part, own) in enumerate(names.items())}, names=names, groups=names
+    )
+    assert not list(groups_in_names(survey))  # no slices of volumes: then groups are what somebody named
+    parts = {
+        part.name: replace(part, records=tuple(replace(one, plane=Plane(k % 3)) for k, one in enumerate(part.records)))
+        for part in survey.splits
+    }
+    survey = replace(survey, splits=replace(survey.splits, train=parts["train"], val=parts["val"]))
+    found = of_kind(groups_in_names(survey), "named-groups-across-parts")
+    assert found.what == "names tell 12 groups, and 1 of them lies in more than one part: p09 (2 volumes)"
+    assert found.where == ("p09: train, val",)
 
 
 def test_many_patients_in_names_need_no_looks() -> None:

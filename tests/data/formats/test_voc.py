@@ -171,13 +171,23 @@ def test_a_picture_in_two_lists_is_refused(tmp_path):
 
 
 def test_ids_beyond_voc_are_the_usual_error(tmp_path):
-    usual(tmp_path, a=IDS + np.uint8(14) * (IDS == 20))
+    usual(tmp_path, **{"2007_000001": IDS + np.uint8(14) * (IDS == 20)})
     with pytest.raises(
-        MaskError, match=r"a\.png: expected class ids 0–20, found 34 in 2 pixels\. Add class 34 to labels"
+        MaskError, match=r"2007_000001\.png: expected class ids 0–20, found 34 in 2 pixels\. Add class 34 to labels"
     ):
-        mask_of(opened(tmp_path), "a")
+        mask_of(opened(tmp_path), "2007_000001")
     labels = {"names": ["sky", "sea", "sand", "snow", "salt"], "ids": [0, 1, 15, 20, 34]}
-    np.testing.assert_array_equal(mask_of(opened(tmp_path, labels=labels), "a")[2], [34, 34, 15, 15])
+    np.testing.assert_array_equal(mask_of(opened(tmp_path, labels=labels), "2007_000001")[2], [34, 34, 15, 15])
+
+
+def test_other_sets_that_are_laid_out_like_voc_have_classes_of_their_own(tmp_path):
+    splits = opened(usual(tmp_path))
+    assert splits.labels.names == ("class_0", "class_1", "class_15", "class_20")
+    assert splits.labels.ids == (0, 1, 15, 20)
+    assert (splits.train.read(0).mask == splits.labels.ignore_index).sum() == 2
+    assert any("no picture is called as Pascal VOC's are, and 255 counts in nothing" in told for told in splits.notices)
+    inside = opened(usual(tmp_path / "VOCdevkit/VOC2007", a=IDS)).labels.names
+    assert inside[:2] == ("background", "aeroplane")
 
 
 def test_masks_saved_in_colour_are_read_by_the_palette_and_the_border_still_does_not_count(tmp_path):
@@ -189,7 +199,7 @@ def test_masks_saved_in_colour_are_read_by_the_palette_and_the_border_still_does
 
 
 def test_a_class_may_be_ignored(tmp_path):
-    splits = opened(usual(tmp_path), ignored=["person"])
+    splits = opened(usual(tmp_path, **{"2007_000001": IDS}), ignored=["person"])
     assert "person" not in splits.labels.names
     assert (splits.train.read(0).mask == splits.labels.ignore_index).sum() == 4
 

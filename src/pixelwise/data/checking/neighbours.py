@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,10 @@ def _one_of_each_part(own: Sequence[Seen]) -> list[Seen]:
 def groups_in_names(survey: Survey) -> Iterator[Finding]:
     """Find groups that names tell (0016E5_07959, patient12_slice3) and that lie in different parts, where none are given."""
     seen = [one for one in survey.seen if one.error is None]
-    if len(survey.parts) < 2 or any(survey.record(one).group is not None for one in seen):
+    kind = "picture"
+    if any(survey.record(one).group is not None for one in seen):
+        kind, seen = "volume", _volumes(survey, seen)
+    if len(survey.parts) < 2 or not seen:
         return
     for groups in suggest_groups(_paths(survey, seen)):
         torn = _torn(groups.names, seen)
@@ -79,13 +83,25 @@ def groups_in_names(survey: Survey) -> Iterator[Finding]:
         total = len(set(groups.names))
         pictures = sum(len(own) for own in torn.values())
         what = f"names tell {total} groups, and {some(len(torn), 'of them lies', 'of them lie')} in more than one part"
-        what += f": {listed(sorted(torn), 4)} ({some(pictures, 'picture', 'pictures')})"
+        what += f": {listed(sorted(torn), 4)} ({some(pictures, kind, f'{kind}s')})"
         why = "If these are videos, patients, slides or scenes, the model is scored on what it has nearly seen."
         options = anew(survey, _parts_of(torn))
         fix = f"Under data: in the YAML, write group: '{groups.rule}'"
         fix += f"; and, since the parts are given, divide all pictures anew: {options}." if options else "."
         yield _about_groups("named-groups-across-parts", "warning", torn, total, what, why, fix)
         return
+
+
+def _volumes(survey: Survey, seen: Sequence[Seen]) -> list[Seen]:
+    """Give a slice of each volume, where every group is a volume in a file of its own: of one patient there may be several."""
+    first: dict[Path, Seen] = {}
+    for one in seen:
+        record = survey.record(one)
+        if record.plane is None:
+            return []
+        first.setdefault(record.image, one)
+    own = {survey.record(one).group for one in first.values()}
+    return list(first.values()) if len(own) == len(first) else []
 
 
 def _paths(survey: Survey, seen: Sequence[Seen]) -> list[str]:

@@ -6,7 +6,8 @@ Comes in: a place. Goes out: pictures and masks paired by name, and the classes.
 
 These lie at the root, or deeper (VOCdevkit/VOC2012/), in several folders even. An index of the palette is a class, 255 (the
 border of objects) counts in nothing. The classes are those of labelmap.txt, with which masks may be RGB, too; else the lines
-of class_names.txt, background first, as labelme2voc writes it; else the 21 of VOC.
+of class_names.txt, background first, as labelme2voc writes it; else the 21 of VOC, where a picture is called as VOC's are or
+lies in one of its years' folders; else the ids that the masks hold: other sets are laid out in the same way.
 SegmentationClass/ is read where it is there, since it is what the makers of a set give; copies of it (SegmentationClassAug/,
 SegmentationClassRaw/) only where it is not, or where `data.annotations` names them; SegmentationClassPNG/, where the older
 labelme2voc has its masks, beside class_names.txt only. Without lists all is one pool.
@@ -17,6 +18,7 @@ Source: Everingham et al.: The PASCAL Visual Object Classes Challenge 2012, deve
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -59,6 +61,7 @@ def voc_colour(id_: int) -> Colour:
     return bands[0], bands[1], bands[2]
 
 
+_OWN_NAMES, _YEARS = re.compile(r"20\d\d_\d{6}"), re.compile(r"VOC20\d\d", re.IGNORECASE)
 _VOC = (
     *(Entry(name, voc_colour(k), k) for k, name in enumerate(_NAMES)),
     Entry("void", voc_colour(_VOID), _VOID, True),
@@ -249,8 +252,8 @@ def _pooled(
 
 def _classes(
     place: Place, homes: Sequence[tuple[Path, Any]], masks: Sequence[Path]
-) -> tuple[Labels, MaskRule, tuple[str, ...]]:
-    """Name the classes: as labelmap.txt does, else as class_names.txt does, else as VOC does."""
+) -> tuple[Labels | None, MaskRule, tuple[str, ...]]:
+    """Name the classes: as labelmap.txt does, else as class_names.txt does, else as VOC does; None: nobody does."""
     folders = (*(home for home, _ in homes), place.root)
     found = ([folder / name for folder in folders if (folder / name).is_file()] for name in (_TABLE, _LABELME_NAMES))
     tables = next((paths for paths in found if paths), [])
@@ -262,6 +265,9 @@ def _classes(
     entries = maps[tables[0]] if tables else _VOC
     where = short(tables[0], place.root) if tables else "VOC's 21 classes"
     values = holds_values(entries, masks) if tables and tables[0].name == _TABLE else not in_colour(masks)
+    if values and not tables and not any(_is_vocs(mask) for mask in masks):
+        own = "the ids in the masks are the classes, since no picture is called as Pascal VOC's are, and 255 counts in nothing"
+        return None, MaskRule(binary=False), (f"no labelmap.txt: {own}",)
     if not values:
         labels, rule = by_colour(where, entries, place.config.ignored)
         void = voc_colour(_VOID)
@@ -277,6 +283,11 @@ def _classes(
         labels = replace(labels, countable=tuple(name != _NAMES[0] for name in labels.names))
         return labels, rule, ("no labelmap.txt: the classes are the 21 of Pascal VOC",)
     return labels, rule, told(where, entries, labels)
+
+
+def _is_vocs(mask: Path) -> bool:
+    """Tell whether a file is called as VOC's are, 2007_000032, or lies in the folder of one of its years, VOC2007."""
+    return bool(_OWN_NAMES.fullmatch(mask.stem)) or any(_YEARS.fullmatch(name) for name in mask.parts)
 
 
 def _read_names(path: Path) -> tuple[Entry, ...]:
