@@ -145,8 +145,8 @@ def table() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, default=COUNTS[0], help=argparse.SUPPRESS)
     options = parser.parse_args()
