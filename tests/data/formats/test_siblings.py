@@ -308,6 +308,12 @@ def test_every_picture_is_paired_or_told(tmp_path_factory: pytest.TempPathFactor
         assert len({record.id for record in own}) == len(own)
 
 
+def test_a_mask_of_valid_pixels_without_a_picture_is_told(tmp_path: Path) -> None:
+    layout = find(put(tmp_path, "a.png", "masks/a.png", "fov/a.png", "fov/b.png"))
+    assert [record.valid for record in layout.parts["pool"]] == [tmp_path / "fov/a.png"]
+    assert any(notice.startswith("1 file ") and "fov/b.png" in notice for notice in layout.notices)
+
+
 # Several masks of one picture -----------------------------------------------------------------------------------------
 
 

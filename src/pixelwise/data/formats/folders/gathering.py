@@ -100,7 +100,7 @@ class _Gathering:
         for files in (one.images, one.truths):
             self.told.update(path for paths in files.values() for path in paths)
         if one.valid:
-            self.told.update(self.tree.below(one.valid[0]))
+            self.told.update(one.valid[1].values())
         self._anchor(one.pictures)
 
     def _advise(self, one: Pair, orphans: set[Path]) -> str:
