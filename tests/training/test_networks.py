@@ -1,7 +1,7 @@
 """Every kind of network goes the whole way: train, stop, go on, score, predict, fine-tune."""
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,17 +115,22 @@ def test_a_checkpoint_of_transformers_goes_the_whole_way(discs: Path, tmp_path: 
     assert again.predict(np.zeros((3, 40, 30), np.uint8)).mask.shape == (40, 30)
 
 
-def test_a_frozen_encoder_does_not_move(discs: Path, tmp_path: Path) -> None:
-    first = pixelwise.train(discs, model="unet/resnet18", steps=1, out=tmp_path / "first", overrides=SMALL)
-    tuned = pixelwise.train(
-        discs,
+def frozen(first: pixelwise.Run, data: Path, out: Path, *overrides: str, **more: Any) -> pixelwise.Run:
+    """Tune a model whose encoder stands still."""
+    return pixelwise.train(
+        data,
         model="unet/resnet18",
         weights=first.folder / "model",
         freeze="encoder",
-        steps=3,
-        out=tmp_path / "tuned",
-        overrides=(*SMALL, "train.ema=0", "train.head_warmup=0"),
+        out=out,
+        overrides=(*SMALL, "train.head_warmup=0", *overrides),
+        **more,
     )
+
+
+def test_a_frozen_encoder_does_not_move(discs: Path, tmp_path: Path) -> None:
+    first = pixelwise.train(discs, model="unet/resnet18", steps=1, out=tmp_path / "first", overrides=SMALL)
+    tuned = frozen(first, discs, tmp_path / "tuned", "train.ema=0", steps=3)
     one, other = weights(first.folder), weights(tuned.folder)
     encoder = [key for key in one if key.startswith("network.encoder.")]
     assert len(encoder) > 100
@@ -141,21 +146,9 @@ def test_a_frozen_encoder_stands_still_past_validations_and_a_stop(discs: Path, 
         if event["event"] == "step" and event["step"] == 3:
             raise Interrupted(tmp_path, expected="time", found="none", do="Go on.")
 
-    def tuned(listener: Callable[[dict[str, object]], None] | None) -> pixelwise.Run:
-        return pixelwise.train(
-            discs,
-            model="unet/resnet18",
-            weights=first.folder / "model",
-            freeze="encoder",
-            steps=5,
-            out=tmp_path / "tuned",
-            overrides=(*SMALL, "train.validations=5", "train.head_warmup=0"),
-            listener=listener,
-        )
-
     with pytest.raises(Interrupted):
-        tuned(stop)
-    run = tuned(None)
+        frozen(first, discs, tmp_path / "tuned", "train.validations=5", steps=5, listener=stop)
+    run = frozen(first, discs, tmp_path / "tuned", "train.validations=5", steps=5)
     log = read_log(run.folder / "log.jsonl")
     assert any(event["event"] == "resume" for event in log)
     assert sum(event["event"] == "validation" for event in log) >= 3

@@ -58,6 +58,11 @@ DEEP = dataclasses.replace(
 )
 
 
+def test_a_device_that_does_not_count_alike_twice_is_told() -> None:
+    assert "may differ in their last bits" in derive(Config(), FACTS, Machine("cuda", 8, True))[1]["train.device"]
+    assert "bits" not in derive(Config(), FACTS, CPU)[1]["train.device"]
+
+
 def test_the_loss_has_its_reason_too() -> None:
     _, reasons = derive(Config(), FACTS, CPU)
     assert reasons["loss.dice"] == "half: in it every class counts alike, and the rarest has 1 % of the pixels"

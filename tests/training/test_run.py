@@ -207,15 +207,10 @@ def test_another_request_does_not_go_on_with_a_run(discs: Path, tiny: tuple[str,
 def test_another_number_of_epochs_does_not_go_on_with_a_run(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     """The rate falls over the epochs that were asked for: with more of them it would jump up again (TRAPS F)."""
 
-    def stop_at_7(event: dict) -> None:
-        if event["event"] == "step" and event["step"] == 7:
-            raise RuntimeError("stop")
-
-    with pytest.raises(RuntimeError, match="stop"):
-        pixelwise.train(discs, out=tmp_path / "run", epochs=3, overrides=tiny, listener=stop_at_7)
+    out = _stopped(discs, tiny, tmp_path, at=7, epochs=3)
     with pytest.raises(OutputExistsError, match="expected an unfinished run with epochs = 5, found one with 3"):
-        pixelwise.train(discs, out=tmp_path / "run", epochs=5, overrides=tiny)
-    run = pixelwise.train(discs, out=tmp_path / "run", epochs=3, overrides=tiny)
+        pixelwise.train(discs, out=out, epochs=5, overrides=tiny)
+    run = pixelwise.train(discs, out=out, epochs=3, overrides=tiny)
     assert any(event["event"] == "resume" for event in read_log(run.folder / "log.jsonl"))
     assert steps_logged(run.folder) == 9
 
@@ -233,15 +228,15 @@ def test_changed_data_do_not_go_on(discs: Path, tiny: tuple[str, ...], tmp_path:
         pixelwise.train(data, out=out, steps=9, overrides=tiny)
 
 
-def _stopped(data: Path, tiny: tuple[str, ...], tmp_path: Path) -> Path:
-    """A run of 9 steps that stopped at its fifth."""
+def _stopped(data: Path, tiny: tuple[str, ...], tmp_path: Path, at: int = 5, **length: int) -> Path:
+    """A run, of 9 steps if not said otherwise, that stopped at one of them."""
 
-    def stop_at_5(event: dict) -> None:
-        if event["event"] == "step" and event["step"] == 5:
+    def stop(event: dict) -> None:
+        if event["event"] == "step" and event["step"] == at:
             raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
-        pixelwise.train(data, out=tmp_path / "run", steps=9, overrides=tiny, listener=stop_at_5)
+        pixelwise.train(data, out=tmp_path / "run", overrides=tiny, listener=stop, **(length or {"steps": 9}))
     return tmp_path / "run"
 
 

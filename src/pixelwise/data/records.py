@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from unicodedata import normalize
 
 from numpy.typing import NDArray
 
@@ -107,6 +108,11 @@ class Layout:
     parts: Mapping[str, tuple[Record, ...]]
     problems: tuple[Problem, ...] = ()
     notices: tuple[str, ...] = ()
+
+
+def composed(name: str) -> str:
+    """Write letters with accents as one sign each: macOS, and archives made there, have them as two, and others as they are typed."""
+    return name if name.isascii() else normalize("NFC", name)
 
 
 def short(path: Path, root: Path) -> str:

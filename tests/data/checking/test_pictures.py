@@ -81,6 +81,16 @@ def test_sixteen_bits_that_hold_eight(tmp_path: Path, factor: int, words: str) -
     assert found.what.startswith("10 of 22 pictures of 16 bits")
 
 
+def test_dark_pictures_of_sixteen_bits_are_not_cut_down() -> None:
+    def of(spread: float) -> list[str]:
+        deep = [seen(dtype="uint16", bands=1, spread=900.0) for _ in range(3)]
+        dark = seen(dtype="uint16", bands=1, spread=spread, depth="low")
+        return kinds(shallow_pictures(survey_of({"train": [*deep, dark]})))
+
+    assert of(30.0) == []
+    assert of(4.0) == ["shallow-pictures"]
+
+
 def test_sixteen_bits_in_earnest_are_no_finding() -> None:
     assert not list(shallow_pictures(survey_of({"train": [seen(dtype="uint16", bands=1)] * 3})))
 

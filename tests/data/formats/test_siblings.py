@@ -82,6 +82,14 @@ def test_folders_that_share_the_rest_of_their_names(tmp_path: Path, images: str,
     assert layout.notices == (f"pictures and masks were found by the names of their folders: {images}/ with {masks}/",)
 
 
+def test_img_dir_goes_with_ann_dir(tmp_path: Path) -> None:
+    layout = find(put(tmp_path, "img_dir/train/a.jpg", "ann_dir/train/a.png", "img_dir/val/b.jpg", "ann_dir/val/b.png"))
+    assert pairs(layout, tmp_path) == {
+        "train": [("img_dir/train/a.jpg", "ann_dir/train/a.png")],
+        "val": [("img_dir/val/b.jpg", "ann_dir/val/b.png")],
+    }
+
+
 def test_masks_of_pictures_are_no_pictures(tmp_path: Path) -> None:
     """The name of mask_images/ says either; beside images/ it can only be masks."""
     assert [role.kind for role in folder_roles("mask_images")] == ["picture", "mask"]

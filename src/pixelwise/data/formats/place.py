@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from pixelwise.config import DataConfig
 from pixelwise.data.images import IMAGE_SUFFIXES
-from pixelwise.data.records import PART_FOLDERS, Layout, Problem, Record
+from pixelwise.data.records import PART_FOLDERS, Layout, Problem, Record, composed
 from pixelwise.errors import ConfigError, DataError
 
 # Thumbnails of a file server, resource forks from a Mac, what a drive's own system keeps.
@@ -125,10 +124,10 @@ class Pictures:
         self._stems: dict[str, list[Path]] = defaultdict(list)
         self._inside: dict[str, Path] = {}
         for path in self.paths:
-            self._names[_composed(path.name)].append(path)
-            self._stems[_composed(path.stem)].append(path)
+            self._names[composed(path.name)].append(path)
+            self._stems[composed(path.stem)].append(path)
             if path.is_relative_to(root):
-                self._inside[_composed(path.relative_to(root).as_posix())] = path
+                self._inside[composed(path.relative_to(root).as_posix())] = path
 
     @cached_property
     def _above(self) -> Path:
@@ -153,7 +152,7 @@ class Pictures:
             The picture; or why there is none, in words.
 
         """
-        pure = PurePosixPath(_composed(name.replace("\\", "/")))
+        pure = PurePosixPath(composed(name.replace("\\", "/")))
         if not (pure.name in self._names or pure.name in self._stems) or "?" not in pure.name:
             pure = PurePosixPath(str(pure).split("?", 1)[0])  # what an address asks for, unless a file is called so
         exact = self._exactly(pure, near)
@@ -178,7 +177,7 @@ class Pictures:
     def _exactly(self, name: PurePosixPath, near: Path | None) -> Path | None:
         """Find a picture whose path, from the annotation file or, where it has folders, from the root, is just that."""
         if near is not None and near.is_relative_to(self.root):
-            above = PurePosixPath(_composed(near.relative_to(self.root).parent.as_posix()))
+            above = PurePosixPath(composed(near.relative_to(self.root).parent.as_posix()))
             if (found := self._inside.get((above / name).as_posix())) is not None:
                 return found
         return self._inside.get(name.as_posix()) if len(name.parts) > 1 else None
@@ -189,17 +188,12 @@ class Pictures:
         return frozenset(name for path in self._inside for name in PurePosixPath(path).parent.parts)
 
 
-def _composed(name: str) -> str:
-    """Write letters with accents as one sign each: archives from a Mac have them as two, annotations mostly do not."""
-    return unicodedata.normalize("NFC", name)
-
-
 def _longest_tail(candidates: list[Path], name: PurePosixPath) -> list[Path]:
     """Keep the paths that have most folder names, from the end, in common with a name."""
 
     def common(path: Path) -> int:
         own = path if name.suffix.lower() in IMAGE_SUFFIXES else path.with_suffix("")
-        pairs = zip(map(_composed, reversed(own.parts)), reversed(name.parts), strict=False)
+        pairs = zip(map(composed, reversed(own.parts)), reversed(name.parts), strict=False)
         return next((n for n, (one, other) in enumerate(pairs) if one != other), min(len(path.parts), len(name.parts)))
 
     best = max(map(common, candidates))

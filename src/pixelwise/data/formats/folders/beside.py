@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pixelwise.data.formats.folders.pairing import Affix, composed, key_of
+from pixelwise.data.formats.folders.pairing import Affix, key_of
 from pixelwise.data.formats.folders.roles import stem_role
 from pixelwise.data.formats.folders.tree import Tree, Wanted, option
-from pixelwise.data.records import ORPHAN, Record, short
+from pixelwise.data.records import ORPHAN, Record, composed, short
 from pixelwise.errors import PairingError
 
 Named = dict[str, list[Path]]

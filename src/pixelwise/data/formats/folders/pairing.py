@@ -16,9 +16,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from unicodedata import normalize
 
-from pixelwise.data.records import ORPHAN, Record
+from pixelwise.data.records import ORPHAN, Record, composed
 
 Files = Mapping[str, Sequence[Path]]
 _LOOKED_AT, _TRIED, _LONGEST = 24, 8, 200
@@ -85,11 +84,6 @@ def key_of(path: Path, folder: Path) -> str:
     text = str(path).removeprefix(start)
     text = composed(text[: len(text) - len(path.suffix)])
     return text.replace(os.sep, "/") if os.sep != "/" else text
-
-
-def composed(name: str) -> str:
-    """Write letters with accents as one sign each: macOS stores them as two, and others as they are typed."""
-    return name if name.isascii() else normalize("NFC", name)
 
 
 def by_key(paths: Iterable[Path], folder: Path) -> dict[str, list[Path]]:

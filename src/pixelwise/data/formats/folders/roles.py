@@ -8,7 +8,7 @@ it is never guessed at, and the error shows the table.
     valid      fov roi valid                          zero where pixels do not count
 
 A folder has the name itself (`masks/`), or with something before or behind that its partner shares: `train_masks/`,
-`trainannot/`, `masks_train/`, `labelsTr/`. A number behind (`gt2/`) is another of the same. A file has it before or behind
+`trainannot/`, `masks_train/`, `labelsTr/`, and `ann_dir/` beside `img_dir/`. A number behind (`gt2/`) is another of the same. A file has it before or behind
 an underscore, dash, dot or space: `a_mask.png`, `mask-a.png`, `a_L.png`.
 """
 
