@@ -7,7 +7,7 @@
 
 Comes in: the folder with the sets. Goes out: one JSON file per run in `benchmarks/results/ablation/`, and the table. Equal
 time per run, preparation included; the score is test mIoU of the model that was best on validation (of CamVid every eighth
-validation picture, else a large network would spend the time there). Runs that are done are not done again. Where the plain
+validation image, else a large network would spend the time there). Runs that are done are not done again. Where the plain
 script's value is the derived one anyway, there is nothing to compare, and no run. The machine must be left alone: what is
 compared is what is learned in a time.
 """
@@ -31,7 +31,7 @@ from benchmarks.protocol import RECIPES, TRAINING_ALONE, processor
 
 RESULTS = Path(__file__).parent / "results" / "ablation"
 SEEDS, SECONDS = (0, 1, 2), 90.0
-# Rows and columns of the pictures; None: of many sizes, so that no crop shows them all whole.
+# Rows and columns of the images; None: of many sizes, so that no crop shows them all whole.
 SETS: Mapping[str, tuple[int, int] | None] = {
     "camvid": (360, 480),
     "drive": (584, 565),
@@ -40,7 +40,7 @@ SETS: Mapping[str, tuple[int, int] | None] = {
 }
 # Blowholes and cracks alone, 0.3 % of the pixels: two classes, of which one is rare.
 FINE_DEFECTS = 'data.images=["MT_Blowhole/Imgs/*.jpg", "MT_Crack/Imgs/*.jpg"]'
-# The plain network is left out of "all": on whole pictures a processor makes not one step with it in this time.
+# The plain network is left out of "all": on whole images a processor makes not one step with it in this time.
 DERIVED, ALL = "derived", "all but the network"
 # Choice → what a plain script does, in words, and as overrides of the configuration.
 CHOICES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -48,7 +48,7 @@ CHOICES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "mean and deviation 0.5 of the range",
         {"model.mean": 127.5, "model.std": 127.5, "model.clip": "none"},  # of each band, see `fixed`
     ),
-    "crop": ("whole pictures", {"train.crop": None}),  # see `fixed`
+    "crop": ("whole images", {"train.crop": None}),  # see `fixed`
     "class weights": ("none", {"loss.class_weights": "none"}),
     "sampling": ("crops anywhere", {"train.class_crops": 0.0}),
     "augmentation": (
@@ -115,7 +115,7 @@ def fixed(name: str, choice: str) -> dict[str, Any]:
         }
     values, sides, bands = dict(CHOICES[choice][1]), SETS[name], 1 if name == "fine_defects" else 3
     if "train.crop" in values and sides:
-        # Whole pictures, as far as a network of five scales takes them.
+        # Whole images, as far as a network of five scales takes them.
         values["train.crop"] = [side // 32 * 32 for side in sides]
     for key in values.keys() & {"model.mean", "model.std"}:
         values[key] = [values[key]] * bands

@@ -2,11 +2,11 @@
 
     python -m benchmarks.checking                # measures, writes benchmarks/results/checking.json, prints the table
 
-The pictures are drawn road scenes of CamVid's size, 480×360: JPEG of quality 90 with PNG masks of eleven classes. What is
+The images are drawn road scenes of CamVid's size, 480×360: JPEG of quality 90 with PNG masks of eleven classes. What is
 timed is every look at them (decoding, statistics, hashes) in one process, in one per core, and then all checks. A first round
 brings the files into the system's cache and is not counted; of the others the median is kept. Memory is what looking at so many
-pictures adds to a fresh process, at the end and at its peak (Linux); for it the same files are listed again and again. Last,
-checks are made of 100,000 pictures that nobody drew, of which every tenth has a near copy: what grows with the number of pairs.
+images adds to a fresh process, at the end and at its peak (Linux); for it the same files are listed again and again. Last,
+checks are made of 100,000 images that nobody drew, of which every tenth has a near copy: what grows with the number of pairs.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.protocol import processor
+from pixelwise.checking import Seen, Survey, judge, take_survey
+from pixelwise.checking.survey import count_cores
 from pixelwise.config import DataConfig
-from pixelwise.data.checking import Seen, Survey, judge, take_survey
-from pixelwise.data.checking.survey import count_cores
-from pixelwise.data.dataset import DataSplits, open_data
-from pixelwise.data.synthetic import draw_scene, road_labels
+from pixelwise.datasets.dataset import DataSplits, open_data
+from pixelwise.demo.synthetic import draw_scene, road_labels
 
 RESULT = Path(__file__).parent / "results" / "checking.json"
 SIZE = (360, 480)
@@ -38,25 +38,25 @@ CLASSES = ("background", "road", "vehicle", "pedestrian", "sky", "terrain", "veg
 COUNTS, MANY = (2_000, 10_000), 100_000
 
 
-def draw(folder: Path, pictures: int) -> None:
-    """Draw a data set, four in five pictures for train."""
+def draw(folder: Path, images: int) -> None:
+    """Draw a data set, four in five images for train."""
     palette = [value for colour in road_labels(CLASSES).colours for value in colour]
-    for k in range(pictures):
+    for k in range(images):
         image, mask = draw_scene(0, k, SIZE, CLASSES)
-        part = folder / ("val" if k % 5 == 4 else "train")
+        split = folder / ("val" if k % 5 == 4 else "train")
         for kind in ("images", "masks"):
-            (part / kind).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.moveaxis(image, 0, -1)).save(part / "images" / f"{k:05}.jpg", quality=90)
+            (split / kind).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.moveaxis(image, 0, -1)).save(split / "images" / f"{k:05}.jpg", quality=90)
         coloured = Image.fromarray(mask)
         coloured.putpalette(palette)
-        coloured.save(part / "masks" / f"{k:05}.png")
+        coloured.save(split / "masks" / f"{k:05}.png")
     (folder / "labels.yaml").write_text(json.dumps({"names": list(CLASSES)}), encoding="utf-8")
 
 
 def time_looks(folder: Path, rounds: int) -> list[dict[str, Any]]:
     """Time the looks in one process and in as many as there are cores, by turns; and the checks."""
     splits = open_data(DataConfig(), folder)
-    total = sum(len(part) for part in splits)
+    total = sum(len(split) for split in splits)
     taken: dict[int, list[float]] = {0: [], count_cores(): []}
     judged = []
     for number in range(rounds + 1):
@@ -72,13 +72,13 @@ def time_looks(folder: Path, rounds: int) -> list[dict[str, Any]]:
 
 
 def listed_again(splits: DataSplits, count: int) -> DataSplits:
-    """List the pictures of train again and again, until there are so many."""
+    """List the images of train again and again, until there are so many."""
     assert splits.train is not None
     return replace(splits, train=splits.train.subset(k % len(splits.train) for k in range(count)), val=None)
 
 
 def memory(folder: Path, count: int) -> dict[str, Any]:
-    """Give what a survey of so many pictures adds to a fresh process."""
+    """Give what a survey of so many images adds to a fresh process."""
     command = [sys.executable, "-m", "benchmarks.checking", "--memory", str(folder), "--count", str(count)]
     return dict(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
@@ -100,11 +100,11 @@ def _status(key: str) -> float:
 
 
 def time_many(folder: Path) -> dict[str, Any]:
-    """Time all checks of pictures that are made up from those that were drawn: other sketches, files, and places."""
+    """Time all checks of images that are made up from those that were drawn: other sketches, files, and places."""
     splits = listed_again(open_data(DataConfig(), folder), MANY)
     seen = take_survey(listed_again(splits, 512), workers=0).seen
     rng = np.random.default_rng(0)
-    spectrum = 1 / (1 + np.arange(143)) ** 0.7  # long waves make up most of a picture
+    spectrum = 1 / (1 + np.arange(143)) ** 0.7  # long waves make up most of an image
     waves = rng.standard_normal((MANY, 143)) * spectrum
     copies = MANY // 10
     waves[-copies:] = waves[:copies] + 0.02 * rng.standard_normal((copies, 143)) * spectrum
@@ -120,7 +120,7 @@ def time_many(folder: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - began
     found = next(finding.count for finding in findings if finding.kind == "near-duplicates")
     if found < 1.9 * copies:
-        raise SystemExit(f"expected {2 * copies} pictures with a near copy, found {found}.")
+        raise SystemExit(f"expected {2 * copies} images with a near copy, found {found}.")
     return {"pictures": MANY, "judge_seconds": seconds}
 
 
@@ -133,13 +133,13 @@ def table() -> str:
         lines.append(f"| looks a second, {where} | {row['per_second']:.0f} |")
     for row in data["memory"]:
         lines.append(
-            f"| memory added by {row['pictures']:,} looks, MiB (peak) | {row['kept_mib']:.1f} ({row['peak_mib']:.1f}) |"
+            f"| memory added by {row['images']:,} looks, MiB (peak) | {row['kept_mib']:.1f} ({row['peak_mib']:.1f}) |"
         )
     for row in data["judge"]:
-        lines.append(f"| all checks of {row['pictures']:,} pictures, s | {row['judge_seconds']:.2f} |")
+        lines.append(f"| all checks of {row['images']:,} images, s | {row['judge_seconds']:.2f} |")
     size = f"{SIZE[1]}×{SIZE[0]}, JPEG with PNG mask"
     return "\n".join(
-        [*lines, "", f"{data['pictures']} drawn pictures, {size}; {data['rounds']} rounds on {data['machine']}."]
+        [*lines, "", f"{data['images']} drawn images, {size}; {data['rounds']} rounds on {data['machine']}."]
     )
 
 
@@ -155,12 +155,12 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        draw(folder, options.pictures)
+        draw(folder, options.images)
         *looks, judged = time_looks(folder, options.rounds)
         grown = [memory(folder, count) for count in COUNTS]
         many = time_many(folder)
     machine = f"{count_cores()} cores of {processor()}"
-    data = {"machine": machine, "pictures": options.pictures, "rounds": options.rounds}
+    data = {"machine": machine, "pictures": options.images, "rounds": options.rounds}
     data |= {"looks": looks, "memory": grown, "judge": [judged, many]}
     RESULT.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     print(table())

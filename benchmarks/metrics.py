@@ -1,4 +1,4 @@
-"""How fast one 1024×2048 picture is counted, beside torchmetrics and segmentation_models.pytorch, in the same run.
+"""How fast one 1024×2048 image is counted, beside torchmetrics and segmentation_models.pytorch, in the same run.
 
     python -m benchmarks.metrics                 # measures, writes benchmarks/results/metrics.json, prints the table
 
@@ -48,7 +48,7 @@ def masks(num_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def counters(num_classes: int) -> dict[str, Callable[[np.ndarray, np.ndarray], Callable[[], float]]]:
-    """Give, per library, what prepares a picture and then counts it down to a mean IoU."""
+    """Give, per library, what prepares an image and then counts it down to a mean IoU."""
 
     def ours(truth: np.ndarray, prediction: np.ndarray) -> Callable[[], float]:
         from pixelwise.metrics.confusion import ConfusionMatrix, mean_iou
@@ -99,7 +99,7 @@ def measure(rounds: int) -> list[dict[str, Any]]:
 
 
 def _peak(name: str, num_classes: int) -> float:
-    """Give what counting one picture adds to the memory of a fresh process at its peak, MiB."""
+    """Give what counting one image adds to the memory of a fresh process at its peak, MiB."""
     command = [sys.executable, "-m", "benchmarks.metrics", "--peak", name, "--classes", str(num_classes)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

@@ -1,7 +1,7 @@
 """What the quality benchmark compares with: the tutorial's recipe, and segmentation_models.pytorch as it is documented.
 
 Both get our reading of the files (decoded once, kept in memory), our random 256² crops where they need a fixed size, and no
-validation to pay for. Both are scored by our `evaluate`, whole pictures at native size.
+validation to pay for. Both are scored by our `evaluate`, whole images at native size.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from pixelwise.config import AugmentConfig
-from pixelwise.data.dataset import Dataset
-from pixelwise.data.loader import Crops, batches
-from pixelwise.data.transforms import CropTransform
+from pixelwise.datasets.dataset import Dataset
 from pixelwise.inference.backend import TorchBackend
 from pixelwise.inference.predictor import Predictor
 from pixelwise.models.unet import UNet
+from pixelwise.training.loader import Crops, batches
+from pixelwise.training.transforms import CropTransform
 
 BATCH, SIZE = 8, (256, 256)
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 class Padded(nn.Module):
-    """Normalise as ImageNet's pictures, pad to a multiple of 32, call the network, cut the padding off."""
+    """Normalise as ImageNet's images, pad to a multiple of 32, call the network, cut the padding off."""
 
     def __init__(self, network: nn.Module, channels: int) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""What pretraining is worth: CamVid with 10, 30, 100 and 367 pictures, from scratch and after drawn road scenes.
+"""What pretraining is worth: CamVid with 10, 30, 100 and 367 images, from scratch and after drawn road scenes.
 
     python -m benchmarks.pretraining --root data --model unet
 
 Comes in: the folder with the sets. Goes out: one JSON file per run in `benchmarks/results/pretraining/`, the table with
-`--table`. First a network learns all materials of the drawn scenes; then, per number of pictures and seed, one network begins
+`--table`. First a network learns all materials of the drawn scenes; then, per number of images and seed, one network begins
 with its weights (the head is new) and one with fresh ones, with equal time. Runs that are done are not done again.
 """
 
@@ -56,7 +56,7 @@ def result_path(model: str, arm: str, count: int, seed: int, minutes: float) -> 
 
 def pretrained(args: argparse.Namespace) -> Path:
     import pixelwise
-    from pixelwise.data.synthetic import write_road_scenes
+    from pixelwise.demo.synthetic import write_road_scenes
 
     data, run = args.out / "scenes", args.out / f"drawn-{args.model.replace('/', '_')}"
     if not data.exists():
@@ -86,22 +86,22 @@ def work(args: argparse.Namespace, arm: str, count: int, seed: int, source: Path
     facts |= {"pretraining": args.pretraining, "processor": processor(), "scores": scores}
     RESULTS.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(facts, indent=1) + "\n")
-    print(f"{count} pictures, {arm}, seed {seed}: mIoU {scores['miou']:.4f}", file=sys.stderr, flush=True)
+    print(f"{count} images, {arm}, seed {seed}: mIoU {scores['miou']:.4f}", file=sys.stderr, flush=True)
 
 
 def subset(root: Path, count: int, seed: int, folder: Path) -> Path:
-    """Describe CamVid with `count` of its training pictures, the first by SHA-256 of (seed, name)."""
+    """Describe CamVid with `count` of its training images, the first by SHA-256 of (seed, name)."""
     folder.mkdir(parents=True, exist_ok=True)
     recipe = yaml.safe_load((RECIPES / "camvid.yaml").read_text())["data"]
-    names = {part: sorted(p.stem for p in (root / part).glob("*.jpg")) for part in ("train", "val", "test")}
+    names = {split: sorted(p.stem for p in (root / split).glob("*.jpg")) for split in ("train", "val", "test")}
     names["train"] = sorted(names["train"], key=lambda n: hashlib.sha256(f"{seed}:{n}".encode()).digest())[:count]
-    for part, stems in names.items():
-        (folder / f"{part}.txt").write_text("".join(f"{part}/{stem}\n" for stem in stems))
+    for split, stems in names.items():
+        (folder / f"{split}.txt").write_text("".join(f"{split}/{stem}\n" for stem in stems))
     data = {
         "root": str(root.resolve()),
-        "images": [f"{part}/*.jpg" for part in names],
+        "images": [f"{split}/*.jpg" for split in names],
         "masks": "{parent}annot/{stem}.png",
-        **{part: f"{part}.txt" for part in names},
+        **{split: f"{split}.txt" for split in names},
         "labels": recipe["labels"],
     }
     (folder / "data.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
@@ -109,8 +109,8 @@ def subset(root: Path, count: int, seed: int, folder: Path) -> Path:
 
 
 def table(model: str, minutes: float) -> str:
-    """Give the mean, and the least and most over the seeds, per number of pictures."""
-    lines = ["| CamVid pictures | from scratch | after drawn scenes |", "|---|---|---|"]
+    """Give the mean, and the least and most over the seeds, per number of images."""
+    lines = ["| CamVid images | from scratch | after drawn scenes |", "|---|---|---|"]
     for count in COUNTS:
         cells = []
         for arm in ARMS:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.quality_per_minute --root ../shared/data --set camvid
 
-Same pictures, same split, same input size, same wall time including reading; one process a run, one after the other.
+Same images, same split, same input size, same wall time including reading; one process a run, one after the other.
 Every finished run is one file in `benchmarks/results/quality_per_minute/`, and is not done again. With `--table` the
 results so far are printed as Markdown.
 """
@@ -63,7 +63,7 @@ def run_one(name: str, method: str, seed: int, minutes: float, root: Path) -> No
     import pixelwise
     from benchmarks import peers
     from pixelwise.config import read_request
-    from pixelwise.data.dataset import open_data, pin_paths
+    from pixelwise.datasets.dataset import open_data, pin_paths
     from pixelwise.evaluation import evaluate
 
     began, recipe = time.monotonic(), RECIPES / f"{name}.yaml"

@@ -3,7 +3,7 @@
     python -m benchmarks.quarter --root data
 
 Comes in: the folder with the sets. Goes out: one JSON file per run in `benchmarks/results/quarter/`, and a table. SegFormer b0
-from fresh weights on CamVid, equal time, three seeds; both score whole pictures at native size: every fourth of the
+from fresh weights on CamVid, equal time, three seeds; both score whole images at native size: every fourth of the
 validation part, so that there is time to learn. Runs that are done are not done again.
 """
 
@@ -78,7 +78,8 @@ def work(args: argparse.Namespace, arm: str, seed: int, path: Path) -> None:
 
 def quarter_outputs(model: Any, images: torch.Tensor) -> Any:
     """Give the network's own logits in training, enlarged ones elsewhere."""
-    from pixelwise.models.base import AdaptedModel, Outputs, pad_end
+    from pixelwise.batch import Outputs
+    from pixelwise.models.base import AdaptedModel, pad_end
 
     if not model.training:
         return AdaptedModel.training_outputs(model, images)

@@ -3,7 +3,7 @@
     python -m benchmarks.recipes --root data --set camvid --out runs/recipes      # train, score, draw
     python -m benchmarks.recipes --table                                          # the committed figures as Markdown
 
-Comes in: the folder with the sets, one folder per recipe. Goes out: in `--out` a run and a picture `<set>.png` (picture,
+Comes in: the folder with the sets, one folder per recipe. Goes out: in `--out` a run and an image `<set>.png` (image,
 truth, prediction, difference) per set; in `benchmarks/results/recipes/` one JSON file per set with all that was measured.
 A run that was stopped goes on; a finished one is scored and drawn again without training.
 """

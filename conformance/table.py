@@ -94,7 +94,7 @@ def page(results: Results, versions: dict[str, str | None]) -> str:
         "several ways to answer a",
         "question, the one that is right most often counts for all cases of that question; the others are listed "
         "behind it, below the",
-        "tables. Where conventions differ honestly (absent classes, means per picture, the divisor of a loss), "
+        "tables. Where conventions differ honestly (absent classes, means per image, the divisor of a loss), "
         "right is what the source",
         "of the case says. Where any error is right, the same is asked first where nothing is wrong, so that a function "
         "that fails at",

@@ -1,4 +1,4 @@
-"""What tests share: small drawn data sets, tiny settings, and the real pictures where they are."""
+"""What tests share: small drawn data sets, tiny settings, and the real images where they are."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ REAL = Path(__file__).parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a few pictures of discs: background and disc."""
-    from pixelwise.data.synthetic import write_discs
+    """A folder with a few images of discs: background and disc."""
+    from pixelwise.demo.synthetic import write_discs
 
     folder = tmp_path_factory.mktemp("discs")
     write_discs(folder, train=12, val=4, test=4, size=(64, 64), seed=0)
@@ -40,7 +40,7 @@ def real() -> Callable[[str], Path]:
 
     def find(name: str) -> Path:
         if not (REAL / name).exists():
-            pytest.skip(f"real pictures are not at hand: {REAL / name}")
+            pytest.skip(f"real images are not at hand: {REAL / name}")
         return REAL / name
 
     return find

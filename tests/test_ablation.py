@@ -27,7 +27,7 @@ def test_all_of_them_is_each_of_them() -> None:
     assert ablation.fixed("drive", "normalisation")["model.mean"] == [127.5] * 3
 
 
-def test_pictures_of_many_sizes_have_no_crop_that_shows_them_whole() -> None:
+def test_images_of_many_sizes_have_no_crop_that_shows_them_whole() -> None:
     assert "crop" not in ablation.choices("fine_defects")
     assert "train.crop" not in ablation.fixed("fine_defects", ablation.ALL)
     assert ablation.fixed("fine_defects", "normalisation")["model.mean"] == [127.5]  # grey

@@ -11,7 +11,7 @@ from pixelwise import config as configs
 from pixelwise.config import (
     Config,
     DataConfig,
-    PartConfig,
+    SplitFilesConfig,
     dump_config,
     load_config,
     read_request,
@@ -60,7 +60,7 @@ def test_every_kind_of_value(written: Any) -> None:
         "loss: {class_weights: [1, 0.5]}\n"
     )
     assert config.data.images == ["a/*.png", "b.png"]
-    assert config.data.train == PartConfig(images="t/*.png", masks="m/{stem}.png")
+    assert config.data.train == SplitFilesConfig(images="t/*.png", masks="m/{stem}.png")
     assert config.data.mask_values == {0: 0, 255: 1}
     assert (config.model.features, config.model.up, config.model.stem) == ([8, 16], "bilinear", 2)
     assert (config.train.crop, config.train.cache, config.train.precision) == ((32, 48), False, "bf16")
@@ -213,7 +213,7 @@ def test_overrides_reach_everything() -> None:
 
 def test_overrides_reach_into_sections_that_are_null() -> None:
     config = set_("data.train.images=t/*.png", "data.train.masks=m/{stem}.png", "data.mask_values.threshold=128")
-    assert config.data.train == PartConfig(images="t/*.png", masks="m/{stem}.png")
+    assert config.data.train == SplitFilesConfig(images="t/*.png", masks="m/{stem}.png")
     assert config.data.mask_values == {"threshold": 128}
     assert set_("data.labels={names: [a, b], ids: [0, 255]}").data.labels == {"names": ["a", "b"], "ids": [0, 255]}
 
@@ -293,7 +293,7 @@ def test_a_recipe(tmp_path: Path) -> None:
 def test_a_root_that_is_set_starts_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "data.yaml").write_text("root: pictures\n")
+    (tmp_path / "sub" / "data.yaml").write_text("root: images\n")
     assert read_request(tmp_path / "sub")[0].data.root == "pictures"
     assert read_request(tmp_path / "sub", ["data.root=pictures"])[0].data.root == str(tmp_path / "pictures")
 

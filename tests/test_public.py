@@ -45,7 +45,7 @@ def test_every_name_is_there_described_and_at_home(name: str) -> None:
 
 def test_verbs_are_not_hidden_by_modules() -> None:
     importlib.import_module("pixelwise.evaluation")
-    importlib.import_module("pixelwise.data.checking")
+    importlib.import_module("pixelwise.checking")
     for verb in ("check", "evaluate", "load", "predict", "train"):
         assert callable(getattr(pixelwise, verb))
 

@@ -74,14 +74,14 @@ def test_the_table_of_networks_is_that_of_the_catalogue() -> None:
 def test_what_the_readme_says_of_answering_background_everywhere(tmp_path: Path) -> None:
     from pixelwise.api import draw_demo_data
     from pixelwise.config import DataConfig
-    from pixelwise.data.dataset import open_data
+    from pixelwise.datasets.dataset import open_data
     from pixelwise.evaluation import majority
 
     test = open_data(DataConfig(), draw_demo_data(tmp_path / "demo")).test
     assert test is not None
     scores = majority(test)
     said = re.search(
-        r"On the (\d+) test pictures of the demo, a model that always answers \*(\w+)\* is right in \*\*(\d+) %\*\* of the "
+        r"On the (\d+) test images of the demo, a model that always answers \*(\w+)\* is right in \*\*(\d+) %\*\* of the "
         r"pixels, and has an mIoU of \*\*(\d+) %\*\*",
         README.read_text(),
     )

@@ -1,4 +1,4 @@
-"""Every recipe runs two steps on its real pictures, and finds what its comments promise."""
+"""Every recipe runs two steps on its real images, and finds what its comments promise."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -84,7 +84,7 @@ def test_without_a_temperature_none_is_kept(discs, tmp_path, tiny):
 
 @pytest.fixture
 def copied(trained, discs, tmp_path):
-    """A run whose pictures may be spoiled."""
+    """A run whose images may be spoiled."""
     shutil.copytree(discs, tmp_path / "data")
     shutil.copytree(trained, tmp_path / "run")
     config = (tmp_path / "run" / "config.yaml").read_text().replace(str(discs), str(tmp_path / "data"))
@@ -93,14 +93,14 @@ def copied(trained, discs, tmp_path):
     return tmp_path
 
 
-def test_a_report_tells_of_pictures_that_are_gone_or_changed(copied):
+def test_a_report_tells_of_images_that_are_gone_or_changed(copied):
     first, second = sorted((copied / "data" / "val" / "images").iterdir())[:2]
     first.unlink()
     (copied / "data" / "val" / "masks" / first.name).unlink()
     mask = copied / "data" / "val" / "masks" / second.name
     Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(mask)
     page = api.report(copied / "run").read_text()
-    assert "expected the picture that was scored, found none" in page
+    assert "expected the image that was scored, found none" in page
     assert "expected the mask that was scored, found another" in page
 
 
@@ -146,7 +146,7 @@ def test_a_run_that_failed_at_its_end_may_end_otherwise(discs, tmp_path, tiny, m
     real = ending.evaluate
 
     def short_of_memory(*_, **__):
-        raise MemoryError("a very large picture")
+        raise MemoryError("a very large image")
 
     monkeypatch.setattr(ending, "evaluate", short_of_memory)
     with pytest.raises(OutOfMemoryError, match=r"Type the same command with --set evaluate\.metrics=\[\]"):

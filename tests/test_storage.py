@@ -130,7 +130,7 @@ def test_overwrite_removes_an_earlier_result(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("results", [None, ("masks",)])
 def test_overwrite_removes_nothing_else(tmp_path: Path, results: tuple[str, ...] | None) -> None:
-    # --out my_pictures --overwrite
+    # --out my_images --overwrite
     for name in ("images", "masks", "model"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.png").touch()

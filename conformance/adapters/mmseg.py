@@ -29,7 +29,7 @@ def _areas(truths: Masks, predictions: Masks, num_classes: int, void: int | None
         )
         for t, p in zip(truths, predictions, strict=True)
     ]
-    return [sum(part) for part in zip(*counts, strict=True)]
+    return [sum(split) for split in zip(*counts, strict=True)]
 
 
 def _miou(truths: Masks, predictions: Masks, num_classes: int, ignore_index: int | None = None) -> float:

@@ -54,7 +54,7 @@ def _threat(truths: Masks, predictions: Masks, num_classes: int, ignore_index: i
 
 
 def _threat_score(ignore_index: int | None = None) -> ConfusionMatrixMetric:
-    """Sum true and false positives and negatives over the pictures, and divide then: the threat score is the IoU."""
+    """Sum true and false positives and negatives over the images, and divide then: the threat score is the IoU."""
     return ConfusionMatrixMetric(metric_name="threat score", reduction="sum_batch", ignore_index=ignore_index)
 
 
@@ -74,7 +74,8 @@ def _batched(
     metric = make()
     for k in range(0, len(truths), batch_size):
         pair = [
-            torch.cat([_hot(mask, num_classes) for mask in part[k : k + batch_size]]) for part in (predictions, truths)
+            torch.cat([_hot(mask, num_classes) for mask in split[k : k + batch_size]])
+            for split in (predictions, truths)
         ]
         metric(*pair)
     return _mean(metric)
@@ -88,8 +89,8 @@ def _right_pixels(truths: Masks, predictions: Masks, num_classes: int) -> int:
     return sum(int(found) for found in counts[:, 0])
 
 
-def _process_indices(pictures: int, processes: int, **options: Any) -> list[list[int]]:
-    some: Any = range(pictures)
+def _process_indices(images: int, processes: int, **options: Any) -> list[list[int]]:
+    some: Any = range(images)
     return [
         list(DistributedSampler(some, num_replicas=processes, rank=rank, shuffle=False, **options))
         for rank in range(processes)

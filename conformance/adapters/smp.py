@@ -23,7 +23,7 @@ _MODE = "multiclass"
 
 
 def _stats(truths: Masks, predictions: Masks, num_classes: int, void: int | None) -> list[torch.Tensor]:
-    """Count picture by picture, as the documentation's CamVid example does."""
+    """Count image by image, as the documentation's CamVid example does."""
     counts = [
         get_stats(
             torch.from_numpy(p.astype(np.int64))[None], torch.from_numpy(t.astype(np.int64))[None],
@@ -31,7 +31,7 @@ def _stats(truths: Masks, predictions: Masks, num_classes: int, void: int | None
         )
         for t, p in zip(truths, predictions, strict=True)
     ]  # fmt: skip
-    return [torch.cat(part) for part in zip(*counts, strict=True)]
+    return [torch.cat(split) for split in zip(*counts, strict=True)]
 
 
 def _miou(
@@ -63,7 +63,7 @@ def _batched(truths: Masks, predictions: Masks, num_classes: int, batch_size: in
         _stats([np.stack(truths[k : k + batch_size])], [np.stack(predictions[k : k + batch_size])], num_classes, None)
         for k in range(0, len(truths), batch_size)
     ]
-    return float(iou_score(*[torch.cat(part) for part in zip(*stats, strict=True)], reduction=reduction))
+    return float(iou_score(*[torch.cat(split) for split in zip(*stats, strict=True)], reduction=reduction))
 
 
 def _loss(make: Callable[..., Any], **fixed: Any) -> Callable[..., dict[str, Any]]:

@@ -62,7 +62,7 @@ def _batched(
     metric = make(num_classes)
     for k in range(0, len(truths), batch_size):
         piece = slice(k, k + batch_size)
-        metric.update(*(torch.from_numpy(np.stack(part[piece]).astype(np.int64)) for part in (predictions, truths)))
+        metric.update(*(torch.from_numpy(np.stack(split[piece]).astype(np.int64)) for split in (predictions, truths)))
     return float(metric.compute())
 
 

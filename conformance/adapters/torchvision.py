@@ -56,17 +56,17 @@ def _loss(
 
 
 def _accumulated(
-    parts: Sequence[tuple[NDArray[Any], NDArray[Any]]], class_weights: list[float], ignore_index: int
+    splits: Sequence[tuple[NDArray[Any], NDArray[Any]]], class_weights: list[float], ignore_index: int
 ) -> float:
-    return sum(_loss(a, b, ignore_index, class_weights)["value"] / len(parts) for a, b in parts)
+    return sum(_loss(a, b, ignore_index, class_weights)["value"] / len(splits) for a, b in splits)
 
 
 def _accumulated_sum(
-    parts: Sequence[tuple[NDArray[Any], NDArray[Any]]], class_weights: list[float], ignore_index: int
+    splits: Sequence[tuple[NDArray[Any], NDArray[Any]]], class_weights: list[float], ignore_index: int
 ) -> float:
     """Sum over the parts and divide by the weights of all their labelled pixels, as the documentation writes the mean."""
     weights, sums, total = torch.tensor(class_weights), 0.0, 0.0
-    for a, b in parts:
+    for a, b in splits:
         logits, masks = torch.from_numpy(a), torch.from_numpy(b)
         sums += float(
             functional.cross_entropy(logits, masks, weight=weights, ignore_index=ignore_index, reduction="sum")
@@ -75,9 +75,9 @@ def _accumulated_sum(
     return sums / total
 
 
-def _process_indices(pictures: int, processes: int, **options: Any) -> list[list[int]]:
+def _process_indices(images: int, processes: int, **options: Any) -> list[list[int]]:
     """Give the indices of each process as the segmentation references do for validation, unshuffled."""
-    some: Any = range(pictures)
+    some: Any = range(images)
     return [
         list(DistributedSampler(some, num_replicas=processes, rank=rank, shuffle=False, **options))
         for rank in range(processes)
@@ -93,13 +93,13 @@ def _mask(mask: NDArray[Any]) -> tv_tensors.Mask:
 
 
 def _resize_pair(image: NDArray[Any], mask: NDArray[Any], size: Size) -> tuple[NDArray[Any], NDArray[Any]]:
-    picture, truth = v2.Resize(size)(tv_tensors.Image(torch.from_numpy(image)), _mask(mask))
-    return picture.numpy(), truth.numpy()
+    full_image, truth = v2.Resize(size)(tv_tensors.Image(torch.from_numpy(image)), _mask(mask))
+    return full_image.numpy(), truth.numpy()
 
 
 def _resize_pair_exactly(image: NDArray[Any], mask: NDArray[Any], size: Size) -> tuple[NDArray[Any], NDArray[Any]]:
-    picture = F.resize(torch.from_numpy(image), list(size))
-    return picture.numpy(), _resize_image(mask, size, InterpolationMode.NEAREST_EXACT)
+    full_image = F.resize(torch.from_numpy(image), list(size))
+    return full_image.numpy(), _resize_image(mask, size, InterpolationMode.NEAREST_EXACT)
 
 
 def _resize_image(mask: NDArray[Any], size: Size, mode: InterpolationMode) -> NDArray[Any]:
@@ -137,12 +137,12 @@ def _enlarge(logits: NDArray[Any], size: Size, **options: Any) -> NDArray[Any]:
 def _train_and_serve(image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Resize as training reads (Pillow) and as a server does (tensor)."""
     resize = v2.Resize((32, 32))
-    picture = resize(Image.fromarray(np.ascontiguousarray(np.moveaxis(image, 0, -1))))
-    return np.moveaxis(np.asarray(picture), -1, 0), resize(torch.from_numpy(image)).numpy()
+    full_image = resize(Image.fromarray(np.ascontiguousarray(np.moveaxis(image, 0, -1))))
+    return np.moveaxis(np.asarray(full_image), -1, 0), resize(torch.from_numpy(image)).numpy()
 
 
-def _batch_sizes(folder: Path, pictures: int, batch_size: int, count: int, **options: Any) -> NDArray[Any]:
-    loader = DataLoader(TensorDataset(torch.zeros(pictures, 1)), batch_size, **options)
+def _batch_sizes(folder: Path, images: int, batch_size: int, count: int, **options: Any) -> NDArray[Any]:
+    loader = DataLoader(TensorDataset(torch.zeros(images, 1)), batch_size, **options)
     sizes = [len(batch[0]) for _ in range(2) for batch in loader]
     return np.array(sizes[:count])
 
@@ -172,8 +172,8 @@ def _auxiliary() -> int:
 
 
 def _read_listed(folder: Path) -> list[Any]:
-    pictures = datasets.VOCSegmentation(str(folder), year="2012", image_set="train", download=False)
-    return [np.asarray(pictures[k][0]) for k in range(len(pictures))]
+    images = datasets.VOCSegmentation(str(folder), year="2012", image_set="train", download=False)
+    return [np.asarray(images[k][0]) for k in range(len(images))]
 
 
 def _save(folder: Path) -> None:

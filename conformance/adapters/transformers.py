@@ -35,9 +35,9 @@ def _read_image(path: Path) -> NDArray[Any]:
 
 
 def _labels(mask: NDArray[Any], make: Callable[..., Any] = SegformerImageProcessor, **options: Any) -> NDArray[Any]:
-    """Give what a processor makes of a segmentation map beside a picture of its size."""
-    picture = np.zeros((*mask.shape, 3), np.uint8)
-    return np.asarray(make(**options)(images=picture, segmentation_maps=mask, return_tensors="np")["labels"][0])
+    """Give what a processor makes of a segmentation map beside an image of its size."""
+    image = np.zeros((*mask.shape, 3), np.uint8)
+    return np.asarray(make(**options)(images=image, segmentation_maps=mask, return_tensors="np")["labels"][0])
 
 
 def _resize(mask: NDArray[Any], size: Size, make: Callable[..., Any] = SegformerImageProcessor) -> NDArray[Any]:
@@ -74,7 +74,7 @@ def _queries(logits: NDArray[Any], size: Size) -> NDArray[Any]:
     return found
 
 
-def _decide_picture(image: NDArray[Any], network: Callable[..., torch.Tensor], **options: Any) -> NDArray[Any]:
+def _decide_image(image: NDArray[Any], network: Callable[..., torch.Tensor], **options: Any) -> NDArray[Any]:
     processor = SegformerImageProcessor(do_normalize=False, do_rescale=False, **options)
     pixels = processor(images=np.moveaxis(image, 0, -1), return_tensors="pt")["pixel_values"]
     return _post(network(pixels), image.shape[1:])
@@ -83,9 +83,9 @@ def _decide_picture(image: NDArray[Any], network: Callable[..., torch.Tensor], *
 def _train_and_serve(image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Resize by the two processors of one name, both meant for training and serving alike."""
     options: dict[str, Any] = {"size": {"height": 32, "width": 32}, "do_normalize": False, "do_rescale": False}
-    picture = np.moveaxis(image, 0, -1)
+    full_image = np.moveaxis(image, 0, -1)
     first, second = (
-        np.asarray(make(**options)(images=picture, return_tensors="np")["pixel_values"][0])
+        np.asarray(make(**options)(images=full_image, return_tensors="np")["pixel_values"][0])
         for make in (SegformerImageProcessor, SegformerImageProcessorPil)
     )
     return first, second
@@ -154,8 +154,8 @@ WAYS: Ways = {
         Way("Mask2FormerImageProcessor.post_process_semantic_segmentation(target_sizes=…)", _queries),
     ),
     "decide_picture": (
-        Way("SegformerImageProcessor(do_resize=False)", partial(_decide_picture, do_resize=False)),
-        Way("default: SegformerImageProcessor", _decide_picture),
+        Way("SegformerImageProcessor(do_resize=False)", partial(_decide_image, do_resize=False)),
+        Way("default: SegformerImageProcessor", _decide_image),
     ),
     "train_and_serve": (Way("SegformerImageProcessor and SegformerImageProcessorPil, to 32×32", _train_and_serve),),
     "any_size": (

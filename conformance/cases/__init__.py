@@ -19,7 +19,7 @@ CASES = tuple(case for cases in CHAPTERS.values() for case in cases)
 
 # Asked of all, though pixelwise has no function for it.
 OURS_LACKS = {
-    "A8a": "pixelwise divides no pictures between processes yet.",
+    "A8a": "pixelwise divides no images between processes yet.",
     "H4b": "pixelwise unpacks no archives: a data set is a folder.",
 }
 

@@ -42,8 +42,8 @@ def _bomb(folder: Path) -> tuple[Inputs, ...]:
     rows = zlib.compressobj(6)
     data = b"".join(rows.compress(bytes((side + 7) // 8 + 1)) for _ in range(side)) + rows.flush()
     header = side.to_bytes(4, "big") * 2 + bytes([1, 0, 0, 0, 0])
-    parts = (_chunk(b"IHDR", header), _chunk(b"IDAT", data), _chunk(b"IEND", b""))
-    (folder / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    splits = (_chunk(b"IHDR", header), _chunk(b"IDAT", data), _chunk(b"IEND", b""))
+    (folder / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(splits))
     return ({"path": folder / "bomb.png"},)
 
 
@@ -146,7 +146,7 @@ CASES = (
         "read_image",
         _vrt,
         Refusal(),
-        "A picture is the file that was named, and no other; no file system of GDAL's is reached.",
+        "An image is the file that was named, and no other; no file system of GDAL's is reached.",
         "GDAL VRT driver, raw bands",
         control=lambda folder: _whole(folder, "tif"),
     ),
@@ -223,7 +223,7 @@ CASES = (
     ),
     Case(
         "H4a",
-        "A list that names a picture outside",
+        "A list that names an image outside",
         "A data set whose list names ../…/private is opened and read.",
         "read_listed",
         lambda folder: (_listing(folder, "private"),),

@@ -66,7 +66,7 @@ def _pair(_: Path) -> tuple[Inputs, ...]:
 
 
 def _apart(_: tuple[Inputs, ...], answers: list[Any]) -> Any:
-    """Count the pixels where the picture is bright and the mask says otherwise."""
+    """Count the pixels where the image is bright and the mask says otherwise."""
     image, mask = answers[0]
     return int(((np.asarray(image)[0] > 100) != (np.asarray(mask) > 0)).sum())
 
@@ -76,7 +76,7 @@ def _two_values(_: Path) -> tuple[Inputs, ...]:
 
 
 def coarse_logits() -> NDArray[np.float32]:
-    """Draw logits (4, 12, 16) for a picture of 48×64."""
+    """Draw logits (4, 12, 16) for an image of 48×64."""
     return np.random.default_rng(11).normal(size=(4, 12, 16)).astype(np.float32)
 
 
@@ -110,7 +110,7 @@ def _bright(_: Path) -> tuple[Inputs, ...]:
 
 
 def _grating(height: int, width: int) -> NDArray[np.uint8]:
-    """Draw a picture whose pixels are bright or dark by a fixed rule, fine enough that no resizing keeps it."""
+    """Draw an image whose pixels are bright or dark by a fixed rule, fine enough that no resizing keeps it."""
     rows, columns = np.indices((height, width))
     bright = ((rows // 3 + columns // 4) % 2).astype(np.uint8)
     return np.repeat((40 + 170 * bright)[None], 3, 0).astype(np.uint8)
@@ -188,7 +188,7 @@ CASES = (
     ),
     Case(
         "D2b",
-        "Labels slip against the picture",
+        "Labels slip against the image",
         "Pixels where a bright half and its mask disagree after resizing 8×8 to 14×14.",
         "resize_pair",
         _pair,
@@ -224,8 +224,7 @@ CASES = (
     Case(
         "D5",
         "Padding is not cut off",
-        "Pixels decided wrongly in a picture of 37×53 by a network that needs multiples of 32 and reads "
-        "brightness off.",
+        "Pixels decided wrongly in an image of 37×53 by a network that needs multiples of 32 and reads brightness off.",
         "predict_padded",
         _bright,
         0,
@@ -237,7 +236,7 @@ CASES = (
     Case(
         "D6",
         "Training and serving resize differently",
-        "The largest difference, of 255, between the pixels of one picture in training and in prediction: resized to "
+        "The largest difference, of 255, between the pixels of one image in training and in prediction: resized to "
         "32×32, or at its own 60×80 where a library resizes nothing (the way says which).",
         "train_and_serve",
         _photograph,
@@ -251,17 +250,17 @@ CASES = (
     Case(
         "D7a",
         "A batch of one ends the epoch",
-        "Whether DeepLabV3 gives a finite loss for a training batch of one picture.",
+        "Whether DeepLabV3 gives a finite loss for a training batch of one image.",
         "train_on_one",
         lambda _: ({"architecture": "deeplabv3"},),
         True,
-        "One picture is a batch; norms behind a global pooling need not be asked for its variance.",
+        "One image is a batch; norms behind a global pooling need not be asked for its variance.",
         "segmentation_models.pytorch and torchvision: “Expected more than 1 value per channel when training”",
     ),
     Case(
         "D7b",
         "The last batch is smaller",
-        "The sizes of three batches of 2 from 5 pictures.",
+        "The sizes of three batches of 2 from 5 images.",
         "batch_sizes",
         lambda folder: ({"folder": folder, "pictures": 5, "batch_size": 2, "count": 3},),
         np.array([2, 2, 2]),

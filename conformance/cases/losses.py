@@ -88,14 +88,14 @@ def _totally_wrong(_: Path) -> tuple[Inputs, ...]:
 
 
 def _parts(_: Path) -> tuple[Inputs, ...]:
-    """Give two pictures: the first with 28 void pixels of 32, the second with none."""
+    """Give two images: the first with 28 void pixels of 32, the second with none."""
     logits = np.zeros((2, 2, 4, 8), np.float32)
     logits[:, 1] = math.log(3)
     masks = np.zeros((2, 4, 8), np.int64)
     masks[0] = VOID
     masks[0, 0, :4] = 1
-    parts = [(logits[k : k + 1], masks[k : k + 1]) for k in range(2)]
-    return ({"parts": parts, "class_weights": [1.0, 3.0], "ignore_index": VOID},)
+    splits = [(logits[k : k + 1], masks[k : k + 1]) for k in range(2)]
+    return ({"parts": splits, "class_weights": [1.0, 3.0], "ignore_index": VOID},)
 
 
 def _named(folder: Path) -> tuple[Inputs, ...]:
@@ -145,7 +145,7 @@ CASES = (
     Case(
         "B1b",
         "A perfect prediction with void is punished",
-        "The Dice loss of a prediction that is right wherever there is a label, half of the picture void.",
+        "The Dice loss of a prediction that is right wherever there is a label, half of the image void.",
         "dice_loss",
         _perfect_but_void,
         0.0,
@@ -182,7 +182,7 @@ CASES = (
         "B2b",
         "Class weights and void together",
         "The weighted cross-entropy of p = (1/4, 3/4), weights (1, 3), a quarter of the labelled pixels class 0, "
-        "half of the picture void.",
+        "half of the image void.",
         "ce_loss",
         lambda _: _weighted(True),
         (4 * _LOG_4 + 36 * _LOG_4_3) / 40,
@@ -331,7 +331,7 @@ CASES = (
         "loss_settings",
         _named,
         True,
-        "A name is no property of the pictures.",
+        "A name is no property of the images.",
         "Ultralytics 8.4, utils/loss.py",
         0.0,
         lambda _, answers: answers[0] == answers[1],

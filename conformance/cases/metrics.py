@@ -26,18 +26,18 @@ def _call(truths: list[Mask], predictions: list[Mask], classes: int, void: int |
 
 
 def drawn() -> tuple[list[Mask], list[Mask]]:
-    """Draw six 12×16 pictures of six classes; class 4 is never true, class 5 neither true nor predicted."""
+    """Draw six 12×16 images of six classes; class 4 is never true, class 5 neither true nor predicted."""
     generator = np.random.default_rng(7)
     truths, predictions = [], []
-    for picture in range(6):
+    for image in range(6):
         truth = np.zeros((12, 16), np.uint8)
-        truth[2 : 4 + picture, 3:12] = 1 + picture % 2
-        if picture in (1, 4):
+        truth[2 : 4 + image, 3:12] = 1 + image % 2
+        if image in (1, 4):
             truth[9:11, 12:15] = 3
         noise = generator.random(truth.shape)
         guess = generator.integers(0, 5, truth.shape).astype(np.uint8)
         truths.append(truth)
-        predictions.append(np.where(noise < 0.2 + 0.08 * picture, guess, truth))
+        predictions.append(np.where(noise < 0.2 + 0.08 * image, guess, truth))
     return truths, predictions
 
 
@@ -116,7 +116,7 @@ def _shards(_: Path) -> tuple[Inputs, ...]:
 
 
 def _how_often(_: tuple[Inputs, ...], answers: list[Any]) -> Any:
-    """Count how often each of the five pictures is handed out."""
+    """Count how often each of the five images is handed out."""
     return np.bincount([index for indices in answers[0] for index in indices], minlength=5)
 
 
@@ -159,7 +159,7 @@ CASES = (
     Case(
         "A0",
         "Every library has its own mIoU",
-        "The mIoU of six pictures, six classes, no void.",
+        "The mIoU of six images, six classes, no void.",
         "miou",
         _drawn,
         plain_miou(*drawn(), 6),
@@ -170,13 +170,13 @@ CASES = (
     ),
     Case(
         "A1",
-        "Mean of per-picture values for the value of the set",
-        "The mIoU of an easy and a hard picture, 16 pixels each.",
+        "Mean of per-image values for the value of the set",
+        "The mIoU of an easy and a hard image, 16 pixels each.",
         "miou",
         _unequal,
         (13 / 18 + 14 / 19) / 2,
         "Class 0: 13 right of 13 true and 18 predicted; class 1: 14 right of 19 true and 14 predicted. The mean "
-        "of the pictures' own values is another number.",
+        "of the images' own values is another number.",
         _MIOU,
         1e-6,
     ),
@@ -270,7 +270,7 @@ CASES = (
     Case(
         "A4b",
         "Void shifts the score",
-        "The mIoU of the pictures of A0 with the left 5 of 16 columns void.",
+        "The mIoU of the images of A0 with the left 5 of 16 columns void.",
         "miou",
         _void_drawn,
         _without_left(),
@@ -323,12 +323,12 @@ CASES = (
     ),
     Case(
         "A8a",
-        "Processes count a picture twice",
-        "How often each of 5 pictures is handed out to 2 processes that score them together.",
+        "Processes count an image twice",
+        "How often each of 5 images is handed out to 2 processes that score them together.",
         "process_indices",
         lambda _: ({"pictures": 5, "processes": 2},),
         np.ones(5, np.int64),
-        "Each picture counts once: three to one process, two to the other.",
+        "Each image counts once: three to one process, two to the other.",
         "pytorch/pytorch issue 25162",
         0.0,
         _how_often,
@@ -336,7 +336,7 @@ CASES = (
     Case(
         "A8b",
         "States do not merge",
-        "The mIoU of five pictures whose counts were taken apart, three in one state and two in another.",
+        "The mIoU of five images whose counts were taken apart, three in one state and two in another.",
         "miou_sharded",
         _shards,
         _first_five(),

@@ -1,4 +1,4 @@
-"""Chapter E: pictures larger than what a network takes at once, with networks whose answer is known everywhere.
+"""Chapter E: images larger than what a network takes at once, with networks whose answer is known everywhere.
 
 The networks are functions from images (B, C, h, w) to logits (B, 2, h, w), both tensors, so that any library can call
 them.
@@ -53,7 +53,7 @@ def one_sided(images: Any) -> Any:
 
 
 def own_mean(images: Any) -> Any:
-    """Compare each pixel with the mean of the piece that it sees, as every norm over a picture does."""
+    """Compare each pixel with the mean of the piece that it sees, as every norm over an image does."""
     import torch
 
     grey = (images[:, 0].float() - images[:, 0].float().mean((1, 2), keepdim=True)) / 16
@@ -65,7 +65,7 @@ def _call(image: Any, network: Any, tile: tuple[int, int], overlap: float, batch
 
 
 def _two_tiles() -> Any:
-    """Give a picture of 128×192 whose first tile of 128×128 begins dark, and whose second, 64 on, begins bright."""
+    """Give an image of 128×192 whose first tile of 128×128 begins dark, and whose second, 64 on, begins bright."""
     image = np.full((1, 128, 192), 20, np.uint8)
     image[:, :, 64:] = 220
     return image
@@ -153,8 +153,8 @@ CASES = (
     ),
     Case(
         "E1b",
-        "Seams at the picture's edge",
-        "The same in the outermost rows of the picture, where every weight is small.",
+        "Seams at the image's edge",
+        "The same in the outermost rows of the image, where every weight is small.",
         "tiled",
         lambda _: (_call(_two_tiles(), own_corner, (128, 128), 0.5),),
         0.0,
@@ -190,9 +190,8 @@ CASES = (
     ),
     Case(
         "E4",
-        "Any picture is squashed to a square",
-        "Pixels decided wrongly in a picture of 40×700 with lines of one pixel, by a network that reads "
-        "brightness off.",
+        "Any image is squashed to a square",
+        "Pixels decided wrongly in an image of 40×700 with lines of one pixel, by a network that reads brightness off.",
         "decide_picture",
         _line,
         0,
@@ -203,7 +202,7 @@ CASES = (
     ),
     Case(
         "E5",
-        "All logits of a picture at once",
+        "All logits of an image at once",
         "The largest buffer as a share of K·H·W, for the mask of 2048×128 pixels, K = 16, tiles of 128.",
         "largest_buffer",
         lambda _: ({"size": (2048, 128), "num_classes": 16, "tile": (128, 128)},),
@@ -215,7 +214,7 @@ CASES = (
     Case(
         "E6",
         "Windows that do not move",
-        "p(1) of a picture of 65×63 with tiles of 64 and an overlap of 0.99, by a network that always says 0.75.",
+        "p(1) of an image of 65×63 with tiles of 64 and an overlap of 0.99, by a network that always says 0.75.",
         "tiled",
         lambda _: (_call(_noise(65, 63), one_value, (64, 64), 0.99),),
         np.full((65, 63), 0.75),
@@ -238,13 +237,13 @@ CASES = (
     ),
     Case(
         "E7b",
-        "What is padded around a small picture is seen",
-        "The largest change of a probability against the whole picture, 40×50 with tiles of 64, by a network "
+        "What is padded around a small image is seen",
+        "The largest change of a probability against the whole image, 40×50 with tiles of 64, by a network "
         "that knows the mean of what it sees.",
         "tiled",
         _small,
         0.0,
-        "A picture that fits into a tile is the tile.",
+        "An image that fits into a tile is the tile.",
         "MONAI sliding_window_inference, padding_mode",
         1e-4,
         _as_whole,

@@ -39,22 +39,22 @@ def _patients(_: Path) -> tuple[Inputs, ...]:
 
 
 def _on_both_sides(inputs: tuple[Inputs, ...], answers: list[Any]) -> Any:
-    """Count the groups that have pictures on both sides."""
+    """Count the groups that have images on both sides."""
     of = dict(zip(inputs[0]["names"], inputs[0]["groups"], strict=True))
     train, val = ({of[name] for name in names} for names in answers[0])
     return len(train & val)
 
 
 def _twins(folder: Path) -> tuple[Inputs, ...]:
-    """Write two pictures for training and one for validation, which is one of the two under another name."""
+    """Write two images for training and one for validation, which is one of the two under another name."""
     generator = np.random.default_rng(0)
     mask = np.zeros((16, 16), np.uint8)
     mask[4:9, 4:9] = 1
-    pictures = [generator.integers(0, 256, (16, 16, 3), np.uint8) for _ in range(2)]
-    for part, name, picture in (("train", "a", pictures[0]), ("train", "b", pictures[1]), ("val", "c", pictures[0])):
-        for kind, values in (("images", picture), ("masks", mask)):
-            (folder / part / kind).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(values).save(folder / part / kind / f"{name}.png")
+    images = [generator.integers(0, 256, (16, 16, 3), np.uint8) for _ in range(2)]
+    for split, name, image in (("train", "a", images[0]), ("train", "b", images[1]), ("val", "c", images[0])):
+        for kind, values in (("images", image), ("masks", mask)):
+            (folder / split / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(folder / split / kind / f"{name}.png")
     return ({"folder": folder},)
 
 
@@ -77,7 +77,7 @@ CASES = (
         "stop_and_go_on",
         _folder,
         0.0,
-        "Optimizer, averages, order of the pictures and chance are functions of the step: on a processor every "
+        "Optimizer, averages, order of the images and chance are functions of the step: on a processor every "
         "bit is the same.",
         "Lightning, transformers Trainer: resume_from_checkpoint",
         0.0,
@@ -86,7 +86,7 @@ CASES = (
     Case(
         "F3",
         "The best weights are not those that are shipped (A9 too)",
-        "The difference between the best score of the run and what its model scores on the same pictures.",
+        "The difference between the best score of the run and what its model scores on the same images.",
         "best_and_shipped",
         _folder,
         0.0,
@@ -110,19 +110,19 @@ CASES = (
     Case(
         "F5",
         "Tiles of one scene on both sides",
-        "Patients who are in training and validation, of 10 with 6 pictures each.",
+        "Patients who are in training and validation, of 10 with 6 images each.",
         "split_by_group",
         _patients,
         0,
-        "A patient's pictures look alike: the score would be of what was learned by heart.",
+        "A patient's images look alike: the score would be of what was learned by heart.",
         "scikit-learn user guide, 3.1.2.4: group cross-validation",
         0.0,
         _on_both_sides,
     ),
     Case(
         "F6",
-        "The same picture on both sides",
-        "Whether a check names the picture that is in training and in validation.",
+        "The same image on both sides",
+        "Whether a check names the image that is in training and in validation.",
         "check_folder",
         _twins,
         True,
@@ -138,7 +138,7 @@ CASES = (
         "workers_apart",
         _folder,
         0.0,
-        "What is drawn depends on seed, epoch and picture, not on who draws it.",
+        "What is drawn depends on seed, epoch and image, not on who draws it.",
         "mmsegmentation issue 3795",
         0.0,
         _difference,

@@ -54,7 +54,7 @@ CASES = (
         "I1a",
         "A U-Net that does not run",
         "The parameters of the U-Net of 2015 (64…1024, batch norm, transposed convolutions, 3 bands, 2 classes), "
-        "after it answered for one picture.",
+        "after it answered for one image.",
         "unet_parameters",
         lambda _: _unet("transposed"),
         31_037_698,
@@ -96,7 +96,7 @@ CASES = (
     Case(
         "I4a",
         "A mean over batches that is called mIoU",
-        "How far the mIoU of the pictures of A0 moves from batches of 1 to batches of 3.",
+        "How far the mIoU of the images of A0 moves from batches of 1 to batches of 3.",
         "miou_batched",
         _batched,
         0.0,

@@ -3,7 +3,7 @@
     import pixelwise
 
     run = pixelwise.train("my_data", time_limit="10m")
-    prediction = run.model.predict("picture.png")
+    prediction = run.model.predict("image.png")
 
 Names are imported when first used, so that `import pixelwise` costs nothing.
 """

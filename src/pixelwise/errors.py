@@ -8,13 +8,13 @@ rest of the house.
     │   ├── ConfigError           a key or value of the configuration
     │   └── OutputExistsError     the output is there already
     ├── DataError            3    something in the user's files
-    │   ├── ImageError            a picture cannot be decoded
+    │   ├── ImageError            an image cannot be decoded
     │   ├── MaskError             a mask cannot be understood
-    │   ├── PairingError          pictures and masks do not match up
+    │   ├── PairingError          images and masks do not match up
     │   ├── LabelsError           the description of the classes
     │   └── ModelFileError        a model folder is incomplete or altered
     ├── ResourceError        4    memory, disk, time
-    │   ├── OutOfMemoryError      a picture or a batch is too large for this machine
+    │   ├── OutOfMemoryError      an image or a batch is too large for this machine
     │   └── DivergedError         training met NaN or infinity again and again
     └── Interrupted        130    stopped on request; the same command goes on
 
@@ -74,7 +74,7 @@ class DataError(PixelwiseError):
 
 
 class ImageError(DataError):
-    """A picture cannot be decoded, or not within the limits."""
+    """An image cannot be decoded, or not within the limits."""
 
 
 class MaskError(DataError):
@@ -82,7 +82,7 @@ class MaskError(DataError):
 
 
 class PairingError(DataError):
-    """Pictures and masks do not match up."""
+    """Images and masks do not match up."""
 
 
 class LabelsError(DataError):
@@ -100,7 +100,7 @@ class ResourceError(PixelwiseError):
 
 
 class OutOfMemoryError(ResourceError):
-    """A picture or a batch does not fit the memory of this machine."""
+    """An image or a batch does not fit the memory of this machine."""
 
 
 class DivergedError(ResourceError):

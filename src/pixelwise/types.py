@@ -27,7 +27,7 @@ _PIECE = 1 << 24
 
 @dataclass(frozen=True)
 class Sample:
-    """Hold one picture, with its mask where there is one."""
+    """Hold one image, with its mask where there is one."""
 
     image: NDArray[Any]
     mask: NDArray[Any] | None
@@ -38,7 +38,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Hold what a model says of one picture, on the picture's own grid."""
+    """Hold what a model says of one image, on the image's own grid."""
 
     mask: NDArray[Any]
     labels: Labels
@@ -47,7 +47,7 @@ class Prediction:
     probabilities: NDArray[np.float32] | None = None
 
     def shares(self) -> dict[str, float]:
-        """Give the share of the picture's pixels that each class takes, 0…1 by name."""
+        """Give the share of the image's pixels that each class takes, 0…1 by name."""
         flat, counts = self.mask.reshape(-1), np.zeros(self.labels.num_classes, np.int64)
         # In pieces: bincount turns all that it is given into int64.
         for start in range(0, flat.size, _PIECE):
@@ -57,7 +57,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Score:
-    """Hold a metric's value, its interval and n, the number of pictures on which it rests; None where undefined."""
+    """Hold a metric's value, its interval and n, the number of images on which it rests; None where undefined."""
 
     value: float | None
     low: float | None = None
@@ -85,7 +85,7 @@ class Scores:
     Args:
         miou: mean over the classes with a union (see `convention`).
         classes: one entry per class, in the order of the labels.
-        images: number of pictures scored.
+        images: number of images scored.
         excluded: names of the classes left out of the means because neither truth nor prediction has them.
         convention: one sentence that says how absent classes and ignored pixels were treated.
         interval: one sentence that says how `low` and `high` were made.
@@ -143,23 +143,23 @@ class Fingerprint:
     What stands behind `hash` came later: in what older versions wrote it is empty or None.
 
     Args:
-        images: number of pictures looked at.
-        channels: bands per picture.
+        images: number of images looked at.
+        channels: bands per image.
         dtype: numpy name of the pixel type.
         sizes: smallest, median and largest (H, W).
         mean, std: per band, over all pixels that count, in raw pixel values.
         pixel_counts: per class, pixels over the set.
-        image_counts: per class, number of pictures that show it.
+        image_counts: per class, number of images that show it.
         ignored_share: share of pixels that do not count.
-        thickness: per class, the median over pictures of 2 × area / perimeter in pixels, a lower bound of how thick its
+        thickness: per class, the median over images of 2 × area / perimeter in pixels, a lower bound of how thick its
             objects are; None for classes that never occur.
         row_spread: how strongly classes depend on the row (0 none … 1 fully): share of the classes' entropy that the
             row's position explains. Road scenes are near 0.4, cells and tiles near 0.
         hash: SHA-256 over names and contents of every file of the split.
         distinct_sizes: how many different (H, W) there are.
-        spacing: distance between neighbouring pixels per axis, in array order: the median over the pictures.
+        spacing: distance between neighbouring pixels per axis, in array order: the median over the images.
         spacing_unit: its unit; "px" where the files say nothing.
-        spacings_differ: whether the pictures differ in it, or in its unit.
+        spacings_differ: whether the images differ in it, or in its unit.
         extremes: per band, the smallest and the largest value.
         percentiles: per band, the values below which 0.5, 50 and 99.5 % of the pixels lie.
         core: per band, the range of nearly all values: those 99 %, and at least 90 % of every class's; empty for pixels of
@@ -167,11 +167,11 @@ class Fingerprint:
         core_mean, core_std: as `mean` and `std`, of the values brought into `core`.
         object_sizes: per class, the area of its connected regions in pixels: 5 %, median, 95 %; None for classes that never
             occur.
-        objects_per_image: per class, the mean number of regions in pictures that show it.
+        objects_per_image: per class, the mean number of regions in images that show it.
         column_spread: as `row_spread`, of columns.
         one_sided: per class, the share of its pixels that has no equal on the other side, at the same distance from the
             middle: 0 where mirroring changes nothing, 1 for a left kidney; None for classes that never occur.
-        one_sided_by_chance: how much that would be by chance, pictures being as few and as different as they are.
+        one_sided_by_chance: how much that would be by chance, images being as few and as different as they are.
     """
 
     images: int

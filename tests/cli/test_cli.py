@@ -262,7 +262,7 @@ def test_a_reader_that_went_away_is_no_error(tmp_path: Path) -> None:
 def test_a_reader_that_left_a_long_document_is_no_error(tmp_path: Path) -> None:
     code = (
         "import pixelwise.api as a, pixelwise.cli as c\n"
-        "from pixelwise.data.checking import Finding\n"
+        "from pixelwise.checking import Finding\n"
         "one = Finding('long', 'notice', 'x' * 200_000, (), 1, 1, '', '')\n"
         "a.check = lambda *_, **__: a.Checkup('d', {}, (one,), (), 0.0); c.main()"
     )
@@ -286,7 +286,7 @@ def test_a_log_that_nobody_reads_any_more_changes_neither_work_nor_code(discs: P
     command = [sys.executable, "-m", "pixelwise.cli", "check"]
     done = subprocess.run([*command, str(discs)], stdout=subprocess.PIPE, stderr=write, check=False)
     assert done.returncode == 0
-    assert done.stdout.endswith(b"in 20 pictures: the data can be trained on\n")
+    assert done.stdout.endswith(b"in 20 images: the data can be trained on\n")
     done = subprocess.run([*command, str(discs / "none")], stdout=subprocess.PIPE, stderr=write, check=False)
     os.close(write)
     assert (done.returncode, done.stdout) == (3, b"")
@@ -304,8 +304,8 @@ def document(said: Said) -> Any:
 def test_check_of_good_data_is_code_0_and_says_so(say: Say, discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = say("check", discs)
     assert said.code == 0
-    assert "warning  val has 4 pictures" in said.out
-    assert said.out.endswith("in 20 pictures: the data can be trained on\n")
+    assert "warning  val has 4 images" in said.out
+    assert said.out.endswith("in 20 images: the data can be trained on\n")
     assert not any(line.endswith(" ") for line in said.out.splitlines())
     assert "checking 20 of 20" in said.err
     plain = document(say("check", discs, "--json"))
@@ -319,7 +319,7 @@ def test_check_of_good_data_is_code_0_and_says_so(say: Say, discs: Path, monkeyp
 def test_check_writes_a_page_where_it_is_asked_to(say: Say, discs: Path, tmp_path: Path) -> None:
     said = say("check", discs, "--out", tmp_path / "check.html")
     assert said.err.endswith(f"page: {tmp_path / 'check.html'}\n")
-    assert "val has 4 pictures" in (tmp_path / "check.html").read_text()
+    assert "val has 4 images" in (tmp_path / "check.html").read_text()
 
 
 def test_check_of_bad_data_is_code_1_and_names_file_and_fix(say: Say, discs: Path, tmp_path: Path) -> None:
@@ -327,11 +327,11 @@ def test_check_of_bad_data_is_code_1_and_names_file_and_fix(say: Say, discs: Pat
 
     shutil.copytree(discs, tmp_path / "d")
     bad = sorted((tmp_path / "d" / "train" / "images").iterdir())[0]
-    bad.write_text("no picture")
+    bad.write_text("no image")
     said = say("check", tmp_path / "d")
     assert said.code == 1
     assert said.out.startswith("error  ")
-    assert said.out.endswith("in 19 pictures: training would stop, or be worthless\n")
+    assert said.out.endswith("in 19 images: training would stop, or be worthless\n")
     assert bad.name in said.out
     plain = say("check", tmp_path / "d", "--json")
     findings = document(plain)["findings"]
@@ -361,7 +361,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_evaluate_prints_a_table_or_one_document(say: Say, model: Path, discs: Path) -> None:
     said = say("evaluate", model, discs)
     assert said.code == 0
-    assert all(word in said.out for word in ("background", "disc", "mIoU", "pixel accuracy", "test, 4 pictures"))
+    assert all(word in said.out for word in ("background", "disc", "mIoU", "pixel accuracy", "test, 4 images"))
     plain = document(say("evaluate", model, discs, "--split", "val", "--json"))
     assert (plain["model"], plain["data"], plain["split"], plain["images"]) == (str(model), str(discs), "val", 4)
     assert {"miou", "miou_low", "miou_high", "pixel_accuracy", "frequency_weighted_iou", "convention"} <= set(plain)
@@ -375,17 +375,17 @@ def test_evaluate_names_the_parts_there_are(say: Say, model: Path, discs: Path) 
 
 
 def test_predict_writes_and_tells(say: Say, model: Path, discs: Path, tmp_path: Path) -> None:
-    pictures = discs / "test" / "images"
-    said = say("predict", model, pictures, "--out", tmp_path / "o")
+    images = discs / "test" / "images"
+    said = say("predict", model, images, "--out", tmp_path / "o")
     assert said.code == 0
     assert said.out.endswith(f"\n4 predicted, 0 failed: {tmp_path / 'o'}\n")
     assert len(list((tmp_path / "o" / "masks").iterdir())) == 4
-    said = say("predict", model, pictures, "--out", tmp_path / "o")
+    said = say("predict", model, images, "--out", tmp_path / "o")
     assert said.code == 2
     assert "Choose another --out, or add --overwrite to replace it." in said.err
     bad = tmp_path / "bad.png"
-    bad.write_text("no picture")
-    arguments = ("predict", model, pictures, bad, "--out", tmp_path / "o", "--overwrite", "--no-overlays", "--json")
+    bad.write_text("no image")
+    arguments = ("predict", model, images, bad, "--out", tmp_path / "o", "--overwrite", "--no-overlays", "--json")
     said = say(*arguments)
     plain = document(said)
     assert said.code == 3
@@ -567,7 +567,7 @@ def test_an_unforeseen_fault_is_not_hidden(say: Say, monkeypatch: pytest.MonkeyP
 
 
 def test_what_is_named_as_next_can_be_pasted(say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    done = SimpleNamespace(folder=tmp_path / "my run", scores={"images": 4}, parts=("train", "val"))
+    done = SimpleNamespace(folder=tmp_path / "my run", scores={"images": 4}, splits=("train", "val"))
     monkeypatch.setattr(api, "train", lambda *_, **__: done)
     monkeypatch.setattr(cli.train, "print_scores", lambda *_, **__: None)
     words = shlex.split(say("train", "d").out.splitlines()[-1])
@@ -589,7 +589,7 @@ def test_a_stopped_demo_says_how_to_go_on(say: Say, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_demo_replaces_a_demo_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pixelwise.data import synthetic
+    from pixelwise.demo import synthetic
 
     monkeypatch.setattr(synthetic, "write_road_scenes", lambda folder, **_: folder.mkdir())
     (tmp_path / "project" / "data").mkdir(parents=True)

@@ -12,11 +12,11 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
 from pixelwise.config import DataConfig
-from pixelwise.data.convert import convert
-from pixelwise.data.dataset import open_data
-from pixelwise.data.formats import FORMATS, find_format
-from pixelwise.data.formats.place import Place
-from pixelwise.data.masks import write_mask
+from pixelwise.datasets.convert import convert
+from pixelwise.datasets.dataset import open_data
+from pixelwise.formats import FORMATS, find_format
+from pixelwise.formats.dataset_root import Place
+from pixelwise.imageio.masks import write_mask
 from pixelwise.labels import Labels
 
 WRITERS = [name for name, one in FORMATS.items() if one.write is not None]
@@ -38,7 +38,7 @@ MASKS = st.lists(
 
 
 def lay(folder: Path, masks: list[np.ndarray], labels: Labels) -> DataConfig:
-    """Write pictures and masks in folders of parts, names with folders, spaces and letters beyond ASCII among them."""
+    """Write images and masks in folders of parts, names with folders, spaces and letters beyond ASCII among them."""
     for number, mask in enumerate(masks):
         part = ("train", "val", "test")[number % 3]
         name = (f"a {number}", f"straße/{number}", f"train_{number}.v2")[number // 3 % 3]
@@ -62,7 +62,7 @@ def test_masks_come_back_or_the_loss_is_told(name, labels, tmp_path_factory):
         folder = tmp_path_factory.mktemp("masks")
         splits = open_data(lay(folder, masks, labels), folder)
         done = convert(splits, FORMATS[name], tmp_path_factory.mktemp(name))
-        assert done.pictures == EACH
+        assert done.images == EACH
         assert done.pixels == sum(mask.size for mask in masks)
         if not FORMATS[name].loses:
             assert done.changed_pixels == 0, done.worst
@@ -71,7 +71,7 @@ def test_masks_come_back_or_the_loss_is_told(name, labels, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_what_is_written_is_recognised_and_has_its_parts_and_pictures(name, tmp_path):
+def test_what_is_written_is_recognised_and_has_its_parts_and_images(name, tmp_path):
     labels = LABELS[0]
     rng = np.random.default_rng(0)
     masks = [np.kron(rng.integers(0, 3, (4, 5)), np.ones((8, 8))).astype(np.uint8) for _ in range(6)]

@@ -52,7 +52,7 @@ MORE = [
     ("transformers", {"config": {"model_type": "mobilenet_v2"}}),
 ]
 ALL = [*MODELS, *(pytest.param(case, marks=pytest.mark.slow, id=str(case)) for case in MORE)]
-# Those that look at the whole picture: pooled, by attention, or by so many layers that it comes to that.
+# Those that look at the whole image: pooled, by attention, or by so many layers that it comes to that.
 GLOBAL = ("fcn", "unet/", "deeplabv3", "lraspp", "segformer", "pspnet", "pan", "upernet", "dpt", "transformers")
 # What their libraries define and never ask.
 UNUSED = {
@@ -90,12 +90,12 @@ def _settle(model):
         for norm in norms:
             norm.momentum = 1.0
         model.train()
-        model(pictures(4, 64, 64))
+        model(images(4, 64, 64))
         for norm, momentum in norms.items():
             norm.momentum = momentum
 
 
-def pictures(count=1, height=40, width=36, seed=1):
+def images(count=1, height=40, width=36, seed=1):
     return torch.randint(0, 256, (count, 3, height, width), generator=torch.Generator().manual_seed(seed)).byte()
 
 
@@ -116,7 +116,7 @@ def test_it_says_what_it_is(model):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_any_size_in_the_same_size_out(model, size):
     with torch.inference_mode():
-        logits = model(pictures(2, *size))
+        logits = model(images(2, *size))
     assert logits.shape == (2, 5, *size)
     assert logits.dtype == torch.float32
     assert torch.isfinite(logits).all()
@@ -125,7 +125,7 @@ def test_any_size_in_the_same_size_out(model, size):
 @pytest.mark.parametrize("dtype", [torch.uint16, torch.int16, torch.int32, torch.float16, torch.float32, torch.float64])
 def test_the_type_of_the_pixels_does_not_matter(model, dtype):
     with torch.inference_mode():
-        torch.testing.assert_close(model(pictures().to(dtype)), model(pictures()))
+        torch.testing.assert_close(model(images().to(dtype)), model(images()))
 
 
 def test_normalisation_is_inside(model):
@@ -133,9 +133,9 @@ def test_normalisation_is_inside(model):
     raw.normalise.mean.zero_()
     raw.normalise.std.fill_(1)
     with torch.inference_mode():
-        normalised = (pictures() - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-        torch.testing.assert_close(raw(normalised), model(pictures()))
-        assert not torch.allclose(raw(pictures()), model(pictures()))
+        normalised = (images() - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+        torch.testing.assert_close(raw(normalised), model(images()))
+        assert not torch.allclose(raw(images()), model(images()))
 
 
 def test_clipping_is_inside_and_travels_with_the_weights(model, request, tmp_path):
@@ -151,9 +151,9 @@ def test_clipping_is_inside_and_travels_with_the_weights(model, request, tmp_pat
     loaded, card = load_model(tmp_path / "model")
     assert card.clip == loaded.normalise.clip == clipping.normalise.clip
     with torch.inference_mode():
-        torch.testing.assert_close(clipping(pictures()), model(pictures().float().clamp(low, high)))
-        assert not torch.allclose(clipping(pictures()), model(pictures()))
-        assert torch.equal(loaded(pictures()), clipping(pictures()))
+        torch.testing.assert_close(clipping(images()), model(images().float().clamp(low, high)))
+        assert not torch.allclose(clipping(images()), model(images()))
+        assert torch.equal(loaded(images()), clipping(images()))
 
 
 @pytest.mark.parametrize("case", [case for case in MODELS if case[0] == "unet"], ids=str)
@@ -161,19 +161,19 @@ def test_clipping_is_exported(case):
     name, arguments = case
     model = build_model(name, in_channels=3, num_classes=5, clip=[[20, 200]] * 3, **arguments).eval()
     free = torch.export.Dim.DYNAMIC
-    program = torch.export.export(model, (pictures(2, 37, 50),), dynamic_shapes=({0: free, 2: free, 3: free},))
+    program = torch.export.export(model, (images(2, 37, 50),), dynamic_shapes=({0: free, 2: free, 3: free},))
     with torch.inference_mode():
-        torch.testing.assert_close(program.module()(pictures(1, 91, 23)), model(pictures(1, 91, 23)))
+        torch.testing.assert_close(program.module()(images(1, 91, 23)), model(images(1, 91, 23)))
 
 
-def test_pictures_of_a_batch_do_not_touch_each_other(model):
-    batch = pictures(3)
+def test_images_of_a_batch_do_not_touch_each_other(model):
+    batch = images(3)
     with torch.inference_mode():
         torch.testing.assert_close(model(batch)[1:2], model(batch[1:2]), rtol=1e-4, atol=1e-4)
 
 
 def test_it_is_pure(model):
-    batch = pictures()
+    batch = images()
     before = batch.clone()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with torch.inference_mode():
@@ -184,8 +184,8 @@ def test_it_is_pure(model):
 
 def test_memory_layout_does_not_matter(model):
     with torch.inference_mode():
-        plain = model(pictures())
-        last = pictures().contiguous(memory_format=torch.channels_last)
+        plain = model(images())
+        last = images().contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(model(last), plain, rtol=1e-4, atol=1e-4)
         twin = model.to(memory_format=torch.channels_last)
         torch.testing.assert_close(twin(last), plain, rtol=1e-4, atol=1e-4)
@@ -193,10 +193,10 @@ def test_memory_layout_does_not_matter(model):
 
 def test_a_step_of_stride_pixels_moves_the_answer_and_changes_nothing_else(model, request):
     if request.node.callspec.params["model"][0].startswith(GLOBAL):
-        pytest.skip("this network looks at the whole picture")
-    picture, far = pictures(1, 32, 320), 128
+        pytest.skip("this network looks at the whole image")
+    image, far = images(1, 32, 320), 128
     with torch.inference_mode():
-        whole, moved = model(picture), model(picture[..., model.stride :])
+        whole, moved = model(image), model(image[..., model.stride :])
     inside = whole[..., model.stride :][..., far:]
     torch.testing.assert_close(moved[..., far:], inside, rtol=1e-4, atol=1e-4)
 
@@ -205,23 +205,23 @@ def test_a_batch_of_one_trains_from_twice_the_stride_on(model, request):
     model.train()
     side = 2 * model.stride
     truth = torch.arange(side * side).view(1, side, side) % 5
-    outputs = model.training_outputs(pictures(1, side, side))
+    outputs = model.training_outputs(images(1, side, side))
     sum(torch.nn.functional.cross_entropy(logits, truth) for logits in (outputs.logits, *outputs.auxiliary)).backward()
     unused = next((parts for kind, parts in UNUSED.items() if kind in str(request.node.callspec.params["model"])), ())
     gradients = {n: p.grad for n, p in model.named_parameters() if not any(part in n for part in unused)}
     assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients.values())
-    # Behind a pooling of a single picture a norm has nothing to pass on.
+    # Behind a pooling of a single image a norm has nothing to pass on.
     silent = [n for n, g in gradients.items() if n.endswith("weight") and not g.abs().sum() > 0]
     assert len(silent) <= 0.05 * len(gradients), silent
 
 
 def test_training_outputs_are_logits_of_the_same_shape(model):
-    assert model.train()(pictures(2, 33, 47)).shape == (2, 5, 33, 47)
+    assert model.train()(images(2, 33, 47)).shape == (2, 5, 33, 47)
 
 
 def test_auxiliary_heads_answer_in_training_only(model):
     for mode in (True, False):
-        outputs = model.train(mode).training_outputs(pictures(2, 33, 47))
+        outputs = model.train(mode).training_outputs(images(2, 33, 47))
         assert outputs.logits.shape == (2, 5, 33, 47)
         assert all(logits.shape == (2, 5, 33, 47) for logits in outputs.auxiliary)
         assert mode or not outputs.auxiliary
@@ -249,7 +249,7 @@ def test_weights_survive_a_folder_bit_for_bit(model, request, tmp_path):
     save_model(tmp_path / "model", model, ModelCard({"name": name, "arguments": plain}, labels, 3))
     loaded, _ = load_model(tmp_path / "model")
     with torch.inference_mode():
-        assert torch.equal(loaded(pictures()), model(pictures()))
+        assert torch.equal(loaded(images()), model(images()))
 
 
 # Tracing takes half a minute where there is attention.
@@ -265,9 +265,9 @@ def test_it_exports_with_free_batch_height_and_width(model, request):
     if any(kind in str(request.node.callspec.params["model"]) for kind in FIXED):
         pytest.skip("this network exports with a fixed size only")
     free = torch.export.Dim.DYNAMIC
-    program = torch.export.export(model, (pictures(2, 37, 50),), dynamic_shapes=({0: free, 2: free, 3: free},))
+    program = torch.export.export(model, (images(2, 37, 50),), dynamic_shapes=({0: free, 2: free, 3: free},))
     with torch.inference_mode():
-        torch.testing.assert_close(program.module()(pictures(1, 91, 23)), model(pictures(1, 91, 23)))
+        torch.testing.assert_close(program.module()(images(1, 91, 23)), model(images(1, 91, 23)))
 
 
 @pytest.mark.parametrize("found", [1, 5])
@@ -275,7 +275,7 @@ def test_another_number_of_bands_is_refused(model, found):
     with pytest.raises(DataError) as caught:
         model(torch.zeros(1, found, 8, 8))
     assert str(caught.value) == (
-        f"images: expected 3 bands, found {found}. Give pictures of the kind that the model was trained on, "
+        f"images: expected 3 bands, found {found}. Give images of the kind that the model was trained on, "
         f"or train a model on {found} bands."
     )
 
@@ -333,9 +333,9 @@ def test_one_band_and_many_bands(case):
 
 def test_reduced_precision_gives_nearly_the_same(model):
     with torch.inference_mode():
-        plain = model(pictures(2, 64, 64))
+        plain = model(images(2, 64, 64))
         with torch.autocast("cpu", torch.bfloat16):
-            reduced = model(pictures(2, 64, 64))
+            reduced = model(images(2, 64, 64))
     assert reduced.dtype == torch.float32
     # Weights that nobody trained make more of the eighth bit than trained ones do, the deeper the more.
     assert torch.corrcoef(torch.stack([plain.flatten(), reduced.flatten()]))[0, 1] > 0.5
@@ -348,7 +348,7 @@ def test_frozen_means_frozen(model):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items() if name.startswith(prefixes)}
     assert len(before) > 5
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 0.1)
-    model(pictures(2, 64, 64)).square().mean().backward()
+    model(images(2, 64, 64)).square().mean().backward()
     optimizer.step()
     after = model.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
@@ -360,4 +360,4 @@ def test_frozen_means_frozen(model):
 def test_it_compiles(model):
     compiled = torch.compile(model, backend="aot_eager")
     with torch.inference_mode():
-        torch.testing.assert_close(compiled(pictures(2, 64, 64)), model(pictures(2, 64, 64)), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(compiled(images(2, 64, 64)), model(images(2, 64, 64)), rtol=1e-4, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Where the errors lie, on pictures small enough to count by hand."""
+"""Where the errors lie, on images small enough to count by hand."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_what_is_left_open_is_no_suspect():
     assert (suspect["truth"], suspect["prediction"]) == ("k63", "k62")
 
 
-def test_strips_give_what_the_whole_picture_gives(monkeypatch):
+def test_strips_give_what_the_whole_image_gives(monkeypatch):
     generator = np.random.default_rng(0)
     truth = np.kron(generator.integers(0, 2, (5, 3)), np.ones((50, 60), int)).astype(np.uint8)
     truth[generator.random(truth.shape) < 0.02] = 255
@@ -106,7 +106,7 @@ def test_strips_give_what_the_whole_picture_gives(monkeypatch):
     assert min(whole["by_distance"]["pixels"]) > 0
 
 
-def test_of_a_very_large_picture_only_distances_are_told(monkeypatch):
+def test_of_a_very_large_image_only_distances_are_told(monkeypatch):
     monkeypatch.setattr(module, "MOST_PIXELS", 99)
     truth = np.zeros((10, 10), np.uint8)
     truth[:, 5:] = 1

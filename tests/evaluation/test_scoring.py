@@ -19,7 +19,7 @@ LABELS = Labels(("background", "road", "vehicle"))
 
 
 @dataclass
-class Pictures:
+class ImageIndex:
     """Hold a data set in memory."""
 
     samples: list[Sample]
@@ -34,7 +34,7 @@ class Pictures:
         return self.samples[index]
 
 
-def pictures(n=12, void=0.1, groups=None):
+def image_files(n=12, void=0.1, groups=None):
     """Draw masks that are mostly background, of many sizes; the image shows the mask, with noise."""
     generator = np.random.default_rng(0)
     samples = []
@@ -46,7 +46,7 @@ def pictures(n=12, void=0.1, groups=None):
         mask[generator.random(shape) < void] = 255
         grid = Grid(spacing=(1.0 + i, 1.0), unit="mm")
         samples.append(Sample(image, mask, grid, f"{i:02}", groups and groups[i]))
-    return Pictures(samples)
+    return ImageIndex(samples)
 
 
 def looks(image, grid, *, id=""):
@@ -61,8 +61,8 @@ def by_hand(dataset):
     return matrix.matrix
 
 
-def test_scores_are_those_of_one_matrix_over_all_pictures():
-    dataset = pictures()
+def test_scores_are_those_of_one_matrix_over_all_images():
+    dataset = image_files()
     result, matrix = evaluate(dataset, looks), by_hand(dataset)
     np.testing.assert_array_equal(result.scores.confusion, matrix)
     assert result.scores.miou.value == mean_iou(matrix)
@@ -73,14 +73,14 @@ def test_scores_are_those_of_one_matrix_over_all_pictures():
     assert dataset.reads == list(range(12))
 
 
-def test_the_mean_over_pictures_is_not_the_headline():
-    result = evaluate(pictures(), looks)
+def test_the_mean_over_images_is_not_the_headline():
+    result = evaluate(image_files(), looks)
     per_image = [image.miou for image in result.images]
     assert abs(np.mean(per_image) - result.scores.miou.value) > 1e-3
 
 
-def test_each_picture_has_its_line():
-    dataset = pictures()
+def test_each_image_has_its_line():
+    dataset = image_files()
     dataset.samples[3] = replace(dataset.samples[3], mask=np.full_like(dataset.samples[3].mask, 255))
     images = evaluate(dataset, looks).images
     assert [image.id for image in images] == [f"{i:02}" for i in range(12)]
@@ -89,8 +89,8 @@ def test_each_picture_has_its_line():
     assert images[0].miou > images[11].miou
 
 
-def test_the_predictor_gets_each_picture_whole_with_its_grid_and_id():
-    dataset, seen = pictures(), []
+def test_the_predictor_gets_each_image_whole_with_its_grid_and_id():
+    dataset, seen = image_files(), []
 
     def watch(image, grid, *, id=""):
         seen.append((image.shape, grid, id))
@@ -101,19 +101,19 @@ def test_the_predictor_gets_each_picture_whole_with_its_grid_and_id():
 
 
 def test_groups_are_drawn_together():
-    result = evaluate(pictures(groups=[f"tile {i // 2}" for i in range(12)]), looks)
+    result = evaluate(image_files(groups=[f"tile {i // 2}" for i in range(12)]), looks)
     assert "over 6 groups of 12 images" in result.scores.interval
 
 
 def test_the_short_way_gives_the_same_headline():
-    dataset = pictures()
+    dataset = image_files()
     miou, matrix = quick_miou(dataset, looks)
     assert miou == evaluate(dataset, looks).scores.miou.value
     np.testing.assert_array_equal(matrix, by_hand(dataset))
 
 
 def test_the_baseline_is_accurate_and_worthless():
-    dataset = pictures()
+    dataset = image_files()
     result = evaluate(dataset, looks)
 
     def background(image, grid, *, id=""):
@@ -129,14 +129,14 @@ def test_the_baseline_is_accurate_and_worthless():
 
 
 def test_the_majority_needs_no_predictor():
-    dataset = pictures()
+    dataset = image_files()
     found, expected = majority(dataset), evaluate(dataset, looks).baseline
     assert found.miou == expected.miou
     np.testing.assert_array_equal(found.confusion, expected.confusion)
 
 
-def test_the_plain_form_is_that_of_the_scores_with_baseline_and_pictures():
-    result = evaluate(pictures(), looks)
+def test_the_plain_form_is_that_of_the_scores_with_baseline_and_images():
+    result = evaluate(image_files(), looks)
     plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert plain["miou"] == result.scores.miou.value
     assert plain["baseline"] == {
@@ -148,21 +148,21 @@ def test_the_plain_form_is_that_of_the_scores_with_baseline_and_pictures():
 
 
 def test_equal_seeds_give_equal_intervals():
-    dataset = pictures()
+    dataset = image_files()
     assert evaluate(dataset, looks, seed=1).scores.miou == evaluate(dataset, looks, seed=1).scores.miou
     assert evaluate(dataset, looks, seed=1).scores.miou != evaluate(dataset, looks, seed=2).scores.miou
 
 
 @pytest.mark.parametrize("work", [evaluate, quick_miou])
-def test_progress_is_told_after_each_picture(work):
+def test_progress_is_told_after_each_image(work):
     told = []
-    work(pictures(3), looks, progress=lambda done, total: told.append((done, total)))
+    work(image_files(3), looks, progress=lambda done, total: told.append((done, total)))
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize("work", [evaluate, quick_miou])
-def test_a_stop_ends_the_work_between_pictures(work):
-    dataset = pictures()
+def test_a_stop_ends_the_work_between_images(work):
+    dataset = image_files()
 
     def stop():
         if len(dataset.reads) == 2:
@@ -178,7 +178,7 @@ def test_a_prediction_of_another_size_is_refused_by_name():
         return Prediction(image[0, ::2, ::2], LABELS, grid, id)
 
     with pytest.raises(MaskError, match=r"^00: expected the size of the truth, \(20, 30\), found \(10, 15\)"):
-        evaluate(pictures(), half)
+        evaluate(image_files(), half)
 
 
 def test_a_predictor_of_other_classes_is_refused():
@@ -186,21 +186,21 @@ def test_a_predictor_of_other_classes_is_refused():
         return Prediction(image[0], Labels(("background", "vehicle", "road")), grid, id)
 
     with pytest.raises(LabelsError) as error:
-        evaluate(pictures(), other)
+        evaluate(image_files(), other)
     assert str(error.value) == (
         "00: expected predictions of the data set's classes background, road, vehicle, found background, vehicle, road. "
         "Name the classes in labels.yaml as the model's model.json does, or train on this data set."
     )
 
 
-def test_a_picture_without_a_mask_is_refused():
-    dataset = pictures()
+def test_a_image_without_a_mask_is_refused():
+    dataset = image_files()
     dataset.samples[1] = replace(dataset.samples[1], mask=None)
     with pytest.raises(DataError, match="01: expected a mask to score against, found none"):
         evaluate(dataset, looks)
 
 
-@pytest.mark.parametrize("dataset", [pictures(0), pictures(2, void=1.1)], ids=["no pictures", "all ignored"])
+@pytest.mark.parametrize("dataset", [image_files(0), image_files(2, void=1.1)], ids=["no images", "all ignored"])
 def test_nothing_to_score_is_refused_and_undefined_for_a_part(dataset):
     with pytest.raises(DataError, match="evaluation: expected at least one pixel that counts"):
         evaluate(dataset, looks)
@@ -225,7 +225,7 @@ class Sure:
 
 
 def test_probabilities_are_scored_where_a_predictor_shows_them():
-    dataset = pictures()
+    dataset = image_files()
     with_, without = evaluate(dataset, Sure()), evaluate(dataset, looks)
     matrix = by_hand(dataset)
     accuracy = np.trace(matrix) / matrix.sum()
@@ -243,8 +243,8 @@ def test_probabilities_are_scored_where_a_predictor_shows_them():
     assert with_.scores.more["boundary_miou"] == without.scores.more["boundary_miou"]
 
 
-def test_n_counts_the_pictures_on_which_a_score_rests():
-    dataset = pictures()
+def test_n_counts_the_images_on_which_a_score_rests():
+    dataset = image_files()
     for k, sample in enumerate(dataset.samples[:5]):
         truth, image = (np.where(a == 2, 0, a) for a in (sample.mask, sample.image))
         dataset.samples[k] = replace(sample, mask=truth.astype(np.uint8), image=image.astype(np.uint8))
@@ -254,8 +254,8 @@ def test_n_counts_the_pictures_on_which_a_score_rests():
     assert scores.classes[0].iou.n == scores.miou.n == scores.more["boundary_miou"].n == 11
 
 
-def test_the_mean_over_pictures_has_its_own_name():
-    result = evaluate(pictures(), looks)
+def test_the_mean_over_images_has_its_own_name():
+    result = evaluate(image_files(), looks)
     per_image = [image.miou for image in result.images]
     assert result.scores.more["image_miou"].value == pytest.approx(np.mean(per_image))
     assert result.scores.more["image_miou"].value != result.scores.miou.value
@@ -265,7 +265,7 @@ def test_what_a_prediction_leaves_open_is_a_miss():
     """As cityscapesScripts counts it: in the union of its true class, in no other."""
     truth = np.array([[0, 0, 1, 1, 255]], np.uint8)
     answer = np.array([[0, 255, 1, 1, 255]], np.uint8)
-    dataset = Pictures([Sample(answer[None], truth, Grid(), "a")])
+    dataset = ImageIndex([Sample(answer[None], truth, Grid(), "a")])
     result = evaluate(dataset, looks)
     assert result.unassigned_pixels == 1
     assert [entry.iou.value for entry in result.scores.classes] == [0.5, 1.0, None]
@@ -276,8 +276,8 @@ def test_what_a_prediction_leaves_open_is_a_miss():
     assert result.images[0].miou == 0.75
 
 
-def test_each_picture_keeps_the_counts_of_which_all_is_made():
-    dataset = pictures(void=0.2, groups=["a", "b", *"cdefghijkl"])
+def test_each_image_keeps_the_counts_of_which_all_is_made():
+    dataset = image_files(void=0.2, groups=["a", "b", *"cdefghijkl"])
     result = evaluate(dataset, looks, convention="void-as-error")
     total = np.zeros((3, 4), np.int64)
     for image in result.images:
@@ -293,9 +293,9 @@ def test_each_picture_keeps_the_counts_of_which_all_is_made():
     assert [image.group for image in result.images][:2] == ["a", "b"]
 
 
-def test_the_truth_of_a_picture_is_known_again():
-    one, other = evaluate(pictures(3), looks).images, evaluate(pictures(3, void=0.5), looks).images
-    assert [a.truth for a in one] == [a.truth for a in evaluate(pictures(3), looks, metrics=()).images]
+def test_the_truth_of_a_image_is_known_again():
+    one, other = evaluate(image_files(3), looks).images, evaluate(image_files(3, void=0.5), looks).images
+    assert [a.truth for a in one] == [a.truth for a in evaluate(image_files(3), looks, metrics=()).images]
     assert all(a.truth != b.truth for a, b in zip(one, other, strict=True))
 
 
@@ -305,7 +305,7 @@ def test_surface_distances_are_in_the_unit_of_the_grid():
     answer = np.zeros_like(truth)
     answer[5:10, 7:12] = 1
     samples = [Sample(answer[None], truth, Grid(spacing=(2.0, 0.5), unit="mm"), "a")]
-    result = evaluate(Pictures(samples), looks, metrics=("surface",), surface_tolerance=0.4)
+    result = evaluate(ImageIndex(samples), looks, metrics=("surface",), surface_tolerance=0.4)
     road = result.scores.classes[1].more
     assert road["hausdorff"].value == pytest.approx(1.0)
     assert road["hausdorff"].n == 1
@@ -318,7 +318,7 @@ def test_surface_distances_are_in_the_unit_of_the_grid():
 
 @pytest.mark.parametrize("wrong", [{"metrics": ["depth"]}, {"convention": "voc"}])
 def test_unknown_metrics_and_conventions_are_refused_before_the_work(wrong):
-    dataset = pictures(2)
+    dataset = image_files(2)
     with pytest.raises(UsageError, match=r"^--(metrics|convention): expected .*, found (depth|voc)\."):
         evaluate(dataset, looks, **wrong)
     assert dataset.reads == []
@@ -326,13 +326,13 @@ def test_unknown_metrics_and_conventions_are_refused_before_the_work(wrong):
 
 def test_a_temperature_is_fitted_to_what_is_held_out():
     """Nine of ten in probability, and right less often: the temperature cools nothing and heats."""
-    dataset = pictures()
-    fitted = fitted_temperature(dataset, Sure(), pictures=5, pixels=50)
+    dataset = image_files()
+    fitted = fitted_temperature(dataset, Sure(), images=5, pixels=50)
     assert fitted.pixels == 250
     assert dataset.reads == [0, 3, 6, 8, 11]
     assert fitted.nll_after < fitted.nll_before
-    assert fitted == fitted_temperature(pictures(), Sure(), pictures=5, pixels=50)
-    assert fitted != fitted_temperature(pictures(), Sure(), pictures=5, pixels=50, seed=1)
+    assert fitted == fitted_temperature(image_files(), Sure(), images=5, pixels=50)
+    assert fitted != fitted_temperature(image_files(), Sure(), images=5, pixels=50, seed=1)
 
 
 @pytest.mark.parametrize("count", [3, 254, 255, 256, 300])
@@ -346,7 +346,7 @@ def test_open_pixels_are_misses_with_any_number_of_classes(count):
     def shown(image, grid, *, id=""):
         return Prediction(image[0], labels, grid, id)
 
-    dataset = Pictures([Sample(answer[None], truth, Grid(), "a")], labels)
+    dataset = ImageIndex([Sample(answer[None], truth, Grid(), "a")], labels)
     result = evaluate(dataset, shown, metrics=METRICS, resamples=0)
     assert result.unassigned_pixels == 1
     assert result.scores.classes[last].iou.value == 0.5
@@ -354,17 +354,17 @@ def test_open_pixels_are_misses_with_any_number_of_classes(count):
     assert "1 counted pixels were left open by the prediction" in result.scores.convention
 
 
-def test_pictures_of_different_units_have_no_mean_distance():
-    samples = [replace(s, grid=Grid(unit=unit)) for s, unit in zip(pictures(2).samples, ("mm", "px"), strict=True)]
-    with pytest.raises(DataError, match=r"^01: expected pictures of one unit of length, found px after mm\."):
-        evaluate(Pictures(samples), looks, metrics=("surface",))
+def test_images_of_different_units_have_no_mean_distance():
+    samples = [replace(s, grid=Grid(unit=unit)) for s, unit in zip(image_files(2).samples, ("mm", "px"), strict=True)]
+    with pytest.raises(DataError, match=r"^01: expected images of one unit of length, found px after mm\."):
+        evaluate(ImageIndex(samples), looks, metrics=("surface",))
     degrees = [replace(samples[0], grid=Grid(unit="deg"))]
     with pytest.raises(DataError, match=r"^00: expected a unit of length, found degrees\."):
-        evaluate(Pictures(degrees), looks, metrics=("surface",))
+        evaluate(ImageIndex(degrees), looks, metrics=("surface",))
 
 
 def test_what_is_not_asked_for_is_not_done():
-    result = evaluate(pictures(3), Sure(), metrics=())
+    result = evaluate(image_files(3), Sure(), metrics=())
     assert result.tables == {}
     assert set(result.scores.more) == {"image_miou", "image_dice"}
 
@@ -372,12 +372,12 @@ def test_what_is_not_asked_for_is_not_done():
 def test_suspects_need_no_calibration():
     truth, image = np.zeros((30, 30), np.uint8), np.zeros((30, 30), np.uint8)
     image[5:20, 5:20] = 1
-    dataset = Pictures([Sample(image[None], truth, Grid(), "a")])
+    dataset = ImageIndex([Sample(image[None], truth, Grid(), "a")])
     (suspect,) = evaluate(dataset, Sure(), metrics=("diagnosis",)).tables["suspects"]
     assert (suspect["truth"], suspect["prediction"], suspect["pixels"]) == ("background", "road", 225)
     assert evaluate(dataset, looks, metrics=("diagnosis",)).tables["suspects"] == []
 
 
-def test_very_large_pictures_are_told(monkeypatch):
+def test_very_large_images_are_told(monkeypatch):
     monkeypatch.setattr("pixelwise.evaluation.diagnosis.MOST_PIXELS", 10)
-    assert evaluate(pictures(2), looks).notices == ("2 pictures are too large to look for objects and suspects in",)
+    assert evaluate(image_files(2), looks).notices == ("2 images are too large to look for objects and suspects in",)

@@ -21,7 +21,7 @@ LABELS = Labels(("a", "b", "c"))
 REACH = 28  # pixels around one that a U-Net of two scales sees, rounded up
 
 
-def picture(height, width, seed=0, bands=3):
+def full_image(height, width, seed=0, bands=3):
     return np.random.default_rng(seed).integers(0, 256, (bands, height, width), np.uint8)
 
 
@@ -42,7 +42,7 @@ def unet():
     model = UNet(3, 3, (4, 8), mean=(128,) * 3, std=(70,) * 3)
     with torch.no_grad():
         model.head.weight.normal_()
-        model.train()(torch.from_numpy(np.stack([picture(64, 64, seed) for seed in range(4)])))
+        model.train()(torch.from_numpy(np.stack([full_image(64, 64, seed) for seed in range(4)])))
     return model.eval()
 
 
@@ -55,8 +55,8 @@ def unet():
     batch=st.integers(1, 5),
     flips=st.sampled_from([False, True, ("horizontal",)]),
 )
-def test_tiles_give_what_the_whole_picture_gives(size, tile, overlap, stride, batch, flips):
-    image = picture(*size)
+def test_tiles_give_what_the_whole_image_gives(size, tile, overlap, stride, batch, flips):
+    image = full_image(*size)
     predictor = Predictor(
         local, LABELS, channels=3, stride=stride, tile=tile, overlap=overlap, batch_size=batch, flips=flips
     )
@@ -71,8 +71,8 @@ def test_tiles_give_what_the_whole_picture_gives(size, tile, overlap, stride, ba
 
 @settings(max_examples=12, deadline=None)
 @given(height=st.integers(140, 180), width=st.integers(140, 180), batch=st.integers(1, 4))
-def test_a_unet_s_tiles_agree_with_the_whole_picture_where_they_see_the_same(unet, height, width, batch):
-    image, tile = picture(height, width, seed=height), (128, 128)
+def test_a_unet_s_tiles_agree_with_the_whole_image_where_they_see_the_same(unet, height, width, batch):
+    image, tile = full_image(height, width, seed=height), (128, 128)
     settings_ = {"channels": 3, "stride": unet.stride, "overlap": 0.8, "batch_size": batch}
     tiled = Predictor(TorchBackend(unet), LABELS, tile=tile, **settings_)(image, probabilities=True)
     whole = Predictor(TorchBackend(unet), LABELS, **settings_)(image, probabilities=True)
@@ -97,7 +97,7 @@ def test_a_unet_s_tiles_agree_with_the_whole_picture_where_they_see_the_same(une
 
 def test_without_aligned_starts_a_unet_s_tiles_disagree(unet):
     """Why tiles start at multiples of the stride."""
-    image, settings_ = picture(64, 250), {"channels": 3, "overlap": 0.5}
+    image, settings_ = full_image(64, 250), {"channels": 3, "overlap": 0.5}
     whole = Predictor(TorchBackend(unet), LABELS, **settings_)(image, probabilities=True).probabilities
     off = TorchBackend(unet)(image[None, :, :, 1:]).softmax(1)[0].numpy()
     on = TorchBackend(unet)(image[None, :, :, unet.stride :]).softmax(1)[0].numpy()
@@ -108,7 +108,7 @@ def test_without_aligned_starts_a_unet_s_tiles_disagree(unet):
 
 @pytest.mark.parametrize("flips", [False, True])
 def test_the_batch_size_changes_nothing(unet, flips):
-    image = picture(90, 131)
+    image = full_image(90, 131)
     found = [
         Predictor(TorchBackend(unet), LABELS, channels=3, stride=4, tile=(32, 32), flips=flips, batch_size=size)(
             image, probabilities=True
@@ -130,29 +130,29 @@ def shapes_seen(**settings_):
     return seen, Predictor(backend, LABELS, channels=3, **settings_)
 
 
-def test_a_picture_that_fits_the_tile_is_taken_whole():
+def test_a_image_that_fits_the_tile_is_taken_whole():
     seen, predictor = shapes_seen(tile=(32, 40), stride=16)
-    predictor(picture(32, 48))
-    predictor(picture(7, 5))
+    predictor(full_image(32, 48))
+    predictor(full_image(7, 5))
     assert seen == [(1, 3, 32, 48), (1, 3, 7, 5)]
 
 
-def test_without_a_tile_every_picture_is_taken_whole():
+def test_without_a_tile_every_image_is_taken_whole():
     seen, predictor = shapes_seen()
-    predictor(picture(301, 207))
+    predictor(full_image(301, 207))
     assert seen == [(1, 3, 301, 207)]
 
 
 def test_tiles_are_rounded_up_to_the_stride_and_batches_hold_equal_shapes():
     seen, predictor = shapes_seen(tile=(10, 10), stride=4, overlap=0.0, batch_size=2)
     assert predictor.tile == (12, 12)
-    predictor(picture(12, 42))
+    predictor(full_image(12, 42))
     assert seen == [(2, 3, 12, 12), (1, 3, 12, 12), (1, 3, 12, 10)]
 
 
 @pytest.mark.parametrize("overlap", [0, 0.999, 1])
 def test_any_share_of_overlap_ends(overlap):
-    image = picture(9, 9)
+    image = full_image(9, 9)
     predictor = Predictor(local, LABELS, channels=3, tile=(4, 4), overlap=overlap)
     np.testing.assert_allclose(
         predictor(image, probabilities=True).probabilities, softmax(local(image[None])[0]), atol=1e-5
@@ -166,7 +166,7 @@ def test_probabilities_are_averaged_and_not_logits(upright):
     def backend(images):
         return np.broadcast_to(np.float32(next(answers)).reshape(1, 2, 1, 1), (1, 2, *images.shape[-2:])).copy()
 
-    image = picture(12, 8, bands=1) if upright else picture(8, 12, bands=1)
+    image = full_image(12, 8, bands=1) if upright else full_image(8, 12, bands=1)
     predictor = Predictor(backend, Labels(("a", "b")), channels=1, tile=(8, 8), overlap=0.5)
     found = predictor(image, probabilities=True).probabilities
     if upright:
@@ -220,7 +220,7 @@ def test_rows_that_share_nothing_are_blended_too():
 
 
 def test_flips_are_the_mean_of_mirrored_answers(unet):
-    image, backend = picture(30, 41), TorchBackend(unet)
+    image, backend = full_image(30, 41), TorchBackend(unet)
     found = Predictor(backend, LABELS, channels=3, flips=True)(image, probabilities=True).probabilities
     answers = []
     for axes in ((), (1,), (2,), (1, 2)):
@@ -237,17 +237,17 @@ def test_which_mirrors_a_choice_means():
     assert mirrors(True) == ((), (-2,), (-1,), (-2, -1))
 
 
-def test_the_prediction_lies_on_the_picture_s_grid():
+def test_the_prediction_lies_on_the_image_s_grid():
     grid = Grid((0.5, 0.25), "mm")
-    found = Predictor(local, LABELS, channels=3)(picture(6, 5), grid, id="x.tif", probabilities=True)
+    found = Predictor(local, LABELS, channels=3)(full_image(6, 5), grid, id="x.tif", probabilities=True)
     assert (found.grid, found.id, found.labels) == (grid, "x.tif", LABELS)
     assert found.mask.shape == (6, 5)
     assert found.mask.dtype == np.uint8
     assert found.probabilities.shape == (3, 6, 5)
     assert found.probabilities.dtype == np.float32
     np.testing.assert_allclose(found.probabilities.sum(0), 1, rtol=1e-5)
-    assert Predictor(local, LABELS, channels=3)(picture(6, 5)).grid == Grid()
-    assert Predictor(local, LABELS, channels=3)(picture(6, 5)).probabilities is None
+    assert Predictor(local, LABELS, channels=3)(full_image(6, 5)).grid == Grid()
+    assert Predictor(local, LABELS, channels=3)(full_image(6, 5)).probabilities is None
 
 
 @pytest.mark.parametrize("tile", [None, (4, 4)])
@@ -259,7 +259,7 @@ def test_many_classes_need_a_wider_mask(tile):
         logits[:, 299] = 1
         return logits
 
-    mask = Predictor(backend, labels, channels=3, tile=tile)(picture(6, 7)).mask
+    mask = Predictor(backend, labels, channels=3, tile=tile)(full_image(6, 7)).mask
     assert mask.dtype == np.uint16
     assert (mask == 299).all()
 
@@ -268,12 +268,12 @@ def test_of_equal_scores_the_first_class_wins():
     def backend(images):
         return np.zeros((len(images), 3, *images.shape[-2:]), np.float32)
 
-    assert (Predictor(backend, LABELS, channels=3)(picture(50, 70)).mask == 0).all()
+    assert (Predictor(backend, LABELS, channels=3)(full_image(50, 70)).mask == 0).all()
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", ">u2", "i2", "i4", "f2", "f4", ">f4", "f8", "bool"])
 def test_pixel_types_and_byte_orders(unet, dtype):
-    image = (picture(13, 17) // 128).astype(dtype)
+    image = (full_image(13, 17) // 128).astype(dtype)
     found = Predictor(TorchBackend(unet), LABELS, channels=3)(image, probabilities=True).probabilities
     expected = Predictor(TorchBackend(unet), LABELS, channels=3)(
         image.astype(np.float32), probabilities=True
@@ -281,8 +281,8 @@ def test_pixel_types_and_byte_orders(unet, dtype):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_views_and_read_only_pictures(unet):
-    image = picture(20, 30)
+def test_views_and_read_only_images(unet):
+    image = full_image(20, 30)
     image.setflags(write=False)
     view = image[:, ::-1, ::2]
     predictor = Predictor(TorchBackend(unet), LABELS, channels=3)
@@ -293,41 +293,41 @@ def test_views_and_read_only_pictures(unet):
     ("image", "message"),
     [
         (
-            picture(4, 4, bands=5),
+            full_image(4, 4, bands=5),
             "x.tif: expected 3 bands, found 5. "
-            "Give pictures of the kind that the model was trained on, or train a model on 5 bands.",
+            "Give images of the kind that the model was trained on, or train a model on 5 bands.",
         ),
         (
             np.zeros((3, 0, 4)),
             "x.tif: expected an image (bands, height, width) with at least 1×1 pixels, found shape (3, 0, 4). "
-            "Bring the axes into this order, or leave the picture out.",
+            "Bring the axes into this order, or leave the image out.",
         ),
         (
             np.zeros((4, 4)),
             "x.tif: expected an image (bands, height, width) with at least 1×1 pixels, found shape (4, 4). "
-            "Bring the axes into this order, or leave the picture out.",
+            "Bring the axes into this order, or leave the image out.",
         ),
         (
             np.where(np.eye(4), np.nan, np.ones((3, 4, 4))),
             "x.tif: expected finite values, found NaN or infinity in 4 pixels. "
-            "Fill these pixels with a value, or leave the picture out.",
+            "Fill these pixels with a value, or leave the image out.",
         ),
     ],
     ids=["bands", "empty", "axes", "nan"],
 )
-def test_pictures_it_cannot_predict_are_named(image, message):
+def test_images_it_cannot_predict_are_named(image, message):
     with pytest.raises(DataError) as caught:
         Predictor(local, LABELS, channels=3)(image, id="x.tif")
     assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(("trained", "given"), [("uint8", np.uint16), ("uint16", np.uint8), ("int16", np.uint8)])
-def test_pictures_of_another_depth_than_in_training_are_refused(trained, given):
+def test_images_of_another_depth_than_in_training_are_refused(trained, given):
     predictor = Predictor(local, LABELS, channels=3, dtype=trained)
     with pytest.raises(DataError, match=rf"^a: expected \d+-bit values, as in training \({trained}\), found \d+-bit"):
-        predictor(picture(4, 4).astype(given), id="a")
+        predictor(full_image(4, 4).astype(given), id="a")
     for fine in (trained, np.float32, np.int64):
-        predictor(picture(4, 4).astype(fine))
+        predictor(full_image(4, 4).astype(fine))
 
 
 @pytest.mark.parametrize("tile", [None, (8, 8)])
@@ -340,7 +340,7 @@ def test_an_answer_that_is_not_finite_is_no_answer(tile, probabilities):
         return pixels - pixels  # infinity - infinity, as convolutions do; the three bands stand for three classes
 
     predictor = Predictor(network, LABELS, channels=3, tile=tile)
-    image = picture(20, 20).astype(np.float64)
+    image = full_image(20, 20).astype(np.float64)
     image[0, 9, 9] = -1.797e308
     with pytest.raises(DataError, match=r"^scene.tif: expected values from which the model computes finite numbers"):
         predictor(image, id="scene.tif", probabilities=probabilities)
@@ -348,13 +348,13 @@ def test_an_answer_that_is_not_finite_is_no_answer(tile, probabilities):
 
 def test_tiles_as_small_as_the_stride_overlap_all_the_same():
     seen, predictor = shapes_seen(tile=(4, 4), stride=4, overlap=0.5)
-    predictor(picture(12, 12))
+    predictor(full_image(12, 12))
     assert seen == [(1, 3, 8, 8)] * 4
 
 
 def test_a_model_of_other_classes_is_refused():
     with pytest.raises(DataError) as caught:
-        Predictor(local, Labels(("a", "b")), channels=3)(picture(4, 5))
+        Predictor(local, Labels(("a", "b")), channels=3)(full_image(4, 5))
     assert str(caught.value) == (
         "model: expected logits of shape (1, 2, 4, 5), found (1, 3, 4, 5). "
         "Give labels and a model with the same number of classes."
@@ -387,7 +387,7 @@ def test_the_card_says_how_a_model_wants_to_be_used(unet):
     predictor = Predictor.from_model(unet, card)
     assert (predictor.tile, predictor.overlap, predictor.stride) == ((36, 40), 0.5, 4)
     assert Predictor.from_model(unet, card, tile=None, flips=True).tile is None
-    assert predictor(picture(70, 50)).mask.shape == (70, 50)
+    assert predictor(full_image(70, 50)).mask.shape == (70, 50)
 
 
 def test_scoring_leaves_a_training_model_as_it_was():
@@ -396,7 +396,7 @@ def test_scoring_leaves_a_training_model_as_it_was():
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modes = {name: module.training for name, module in model.named_modules()}
     strides = [parameter.stride() for parameter in model.parameters()]
-    assert not TorchBackend(model)(picture(16, 16)[None]).requires_grad
+    assert not TorchBackend(model)(full_image(16, 16)[None]).requires_grad
     assert {name: module.training for name, module in model.named_modules()} == modes
     assert [parameter.stride() for parameter in model.parameters()] == strides
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
@@ -405,13 +405,13 @@ def test_scoring_leaves_a_training_model_as_it_was():
 def test_modes_come_back_after_a_failure_too():
     model = UNet(3, 3, (4,)).train()
     with pytest.raises(DataError):
-        TorchBackend(model)(picture(16, 16, bands=4)[None])
+        TorchBackend(model)(full_image(16, 16, bands=4)[None])
     assert model.training
 
 
 @pytest.mark.parametrize(("precision", "channels_last"), list(itertools.product(["fp32", "bf16"], [False, True])))
 def test_precision_and_layout_change_little(unet, precision, channels_last):
-    images = torch.from_numpy(picture(24, 24)[None])
+    images = torch.from_numpy(full_image(24, 24)[None])
     logits = TorchBackend(unet, "cpu", precision, channels_last)(images)
     assert logits.dtype == torch.float32
     exact = unet(images).detach()
@@ -428,7 +428,7 @@ def rough(images):
 
 @pytest.mark.parametrize("size", [(16, 24), (60, 90)], ids=["whole", "tiled"])
 def test_a_temperature_changes_probabilities_and_no_mask(size):
-    """Divided logits for a picture taken whole; for tiles, what is blended is made flatter in the same way."""
+    """Divided logits for an image taken whole; for tiles, what is blended is made flatter in the same way."""
     image = np.random.default_rng(0).integers(0, 256, (1, *size)).astype(np.uint8)
     settings = {"channels": 1, "tile": (32, 32)}
     plain = Predictor(rough, LABELS, **settings)(image, probabilities=True)

@@ -1,4 +1,4 @@
-"""Soft clDice: against MONAI's, against cut pictures, and by hand."""
+"""Soft clDice: against MONAI's, against cut images, and by hand."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def test_the_loss_is_that_of_monai_without_its_added_ones(shape, batch, value_an
         return theirs(z, y[:, None])
 
     ours = value_and_gradient(soft_cldice, logits, masks, per="batch" if shape[0] == 1 else "image")
-    found = value_and_gradient(monai, logits, masks) if shape[0] == 1 else _mean_of_pictures(monai, logits, masks)
+    found = value_and_gradient(monai, logits, masks) if shape[0] == 1 else _mean_of_images(monai, logits, masks)
     torch.testing.assert_close(ours, found)
 
 
-def _mean_of_pictures(loss, logits, masks):
+def _mean_of_images(loss, logits, masks):
     logits = logits.detach().clone().requires_grad_()
     value = torch.stack([loss(z, y) for z, y in zip(logits.split(1), masks.split(1), strict=True)]).mean()
     value.backward()
@@ -83,7 +83,7 @@ def test_classes_that_are_absent_or_without_a_skeleton_are_left_out(batch):
     logits, masks = batch((1, 8, 8), classes=3)
     masks = masks.clamp(max=1)
     torch.testing.assert_close(soft_cldice(logits, masks), soft_cldice(logits, masks, classes=[1]))
-    # A class that fills the picture is never thinned to a line.
+    # A class that fills the image is never thinned to a line.
     assert soft_cldice(logits, torch.ones_like(masks)).item() == 0
 
 

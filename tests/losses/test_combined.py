@@ -97,7 +97,7 @@ def test_a_sum_of_nothing_is_refused():
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 3.0, 0.1, 1.0], dtype=torch.float64)])
 def test_accumulated_parts_have_the_gradient_of_the_whole(name, weights, batch, value_and_gradient):
-    """TRAPS B7: one picture is nearly void, one is all void, one has one class alone: a mean of means is far off."""
+    """TRAPS B7: one image is nearly void, one is all void, one has one class alone: a mean of means is far off."""
     logits, masks = batch((4, 6, 6))
     masks[0, 1:] = 255
     masks[1] = 255
@@ -107,7 +107,7 @@ def test_accumulated_parts_have_the_gradient_of_the_whole(name, weights, batch, 
     total = sum(loss.normaliser(part) for part in masks.split([1, 3]))
     both = list(zip(logits.split([1, 3]), masks.split([1, 3]), strict=True))
     parts = [value_and_gradient(loss, z, y, normaliser=total) for z, y in both]
-    # Shares of pictures are float32.
+    # Shares of images are float32.
     close = {"rtol": 1e-6, "atol": 1e-7}
     torch.testing.assert_close(torch.stack([value for value, _ in parts]).sum(), whole, **close)
     torch.testing.assert_close(torch.cat([gradient for _, gradient in parts]), slope, **close)

@@ -17,7 +17,7 @@ from pixelwise.losses import lovasz_hinge, lovasz_softmax
 @pytest.mark.parametrize("per", ["batch", "image"])
 def test_softmax_is_that_of_segmentation_models(void, per, batch, value_and_gradient):
     logits, masks = batch((3, 8, 9), void=void, dtype=torch.float32)  # theirs refuses doubles
-    masks[1][masks[1] == 2] = 0  # a class that one picture does not show
+    masks[1][masks[1] == 2] = 0  # a class that one image does not show
     theirs = smp.losses.LovaszLoss("multiclass", per_image=per == "image", ignore_index=255)
     ours = value_and_gradient(lovasz_softmax, logits, masks, per=per)
     torch.testing.assert_close(ours, value_and_gradient(theirs, logits, masks), rtol=1e-5, atol=1e-7)
@@ -49,7 +49,7 @@ def test_at_the_corners_it_is_one_minus_the_mean_iou_of_the_classes_present(pair
 
 
 def test_softmax_by_hand():
-    """One picture, class 1 true at the first pixel: errors 0.3, 0.4, 0.2, worst first a miss of class 0."""
+    """One image, class 1 true at the first pixel: errors 0.3, 0.4, 0.2, worst first a miss of class 0."""
     p = torch.tensor([[[0.3, 0.6, 0.8], [0.7, 0.4, 0.2]]], dtype=torch.float64)
     masks = torch.tensor([[1, 0, 0]])
     # Jaccard losses after each pixel joins the wrong ones, in the order 0.4, 0.3, 0.2.

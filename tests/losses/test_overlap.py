@@ -100,7 +100,7 @@ def test_the_fast_pair_knows_losses_beyond_what_a_probability_can_hold():
     assert value.item() == pytest.approx((1000 + math.log(2)) / 2)
 
 
-def test_dice_per_image_is_that_of_monai_where_every_picture_shows_every_class(batch, value_and_gradient):
+def test_dice_per_image_is_that_of_monai_where_every_image_shows_every_class(batch, value_and_gradient):
     logits, masks = batch((3, 12, 12))
     assert all(len(one.unique()) == 4 for one in masks)
     theirs = monai.losses.DiceLoss(softmax=True, to_onehot_y=True, smooth_nr=0.0, smooth_dr=1e-12, batch=False)
@@ -109,7 +109,7 @@ def test_dice_per_image_is_that_of_monai_where_every_picture_shows_every_class(b
 
 
 def test_dice_per_image_by_hand():
-    """The first picture shows both classes, the second one alone: a mean of means, not of three classes."""
+    """The first image shows both classes, the second one alone: a mean of means, not of three classes."""
     p = torch.tensor([[[0.8, 0.4], [0.2, 0.6]], [[0.5, 1.0], [0.5, 0.0]]], dtype=torch.float64)
     masks = torch.tensor([[0, 1], [0, 255]])
     first = 1 - (2 * 0.8 / (1.2 + 1) + 2 * 0.6 / (0.8 + 1)) / 2

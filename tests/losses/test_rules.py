@@ -76,7 +76,7 @@ def test_ignored_pixels_are_as_if_cut_away(loss, batch):
 
 
 @each({k: v for k, v in ALL.items() if k not in ("smoothed", "boundary")})
-def test_a_perfect_prediction_with_half_the_picture_void_costs_nothing(loss, batch):
+def test_a_perfect_prediction_with_half_the_image_void_costs_nothing(loss, batch):
     _, masks = batch((2, 8, 8), void=0.5)
     truth = torch.where(masks == 255, 1, masks)
     logits = 1e3 * F.one_hot(truth, 4).movedim(-1, 1).double()
@@ -193,7 +193,7 @@ def test_a_logit_that_is_no_number_is_not_hidden_where_it_counts(loss, batch):
 
 
 @each({k: v for k, v in ALL.items() if "per_image" in k})
-def test_per_image_is_the_mean_over_the_pictures_in_which_anything_counts(loss, batch):
+def test_per_image_is_the_mean_over_the_images_in_which_anything_counts(loss, batch):
     logits, masks = batch((4, 6, 6), void=0.2)
     masks[2] = 255
     alone = [loss(z, y).item() for z, y in zip(logits.split(1), masks.split(1), strict=True)]
@@ -207,8 +207,8 @@ def test_neither_batch_nor_image_is_refused(loss, batch):
     with pytest.raises(UsageError) as error:
         loss(logits, masks, per="picture")
     assert str(error.value) == (
-        "per: expected batch or image, found 'picture'. "
-        "Say batch for sums over all pictures of a batch, image for each on its own."
+        "per: expected batch or image, found 'image'. "
+        "Say batch for sums over all images of a batch, image for each on its own."
     )
 
 
@@ -217,7 +217,7 @@ def test_neither_batch_nor_image_is_refused(loss, batch):
 
 @each(PLAIN)
 def test_b1_what_is_predicted_at_ignored_pixels_is_in_no_denominator(loss, batch):
-    """Elsewhere Dice takes the ignore index for a channel: 0.33 for a perfect prediction with half the picture void."""
+    """Elsewhere Dice takes the ignore index for a channel: 0.33 for a perfect prediction with half the image void."""
     _, masks = batch((1, 8, 8))
     logits = 1e3 * F.one_hot(masks, 4).movedim(-1, 1).float()
     masks[:, 4:] = 255
@@ -295,10 +295,10 @@ def test_indices_outside_the_classes_are_refused_by_name(loss, odd, batch):
 
 @each(ALL)
 @pytest.mark.parametrize("shape", [(), (6,), (2, 6)])
-def test_logits_without_pictures_classes_or_space_are_refused(loss, shape):
+def test_logits_without_images_classes_or_space_are_refused(loss, shape):
     with pytest.raises(UsageError) as error:
         loss(torch.zeros(shape), torch.zeros((2, 3, 3), dtype=torch.long))
     assert str(error.value) == (
         f"logits: expected (B, K, *S), 3 axes or more, found {shape}. "
-        "Give a batch of logits as the network makes them, with an axis for the pictures even of one."
+        "Give a batch of logits as the network makes them, with an axis for the images even of one."
     )

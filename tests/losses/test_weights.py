@@ -35,7 +35,7 @@ def test_weights_average_to_one_over_the_pixels_and_never_differ_by_more_than_fi
 def test_weights_by_hand():
     assert class_weights("none", [7, 0, 3]) == [1, 1, 1]
     assert class_weights("inverse", [60, 30, 10]) == pytest.approx([100 / 180, 100 / 90, 100 / 30])
-    # Frequencies 60/10, 30/10, 10/1 pixels per picture that shows the class: the rare but large class weighs least.
+    # Frequencies 60/10, 30/10, 10/1 pixels per image that shows the class: the rare but large class weighs least.
     raw = np.array([1 / 6, 1 / 3, 1 / 10])
     expected = raw / ((raw * [60, 30, 10]).sum() / 100)
     assert class_weights("median", [60, 30, 10], [10, 10, 1]) == pytest.approx(expected.tolist())

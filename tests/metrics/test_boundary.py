@@ -146,7 +146,7 @@ def test_void_at_either_end_of_the_type_makes_no_edge(ignore):
     assert boundary.class_bands(mask, 1)[1:-1, 1:-1].sum() == 9
 
 
-def test_an_empty_picture_has_no_band():
+def test_an_empty_image_has_no_band():
     assert boundary.class_bands(np.zeros((0, 4), np.uint8), 1).shape == (0, 4)
     assert boundary.boundary_band(np.zeros((0, 4), bool), 1).shape == (0, 4)
 
@@ -174,7 +174,7 @@ def test_boundary_iou_by_hand():
     assert boundary.boundary_width((10, 10)) == 1
     # Rings of 16; they share four pixels of the upper and four of the lower side.
     np.testing.assert_array_equal(counts[:, 1], [8, 16, 16])
-    # Background: the picture's border (36) and the ring of 24 around each square; rows 1 and 7 share six pixels each.
+    # Background: the image's border (36) and the ring of 24 around each square; rows 1 and 7 share six pixels each.
     np.testing.assert_array_equal(counts[:, 0], [36 + 12, 36 + 24, 36 + 24])
     assert counts.dtype == np.int64
     np.testing.assert_allclose(boundary.boundary_iou(counts)[:2], [48 / 72, 8 / 24])

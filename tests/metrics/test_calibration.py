@@ -236,7 +236,7 @@ def test_counts_at_full_coverage_are_the_confusion_matrix():
     hnp.arrays(np.uint8, (6, 5), elements=st.sampled_from([0, 1, 2, 255])),
     st.integers(0, 6),
 )
-def test_bands_and_pictures_add_up(logits, truth, cut):
+def test_bands_and_images_add_up(logits, truth, cut):
     probabilities = softmax(logits, 0)
     for function in (calibration_sums, coverage_counts):
         whole = function(probabilities, truth)
@@ -298,7 +298,7 @@ def test_inputs_are_not_written_to():
     fit_temperature(np.log(rows), t)
 
 
-def test_the_memory_does_not_grow_with_the_picture():
+def test_the_memory_does_not_grow_with_the_image():
     probabilities, truth = drawn(2, (1500, 1500))
     tracemalloc.start()
     calibration_sums(probabilities, truth)
@@ -309,8 +309,8 @@ def test_the_memory_does_not_grow_with_the_picture():
 
 def test_totals_of_many_draws_are_scored_at_once_and_have_intervals():
     layout = Layout(3)
-    pictures = [drawn(3, (20, 20), seed=s, honest=0.6 + 0.02 * s) for s in range(20)]
-    sums = np.stack([calibration_sums(*picture) for picture in pictures])
+    images = [drawn(3, (20, 20), seed=s, honest=0.6 + 0.02 * s) for s in range(20)]
+    sums = np.stack([calibration_sums(*image) for image in images])
     rows = calibration_scores(sums, layout)
     for name, value in rows.items():
         assert value.shape == (20,)
@@ -318,7 +318,7 @@ def test_totals_of_many_draws_are_scored_at_once_and_have_intervals():
     low, high = bootstrap(sums, lambda totals: np.stack([*calibration_scores(totals, layout).values()], -1))
     points = calibration_scores(sums.sum(0), layout)
     for place, name in enumerate(points):
-        if name not in ("mce", "ece", "classwise_ece"):  # drawn pictures repeat, which adds to distances
+        if name not in ("mce", "ece", "classwise_ece"):  # drawn images repeat, which adds to distances
             assert low[place] < points[name] < high[place], name
 
 
@@ -558,7 +558,7 @@ def test_a_temperature_that_is_none_is_refused(temperature):
 # --- sample ---
 
 
-def test_a_sample_depends_on_seed_and_picture_alone():
+def test_a_sample_depends_on_seed_and_image_alone():
     _, truth = drawn(3)
     first = PixelSample(100, seed=1).places(truth, "a.png")
     PixelSample(100, seed=1).places(truth, "b.png")
@@ -594,7 +594,7 @@ def test_every_counted_pixel_is_as_likely_as_any_other():
     np.testing.assert_allclose(seen[truth == 0] / 2000, 6 / 30, atol=0.04)
 
 
-def test_bands_give_the_rows_of_the_picture():
+def test_bands_give_the_rows_of_the_image():
     probabilities, truth = drawn(3)
     sample = PixelSample(50)
     places = sample.places(truth, "a")

@@ -60,8 +60,8 @@ def test_counts_of_more_classes_than_a_byte_holds_are_torchmetrics(k):
     np.testing.assert_array_equal(counted(truth, prediction, k, 65535), expected.numpy())
 
 
-def test_more_classes_than_a_byte_holds_in_a_picture_of_small_ones():
-    # Nothing in the picture is above 255, no pixel is ignored: the short way must not be taken all the same.
+def test_more_classes_than_a_byte_holds_in_a_image_of_small_ones():
+    # Nothing in the image is above 255, no pixel is ignored: the short way must not be taken all the same.
     truth, prediction = drawn(200, void=0, dtype=np.uint16)
     found = counted(truth, prediction, 300, 65535)
     assert found.shape == (300, 300)
@@ -124,7 +124,7 @@ def test_counts_stay_exact_where_float32_stops():
     assert matrix.matrix[0, 0] == 2**53 + 1
 
 
-def test_update_gives_the_matrix_of_that_picture_alone():
+def test_update_gives_the_matrix_of_that_image_alone():
     matrix = ConfusionMatrix(2)
     matrix.update(np.array([0, 1]), np.array([1, 1]))
     one = matrix.update(np.array([0]), np.array([0]))
@@ -231,7 +231,7 @@ def test_ratios_go_along_leading_axes():
 
 
 def one_rare_class():
-    """Draw four pictures; class 3 is in one, class 4 is only ever predicted, class 5 is nowhere."""
+    """Draw four images; class 3 is in one, class 4 is only ever predicted, class 5 is nowhere."""
     generator = np.random.default_rng(4)
     truth = generator.integers(0, 3, (4, 16, 16)).astype(np.uint8)
     truth[0, :2, :2] = 3
@@ -262,13 +262,13 @@ def test_absent_classes_neither_help_nor_hurt_but_falsely_predicted_ones_do():
     assert confusion.mean_iou(matrix[:5, :5]) == pytest.approx(ours)
 
 
-def test_the_mean_over_pictures_is_another_number():
-    """A1, I4: per-picture and per-batch means depend on how pixels are cut into pictures."""
+def test_the_mean_over_images_is_another_number():
+    """A1, I4: per-image and per-batch means depend on how pixels are cut into images."""
     truth, prediction = one_rare_class()
     ours = float(confusion.mean_iou(counted(truth, prediction, 6)))
-    per_picture = np.mean([confusion.mean_iou(counted(t, p, 6)) for t, p in zip(truth, prediction, strict=True)])
+    per_image = np.mean([confusion.mean_iou(counted(t, p, 6)) for t, p in zip(truth, prediction, strict=True)])
     per_batch = np.mean([confusion.mean_iou(counted(truth[i : i + 2], prediction[i : i + 2], 6)) for i in (0, 2)])
-    assert abs(per_picture - ours) > 0.02
+    assert abs(per_image - ours) > 0.02
     assert abs(per_batch - ours) > 0.02
     sure = np.where(truth == 255, 0, truth)
     theirs = MeanIoU(6, per_class=False, input_format="index")

@@ -19,7 +19,7 @@ K = 5
 
 
 def drawn(seed, n=6, void=0.0):
-    """Draw small pictures of which some lack classes, and one class is never true but sometimes predicted."""
+    """Draw small images of which some lack classes, and one class is never true but sometimes predicted."""
     generator = np.random.default_rng(seed)
     truth, prediction = np.empty((2, n, 9, 11), np.int64)
     for i in range(n):
@@ -28,7 +28,7 @@ def drawn(seed, n=6, void=0.0):
         prediction[i] = np.where(generator.random(truth[i].shape) < 0.6, truth[i], generator.integers(0, K, (9, 11)))
     truth[generator.random(truth.shape) < void] = 255
     if void:
-        truth[1] = 255  # a picture in which nothing counts
+        truth[1] = 255  # an image in which nothing counts
     return truth, prediction
 
 
@@ -101,7 +101,7 @@ def test_rules_of_peers_that_are_not_at_hand_by_their_words():
     assert values("void-as-error", counts)["mIoU, void as error"] == pytest.approx((0.6 + 3 / 9 + 0) / 3)
 
 
-def test_intervals_are_over_pictures_and_every_rule_says_what_it_does():
+def test_intervals_are_over_images_and_every_rule_says_what_it_does():
     truth, prediction = drawn(0, n=30)
     for name, rules in CONVENTIONS.items():
         for score, rule in zip(peer_scores(name, counts_of(truth, prediction), [None] * 30), rules, strict=True):

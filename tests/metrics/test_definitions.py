@@ -20,7 +20,7 @@ OTHERS = {"pq", "sq", "rq", "boundary_pq", "ap"}
 
 
 class Two:
-    """Two pictures that are predicted right, with probabilities."""
+    """Two images that are predicted right, with probabilities."""
 
     labels = Labels(("background", "disc"))
 
@@ -98,8 +98,8 @@ def test_what_functions_alone_give_is_said_to_be_so_and_its_snippet_runs():
     assert names["average_precision"](names["objects"], [names["car"] | {"score": 0.9}], "box").ap == pytest.approx(1)
 
 
-def test_calibration_errors_of_drawn_pictures_lie_above_the_value():
-    """What the page says of their intervals: pictures of a calibrated model, each of which is off by chance."""
+def test_calibration_errors_of_drawn_images_lie_above_the_value():
+    """What the page says of their intervals: images of a calibrated model, each of which is off by chance."""
     generator = np.random.default_rng(0)
     layout, sums = Layout(2, 15), []
     for _ in range(12):

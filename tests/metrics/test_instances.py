@@ -18,8 +18,8 @@ from pycocotools.cocoeval import COCOeval
 from scipy import ndimage
 
 from pixelwise.errors import DataError, MaskError, PairingError, UsageError
+from pixelwise.geometry.run_lengths import unpack
 from pixelwise.metrics.instances import average_precision
-from pixelwise.run_lengths import unpack
 
 SIZE = (100, 120)
 # pycocotools adds a tiny number to what it divides by.
@@ -212,7 +212,7 @@ def test_boundary_numbers_are_those_of_whole_bands():
         ("boundary", "expected_boundary_ap.json", None),
     ],
 )
-def test_a_hundred_pictures_of_coco_score_as_the_references_print(real, kind, file, key):
+def test_a_hundred_images_of_coco_score_as_the_references_print(real, kind, file, key):
     folder = real("fixtures/instances_coco100")
     expected = json.loads((folder / file).read_text())
     result = average_precision(folder / "gt_instances.json", str(folder / "pred_instances.json"), kind)
@@ -285,8 +285,8 @@ def test_without_pycocotools_the_fix_is_told(monkeypatch):
         (
             {"image_id": 7},
             PairingError,
-            "detections[0]: expected a picture of the truth, found image_id 7. "
-            "Score detections against the truth of the same pictures.",
+            "detections[0]: expected an image of the truth, found image_id 7. "
+            "Score detections against the truth of the same images.",
         ),
         (
             {"category_id": 0},
@@ -302,7 +302,7 @@ def test_without_pycocotools_the_fix_is_told(monkeypatch):
         (
             {"segmentation": {"size": [120, 100], "counts": "PPYo1"}},
             MaskError,
-            "detections[0]: expected a mask of the picture's size, 100 by 120, found 120 by 100. "
+            "detections[0]: expected a mask of the image's size, 100 by 120, found 120 by 100. "
             "Give masks at native size, height first.",
         ),
         (
@@ -344,7 +344,7 @@ WHOLE = "expected run lengths that add up to 100 by 120, 12000 pixels, found"
         ([[1, 2, 3, 4, 5, math.nan]], "expected polygons of finite numbers, found [1, 2, 3, 4, 5, nan]."),
         (
             [[1, 2, 3, 4, 5, 1e9]],
-            "expected polygons in or near the picture, 100 by 120, found [1.0, 2.0, 3.0, 4.0, 5.0, 1",
+            "expected polygons in or near the image, 100 by 120, found [1.0, 2.0, 3.0, 4.0, 5.0, 1",
         ),
     ],
 )
@@ -439,7 +439,7 @@ def test_truth_that_is_none_is_refused(change, text):
 
 
 @pytest.mark.parametrize("height", [None, 0, 99.5, "100"])
-def test_pictures_without_a_size_are_refused(height):
+def test_images_without_a_size_are_refused(height):
     truth = truth_of({"segmentation": square(10, 10)})
     truth["images"][0]["height"] = height
     with pytest.raises(MaskError, match="truth: images: expected a height from 1 on, found"):

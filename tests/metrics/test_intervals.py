@@ -14,15 +14,15 @@ def share(totals):
     return totals[:, :1] / totals[:, 1:]
 
 
-def pictures(n, seed=0):
-    """Draw pictures of 100 to 200 pixels that are right with a probability of their own."""
+def images(n, seed=0):
+    """Draw images of 100 to 200 pixels that are right with a probability of their own."""
     generator = np.random.default_rng(seed)
     size = generator.integers(100, 200, n)
     return np.stack([generator.binomial(size, generator.beta(8, 2, n)), size], 1)
 
 
 def test_bounds_are_near_those_of_resampling_one_by_one():
-    sums = pictures(40)
+    sums = images(40)
     generator = np.random.default_rng(99)
     totals = np.stack([sums[generator.integers(0, 40, 40)].sum(0) for _ in range(4000)])
     low, high = np.quantile(totals[:, 0] / totals[:, 1], [0.025, 0.975])
@@ -42,21 +42,21 @@ def test_bounds_of_a_mean_are_those_of_the_normal_law():
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     truth, hits, runs = 0.8, 0, 300
     for run in range(runs):
-        low, high = bootstrap(pictures(60, seed=run), share, resamples=300, seed=run)
+        low, high = bootstrap(images(60, seed=run), share, resamples=300, seed=run)
         hits += low[0] <= truth <= high[0]
     assert 0.90 <= hits / runs <= 0.985
 
 
 def test_an_interval_over_pixels_would_be_too_narrow():
-    """Why pictures are drawn: pixels of one picture are wrong together."""
-    sums = pictures(60)
+    """Why images are drawn: pixels of one image are wrong together."""
+    sums = images(60)
     low, high = bootstrap(sums, share)
     p, n = sums[:, 0].sum() / sums[:, 1].sum(), sums[:, 1].sum()
     assert high[0] - low[0] > 2.5 * 2 * 1.96 * np.sqrt(p * (1 - p) / n)
 
 
 def test_equal_seeds_give_equal_bounds_whatever_the_memory(monkeypatch):
-    sums = pictures(30)
+    sums = images(30)
     first, other = bootstrap(sums, share, seed=3), bootstrap(sums, share, seed=4)
     monkeypatch.setattr(intervals, "_DRAWS", 100)
     np.testing.assert_array_equal(bootstrap(sums, share, seed=3), first)
@@ -71,14 +71,14 @@ def test_the_memory_is_bounded(monkeypatch):
         seen.append(len(totals))
         return share(totals)
 
-    bootstrap(pictures(100), statistic, resamples=95)
+    bootstrap(images(100), statistic, resamples=95)
     assert max(seen) == 10
     assert sum(seen) == 95
 
 
 @pytest.mark.parametrize(("count", "resamples"), [(1, 1000), (40, 0), (40, 1)])
 def test_nothing_to_draw_from_gives_no_interval(count, resamples):
-    low, high = bootstrap(pictures(count), share, resamples=resamples)
+    low, high = bootstrap(images(count), share, resamples=resamples)
     assert np.isnan(low).all()
     assert np.isnan(high).all()
 

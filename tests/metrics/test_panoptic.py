@@ -25,7 +25,7 @@ def segments(**categories):
 
 
 def row(*runs):
-    """Read `row((1, 4), (0, 2))` as a picture of one line: four pixels of id 1, two of id 0."""
+    """Read `row((1, 4), (0, 2))` as an image of one line: four pixels of id 1, two of id 0."""
     return np.concatenate([np.full(length, value) for value, length in runs])[None]
 
 
@@ -164,7 +164,7 @@ def test_single_pixels_are_segments():
 
 
 @pytest.mark.parametrize("share", [None, 0.02])
-def test_a_picture_without_pixels_counts_nothing(share):
+def test_a_image_without_pixels_counts_nothing(share):
     empty = np.zeros((0, 4), np.int64)
     assert np.sum(sums(empty, empty, {}, {}, boundary_share=share)) == 0
 
@@ -273,17 +273,17 @@ def test_quality_is_torchmetrics():
     theirs = TheirQuality(things={1, 2}, stuffs={3, 4}, return_sq_and_rq=True, return_per_class=True)
     total = np.zeros((4, 4))
     for seed in range(3):
-        # Stuff is one segment per picture for torchmetrics: merge it here.
+        # Stuff is one segment per image for torchmetrics: merge it here.
         truth, prediction, *known = drawn(seed, void=0)
-        pictures = []
+        images = []
         for i, ids in enumerate((truth, prediction)):
             category = np.vectorize(lambda value, of=known[i]: of[value].category)(ids)
             instance = np.where(category > 2, 0, ids)
             joined = np.where(category > 2, 1000 + category, ids)
             known[i] = {int(j): Segment(int(category[joined == j][0])) for j in np.unique(joined)}
-            pictures.append((joined, torch.from_numpy(np.stack([category, instance], -1))[None]))
-        theirs.update(pictures[1][1], pictures[0][1])
-        total += panoptic_sums(pictures[0][0], pictures[1][0], *known, [1, 2, 3, 4])
+            images.append((joined, torch.from_numpy(np.stack([category, instance], -1))[None]))
+        theirs.update(images[1][1], images[0][1])
+        total += panoptic_sums(images[0][0], images[1][0], *known, [1, 2, 3, 4])
     ours = panoptic_quality(total)
     np.testing.assert_allclose(np.stack(ours[:3], -1), theirs.compute().numpy(), rtol=1e-6)
     assert 0.2 < ours.pq.mean() < 0.9
@@ -292,7 +292,7 @@ def test_quality_is_torchmetrics():
 @pytest.mark.parametrize(
     ("share", "name"), [(None, "expected_pq_panopticapi.json"), (0.02, "expected_boundary_pq.json")]
 )
-def test_a_hundred_pictures_of_coco_score_as_the_references_print(real, share, name):
+def test_a_hundred_images_of_coco_score_as_the_references_print(real, share, name):
     folder = real("fixtures/panoptic_coco100")
     truth, prediction, expected = (json.loads((folder / file).read_text()) for file in ("gt.json", "pred.json", name))
     categories = [one["id"] for one in truth["categories"]]
@@ -398,16 +398,16 @@ def test_means_over_nothing_are_undefined():
 
 
 def test_sums_go_along_leading_axes_and_into_a_bootstrap():
-    pictures = np.stack([panoptic_sums(*drawn(seed), range(1, 5)) for seed in range(6)])
+    images = np.stack([panoptic_sums(*drawn(seed), range(1, 5)) for seed in range(6)])
     things = [True, True, False, False]
-    for i, picture in enumerate(pictures):
-        for many, one in zip(panoptic_means(pictures, things), panoptic_means(picture, things), strict=True):
+    for i, image in enumerate(images):
+        for many, one in zip(panoptic_means(images, things), panoptic_means(image, things), strict=True):
             np.testing.assert_array_equal(np.stack(many)[:, i], np.stack(one))
 
     def statistic(totals):
         return np.stack([one.pq for one in panoptic_means(totals.reshape(-1, 4, 4), things)], -1)
 
-    flat = pictures.reshape(6, -1)
+    flat = images.reshape(6, -1)
     low, high = bootstrap(flat, statistic, resamples=200)
     value = statistic(flat.sum(0, keepdims=True))[0]
     assert (low < value).all()

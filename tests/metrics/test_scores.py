@@ -24,7 +24,7 @@ FIXED = np.array([[70, 5, 3, 0], [4, 60, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
 
 
 def matrices(n=20, k=4, seed=0):
-    """Draw pictures that differ in how good they are."""
+    """Draw images that differ in how good they are."""
     generator = np.random.default_rng(seed)
     quality = generator.beta(6, 2, n)
     truth = generator.multinomial(1000, generator.dirichlet(np.ones(k), n))
@@ -43,7 +43,7 @@ def every_score(result):
         yield f"{entry.name} {name}", getattr(entry, name)
 
 
-def test_values_are_those_of_one_matrix_over_all_pictures():
+def test_values_are_those_of_one_matrix_over_all_images():
     drawn = matrices()
     total, result = drawn.sum(0), scores(drawn, LABELS, ignored_pixels=12)
     assert result.miou.value == confusion.mean_iou(total)
@@ -94,7 +94,7 @@ def test_the_interval_of_the_headline_is_that_of_resampling_matrices():
 
 
 def test_the_mean_is_over_the_same_classes_in_every_draw():
-    """A class that one picture of ten shows, never found: a third of the draws lack it, and must not score better for that."""
+    """A class that one image of ten shows, never found: a third of the draws lack it, and must not score better for that."""
     matrix = np.zeros((10, 3, 3), np.int64)
     matrix[:, 0, 0], matrix[:, 0, 1], matrix[:, 1, 1] = 95, 5, 95
     matrix[0, 2, 0] = 50
@@ -105,7 +105,7 @@ def test_the_mean_is_over_the_same_classes_in_every_draw():
     assert result.classes[2].iou.high == 0
 
 
-def test_pictures_that_belong_together_are_drawn_together():
+def test_images_that_belong_together_are_drawn_together():
     drawn = matrices(12).repeat(5, axis=0)
     groups = [f"patient {i}" for i in range(12) for _ in range(5)]
     alone, together = scores(drawn, LABELS), scores(drawn, LABELS, groups=groups)
@@ -118,7 +118,7 @@ def test_pictures_that_belong_together_are_drawn_together():
     )
 
 
-def test_pictures_without_a_group_stand_alone():
+def test_images_without_a_group_stand_alone():
     groups = ["a", None, "a", None, 3]
     result = scores(matrices(5), LABELS, groups=groups)
     assert result.interval == (
@@ -149,8 +149,8 @@ def test_nothing_counted_is_undefined():
     assert result.excluded == LABELS.names
 
 
-def test_no_pictures_are_refused():
-    with pytest.raises(DataError, match="scores: expected at least one picture, found none"):
+def test_no_images_are_refused():
+    with pytest.raises(DataError, match="scores: expected at least one image, found none"):
         scores([], LABELS)
 
 
@@ -197,7 +197,7 @@ def test_the_baseline_is_what_scoring_a_constant_prediction_gives():
         elements=st.integers(0, 50),
     )
 )
-def test_scores_are_shares_and_neither_order_nor_names_of_pictures_matter(drawn):
+def test_scores_are_shares_and_neither_order_nor_names_of_images_matter(drawn):
     result, turned = scores(drawn, LABELS, resamples=20), scores(drawn[::-1], LABELS, resamples=0)
     for (name, score), (_, other) in zip(every_score(result), every_score(turned), strict=True):
         assert score.value == other.value, name

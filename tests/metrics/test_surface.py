@@ -251,7 +251,7 @@ def test_assd_weighs_the_larger_surface_more():
 
 
 def positions(shape, spacing):
-    """Give pixel centres in the unit of the spacing, from the middle of the picture, (*S, ndim)."""
+    """Give pixel centres in the unit of the spacing, from the middle of the image, (*S, ndim)."""
     axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, spacing, strict=True)]
     return np.stack(np.meshgrid(*axes, indexing="ij"), -1)
 
@@ -347,7 +347,7 @@ def test_empty_regions():
     np.testing.assert_array_equal(invented, [np.inf] * 5 + [0, np.nan, 0])
 
 
-def test_a_full_picture_has_a_surface_at_its_border():
+def test_a_full_image_has_a_surface_at_its_border():
     full = np.ones((3, 4), bool)
     d = surface_distances(full, full, (1, 1))
     assert d.truth_sizes.sum() == pytest.approx(2 * 2 + 2 * 3 + 4 * math.sqrt(0.5))
@@ -437,10 +437,10 @@ def test_sums_are_the_scores_of_each_class_alone(shape, spacing):
     assert sums.dtype == np.float64
 
 
-def test_means_are_taken_over_the_pictures_that_define_them():
-    pictures = [scene(seed) for seed in range(3)]
-    pictures[2][1][0:8, 0:8] = 3  # found in one picture of three, elsewhere
-    sums = np.stack([surface.surface_sums(t, p, 5, 255, (1, 1), 2.0) for t, p in pictures])
+def test_means_are_taken_over_the_images_that_define_them():
+    images = [scene(seed) for seed in range(3)]
+    images[2][1][0:8, 0:8] = 3  # found in one image of three, elsewhere
+    sums = np.stack([surface.surface_sums(t, p, 5, 255, (1, 1), 2.0) for t, p in images])
     means = surface.mean_surface_scores(sums.sum(0))
     assert means.shape == (4, 5)
     np.testing.assert_allclose(means[:, 0], sums[:, 1:5, 0].mean(0))
@@ -476,7 +476,7 @@ def test_a_perfect_prediction_is_at_no_distance_whatever_is_ignored(data):
 
 @settings(max_examples=15, deadline=None)
 @given(pairs())
-def test_sums_of_small_objects_in_large_pictures_are_those_of_the_objects(pair):
+def test_sums_of_small_objects_in_large_images_are_those_of_the_objects(pair):
     truth, prediction, spacing = pair
     near = surface.surface_sums(truth.astype(np.uint8), prediction.astype(np.uint8), 2, 255, spacing, 1)
     padded = [np.pad(region, 12).astype(np.uint8) for region in (truth, prediction)]

@@ -23,7 +23,7 @@ def normalised(images: torch.Tensor) -> torch.Tensor:
     return (images.float() - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
-def pictures(height: int = 64, width: int = 96) -> torch.Tensor:
+def images(height: int = 64, width: int = 96) -> torch.Tensor:
     return torch.randint(0, 256, (2, 3, height, width), generator=torch.Generator().manual_seed(1)).byte()
 
 
@@ -39,7 +39,7 @@ def spread(network: torch.nn.Module) -> torch.nn.Module:
     torch.manual_seed(0)
     network.train()
     with torch.no_grad():
-        network(normalised(pictures()))
+        network(normalised(images()))
     return network.eval()
 
 
@@ -58,9 +58,9 @@ def test_torchvision(name, builder):
     library = spread(builder(weights=None, weights_backbone=None, num_classes=6, **options))
     model = ours(name, library)
     with torch.inference_mode():
-        torch.testing.assert_close(model(pictures()), library(normalised(pictures()))["out"], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model(images()), library(normalised(images()))["out"], rtol=1e-5, atol=1e-5)
     if options:
-        heads = model.train().training_outputs(pictures()).auxiliary
+        heads = model.train().training_outputs(images()).auxiliary
         assert len(heads) == 1
         assert heads[0].shape == (2, 6, 64, 96)
 
@@ -74,7 +74,7 @@ def test_segmentation_models_pytorch(name):
     library = spread(smp.create_model(architecture, encoder, encoder_weights=None, classes=6))
     model = ours(name, library)
     with torch.inference_mode():
-        torch.testing.assert_close(model(pictures()), library(normalised(pictures())), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model(images()), library(normalised(images())), rtol=1e-5, atol=1e-5)
 
 
 def test_transformers_segformer_is_enlarged_before_anything_is_decided():
@@ -82,10 +82,10 @@ def test_transformers_segformer_is_enlarged_before_anything_is_decided():
     library = spread(SegformerForSemanticSegmentation(SegformerConfig(num_labels=6)))
     model = ours("segformer-b0", library)
     with torch.inference_mode():
-        quarter = library(pixel_values=normalised(pictures())).logits
+        quarter = library(pixel_values=normalised(images())).logits
         assert quarter.shape == (2, 6, 16, 24)
         wanted = torch.nn.functional.interpolate(quarter, size=(64, 96), mode="bilinear", align_corners=False)
-        torch.testing.assert_close(model(pictures()), wanted, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model(images()), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_a_model_folder_is_a_checkpoint_of_transformers(tmp_path):
@@ -98,13 +98,13 @@ def test_a_model_folder_is_a_checkpoint_of_transformers(tmp_path):
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert library.config.id2label == {0: "wall", 1: "floor", 2: "sky"}
     assert library.config.label2id == {"wall": 0, "floor": 1, "sky": 2}
-    seen = AutoImageProcessor.from_pretrained(tmp_path / "model")(list(pictures()), return_tensors="pt")
+    seen = AutoImageProcessor.from_pretrained(tmp_path / "model")(list(images()), return_tensors="pt")
     with torch.inference_mode():
         quarter = library.eval()(pixel_values=seen["pixel_values"]).logits
         wanted = torch.nn.functional.interpolate(quarter, size=(64, 96), mode="bilinear", align_corners=False)
-        torch.testing.assert_close(model(pictures()), wanted, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model(images()), wanted, rtol=1e-5, atol=1e-5)
         loaded, _ = load_model(tmp_path / "model")
-        assert torch.equal(loaded(pictures()), model(pictures()))
+        assert torch.equal(loaded(images()), model(images()))
 
 
 def test_auxiliary_heads_of_transformers_are_trained():
@@ -116,18 +116,18 @@ def test_auxiliary_heads_of_transformers_are_trained():
         "out_features": ["stage1", "stage2", "stage3", "stage4"],
     }
     model = build_model("transformers", config=config, num_classes=6).train()
-    outputs = model.training_outputs(pictures())
+    outputs = model.training_outputs(images())
     assert [logits.shape for logits in outputs.auxiliary] == [(2, 6, 64, 96)]
     assert not model.network.auxiliary_head._forward_hooks
-    assert model.eval().training_outputs(pictures()).auxiliary == ()
+    assert model.eval().training_outputs(images()).auxiliary == ()
 
 
 def test_what_is_padded_is_cut_off_again():
     model = build_model("unet/resnet18", num_classes=6).eval()
-    picture = pictures(50, 70)
-    padded = torch.nn.functional.pad(picture.float(), (0, 26, 0, 14), mode="replicate")
+    image = images(50, 70)
+    padded = torch.nn.functional.pad(image.float(), (0, 26, 0, 14), mode="replicate")
     with torch.inference_mode():
-        torch.testing.assert_close(model(picture), model(padded)[..., :50, :70], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model(image), model(padded)[..., :50, :70], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("bands", [1, 2, 3, 4, 12])

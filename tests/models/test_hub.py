@@ -58,8 +58,8 @@ def test_there_and_back_again(folder: Path, there: Path) -> None:
     assert hub.push(folder, "me/fields") == "https://huggingface.co/me/fields"
     assert {p.name for p in (there / "me" / "fields").iterdir()} == {"README.md", "model.json", "model.safetensors"}
     model = load("me/fields")
-    picture = torch.randint(0, 9999, (4, 20, 30), dtype=torch.int32).numpy().astype("uint16")
-    assert (model.predict(picture).mask == load(folder).predict(picture).mask).all()
+    image = torch.randint(0, 9999, (4, 20, 30), dtype=torch.int32).numpy().astype("uint16")
+    assert (model.predict(image).mask == load(folder).predict(image).mask).all()
 
 
 def test_the_readme_says_what_one_should_know(folder: Path) -> None:
@@ -69,11 +69,11 @@ def test_the_readme_says_what_one_should_know(folder: Path) -> None:
     assert header["license"] == "other"
     assert header["license_name"] == "user"
     for said in (
-        "Trained on 12 pictures of fields, beginning with the weights me/older.",
+        "Trained on 12 images of fields, beginning with the weights me/older.",
         "4 bands, uint16",
         "| 1 | crop |",
         "90.0 % (80.0–95.0)",
-        "7 pictures",
+        "7 images",
         "## Limits",
         "| crop | – | – |",
     ):

@@ -236,7 +236,7 @@ def test_a_repository_without_safetensors_says_how_to_bring_its_pickle(
 def test_a_file_of_the_hub_that_nobody_can_be_asked_for_is_not_taken_for_missing(
     there: list[tuple[str, str, str | None]], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A processor that one timeout hides would change how pictures are normalised."""
+    """A processor that one timeout hides would change how images are normalised."""
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -288,13 +288,13 @@ def test_the_first_convolution_of_patches_is_adapted_band_by_band() -> None:
     one = build_model("unet", features=(4, 8), stem=2).eval()
     other = build_model("unet", features=(4, 8), stem=2, in_channels=6).eval()
     fill(other, Source("x", tensors(one)))
-    picture = torch.rand(1, 3, 16, 16)
+    image = torch.rand(1, 3, 16, 16)
     with torch.inference_mode():
         # Red, green, blue twice, each counting half.
-        torch.testing.assert_close(other(picture.repeat(1, 2, 1, 1)), one(picture), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(other(image.repeat(1, 2, 1, 1)), one(image), rtol=1e-4, atol=1e-4)
 
 
-def test_weights_of_pictures_with_blue_first_are_turned_around() -> None:
+def test_weights_of_images_with_blue_first_are_turned_around() -> None:
     one, other = network(0), network(1)
     fill(other, Source("x", tensors(one), bgr=True))
     assert torch.equal(other.network.encoder.conv1.weight, one.network.encoder.conv1.weight.flip(1))
@@ -408,7 +408,7 @@ def test_words_are_words_and_paths_are_paths(tmp_path: Path, monkeypatch: pytest
         {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}},
     ],
 )
-def test_folders_of_encoders_say_how_they_saw_their_pictures(tmp_path: Path, config: dict) -> None:
+def test_folders_of_encoders_say_how_they_saw_their_images(tmp_path: Path, config: dict) -> None:
     one, other = network(0), network(1)
     encoder = {name: tensor.contiguous() for name, tensor in one.network.encoder.state_dict().items()}
     safetensors.torch.save_file(encoder, tmp_path / "model.safetensors")

@@ -90,23 +90,23 @@ def test_bilinear_upsampling_has_half_pixel_centres():
 
 
 def test_padding_repeats_the_end_and_moves_nothing():
-    picture = torch.arange(6.0).view(1, 1, 2, 3)
-    padded = pad_end(picture, 4)
+    image = torch.arange(6.0).view(1, 1, 2, 3)
+    padded = pad_end(image, 4)
     assert padded.shape == (1, 1, 4, 4)
-    assert torch.equal(padded[..., :2, :3], picture)
+    assert torch.equal(padded[..., :2, :3], image)
     assert padded[0, 0, :, 3].tolist() == [2, 5, 5, 5]
     assert padded[0, 0, 3].tolist() == [3, 4, 5, 5]
     assert torch.equal(pad_end(padded, 4), padded)
 
 
 @pytest.mark.parametrize("stem", [1, 2])
-def test_the_corner_of_a_picture_says_the_same_as_the_corner_cut_out(stem):
-    """A tile that reaches the picture's end is padded as the picture is."""
+def test_the_corner_of_a_image_says_the_same_as_the_corner_cut_out(stem):
+    """A tile that reaches the image's end is padded as the image is."""
     torch.manual_seed(0)
     model = UNet(features=(4, 8), stem=stem).eval()
-    picture = torch.randn(1, 3, 150, 149)
+    image = torch.randn(1, 3, 150, 149)
     with torch.inference_mode():
-        whole, corner = model(picture), model(picture[..., 64:, 64:])
+        whole, corner = model(image), model(image[..., 64:, 64:])
     torch.testing.assert_close(corner[..., 60:, 60:], whole[..., 124:, 124:], rtol=1e-4, atol=1e-6)
 
 

@@ -128,7 +128,7 @@ class Browser:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def picture(self) -> bytes:
+    def image(self) -> bytes:
         """Take the whole page as PNG."""
         found = self.call("Page.captureScreenshot", captureBeyondViewport=True, format="png")
         return base64.b64decode(found["data"])

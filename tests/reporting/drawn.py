@@ -1,4 +1,4 @@
-"""Drawn pictures with their truth and with predictions beside it, and a real evaluation of them."""
+"""Drawn images with their truth and with predictions beside it, and a real evaluation of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pixelwise.types import Prediction, Sample
 
 @dataclass
 class Case:
-    """Hold labelled pictures with what was predicted; it predicts, and shows its probabilities."""
+    """Hold labelled images with what was predicted; it predicts, and shows its probabilities."""
 
     labels: Labels
     samples: list[Sample]
@@ -56,17 +56,17 @@ class Seeing(Case):
 
 def draw(
     labels: Labels,
-    pictures: int = 12,
+    images: int = 12,
     size: int = 40,
     seed: int = 0,
     bands: int = 3,
     dtype: Any = np.uint8,
     seeing=True,
 ):
-    """Draw pictures of rectangles, with void, and predictions that lie a little beside the truth."""
+    """Draw images of rectangles, with void, and predictions that lie a little beside the truth."""
     generator = np.random.default_rng(seed)
     samples, predictions = [], {}
-    for i in range(pictures):
+    for i in range(images):
         mask = np.zeros((size, size + 8), labels.dtype)
         for k in generator.permutation(labels.num_classes)[:6].tolist():
             top, left = generator.integers(0, size - 8, 2)

@@ -55,7 +55,7 @@ def report(tmp_path, case, scores, run):
 def hostile(tmp_path):
     """Write a report of long and odd names."""
     labels = Labels(("W" * 400, "שלום " * 20, "<script>document.title='broken'</script>", "a b " * 60))
-    case, path = draw(labels, pictures=3), tmp_path / "hostile.html"
+    case, path = draw(labels, images=3), tmp_path / "hostile.html"
     write_report(path, {**case.scores(), "model": "m" * 500, "notices": ["n" * 900]}, labels=labels, fetch=case.fetch)
     return path
 
@@ -104,7 +104,7 @@ def test_a_link_leads_to_its_definition(browser, report):
     assert browser.ask("document.querySelector(':target h4').firstChild.data").strip() == "IoU"
 
 
-def test_pictures_are_pictures(browser, report):
+def test_images_are_images(browser, report):
     browser.show(report)
     broken = "Promise.all([...document.images].map(i => i.decode().then(() => 0, () => 1))).then(all => all.reduce((a, b) => a + b, 0))"
     found = browser.call("Runtime.evaluate", expression=broken, awaitPromise=True, returnByValue=True)

@@ -41,8 +41,8 @@ def plain(findings=None):
     }
 
 
-def look(part, index):
-    if part == "val":
+def look(split, index):
+    if split == "val":
         raise MaskError("masks/b.png", expected="ids 0–2", found="17", do="Add it.")
     image = np.random.default_rng(index).integers(0, 255, (3, 50, 70), dtype=np.uint8)
     return f"p{index}", image, np.full((50, 70), index % 3, np.uint8)
@@ -67,18 +67,18 @@ def test_every_finding_stands_there_with_its_fix_and_nothing_is_markup_that_shou
 
 def test_offenders_are_shown_and_those_that_cannot_be_read_say_why(page):
     text = page.read_text()
-    assert text.count('src="data:image/webp') == 2 * 2  # picture and mask of train 0, in two findings
+    assert text.count('src="data:image/webp') == 2 * 2  # image and mask of train 0, in two findings
     assert "masks/b.png: expected ids 0–2, found 17. Add it." in text
     assert "and 1 more" in text
     assert "train · <bdi>p0</bdi>" in text
 
 
-def test_each_picture_is_fetched_once(tmp_path):
+def test_each_image_is_fetched_once(tmp_path):
     asked = []
 
-    def counted(part, index):
-        asked.append((part, index))
-        return look(part, index)
+    def counted(split, index):
+        asked.append((split, index))
+        return look(split, index)
 
     write_checkup(tmp_path / "c.html", plain(), labels=LABELS, look=counted)
     assert sorted(asked) == [("train", 0), ("val", 1)]

@@ -101,7 +101,7 @@ def test_the_page_is_sound_and_whole(tmp_path, case, scores, run):
     assert (tmp_path / "report.html").stat().st_size < 4e6
 
 
-def test_only_what_is_shown_is_fetched_and_each_picture_once(tmp_path, case, scores):
+def test_only_what_is_shown_is_fetched_and_each_image_once(tmp_path, case, scores):
     case.fetched.clear()
     written(tmp_path, scores, case.labels, fetch=case.fetch)
     chosen = {id for ids in choose(scores).values() for id in ids}
@@ -128,13 +128,13 @@ def test_every_score_stands_there_with_its_interval_its_n_and_a_link_to_its_defi
 def test_sentences_say_what_the_numbers_are(tmp_path, case, scores):
     text = written(tmp_path, scores, case.labels).text
     miou = round(100 * scores["miou"])
-    assert f"On 12 pictures, prediction and truth overlap by {miou} % on average over the 4 classes" in text
+    assert f"On 12 images, prediction and truth overlap by {miou} % on average over the 4 classes" in text
     assert f"always “ {scores['baseline']['answer']} ” {scores['baseline']['miou']:.3f}" in text
 
 
 def test_nothing_breaks_out(tmp_path, run):
     labels = Labels((EVIL, "שלום<b>", "x" * 3000, "&amp;"))
-    case = draw(labels, pictures=6)
+    case = draw(labels, images=6)
     scores = case.scores()
     renamed = copy.deepcopy(scores)
     new = {sample.id: f"{EVIL}/{sample.id}" for sample in case.samples}
@@ -201,17 +201,17 @@ def test_one_class(tmp_path):
     require_sound(written(tmp_path, case.scores(), case.labels, fetch=case.fetch))
 
 
-def test_one_picture_has_no_interval_and_says_so(tmp_path):
-    case = draw(Labels(("background", "disc")), pictures=1)
+def test_one_image_has_no_interval_and_says_so(tmp_path):
+    case = draw(Labels(("background", "disc")), images=1)
     page = written(tmp_path, case.scores(), case.labels, fetch=case.fetch)
     require_sound(page)
     assert "no interval" in page.text
     assert case.fetched == ["p00"]
 
 
-def test_many_classes_show_the_matrix_as_a_picture_and_the_strongest_confusions(tmp_path):
+def test_many_classes_show_the_matrix_as_a_image_and_the_strongest_confusions(tmp_path):
     labels = Labels(tuple(f"class number {k}" for k in range(150)))
-    case = draw(labels, pictures=6)
+    case = draw(labels, images=6)
     scores = case.scores()
     page = written(tmp_path, scores, labels, fetch=case.fetch)
     require_sound(page)
@@ -239,8 +239,8 @@ def test_undefined_scores_are_shown_as_such(tmp_path, case, scores):
 
 
 @pytest.mark.parametrize(("bands", "dtype"), [(1, np.uint8), (1, np.uint16), (7, np.uint16), (2, np.int32)])
-def test_pictures_of_every_kind(tmp_path, bands, dtype):
-    case = draw(Labels(("background", "disc")), pictures=3, bands=bands, dtype=dtype)
+def test_images_of_every_kind(tmp_path, bands, dtype):
+    case = draw(Labels(("background", "disc")), images=3, bands=bands, dtype=dtype)
     page = written(tmp_path, case.scores(), case.labels, fetch=case.fetch)
     assert sum("panel" not in image and "alt" in image for image in page.all("img")) >= 12
 
@@ -258,13 +258,13 @@ def test_what_the_prediction_left_open_is_a_column_and_rows_add_up(tmp_path):
     assert shown[0] == f"{100 * recall:.0f}"
 
 
-def test_a_picture_that_is_gone_is_told_and_breaks_nothing(tmp_path, case, scores):
+def test_a_image_that_is_gone_is_told_and_breaks_nothing(tmp_path, case, scores):
     def gone(id):
-        raise DataError(id, expected="a picture", found="nothing", do="Check the path.")
+        raise DataError(id, expected="an image", found="nothing", do="Check the path.")
 
     page = written(tmp_path, scores, case.labels, fetch=gone)
     require_sound(page)
-    assert "expected a picture, found nothing. Check the path." in page.text
+    assert "expected an image, found nothing. Check the path." in page.text
 
 
 def test_a_run_folder_that_is_empty_or_broken_breaks_nothing(tmp_path, case, scores):

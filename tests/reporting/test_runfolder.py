@@ -14,7 +14,7 @@ from pixelwise.reporting.runfolder import Setting, read_run, settings
 def test_every_setting_comes_with_its_value_and_its_reason():
     labels = {"names": ["a # b", "it's", '"q"', "no: way", "x"], "ignore_index": [255]}
     config = config_from_dict({"data": {"root": "/tmp/# place", "labels": labels}})
-    reasons = {"train.steps": "10 epochs # of 3 pictures", "data.labels": 'it\'s "so"', "model.name": "[odd: reason"}
+    reasons = {"train.steps": "10 epochs # of 3 images", "data.labels": 'it\'s "so"', "model.name": "[odd: reason"}
     found = settings(dump_config(config, reasons))
     plain = config.model_dump()
     assert [(one.section, one.key) for one in found] == [(s, k) for s, values in plain.items() for k in values]

@@ -1,4 +1,4 @@
-"""Pictures of 16 bits with a few values far beyond the others: what is clipped in training is clipped ever after."""
+"""Images of 16 bits with a few values far beyond the others: what is clipped in training is clipped ever after."""
 
 import json
 from pathlib import Path
@@ -44,8 +44,8 @@ def test_the_range_is_derived_saved_and_used(glints: Path, tiny: tuple[str, ...]
     image = tifffile.imread(glints / "val" / "images" / "0.tif")
     assert image.max() == 60_000
     of_all, of_clipped, of_others = (
-        run.model.predictor(picture[None], probabilities=True).probabilities
-        for picture in (image, image.clip(0, 5000), image // 2)
+        run.model.predictor(full_image[None], probabilities=True).probabilities
+        for full_image in (image, image.clip(0, 5000), image // 2)
     )
     assert of_all is not None
     np.testing.assert_array_equal(of_all, of_clipped)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from pixelwise.batch import Batch
 from pixelwise.config import LossConfig, TrainConfig
-from pixelwise.data.loader import Batch
 from pixelwise.losses import boundary, combined_loss
 from pixelwise.training import loop
 
@@ -45,4 +45,4 @@ def test_distances_are_made_once_for_all_heads(monkeypatch: pytest.MonkeyPatch) 
     group = [Batch(x, y, ()) for x, y in parts]
     value = loop.gradients(model, loss, group, TrainConfig(accumulate=2, device="cpu"))  # type: ignore[arg-type]
     assert value == pytest.approx(expected, rel=1e-6)
-    assert len(made) == 4 * 3, "one for each class of each picture, not for each head"
+    assert len(made) == 4 * 3, "one for each class of each image, not for each head"

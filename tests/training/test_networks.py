@@ -13,7 +13,7 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 import pixelwise
 from pixelwise.config import load_config
-from pixelwise.data.synthetic import draw_discs
+from pixelwise.demo.synthetic import draw_discs
 from pixelwise.errors import ConfigError, Interrupted, ModelFileError
 from pixelwise.training.runlog import read_log
 
@@ -50,8 +50,8 @@ def test_the_whole_way_with_four_bands(name: str, four_bands: Path, tmp_path: Pa
     assert run.model.card.channels == 4
     scores = pixelwise.evaluate(run.model, four_bands).scores
     assert 0 <= (scores.miou.value or 0) <= 1
-    picture = np.random.default_rng(0).integers(0, 60000, (4, 37, 51), dtype=np.uint16)
-    assert run.model.predict(picture).mask.shape == (37, 51)
+    image = np.random.default_rng(0).integers(0, 60000, (4, 37, 51), dtype=np.uint16)
+    assert run.model.predict(image).mask.shape == (37, 51)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -133,7 +133,7 @@ def test_the_coarsest_scale_has_four_cells_a_side(side: int, machine: Machine) -
     assert len(features) == 4 or min(side, 256) / (stem * 2 ** (len(features) + 1)) < 4  # no fewer than need be
 
 
-def test_a_small_crop_has_fewer_scales_and_a_picture_of_a_few_pixels_has_one() -> None:
+def test_a_small_crop_has_fewer_scales_and_a_image_of_a_few_pixels_has_one() -> None:
     small = derive(replace(Config(), train={"crop": [64, 64]}), FACTS, CPU)[0]
     assert (small.model.stem, small.model.features) == (2, [16, 32, 64])
     speck = derive(Config(), dataclasses.replace(FACTS, sizes=((3, 5),) * 3), CPU)[0]
@@ -175,7 +175,7 @@ def test_what_is_given_stays() -> None:
     assert not {"train.crop", "train.learning_rate", "augment.flip_vertical"} & set(reasons)
 
 
-def test_the_crop_is_a_multiple_of_the_stride_within_the_picture() -> None:
+def test_the_crop_is_a_multiple_of_the_stride_within_the_image() -> None:
     for sizes in ((360, 480), (40, 1000), (20, 20), (1000, 1000)):
         facts = dataclasses.replace(FACTS, sizes=(sizes, sizes, sizes))
         config = derived(facts)
@@ -185,7 +185,7 @@ def test_the_crop_is_a_multiple_of_the_stride_within_the_picture() -> None:
         assert all(c <= max(s, stride) for c, s in zip(crop, sizes, strict=True))
 
 
-def test_pictures_without_an_up_are_turned_and_flipped() -> None:
+def test_images_without_an_up_are_turned_and_flipped() -> None:
     flat = derived(dataclasses.replace(FACTS, row_spread=0.02))
     assert flat.augment.flip_vertical == 0.5
     assert 30 < (flat.augment.rotate or 0) <= 45
@@ -194,7 +194,7 @@ def test_pictures_without_an_up_are_turned_and_flipped() -> None:
     assert (upright.augment.rotate or 0) <= 10
 
 
-def test_the_more_often_a_picture_is_seen_the_more_it_is_changed() -> None:
+def test_the_more_often_a_image_is_seen_the_more_it_is_changed() -> None:
     few, some, many = (derived(steps=steps).augment for steps in (20, 500, 100_000))
     assert few.scale == (1.0, 1.0)
     assert (few.rotate, few.brightness, few.noise) == (0, 0, 0)
@@ -202,7 +202,7 @@ def test_the_more_often_a_picture_is_seen_the_more_it_is_changed() -> None:
     assert 0 < (few.brightness or 0) + (some.brightness or 0) < (many.brightness or 0)
 
 
-def test_how_often_a_picture_is_seen_is_told_in_plain_digits() -> None:
+def test_how_often_a_image_is_seen_is_told_in_plain_digits() -> None:
     filled = derive(Config(), FACTS, CPU)[0]
     said = [settle(replace(filled, train={"steps": steps}), FACTS, 100)[1]["augment.noise"] for steps in (100, 10_000)]
     assert "is seen about 1.5 times" in said[0]

@@ -1,4 +1,4 @@
-"""The networks that people name first, whole, on real pictures: train, stop, go on, score, predict."""
+"""The networks that people name first, whole, on real images: train, stop, go on, score, predict."""
 
 import shutil
 from collections.abc import Callable
@@ -25,15 +25,15 @@ SMALL = ("train.batch_size=2", "train.crop=[128,128]", "train.precision=fp32", "
 
 @pytest.fixture
 def camvid(real: Callable[[str], Path], tmp_path: Path) -> Path:
-    """Lay out a few pictures of CamVid."""
+    """Lay out a few images of CamVid."""
     root, folder = real("camvid"), tmp_path / "camvid"
     for part, count in COUNTS.items():
         places = [folder / part / what for what in ("images", "masks")]
         for place in places:
             place.mkdir(parents=True)
-        for picture in sorted((root / part).glob("*.jpg"))[:count]:
-            shutil.copy(picture, places[0])
-            shutil.copy(root / f"{part}annot" / f"{picture.stem}.png", places[1])
+        for image in sorted((root / part).glob("*.jpg"))[:count]:
+            shutil.copy(image, places[0])
+            shutil.copy(root / f"{part}annot" / f"{image.stem}.png", places[1])
     recipe = yaml.safe_load((Path(__file__).parents[2] / "recipes" / "camvid.yaml").read_text())
     (folder / "labels.yaml").write_text(yaml.safe_dump(recipe["data"]["labels"]))
     return folder
@@ -41,20 +41,20 @@ def camvid(real: Callable[[str], Path], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def four_bands(real: Callable[[str], Path], tmp_path: Path) -> Path:
-    """Put a fourth band, excess green, beside the colours of aerial pictures, and make 16-bit TIFFs of them."""
+    """Put a fourth band, excess green, beside the colours of aerial images, and make 16-bit TIFFs of them."""
     root, folder = real("aerial_roads"), tmp_path / "four"
-    pictures = iter(sorted((root / "images").glob("*.png")))
+    images = iter(sorted((root / "images").glob("*.png")))
     for part, count in COUNTS.items():
         for what in ("images", "masks"):
             (folder / part / what).mkdir(parents=True)
         for _ in range(count):
-            picture = next(pictures)
-            red, green, blue = np.asarray(Image.open(picture).convert("RGB")).astype(int).transpose(2, 0, 1) * 200
+            image = next(images)
+            red, green, blue = np.asarray(Image.open(image).convert("RGB")).astype(int).transpose(2, 0, 1) * 200
             bands = np.stack([red, green, blue, np.clip(2 * green - red - blue, 0, 65535)]).astype(np.uint16)
-            path = folder / part / "images" / f"{picture.stem}.tif"
+            path = folder / part / "images" / f"{image.stem}.tif"
             tifffile.imwrite(path, bands, photometric="minisblack", planarconfig="separate")
-            road = np.asarray(Image.open(root / "groundtruth" / picture.name).convert("L")) > 127
-            Image.fromarray(road.astype(np.uint8)).save(folder / part / "masks" / picture.name)
+            road = np.asarray(Image.open(root / "groundtruth" / image.name).convert("L")) > 127
+            Image.fromarray(road.astype(np.uint8)).save(folder / part / "masks" / image.name)
     (folder / "labels.yaml").write_text("names: [background, road]\n")
     return folder
 
@@ -92,7 +92,7 @@ def test_the_whole_way(name: str, kind: str, request: pytest.FixtureRequest, tmp
     assert all(torch.equal(one[key], other[key]) for key in one)
     result = pixelwise.evaluate(cut.model, data)
     assert 0 <= (result.scores.miou.value or -1) <= 1
-    picture = next(iter(sorted((data / "test" / "images").iterdir())))
-    mask = cut.model.predict(picture).mask
+    image = next(iter(sorted((data / "test" / "images").iterdir())))
+    mask = cut.model.predict(image).mask
     assert mask.shape == ((360, 480) if kind == "camvid" else (400, 400))
     assert mask.max() < cut.model.card.labels.num_classes

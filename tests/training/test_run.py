@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 import pixelwise
 from pixelwise.config import load_config
-from pixelwise.data.loader import Crops
 from pixelwise.errors import DataError, DivergedError, Interrupted, OutputExistsError, ResourceError, UsageError
 from pixelwise.training import budget, checkpoint, loop
+from pixelwise.training.loader import Crops
 from pixelwise.training.runlog import read_log
 from pixelwise.training.schedule import last_step
 
@@ -85,7 +85,7 @@ def test_every_derived_value_says_why(whole: Path) -> None:
         line = next(line for line in text.splitlines() if line.startswith(f"  {key}:"))
         assert "  # " in line, line
     left = [line.strip() for line in text.split("\nmodel:")[1].splitlines() if "null" in line]
-    # Of another library's networks alone; and what stands for "not at all", "all" and "as the pictures are".
+    # Of another library's networks alone; and what stands for "not at all", "all" and "as the images are".
     loss, end = ["ohem: null", "cldice_classes: null"], ["masks: null", "surface_tolerance: null"]
     assert left == ["config: null", "unfreeze: null", *loss, *end]
 
@@ -262,7 +262,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_logged(
 def test_a_skipped_step_leaves_no_trace_in_the_norms(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pictures of infinity spoil batch norm's running statistics in the forward pass, before anyone sees the loss."""
+    """Images of infinity spoil batch norm's running statistics in the forward pass, before anyone sees the loss."""
     real, calls = loop.gradients, []
 
     def poisoned(model: object, loss: object, group: list, train: object) -> float:
@@ -282,7 +282,7 @@ def test_three_skipped_steps_in_a_row_end_the_run(
 ) -> None:
     monkeypatch.setattr(loop, "gradients", lambda *_: float("inf"))
     with pytest.raises(
-        DivergedError, match=r"NaN or infinity in 3 steps in a row, last on .*Look at these pictures, or lower"
+        DivergedError, match=r"NaN or infinity in 3 steps in a row, last on .*Look at these images, or lower"
     ):
         pixelwise.train(discs, out=tmp_path / "run", steps=8, overrides=tiny)
     assert not checkpoint.checkpoints(tmp_path / "run" / "checkpoints")
@@ -332,8 +332,8 @@ def test_a_full_disk_keeps_the_checkpoint_before(
 
 def test_accumulated_batches_make_the_step_of_one_large_batch(discs: Path) -> None:
     """Cross-entropy, weighted, with unequal numbers of ignored pixels: the mean of means would differ (TRAPS B7)."""
+    from pixelwise.batch import Batch
     from pixelwise.config import LossConfig, TrainConfig
-    from pixelwise.data.loader import Batch
     from pixelwise.losses import combined_loss
     from pixelwise.models.unet import UNet
 
@@ -356,7 +356,7 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(discs: Path) -> No
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
-def test_a_truncated_picture_stops_the_run_or_is_left_out_and_counted(
+def test_a_truncated_image_stops_the_run_or_is_left_out_and_counted(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
     import shutil
@@ -389,7 +389,7 @@ def test_a_length_among_the_overrides_is_one_too(discs: Path, tmp_path: Path, gi
 def test_epochs_become_steps(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     run = pixelwise.train(discs, out=tmp_path / "run", epochs=2, overrides=tiny)
     text = (run.folder / "config.yaml").read_text()
-    assert "steps: 6  # 2 epochs of 12 pictures, 4 a step" in text
+    assert "steps: 6  # 2 epochs of 12 images, 4 a step" in text
 
 
 def test_a_time_limit_becomes_steps_once(discs: Path, tmp_path: Path) -> None:

@@ -144,8 +144,8 @@ def test_what_is_ignored_counts_in_neither_loss_nor_score_where_255_is_a_class(
     ids = (np.arange(64 * 64) // 4 % 260).reshape(64, 64).astype(np.uint16)
     ids[:32] = 900
     for part in ("train", "val"):
-        picture = np.random.default_rng(len(part)).integers(0, 256, (64, 64, 3), np.uint8)
-        for kind, values in (("images", picture), ("masks", ids)):
+        image = np.random.default_rng(len(part)).integers(0, 256, (64, 64, 3), np.uint8)
+        for kind, values in (("images", image), ("masks", ids)):
             (tmp_path / "data" / part / kind).mkdir(parents=True)
             Image.fromarray(values).save(tmp_path / "data" / part / kind / "a.png")
     labels = {"names": [f"class {k}" for k in range(260)], "ignore_index": 900}

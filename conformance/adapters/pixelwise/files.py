@@ -1,4 +1,4 @@
-"""Files of pixelwise: pictures, masks, data sets, models."""
+"""Files of pixelwise: images, masks, data sets, models."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pixelwise
 from conformance.adapters import Way, Ways
 from conformance.disk import full_disk
 from pixelwise.config import DataConfig, LossConfig
-from pixelwise.data.dataset import open_data
-from pixelwise.data.images import read_image
-from pixelwise.data.masks import read_mask, write_mask
+from pixelwise.datasets.dataset import open_data
+from pixelwise.imageio.images import read_image
+from pixelwise.imageio.masks import read_mask, write_mask
 from pixelwise.labels import Labels
 from pixelwise.losses import combined_loss
 from pixelwise.metrics.confusion import ConfusionMatrix
@@ -46,7 +46,7 @@ def _reduce(ids: NDArray[Any]) -> NDArray[Any]:
 
 def _open(folder: Path, skip_bad: bool = False) -> dict[str, int]:
     splits = open_data(DataConfig(labels=["a", "b"], skip_bad=skip_bad), folder)
-    return {"pictures": sum(len(part) for part in splits), "skipped": len(splits.skipped)}
+    return {"pictures": sum(len(split) for split in splits), "skipped": len(splits.skipped)}
 
 
 def _check(folder: Path) -> list[str]:
@@ -56,7 +56,7 @@ def _check(folder: Path) -> list[str]:
 def _read_listed(folder: Path) -> list[Any]:
     # Folders of masks and a VOC lie in one place there, so it is said which is meant.
     splits = open_data(DataConfig(labels=["a", "b"], format="masks"), folder)
-    return [part.read(k).image for part in splits for k in range(len(part))]
+    return [split.read(k).image for split in splits for k in range(len(split))]
 
 
 def _load_weights(path: Path) -> dict[str, NDArray[Any]]:

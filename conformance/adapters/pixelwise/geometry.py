@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from conformance.adapters import Way, Ways
 from pixelwise.config import AugmentConfig, DataConfig, SplitConfig
-from pixelwise.data.dataset import open_data
-from pixelwise.data.loader import Crops, batches
-from pixelwise.data.transforms import CropTransform
+from pixelwise.datasets.dataset import open_data
 from pixelwise.inference.backend import TorchBackend
 from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import Labels
 from pixelwise.models.base import AdaptedModel, enlarge
+from pixelwise.training.loader import Crops, batches
+from pixelwise.training.transforms import CropTransform
 
 Size = tuple[int, int]
 
@@ -44,8 +44,8 @@ def _crop(
 
 def _zoomed(image: NDArray[Any], mask: NDArray[Any], size: Size) -> tuple[NDArray[Any], NDArray[Any]]:
     zoom = size[0] / mask.shape[0]
-    picture, truth = _crop(image, mask, size, AugmentConfig(scale=(zoom, zoom)))
-    return picture.numpy(), truth.numpy()
+    full_image, truth = _crop(image, mask, size, AugmentConfig(scale=(zoom, zoom)))
+    return full_image.numpy(), truth.numpy()
 
 
 def _resize(mask: NDArray[Any], size: Size) -> NDArray[Any]:
@@ -108,10 +108,10 @@ def _train_and_serve(image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     return training.numpy(), seen[0]
 
 
-def _batch_sizes(folder: Path, pictures: int, batch_size: int, count: int) -> NDArray[Any]:
+def _batch_sizes(folder: Path, images: int, batch_size: int, count: int) -> NDArray[Any]:
     for kind in ("images", "masks"):
         (folder / kind).mkdir()
-        for k in range(pictures):
+        for k in range(images):
             Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / kind / f"{k}.png")
     train = open_data(DataConfig(labels=["a", "b"], split=SplitConfig(val=0.0)), folder).train
     assert train is not None
@@ -128,7 +128,7 @@ WAYS: Ways = {
     "resize_mask": (Way("data.transforms.CropTransform, zoomed", _resize),),
     "resize_pair": (Way("data.transforms.CropTransform, zoomed", _zoomed),),
     "rotate_mask": (Way("data.transforms.CropTransform, turned", _rotate),),
-    "pad_mask": (Way("data.transforms.CropTransform, larger than the picture", _pad),),
+    "pad_mask": (Way("data.transforms.CropTransform, larger than the image", _pad),),
     "mask_to_tensor": (Way("data.transforms.CropTransform", _to_tensor),),
     "enlarge_logits": (
         Way("models.base.enlarge", lambda logits, size: enlarge(torch.from_numpy(logits)[None], size)[0].numpy()),

@@ -31,12 +31,12 @@ def _of(function: Callable[..., torch.Tensor]) -> Callable[..., dict[str, Any]]:
     return call
 
 
-def _accumulated(parts: Sequence[Arrays], class_weights: list[float], ignore_index: int) -> float:
+def _accumulated(splits: Sequence[Arrays], class_weights: list[float], ignore_index: int) -> float:
     config = LossConfig(cross_entropy=1.0, dice=0.0)
     loss = combined_loss(
         config, num_classes=len(class_weights), ignore_index=ignore_index, class_weights=torch.tensor(class_weights)
     )
-    tensors = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in parts]
+    tensors = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in splits]
     shared = torch.stack([loss.normaliser(masks) for _, masks in tensors]).sum(0)
     return sum(float(loss(logits, masks, normaliser=shared)) for logits, masks in tensors)
 

@@ -1,4 +1,4 @@
-"""Networks of pixelwise, and the predictor that cuts pictures into tiles."""
+"""Networks of pixelwise, and the predictor that cuts images into tiles."""
 
 from __future__ import annotations
 

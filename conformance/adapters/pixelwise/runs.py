@@ -16,8 +16,8 @@ from safetensors.numpy import load_file
 
 import pixelwise
 from conformance.adapters import Way, Ways
-from pixelwise.data.split import split_groups
-from pixelwise.data.synthetic import write_discs
+from pixelwise.datasets.split import split_groups
+from pixelwise.demo.synthetic import write_discs
 from pixelwise.errors import Interrupted
 
 _SETTINGS = (

@@ -1,4 +1,4 @@
-"""Scores of pixelwise: folders of pictures and masks are evaluated; one matrix is counted over a set."""
+"""Scores of pixelwise: folders of images and masks are evaluated; one matrix is counted over a set."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from PIL import Image
 
 import pixelwise
 from conformance.adapters import Way, Ways
-from pixelwise.data.masks import write_mask
 from pixelwise.evaluation import Evaluation
+from pixelwise.imageio.masks import write_mask
 from pixelwise.labels import Labels
 from pixelwise.metrics.confusion import ConfusionMatrix, mean_iou
 from pixelwise.metrics.instances import average_precision
@@ -29,7 +29,7 @@ def _labels(count: int, first: int = 0, ignored: int | None = None) -> Labels:
 
 
 def _evaluated(ids: Masks, predictions: Masks, labels: Labels) -> Evaluation:
-    """Write pictures, masks of file ids and predictions of class indices, and evaluate one folder against the other."""
+    """Write images, masks of file ids and predictions of class indices, and evaluate one folder against the other."""
     with tempfile.TemporaryDirectory() as name:
         data, found = Path(name) / "data", Path(name) / "found"
         for folder in (data / "test" / "images", data / "test" / "masks", found):

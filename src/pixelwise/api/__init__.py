@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from pixelwise.api.checking import Checkup, check
 from pixelwise.api.converting import convert
-from pixelwise.api.loaded import HUB_NAME, Model, Run, load
+from pixelwise.api.loading import HUB_NAME, Model, Run, load
 from pixelwise.api.reporting import report
-from pixelwise.api.scoring import compare, evaluate, part_of
+from pixelwise.api.scoring import compare, evaluate, split_of
 from pixelwise.errors import OutputExistsError, PixelwiseError, UsageError
 
 if TYPE_CHECKING:
-    from pixelwise.inference.files import Predicted
+    from pixelwise.api.predicting import Predicted
     from pixelwise.models.catalogue import Entry
 
 __all__ = [
@@ -132,7 +132,7 @@ def predict(
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Predicted:
     """Predict files, folders and globs into the folder `out` (see `inference.files.predict_files`)."""
-    from pixelwise.inference.files import predict_files
+    from pixelwise.api.predicting import predict_files
 
     loaded = model if isinstance(model, Model) else load(model)
     texts = [str(s) for s in ([sources] if isinstance(sources, str | Path) else sources)]
@@ -195,7 +195,7 @@ def draw_demo_data(
     folder: Path, *, overwrite: bool = False, progress: Callable[[int, int], None] | None = None
 ) -> Path:
     """Draw the demonstration's road scenes into `folder/data`; `folder` must be new, empty or an earlier demonstration."""
-    from pixelwise.data.synthetic import write_road_scenes
+    from pixelwise.demo.synthetic import write_road_scenes
     from pixelwise.storage import claim_folder
 
     claim_folder(folder, overwrite, (_DEMO, "data", "run", "evaluation", "predictions", "look.png"), _DEMO)
@@ -213,18 +213,18 @@ def draw_sheet(
     split: str = "test",
     overrides: Sequence[str] = (),
 ) -> Path:
-    """Draw pictures, truths, predictions and differences of `count` pictures, spread over a part, as one PNG."""
+    """Draw images, truths, predictions and differences of `count` images, spread over a part, as one PNG."""
     from pixelwise.config import read_request
-    from pixelwise.data.dataset import open_data
-    from pixelwise.inference.overlay import contact_sheet, write_picture
+    from pixelwise.datasets.dataset import open_data
+    from pixelwise.reporting.overlay import contact_sheet, write_png
 
     loaded = model if isinstance(model, Model) else load(model)
     config, base = read_request(Path(data), overrides)
-    part = part_of(open_data(config.data, base), split, data)
+    subset = split_of(open_data(config.data, base), split, data)
     rows = []
-    for k in range(min(count, len(part))):
-        sample = part.read(k * len(part) // min(count, len(part)))
+    for k in range(min(count, len(subset))):
+        sample = subset.read(k * len(subset) // min(count, len(subset)))
         rows.append((sample.image, sample.mask, loaded.predict(sample.image, sample.grid).mask))
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_picture(out, contact_sheet(rows, loaded.labels))
+    write_png(out, contact_sheet(rows, loaded.labels))
     return out

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixelwise.api.loaded import Model, load
+from pixelwise.api.loading import Model, load
 from pixelwise.api.scoring import require_classes, require_sections
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pixelwise.checking import Finding, Survey
     from pixelwise.config import DataConfig
-    from pixelwise.data.checking import Finding, Survey
-    from pixelwise.data.dataset import Dataset, DataSplits
+    from pixelwise.datasets.dataset import Dataset, DataSplits
 
 Progress = Callable[[int, int], None]
 _SURE = 0.9
@@ -34,16 +34,16 @@ class Checkup:
 
     Args:
         data: what was checked.
-        parts: pictures per part, those that cannot be used among them.
+        parts: images per part, those that cannot be used among them.
         findings: errors, then warnings, then notices.
-        classes: name, and per part the pixels and the pictures that show it; one entry per class.
+        classes: name, and per part the pixels and the images that show it; one entry per class.
         ignored_share: share of the pixels that do not count, 0…1.
-        suspects: regions where a sure model sees another class than the label, the most likely first; `id` is part/picture.
+        suspects: regions where a sure model sees another class than the label, the most likely first; `id` is part/image.
         model: the model that was asked; None where none was.
     """
 
     data: str
-    parts: dict[str, int]
+    splits: dict[str, int]
     findings: tuple[Finding, ...]
     classes: tuple[dict[str, Any], ...]
     ignored_share: float
@@ -57,7 +57,7 @@ class Checkup:
 
     def to_dict(self) -> dict[str, Any]:
         """Give the plain form that `--json` prints."""
-        plain: dict[str, Any] = {"data": self.data, "parts": self.parts}
+        plain: dict[str, Any] = {"data": self.data, "parts": self.splits}
         plain |= {"findings": [finding.to_dict() for finding in self.findings], "classes": list(self.classes)}
         plain |= {"ignored_share": self.ignored_share}
         return plain if self.model is None else plain | {"model": self.model, "suspects": list(self.suspects)}
@@ -75,7 +75,7 @@ def check(
 
     Args:
         data: a folder, a `data.yaml`, a recipe, or an annotation file.
-        model: a run or model folder, or a loaded model, of the same classes: pictures are ranked by how strongly it, where
+        model: a run or model folder, or a loaded model, of the same classes: images are ranked by how strongly it, where
             it is sure, disagrees with the label.
         out: an HTML file that shows all of it, with the offenders; replaced where it is there already.
         overrides: "data.b=c" texts for the configuration.
@@ -84,8 +84,8 @@ def check(
     Raises:
         DataError: it cannot even be opened as a data set, or the model has other classes.
     """
+    from pixelwise.checking import judge, take_survey
     from pixelwise.config import read_request
-    from pixelwise.data.checking import judge, take_survey
 
     config, base = read_request(Path(data), overrides)
     require_sections(overrides, "data")
@@ -111,7 +111,7 @@ def _open(config: DataConfig, base: Path) -> DataSplits:
     Raises:
         DataError: nothing in it can be used.
     """
-    from pixelwise.data.dataset import open_data
+    from pixelwise.datasets.dataset import open_data
     from pixelwise.errors import DataError
 
     try:
@@ -125,30 +125,30 @@ def _open(config: DataConfig, base: Path) -> DataSplits:
 def _checkup(
     data: str | Path, survey: Survey, findings: Sequence[Finding], suspects: list[dict[str, Any]], model: Path | None
 ) -> Checkup:
-    parts = {name: len(part) for name, part in survey.parts.items()}
-    pixels, pictures = ({name: of(name) for name in parts} for of in (survey.counts, survey.pictures))
+    splits = {name: len(split) for name, split in survey.datasets.items()}
+    pixels, images = ({name: of(name) for name in splits} for of in (survey.counts, survey.images))
     classes = tuple(
         {
             "name": label,
-            "pixels": {name: int(pixels[name][k]) for name in parts},
-            "pictures": {name: int(pictures[name][k]) for name in parts},
+            "pixels": {name: int(pixels[name][k]) for name in splits},
+            "pictures": {name: int(images[name][k]) for name in splits},
         }
         for k, label in enumerate(survey.labels.names)
     )
     counts = survey.counts()
     ignored = float(counts[-1] / max(1, counts.sum()))
     named = None if model is None else str(model)
-    return Checkup(str(data), parts, tuple(findings), classes, ignored, tuple(suspects), named)
+    return Checkup(str(data), splits, tuple(findings), classes, ignored, tuple(suspects), named)
 
 
 def _suspects(survey: Survey, model: Model, progress: Progress | None) -> tuple[list[dict[str, Any]], dict[str, None]]:
-    """Predict every picture that can be read; list the regions in doubt, over all parts, and what was told on the way."""
+    """Predict every image that can be read; list the regions in doubt, over all parts, and what was told on the way."""
     from pixelwise.evaluation import evaluate
 
     total, done, found = len(survey.good), 0, []
     notices: dict[str, None] = {}
-    for name, part in survey.parts.items():
-        good = part.subset(one.index for one in survey.of(name))
+    for name, split in survey.datasets.items():
+        good = split.subset(one.index for one in survey.of(name))
         if not len(good):
             continue
 
@@ -171,11 +171,11 @@ def _doubt(suspect: dict[str, Any]) -> float:
 def _with_doubts(
     findings: list[Finding], suspects: list[dict[str, Any]], survey: Survey, told: Iterable[str]
 ) -> list[Finding]:
-    """Add a warning that names the pictures whose labels are most in doubt, the strongest first, and what was told."""
-    from pixelwise.data.checking import SEVERITIES, Finding
+    """Add a warning that names the images whose labels are most in doubt, the strongest first, and what was told."""
+    from pixelwise.checking import SEVERITIES, Finding
     from pixelwise.evaluation.diagnosis import MOST_SUSPECTS
 
-    why, fix = "Labels there were not held against the model.", "Cut them into smaller pictures to have them looked at."
+    why, fix = "Labels there were not held against the model.", "Cut them into smaller images to have them looked at."
     findings = [
         *findings,
         *(Finding("not-doubted", "notice", one, (one.partition(":")[0],), 1, 0, why, fix) for one in told),
@@ -187,13 +187,15 @@ def _with_doubts(
         return findings
     order = sorted(ranks, key=lambda id: (-ranks[id], id))
     places = {
-        f"{name}/{record.id}": (name, k) for name, part in survey.parts.items() for k, record in enumerate(part.records)
+        f"{name}/{record.id}": (name, k)
+        for name, split in survey.datasets.items()
+        for k, record in enumerate(split.records)
     }
     strongest = suspects[0]
     # Of each part the strongest are kept.
     least = "at least " * any(count >= MOST_SUSPECTS for count in Counter(one["part"] for one in suspects).values())
     what = (
-        f"{least}{len(order)} picture{'s have' if len(order) != 1 else ' has'} labels in doubt: a model that is at least"
+        f"{least}{len(order)} image{'s have' if len(order) != 1 else ' has'} labels in doubt: a model that is at least"
         f" {_SURE:.0%} sure sees another class in {least}{len(suspects)} region{'s' * (len(suspects) != 1)}"
     )
     why = (
@@ -212,16 +214,16 @@ def _write(path: Path, result: Checkup, survey: Survey, model: Model | None) -> 
     from pixelwise.reporting import write_checkup
 
     def look(name: str, index: int) -> tuple[str, NDArray[np.generic], NDArray[np.generic] | None]:
-        sample = survey.parts[name].read(index)
+        sample = survey.datasets[name].read(index)
         return sample.id, sample.image, sample.mask
 
     def fetch(id: str) -> tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]:
-        name, _, picture = id.partition("/")
-        part: Dataset = survey.parts[name]
-        sample = part.read(next(k for k, record in enumerate(part.records) if record.id == picture))
+        name, _, image = id.partition("/")
+        split: Dataset = survey.datasets[name]
+        sample = split.read(next(k for k, record in enumerate(split.records) if record.id == image))
         assert model is not None
         assert sample.mask is not None
-        return sample.image, sample.mask, model.predictor(sample.image, sample.grid, id=picture).mask
+        return sample.image, sample.mask, model.predictor(sample.image, sample.grid, id=image).mask
 
     fetched = None if model is None else fetch
     write_checkup(path, result.to_dict(), labels=survey.labels, look=look, fetch=fetched)

@@ -15,7 +15,7 @@ from pixelwise.api.scoring import require_sections
 from pixelwise.errors import DataError, OutputExistsError, UsageError
 
 if TYPE_CHECKING:
-    from pixelwise.data.convert import Converted
+    from pixelwise.datasets.convert import Converted
 
 
 def convert(
@@ -28,15 +28,15 @@ def convert(
 ) -> Converted:
     """Write a data set in another format, and read it back to tell how many pixels that changed.
 
-    Pictures are copied as they are, parts (train, val, test) are kept, and a `data.yaml` beside the files says what the
-    format itself cannot: the classes with ids and colours, what unlabelled pixels are, which pictures belong together.
+    Images are copied as they are, parts (train, val, test) are kept, and a `data.yaml` beside the files says what the
+    format itself cannot: the classes with ids and colours, what unlabelled pixels are, which images belong together.
 
     Args:
         data: a folder, a `data.yaml`, a recipe, or an annotation file.
         to: name of the format: masks, coco, coco-panoptic, voc, yolo, labelme, cvat, label-studio, …
         out: a new or empty folder. It appears whole or not at all.
         overrides: "data.b=c" texts for the configuration.
-        progress: is called with (done, total); each picture counts twice, written and read back.
+        progress: is called with (done, total); each image counts twice, written and read back.
 
     Raises:
         UsageError: an unknown format, or one that can only be read.
@@ -44,9 +44,9 @@ def convert(
         DataError: the data set cannot be opened, or a file of it cannot be read.
     """
     from pixelwise.config import read_request
-    from pixelwise.data.convert import convert as convert_splits
-    from pixelwise.data.dataset import open_data, without_unreadable
-    from pixelwise.data.formats import FORMATS
+    from pixelwise.datasets.convert import convert as convert_splits
+    from pixelwise.datasets.dataset import open_data, without_unreadable
+    from pixelwise.formats import FORMATS
     from pixelwise.storage import atomic_folder
 
     writable = [name for name, one in FORMATS.items() if one.write is not None]
@@ -65,7 +65,7 @@ def convert(
     splits = without_unreadable(splits) if config.data.skip_bad else splits
     if not any(splits):
         raise DataError(
-            data, expected="pictures with masks", found="none that can be used", do="Run `pixelwise check` to see why."
+            data, expected="images with masks", found="none that can be used", do="Run `pixelwise check` to see why."
         )
     with atomic_folder(folder) as fresh:
         return convert_splits(splits, FORMATS[to], fresh, progress)

@@ -13,15 +13,15 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from pixelwise.api.loaded import load
+from pixelwise.api.loading import load
 from pixelwise.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pixelwise.data.dataset import Dataset
-    from pixelwise.evaluation import PicturePredictor
+    from pixelwise.datasets.dataset import Dataset
+    from pixelwise.evaluation import ImagePredictor
 
     Fetch = Callable[[str], tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]]
 
@@ -31,7 +31,7 @@ SCORES, REPORT, CONFIG = "scores.json", "report.html", "config.yaml"
 def report(run: str | Path, *, out: str | Path | None = None) -> Path:
     """Write the report of a finished run anew: its best model on the validation part.
 
-    For other pictures, `evaluate` writes a report beside its scores.
+    For other images, `evaluate` writes a report beside its scores.
 
     Args:
         run: the run folder.
@@ -41,10 +41,10 @@ def report(run: str | Path, *, out: str | Path | None = None) -> Path:
         The path of the file.
 
     Raises:
-        DataError: no finished run there, or its pictures are gone.
+        DataError: no finished run there, or its images are gone.
     """
     from pixelwise.config import read_request
-    from pixelwise.data.dataset import open_data
+    from pixelwise.datasets.dataset import open_data
 
     folder = Path(run)
     for name in (SCORES, CONFIG):
@@ -53,9 +53,9 @@ def report(run: str | Path, *, out: str | Path | None = None) -> Path:
                 folder, expected="a finished run", found=f"no {name}", do="Train it to the end, or use evaluate --out."
             )
     config, base = read_request(folder / CONFIG)
-    part = open_data(config.data, base).val
-    if part is None:
-        raise DataError(folder, expected="the run's validation pictures", found="none", do="Restore them.")
+    split = open_data(config.data, base).val
+    if split is None:
+        raise DataError(folder, expected="the run's validation images", found="none", do="Restore them.")
     path = folder / REPORT if out is None else Path(out)
     plain = json.loads((folder / SCORES).read_text(encoding="utf-8"))
     again = [
@@ -64,24 +64,24 @@ def report(run: str | Path, *, out: str | Path | None = None) -> Path:
         f"pixelwise report {quote(str(folder))}",
     ]
     named = {"model": str(folder), "data": config.data.root or str(folder)}
-    write(path, named | plain, part, load(folder).predictor, folder, again)
+    write(path, named | plain, split, load(folder).predictor, folder, again)
     return path
 
 
 def write(
     path: Path,
     plain: Mapping[str, Any],
-    part: Dataset,
-    predictor: PicturePredictor,
+    split: Dataset,
+    predictor: ImagePredictor,
     run: Path | None,
     commands: list[str],
 ) -> None:
-    """Write a report; the pictures that it shows are read and predicted again.
+    """Write a report; the images that it shows are read and predicted again.
 
     Args:
         path: the HTML file.
         plain: the scores, as `Evaluation.to_dict` gives them.
-        part: the pictures that were scored.
+        split: the images that were scored.
         predictor: what was scored.
         run: its run folder, where there is one.
         commands: what to type to get the same again.
@@ -95,23 +95,23 @@ def write(
     write_report(
         path,
         dict(plain),
-        labels=part.labels,
-        fetch=_fetch(part, predictor, truths),
+        labels=split.labels,
+        fetch=_fetch(split, predictor, truths),
         run=run,
         environment=_environment(),
         commands=commands,
     )
 
 
-def _fetch(part: Dataset, predictor: PicturePredictor, truths: Mapping[str, str | None]) -> Fetch:
+def _fetch(split: Dataset, predictor: ImagePredictor, truths: Mapping[str, str | None]) -> Fetch:
     from pixelwise.evaluation import truth_digest
 
-    places = {record.id: index for index, record in enumerate(part.records)}
+    places = {record.id: index for index, record in enumerate(split.records)}
 
     def fetch(id: str) -> tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]:
         if id not in places:
-            raise DataError(id, expected="the picture that was scored", found="none", do="Restore it, or score anew.")
-        sample = part.read(places[id])
+            raise DataError(id, expected="the image that was scored", found="none", do="Restore it, or score anew.")
+        sample = split.read(places[id])
         if sample.mask is None or truths.get(id) not in (None, truth_digest(sample.mask)):
             raise DataError(id, expected="the mask that was scored", found="another", do="Restore it, or score anew.")
         return sample.image, sample.mask, predictor(sample.image, sample.grid, id=id).mask

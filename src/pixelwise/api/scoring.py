@@ -14,14 +14,14 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from pixelwise.api import reporting
-from pixelwise.api.loaded import Model, holds_masks, load, load_card
+from pixelwise.api.loading import Model, holds_masks, load, load_card
 from pixelwise.api.reporting import SCORES
 from pixelwise.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from pixelwise.config import Config
-    from pixelwise.data.dataset import Dataset, DataSplits
-    from pixelwise.evaluation import Evaluation, PicturePredictor
+    from pixelwise.datasets.dataset import Dataset, DataSplits
+    from pixelwise.evaluation import Evaluation, ImagePredictor
     from pixelwise.evaluation.comparison import Comparison
     from pixelwise.models.weights import ModelCard
 
@@ -38,11 +38,11 @@ def evaluate(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Score a model, or masks that any tool wrote, on one part of a data set: at native size, with intervals over pictures.
+    """Score a model, or masks that any tool wrote, on one part of a data set: at native size, with intervals over images.
 
     Args:
         model: a folder, or a loaded model, which predicts as it does anywhere else; or a folder of mask files, which are
-            named as the pictures are.
+            named as the images are.
         data: a folder, a `data.yaml`, a recipe, or the `config.yaml` of a run.
         split: train, val or test.
         metrics: families beside the overlap of areas: boundary, surface, calibration, and diagnosis (where the errors
@@ -52,7 +52,7 @@ def evaluate(
         out: a new folder for `scores.json` and `report.html`.
         overrides: "data.b=c" and "evaluate.b=c" texts for the configuration.
         overwrite: replace an earlier result in `out`.
-        progress: called with (pictures done, pictures in all).
+        progress: called with (images done, images in all).
 
     Raises:
         DataError: the data set has no such part, or other classes than the model.
@@ -64,13 +64,13 @@ def evaluate(
 
     config, base = read_request(Path(data), overrides)
     require_sections(overrides, "data", "evaluate")
-    part, predictor, notices = _opened(model, data, split, config, base, metrics or ())
+    subset, predictor, notices = _opened(model, data, split, config, base, metrics or ())
     settings = config.evaluate
     ours = (SCORES, reporting.REPORT)
     if out is not None:
         require_claimable(Path(out), overwrite, ours, SCORES)
     result = score(
-        part,
+        subset,
         predictor,
         metrics=settings.metrics if metrics is None else metrics,
         convention=convention,
@@ -84,28 +84,28 @@ def evaluate(
         claim_folder(Path(out), overwrite, ours, SCORES)
         options = {"split": split, "metrics": ",".join(metrics) or "none" if metrics is not None else None}
         again = _spelled(model, data, options | {"convention": convention}, overrides)
-        _write(Path(out), model, data, split, result, part, predictor, again)
+        _write(Path(out), model, data, split, result, subset, predictor, again)
     return result
 
 
 def _opened(
     model: str | Path | Model, data: str | Path, split: str, config: Config, base: Path, asked: Sequence[str]
-) -> tuple[Dataset, PicturePredictor, tuple[str, ...]]:
-    """Open what is to be scored and the pictures it is scored on; with what there is to be told."""
-    from pixelwise.data.dataset import open_data, without_unreadable
-    from pixelwise.data.predicted import open_masks
+) -> tuple[Dataset, ImagePredictor, tuple[str, ...]]:
+    """Open what is to be scored and the images it is scored on; with what there is to be told."""
+    from pixelwise.datasets.dataset import open_data, without_unreadable
+    from pixelwise.evaluation.mask_folder import open_masks
 
     loaded = _loaded(model)
     splits = open_data(config.data, base)
     splits = without_unreadable(splits) if config.data.skip_bad else splits
-    part = part_of(splits, split, data)
+    subset = split_of(splits, split, data)
     notices = (*splits.notices, *splits.skipped)
     if loaded is None:
-        masks = open_masks(Path(str(model)), part, config.evaluate.masks)
+        masks = open_masks(Path(str(model)), subset, config.evaluate.masks)
         none = ("masks have no probabilities: there is no calibration to score",) if "calibration" in asked else ()
-        return part, masks, (*notices, *masks.notices, *none)
-    require_classes(part, loaded, data)
-    return part, loaded.predictor, (*notices, *_divided_otherwise(splits, split, loaded.card))
+        return subset, masks, (*notices, *masks.notices, *none)
+    require_classes(subset, loaded, data)
+    return subset, loaded.predictor, (*notices, *_divided_otherwise(splits, split, loaded.card))
 
 
 def _spelled(
@@ -130,12 +130,12 @@ def _write(
     data: str | Path,
     split: str,
     result: Evaluation,
-    part: Dataset,
-    predictor: PicturePredictor,
+    subset: Dataset,
+    predictor: ImagePredictor,
     again: str,
 ) -> None:
     """Write scores and report; the model by its whole path, so that it is known from any folder."""
-    from pixelwise.evaluation.counted import recipe_facts
+    from pixelwise.evaluation.score_counts import recipe_facts
     from pixelwise.storage import RUN_MARKER, write_json
 
     folder = _folder(model)
@@ -147,7 +147,7 @@ def _write(
     card = load_card(folder)
     run = None if card is None else next((p for p in (folder, folder.parent) if (p / RUN_MARKER).is_file()), None)
     shown = plain if card is None else plain | {"calibration": card.get("calibration")}
-    reporting.write(out / reporting.REPORT, shown, part, predictor, run, [again])
+    reporting.write(out / reporting.REPORT, shown, subset, predictor, run, [again])
 
 
 def _loaded(model: str | Path | Model) -> Model | None:
@@ -173,30 +173,30 @@ def require_sections(overrides: Sequence[str], *sections: str) -> None:
             )
 
 
-def part_of(splits: DataSplits, name: str, where: object) -> Dataset:
+def split_of(splits: DataSplits, name: str, where: object) -> Dataset:
     """Give one part of a data set, or say which there are.
 
     Raises:
         DataError: no such part.
     """
-    parts = {part.name: part for part in splits}
-    if name not in parts:
-        there = list(parts)
+    subsets = {split.name: split for split in splits}
+    if name not in subsets:
+        there = list(subsets)
         raise DataError(where, expected=f"a part {name!r}", found=", ".join(there), do=f"Choose --split {there[-1]}.")
-    return parts[name]
+    return subsets[name]
 
 
-def require_classes(part: Dataset, loaded: Model, data: object) -> None:
+def require_classes(split: Dataset, loaded: Model, data: object) -> None:
     """Raise where data and model have other classes.
 
     Raises:
         DataError: they do.
     """
-    if part.labels.names != loaded.labels.names:
+    if split.labels.names != loaded.labels.names:
         raise DataError(
             data,
             expected=f"the model's classes {', '.join(loaded.labels.names)}",
-            found=", ".join(part.labels.names),
+            found=", ".join(split.labels.names),
             do="Name the same classes in the same order in labels.yaml.",
         )
 
@@ -207,7 +207,7 @@ def _divided_otherwise(splits: DataSplits, split: str, card: ModelCard) -> tuple
     if not drawn or card.names_hash is None or splits.train is None or splits.train.names_hash() == card.names_hash:
         return ()
     return (
-        f"{split} was drawn from the pictures, and not as when the model was trained: it may have learned from some of these. "
+        f"{split} was drawn from the images, and not as when the model was trained: it may have learned from some of these. "
         "Name the run's config.yaml as DATA to score the same part.",
     )
 
@@ -221,7 +221,7 @@ def compare(
     overrides: Sequence[str] = (),
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Comparison:
-    """Tell whether the difference between models is real: each against the first, on the same pictures.
+    """Tell whether the difference between models is real: each against the first, on the same images.
 
     Args:
         runs: two or more: run folders, what `evaluate` wrote to `out`, or a `scores.json` itself. With `data` also model
@@ -230,14 +230,14 @@ def compare(
         split: that part; test where not given.
         resamples: draws of the bootstrap (see `evaluation.comparison.compare`).
         overrides: "data.b=c" and "evaluate.b=c" texts for the configuration of `data`.
-        progress: called with (name, pictures done, pictures in all) after each picture that is evaluated.
+        progress: called with (name, images done, images in all) after each image that is evaluated.
 
     Raises:
         UsageError: fewer than two runs, or a part of no data.
-        DataError: no counts per picture there, or other pictures, masks or classes.
+        DataError: no counts per image there, or other images, masks or classes.
     """
     from pixelwise.evaluation.comparison import compare as compare_counted
-    from pixelwise.evaluation.counted import counted_of_scores, described, names_of, read_counted
+    from pixelwise.evaluation.score_counts import counted_of_scores, described, names_of, read_counted
 
     if len(runs) < 2:
         raise UsageError("compare", expected="two runs or more", found=str(len(runs)), do="Name what to compare.")
@@ -246,9 +246,9 @@ def compare(
             f"--split {split}" if split is not None else f"--set {overrides[0]}",
             expected="--data, which it is about",
             found="none",
-            do="Name the pictures by --data, or leave this out: what was scored is compared as it is.",
+            do="Name the images by --data, or leave this out: what was scored is compared as it is.",
         )
-    part = split or "test"
+    subset = split or "test"
     counted, notices = [], []
     for path, name in zip(map(Path, runs), names_of(runs), strict=True):
         if data is None or path.is_file():
@@ -257,8 +257,8 @@ def compare(
         tell = partial(progress, name) if progress is not None else None
         # Neither intervals nor other metrics of each alone are asked for.
         alone = (*overrides, "evaluate.resamples=0")
-        result = evaluate(path, data, split=part, metrics=(), overrides=alone, progress=tell)
+        result = evaluate(path, data, split=subset, metrics=(), overrides=alone, progress=tell)
         notices += [f"{name}: {notice}" for notice in result.notices]
         found = described(counted_of_scores(result.to_dict(), path, name), path)
-        counted.append(replace(found, selected=part == "val" and found.recipe is not None))
+        counted.append(replace(found, selected=subset == "val" and found.recipe is not None))
     return compare_counted(counted, resamples=resamples, notices=notices)

@@ -62,7 +62,7 @@ def main() -> None:
         complain(f"\r\033[K{error}\n" if sys.stderr.isatty() else f"{error}\n")
         sys.exit(error.exit_code)
     except MemoryError as error:
-        complain(f"memory: expected enough, found too little ({error}). Use smaller pictures, or a larger machine.\n")
+        complain(f"memory: expected enough, found too little ({error}). Use smaller images, or a larger machine.\n")
         sys.exit(ResourceError.exit_code)
     except KeyboardInterrupt:
         complain("\nstopped\n")

@@ -23,7 +23,7 @@ def run(
         typer.Option(metavar="MODEL", help="Also rank the labels that this model, where it is sure, doubts."),
     ] = None,
     out: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write it as an HTML page, too, with pictures of the offenders.")
+        str | None, typer.Option(metavar="FILE", help="Write it as an HTML page, too, with images of the offenders.")
     ] = None,
     overrides: Overrides = None,
     as_json: Json = False,
@@ -56,7 +56,7 @@ def _table(result: Checkup) -> str:
     from rich.table import Table
     from rich.text import Text
 
-    from pixelwise.data.checking.findings import more
+    from pixelwise.checking.findings import more
 
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120)
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 1, 0))
@@ -82,6 +82,6 @@ def _verdict(result: Checkup) -> str:
         return "nothing found: the data can be trained on\n"
     counts = {kind: sum(one.severity == kind for one in result.findings) for kind in _STYLES}
     said = ", ".join(f"{many} {kind}{'s' * (many != 1)}" for kind, many in counts.items() if many)
-    pictures = sum(result.parts.values())
+    images = sum(result.splits.values())
     ending = "training would stop, or be worthless" if result.blocks else "the data can be trained on"
-    return f"{said} in {pictures} picture{'s' * (pictures != 1)}: {ending}\n"
+    return f"{said} in {images} image{'s' * (images != 1)}: {ending}\n"

@@ -24,14 +24,14 @@ def run(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Evaluate each on these pictures first: a folder, a data.yaml, a recipe or an annotation file."
+            help="Evaluate each on these images first: a folder, a data.yaml, a recipe or an annotation file."
         ),
     ] = None,
     split: Annotated[str | None, typer.Option(help="With --data: train, val or test, which is the default.")] = None,
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Tell whether one model is better than another, on the same pictures: differences with intervals, and a verdict."""
+    """Tell whether one model is better than another, on the same images: differences with intervals, and a verdict."""
     from pixelwise import api
 
     progress = Progress()
@@ -78,7 +78,7 @@ def _ranking(standings: list[dict[str, Any]]) -> Any:
 
 
 def _table(pair: dict[str, Any], images: int) -> Any:
-    table = _empty(f"{pair['b']} against {pair['a']}, {images} pictures")
+    table = _empty(f"{pair['b']} against {pair['a']}, {images} images")
     for name in (pair["a"], pair["b"]):
         table.add_column(_safe(name), justify="right", overflow="fold", max_width=12)
     table.add_column("difference", justify="right", no_wrap=True)

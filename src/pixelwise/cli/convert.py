@@ -33,13 +33,13 @@ def run(
     if as_json:
         print_json({"data": data, "format": to, "out": out, **asdict(done)})
         return
-    put(f"{done.pictures} picture{'s' * (done.pictures != 1)} and masks written as {to}: {out}\n")
+    put(f"{done.images} image{'s' * (done.images != 1)} and masks written as {to}: {out}\n")
     if not done.changed_pixels:
         put("read back: every pixel as it was\n")
         return
     share = 100 * done.changed_pixels / done.pixels
     put(
-        f"read back: {done.changed_pixels:,} of {done.pixels:,} pixels ({share:.3g} %) in {done.changed_pictures} masks"
+        f"read back: {done.changed_pixels:,} of {done.pixels:,} pixels ({share:.3g} %) in {done.changed_images} masks"
         f" are another class. {to} loses {done.loses or 'nothing, so this is a fault of pixelwise: please report it'}.\n"
     )
     for name, pixels in done.worst:

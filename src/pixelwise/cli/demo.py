@@ -40,11 +40,11 @@ def run(
         progress.say("nothing found")
     step("Train a U-Net from scratch", f"pixelwise train {data} --time-limit {time_limit} --out {trained}")
     _train(data, time_limit, trained, progress)
-    step("How good is it on pictures it has never seen?", f"pixelwise evaluate {trained} {data} --out {scored}")
+    step("How good is it on images it has never seen?", f"pixelwise evaluate {trained} {data} --out {scored}")
     result = api.evaluate(trained, data, out=scored)
     plain = result.to_dict()
     if not as_json:
-        print_scores(plain, title=f"{trained} · test, {plain['images']} pictures", baseline=plain["baseline"])
+        print_scores(plain, title=f"{trained} · test, {plain['images']} images", baseline=plain["baseline"])
     step("Predict masks", f"pixelwise predict {trained} {data}/test/images --out {folder / 'predictions'}")
     api.predict(trained, f"{data}/test/images", out=folder / "predictions")
     sheet = api.draw_sheet(trained, data, folder / "look.png", count=6)
@@ -63,10 +63,10 @@ def run(
     put(f"\nDone in {duration(time.monotonic() - began)}. Look at:\n")
     put(
         f"  {scored}/report.html    how good it is, where it fails, and what every number means\n"
-        f"  {sheet}    pictures, truth, prediction, and where they differ\n"
-        f"  {folder / 'predictions' / 'overlays'}    every test picture with its mask\n"
+        f"  {sheet}    images, truth, prediction, and where they differ\n"
+        f"  {folder / 'predictions' / 'overlays'}    every test image with its mask\n"
         f"  {trained}/config.yaml    every choice, and why\n"
-        "\nNext, with your own pictures in my_data/images and masks in my_data/masks:\n"
+        "\nNext, with your own images in my_data/images and masks in my_data/masks:\n"
         "  pixelwise check my_data\n"
         "  pixelwise train my_data --time-limit 10m\n"
     )

@@ -14,7 +14,7 @@ def run(
         str,
         typer.Argument(
             metavar="MODEL|MASKS",
-            help="A run folder, a model folder, or a folder of masks from any tool, named as the pictures.",
+            help="A run folder, a model folder, or a folder of masks from any tool, named as the images.",
         ),
     ],
     data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a data.yaml, a recipe or an annotation file.")],
@@ -34,7 +34,7 @@ def run(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Score a model, or masks that any tool wrote, on pictures with masks, at their own size."""
+    """Score a model, or masks that any tool wrote, on images with masks, at their own size."""
     from pixelwise import api
 
     progress = Progress()
@@ -55,7 +55,7 @@ def run(
     if as_json:
         print_json(plain)
     else:
-        print_scores(plain, title=f"{model} · {split}, {plain['images']} pictures", baseline=plain["baseline"])
+        print_scores(plain, title=f"{model} · {split}, {plain['images']} images", baseline=plain["baseline"])
         print_peer(plain)
         if out:
             put(f"report   {out}/report.html\n")

@@ -37,7 +37,7 @@ def run(
         sys.stdout.write(
             "\nARCHITECTURE/ENCODER of segmentation_models.pytorch, unet/resnet34 say: --search resnet34 lists them."
             "\nA semantic segmentation checkpoint of transformers: its folder, or OWNER/NAME on the Hub."
-            "\nAll take any number of bands, and pictures of any size.\n"
+            "\nAll take any number of bands, and images of any size.\n"
         )
     elif not found:
         sys.stdout.write(f"no name holds {search!r}\n")

@@ -1,4 +1,4 @@
-"""`pixelwise predict MODEL SOURCE…`: masks for pictures."""
+"""`pixelwise predict MODEL SOURCE…`: masks for images."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pixelwise.cli.terminal import Json, Overwrite, Progress, percent, print_jso
 
 def run(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A run folder or a model folder.")],
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE…", help="Pictures, folders, globs.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE…", help="Images, folders, globs.")],
     out: Annotated[str, typer.Option(help="Folder for the masks.")],
     flips: Annotated[
         bool, typer.Option("--flips", help="Average over mirrored copies: slower, a little better.")
     ] = False,
-    overlays: Annotated[bool, typer.Option(help="Write the masks over the pictures, too.")] = True,
+    overlays: Annotated[bool, typer.Option(help="Write the masks over the images, too.")] = True,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write every class's probability, too.")
     ] = False,

@@ -23,4 +23,4 @@ def run(
     if as_json:
         print_json({"address": address})
         return
-    sys.stdout.write(f"{address}\nnext     pixelwise predict {repository} PICTURES --out DIR\n")
+    sys.stdout.write(f"{address}\nnext     pixelwise predict {repository} IMAGES --out DIR\n")

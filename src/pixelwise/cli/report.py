@@ -14,7 +14,7 @@ def run(
     out: Annotated[str | None, typer.Option(help="The HTML file; report.html in the run where not given.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a run's report.html anew; `evaluate --out` writes one for other pictures."""
+    """Write a run's report.html anew; `evaluate --out` writes one for other images."""
     from pixelwise import api
 
     path = api.report(folder, out=out)

@@ -31,7 +31,7 @@ def run(
     ] = False,
     time_limit: Annotated[str | None, typer.Option(help="How long it may take: 90s, 10m, 1h30m.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="How many optimizer steps.")] = None,
-    epochs: Annotated[float | None, typer.Option(min=0.01, help="How many passes over the pictures.")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0.01, help="How many passes over the images.")] = None,
     out: Annotated[str | None, typer.Option(help="The run folder; runs/NAME where not given.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything drawn.")] = None,
     overrides: Overrides = None,
@@ -63,11 +63,11 @@ def run(
     if as_json:
         print_json({"run": str(done.folder), "scores": done.scores})
         return
-    print_scores(done.scores, title=f"{done.folder} · validation, {done.scores['images']} pictures")
+    print_scores(done.scores, title=f"{done.folder} · validation, {done.scores['images']} images")
     put(f"\nmodel    {done.folder / 'model'}\nconfig   {done.folder / 'config.yaml'}\n")
     if (done.folder / "report.html").is_file():
         put(f"report   {done.folder / 'report.html'}\n")
-    # The run's own config.yaml, since it divides the pictures as they were divided.
-    part = "" if "test" in done.parts else " --split val"
+    # The run's own config.yaml, since it divides the images as they were divided.
+    split = "" if "test" in done.splits else " --split val"
     named = f"{quote(str(done.folder))} {quote(str(done.folder / 'config.yaml'))}"
-    put(f"next     pixelwise evaluate {named}{part}\n")
+    put(f"next     pixelwise evaluate {named}{split}\n")

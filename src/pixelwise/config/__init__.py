@@ -22,9 +22,9 @@ from pixelwise.config.tree import (
     EvaluateConfig,
     LossConfig,
     ModelConfig,
-    PartConfig,
     PredictConfig,
     SplitConfig,
+    SplitFilesConfig,
     TrainConfig,
 )
 
@@ -35,10 +35,10 @@ __all__ = [
     "EvaluateConfig",
     "LossConfig",
     "ModelConfig",
-    "PartConfig",
     "PredictConfig",
     "Reasons",
     "SplitConfig",
+    "SplitFilesConfig",
     "TrainConfig",
     "config_from_dict",
     "dump_config",

@@ -156,7 +156,7 @@ def read_request(data: Path, overrides: Iterable[str] = ()) -> tuple[Config, Pat
     """
     overrides = tuple(overrides)
     if _is_annotation(data):
-        # COCO lays its files into a folder of their own, beside those of the pictures.
+        # COCO lays its files into a folder of their own, beside those of the images.
         root = data.absolute().parent.parent if data.absolute().parent.name == "annotations" else data.parent
         named = glob.escape(data.absolute().relative_to(root.absolute()).as_posix())
         return _overridden(Config(data=DataConfig(annotations=named)), overrides), root

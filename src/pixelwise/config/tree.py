@@ -27,7 +27,7 @@ class _Section(BaseModel):
         return value
 
 
-class PartConfig(_Section):
+class SplitFilesConfig(_Section):
     """Name the files of one split: globs relative to the data set's root."""
 
     images: str | list[str]
@@ -41,7 +41,7 @@ class SplitConfig(_Section):
     val: Share = 0.2
     test: Share = 0.0
     seed: int = 0
-    anew: bool = Field(False, description="divide all pictures, whatever parts their folders and lists name")
+    anew: bool = Field(False, description="divide all images, whatever parts their folders and lists name")
 
 
 class DataConfig(_Section):
@@ -54,10 +54,10 @@ class DataConfig(_Section):
     masks: str | None = Field(
         None, description="as in a part; without `images`, a folder of masks, or their names in it: {stem}_mask.png"
     )
-    valid: str | None = Field(None, description="as in a part; without `images`, a folder beside the pictures, or none")
-    train: PartConfig | str | None = None
-    val: PartConfig | str | None = None
-    test: PartConfig | str | None = None
+    valid: str | None = Field(None, description="as in a part; without `images`, a folder beside the images, or none")
+    train: SplitFilesConfig | str | None = None
+    val: SplitFilesConfig | str | None = None
+    test: SplitFilesConfig | str | None = None
     format: str | None = Field(None, description="how it is labelled: masks, coco, yolo, labelme, …; null: look")
     annotations: str | list[str] | None = Field(
         None, description="annotation files, as globs relative to the root; null: look for them"
@@ -84,7 +84,7 @@ class DataConfig(_Section):
         description="how mask pixels become ids: null, {threshold: 128}, {0: 0, 255: 1}, {colours: true} or {objects: true}",
     )
     bands: Literal["grey", "rgb"] | None = Field(
-        None, description="bring pictures of one and of three bands to one kind: rgb repeats grey, grey weighs colours"
+        None, description="bring images of one and of three bands to one kind: rgb repeats grey, grey weighs colours"
     )
     skip_bad: bool = False
 
@@ -112,7 +112,7 @@ class ModelConfig(_Section):
 
 
 class AugmentConfig(_Section):
-    """Choose what may happen to a training picture."""
+    """Choose what may happen to a training image."""
 
     flip_horizontal: Share | None = Field(None, description="probability")
     flip_vertical: Share | None = None
@@ -203,14 +203,14 @@ class TrainConfig(_Section):
     channels_last: bool | None = None
     validations: Positive | None = Field(None, description="how often the validation part is scored")
     workers: Annotated[int, Field(ge=0)] | None = Field(None, description="processes that prepare batches")
-    cache: bool | None = Field(None, description="keep decoded pictures in memory")
+    cache: bool | None = Field(None, description="keep decoded images in memory")
     device: str | None = Field(None, description="cpu, cuda, …")
 
 
 class PredictConfig(_Section):
-    """Say how whole pictures are predicted."""
+    """Say how whole images are predicted."""
 
-    tile: tuple[Positive, Positive] | None = Field(None, description="(height, width); larger pictures are tiled")
+    tile: tuple[Positive, Positive] | None = Field(None, description="(height, width); larger images are tiled")
     overlap: Share = Field(0.25, description="share of a tile that neighbours have in common")
     flips: bool = Field(False, description="average over mirrored copies")
 
@@ -223,7 +223,7 @@ class EvaluateConfig(_Section):
         None, description="what mask files to be scored hold: class ids, or values as data.mask_values says; null: see"
     )
     surface_tolerance: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="for surface Dice, in the unit of the grids; each picture's coarsest spacing where null"
+        None, description="for surface Dice, in the unit of the grids; each image's coarsest spacing where null"
     )
     resamples: Annotated[int, Field(ge=0)] = Field(1000, description="draws of the bootstrap behind the intervals")
     report: bool = Field(True, description="write report.html at the end of training")

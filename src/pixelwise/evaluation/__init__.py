@@ -1,10 +1,10 @@
 """How good a predictor is on a data set: data set × predictor × metrics → Scores.
 
-Comes in: a data set of labelled pictures and anything that turns a picture into a `Prediction`. Goes out: scores with
-intervals, one line per picture, where the errors lie, and what a constant guess would have scored. Knows nothing of models
+Comes in: a data set of labelled images and anything that turns an image into a `Prediction`. Goes out: scores with
+intervals, one line per image, where the errors lie, and what a constant guess would have scored. Knows nothing of models
 or training.
 
-Everything is scored at the picture's native size, through the same predictor that later predicts: what you score is what
+Everything is scored at the image's native size, through the same predictor that later predicts: what you score is what
 you ship.
 """
 
@@ -12,9 +12,9 @@ from pixelwise.evaluation.calibrating import fitted_temperature
 from pixelwise.evaluation.meters import METRICS
 from pixelwise.evaluation.scoring import (
     Evaluation,
+    ImagePredictor,
     ImageScore,
-    LabelledPictures,
-    PicturePredictor,
+    LabelledImages,
     evaluate,
     majority,
     quick_miou,
@@ -24,9 +24,9 @@ from pixelwise.evaluation.scoring import (
 __all__ = [
     "METRICS",
     "Evaluation",
+    "ImagePredictor",
     "ImageScore",
-    "LabelledPictures",
-    "PicturePredictor",
+    "LabelledImages",
     "evaluate",
     "fitted_temperature",
     "majority",

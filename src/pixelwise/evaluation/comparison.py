@@ -1,9 +1,9 @@
-"""Tell whether the difference between models is real: a paired bootstrap over the pictures that all were scored on.
+"""Tell whether the difference between models is real: a paired bootstrap over the images that all were scored on.
 
-Comes in: what `scores.json` holds of each model, the counts per picture and class. Goes out: a `Comparison`: scores,
+Comes in: what `scores.json` holds of each model, the counts per image and class. Goes out: a `Comparison`: scores,
 differences with intervals, and sentences. Knows nothing of models, of terminals, or of how the counts were made.
 
-The same pictures are drawn for all models (Efron & Tibshirani 1993, An Introduction to the Bootstrap, ch. 13 and 16): most
+The same images are drawn for all models (Efron & Tibshirani 1993, An Introduction to the Bootstrap, ch. 13 and 16): most
 of what makes one draw harder than another is common to them and falls out of the difference. Runs that differ in their
 seed alone are one recipe, whose runs are drawn as well; between recipes no difference is shown that seeds alone would
 often make.
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, UsageError
-from pixelwise.evaluation.counted import Counted, Recipe, aligned, cautions, recipes_of
+from pixelwise.evaluation.score_counts import Counted, Recipe, aligned, cautions, recipes_of
 from pixelwise.evaluation.verdicts import Difference, Grounds, Pair, counted_of, fall_apart, listed, sentences
 from pixelwise.metrics.confusion import mean_defined, ratio
 from pixelwise.metrics.intervals import LEVEL, Floats, by_group, drawn_totals, percentiles
@@ -60,7 +60,7 @@ class Comparison:
     Args:
         standings: one per model or recipe, the baseline first.
         pairs: every other one (B) against the baseline (A).
-        images: pictures that all were scored on.
+        images: images that all were scored on.
         convention: what the scores and differences are.
         interval: how the bounds were made, and what they leave out.
         notices: what to mind.
@@ -94,7 +94,7 @@ class Comparison:
 def compare(
     runs: Sequence[Counted], *, resamples: int | None = None, seed: int = 0, notices: Sequence[str] = ()
 ) -> Comparison:
-    """Compare models that were scored on the same pictures, each with the first.
+    """Compare models that were scored on the same images, each with the first.
 
     Args:
         runs: what was counted of each; those of one recipe with different seeds are taken together.
@@ -105,7 +105,7 @@ def compare(
 
     Raises:
         UsageError: fewer than two runs.
-        DataError: they were not scored on the same pictures, masks, classes and groups; or no pixel counts.
+        DataError: they were not scored on the same images, masks, classes and groups; or no pixel counts.
     """
     if len(runs) < 2:
         raise UsageError("compare", expected="two runs or more", found=str(len(runs)), do="Name what to compare.")
@@ -120,17 +120,17 @@ def compare(
 
 
 class _Draws:
-    """Draw pictures for all runs and runs within recipes, and read scores and differences off the draws."""
+    """Draw images for all runs and runs within recipes, and read scores and differences off the draws."""
 
     def __init__(self, runs: Sequence[Counted], recipes: Sequence[Recipe], resamples: int, seed: int) -> None:
         self.runs, self.recipes, self.resamples, self.seed = runs, recipes, resamples, seed
         self.classes = runs[0].classes
-        # (pictures, runs, 3, classes)
+        # (images, runs, 3, classes)
         self.counts = np.stack([run.counts for run in runs], 1)
         flat = self.counts.reshape(len(self.counts), -1)
         if not flat.any():
             raise DataError(
-                "compare", expected="at least one pixel that counts", found="none", do="Compare on other pictures."
+                "compare", expected="at least one pixel that counts", found="none", do="Compare on other images."
             )
         units, self.kind = by_group(flat, runs[0].groups)
         self.units = units.reshape(-1, *self.counts.shape[1:])
@@ -255,7 +255,7 @@ class _Draws:
         return sorted((i for g in recipes for i in self.recipes[g].members), key=lambda i: self.runs[i].name)
 
     def _shows(self, counts: NDArray[np.int64], recipes: Sequence[int]) -> NDArray[np.bool_]:
-        """Tell which pictures or units (N, K) show a class in their truth or in a prediction."""
+        """Tell which images or units (N, K) show a class in their truth or in a prediction."""
         return np.asarray(counts[:, self._members(recipes)].any((1, 2)))
 
     def _differing(self, recipes: Sequence[int]) -> NDArray[np.bool_]:
@@ -308,8 +308,8 @@ def _p_values(drawn: Floats, coins: NDArray[Any]) -> Floats:
     """Give two-sided p-values (S,) of differences (R, S): twice the smaller share of draws on one side of 0.
 
     One is added to draws and counts, so that none is 0 (Davison & Hinkley 1997, Bootstrap Methods, ch. 4). If A and B were
-    equally good, each picture in which they differ could as well favour the other: `coins` such pictures all fall the same
-    way with probability 2 / 2^coins, and no p may be below that. Few pictures, all alike, would else show anything.
+    equally good, each image in which they differ could as well favour the other: `coins` such images all fall the same
+    way with probability 2 / 2^coins, and no p may be below that. Few images, all alike, would else show anything.
     """
     defined = (~np.isnan(drawn)).sum(0)
     side = np.minimum((drawn <= 0).sum(0), (drawn >= 0).sum(0))
@@ -375,7 +375,7 @@ def _uneven(standings: Sequence[Standing]) -> list[str]:
 
 
 def _few(work: _Draws, pairs: Sequence[Pair]) -> list[str]:
-    """Tell what rests on few pictures."""
+    """Tell what rests on few images."""
     if len(work.units) < _FEW:
         return [f"fewer than {_FEW} {work.kind} give intervals that are too narrow"]
     rare = [entry.name for entry in pairs[0].classes if 0 < entry.n < _FEW] if pairs else []

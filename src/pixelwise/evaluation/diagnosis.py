@@ -33,7 +33,7 @@ class Suspect:
     """Hold a region where a sure model sees another class than the truth.
 
     Args:
-        id: the picture.
+        id: the image.
         truth, prediction: names of the classes.
         pixels: how large the region is.
         box: (top, left, bottom, right), the last two outside.
@@ -49,10 +49,10 @@ class Suspect:
 
 
 class Diagnosis:
-    """Count errors by size and distance, and list suspects, over any number of pictures (H, W).
+    """Count errors by size and distance, and list suspects, over any number of images (H, W).
 
-    Distances are taken in strips of rows. Objects and suspects need the whole picture, some 20 bytes a pixel, and are left
-    out of pictures with more than `MOST_PIXELS`; `tables` says of how many.
+    Distances are taken in strips of rows. Objects and suspects need the whole image, some 20 bytes a pixel, and are left
+    out of images with more than `MOST_PIXELS`; `tables` says of how many.
     """
 
     def __init__(self, labels: Labels) -> None:
@@ -65,11 +65,11 @@ class Diagnosis:
         self._sure: list[NDArray[np.uint8]] = []
 
     def band(self, probabilities: NDArray[np.float32]) -> None:
-        """Take in some rows (K, rows, W) of the picture that is being predicted."""
+        """Take in some rows (K, rows, W) of the image that is being predicted."""
         self._sure.append((255 * probabilities.max(axis=0)).astype(np.uint8))
 
     def see(self, sample: Sample, prediction: Prediction) -> None:
-        """Take in a picture."""
+        """Take in an image."""
         sure, self._sure = self._sure, []
         truth, mask = sample.mask, prediction.mask
         if truth is None or truth.ndim != 2:

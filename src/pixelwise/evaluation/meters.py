@@ -1,10 +1,10 @@
-"""What is summed up of every picture beside the confusion matrix: a meter per family of metrics.
+"""What is summed up of every image beside the confusion matrix: a meter per family of metrics.
 
-Comes in: a sample with its prediction, and where asked its probabilities band by band. Goes out: sums per picture, the scores
+Comes in: a sample with its prediction, and where asked its probabilities band by band. Goes out: sums per image, the scores
 of their totals, and tables for a report. Knows nothing of predictors, files or how the data set is walked through.
 
 A meter says what its numbers are called (`figures`: a key of `metrics.definitions`, and the class it is of or None), turns a
-picture into sums that add up (`see`), and sums into scores (`values`, see `metrics.intervals.Statistic`).
+image into sums that add up (`see`), and sums into scores (`values`, see `metrics.intervals.Statistic`).
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class Scoring(Protocol):
 
 
 class Meter(Scoring, Protocol):
-    """Sum up pictures, and score the totals."""
+    """Sum up images, and score the totals."""
 
     def see(self, sample: Sample, prediction: Prediction) -> Floats:
-        """Give the sums (M,) of one picture."""
+        """Give the sums (M,) of one image."""
         ...
 
 
@@ -57,32 +57,32 @@ def _spread(labels: Labels, over_all: Sequence[str], each: Sequence[str]) -> tup
 
 
 def _filled(values: Floats, whole: Floats) -> Floats:
-    """Average over classes; where a draw lacks one, as over all pictures."""
+    """Average over classes; where a draw lacks one, as over all images."""
     return mean_defined(np.where(np.isnan(values), whole, values))
 
 
 class ImageMeter:
-    """Average over pictures what each scores alone: another number than that of one matrix, under another name."""
+    """Average over images what each scores alone: another number than that of one matrix, under another name."""
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
         self.figures = _spread(labels, ("image_miou", "image_dice"), ("image_iou",))
 
     def of(self, counts: NDArray[np.int64]) -> Floats:
-        """Give the sums of one picture's counts (4, K), as `Tally` holds them."""
+        """Give the sums of one image's counts (4, K), as `Tally` holds them."""
         hits, truth, predicted, _ = counts
         each = ratio(hits, truth + predicted - hits)
         values = np.array([mean_defined(each), mean_defined(2 * each / (1 + each)), *each])
         return np.concatenate([np.nan_to_num(values), ~np.isnan(values)])
 
     def values(self, totals: Floats, whole: Floats) -> Floats:
-        """Divide sums of values by how many pictures have one."""
+        """Divide sums of values by how many images have one."""
         value, count = np.split(totals, 2, axis=1)
         return ratio(value, count)
 
     def says(self) -> str:
         """Say how it measures."""
-        return "image_: mean over pictures of each picture's own score"
+        return "image_: mean over images of each image's own score"
 
 
 class BoundaryMeter:
@@ -116,7 +116,7 @@ class BoundaryMeter:
     def says(self) -> str:
         """Say how it measures."""
         return (
-            f"boundary_iou within {100 * self.share:g} % of each picture's diagonal of a border; boundary_f1 with contours matched "
+            f"boundary_iou within {100 * self.share:g} % of each image's diagonal of a border; boundary_f1 with contours matched "
             f"within {100 * self.tolerance:g} % of it, one pixel at least"
         )
 
@@ -144,13 +144,13 @@ class SurfaceMeter:
         if unit != self.unit or unit == "deg":
             raise DataError(
                 where,
-                expected="pictures of one unit of length" if unit != "deg" else "a unit of length",
+                expected="images of one unit of length" if unit != "deg" else "a unit of length",
                 found=f"{unit} after {self.unit}" if unit != self.unit else "degrees",
                 do="Score them apart, or leave surface out: --set evaluate.metrics=[boundary,calibration,diagnosis].",
             )
 
     def values(self, totals: Floats, whole: Floats) -> Floats:
-        """Give each class's means over the pictures in which they are defined."""
+        """Give each class's means over the images in which they are defined."""
         sums = totals.reshape(len(totals), -1, self.labels.num_classes)
         both, missed, invented = (sums[:, _SURFACE_ROWS[name]] for name in ("both", "missed", "invented"))
         means = surface.mean_surface_scores(sums).reshape(len(totals), -1)
@@ -159,8 +159,8 @@ class SurfaceMeter:
     def says(self) -> str:
         """Say how it measures."""
         unit = self.unit or "px"
-        reach = "the coarsest spacing of each picture" if self.tolerance is None else f"{self.tolerance:g} {unit}"
-        return f"surface distances in {unit}, means over pictures where truth and prediction show the class; surface_dice within {reach}"
+        reach = "the coarsest spacing of each image" if self.tolerance is None else f"{self.tolerance:g} {unit}"
+        return f"surface distances in {unit}, means over images where truth and prediction show the class; surface_dice within {reach}"
 
 
 class CalibrationMeter:
@@ -177,14 +177,14 @@ class CalibrationMeter:
         self.figures = _spread(labels, names, ("calibration_error",))
 
     def band(self, sample: Sample, top: int, probabilities: NDArray[np.float32]) -> None:
-        """Take in some rows (K, rows, W) of the picture that is being predicted."""
+        """Take in some rows (K, rows, W) of the image that is being predicted."""
         assert sample.mask is not None
         truth, void = sample.mask[top : top + probabilities.shape[1]], self.labels.ignore_index
         self.now += calibration.calibration_sums(probabilities, truth, ignore_index=void, where=sample.id)
         self.coverage += calibration.coverage_counts(probabilities, truth, ignore_index=void, where=sample.id)
 
     def see(self, sample: Sample, prediction: Prediction) -> Floats:
-        """Close the picture."""
+        """Close the image."""
         sums, self.now = self.now, np.zeros_like(self.now)
         self.total += sums
         return sums

@@ -1,6 +1,6 @@
-"""Walk through a data set, predict every picture, and score it.
+"""Walk through a data set, predict every image, and score it.
 
-Comes in: a data set of labelled pictures and a predictor. Goes out: an `Evaluation`. Knows nothing of models, of training, or
+Comes in: a data set of labelled images and a predictor. Goes out: an `Evaluation`. Knows nothing of models, of training, or
 of what a metric is: see `meters` and `diagnosis`.
 """
 
@@ -26,7 +26,7 @@ from pixelwise.metrics.scores import Tally
 from pixelwise.types import Prediction, Sample, Score, Scores
 
 
-class LabelledPictures(Protocol):
+class LabelledImages(Protocol):
     """Anything with a length, labels, and samples that can be read one by one."""
 
     @property
@@ -37,15 +37,15 @@ class LabelledPictures(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int, /) -> Sample:
-        """Read one picture with its mask."""
+        """Read one image with its mask."""
         ...
 
 
-class PicturePredictor(Protocol):
-    """Anything that turns a picture into a `Prediction` on the picture's own grid."""
+class ImagePredictor(Protocol):
+    """Anything that turns an image into a `Prediction` on the image's own grid."""
 
     def __call__(self, image: NDArray[Any], grid: Grid, *, id: str = "") -> Prediction:
-        """Predict one picture (C, *S)."""
+        """Predict one image (C, *S)."""
         ...
 
 
@@ -56,7 +56,7 @@ class Observable(Protocol):
     def observed(
         self, image: NDArray[Any], grid: Grid, id: str, observe: Callable[[int, NDArray[np.float32]], None], /
     ) -> Prediction:
-        """Predict one picture; call `observe(top, probabilities (K, rows, W))` for its rows from first to last."""
+        """Predict one image; call `observe(top, probabilities (K, rows, W))` for its rows from first to last."""
         ...
 
 
@@ -66,12 +66,12 @@ Stop = Callable[[], None]
 
 @dataclass(frozen=True)
 class ImageScore:
-    """Hold how one picture did, and the counts from which any score of several pictures can be made again.
+    """Hold how one image did, and the counts from which any score of several images can be made again.
 
     Args:
-        id: the picture.
-        miou: of this picture alone, not a part of the headline; None where nothing counts.
-        pixel_accuracy: of this picture alone.
+        id: the image.
+        miou: of this image alone, not a part of the headline; None where nothing counts.
+        pixel_accuracy: of this image alone.
         pixels: how many count.
         group: what it belongs to; None where it stands alone.
         truth: SHA-256 of its mask of class indices, the first 16 digits: tells whether others were scored on the same.
@@ -93,8 +93,8 @@ class Evaluation:
 
     Args:
         scores: over the whole data set, with intervals.
-        images: one entry per picture, in the data set's order; `pixels` are those that count.
-        baseline: the scores of predicting the most frequent true class everywhere, on the same pictures.
+        images: one entry per image, in the data set's order; `pixels` are those that count.
+        baseline: the scores of predicting the most frequent true class everywhere, on the same images.
         baseline_class: the name of that class.
         peer: the numbers by another library's convention, where asked for, and its name.
         tables: reliability, risk and coverage, errors by size and distance, suspects: plain values.
@@ -125,8 +125,8 @@ class Evaluation:
 
 
 def evaluate(
-    dataset: LabelledPictures,
-    predictor: PicturePredictor,
+    dataset: LabelledImages,
+    predictor: ImagePredictor,
     *,
     metrics: Collection[str] = meters.DEFAULT_METRICS,
     convention: str | None = None,
@@ -136,21 +136,21 @@ def evaluate(
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> Evaluation:
-    """Score a predictor on every picture of a data set.
+    """Score a predictor on every image of a data set.
 
     Args:
-        dataset: pictures with masks; where they come in groups, intervals are over groups.
+        dataset: images with masks; where they come in groups, intervals are over groups.
         predictor: called as `predictor(image, grid, id=…)`; its probabilities are scored where it is `Observable`.
         metrics: families beside the overlap of areas: of `METRICS`.
         convention: another library's, whose number is to be given beside ours: of `metrics.conventions`.
-        surface_tolerance: distance for surface Dice, in the unit of the grids; each picture's coarsest spacing where not given.
+        surface_tolerance: distance for surface Dice, in the unit of the grids; each image's coarsest spacing where not given.
         resamples: draws of the bootstrap behind the intervals.
         seed: equal seeds give equal intervals.
-        progress: called with (pictures done, pictures in all) after each.
-        stop: called before each picture; raises to end the work.
+        progress: called with (images done, images in all) after each.
+        stop: called before each image; raises to end the work.
 
     Raises:
-        DataError: no pictures, a picture without a mask, or no pixel that counts.
+        DataError: no images, an image without a mask, or no pixel that counts.
         MaskError: a prediction of another size than its truth, or of unknown classes.
         LabelsError: a predictor of other classes than the data set's.
         UsageError: an unknown family of metrics or convention.
@@ -160,13 +160,13 @@ def evaluate(
     if convention is not None:
         require_convention(convention)
     work = _Work(dataset.labels, metrics, isinstance(predictor, Observable), surface_tolerance)
-    for seen in _pictures(dataset, predictor, work.band if work.observes else None, progress, stop):
+    for seen in _images(dataset, predictor, work.band if work.observes else None, progress, stop):
         work.see(seen)
     return work.result(convention, resamples, seed)
 
 
 class _Seen:
-    """Hold a picture with its prediction, and count it: found over true and predicted class, and what was left open."""
+    """Hold an image with its prediction, and count it: found over true and predicted class, and what was left open."""
 
     def __init__(self, sample: Sample, prediction: Prediction, counter: ConfusionMatrix) -> None:
         self.sample, self.prediction = sample, prediction
@@ -188,7 +188,7 @@ class _Seen:
 
 
 class _Work:
-    """Bring together all that looks at a picture."""
+    """Bring together all that looks at an image."""
 
     def __init__(
         self, labels: Labels, metrics: Collection[str], observable: bool, surface_tolerance: float | None
@@ -276,26 +276,26 @@ class _Work:
         constant = self.labels.names[int(self.tally.counts()[:, 1].sum(0).argmax())]
         baseline = self.tally.majority(resamples=resamples, seed=seed)
         large = self.diagnosis.too_large if self.diagnosis else 0
-        notices = (f"{large} pictures are too large to look for objects and suspects in",) if large else ()
+        notices = (f"{large} images are too large to look for objects and suspects in",) if large else ()
         return Evaluation(scores, tuple(self.images), baseline, constant, peer, tables, self.open, notices)
 
 
 def quick_miou(
-    dataset: LabelledPictures,
-    predictor: PicturePredictor,
+    dataset: LabelledImages,
+    predictor: ImagePredictor,
     *,
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> tuple[float, Counts]:
     """Give the mIoU that `evaluate` would give, and the int64 matrix (K, K), without intervals.
 
-    Arguments and errors as in `evaluate`, but NaN where no pixel counts: a few pictures of many may well be all ignored.
+    Arguments and errors as in `evaluate`, but NaN where no pixel counts: a few images of many may well be all ignored.
     """
     total, tally = (
         np.zeros((dataset.labels.num_classes,) * 2, np.int64),
         np.zeros((3, dataset.labels.num_classes), np.int64),
     )
-    for seen in _pictures(dataset, predictor, None, progress, stop):
+    for seen in _images(dataset, predictor, None, progress, stop):
         total += seen.matrix
         tally += np.stack(margins(seen.matrix))
         tally[1] += seen.open
@@ -303,13 +303,13 @@ def quick_miou(
     return float(mean_defined(ratio(hits, truth + predicted - hits))), total
 
 
-def majority(dataset: LabelledPictures, *, resamples: int = 1000, seed: int = 0) -> Scores:
+def majority(dataset: LabelledImages, *, resamples: int = 1000, seed: int = 0) -> Scores:
     """Score the constant prediction of a data set's most frequent class: it needs the truths alone.
 
     On imbalanced data its pixel accuracy is high and its mIoU low, which is why mIoU is the headline.
 
     Raises:
-        DataError: no pictures, a picture without a mask, or no pixel that counts.
+        DataError: no images, an image without a mask, or no pixel that counts.
 
     """
 
@@ -319,14 +319,14 @@ def majority(dataset: LabelledPictures, *, resamples: int = 1000, seed: int = 0)
     return evaluate(dataset, constant, metrics=(), resamples=resamples, seed=seed).baseline
 
 
-def _pictures(
-    dataset: LabelledPictures,
-    predictor: PicturePredictor,
+def _images(
+    dataset: LabelledImages,
+    predictor: ImagePredictor,
     band: Callable[[Sample, int, NDArray[np.float32]], None] | None,
     progress: Progress | None,
     stop: Stop | None,
 ) -> Iterator[_Seen]:
-    """Predict and count each picture; `band` is shown its probabilities."""
+    """Predict and count each image; `band` is shown its probabilities."""
     labels, total = dataset.labels, len(dataset)
     counter = ConfusionMatrix(labels.num_classes, labels.ignore_index)
     for i in range(total):
@@ -348,7 +348,7 @@ def _pictures(
 
 
 def _image_score(seen: _Seen, counts: Counts) -> ImageScore:
-    """Describe a picture from its matrix and its counts (4, K)."""
+    """Describe an image from its matrix and its counts (4, K)."""
     hits, truth, predicted, _ = counts
     union = truth + predicted - hits
     miou = float((hits[union > 0] / union[union > 0]).mean()) if union.any() else None
@@ -382,6 +382,6 @@ def _require_counted(matrix: Counts) -> None:
         raise DataError(
             "evaluation",
             expected="at least one pixel that counts",
-            found="no pictures, or only ignored pixels",
+            found="no images, or only ignored pixels",
             do="Name a split with labelled pixels, or correct ignore_index in labels.yaml.",
         )

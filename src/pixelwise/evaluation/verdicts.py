@@ -24,7 +24,7 @@ class Difference:
         difference: B less A.
         low: of the 95 % interval; None where there is nothing to draw from.
         high: the same.
-        n: pictures on which it rests; for a class those in which the truth, A or B has it.
+        n: images on which it rests; for a class those in which the truth, A or B has it.
         p: two-sided, from the draws; never below the chance that as many coins fall alike, nor below that by which equal
             recipes of as many runs would lie as far apart (see `comparison`).
         shown: the interval excludes 0; of a class also after adjustment for the number of classes.

@@ -1,4 +1,4 @@
-"""Mirrored copies of a picture, averaged: what a model thinks of it seen from other sides.
+"""Mirrored copies of an image, averaged: what a model thinks of it seen from other sides.
 
 Comes in: a function from images to probabilities, and which mirrors to use. Goes out: the mean of its answers, each mirrored
 back. Knows nothing of models, tiles or files.
@@ -21,7 +21,7 @@ _AXES: dict[Flip, int] = {"vertical": -2, "horizontal": -1}
 
 
 def mirrors(flips: bool | Collection[Flip]) -> tuple[tuple[int, ...], ...]:
-    """List the axes along which each copy is mirrored; the first copy is the picture itself.
+    """List the axes along which each copy is mirrored; the first copy is the image itself.
 
     Args:
         flips: True for both directions (four copies), or those that make sense ("horizontal" alone for streets).

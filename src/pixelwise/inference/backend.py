@@ -21,7 +21,7 @@ from pixelwise.models.base import SegmentationModel
 class Backend(Protocol):
     """Give logits (B, K, H, W) float32, as a tensor on any device or as numpy, for images (B, C, H, W) of raw values.
 
-    The logits of one picture must not depend on the others in its batch.
+    The logits of one image must not depend on the others in its batch.
     """
 
     def __call__(self, images: NDArray[Any]) -> Tensor | NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""From a picture of any size to its mask: whole where it fits, else in overlapping tiles that are blended.
+"""From an image of any size to its mask: whole where it fits, else in overlapping tiles that are blended.
 
 Comes in: one image (C, H, W) of raw pixel values, and its grid. Goes out: a `Prediction` of the same height and width on the
 same grid. Knows nothing of files, truth, or which network stands behind the backend.
@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixelwise.data.pictures import as_bands
 from pixelwise.errors import ConfigError, DataError
+from pixelwise.formats.reading import as_bands
 from pixelwise.grid import Grid
 from pixelwise.inference.augmentation import Flip, averaged, mirrors
 from pixelwise.inference.backend import Backend, TorchBackend
@@ -31,22 +31,22 @@ from pixelwise.types import Prediction
 
 
 class Predictor:
-    """Predict one picture at a time, of any size.
+    """Predict one image at a time, of any size.
 
     Args:
         backend: maps images (B, C, H, W) to logits (B, K, H, W).
         labels: the K classes.
         channels: C, bands that the model was trained on.
         stride: pixels after which the model sees the same thing again; tiles start at its multiples.
-        tile: (height, width) of the pieces of larger pictures, rounded up to multiples of `stride`, two at least where
-            they shall overlap; None: every picture is taken whole.
+        tile: (height, width) of the pieces of larger images, rounded up to multiples of `stride`, two at least where
+            they shall overlap; None: every image is taken whole.
         overlap: least share of a tile that neighbours have in common, 0…1, in multiples of `stride`.
         flips: average over mirrored copies; True for both directions, or a choice of "horizontal" and "vertical".
         batch_size: tiles computed at once. Changes the speed only.
-        dtype: numpy name of the training pictures' pixel type; 8-bit pictures are refused where it has 16 bits, and
+        dtype: numpy name of the training images' pixel type; 8-bit images are refused where it has 16 bits, and
             the other way round. None: all are taken.
-        bands: "rgb" or "grey" where pictures of one and of three bands are brought to that, as in training.
-        temperature: what logits are divided by, as fitted on held-out pictures (Guo et al. 2017, arXiv:1706.04599). It is
+        bands: "rgb" or "grey" where images of one and of three bands are brought to that, as in training.
+        temperature: what logits are divided by, as fitted on held-out images (Guo et al. 2017, arXiv:1706.04599). It is
             applied to what comes out of blending and averaging, and so to any backend; it changes no mask.
 
     Raises:
@@ -105,12 +105,12 @@ class Predictor:
     def __call__(
         self, image: NDArray[Any], grid: Grid | None = None, id: str = "", probabilities: bool = False
     ) -> Prediction:
-        """Predict one picture.
+        """Predict one image.
 
         Args:
             image: (C, H, W), raw pixel values of any numeric type, any H, W ≥ 1.
-            grid: where the picture lies; plain pixels where not given.
-            id: name of the picture, for messages and for the prediction.
+            grid: where the image lies; plain pixels where not given.
+            id: name of the image, for messages and for the prediction.
             probabilities: give them too, (K, H, W) float32. Without them only one row of tiles is held in memory.
 
         Raises:
@@ -125,7 +125,7 @@ class Predictor:
     def observed(
         self, image: NDArray[Any], grid: Grid, id: str, observe: Callable[[int, NDArray[np.float32]], None]
     ) -> Prediction:
-        """Predict one picture and show its probabilities on the way, in the memory of one row of tiles.
+        """Predict one image and show its probabilities on the way, in the memory of one row of tiles.
 
         `observe` is called with (first row, probabilities (K, rows, W) float32), from the first row to the last; the rest is
         as in a call.
@@ -211,7 +211,7 @@ class Predictor:
                 where,
                 expected="an image (bands, height, width) with at least 1×1 pixels",
                 found=f"shape {image.shape}",
-                do="Bring the axes into this order, or leave the picture out.",
+                do="Bring the axes into this order, or leave the image out.",
             )
         if image.shape[0] != self.channels:
             raise wrong_bands(where, self.channels, image.shape[0])
@@ -220,7 +220,7 @@ class Predictor:
                 where,
                 expected=f"{_bits(self.dtype)}-bit values, as in training ({self.dtype})",
                 found=f"{_bits(image.dtype)}-bit values ({image.dtype})",
-                do="Give pictures of the kind that the model was trained on.",
+                do="Give images of the kind that the model was trained on.",
             )
         if image.dtype.kind == "f" and not np.isfinite(image).all():
             count = int(np.count_nonzero(~np.isfinite(image).all(axis=0)))
@@ -228,7 +228,7 @@ class Predictor:
                 where,
                 expected="finite values",
                 found=f"NaN or infinity in {count} pixel{'s' if count != 1 else ''}",
-                do="Fill these pixels with a value, or leave the picture out.",
+                do="Fill these pixels with a value, or leave the image out.",
             )
 
 

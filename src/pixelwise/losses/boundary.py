@@ -30,7 +30,7 @@ def boundary_distance(
     """Take the mean over the counted pixels of sum_c p_c · signed distance to class c: Kervadec et al. 2019, arXiv:1812.07032.
 
     That is the distance from the true contour that the predicted class is expected to have: positive on the wrong side,
-    negative on the right one, so the best value is below 0. It says nothing where a picture shows one class alone. The
+    negative on the right one, so the best value is below 0. It says nothing where an image shows one class alone. The
     paper adds it to a loss of regions, with a small weight (0.01) that grows: alone it is content with an empty prediction.
 
     Args:
@@ -67,8 +67,8 @@ def signed_distances(
 
     Outside of a class it is the distance to its nearest pixel, inside minus the distance to the nearest counted pixel of
     another class, so two classes have maps of opposite sign. (The paper's code adds one pixel inside.) 0 at ignored
-    pixels, and for a class that a picture does not show or shows alone: it has no contour there. Computed on the CPU, one
-    distance transform for each class that a picture shows.
+    pixels, and for a class that an image does not show or shows alone: it has no contour there. Computed on the CPU, one
+    distance transform for each class that an image shows.
 
     Args:
         masks: (B, *S) integers, class indices or `ignore_index`, S of two or three dimensions.
@@ -92,7 +92,7 @@ def signed_distances(
 def _write_distances(
     truth: NDArray[Any], layers: NDArray[np.float32], ignore_index: int, spacing: Sequence[float] | None
 ) -> None:
-    """Fill the layers (K, *S) of one picture, zeros so far."""
+    """Fill the layers (K, *S) of one image, zeros so far."""
     counted = truth != ignore_index
     present = np.unique(truth[counted])
     if len(present) < 2:

@@ -3,7 +3,7 @@
 Comes in: logits (B, K, *S) and masks (B, *S) of class indices, in two or three dimensions. Goes out: one scalar, or the
 soft skeleton itself. Knows nothing of which classes are thin: they are named.
 
-An ignored pixel is to its neighbours as the world beyond the edge of the picture: it neither thins nor thickens them.
+An ignored pixel is to its neighbours as the world beyond the edge of the image: it neither thins nor thickens them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def soft_cldice(
         masks: (B, *S) integers, class indices or `ignore_index`.
         classes: indices of the thin classes, one at least; all but the first where not given.
         iterations: how often is thinned: at least half the width of the widest structure, in pixels.
-        per: "batch" sums over all pictures together; "image" over each, then takes the mean over the pictures that
+        per: "batch" sums over all images together; "image" over each, then takes the mean over the images that
             have a skeleton.
         ignore_index: pixels with this value count in nothing.
 

@@ -8,10 +8,10 @@ logits: sum it over the micro-batches of a step (all-reduce it over processes, a
 because DDP averages gradients) and hand it to each call. Then the calls add up
 
 - to the value and gradient of the whole batch, exactly, for cross-entropy (smoothed too), focal and boundary, and with
-  `dice_per: image` for Dice, Tversky and Lovász: these are means over pixels or pictures, whose number is known before;
-- to the mean of the parts by counted pixels (by pictures in which anything counts, with `dice_per: image`) for the rest:
+  `dice_per: image` for Dice, Tversky and Lovász: these are means over pixels or images, whose number is known before;
+- to the mean of the parts by counted pixels (by images in which anything counts, with `dice_per: image`) for the rest:
   Dice, Tversky, Lovász and clDice per batch are ratios of sums over a part, the hardest pixels are the hardest of a
-  part, and how many pictures have a skeleton is not known before. That is not what the whole batch would give.
+  part, and how many images have a skeleton is not known before. That is not what the whole batch would give.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ class CombinedLoss:
     ignore_index: int = 255
 
     def normaliser(self, masks: Tensor) -> Tensor:
-        """Give what these masks add to the divisors: (3,) double, sum of class weights, counted pixels, pictures with any."""
+        """Give what these masks add to the divisors: (3,) double, sum of class weights, counted pixels, images with any."""
         counted = masks.long() != self.ignore_index
-        pixels, pictures = counted.sum().double(), counted.flatten(1).any(1).sum().double()
+        pixels, images = counted.sum().double(), counted.flatten(1).any(1).sum().double()
         if self.class_weights is None:
-            return torch.stack([pixels, pixels, pictures])
+            return torch.stack([pixels, pixels, images])
         weights = self.class_weights.to(masks.device).double()
         index = torch.where(counted, masks.long(), 0).clamp(0, len(weights) - 1)
-        return torch.stack([(weights[index] * counted).sum(), pixels, pictures])
+        return torch.stack([(weights[index] * counted).sum(), pixels, images])
 
     def distances(self, masks: Tensor, num_classes: int) -> Tensor | None:
         """Give what the boundary term needs of these masks, for all calls that share them; None where it weighs nothing.

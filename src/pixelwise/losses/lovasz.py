@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pixelwise.losses.pixels import Per, mean_over_present, per_picture, prepare, prepare_labels, require_per
+from pixelwise.losses.pixels import Per, mean_over_present, per_image, prepare, prepare_labels, require_per
 
 _OfClass = Callable[[int], tuple[Tensor, Tensor]]
 
@@ -27,8 +27,8 @@ def lovasz_softmax(logits: Tensor, masks: Tensor, *, per: Per = "batch", ignore_
     Args:
         logits: (B, K, *S).
         masks: (B, *S) integers, class indices or `ignore_index`.
-        per: "batch" takes the IoU of a class over all pictures together; "image" over each, then the mean over the
-            pictures in which anything counts.
+        per: "batch" takes the IoU of a class over all images together; "image" over each, then the mean over the
+            images in which anything counts.
         ignore_index: pixels with this value count in nothing.
 
     Raises:
@@ -42,7 +42,7 @@ def lovasz_softmax(logits: Tensor, masks: Tensor, *, per: Per = "batch", ignore_
     probabilities = scores.softmax(1)
     errors = probabilities.scatter(1, place, 1 - probabilities.gather(1, place))
     counted = torch.ones_like(pixels.classes, dtype=torch.bool) if pixels.counted is None else pixels.counted
-    present = per_picture(pixels, logits.shape[1]) > 0
+    present = per_image(pixels, logits.shape[1]) > 0
     return _mean_extension(errors, lambda k: (pixels.classes == k, counted), present, per)
 
 
@@ -69,7 +69,7 @@ def lovasz_hinge(logits: Tensor, masks: Tensor, *, per: Per = "batch", ignore_in
 
 
 def _mean_extension(errors: Tensor, of_class: _OfClass, present: Tensor, per: Per) -> Tensor:
-    """Sum slope · error: errors (B, K, N), what is true of a class and counts (B, N), what a picture shows (B, K)."""
+    """Sum slope · error: errors (B, K, N), what is true of a class and counts (B, N), what an image shows (B, K)."""
     slopes = torch.zeros_like(errors)
     if per == "batch":
         present = present.any(0, keepdim=True)

@@ -1,7 +1,7 @@
 """Losses of regions by their overlap: Dice, Tversky, focal Tversky; and Dice with cross-entropy in one go.
 
 Comes in: logits (B, K, *S) and masks (B, *S) of class indices. Goes out: one scalar, of sums over a batch or over each
-picture. Knows nothing of neighbours or contours.
+image. Knows nothing of neighbours or contours.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pixelwise.losses.pixels import (
     check,
     divisor,
     mean_over_present,
-    per_picture,
+    per_image,
     pixel_weights,
     prepare,
     require_per,
@@ -54,8 +54,8 @@ def tversky(
         alpha: weight of what is falsely predicted, from 0 on.
         beta: weight of what is missed, from 0 on; not 0 where alpha is.
         gamma: of focal Tversky, above 0.
-        per: "batch" sums over all pictures together, where small classes do not come and go; "image" over each, then
-            takes the mean over the pictures in which anything counts.
+        per: "batch" sums over all images together, where small classes do not come and go; "image" over each, then
+            takes the mean over the images in which anything counts.
         ignore_index: pixels with this value count in nothing.
 
     Raises:
@@ -75,7 +75,7 @@ def tversky(
         predicted, total = probabilities.sum((0, 2)).double()[None], pixels.per_class[None]
         hits = torch.zeros_like(pixels.per_class).index_add(0, pixels.classes.flatten(), picked.flatten())[None]
     else:
-        predicted, total = probabilities.sum(2).double(), per_picture(pixels, num_classes)
+        predicted, total = probabilities.sum(2).double(), per_image(pixels, num_classes)
         hits = torch.zeros_like(total).scatter_add(1, pixels.classes, picked)
     missed = missed_index(hits, predicted, total, alpha, beta, gamma)
     return mean_over_present(missed, total > 0).to(scores.dtype)
@@ -201,10 +201,10 @@ def _multiply(probabilities: Tensor, by: Tensor, every: Tensor, axis: int) -> Te
     """Multiply each pixel by its own number plus each class by its own, in place, piece by piece."""
     per_class, pixels = every.view(-1, 1) if axis == 1 else every, by.shape[3 - axis]
     pieces = max(_PIECE.get(probabilities.device.type, 1 << 24) // len(every), 1)
-    for picture, factors in zip(probabilities, by, strict=True):
+    for image, factors in zip(probabilities, by, strict=True):
         for start in range(0, pixels, pieces):
             length = min(pieces, pixels - start)
-            piece, factor = (each.narrow(2 - axis, start, length) for each in (picture, factors))
+            piece, factor = (each.narrow(2 - axis, start, length) for each in (image, factors))
             piece.copy_((piece * factor).addcmul_(piece, per_class))
     return probabilities
 

@@ -142,8 +142,8 @@ def divisor(weights: Tensor, normaliser: Tensor | None) -> Tensor:
     return torch.where(total > 0, total, 1.0).to(weights.dtype)
 
 
-def per_picture(pixels: Pixels, num_classes: int) -> Tensor:
-    """Count the pixels of each class in each picture: (B, K), double."""
+def per_image(pixels: Pixels, num_classes: int) -> Tensor:
+    """Count the pixels of each class in each image: (B, K), double."""
     rows = torch.arange(len(pixels.classes), device=pixels.classes.device)[:, None]
     keys = (pixels.classes + num_classes * rows).flatten()
     weights = None if pixels.counted is None else pixels.counted.flatten().double()
@@ -155,7 +155,7 @@ def mean_over_present(losses: Tensor, present: Tensor) -> Tensor:
     """Take the mean over the classes that are present, then over the groups that have any.
 
     Args:
-        losses: (G, K), one group for a batch, or one per picture.
+        losses: (G, K), one group for a batch, or one per image.
         present: (G, K) in bool.
 
     Returns:
@@ -166,13 +166,13 @@ def mean_over_present(losses: Tensor, present: Tensor) -> Tensor:
 
 
 def require_logits(logits: Tensor) -> None:
-    """Refuse logits that have no axis of pictures, of classes, or of space.
+    """Refuse logits that have no axis of images, of classes, or of space.
 
     Raises:
         UsageError: they have none.
     """
     if logits.ndim < 3:
-        fix = "Give a batch of logits as the network makes them, with an axis for the pictures even of one."
+        fix = "Give a batch of logits as the network makes them, with an axis for the images even of one."
         raise UsageError("logits", expected="(B, K, *S), 3 axes or more", found=str(tuple(logits.shape)), do=fix)
 
 
@@ -206,7 +206,7 @@ def require_per(per: Per) -> None:
         UsageError: it is another word.
     """
     if per not in ("batch", "image"):
-        fix = "Say batch for sums over all pictures of a batch, image for each on its own."
+        fix = "Say batch for sums over all images of a batch, image for each on its own."
         raise UsageError("per", expected="batch or image", found=repr(per), do=fix)
 
 

@@ -23,11 +23,11 @@ def class_weights(
 
     Args:
         kind: "none": 1 each. "inverse": 1 / share of pixels. "median": median frequency / frequency, Eigen & Fergus 2015,
-            arXiv:1411.4734, where a class's frequency is its pixels per picture that shows it. "effective":
+            arXiv:1411.4734, where a class's frequency is its pixels per image that shows it. "effective":
             (1 - b) / (1 - b^n), Cui et al. 2019, arXiv:1901.05555, with b = 1 - 1 / (mean pixels per class), because
-            their fixed b of up to 0.9999 counts pictures and would call millions of pixels all alike. Or the weights.
+            their fixed b of up to 0.9999 counts images and would call millions of pixels all alike. Or the weights.
         pixel_counts: (K,) pixels of each class in the training part.
-        image_counts: (K,) pictures that show each class, for "median"; all pictures show all classes where not given.
+        image_counts: (K,) images that show each class, for "median"; all images show all classes where not given.
 
     Returns:
         K weights. Unless given as a list, they are scaled so that their mean over the pixels is 1, no weight is more than

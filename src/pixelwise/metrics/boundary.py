@@ -1,10 +1,10 @@
 """How well the edges of classes are drawn: counts of bands and contours, and the ratios taken from them.
 
-Comes in: truth and prediction as class indices (*S). Goes out: int64 counts per class that add up over pictures, boundary
+Comes in: truth and prediction as class indices (*S). Goes out: int64 counts per class that add up over images, boundary
 IoU and the boundary F-score. Knows nothing of names, units, instances or models; distances here are in pixels.
 
 Ignored pixels belong to no class and are no outside either: a class that ends at them has no edge there. The border of
-the picture is an edge for the bands of boundary IoU, as its authors have it, and none for the contours of the F-score.
+the image is an edge for the bands of boundary IoU, as its authors have it, and none for the contours of the F-score.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _Fold = Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
 
 
 def boundary_width(shape: Sequence[int], share: float = 0.02) -> int:
-    """Give the width of the band for a picture of this size: a share of its diagonal, at least one pixel.
+    """Give the width of the band for an image of this size: a share of its diagonal, at least one pixel.
 
     Rounded to even at halves, as in the reference implementation of Cheng et al. 2021, arXiv:2103.16562.
 
     Args:
         shape: *S.
-        share: of the diagonal; the authors take 0.02 for COCO and 0.005 for the larger pictures of Cityscapes.
+        share: of the diagonal; the authors take 0.02 for COCO and 0.005 for the larger images of Cityscapes.
 
     Raises:
         UsageError: a share that is no positive number.
@@ -49,7 +49,7 @@ def boundary_band(region: NDArray[Any], width: float) -> Bools:
     """Give the pixels of a region that lie within `width` pixels of its outside, (*S).
 
     The same as the region without what remains of it after `width` erosions by a full 3×3(×3) square, where all beyond
-    the picture is outside: Cheng et al. 2021, arXiv:2103.16562.
+    the image is outside: Cheng et al. 2021, arXiv:2103.16562.
 
     Args:
         region: bool (*S).
@@ -78,7 +78,7 @@ def class_bands(mask: NDArray[Any], width: float, ignore_index: int | None = Non
     """Give the pixels that lie in the band of their own value, for all values of a mask at once, (*S).
 
     `class_bands(m, w) & (m == c)` is `boundary_band(m == c, w)` for every value c. With an ignore index, pixels of that
-    value are in no band, and only known pixels of another value (or the picture's border) make one.
+    value are in no band, and only known pixels of another value (or the image's border) make one.
 
     Args:
         mask: integers (*S): classes, or ids of segments.
@@ -116,9 +116,9 @@ def boundary_counts(
     share: float = 0.02,
     where: object = "prediction",
 ) -> Counts:
-    """Count the bands of every class in one picture: in both, in the truth, in the prediction, (3, K).
+    """Count the bands of every class in one image: in both, in the truth, in the prediction, (3, K).
 
-    Sums over pictures give boundary IoU at the level of the data set. Every picture has the width of its own size.
+    Sums over images give boundary IoU at the level of the data set. Every image has the width of its own size.
 
     Args:
         truth: integers (*S), class indices or the ignore index.
@@ -126,7 +126,7 @@ def boundary_counts(
         num_classes: K.
         ignore_index: true pixels with this value count in nothing and make no edge, whatever was predicted there.
         share: of the diagonal, see `boundary_width`.
-        where: what messages call the picture.
+        where: what messages call the image.
 
     Raises:
         MaskError: shapes that differ, or counted pixels outside 0…K-1.
@@ -149,7 +149,7 @@ def boundary_iou(counts: NDArray[Any]) -> Ratios:
 def contours(mask: NDArray[Any], ignore_index: int | None = None) -> Bools:
     """Give the pixels with a face neighbour of another value, (*S): the inner boundary of every class at once.
 
-    Ignored pixels are no contour and make none, nor does the border of the picture.
+    Ignored pixels are no contour and make none, nor does the border of the image.
 
     Args:
         mask: integers (*S).
@@ -177,7 +177,7 @@ def contour_counts(
     tolerance: float = 1.0,
     where: object = "prediction",
 ) -> Counts:
-    """Count the contour pixels of every class in one picture, and those that the other contour comes near, (4, K).
+    """Count the contour pixels of every class in one image, and those that the other contour comes near, (4, K).
 
     Martin et al. 2004 and Csurka et al. 2013; a pixel is matched where the other's contour of the same class lies within
     the tolerance, as in DAVIS (Perazzi et al. 2016), not one to one. Contours are those of `contours`.
@@ -188,10 +188,10 @@ def contour_counts(
         num_classes: K.
         ignore_index: true pixels with this value count in nothing and make no contour, whatever was predicted there.
         tolerance: Euclidean, in pixels; Csurka et al. take 0.0075 of the diagonal, DAVIS 0.008.
-        where: what messages call the picture.
+        where: what messages call the image.
 
     Returns:
-        Rows: predicted pixels that match, all predicted, true pixels that match, all true. Rows add up over pictures.
+        Rows: predicted pixels that match, all predicted, true pixels that match, all true. Rows add up over images.
 
     Raises:
         MaskError: shapes that differ, or counted pixels outside 0…K-1.

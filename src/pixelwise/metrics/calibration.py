@@ -1,7 +1,7 @@
 """Whether probabilities can be believed: how far confidence and accuracy lie apart, and what doubtful pixels cost.
 
-Comes in: probabilities (K, *S) and truth (*S), a picture or a band of rows at a time. Goes out: sums that add up over
-bands and pictures, and the scores of their totals. Knows nothing of models or files.
+Comes in: probabilities (K, *S) and truth (*S), an image or a band of rows at a time. Goes out: sums that add up over
+bands and images, and the scores of their totals. Knows nothing of models or files.
 
 Confidence is the largest probability of a pixel, and the first class that has it is the prediction. Reliability bins
 are of equal width; bin b holds b/bins ≤ p < (b + 1)/bins, and the last one holds p = 1, too. (torchmetrics gives p = 1
@@ -88,17 +88,17 @@ def calibration_sums(
     bins: int = 15,
     where: object = "probabilities",
 ) -> Ratios:
-    """Sum up what all scores of calibration are made of, over one picture or one band of it.
+    """Sum up what all scores of calibration are made of, over one image or one band of it.
 
     Args:
         probabilities: floats (K, *S) that sum to 1 over K; anything where the truth is ignored.
         truth: integers (*S), class indices or the ignore index.
         ignore_index: true pixels with this value count in nothing.
         bins: reliability bins.
-        where: what messages call the picture.
+        where: what messages call the image.
 
     Returns:
-        Sums (M,) as `Layout(K, bins)` names them; add them up over bands and pictures. -log p is taken at no less than
+        Sums (M,) as `Layout(K, bins)` names them; add them up over bands and images. -log p is taken at no less than
         the smallest normal float32, 1.18e-38, and so is 87.3 at most.
 
     Raises:

@@ -22,7 +22,7 @@ _CHUNK = 1 << 18
 
 
 class ConfusionMatrix:
-    """Count over any number of pictures, one after another.
+    """Count over any number of images, one after another.
 
     Args:
         num_classes: K.
@@ -45,12 +45,12 @@ class ConfusionMatrix:
         self.matrix: Counts = np.zeros((num_classes, num_classes), np.int64)
 
     def update(self, truth: NDArray[Any], prediction: NDArray[Any], where: object = "prediction") -> Counts:
-        """Count one picture more, and give the matrix of this picture alone.
+        """Count one image more, and give the matrix of this image alone.
 
         Args:
             truth: integers (*S), class indices or the ignore index.
             prediction: integers (*S), class indices; anything where the truth is ignored.
-            where: what messages call the picture.
+            where: what messages call the image.
 
         Raises:
             MaskError: shapes that differ, or counted pixels outside 0…K-1.
@@ -61,7 +61,7 @@ class ConfusionMatrix:
         return one
 
     def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
-        """Give the counts of both, as if one had seen all pictures."""
+        """Give the counts of both, as if one had seen all images."""
         if (self.num_classes, self.ignore_index) != (other.num_classes, other.ignore_index):
             raise UsageError(
                 "confusion matrix",

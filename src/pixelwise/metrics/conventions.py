@@ -1,6 +1,6 @@
 """The rules by which other libraries turn the same masks into a "mIoU", each under its own name.
 
-Comes in: per picture and class, the pixels found, true, predicted, and predicted where the truth is void. Goes out: the
+Comes in: per image and class, the pixels found, true, predicted, and predicted where the truth is void. Goes out: the
 numbers that a peer's own call would print, with intervals. Knows nothing of masks or of the peers' code.
 
 Our own number is always `miou`. These are for holding ours beside a figure from elsewhere, and say which call they stand for.
@@ -26,12 +26,12 @@ _Parts = tuple[Floats, Floats, Floats, Floats]
 
 @dataclass(frozen=True)
 class Rule:
-    """Hold one way to make one number: sums per picture (N, M), and what is made of their totals (R, M) → (R,).
+    """Hold one way to make one number: sums per image (N, M), and what is made of their totals (R, M) → (R,).
 
     Args:
         call: the peer's call that gives it.
         says: the rule in words.
-        sums: (N, 4, K) counts → (N, M) numbers that add up over pictures.
+        sums: (N, 4, K) counts → (N, M) numbers that add up over images.
         value: totals (R, M), classes K → (R,).
         knows_void: the call can leave void out.
     """
@@ -110,8 +110,8 @@ def _void_as_error(totals: Floats, k: int) -> Ratios:
     return mean_defined(ratio(hits, truth + predicted + on_void - hits))
 
 
-def _per_picture(rule: Callable[[Floats, int], Ratios]) -> Callable[[Floats], Floats]:
-    """Take a number of each picture, and whether it has one."""
+def _per_image(rule: Callable[[Floats, int], Ratios]) -> Callable[[Floats], Floats]:
+    """Take a number of each image, and whether it has one."""
 
     def sums(counts: Floats) -> Floats:
         values = rule(_flat(counts), counts.shape[2])
@@ -120,12 +120,12 @@ def _per_picture(rule: Callable[[Floats, int], Ratios]) -> Callable[[Floats], Fl
     return sums
 
 
-def _mean_of_pictures(totals: Floats, k: int) -> Ratios:
+def _mean_of_images(totals: Floats, k: int) -> Ratios:
     return ratio(totals[:, 0], totals[:, 1])
 
 
-def _per_class_and_picture(only_true: bool) -> Callable[[Floats], Floats]:
-    """Take the IoU of each class in each picture, and whether it has one: (N, 2·K)."""
+def _per_class_and_image(only_true: bool) -> Callable[[Floats], Floats]:
+    """Take the IoU of each class in each image, and whether it has one: (N, 2·K)."""
 
     def sums(counts: Floats) -> Floats:
         k = counts.shape[2]
@@ -142,26 +142,26 @@ def _mean_of_pairs(totals: Floats, k: int) -> Ratios:
 
 
 def _mean_of_class_means(totals: Floats, k: int) -> Ratios:
-    # Classes that no picture shows count 0, as theirs do.
+    # Classes that no image shows count 0, as theirs do.
     return np.nan_to_num(ratio(totals[:, :k], totals[:, k:])).mean(1)
 
 
-_MATRIX = "one matrix over all pictures"
+_MATRIX = "one matrix over all images"
 CONVENTIONS: Mapping[str, tuple[Rule, ...]] = {
     "smp": (
         Rule("iou_score(reduction='macro')", f"{_MATRIX}; a class without a union counts 1", _flat, _absent_is(1.0)),
         Rule(
             "iou_score(reduction='macro-imagewise')",
-            "mean over pictures of the mean over all classes; a class without a union counts 1",
-            _per_picture(_absent_is(1.0)),
-            _mean_of_pictures,
+            "mean over images of the mean over all classes; a class without a union counts 1",
+            _per_image(_absent_is(1.0)),
+            _mean_of_images,
         ),
         Rule("iou_score(reduction='micro')", f"{_MATRIX}; all classes' pixels added up before dividing", _flat, _micro),
         Rule(
             "iou_score(reduction='micro-imagewise')",
-            "mean over pictures; in each, all classes' pixels added up before dividing; one without any counts 1",
-            _per_picture(_micro_or_one),
-            _mean_of_pictures,
+            "mean over images; in each, all classes' pixels added up before dividing; one without any counts 1",
+            _per_image(_micro_or_one),
+            _mean_of_images,
         ),
     ),
     "torchmetrics": (
@@ -179,8 +179,8 @@ CONVENTIONS: Mapping[str, tuple[Rule, ...]] = {
         ),
         Rule(
             "segmentation.MeanIoU(input_format='index')",
-            "mean over all pairs of a picture and a class with a union there",
-            _per_class_and_picture(only_true=False),
+            "mean over all pairs of an image and a class with a union there",
+            _per_class_and_image(only_true=False),
             _mean_of_pairs,
             knows_void=False,
         ),
@@ -201,14 +201,14 @@ CONVENTIONS: Mapping[str, tuple[Rule, ...]] = {
     "monai": (
         Rule(
             "MeanIoU(reduction='mean')",
-            "mean over pictures of the mean over the classes that their truth shows",
-            _per_picture(_mean_over_true),
-            _mean_of_pictures,
+            "mean over images of the mean over the classes that their truth shows",
+            _per_image(_mean_over_true),
+            _mean_of_images,
         ),
         Rule(
             "MeanIoU(reduction='mean_batch').mean()",
-            "mean over classes of the mean over pictures whose truth shows the class; a class that none shows counts 0",
-            _per_class_and_picture(only_true=True),
+            "mean over classes of the mean over images whose truth shows the class; a class that none shows counts 0",
+            _per_class_and_image(only_true=True),
             _mean_of_class_means,
         ),
     ),
@@ -240,11 +240,11 @@ def peer_scores(
 
     Args:
         name: one of `CONVENTIONS`.
-        counts: (N, 4, K) per picture and class: pixels found, true, predicted, predicted on void.
-        groups: one per picture, None stands for itself.
+        counts: (N, 4, K) per image and class: pixels found, true, predicted, predicted on void.
+        groups: one per image, None stands for itself.
         void: whether there are void pixels.
         resamples: draws of the bootstrap.
-        seed: equal seeds draw the same pictures as for our own scores.
+        seed: equal seeds draw the same images as for our own scores.
 
     Raises:
         UsageError: an unknown name.

@@ -14,13 +14,13 @@ Better = Literal["higher", "lower", "neither"]
 
 INTRODUCTION = """\
 Keys are those of `scores.json` and of `--json`; for segments and objects, at the end, see there. Beside each score stand `_low`
-and `_high`, the ends of its 95 % interval, and `_n`, the number of pictures on which it rests. The interval is a percentile
-bootstrap over pictures, or over groups of pictures that belong together (Efron & Tibshirani 1993, chapter 13)."""
+and `_high`, the ends of its 95 % interval, and `_n`, the number of images on which it rests. The interval is a percentile
+bootstrap over images, or over groups of images that belong together (Efron & Tibshirani 1993, chapter 13)."""
 SYMBOLS = (
     "TP: pixels of the class that were found. FP: pixels that were given the class and are another. "
-    "FN: pixels of the class that were given another, or left open. Ratios are taken once, of sums over all pictures, unless said otherwise."
+    "FN: pixels of the class that were given another, or left open. Ratios are taken once, of sums over all images, unless said otherwise."
 )
-_SHARE, _OVER = "share, 0…1", "All counted pixels of all pictures; ignored (void) pixels count in nothing."
+_SHARE, _OVER = "share, 0…1", "All counted pixels of all images; ignored (void) pixels count in nothing."
 _UNION = "A class that neither truth nor prediction shows has none, and is left out of means."
 _EVERINGHAM = "Everingham et al. 2010, doi:10.1007/s11263-009-0275-4"
 _LONG = "Long, Shelhamer & Darrell 2015, arXiv:1411.4038"
@@ -30,19 +30,19 @@ _SURFACE = "Nikolov et al. 2018, arXiv:1809.04430"
 _GUO = "Guo et al. 2017, arXiv:1706.04599"
 _PANOPTIC = "Kirillov et al. 2019, arXiv:1801.00868"
 _LENGTH = "length, in the unit of the grid"
-_SHOWN = "Mean over the pictures where both truth and prediction show the class; read it beside missed and invented. Ignored pixels belong to no region."
+_SHOWN = "Mean over the images where both truth and prediction show the class; read it beside missed and invented. Ignored pixels belong to no region."
 _BANDS = (
-    "Sums over all pictures of pixels near a border; the width is a share of each picture's diagonal (2 % by default). Ignored pixels make no "
-    f"border; the edge of the picture does. {_UNION}"
+    "Sums over all images of pixels near a border; the width is a share of each image's diagonal (2 % by default). Ignored pixels make no "
+    f"border; the edge of the image does. {_UNION}"
 )
 _LINES = (
-    "Sums over all pictures of contour pixels; they match where the other's contour of the same class lies within a share of the "
-    "picture's diagonal (0.75 % by default, one pixel at least). Ignored pixels and the edge of the picture make no contour. A class without a "
+    "Sums over all images of contour pixels; they match where the other's contour of the same class lies within a share of the "
+    "image's diagonal (0.75 % by default, one pixel at least). Ignored pixels and the edge of the image make no contour. A class without a "
     "contour has none, and is left out of means."
 )
-_ALONE = "Every picture alone, then the mean over those where it is defined: another number than one matrix gives."
+_ALONE = "Every image alone, then the mean over those where it is defined: another number than one matrix gives."
 _SEGMENTS = (
-    "Sums over all pictures; a category that neither shows is left out of means. Void pixels of the truth are left out of unions, and "
+    "Sums over all images; a category that neither shows is left out of means. Void pixels of the truth are left out of unions, and "
     "predictions that lie mostly in void are no false positives."
 )
 
@@ -83,14 +83,14 @@ _OVERLAP: dict[str, Definition] = {
         "mIoU",
         "mean over classes of TP / (TP + FP + FN)",
         "How much prediction and truth overlap, all classes alike: the headline.",
-        f"One confusion matrix over all pictures. {_UNION} Ignored pixels count in nothing.",
+        f"One confusion matrix over all images. {_UNION} Ignored pixels count in nothing.",
         _EVERINGHAM,
     ),
     "miou_present": _share(
         "mIoU, true classes",
         "mean of TP / (TP + FP + FN) over classes with TP + FN > 0",
         "The same over the classes that the truth shows: inventing an absent class costs only the classes it is put over.",
-        "One confusion matrix over all pictures; classes that no truth shows are left out. Ignored pixels count in nothing.",
+        "One confusion matrix over all images; classes that no truth shows are left out. Ignored pixels count in nothing.",
         _EVERINGHAM,
     ),
     "mean_dice": _share(
@@ -143,24 +143,24 @@ _OVERLAP: dict[str, Definition] = {
         "van Rijsbergen 1979, Information Retrieval, 2nd edition, chapter 7",
     ),
     "image_miou": _share(
-        "mIoU of single pictures",
-        "mean over pictures of their own mIoU",
-        "How good a typical picture is, each counting alike whatever its size.",
+        "mIoU of single images",
+        "mean over images of their own mIoU",
+        "How good a typical image is, each counting alike whatever its size.",
         f"{_ALONE} In each, classes that neither truth nor prediction shows are left out.",
         _EVERINGHAM,
     ),
     "image_dice": _share(
-        "Mean Dice of single pictures",
-        "mean over pictures of their own mean Dice",
-        "How good a typical picture is, by Dice.",
+        "Mean Dice of single images",
+        "mean over images of their own mean Dice",
+        "How good a typical image is, by Dice.",
         f"{_ALONE} In each, classes that neither truth nor prediction shows are left out.",
         "Dice 1945, doi:10.2307/1932409",
     ),
     "image_iou": _share(
-        "IoU of single pictures",
-        "mean over pictures of the class's IoU there",
-        "How well the class is found in a typical picture that shows it.",
-        f"{_ALONE} Pictures where neither truth nor prediction shows the class are left out.",
+        "IoU of single images",
+        "mean over images of the class's IoU there",
+        "How well the class is found in a typical image that shows it.",
+        f"{_ALONE} Images where neither truth nor prediction shows the class are left out.",
         _EVERINGHAM,
     ),
 }
@@ -221,27 +221,27 @@ _EDGES: dict[str, Definition] = {
         "Surface Dice",
         "size of both surfaces within the tolerance of the other / size of both",
         "The share of the surfaces that needs no correction (NSD).",
-        "Mean over the pictures where truth or prediction shows the class; 0 where only one does. Ignored pixels belong to no region.",
+        "Mean over the images where truth or prediction shows the class; 0 where only one does. Ignored pixels belong to no region.",
         _SURFACE,
     ),
     "missed": _error(
         "Missed",
-        "pictures where only the truth shows the class / pictures where the truth shows it",
+        "images where only the truth shows the class / images where the truth shows it",
         "How often a class that is there is not found at all.",
-        "Pictures whose truth shows the class; ignored pixels count in nothing.",
+        "Images whose truth shows the class; ignored pixels count in nothing.",
         "pixelwise's own, so that means of distances cannot hide what has none",
     ),
     "invented": _error(
         "Invented",
-        "pictures where only the prediction shows the class / pictures where the prediction shows it",
+        "images where only the prediction shows the class / images where the prediction shows it",
         "How often a class that was predicted is not there at all.",
-        "Pictures whose prediction shows the class; ignored pixels count in nothing.",
+        "Images whose prediction shows the class; ignored pixels count in nothing.",
         "pixelwise's own, so that means of distances cannot hide what has none",
     ),
 }
 _PIXELS = "All counted pixels; ignored pixels count in nothing."
 _NOISE = (
-    "Drawing pictures anew adds noise, and noise counts as error: the values behind the interval lie above the score on average, "
+    "Drawing images anew adds noise, and noise counts as error: the values behind the interval lie above the score on average, "
     "and the whole interval may."
 )
 _BINS = f"{_PIXELS} Bins of equal width over confidence, 15 by default. {_NOISE}"
@@ -257,7 +257,7 @@ def _accuracy_at(coverage: int) -> Definition:
         "What remains right where the least certain pixels are left to people."
         if coverage < 100
         else "Pixel accuracy of all pixels, by their most probable class.",
-        f"{_PIXELS} Pixels of all pictures are ranked together.",
+        f"{_PIXELS} Pixels of all images are ranked together.",
         "Geifman & El-Yaniv 2017, arXiv:1705.08500",
     )
 
@@ -320,7 +320,7 @@ _TRUST: dict[str, Definition] = {
         "Area under risk–coverage",
         "mean over coverages 0…1 of the share of wrong pixels among the most confident",
         "How well confidence tells right pixels from wrong ones.",
-        f"{_PIXELS} Pixels of all pictures are ranked together.",
+        f"{_PIXELS} Pixels of all images are ranked together.",
         "Geifman et al. 2019, arXiv:1805.08206",
     ),
     **{f"accuracy_at_{coverage}": _accuracy_at(coverage) for coverage in (50, 80, 90, 95, 100)},
@@ -354,14 +354,14 @@ _OBJECTS: dict[str, Definition] = {
         "Average precision",
         "area under precision over recall, mean over categories and IoU thresholds 0.50, 0.55 … 0.95",
         "How well objects are found and outlined, whatever confidence is asked for.",
-        "Objects of all pictures, at most 100 detections a picture and category; categories without an object in the truth are left out, "
+        "Objects of all images, at most 100 detections an image and category; categories without an object in the truth are left out, "
         "crowds are neither hits nor misses.",
         "Lin et al. 2014, arXiv:1405.0312",
     ),
 }
 FUNCTIONS = """\
 No evaluation gives these, and no interval comes with them: they are taken by functions, of maps of segments or of
-objects in the format of COCO. `panoptic_sums` adds up over pictures; with `boundary_share=0.02` it is that of boundary PQ.
+objects in the format of COCO. `panoptic_sums` adds up over images; with `boundary_share=0.02` it is that of boundary PQ.
 
 ```python
 import numpy as np

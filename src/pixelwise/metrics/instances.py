@@ -1,7 +1,7 @@
 """How well objects were found: average precision of masks, boxes and boundaries, as COCO defines it.
 
 Comes in: annotations and detections as plain COCO dictionaries, or the JSON files that hold them. Goes out: the twelve
-numbers of COCO and AP per category. Knows nothing of pictures or models.
+numbers of COCO and AP per category. Knows nothing of images or models.
 
 Matching and averaging are those of pycocotools, an optional extra, so that the numbers are those that papers print
 (Lin et al. 2014, arXiv:1405.0312). What it is given is put in order first: pycocotools takes an annotation with id 0
@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, MaskError, PairingError, UsageError
+from pixelwise.geometry.run_lengths import unpack
 from pixelwise.metrics.boundary import boundary_band, boundary_width
 from pixelwise.metrics.confusion import mean_defined
-from pixelwise.run_lengths import unpack
 
 Kind = Literal["mask", "box", "boundary"]
 Plain = Mapping[str, Any]
@@ -41,7 +41,7 @@ class AveragePrecision:
 
     AP is the mean over the IoU thresholds 0.50, 0.55 … 0.95 and over the categories with an object in the truth. Small
     objects have an area below 32² pixels, large ones above 96². Recalls (AR) are at most 1, 10 or 100 detections per
-    picture and category.
+    image and category.
     """
 
     kind: Kind
@@ -75,7 +75,7 @@ class _Coco(NamedTuple):
 def average_precision(
     truth: Plain | Source, detections: Sequence[Plain] | Source, kind: Kind = "mask", *, boundary_share: float = 0.02
 ) -> AveragePrecision:
-    """Score detections over all pictures of the truth.
+    """Score detections over all images of the truth.
 
     Args:
         truth: `images` (id; height and width unless for boxes), `categories` (id) and `annotations` (image_id,
@@ -84,13 +84,13 @@ def average_precision(
         detections: a list with image_id, category_id, score and segmentation or bbox, or the path of a JSON file of it.
         kind: which IoU is matched: of masks, of boxes, or the smaller one of mask and boundary IoU (Cheng et al. 2021,
             arXiv:2103.16562).
-        boundary_share: width of boundaries as a share of the picture's diagonal.
+        boundary_share: width of boundaries as a share of the image's diagonal.
 
     Raises:
         UsageError: pycocotools is not installed, a kind that is none, or a share that is no positive number.
-        DataError: a file that cannot be read, a key that is missing, no pictures or categories, or ids that stand twice.
-        PairingError: detections in pictures that the truth does not have.
-        MaskError: segmentations that fit no picture, unknown categories; scores, boxes, areas and sizes that are no
+        DataError: a file that cannot be read, a key that is missing, no images or categories, or ids that stand twice.
+        PairingError: detections in images that the truth does not have.
+        MaskError: segmentations that fit no image, unknown categories; scores, boxes, areas and sizes that are no
             finite numbers of their kind.
 
     """
@@ -169,7 +169,7 @@ def _list(truth: Plain, key: str) -> Sequence[Any]:
 
 
 def _by_id(truth: Plain, key: str) -> Entries:
-    """Give the pictures or categories of the truth by their ids, in their order."""
+    """Give the images or categories of the truth by their ids, in their order."""
     where, entries = f"truth: {key}", Entries()
     for one in _list(truth, key):
         name = _get(one, "id", where)
@@ -194,8 +194,8 @@ def _objects(
         name = f"{side}[{number - 1}]"
         image, category = _get(one, "image_id", name), _get(one, "category_id", name)
         if not isinstance(image, Hashable) or image not in images:
-            fix = "Score detections against the truth of the same pictures."
-            raise PairingError(name, expected="a picture of the truth", found=f"image_id {image}", do=fix)
+            fix = "Score detections against the truth of the same images."
+            raise PairingError(name, expected="an image of the truth", found=f"image_id {image}", do=fix)
         if not isinstance(category, Hashable) or category not in known:
             wanted, found = "one of the categories of the truth", f"category_id {category}"
             fix = "Give category ids, not class indices, and those of the truth."
@@ -272,13 +272,13 @@ def _shape(one: Plain, image: Plain, kind: Kind, where: str, masks: Any) -> dict
 
 
 def _run_lengths(segmentation: Any, image: Plain, where: str, masks: Any) -> Any:
-    """Give polygons or run lengths as compressed run lengths of the picture's size."""
+    """Give polygons or run lengths as compressed run lengths of the image's size."""
     place = "truth: images"
     height, width = (int(_numbers([_get(image, key, place)], place, key)[0]) for key in ("height", "width"))
     if isinstance(segmentation, Mapping):
         size = _numbers(_get(segmentation, "size", where), where, "size").astype(int).tolist()
         if size != [height, width]:
-            wanted, found = f"a mask of the picture's size, {height} by {width}", f"{size[0]} by {size[1]}"
+            wanted, found = f"a mask of the image's size, {height} by {width}", f"{size[0]} by {size[1]}"
             raise MaskError(where, expected=wanted, found=found, do="Give masks at native size, height first.")
         return _of_counts(_get(segmentation, "counts", where), size, where, masks)
     # Four numbers would be taken for a box.
@@ -290,13 +290,13 @@ def _run_lengths(segmentation: Any, image: Plain, where: str, masks: Any) -> Any
     reach = np.array([width, height]) * 1.5
     far = [ring for ring in rings if (np.abs(ring.reshape(-1, 2) - reach / 3) > reach).any()]
     if far:
-        wanted, fix = f"polygons in or near the picture, {height} by {width}", "Give corners x, y in its pixels."
+        wanted, fix = f"polygons in or near the image, {height} by {width}", "Give corners x, y in its pixels."
         raise MaskError(where, expected=wanted, found=_short(far[0]), do=fix)
     return masks.merge(masks.frPyObjects([ring.tolist() for ring in rings], height, width))
 
 
 def _of_counts(counts: Any, size: list[int], where: str, masks: Any) -> Any:
-    """Give run lengths, compressed or not, as compressed ones; they must fill the picture."""
+    """Give run lengths, compressed or not, as compressed ones; they must fill the image."""
     plain = not isinstance(counts, str | bytes)
     runs = _numbers(counts, where, "counts") if plain else unpack(counts)
     if runs is None or (runs < 0).any() or runs.sum(dtype=np.float64) != size[0] * size[1]:
@@ -360,7 +360,7 @@ def _result(kind: Kind, evaluation: Any) -> AveragePrecision:
     # pycocotools writes -1 where there is nothing to average; its twelve numbers have the order of the fields.
     stats = [float(value) if value > -1 else math.nan for value in evaluation.stats]
     numbers: dict[str, Any] = dict(zip([field.name for field in fields(AveragePrecision)][1:13], stats, strict=True))
-    # Thresholds, recalls, categories, areas (the first: all), detections per picture (the last: 100).
+    # Thresholds, recalls, categories, areas (the first: all), detections per image (the last: 100).
     precision = np.where(evaluation.eval["precision"] > -1, evaluation.eval["precision"], np.nan)[:, :, :, 0, -1]
     means = mean_defined(precision.reshape(-1, precision.shape[2]).T)
     return AveragePrecision(

@@ -1,10 +1,10 @@
-"""How far a score would move with other pictures of the same kind: bootstrap over pictures.
+"""How far a score would move with other images of the same kind: bootstrap over images.
 
-Comes in: sums per picture (or per group of pictures that belong together) and a statistic of their total. Goes out: the
+Comes in: sums per image (or per group of images that belong together) and a statistic of their total. Goes out: the
 bounds of a percentile interval. Knows nothing of what the sums mean.
 
-Pictures are drawn, not pixels: neighbouring pixels are wrong together, and an interval over pixels would be far too
-narrow. For the same reason groups are drawn whole where pictures come in groups (a patient's slices, a video's frames).
+Images are drawn, not pixels: neighbouring pixels are wrong together, and an interval over pixels would be far too
+narrow. For the same reason groups are drawn whole where images come in groups (a patient's slices, a video's frames).
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _PIECE = 256
 def bootstrap(
     sums: NDArray[Any], statistic: Callable[[Floats], Floats], *, resamples: int = 1000, seed: int = 0
 ) -> tuple[Floats, Floats]:
-    """Draw pictures with replacement and take the 2.5 and 97.5 % points of a statistic: Efron & Tibshirani 1993, ch. 13.
+    """Draw images with replacement and take the 2.5 and 97.5 % points of a statistic: Efron & Tibshirani 1993, ch. 13.
 
     Args:
-        sums: (N, M) numbers per picture that add up over pictures.
+        sums: (N, M) numbers per image that add up over images.
         statistic: takes totals (R, M), gives (R, S); NaN where undefined.
-        resamples: how many times N pictures are drawn.
+        resamples: how many times N images are drawn.
         seed: equal seeds give equal bounds.
 
     Returns:
         Lower and upper bounds (S,), taken over the draws that define the statistic; NaN where none does, or where fewer
-        than two pictures leave nothing to draw from.
+        than two images leave nothing to draw from.
 
     """
     count = len(sums)
@@ -49,12 +49,12 @@ def bootstrap(
 
 
 def drawn_totals(sums: NDArray[Any], resamples: int, seed: int) -> Iterator[Floats]:
-    """Draw pictures with replacement, as many as there are, and add up: some of the `resamples` rows at a time.
+    """Draw images with replacement, as many as there are, and add up: some of the `resamples` rows at a time.
 
     Args:
-        sums: (N, M) numbers per picture.
+        sums: (N, M) numbers per image.
         resamples: rows (M) in all.
-        seed: equal seeds draw the same pictures, however many rows come at a time.
+        seed: equal seeds draw the same images, however many rows come at a time.
 
     Yields:
         Totals (R, M); drop each before the next is asked for, and the memory stays bounded.
@@ -81,17 +81,17 @@ parts from draw to draw."""
 def score_sums(
     sums: NDArray[Any], statistic: Statistic, groups: Sequence[Hashable], *, resamples: int = 1000, seed: int = 0
 ) -> list[Score]:
-    """Score a data set from what adds up over its pictures: values, 95 % intervals, and n.
+    """Score a data set from what adds up over its images: values, 95 % intervals, and n.
 
     Args:
-        sums: (N, M) numbers per picture.
+        sums: (N, M) numbers per image.
         statistic: see `Statistic`.
-        groups: one per picture; pictures of one group are drawn together, None stands for itself.
+        groups: one per image; images of one group are drawn together, None stands for itself.
         resamples: draws of the bootstrap; less than 2 leaves the intervals out.
-        seed: equal seeds draw the same pictures, whatever is scored.
+        seed: equal seeds draw the same images, whatever is scored.
 
     Returns:
-        S scores; n counts the pictures on which a score is defined, taken alone.
+        S scores; n counts the images on which a score is defined, taken alone.
 
     """
     whole = np.asarray(sums, np.float64).sum(0, keepdims=True)
@@ -112,11 +112,11 @@ def _score(value: float, low: float, high: float, n: int) -> Score:
 
 
 def by_group(sums: NDArray[Any], groups: Sequence[Hashable]) -> tuple[NDArray[Any], str]:
-    """Add up the pictures of each group, one without a group for itself; say whether these are "images" or "groups"."""
+    """Add up the images of each group, one without a group for itself; say whether these are "images" or "groups"."""
     if all(group is None for group in groups):
         return sums, "images"
     place: dict[Hashable, int] = {}
-    # A tuple, so that no group's own name is taken for a picture's number.
+    # A tuple, so that no group's own name is taken for an image's number.
     names = [("alone", i) if group is None else ("group", group) for i, group in enumerate(groups)]
     index = [place.setdefault(name, len(place)) for name in names]
     units = np.zeros((len(place), *sums.shape[1:]), sums.dtype)

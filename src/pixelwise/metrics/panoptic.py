@@ -1,7 +1,7 @@
 """How well segments were found and outlined: panoptic quality.
 
 Comes in: truth and prediction as maps of segment ids (*S), and what each id is: its category, and whether it is a
-crowd. Goes out: sums per category and picture that add up over pictures, and PQ, SQ, RQ taken from them. Knows nothing
+crowd. Goes out: sums per category and image that add up over images, and PQ, SQ, RQ taken from them. Knows nothing
 of files, names or intervals.
 
 Source: Kirillov et al. 2019, "Panoptic Segmentation", arXiv:1801.00868; the treatment of void and crowd is that of the
@@ -78,7 +78,7 @@ def panoptic_sums(
     boundary_share: float | None = None,
     where: object = "prediction",
 ) -> Ratios:
-    """Match the segments of one picture and count, per category: (4, K) in rows TP, FP, FN and the sum of IoUs.
+    """Match the segments of one image and count, per category: (4, K) in rows TP, FP, FN and the sum of IoUs.
 
     A predicted segment matches a true one of its category where their IoU is above 0.5; void pixels of the truth are
     left out of the union. Crowds are never matched and never missed. Unmatched predictions that lie by more than half
@@ -92,13 +92,13 @@ def panoptic_sums(
         prediction_segments: what each id of the prediction is; crowds mean nothing here.
         categories: the K categories, in the order of the columns.
         void_id: pixels with this id belong to no segment, in either map; 0 in the format of COCO.
-        boundary_share: None for PQ. For boundary PQ the width of boundaries as a share of the picture's diagonal, 0.02
+        boundary_share: None for PQ. For boundary PQ the width of boundaries as a share of the image's diagonal, 0.02
             in the paper: the IoU of a pair is then the smaller one of mask IoU and boundary IoU.
-        where: what messages call the picture.
+        where: what messages call the image.
 
     Returns:
-        Sums in float64, the counts among them exact. They add up over pictures: give a total to `panoptic_quality`, or
-        one row per picture to a bootstrap.
+        Sums in float64, the counts among them exact. They add up over images: give a total to `panoptic_quality`, or
+        one row per image to a bootstrap.
 
     Raises:
         MaskError: shapes that differ, ids without a segment, segments without a pixel, unknown categories.
@@ -145,7 +145,7 @@ def panoptic_means(sums: NDArray[Any], things: Sequence[bool] | Flags) -> Panopt
     """Take the means over the categories that are present, (…) each, from sums (…, 4, K).
 
     Args:
-        sums: as `panoptic_sums` gives them, added up over pictures.
+        sums: as `panoptic_sums` gives them, added up over images.
         things: K flags, true for countable categories; the others are stuff.
 
     Raises:
@@ -207,7 +207,7 @@ def _require_maps(truth: NDArray[Any], prediction: NDArray[Any], where: object) 
 def _overlay(
     truth: NDArray[Any], prediction: NDArray[Any], boundary_share: float | None
 ) -> tuple[tuple[NDArray[Any], NDArray[Any]], _Pairs]:
-    """Give the ids in both maps, and count the pixels of all pairs of them, in one pass over the picture.
+    """Give the ids in both maps, and count the pixels of all pairs of them, in one pass over the image.
 
     Maps of segments are made of runs: only the first pixel of each run is looked at, which is what makes this fast.
     Bands along boundaries are a further property of a pixel, and end a run like a change of id.

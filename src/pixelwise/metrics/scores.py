@@ -1,9 +1,9 @@
 """How good predictions are over a data set: every score with its interval, and the conventions in words.
 
-Comes in: one confusion matrix per picture. Goes out: `Scores`. Knows nothing of images, models or files.
+Comes in: one confusion matrix per image. Goes out: `Scores`. Knows nothing of images, models or files.
 
-The headline is taken from one matrix over the whole data set. A mean of per-picture (or per-batch) values is another
-number, which depends on how pixels are cut into pictures, and is not called mIoU here.
+The headline is taken from one matrix over the whole data set. A mean of per-image (or per-batch) values is another
+number, which depends on how pixels are cut into images, and is not called mIoU here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FEW = 10
 
 
 class Tally:
-    """Keep what scores need of each picture: 4·K sums instead of a K·K matrix, and one matrix over all.
+    """Keep what scores need of each image: 4·K sums instead of a K·K matrix, and one matrix over all.
 
     Args:
         labels: names the K classes.
@@ -47,7 +47,7 @@ class Tally:
         unassigned: Counts | None = None,
         group: Hashable = None,
     ) -> None:
-        """Take in one picture's matrix (K, K); pictures of one group are drawn together for intervals.
+        """Take in one image's matrix (K, K); images of one group are drawn together for intervals.
 
         Args:
             matrix: int64 (K, K), rows truth, columns prediction.
@@ -65,24 +65,24 @@ class Tally:
         self.groups.append(group)
 
     def last(self) -> Counts:
-        """Give the counts (4, K) of the picture that was taken in last."""
+        """Give the counts (4, K) of the image that was taken in last."""
         return self._counts[-1]
 
     def counts(self) -> Counts:
-        """Give (N, 4, K): per picture and class the pixels found, true, predicted, and predicted on void.
+        """Give (N, 4, K): per image and class the pixels found, true, predicted, and predicted on void.
 
         Raises:
-            DataError: no picture was taken in.
+            DataError: no image was taken in.
         """
         if not self._counts:
-            raise DataError("scores", expected="at least one picture", found="none", do="Name a split with pictures.")
+            raise DataError("scores", expected="at least one image", found="none", do="Name a split with images.")
         return np.stack(self._counts)
 
     def scores(self, *, resamples: int = 1000, seed: int = 0) -> Scores:
-        """Give all scores with 95 % intervals over pictures, or over groups where there are any.
+        """Give all scores with 95 % intervals over images, or over groups where there are any.
 
         Raises:
-            DataError: no picture was taken in.
+            DataError: no image was taken in.
 
         """
         return self._scores(self.counts()[:, :3], self.matrix, resamples, seed)
@@ -133,13 +133,13 @@ def scores(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Scores:
-    """Score a data set from one int64 (K, K) matrix per picture, as an array (N, K, K) or any iterable.
+    """Score a data set from one int64 (K, K) matrix per image, as an array (N, K, K) or any iterable.
 
     Args:
         matrices: at least one; rows truth, columns prediction.
         labels: names of the K classes.
         ignored_pixels: how many pixels counted in nothing, for the record.
-        groups: one per picture; equal ones are drawn together for intervals, None stands for itself.
+        groups: one per image; equal ones are drawn together for intervals, None stands for itself.
         resamples: draws of the bootstrap; less than 2 leaves the intervals out.
         seed: equal seeds give equal intervals.
 
@@ -153,7 +153,7 @@ def scores(
 def overlap_scores(totals: Floats, whole: Floats) -> Ratios:
     """Turn totals (R, 3·K) of found, true and predicted pixels into (R, 5 + 4·K): the means, then per class IoU, Dice, precision, recall.
 
-    Means are over the classes that `whole` (1, 3·K), the sum over the data set, defines: a draw of pictures that lacks one of
+    Means are over the classes that `whole` (1, 3·K), the sum over the data set, defines: a draw of images that lacks one of
     them takes its value of the whole set, else the mean would be over other classes from draw to draw.
     """
     hits, truth, predicted = np.split(totals, 3, axis=1)

@@ -1,13 +1,13 @@
 """How far the surface of a prediction lies from the true one: Hausdorff and average distance, surface Dice.
 
 Comes in: regions (*S) in 2-D or 3-D and the distance between pixel centres per axis. Goes out: distances in the unit of
-the spacing, and sums per class that add up over pictures. Knows nothing of names, units, files or models.
+the spacing, and sums per class that add up over images. Knows nothing of names, units, files or models.
 
 The method is that of Nikolov et al. 2018, arXiv:1809.04430 (google-deepmind/surface-distance). A surface is made of
 elements that lie between 2×2(×2) pixel centres, one wherever these are not all inside or all outside. Each has the length
 or area of the line or surface that divides its pixels, so that results depend less on how a surface lies on the grid than
 counted pixels would. Elements form a layer, and the nearest counts: between surfaces that lie apart at a slant, mean
-distances come out short by up to half a pixel's diagonal. Beyond the picture all is outside: a region that is cut off
+distances come out short by up to half a pixel's diagonal. Beyond the image all is outside: a region that is cut off
 there has a surface there.
 """
 
@@ -60,7 +60,7 @@ def surface_distances(truth: NDArray[Any], prediction: NDArray[Any], spacing: Se
     """Measure two regions' surfaces against each other: Nikolov et al. 2018.
 
     Distances are exact, from the centre of an element to the nearest of the other surface. Only the box around both
-    regions is looked at; the picture around it changes nothing.
+    regions is looked at; the image around it changes nothing.
 
     Args:
         truth: bool (*S), two or three axes.
@@ -187,9 +187,9 @@ def surface_sums(
     tolerance: float,
     where: object = "prediction",
 ) -> Floats:
-    """Measure every class of one picture, in sums that add up over pictures, (8, K), rows as in `SUMS`.
+    """Measure every class of one image, in sums that add up over images, (8, K), rows as in `SUMS`.
 
-    Distances are summed over pictures where both show the class, and their number is `both`: a class that is missed or
+    Distances are summed over images where both show the class, and their number is `both`: a class that is missed or
     invented has no distance, so read them beside `missed` (truth alone shows it) and `invented` (prediction alone).
     Surface Dice is summed over `either`, and is 0 where one is missing.
 
@@ -203,7 +203,7 @@ def surface_sums(
         ignore_index: true pixels with this value change nothing, whatever was predicted there.
         spacing: as in `surface_distances`.
         tolerance: of surface Dice, in the unit of the spacing.
-        where: what messages call the picture.
+        where: what messages call the image.
 
     Raises:
         MaskError: shapes that differ, or counted pixels outside 0…K-1.
@@ -228,9 +228,9 @@ def surface_sums(
 
 
 def mean_surface_scores(sums: NDArray[Any]) -> Ratios:
-    """Give the means over pictures of HD, HD95, ASSD and surface Dice per class, (…, 4, K), from (…, 8, K).
+    """Give the means over images of HD, HD95, ASSD and surface Dice per class, (…, 4, K), from (…, 8, K).
 
-    NaN where no picture defines them: distances need a picture where both show the class, surface Dice one where either does.
+    NaN where no image defines them: distances need an image where both show the class, surface Dice one where either does.
     """
     both, either = sums[..., :1, :], sums[..., 5:6, :]
     return np.concatenate([ratio(sums[..., 1:4, :], both), ratio(sums[..., 4:5, :], either)], axis=-2)

@@ -1,6 +1,6 @@
 """One temperature that corrects probabilities: the pixels it is fitted to, the fit, and the correction.
 
-Comes in: probabilities (K, *S) and truth (*S) of pictures. Goes out: a sample of pixels, the temperature that makes their
+Comes in: probabilities (K, *S) and truth (*S) of images. Goes out: a sample of pixels, the temperature that makes their
 negative log-likelihood smallest, and tempered probabilities. Knows nothing of models or files.
 """
 
@@ -25,10 +25,10 @@ _CHUNK = 1 << 18
 
 @dataclass(frozen=True)
 class PixelSample:
-    """Choose pixels of a picture by (seed, key) alone, whatever was seen before: what a temperature is fitted to.
+    """Choose pixels of an image by (seed, key) alone, whatever was seen before: what a temperature is fitted to.
 
     Args:
-        number: so many pixels of a picture at most.
+        number: so many pixels of an image at most.
         ignore_index: true pixels with this value are never chosen.
         seed: another seed chooses others.
 
@@ -39,7 +39,7 @@ class PixelSample:
     seed: int = 0
 
     def places(self, truth: NDArray[Any], key: str) -> NDArray[np.intp]:
-        """Give the chosen places (n,) in the flat truth of a whole picture, ascending; `key` is the picture's id."""
+        """Give the chosen places (n,) in the flat truth of a whole image, ascending; `key` is the image's id."""
         counted = np.flatnonzero(truth.reshape(-1) != self.ignore_index)
         if counted.size <= self.number:
             return counted
@@ -49,16 +49,16 @@ class PixelSample:
 
 
 def log_probabilities(probabilities: NDArray[Any], places: NDArray[np.intp], start: int = 0) -> Singles:
-    """Give log p (n, K) at those flat places of a picture that lie in this band of it.
+    """Give log p (n, K) at those flat places of an image that lie in this band of it.
 
     Args:
-        probabilities: (K, *S) of the picture, or (K, rows, W) of a band.
+        probabilities: (K, *S) of the image, or (K, rows, W) of a band.
         places: from `PixelSample.places`.
         start: the flat place of the band's first pixel, its first row times W.
 
     Returns:
         Logarithms, none below that of the smallest normal float32; those of bands, one after another, are the
-        picture's.
+        image's.
 
     """
     columns = probabilities.reshape(len(probabilities), -1)

@@ -10,34 +10,28 @@ import abc
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixelwise.batch import Outputs
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.tiles import padded
-
-
-class Outputs(NamedTuple):
-    """Hold the logits (B, K, H, W), and those of auxiliary heads, which exist in training only."""
-
-    logits: Tensor
-    auxiliary: tuple[Tensor, ...] = ()
 
 
 class SegmentationModel(nn.Module, abc.ABC):
     """Turn raw pixel values into logits of the same height and width, whatever they are.
 
     The first layer, `normalise`, belongs to the model, so that no exporter, server or page can get it wrong. A training
-    batch of one picture works from 2 × `stride` pixels per side on (batch norm needs two values per channel).
+    batch of one image works from 2 × `stride` pixels per side on (batch norm needs two values per channel).
 
     Args:
-        in_channels: C, bands per picture.
+        in_channels: C, bands per image.
         num_classes: K.
         stride: pixels after which the network sees the same thing again; tiles that start at its multiples agree with
-            the whole picture away from their borders.
+            the whole image away from their borders.
         mean, std: per band, raw pixel values; 0 and 1 where not given.
         clip: per band, the range that raw pixel values are brought into first; None: all stay as they are.
 
@@ -186,19 +180,19 @@ def _ends(channels: int, clip: Sequence[Sequence[float]] | None) -> tuple[Tensor
 
 
 def wrong_bands(where: object, expected: int, found: int) -> DataError:
-    """Say that a picture has another number of bands than the model was trained on."""
+    """Say that an image has another number of bands than the model was trained on."""
     return DataError(
         where,
         expected=f"{expected} band{'s' if expected != 1 else ''}",
         found=str(found),
-        do=f"Give pictures of the kind that the model was trained on, or train a model on {found} bands.",
+        do=f"Give images of the kind that the model was trained on, or train a model on {found} bands.",
     )
 
 
 def pad_end(images: Tensor, multiple: int, smallest: int = 0) -> Tensor:
     """Repeat the last row and column of images (B, C, H, W) until `multiple` divides both sizes, of at least `smallest`.
 
-    At the end only: nothing moves, so a tile that starts at a multiple of the stride is divided as the whole picture is.
+    At the end only: nothing moves, so a tile that starts at a multiple of the stride is divided as the whole image is.
     """
     height, width = images.shape[-2:]
     # Not max: while a network is exported, that would settle which of the two is larger.
@@ -215,7 +209,7 @@ class AdaptedModel(SegmentationModel):
     Args:
         network: the library's own module; kept as `network`, so that its weights keep their names behind that prefix.
         in_channels, num_classes, stride, mean, std, clip: as for `SegmentationModel`.
-        smallest: pixels per side that the network needs; smaller pictures are padded to as many, and to two cells at
+        smallest: pixels per side that the network needs; smaller images are padded to as many, and to two cells at
             least: an exported network would take a single one for the rule.
     """
 
@@ -324,7 +318,7 @@ def adapt_bands(weight: Tensor, bands: int) -> Tensor:
     """Make a first convolution's weights for RGB (or other bands) fit another number, keeping the size of its answers.
 
     One band gets the sum over red, green and blue; more get them in turn, scaled by 3 / bands: as timm does (Wightman
-    2019). The response to a picture whose bands are alike stays where these are whole turns, and nearly so elsewhere.
+    2019). The response to an image whose bands are alike stays where these are whole turns, and nearly so elsewhere.
 
     Args:
         weight: (O, 3, h, w), or with another number of bands.

@@ -40,9 +40,8 @@ def readme(card: ModelCard) -> str:
         "",
         "```python",
         "import pixelwise",
-        "",
         'model = pixelwise.load("this folder, or its name on the Hub")',
-        'mask = model.predict("picture.png").mask    # (H, W) class indices',
+        'mask = model.predict("image.png").mask    # (H, W) class indices',
         "```",
         "",
         "## Classes",
@@ -59,14 +58,14 @@ def readme(card: ModelCard) -> str:
         "",
         "## Data",
         "",
-        f"Pictures of {card.channels} band{'s' * (card.channels != 1)}, {card.dtype}, raw values: ",
+        f"Images of {card.channels} band{'s' * (card.channels != 1)}, {card.dtype}, raw values: ",
     ]
     lines[-1] += "normalisation is the model's first layer."
     trained = card.trained or {}
     if trained:
         begun = {"none": "fresh weights"}.get(str(trained.get("weights")), f"the weights {trained.get('weights')}")
         lines += [
-            f"Trained on {trained.get('pictures')} pictures of {trained.get('data')}, beginning with {begun}.",
+            f"Trained on {trained.get('images')} images of {trained.get('data')}, beginning with {begun}.",
             "",
         ]
     lines += [f"SHA-256 over names and contents of the training part: `{card.data_hash or 'not recorded'}`.", ""]
@@ -122,9 +121,9 @@ def _scores(scores: Mapping[str, Any], calibration: Mapping[str, Any] | None = N
     for entry in held_out["classes"]:
         cells = " | ".join(_interval(entry, key) for _, key in keys)
         rows.append(f"| {_plain(entry['name'])} | {cells} | {entry.get('iou_n', '–')} |")
-    mean = f"mIoU **{_interval(held_out, 'miou')}** on the {held_out['images']} pictures of the validation part, "
+    mean = f"mIoU **{_interval(held_out, 'miou')}** on the {held_out['images']} images of the validation part, "
     return [
-        mean + "which also chose the weights, in brackets 95 % intervals; n counts the pictures behind a row.",
+        mean + "which also chose the weights, in brackets 95 % intervals; n counts the images behind a row.",
         "",
         *rows,
         "",
@@ -157,9 +156,9 @@ def _interval(scores: Mapping[str, Any], key: str) -> str:
 
 def _limits(card: ModelCard) -> list[str]:
     return [
-        f"- Trained on {card.dtype} pictures of {card.channels} band{'s' * (card.channels != 1)}; other cameras, places and seasons were not scored.",
+        f"- Trained on {card.dtype} images of {card.channels} band{'s' * (card.channels != 1)}; other cameras, places and seasons were not scored.",
         "- Every pixel gets one of the classes above, also where none of them is right.",
-        "- The scores hold for pictures like those of the validation part.",
+        "- The scores hold for images like those of the validation part.",
     ]
 
 

@@ -29,11 +29,11 @@ class Source:
         where: file, folder or Hub name, for messages.
         tensors: by the names of whoever wrote them.
         license: terms of the weights; "unknown" where nobody says.
-        mean, std: per band of 0…255, how the pictures were normalised; None where nobody says.
+        mean, std: per band of 0…255, how the images were normalised; None where nobody says.
         clip: per band, the range that values were brought into before; None: they were not.
         classes: names of the classes of the head, where known.
         dtype: numpy name of the pixel type that `mean` and `std` are for.
-        bgr: their pictures had the bands blue, green, red; ours have red first.
+        bgr: their images had the bands blue, green, red; ours have red first.
     """
 
     where: str

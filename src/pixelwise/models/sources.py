@@ -142,7 +142,7 @@ def _classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _encoder_numbers(config: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Read how an encoder of timm, or of segmentation_models.pytorch, saw its pictures, in raw values of 0…255."""
+    """Read how an encoder of timm, or of segmentation_models.pytorch, saw its images, in raw values of 0…255."""
     plain = config.get("pretrained_cfg", config)
     mean, std = plain.get("mean"), plain.get("std")
     if not isinstance(mean, list) or not isinstance(std, list):
@@ -163,7 +163,7 @@ def _processor(folder: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...
     if mean is None or std is None:
         return None, None, bgr
     mean, std = (tuple(float(v) / factor for v in values) for values in (mean, std))
-    # Ours are red first, as are the bands of the pictures here.
+    # Ours are red first, as are the bands of the images here.
     return (mean[::-1], std[::-1], bgr) if bgr else (mean, std, bgr)
 
 

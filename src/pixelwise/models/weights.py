@@ -1,7 +1,7 @@
 """The model folder: `model.safetensors` with the weights, `model.json` with all that one must know to use them.
 
 Comes in: a model and its `ModelCard`. Goes out: a folder that is complete or not there at all, and from it the same model,
-bit for bit. Knows nothing of training or of how pictures are read. Nothing here is pickled.
+bit for bit. Knows nothing of training or of how images are read. Nothing here is pickled.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ class ModelCard:
     Args:
         architecture: {"name": …, "arguments": {…}} for `build_model`.
         labels: the classes.
-        channels: bands per picture.
-        dtype: numpy name of the training pictures' pixel type.
-        bands: "rgb" or "grey" where pictures of one and of three bands were brought to that; None: all had `channels`.
-        tile: (height, width) of the pieces of larger pictures; None: pictures are taken whole.
+        channels: bands per image.
+        dtype: numpy name of the training images' pixel type.
+        bands: "rgb" or "grey" where images of one and of three bands were brought to that; None: all had `channels`.
+        tile: (height, width) of the pieces of larger images; None: images are taken whole.
         overlap: share of a tile that neighbours have in common, 0…1.
-        mirrors: directions in which training mirrored its pictures; test-time flips keep to them.
+        mirrors: directions in which training mirrored its images; test-time flips keep to them.
         flips: whether the scores were made with test-time flips, and prediction uses them unless told otherwise.
         calibration: how probabilities are corrected; None: not at all.
         license: terms of the weights; "user": they belong to whoever trained them.
-        trained: what it was trained on, and what training began with: data, pictures, weights; None: nobody says.
+        trained: what it was trained on, and what training began with: data, images, weights; None: nobody says.
         data_hash: SHA-256 over the training data.
-        names_hash: SHA-256 over the names of the training pictures.
+        names_hash: SHA-256 over the names of the training images.
         scores: plain form of the scores on held-out data.
         mean, std, clip: per band; a copy to read, the model's own buffers count. Filled in on saving.
         sha256: of `model.safetensors`. Filled in on saving.

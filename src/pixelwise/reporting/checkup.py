@@ -1,6 +1,6 @@
-"""What is wrong with a data set, as one page: every finding with its fix and with pictures of the offenders.
+"""What is wrong with a data set, as one page: every finding with its fix and with images of the offenders.
 
-Comes in: findings, classes and suspects as plain values, and a way to fetch a picture with its mask. Goes out: one HTML
+Comes in: findings, classes and suspects as plain values, and a way to fetch an image with its mask. Goes out: one HTML
 file. Knows nothing of how anything was found.
 """
 
@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.checking.findings import more
-from pixelwise.data.images import to_rgb8
+from pixelwise.checking.findings import more
 from pixelwise.errors import PixelwiseError
-from pixelwise.inference.overlay import overlay
+from pixelwise.imageio.images import to_rgb8
 from pixelwise.labels import Labels
 from pixelwise.reporting.gallery import legend, suspects_section
 from pixelwise.reporting.layout import Cell, Section, details, grid, lead, paragraph, table
 from pixelwise.reporting.markup import Child, Markup, join, named, tag
 from pixelwise.reporting.numbers import count, percent, plural
+from pixelwise.reporting.overlay import overlay
 from pixelwise.reporting.page import document, today
-from pixelwise.reporting.pictures import Fetch, encoded
+from pixelwise.reporting.thumbnails import Fetch, encoded
 from pixelwise.storage import write_atomic
 
 Plain = Mapping[str, Any]
@@ -46,9 +46,9 @@ def write_checkup(
 
     Args:
         path: the file, written whole or not at all.
-        plain: "data", "parts" (pictures per part), "classes", "findings", and "suspects" with "model" where one was asked.
+        plain: "data", "parts" (images per part), "classes", "findings", and "suspects" with "model" where one was asked.
         labels: names and colours of the classes.
-        look: gives name, image (C, H, W) and mask (H, W) of (part, index); called once for each picture that is shown.
+        look: gives name, image (C, H, W) and mask (H, W) of (part, index); called once for each image that is shown.
         fetch: gives (image, truth, prediction) of a suspect's id.
 
     Raises:
@@ -67,9 +67,9 @@ def write_checkup(
 
 
 def _masthead(plain: Plain, findings: Sequence[Plain]) -> Markup:
-    parts = dict(plain.get("parts") or {})
-    facts = [f"{name} {count(many)}" for name, many in parts.items()]
-    facts = [plural(sum(parts.values()), "picture"), *facts, plural(len(plain.get("classes") or ()), "class"), today()]
+    splits = dict(plain.get("parts") or {})
+    facts = [f"{name} {count(many)}" for name, many in splits.items()]
+    facts = [plural(sum(splits.values()), "picture"), *facts, plural(len(plain.get("classes") or ()), "class"), today()]
     figures = []
     for kind, title in _TITLES.items():
         many = sum(one["severity"] == kind for one in findings)
@@ -135,27 +135,27 @@ def _finding(one: Plain, thumbnails: Mapping[tuple[str, int], Markup], before: i
 
 
 def _thumbnails(findings: Sequence[Plain], labels: Labels, look: Look) -> dict[tuple[str, int], Markup]:
-    """Fetch each picture that is shown once, and keep it small: beside it, the mask laid over it."""
+    """Fetch each image that is shown once, and keep it small: beside it, the mask laid over it."""
     wanted: dict[tuple[str, int], None] = {}
     for one in findings:
-        for part, index in list(one.get("examples") or ())[:_MOST_SHOWN]:
-            wanted[part, int(index)] = None
+        for split, index in list(one.get("examples") or ())[:_MOST_SHOWN]:
+            wanted[split, int(index)] = None
     budget = min(_BUDGET // max(2 * len(wanted), 1), _LARGEST)
     made = {}
-    for part, index in wanted:
+    for split, index in wanted:
         try:
-            name, image, mask = look(part, index)
+            name, image, mask = look(split, index)
         except PixelwiseError as error:
-            made[part, index] = tag("figure", paragraph(str(error), kind="quiet"))
+            made[split, index] = tag("figure", paragraph(str(error), kind="quiet"))
             continue
         step = max(1, min(image.shape[1:]) // _WIDTH)
         image = image[:, ::step, ::step]
         shown = [(to_rgb8(image), "picture")]
         if mask is not None:
             shown.append((overlay(image, mask[::step, ::step], labels), "its mask laid over it"))
-        images = [_image(pixels, f"{part}, {name}: {says}", budget) for pixels, says in shown]
-        caption = tag("small", f"{part} · ", named(name, 60))
-        made[part, index] = tag("figure", tag("div", images, class_="panels-row two"), caption)
+        images = [_image(pixels, f"{split}, {name}: {says}", budget) for pixels, says in shown]
+        caption = tag("small", f"{split} · ", named(name, 60))
+        made[split, index] = tag("figure", tag("div", images, class_="panels-row two"), caption)
     return made
 
 
@@ -167,11 +167,11 @@ def _image(pixels: NDArray[np.uint8], alt: str, budget: int) -> Markup:
 
 def _classes(plain: Plain, labels: Labels) -> Section | None:
     """Show how often each class occurs, by part."""
-    classes, parts = list(plain.get("classes") or ()), list(plain.get("parts") or {})
+    classes, splits = list(plain.get("classes") or ()), list(plain.get("parts") or {})
     total = sum(sum(one["pixels"].values()) for one in classes)
     if not classes or not total:
         return None
-    head: list[Child] = ["Class", "Share of the pixels", *(f"Pictures in {part}" for part in parts)]
+    head: list[Child] = ["Class", "Share of the pixels", *(f"Images in {split}" for split in splits)]
     rows: list[list[Child | Cell]] = []
     for one, colour in zip(classes, labels.colours, strict=False):
         share = sum(one["pixels"].values()) / total
@@ -180,8 +180,8 @@ def _classes(plain: Plain, labels: Labels) -> Section | None:
             join(swatch, " ", named(one["name"], 40)),
             Cell(percent(share), share, "number hit", 100 * share),
         ]
-        for part in parts:
-            many, of = int(one["pictures"].get(part, 0)), int(plain["parts"][part])
+        for split in splits:
+            many, of = int(one["pictures"].get(split, 0)), int(plain["parts"][split])
             cells.append(
                 Cell(f"{count(many)} of {count(of)}", many, "number" if many else "number miss", None if many else 60)
             )

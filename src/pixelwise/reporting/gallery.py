@@ -1,7 +1,7 @@
-"""Pictures with their truth and prediction, and the places where the truth itself is in doubt.
+"""Images with their truth and prediction, and the places where the truth itself is in doubt.
 
-Comes in: the plain scores, the classes, and a way to fetch a picture with truth and prediction. Goes out: sections.
-Knows nothing of models; only the pictures that are shown are fetched, each once.
+Comes in: the plain scores, the classes, and a way to fetch an image with truth and prediction. Goes out: sections.
+Knows nothing of models; only the images that are shown are fetched, each once.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 
 from pixelwise.errors import PixelwiseError
 from pixelwise.labels import Labels
-from pixelwise.reporting import pictures
+from pixelwise.reporting import thumbnails as images
 from pixelwise.reporting.layout import Section, details, lead, paragraph, table
 from pixelwise.reporting.markup import Child, Markup, join, named, tag
 from pixelwise.reporting.numbers import count, decimal, percent
-from pixelwise.reporting.pictures import Fetch, Panel, Seen
+from pixelwise.reporting.thumbnails import Fetch, Panel, Seen
 
 Plain = Mapping[str, Any]
 # What all panels together may take, bytes before base64 makes a third more of them.
@@ -27,16 +27,16 @@ _LARGEST_PANEL = 60_000
 _MOST_SUSPECTS, _MOST_LISTED = 12, 50
 _SHOWN_CLASSES = 40
 _GROUPS = {
-    "all": ("Every picture", "Worst first."),
-    "worst": ("Worst", "The lowest mIoU of the picture alone."),
-    "median": ("Typical", "In the middle by the mIoU of the picture alone."),
-    "best": ("Best", "The highest mIoU of the picture alone."),
+    "all": ("Every image", "Worst first."),
+    "worst": ("Worst", "The lowest mIoU of the image alone."),
+    "median": ("Typical", "In the middle by the mIoU of the image alone."),
+    "best": ("Best", "The highest mIoU of the image alone."),
     "area": (
         "Largest error of area",
-        "Where the classes' areas are furthest from the truth, of the pictures not shown above.",
+        "Where the classes' areas are furthest from the truth, of the images not shown above.",
     ),
 }
-_TITLES = {"picture": "Picture", "truth": "Truth", "prediction": "Prediction", "difference": "Where they differ"}
+_TITLES = {"picture": "ExportImage", "truth": "Truth", "prediction": "Prediction", "difference": "Where they differ"}
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,19 @@ class _Shown:
 
 
 def galleries(scores: Plain, labels: Labels, fetch: Fetch | None) -> list[Section]:
-    """Show the chosen pictures and the suspects; only lists without pictures where nothing fetches them."""
-    chosen, suspects = pictures.choose(scores), list((scores.get("tables") or {}).get("suspects") or ())
+    """Show the chosen images and the suspects; only lists without images where nothing fetches them."""
+    chosen, suspects = images.choose(scores), list((scores.get("tables") or {}).get("suspects") or ())
     found: dict[str, _Shown] = {}
     if fetch is not None:
         found = _fetched(chosen, suspects[:_MOST_SUSPECTS], labels, fetch)
-    sections = [_pictures(chosen, scores, labels, found) if fetch is not None else None, _suspects(suspects, found)]
+    sections = [_images(chosen, scores, labels, found) if fetch is not None else None, _suspects(suspects, found)]
     return [section for section in sections if section is not None]
 
 
 def _fetched(
     chosen: Mapping[str, Sequence[str]], suspects: Sequence[Plain], labels: Labels, fetch: Fetch
 ) -> dict[str, _Shown]:
-    """Fetch each picture once, and keep small panels of it: by its id, and by "suspect" and its place."""
+    """Fetch each image once, and keep small panels of it: by its id, and by "suspect" and its place."""
     wanted: dict[str, list[int]] = {id: [] for ids in chosen.values() for id in ids}
     whole = set(wanted)
     for place, suspect in enumerate(suspects):
@@ -68,7 +68,7 @@ def _fetched(
     found: dict[str, _Shown] = {}
     for id, places in wanted.items():
         try:
-            seen, cut = pictures.flat(fetch(id), labels.ignore_index)
+            seen, cut = images.flat(fetch(id), labels.ignore_index)
         except PixelwiseError as error:
             found |= {key: _Shown({}, {}, str(error)) for key in (id, *(f"suspect {place}" for place in places))}
             continue
@@ -76,7 +76,7 @@ def _fetched(
         if id in whole:
             found[id] = _shown(seen, labels, budget, note)
         for place in places:
-            found[f"suspect {place}"] = _shown(pictures.crop(seen, suspects[place]["box"]), labels, budget)
+            found[f"suspect {place}"] = _shown(images.crop(seen, suspects[place]["box"]), labels, budget)
     return found
 
 
@@ -84,12 +84,12 @@ def _shown(seen: Seen, labels: Labels, budget: int, note: str = "") -> _Shown:
     _, truth, prediction = seen
     wrong = (truth != prediction) & (truth != labels.ignore_index)
     says = {
-        "picture": "the picture itself",
+        "picture": "the image itself",
         "truth": f"the truth: {_shares(truth, labels)}",
         "prediction": f"the prediction: {_shares(prediction, labels)}",
         "difference": f"{percent(float(wrong.mean()))} of the pixels differ",
     }
-    return _Shown(pictures.panels(seen, labels, budget), says, note)
+    return _Shown(images.panels(seen, labels, budget), says, note)
 
 
 def _shares(mask: Any, labels: Labels) -> str:
@@ -98,7 +98,7 @@ def _shares(mask: Any, labels: Labels) -> str:
     return ", ".join(f"{labels.names[k]} {percent(counts[k] / mask.size)}" for k in most.tolist() if counts[k])
 
 
-def _pictures(
+def _images(
     chosen: Mapping[str, Sequence[str]], scores: Plain, labels: Labels, found: Mapping[str, _Shown]
 ) -> Section | None:
     if not chosen:
@@ -106,8 +106,8 @@ def _pictures(
     images = {str(one["id"]): one for one in scores.get("per_image") or ()}
     body: list[Child] = [
         lead(
-            "Picture, truth, prediction, and in magenta where they differ. White: void in the truth, left open in a prediction. "
-            "mIoU is each picture's own. Area error: over the classes, the sum of |predicted − true| pixels, by the counted pixels."
+            "Image, truth, prediction, and in magenta where they differ. White: void in the truth, left open in a prediction. "
+            "mIoU is each image's own. Area error: over the classes, the sum of |predicted − true| pixels, by the counted pixels."
         ),
         legend(labels),
     ]
@@ -115,11 +115,11 @@ def _pictures(
         title, says = _GROUPS[name]
         body += [tag("h3", title), paragraph(says, kind="quiet")]
         body += [_row(id, images.get(id) or {}, found[id]) for id in ids]
-    return Section("pictures", "Pictures", join(body))
+    return Section("pictures", "ImageIndex", join(body))
 
 
 def _row(id: str, image: Plain, shown: _Shown) -> Markup:
-    area = pictures.area_error(image)
+    area = images.area_error(image)
     values = [
         f"mIoU {decimal(image.get('miou'))}",
         f"area error {percent(area)}",
@@ -187,7 +187,7 @@ def _suspects(suspects: Sequence[Plain], found: Mapping[str, _Shown]) -> Section
     rest = suspects[len(shown) : _MOST_LISTED]
     rows = [[named(one.get("id"), 60), _claim(one), _place(one)] for one in rest]
     if rows:
-        listed = table(["Picture", "What", "Where"], rows, "Further labels in doubt", kind="wordy")
+        listed = table(["ExportImage", "What", "Where"], rows, "Further labels in doubt", kind="wordy")
         body.append(details(f"{count(len(rows))} more", listed) if cards else listed)
     return Section("suspects", "Labels in doubt", join(body))
 

@@ -107,10 +107,10 @@ def tabs(id: str, says: str, panels: Sequence[tuple[str, Markup]]) -> Markup:
     return tag("div", heads, tag("div", bodies, class_="panels"), class_="tabs", role="group", aria_label=says)
 
 
-def figure(picture: Markup, title: Child, *caption: Child, kind: str | None = None) -> Markup:
+def figure(image: Markup, title: Child, *caption: Child, kind: str | None = None) -> Markup:
     """Make a figure with a title above and words beneath."""
     below = tag("p", *caption) if caption else None
-    return tag("figure", tag("figcaption", tag("strong", title), below), picture, class_=kind)
+    return tag("figure", tag("figcaption", tag("strong", title), below), image, class_=kind)
 
 
 def grid(pieces: Sequence[Child], kind: str = "pair") -> Markup:

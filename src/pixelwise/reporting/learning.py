@@ -68,7 +68,7 @@ def _validation(run: RunFolder) -> Markup | None:
     best = max(points, key=lambda point: point[1])
     marks = [Mark(*best, f"best {best[1]:.3f}")]
     lines = [Line(points, dots=(3,)), Line([best], joined=False, dots=(5.5,), kind="second")]
-    words = join("On whole validation pictures (", link("miou"), f"); the weights of step {count(best[0])} were kept.")
+    words = join("On whole validation images (", link("miou"), f"); the weights of step {count(best[0])} were kept.")
     return _figure(points, lines, "Validation mIoU", words, marks)
 
 

@@ -1,6 +1,6 @@
 """What is wrong and where: the confusion matrix, and errors by the size of objects and by the distance to a border.
 
-Comes in: the plain scores and the classes. Goes out: sections. Knows nothing of runs or pictures.
+Comes in: the plain scores and the classes. Goes out: sections. Knows nothing of runs or images.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pixelwise.reporting.charts import bar
 from pixelwise.reporting.layout import Cell, Section, lead, paragraph, table, tabs
 from pixelwise.reporting.markup import Child, Markup, join, named, tag
 from pixelwise.reporting.numbers import link, percent, plural, short
-from pixelwise.reporting.pictures import exact
+from pixelwise.reporting.thumbnails import exact
 
 Plain = Mapping[str, Any]
 Floats = NDArray[np.float64]
@@ -149,7 +149,7 @@ def _image(values: Floats, counts: bool) -> Markup:
     colour = np.where(np.eye(*values.shape)[..., None] > 0, _HIT, _MISS)
     pixels = (246 + (colour - 246) * strength + 0.5).astype(np.uint8)
     panel = exact(pixels)
-    says = "Confusion matrix as a picture, true classes from top to bottom, given classes from left to right"
+    says = "Confusion matrix as an image, true classes from top to bottom, given classes from left to right"
     note = paragraph(
         "True classes from top to bottom, given ones from left to right, in the order of the table of classes; darker is more.",
         kind="quiet",

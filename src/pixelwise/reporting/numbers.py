@@ -98,7 +98,7 @@ def percent(share: float | None, digits: int | None = None) -> str:
 
 
 def plural(number: int, word: str) -> str:
-    """Write how many: 1 picture, 2 pictures, 2 classes."""
+    """Write how many: 1 image, 2 images, 2 classes."""
     many = f"{word}es" if word.endswith("s") else f"{word}s"
     return f"{count(number)}\u00a0{word if number == 1 else many}"
 

@@ -1,6 +1,6 @@
 """The first look: the headline, what it means, and every score over all classes and of each class.
 
-Comes in: the plain scores. Goes out: the head of the page and sections. Knows nothing of runs or pictures.
+Comes in: the plain scores. Goes out: the head of the page and sections. Knows nothing of runs or images.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def headline(scores: Plain) -> Markup:
     big = tag("p", link("miou"), tag("span", decimal(miou.value), class_="big"), class_="headline-value")
     beneath: list[Child] = [f"95\u00a0% interval {interval(miou)}" if miou.bounded else "no interval"]
     if miou.n is not None:
-        beneath.append(f" · n\u00a0{count(miou.n)} pictures" if miou.n != 1 else " · n\u00a01 picture")
+        beneath.append(f" · n\u00a0{count(miou.n)} images" if miou.n != 1 else " · n\u00a01 image")
     says = f"mIoU {decimal(miou.value)}, interval {interval(miou) or 'none'}, constant guess {decimal(baseline)}"
     chart = whisker(miou.value, miou.low, miou.high, says, reference=baseline)
     scale = tag("div", tag("span", "0"), tag("span", "1"), class_="scale", aria_hidden="true")
@@ -66,10 +66,10 @@ def sentence(scores: Plain) -> Markup:
         return join("No class has a union of truth and prediction, so there is no mIoU.")
     over = f"the {plural(classes - excluded, 'class')}" if classes - excluded != 1 else "the one class"
     left = f" ({count(excluded)} that occur nowhere are left out)" if excluded else ""
-    text = f"On {plural(images, 'picture')}, prediction and truth overlap by {percent(miou.value)} on average over {over}{left}."
+    text = f"On {plural(images, 'image')}, prediction and truth overlap by {percent(miou.value)} on average over {over}{left}."
     if miou.bounded:
         low, high = miou.bounded
-        text += f" With other pictures of the same kind it would likely be between {percent(low)} and {percent(high)}."
+        text += f" With other images of the same kind it would likely be between {percent(low)} and {percent(high)}."
     baseline = scores.get("baseline") or {}
     guess = value_of(baseline, "miou").value
     if guess is None:

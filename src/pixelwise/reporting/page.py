@@ -1,6 +1,6 @@
 """One file that shows how good predictions are, to be read anywhere and kept for good.
 
-Comes in: the plain form of an evaluation, and where there are any a run folder and a way to fetch pictures. Goes out:
+Comes in: the plain form of an evaluation, and where there are any a run folder and a way to fetch images. Goes out:
 one HTML file that needs nothing else: no network, no other file, and no script to be read. Knows nothing of models or
 of how scores are made.
 """
@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.labels import Labels
-from pixelwise.reporting import gallery, learning, mistakes, origins, overview, trust
+from pixelwise.reporting import gallery, learning, mistakes, overview, trust
+from pixelwise.reporting import provenance as origins
 from pixelwise.reporting.layout import Section
 from pixelwise.reporting.markup import Child, Markup, legible, named, shortened, tag
 from pixelwise.reporting.numbers import plural
-from pixelwise.reporting.pictures import Fetch
 from pixelwise.reporting.runfolder import RunFolder, read_run
+from pixelwise.reporting.thumbnails import Fetch
 from pixelwise.storage import write_atomic
 
 Plain = Mapping[str, Any]
@@ -45,7 +46,7 @@ def write_report(
         path: the file, written whole or not at all.
         scores: what `Evaluation.to_dict` gives, with "split", and "model" and "data" where known.
         labels: names and colours of the classes.
-        fetch: gives (image (C, *S), truth (*S), prediction (*S)) of an id; called once for each picture that is shown.
+        fetch: gives (image (C, *S), truth (*S), prediction (*S)) of an id; called once for each image that is shown.
         run: a run folder; without one the report has no training, data or configuration.
         title: of the page; the model's name where not given.
         environment: versions and machine, by name.

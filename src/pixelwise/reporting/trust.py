@@ -134,6 +134,6 @@ def _kept(found: Plain) -> Markup | None:
         for c, a, m, k in zip(coverages, *columns, strict=False)
     ]
     heads: list[Child] = ["Kept", link("pixel_accuracy"), link("miou"), "Classes with a union"]
-    note = "Over all pictures together; how sure is sure enough depends on all of them, so these have no interval."
+    note = "Over all images together; how sure is sure enough depends on all of them, so these have no interval."
     shown = join(tag("p", note, class_="quiet"), table(heads, rows, "Scores by coverage", kind="numbers"))
     return details("Scores among the most certain pixels", shown)

@@ -17,9 +17,7 @@ import torch
 
 import pixelwise.config as configs
 from pixelwise.config import Config
-from pixelwise.data.dataset import Dataset, DataSplits
-from pixelwise.data.loader import Crops
-from pixelwise.data.transforms import CropTransform
+from pixelwise.datasets.dataset import Dataset, DataSplits
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import quick_miou
 from pixelwise.inference.predictor import Predictor
@@ -31,9 +29,11 @@ from pixelwise.models.pretrained import Report, Source, fill, matched
 from pixelwise.models.sources import WORDS, find_weights, folder_of, read_json
 from pixelwise.models.transformers import CONFIG
 from pixelwise.models.weights import CARD, ModelCard, save_model
+from pixelwise.training.loader import Crops
 from pixelwise.training.loop import Work
 from pixelwise.training.optim import begin_at_prior
 from pixelwise.training.plan import Weights
+from pixelwise.training.transforms import CropTransform
 from pixelwise.types import Fingerprint
 
 MODEL = "model"
@@ -217,7 +217,7 @@ def parts(
 
 
 def transform(config: Config, train: Dataset) -> CropTransform:
-    """Give what turns a picture into a crop."""
+    """Give what turns an image into a crop."""
     crop, share = config.train.crop or (256, 256), config.train.class_crops or 0.0
     mean, std = tuple(config.model.mean or ()), tuple(config.model.std or ())
     return CropTransform(crop, config.augment, share, train.labels.ignore_index, mean, std)
@@ -292,7 +292,7 @@ def make_work(
 
 
 def validation_seconds(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> float:
-    """Measure how long it takes to score the validation part, on three pictures of it."""
+    """Measure how long it takes to score the validation part, on three images of it."""
     few = val.subset(range(min(len(val), 3)))
     predictor = make_predictor(config, model, card)
     quick_miou(few.subset([0]), predictor)

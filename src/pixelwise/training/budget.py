@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 import torch
 
+from pixelwise.batch import Batch
 from pixelwise.config import Config, Reasons, replace
-from pixelwise.data.loader import Batch, Crops, batches
 from pixelwise.errors import ResourceError
 from pixelwise.losses import CombinedLoss
 from pixelwise.models.base import SegmentationModel
+from pixelwise.training.loader import Crops, batches
 from pixelwise.training.loop import gradients
 from pixelwise.training.optim import AveragedWeights, adamw
 

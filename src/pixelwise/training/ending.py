@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.config import Config
-from pixelwise.data.dataset import Dataset
+from pixelwise.datasets.dataset import Dataset
 from pixelwise.errors import DataError, memory_respected
 from pixelwise.evaluation import evaluate, fitted_temperature
-from pixelwise.evaluation.calibrating import PICTURES
+from pixelwise.evaluation.calibrating import IMAGES
 from pixelwise.inference.predictor import Predictor
 from pixelwise.metrics.temperature import Temperature
 from pixelwise.models.base import SegmentationModel
@@ -29,28 +29,28 @@ from pixelwise.training.interrupt import StopSignal
 from pixelwise.training.runlog import Listener
 
 SCORES = "scores.json"
-_SHOWN = 28  # pictures in a report
+_SHOWN = 28  # images in a report
 
 
 def final_seconds(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> float:
-    """Measure on two pictures how long the end takes: calibration, all metrics, and what a report predicts again.
+    """Measure on two images how long the end takes: calibration, all metrics, and what a report predicts again.
 
-    The draws behind the intervals and the drawing of the page, which hardly depend on the pictures, are not in it.
+    The draws behind the intervals and the drawing of the page, which hardly depend on the images, are not in it.
     """
     few = val.subset(range(min(len(val), 2)))
     predictor, settings = make_predictor(config, model, card), config.evaluate
 
-    def score(part: Dataset) -> float:
+    def score(split: Dataset) -> float:
         began = time.perf_counter()
         with suppress(DataError):  # raised at the end where no pixel of these counts
             evaluate(
-                part, predictor, metrics=settings.metrics, surface_tolerance=settings.surface_tolerance, resamples=0
+                split, predictor, metrics=settings.metrics, surface_tolerance=settings.surface_tolerance, resamples=0
             )
         return time.perf_counter() - began
 
     score(few.subset([0]))
     scoring, began = score(few), time.perf_counter()
-    again = (min(len(val), PICTURES) if settings.temperature else 0) + (min(len(val), _SHOWN) if settings.report else 0)
+    again = (min(len(val), IMAGES) if settings.temperature else 0) + (min(len(val), _SHOWN) if settings.report else 0)
     if again:
         fitted_temperature(few, predictor)
     fitting = time.perf_counter() - began

@@ -20,14 +20,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from pixelwise.batch import Batch
 from pixelwise.config import Config, TrainConfig
-from pixelwise.data.loader import Batch, Crops, batches
 from pixelwise.errors import DivergedError, Interrupted
 from pixelwise.losses import CombinedLoss
 from pixelwise.models.base import SegmentationModel
 from pixelwise.training.checkpoint import State, load_newest, save_checkpoint
 from pixelwise.training.finetune import Frozen
 from pixelwise.training.interrupt import StopSignal
+from pixelwise.training.loader import Crops, batches
 from pixelwise.training.optim import AveragedWeights, adamw, rate
 from pixelwise.training.runlog import RunLog
 from pixelwise.training.schedule import last_step, steps_at, validation_steps
@@ -45,7 +46,7 @@ class Work:
         model: with fresh weights, a function of the seed.
         loss: what is made small.
         crops: the training stream.
-        validate: scores a model on whole pictures: (model, stop check) → mIoU.
+        validate: scores a model on whole images: (model, stop check) → mIoU.
         keep: saves the averaged model as the best so far: (model, mIoU, step) → None.
         folder: of the run.
     """
@@ -168,7 +169,7 @@ class _Run:
             raise _diverged(self.work.folder, ids)
 
     def validate(self) -> None:
-        """Score the averaged weights on whole pictures; keep them where they are the best so far."""
+        """Score the averaged weights on whole images; keep them where they are the best so far."""
         state = self.state
         miou = self.work.validate(self.averaged.model, self.stop.check)
         with self.stop.held():
@@ -234,5 +235,5 @@ def _diverged(folder: Path, ids: list[str]) -> DivergedError:
         folder,
         expected="a finite loss",
         found=f"NaN or infinity in {_MOST_SKIPPED_IN_A_ROW} steps in a row, last on {', '.join(ids[:4])}",
-        do="Look at these pictures, or lower --set train.learning_rate; log.jsonl lists every skipped step.",
+        do="Look at these images, or lower --set train.learning_rate; log.jsonl lists every skipped step.",
     )

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from pixelwise.config import Config, Reasons, replace
-from pixelwise.data.loader import Crops, batches
 from pixelwise.losses import CombinedLoss
 from pixelwise.models.base import SegmentationModel
+from pixelwise.training.loader import Crops, batches
 from pixelwise.training.loop import gradients
 from pixelwise.training.machine import free_memory, hand_back
 

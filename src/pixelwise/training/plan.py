@@ -29,7 +29,7 @@ _NO_DISGUISE, _FULL_DISGUISE = 3.0, 300.0
 
 @dataclass(frozen=True)
 class Machine:
-    """Name the means at hand: device ("cpu", "cuda"), processor cores, and whether the decoded pictures fit memory."""
+    """Name the means at hand: device ("cpu", "cuda"), processor cores, and whether the decoded images fit memory."""
 
     device: str
     cores: int
@@ -43,7 +43,7 @@ class Weights:
     Args:
         name: as the user gave it.
         license: their terms.
-        mean, std: how their pictures were normalised, raw pixel values; None where nobody says.
+        mean, std: how their images were normalised, raw pixel values; None where nobody says.
         dtype: numpy name of the pixel type that these are for.
         encoder_only: the decoder has to be learned from the beginning.
         head_new: the layers that make the logits have to be.
@@ -112,7 +112,7 @@ def _from_weights(facts: Fingerprint, weights: Weights) -> dict[str, tuple[Any, 
         wanted["model.mean"] = (list(weights.mean), f"{why}: these values made them")
         wanted["model.std"] = (list(weights.std), f"{why}: these values made them")
         clip = "none" if weights.clip is None else [list(ends) for ends in weights.clip]
-        wanted["model.clip"] = (clip, f"{why}: as their pictures were")
+        wanted["model.clip"] = (clip, f"{why}: as their images were")
     return wanted
 
 
@@ -160,14 +160,14 @@ def _clip(config: Config, facts: Fingerprint, _: Machine) -> tuple[str | list[li
 
 def _mean(config: Config, facts: Fingerprint, _: Machine) -> tuple[list[float], str]:
     mean, std, of = _moments(config, facts)
-    return [_rounded(m, s) for m, s in zip(mean, std, strict=True)], f"mean of {facts.images} training pictures{of}"
+    return [_rounded(m, s) for m, s in zip(mean, std, strict=True)], f"mean of {facts.images} training images{of}"
 
 
 def _std(config: Config, facts: Fingerprint, _: Machine) -> tuple[list[float], str]:
     mean, std, of = _moments(config, facts)
     # A band that is constant, or nearly so within float32, is not blown up.
     some = [s if s > 1e-6 * abs(m) else 1.0 for m, s in zip(mean, std, strict=True)]
-    return [_rounded(s, s) for s in some], f"standard deviation of {facts.images} training pictures{of}"
+    return [_rounded(s, s) for s in some], f"standard deviation of {facts.images} training images{of}"
 
 
 def _moments(config: Config, facts: Fingerprint) -> tuple[tuple[float, ...], tuple[float, ...], str]:
@@ -188,7 +188,7 @@ def _stem(_: Config, facts: Fingerprint, machine: Machine) -> tuple[int, str]:
         return 1, "full resolution: this device is fast enough"
     thick = f"the thinnest class is about {thinnest:.1f} pixels thick"
     if thinnest < _THIN or min(facts.sizes[1]) < _SMALL:
-        return 1, f"full resolution: {thick} in {facts.sizes[1]} pictures"
+        return 1, f"full resolution: {thick} in {facts.sizes[1]} images"
     return 2, f"half resolution takes a quarter of the time, and {thick}"
 
 
@@ -216,7 +216,7 @@ def _stride(config: Config) -> int:
 def _crop(config: Config, facts: Fingerprint, _: Machine) -> tuple[tuple[int, int], str]:
     stride, median = _stride(config), facts.sizes[1]
     crop = [max(min(side, _CROP) // stride, 1) * stride for side in median]
-    why = f"multiple of the stride {stride}, within the median picture {median[0]}×{median[1]} and {_CROP}²"
+    why = f"multiple of the stride {stride}, within the median image {median[0]}×{median[1]} and {_CROP}²"
     largest = max((sizes[1] for sizes in facts.object_sizes if sizes), default=0.0)
     if largest > crop[0] * crop[1]:
         why += f"; half of the regions of a class have {largest:.0f} pixels or more: no crop shows these whole"
@@ -231,11 +231,11 @@ def _batch_size(config: Config, facts: Fingerprint, machine: Machine) -> tuple[i
 
 
 def _class_crops(_: Config, facts: Fingerprint, __: Machine) -> tuple[float, str]:
-    why = "a third of the crops look for a class that is not the commonest of its picture"
+    why = "a third of the crops look for a class that is not the commonest of its image"
     shown = min(count for count in facts.image_counts if count)
     return (
         0.33,
-        f"{why}; the rarest class is in {100 * _rarest(facts):.2g} % of the pixels, one in {shown} of {facts.images} pictures",
+        f"{why}; the rarest class is in {100 * _rarest(facts):.2g} % of the pixels, one in {shown} of {facts.images} images",
     )
 
 
@@ -293,7 +293,7 @@ def _workers(_: Config, __: Fingerprint, machine: Machine) -> tuple[int, str]:
 
 
 def _cache(_: Config, facts: Fingerprint, machine: Machine) -> tuple[bool, str]:
-    return machine.cache_fits, "decoded pictures " + (
+    return machine.cache_fits, "decoded images " + (
         "fit" if machine.cache_fits else "do not fit"
     ) + " a quarter of the memory"
 
@@ -302,7 +302,7 @@ def _tile(config: Config, facts: Fingerprint, machine: Machine) -> tuple[tuple[i
     stride = _stride(config)
     largest = 768 if machine.device == "cpu" else 1024
     tile = [min(-(-side // stride) * stride, largest) for side in facts.sizes[2]]
-    return (tile[0], tile[1]), f"the largest picture, at most {largest}²"
+    return (tile[0], tile[1]), f"the largest image, at most {largest}²"
 
 
 _CROP = 256
@@ -336,15 +336,15 @@ _RULES: dict[str, Derivation] = {
 
 
 def settle(config: Config, facts: Fingerprint, apart: int) -> tuple[Config, Reasons]:
-    """Fill what depends on how often each picture will be seen: augmentation, and the averaging of weights.
+    """Fill what depends on how often each image will be seen: augmentation, and the averaging of weights.
 
-    Pictures seen once or twice need no disguise, and learning from disguised ones takes longer; pictures seen hundreds of
+    Images seen once or twice need no disguise, and learning from disguised ones takes longer; images seen hundreds of
     times are learned by heart without. In between the ranges widen with the logarithm of the passes.
 
     Args:
         config: with `train.steps`.
         facts: fingerprint of the training part.
-        apart: pictures in it; those of one group show the same thing and count as one.
+        apart: images in it; those of one group show the same thing and count as one.
     """
     train = config.train
     crop, median = train.crop or (1, 1), facts.sizes[1]
@@ -355,9 +355,9 @@ def settle(config: Config, facts: Fingerprint, apart: int) -> tuple[Config, Reas
     up = f"classes {'' if upright else 'hardly '}depend on the row ({facts.row_spread:.2f}): there is {'an' if upright else 'no'} up"
     sided = _one_sided(facts)
     times = f"{passes:,.0f}" if passes >= 10 else f"{passes:.2g}"  # else 120 would be told as 1.2e+02
-    seen = f"each of {apart} different pictures is seen about {times} times: {100 * strength:.0f} % of the full range"
+    seen = f"each of {apart} different images is seen about {times} times: {100 * strength:.0f} % of the full range"
     wanted: dict[str, tuple[Any, str]] = {
-        "augment.flip_horizontal": (0.0 if sided else 0.5, sided or "mirrored pictures are as likely"),
+        "augment.flip_horizontal": (0.0 if sided else 0.5, sided or "mirrored images are as likely"),
         "augment.flip_vertical": (0.0 if upright else 0.5, up),
         "augment.rotate": (
             round((5.0 if upright or sided else 45.0) * strength, 1),
@@ -375,7 +375,7 @@ def settle(config: Config, facts: Fingerprint, apart: int) -> tuple[Config, Reas
 def _one_sided(facts: Fingerprint) -> str:
     """Say which classes left and right decide on, as those of a body; "" where none.
 
-    Only where chance would not do it: of a class in three pictures all may be on one side.
+    Only where chance would not do it: of a class in three images all may be on one side.
     """
     pairs = zip(facts.one_sided, facts.one_sided_by_chance, strict=True)
     found = [k for k, (own, chance) in enumerate(pairs) if (own or 0) >= _ONE_SIDED and (chance or 0) <= _CHANCE]

@@ -23,9 +23,8 @@ import torch
 
 import pixelwise.config as configs
 from pixelwise.config import Config, Reasons
-from pixelwise.data.dataset import Dataset, DataSplits, open_data, pin_paths, without_unreadable
-from pixelwise.data.fingerprint import fingerprint
-from pixelwise.data.loader import Crops, cache_fits
+from pixelwise.datasets.dataset import Dataset, DataSplits, open_data, pin_paths, without_unreadable
+from pixelwise.datasets.fingerprint import fingerprint
 from pixelwise.errors import DataError, OutputExistsError, UsageError, memory_respected
 from pixelwise.losses import CombinedLoss
 from pixelwise.models.base import SegmentationModel
@@ -35,6 +34,7 @@ from pixelwise.training import assembly, budget, memory, plan
 from pixelwise.training.checkpoint import readable
 from pixelwise.training.ending import SCORES, final_seconds, finish
 from pixelwise.training.finetune import Frozen
+from pixelwise.training.loader import Crops, cache_fits
 from pixelwise.training.loop import Work, fit
 from pixelwise.training.machine import cores, freed_memory_kept
 from pixelwise.training.optim import head_inputs
@@ -196,7 +196,7 @@ def _open(config: Config, base: Path, where: str) -> DataSplits:
                 where,
                 expected=f"a {name} part",
                 found="none",
-                do="Name one, set data.split.val, or divide all pictures anew: --set data.split.anew=true.",
+                do="Name one, set data.split.val, or divide all images anew: --set data.split.anew=true.",
             )
     return splits
 
@@ -253,12 +253,12 @@ def _begin(
 
 
 def _measured(
-    config: Config, reasons: Reasons, parts: tuple[SegmentationModel, CombinedLoss, Crops]
+    config: Config, reasons: Reasons, splits: tuple[SegmentationModel, CombinedLoss, Crops]
 ) -> tuple[Config, Reasons]:
     """Settle what two crops show: how to compute, and, where nobody chose the batch, how much of it fits the memory."""
-    config, found = budget.choose_precision(config, *parts)
+    config, found = budget.choose_precision(config, *splits)
     if "train.batch_size" in reasons:
-        config, more = memory.fit_memory(config, *parts)
+        config, more = memory.fit_memory(config, *splits)
         found |= {key: "; ".join(filter(None, (reasons.get(key), why))) for key, why in more.items()}
     return config, found
 
@@ -266,12 +266,12 @@ def _measured(
 def _length(
     request: Request,
     config: Config,
-    parts: tuple[SegmentationModel, CombinedLoss, Crops, ModelCard],
+    splits: tuple[SegmentationModel, CombinedLoss, Crops, ModelCard],
     known: tuple[Dataset, Fingerprint],
     began: float,
 ) -> tuple[Config, Reasons]:
     """Settle how many steps and validations there are."""
-    (model, loss, crops, card), (val, facts) = parts, known
+    (model, loss, crops, card), (val, facts) = splits, known
     batch = (config.train.batch_size or 1) * config.train.accumulate
     limit = request.time_limit
     if limit is not None:
@@ -292,7 +292,7 @@ def _length(
     if steps is None:
         epochs = request.epochs if request.epochs is not None else 100.0
         steps = max(round(epochs * len(crops) / batch), 1)
-        reasons["train.steps"] = f"{epochs:g} epochs of {len(crops)} pictures, {batch} a step"
+        reasons["train.steps"] = f"{epochs:g} epochs of {len(crops)} images, {batch} a step"
     validations = config.train.validations
     if validations is None:
         validations = max(1, min(10, steps // 20))
@@ -357,14 +357,14 @@ def _resume(out: Path, asked: Config, tell: Listener) -> _Prepared:
     known = json.loads((out / DATA).read_text(encoding="utf-8"))
     facts = Fingerprint.from_dict(known["fingerprint"])
     assert splits.train is not None
-    for part, digest, before in (
+    for split, digest, before in (
         ("training", splits.train.hash(), facts.hash),
         ("validation", _val(splits).hash(), known["val_hash"]),
     ):
         if digest != before:
             raise DataError(
                 config.data.root or out,
-                expected=f"the {part} part as it was when the run began",
+                expected=f"the {split} part as it was when the run began",
                 found="other files",
                 do="Restore them, or train anew with another --out.",
             )

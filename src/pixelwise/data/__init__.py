@@ -1,1 +1,0 @@
-"""Everything that lies between files on disk and batches of samples."""

@@ -1,0 +1,293 @@
+"""Images and masks by their `Record`: whole files, slices of volumes, pieces of rasters. Every reader goes through here.
+
+Comes in: a `Record`. Goes out: the image with its `Grid`, the mask as class indices, or what their headers say. Knows nothing
+of parts, tensors or batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.errors import DataError, ImageError, MaskError, PairingError
+from pixelwise.formats.records import Record, Window
+from pixelwise.formats.shapes import draw_upright
+from pixelwise.grid import Grid
+from pixelwise.imageio import dicom, nifti
+from pixelwise.imageio.images import (
+    Limits,
+    RawMask,
+    read_header,
+    read_measured,
+    read_orientation,
+    read_size,
+    require_finite,
+    whole,
+)
+from pixelwise.imageio.masks import MaskRule, encode_values, read_ids, read_mask, values_as_ids
+from pixelwise.imageio.raster import Refused
+from pixelwise.imageio.safe_reading import reading
+from pixelwise.imageio.volumes import Plane, VolumeHeader, hold, scaled
+from pixelwise.labels import Labels
+
+ExportImage = tuple[NDArray[Any], Grid, NDArray[np.bool_] | None]
+
+
+def read_record_image(record: Record, limits: Limits = Limits()) -> ExportImage:
+    """Read an image.
+
+    Returns:
+        The image (C, H, W), its grid, and where something was measured (H, W), or None where all of it was.
+
+    Raises:
+        ImageError: it cannot be read, is beyond the limits, or holds NaN or infinite values.
+    """
+    if record.plane is not None:
+        bands = [_slice_of(path, record.plane, limits) for path in (record.image, *record.plane.more)]
+        image = np.concatenate([values for values, _ in bands])
+        with reading(record.image, ImageError, "volume"):
+            require_finite(np.moveaxis(image, 0, -1))
+        return image, bands[0][1], None
+    image, grid, measured = read_measured(record.image, record.nodata, limits)
+    if record.window is None:
+        return image, grid, measured
+    top, left, height, width = record.window
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    image = np.ascontiguousarray(image[:, rows, columns])
+    return image, _moved(grid, record.window), None if measured is None else measured[rows, columns]
+
+
+def as_bands(image: NDArray[Any], bands: str | None) -> NDArray[Any]:
+    """Bring an image of one or three bands to the kind that is asked for; others stay as they are.
+
+    Args:
+        image: (C, H, W).
+        bands: "rgb" repeats grey three times; "grey" weighs red, green and blue by ITU-R BT.601; None leaves all as it is.
+    """
+    if bands == "rgb" and len(image) == 1:
+        return np.repeat(image, 3, axis=0)
+    if bands == "grey" and len(image) == 3:
+        luma = np.tensordot(np.array([0.299, 0.587, 0.114]), image.astype(np.float64), 1)[None]
+        return (np.rint(luma) if image.dtype.kind in "ui" else luma).astype(image.dtype)
+    return image
+
+
+def mixed_bands(bands: Collection[int]) -> str:
+    """Say what helps where images have different numbers of bands."""
+    if set(bands) == {1, 3}:
+        return "Bring them to one kind: --set data.bands=rgb (grey is repeated) or --set data.bands=grey."
+    return "Convert the images to one kind, or make two data sets of them."
+
+
+def image_size(record: Record) -> tuple[int, int, int]:
+    """Give (bands, H, W) as `read_record_image` would, from the header alone.
+
+    Raises:
+        ImageError: no readable header.
+    """
+    if record.plane is not None:
+        headers = [volume_header(path) for path in (record.image, *record.plane.more)]
+        return (sum(header.bands for header in headers), *headers[0].size(record.plane.across)[1:])
+    size = read_size(record.image)
+    return size if record.window is None else (size[0], *record.window[2:])
+
+
+def image_orientation(record: Record) -> int:
+    """Give the EXIF orientation, 1–8, that reading the image undoes; 1 where there is none.
+
+    Raises:
+        ImageError: no readable header.
+    """
+    return 1 if record.plane is not None else read_orientation(record.image)
+
+
+def mask_orientation(record: Record) -> int:
+    """Give the EXIF orientation, 1–8, that reading the mask undoes; 1 where there is none, or no file of it.
+
+    Raises:
+        ImageError: no readable header.
+    """
+    drawn = record.source is not None or record.plane is not None or record.mask is None
+    return 1 if drawn or record.mask is None else read_orientation(record.mask)
+
+
+def image_digest(record: Record) -> str:
+    """Give the SHA-256, in hex, over the files of an image, and which piece of them is meant.
+
+    Raises:
+        OSError: a file that cannot be opened.
+    """
+    if record.plane is None and record.window is None:
+        return file_hash(record.image)
+    files = [file_hash(path) for path in (record.image, *(record.plane.more if record.plane else ()))]
+    plane = None if record.plane is None else (record.plane.across, record.plane.index, record.plane.dtype)
+    return hashlib.sha256(repr((files, plane, record.window)).encode()).hexdigest()
+
+
+def read_truth(
+    record: Record, labels: Labels, rule: MaskRule = MaskRule(), limits: Limits = Limits()
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Read or draw the mask of a record that has one.
+
+    Returns:
+        Class indices (H, W), and notices of what was assumed.
+
+    Raises:
+        MaskError: it cannot be understood. PairingError: another size than the image has.
+    """
+    assert record.mask is not None
+    told: tuple[str, ...]
+    if record.plane is not None:
+        mask, notices = encode_values(record.mask, _ids_of(record.mask, record.plane, limits), labels, rule)
+        return mask, tuple(notices)
+    if record.source is None:
+        mask, notices = read_mask(record.mask, labels, rule, limits)
+        told = tuple(notices)
+    else:
+        size = read_size(record.image)[1:]
+        mask, told = draw_upright(record, labels, size)
+        require_size(record.mask, mask.shape[:2], record.image, size)
+    if record.window is not None:
+        top, left, height, width = record.window
+        mask = np.ascontiguousarray(mask[top : top + height, left : left + width])
+    return mask, told
+
+
+def read_truth_ids(record: Record, rule: MaskRule) -> NDArray[Any]:
+    """Read the mask of a record as the class ids (H, W) it holds, where no labels are known yet.
+
+    Raises:
+        MaskError: it cannot be understood, or holds colours, which mean nothing without labels.
+    """
+    assert record.mask is not None
+    if record.plane is not None:
+        return values_as_ids(record.mask, _ids_of(record.mask, record.plane, Limits()), rule)[0]
+    return read_ids(record.mask, rule)[0]
+
+
+def require_pair(record: Record) -> Record:
+    """Hold the headers of image and masks against each other: they must have one size, and lie at one place.
+
+    Returns:
+        The record, with the value that its image's file names for "nothing was measured here".
+
+    Raises:
+        PairingError: they do not.
+        ImageError, MaskError: no readable header.
+    """
+    if record.plane is not None:
+        return record  # volumes were held against each other as a whole, where they were found
+    header = read_header(record.image)
+    size = header.turned_size
+    for path in (record.mask if record.source is None else None, record.valid):
+        if path is not None:
+            other = read_header(path)
+            require_size(path, other.turned_size, record.image, size)
+            _require_same_grid(header.grid, other.grid, path, record.image)
+    noted = record.source.size if record.source is not None else None
+    if noted is not None and noted != size and (noted != size[::-1] or header.orientation < 5):
+        assert record.mask is not None
+        require_size(record.mask, noted, record.image, size)
+    return record if record.nodata is not None else replace(record, nodata=header.nodata)
+
+
+def require_size(path: Path, size: tuple[int, ...], image: Path, expected: tuple[int, ...]) -> None:
+    """Raise where a mask (H, W) has not its image's size.
+
+    Raises:
+        PairingError: it has not.
+    """
+    if size == expected:
+        return
+    do = "Export the mask again at the image's size; scale it by nearest neighbour only."
+    if size == expected[::-1]:
+        do = (
+            "Height and width are swapped: one of the two is turned by an EXIF orientation and the other is not. Save"
+            " the image upright, without the EXIF tag, and draw the mask on that."
+        )
+    raise PairingError(
+        path,
+        expected=f"{expected[0]}×{expected[1]} pixels, the height and width of {image.name}",
+        found=f"{size[0]}×{size[1]}",
+        do=do,
+    )
+
+
+def _require_same_grid(image_grid: Grid | None, mask: Grid | None, path: Path, image: Path) -> None:
+    """Raise where both say where they lie, and it is not the same place."""
+    if image_grid is None or mask is None:
+        return
+    try:
+        image_grid.require_same(mask, path)
+    except DataError as error:
+        expected = error.expected.replace("the image's", f"{image.name}'s", 1)
+        raise PairingError(path, expected=expected, found=error.found, do=error.do) from error
+
+
+def volume_header(path: Path, error: type[DataError] = ImageError) -> VolumeHeader:
+    """Read what a NIfTI file, or the DICOM file of a slice, says of its voxels.
+
+    Raises:
+        DataError: `error`; neither, or a broken one.
+    """
+    return dicom.read_slice(path).header if dicom.is_dicom(path) else nifti.read_header(path, error)
+
+
+def file_hash(path: Path) -> str:
+    """Give the SHA-256, in hex, of a file's content; the file of many slices is read once.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    status = path.stat()
+    return _hash(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=64)
+def _hash(path: Path, changed: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _slice_of(path: Path, plane: Plane, limits: Limits) -> tuple[NDArray[Any], Grid]:
+    """Read a slice in the type that is asked for: (C, H, W), and its grid."""
+    if dicom.is_dicom(path):
+        header, stored = dicom.read_pixels(path, limits)
+        with reading(path, ImageError, "DICOM file"):
+            values = header.take(stored, plane)
+    else:
+        values, header = _from_nifti(path, plane, limits, ImageError), nifti.read_header(path)
+    return np.ascontiguousarray(values, plane.dtype and np.dtype(plane.dtype)), header.plane_grid(plane.across)
+
+
+def _from_nifti(path: Path, plane: Plane, limits: Limits, error: type[DataError]) -> NDArray[Any]:
+    header = nifti.read_header(path, error)
+    with reading(path, error, "NIfTI file"):
+        hold(header, plane.across, limits)
+        if error is MaskError and header.bands > 1:
+            found, do = f"{header.bands} bands", "Save the labels as one volume of class ids."
+            raise Refused("one band of class ids", found, do)
+        stored, slope, intercept = nifti.read_stored(path, error)
+        return scaled(header.take(stored, plane), header.dtype, slope, intercept)
+
+
+def _ids_of(path: Path, plane: Plane, limits: Limits) -> RawMask:
+    values = _from_nifti(path, plane, limits, MaskError)[0]
+    with reading(path, MaskError, "NIfTI file"):
+        return RawMask(np.ascontiguousarray(whole(values)), "index", None, "NIfTI")
+
+
+def _moved(grid: Grid, window: Window) -> Grid:
+    """Give the grid of a piece: its first pixel lies further right and below."""
+    if grid.affine is None:
+        return grid
+    matrix = np.array(grid.affine)
+    matrix[:2, 2] += matrix[:2, :2] @ (window[1], window[0])
+    return Grid(grid.spacing, grid.unit, tuple(map(tuple, matrix.tolist())), grid.crs, grid.calibration)

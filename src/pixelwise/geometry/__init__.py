@@ -1,0 +1,1 @@
+"""Contours and run lengths of binary masks."""

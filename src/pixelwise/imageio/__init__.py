@@ -1,0 +1,1 @@
+"""Pixel files, read and written with their grid."""

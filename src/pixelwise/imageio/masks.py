@@ -1,0 +1,388 @@
+"""Masks: from the values of a file to class indices, by a stated rule, and back to a file.
+
+Comes in: a mask file, the `Labels`, a `MaskRule`. Goes out: class indices (H, W), or a PNG that keeps the ids. Knows
+nothing of images, data sets or torch.
+
+Without a rule, grey values, palette indices (never the palette's colours) and 1-bit values are class ids, and RGB
+colours are looked up among the colours of the labels. JPEG and other lossy files are refused, for they invent ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pixelwise.errors import ConfigError, MaskError
+from pixelwise.imageio.images import Limits, RawMask, read_mask_values
+from pixelwise.imageio.mask_colours import look_up
+from pixelwise.imageio.mask_heuristics import numbered
+from pixelwise.labels import Colour, Labels
+from pixelwise.storage import write_atomic
+
+_KEY = "data.mask_values"
+_THRESHOLD = f"--set '{_KEY}={{threshold: 128}}'"
+_SHOWN = 4
+_IGNORED_COLOUR = (244, 244, 240)
+_LUMA = np.array([299, 587, 114], np.uint32)  # ITU-R BT.601, in thousandths
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """Say how the values of mask files become class ids.
+
+    Args:
+        threshold: brightness from which a pixel is id 1, below it is id 0; 1-bit white counts as 255. With it, lossy
+            masks are fine too, since no id can be invented.
+        values: file value → class id (or ignore id); any other value is an error.
+        colours: look up colours, of palettes too, among the colours of the labels.
+        ignored: colours whose pixels count in nothing; only with `colours`.
+        objects: every id is one object: 0 is id 0, any other (or any colour but black) is id 1.
+        binary: without any of the above, read a mask of only 0 and 255 as the two classes there are. False where 255
+            means "does not count".
+
+    Raises:
+        ConfigError: rules that exclude each other.
+
+    """
+
+    threshold: int | None = None
+    values: Mapping[int, int] | None = None
+    colours: bool = False
+    ignored: tuple[Colour, ...] = ()
+    binary: bool = True
+    objects: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.threshold is not None) + (self.values is not None) + self.colours + self.objects > 1:
+            do = "Keep threshold, values, colours or objects."
+            raise ConfigError(_KEY, expected="one rule", found="several", do=do)
+
+    @property
+    def stored(self) -> bool:
+        """Say whether the values of files are class ids as they are, but perhaps for 255."""
+        return self.threshold is None and self.values is None and not self.colours and not self.objects
+
+    @classmethod
+    def from_config(cls, value: Any) -> MaskRule:
+        """Read `data.mask_values`: null, {threshold: 128}, {0: 0, 255: 1}, {colours: true}, {objects: true}, {binary: false}.
+
+        {colours: true, ignored: [[0, 0, 0]]} names colours that count in nothing; {objects: false} says that ids are classes.
+
+        Raises:
+            ConfigError: anything else.
+
+        """
+        if value is None:
+            return cls()
+        try:
+            plain = dict(value)
+            if set(plain) == {"threshold"}:
+                return cls(threshold=_number(plain["threshold"]))
+            if set(plain) == {"binary"} and isinstance(plain["binary"], bool):
+                return cls(binary=plain["binary"])
+            if set(plain) == {"objects"} and isinstance(plain["objects"], bool):
+                return cls(objects=plain["objects"])
+            if "colours" in plain and set(plain) <= {"colours", "ignored"} and isinstance(plain["colours"], bool):
+                ignored = tuple((_number(r), _number(g), _number(b)) for r, g, b in plain.get("ignored") or ())
+                return cls(colours=plain["colours"], ignored=ignored)
+            if plain:
+                return cls(values={_number(k): _number(v) for k, v in plain.items()})
+        except (TypeError, ValueError):
+            pass
+        raise ConfigError(
+            _KEY,
+            expected="null, {threshold: 128}, {0: 0, 255: 1}, {colours: true}, {objects: true} or {binary: false}",
+            found=repr(value),
+            do="Write one of these.",
+        )
+
+    def to_config(self) -> dict[Any, Any]:
+        """Give the plain form that `from_config` reads, said in full."""
+        if self.threshold is not None:
+            return {"threshold": self.threshold}
+        if self.values is not None:
+            return dict(self.values)
+        if self.colours:
+            return {"colours": True, **({"ignored": [list(each) for each in self.ignored]} if self.ignored else {})}
+        return {"objects": True} if self.objects else {"binary": self.binary}
+
+
+def read_mask(
+    path: Path | str, labels: Labels, rule: MaskRule = MaskRule(), limits: Limits = Limits()
+) -> tuple[NDArray[Any], list[str]]:
+    """Read a mask as class indices.
+
+    Returns:
+        Indices (H, W) in `labels.dtype`, ignored pixels as `labels.ignore_index`; and notices of what was assumed.
+
+    Raises:
+        MaskError: no readable mask, or ids or colours that the labels do not know.
+
+    """
+    path = Path(path)
+    return encode_values(path, _readable(path, rule, limits), labels, rule)
+
+
+def encode_values(path: Path, raw: RawMask, labels: Labels, rule: MaskRule) -> tuple[NDArray[Any], list[str]]:
+    """Do what `read_mask` does with values that were read already; `path` is what messages name.
+
+    Raises:
+        MaskError: ids or colours that the labels do not know.
+
+    """
+    if rule.colours or (raw.kind == "colour" and rule.stored):
+        return look_up(path, raw, labels, rule.ignored), []
+    ids, notices = _ids(path, raw, rule, labels)
+    mask, unknown = labels.encode(ids)
+    if unknown:
+        raise _unknown_ids(path, unknown, labels, ids.size, raw)
+    return mask, notices
+
+
+def read_ids(
+    path: Path | str, rule: MaskRule = MaskRule(), limits: Limits = Limits()
+) -> tuple[NDArray[Any], list[str]]:
+    """Read a mask as the class ids it holds, where no labels are known yet.
+
+    Returns:
+        Ids (H, W), integers; and notices of what was assumed.
+
+    Raises:
+        MaskError: no readable mask, or one of colours, which mean nothing without labels.
+
+    """
+    path = Path(path)
+    return values_as_ids(path, _readable(path, rule, limits), rule)
+
+
+def values_as_ids(path: Path, raw: RawMask, rule: MaskRule) -> tuple[NDArray[Any], list[str]]:
+    """Do what `read_ids` does with values that were read already; `path` is what messages name.
+
+    Raises:
+        MaskError: colours, which mean nothing without labels.
+
+    """
+    if rule.colours or (raw.kind == "colour" and rule.stored):
+        do = "Write a labels.yaml with names and colours."
+        if not rule.colours and raw.values.ndim == 3 and not np.any(raw.values != raw.values[..., :1]):
+            do = f"All three bands are equal; for two classes, read bright pixels as the second: {_THRESHOLD}."
+        raise MaskError(
+            path,
+            expected="class ids, or labels that give each class its colour",
+            found="colours and no labels",
+            do=do,
+        )
+    return _ids(path, raw, rule, None)
+
+
+def _readable(path: Path, rule: MaskRule, limits: Limits) -> RawMask:
+    raw = read_mask_values(path, limits)
+    if raw.kind == "lossy" and rule.threshold is None:
+        raise MaskError(
+            path,
+            expected="a lossless mask, PNG or TIFF",
+            found=f"lossy {raw.format}, whose compression invents ids along the edges",
+            do=f"Save the masks as PNG; or, where they hold two classes only, read bright pixels as the second: {_THRESHOLD}.",
+        )
+    return raw
+
+
+def _ids(path: Path, raw: RawMask, rule: MaskRule, labels: Labels | None) -> tuple[NDArray[Any], list[str]]:
+    """Apply the rule: ids (H, W) and notices."""
+    if rule.threshold is not None:
+        return (_brightness(path, raw) >= rule.threshold).astype(np.uint8), []
+    if rule.values is not None:
+        return _by_values(path, raw, rule.values), []
+    if rule.objects:
+        return _by_objects(path, raw), []
+    pair = _binary_ids(raw.values, labels) if rule.binary else None
+    if pair is None:
+        return raw.values, []
+    ids = np.where(raw.values == 255, pair[1], pair[0]).astype(np.int32)
+    return ids, [f"values 0 and 255 are read as class ids {pair[0]} and {pair[1]}. Set {_KEY} to state a rule."]
+
+
+def _binary_ids(values: NDArray[Any], labels: Labels | None) -> tuple[int, int] | None:
+    """Give the ids that 0 and 255 stand for, where a mask holds nothing else and there are two classes."""
+    if values.dtype.itemsize > 4 or not values.size or values.max() != 255 or values.min() < 0:
+        return None
+    if labels is not None and (labels.num_classes != 2 or 255 in labels.ids or 0 not in labels.ids):
+        return None
+    if np.any((values != 0) & (values != 255)):
+        return None
+    return (0, 1) if labels is None else (0, max(labels.ids))
+
+
+def _brightness(path: Path, raw: RawMask) -> NDArray[Any]:
+    """Give what a threshold is compared with: grey values, luma of colours, 255 for 1-bit white."""
+    values = raw.values
+    if raw.kind == "binary":
+        return values * np.uint8(255)
+    if raw.palette is not None:
+        table = np.asarray(raw.palette, np.uint8).reshape(-1, 3)
+        used = np.unique(values)
+        if used[-1] >= len(table) or np.ptp(table[used].astype(int), axis=1).any():
+            raise MaskError(
+                path,
+                expected="grey values to compare with the threshold",
+                found="a palette of colours",
+                do=f"Its indices are class ids already: leave {_KEY} out, or map them, {{0: 0, 1: 1}}.",
+            )
+        return table[values, 0]
+    if values.ndim == 3:
+        return (values @ _LUMA + 500) // 1000
+    return values
+
+
+def _by_values(path: Path, raw: RawMask, table: Mapping[int, int]) -> NDArray[Any]:
+    values = raw.values
+    if values.ndim == 3:
+        if np.any(values != values[..., :1]):
+            raise MaskError(
+                path,
+                expected=f"single values, as {_KEY} maps them",
+                found="colours",
+                do=f"Give the labels their colours and set {_KEY}: {{colours: true}}.",
+            )
+        values = values[..., 0]
+    if raw.kind == "binary" and 255 in table and 1 not in table:
+        values = values * np.uint8(255)
+    sources = np.array(sorted(table), np.int64)
+    targets = np.array([table[int(s)] for s in sources], np.int64)
+    place = np.minimum(np.searchsorted(sources, values), len(sources) - 1)
+    odd = sources[place] != values
+    if odd.any():
+        counts = _counts(values[odd])
+        raise MaskError(
+            path,
+            expected=f"values {_spans(list(table))}, as {_KEY} maps them",
+            found=_listed(counts),
+            do=_smoothed(counts, values.size, raw) or f"Add the value to {_KEY}.",
+        )
+    return targets[place]
+
+
+def _by_objects(path: Path, raw: RawMask) -> NDArray[np.uint8]:
+    """Give 1 where there is any object, else 0."""
+    values = raw.values
+    if values.size and values.min() < 0:
+        raise MaskError(
+            path,
+            expected="0, or the number of an object",
+            found=_listed(_counts(values[values < 0])),
+            do="Number the objects from 1 on; background is 0.",
+        )
+    return np.asarray(values.any(axis=-1) if values.ndim == 3 else values != 0, np.uint8)
+
+
+def _unknown_ids(path: Path, unknown: dict[int, int], labels: Labels, size: int, raw: RawMask) -> MaskError:
+    first = next(iter(unknown))
+    if set(unknown) == {255} and labels.num_classes == 2:
+        do = f"Set {_KEY}: {{0: 0, 255: 1}} where 255 is the second class, or set ignore_index: 255."
+    else:
+        which = f"class {first}" if len(unknown) == 1 else "the classes"
+        do = _smoothed(unknown, size, raw) or f"Add {which} to labels.yaml, or set ignore_index."
+        if labels.num_classes == 2 and numbered(raw):
+            do = f"If each id is one object, read them so: --set '{_KEY}={{objects: true}}'."
+    return MaskError(path, expected=f"class ids {_spans(labels.ids)}", found=_listed(unknown), do=do)
+
+
+def _smoothed(unknown: Mapping[int, int], size: int, raw: RawMask) -> str | None:
+    """Give the advice for soft edges: many grey values, or some between 0 and 255 where these fill most of the mask."""
+    between = [value for value in unknown if 0 < value < 255]
+    if raw.kind != "index" or raw.values.dtype != np.uint8 or len(between) < 3:
+        return None
+    ends = int(np.count_nonzero((raw.values == 0) | (raw.values == 255)))
+    if len(between) < 32 and (2 * ends < size or raw.values.max() != 255):
+        return None
+    return f"The edges look smoothed (anti-aliased): draw masks without smoothing, or read bright pixels as the second class: {_THRESHOLD}."
+
+
+def _counts(values: NDArray[Any]) -> dict[int, int]:
+    present, counts = np.unique(values, return_counts=True)
+    return dict(zip(present.tolist(), counts.tolist(), strict=True))
+
+
+def _listed(counts: Mapping[Any, int]) -> str:
+    """Say "17 in 212 pixels, 18 in 1 pixel and 3 more", most frequent first."""
+    order = sorted(counts, key=lambda value: -counts[value])
+    shown = [f"{value} in {counts[value]} pixel{'s' * (counts[value] != 1)}" for value in order[:_SHOWN]]
+    return ", ".join(shown) + (f" and {len(order) - _SHOWN} more" if len(order) > _SHOWN else "")
+
+
+def _spans(ids: Any) -> str:
+    """Say 0–4 for what has no gaps, else list it, shortened in the middle where it is long."""
+    ids = sorted(ids)
+    if len(ids) > 2 and ids[-1] - ids[0] == len(ids) - 1:
+        return f"{ids[0]}–{ids[-1]}"
+    texts = list(map(str, ids))
+    return ", ".join(texts if len(texts) <= 12 else [*texts[:8], "…", texts[-1]])
+
+
+def _number(value: Any) -> int:
+    """Read a whole number; texts are taken too, since JSON turns the keys of a mapping into texts."""
+    if isinstance(value, bool) or (not isinstance(value, int | str)):
+        raise TypeError(value)
+    return int(value)
+
+
+def write_mask(path: Path | str, mask: NDArray[Any], labels: Labels) -> None:
+    """Write class indices as a PNG that keeps the ids: with the classes' colours as palette where ids fit in 8 bits.
+
+    From id 256 on the PNG is 16-bit grey. The file appears whole or not at all: it is written beside its place and
+    renamed.
+
+    Args:
+        path: ends in .png.
+        mask: (H, W) class indices, or `labels.ignore_index`.
+        labels: gives ids and colours.
+
+    Raises:
+        MaskError: values that are no class, ignored pixels without an ignore id, or ids above 65535.
+        ResourceError: the disk does not take the file.
+
+    """
+    path = Path(path)
+    ids = labels.decode(_checked(path, mask, labels))
+    if ids.dtype.itemsize > 2:
+        found = str(max(*labels.ids, *(labels.ignore_ids or (0,))))
+        raise MaskError(path, expected="ids that fit in 16 bits", found=found, do="Renumber the classes below 65536.")
+    image = Image.fromarray(np.ascontiguousarray(ids))
+    if ids.dtype == np.uint8:
+        colours = np.zeros((256, 3), np.uint8)
+        colours[[i for i in labels.ignore_ids or () if i < 256]] = _IGNORED_COLOUR
+        colours[list(labels.ids)] = labels.colours
+        image.putpalette(colours.tobytes())
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    write_atomic(path, buffer.getvalue())
+
+
+def _checked(path: Path, mask: NDArray[Any], labels: Labels) -> NDArray[Any]:
+    if mask.ndim != 2 or mask.dtype.kind not in "ui":
+        found = f"shape {mask.shape} of {mask.dtype}"
+        raise MaskError(path, expected="whole numbers of shape (H, W)", found=found, do="Write one mask at a time.")
+    ignored = mask == labels.ignore_index
+    odd = ((mask < 0) | (mask >= labels.num_classes)) & ~ignored
+    if odd.any():
+        raise MaskError(
+            path,
+            expected=f"class indices 0–{labels.num_classes - 1} or {labels.ignore_index}",
+            found=_listed(_counts(mask[odd])),
+            do="Write indices, not ids: Labels.encode translates.",
+        )
+    if not labels.ignore_ids and ignored.any():
+        raise MaskError(
+            path,
+            expected="an id for ignored pixels",
+            found=f"none in the labels and {np.count_nonzero(ignored)} ignored pixels",
+            do="Set ignore_index in labels.yaml to an id that is no class.",
+        )
+    return mask

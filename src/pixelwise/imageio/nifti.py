@@ -1,0 +1,229 @@
+"""Volumes in NIfTI files: the header first, the values on demand; the last ones used are kept.
+
+Comes in: the path of a .nii or .nii.gz file. Goes out: a `VolumeHeader`, the values as they are stored, and the names that its
+label table gives to ids. Knows nothing of slices, classes or data sets.
+
+The content decides, never the name. What the header claims is held against the file before memory is taken: deflate packs
+1032 bytes into one at most. Values of files without compression are mapped into memory, and only what is used is read.
+
+Source: NIfTI-1.1 and NIfTI-2 headers through nibabel; label tables as the extension of Caret and Connectome Workbench (code
+30) and TotalSegmentator write them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from xml.parsers import expat
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.errors import DataError, ImageError
+from pixelwise.imageio.extras import need
+from pixelwise.imageio.raster import Refused
+from pixelwise.imageio.safe_reading import reading, require_file
+from pixelwise.imageio.volumes import VolumeHeader, scaled_type
+
+SUFFIXES = (".nii", ".nii.gz")
+_TO_MM = {"meter": 1e3, "micron": 1e-3}
+_PACKED_MOST = 1032
+_CHUNK = 1 << 24
+_KEPT_BYTES = 1 << 28
+_KEPT_FILES = 64  # a mapped file stays open, and a process may open few
+_LONGEST_TABLE = 1 << 24
+
+Key = tuple[Path, int, int]
+
+
+def is_nifti(path: Path) -> bool:
+    """Tell by the name whether a file says that it is NIfTI."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def read_header(path: Path, error: type[DataError] = ImageError) -> VolumeHeader:
+    """Read what a file says of its voxels.
+
+    Raises:
+        DataError: `error`; no NIfTI, or a broken one.
+    """
+    return _described(path, error)[0]
+
+
+def read_stored(path: Path, error: type[DataError] = ImageError) -> tuple[NDArray[Any], float, float]:
+    """Give the stored values (i, j, k) or (i, j, k, C) of a volume whose limits were held, and the scaling.
+
+    Compressed ones are unpacked as a whole. Up to 256 MiB of them, and always the last two, are kept in this process, so that
+    slices of an image and its mask are read in order at no further cost. No more than 64 files are kept in all.
+
+    Raises:
+        DataError: `error`; the file ends early or is broken.
+    """
+    header, offset, dtype, slope, intercept = _described(path, error)
+    key = _key(path)
+    if key in _KEPT:
+        _KEPT.move_to_end(key)
+        return _KEPT[key], slope, intercept
+    shape = (*header.shape, header.bands) if header.bands > 1 else header.shape
+    with reading(path, error, "NIfTI file"), _opened(path) as (stream, packed):
+        if packed:
+            values = _unpacked(stream, offset, dtype, math.prod(shape)).reshape(shape, order="F")
+        else:
+            values = np.memmap(path, dtype, "r", offset, shape, "F")
+    _KEPT[key] = values
+    while len(_KEPT) > 2 and (len(_KEPT) > _KEPT_FILES or _unpacked_bytes() > _KEPT_BYTES):
+        _KEPT.popitem(last=False)
+    return values, slope, intercept
+
+
+_KEPT: OrderedDict[Key, NDArray[Any]] = OrderedDict()
+
+
+def _unpacked_bytes() -> int:
+    return sum(values.nbytes for values in _KEPT.values() if not isinstance(values, np.memmap))
+
+
+def _key(path: Path) -> Key:
+    status = path.stat()
+    return path, status.st_mtime_ns, status.st_size
+
+
+_Described = tuple[VolumeHeader, int, np.dtype[Any], float, float]
+
+
+def _described(path: Path, error: type[DataError]) -> _Described:
+    with reading(path, error, "NIfTI file"):
+        require_file(path, "a NIfTI file")
+        return _describe(_key(path))
+
+
+@lru_cache(maxsize=4096)
+def _describe(key: Key) -> _Described:
+    """Give header, place of the first value, stored type, slope and intercept."""
+    path, _, size = key
+    nibabel = need("nibabel", "volumes", path)
+    with _opened(path) as (stream, packed):
+        start = stream.read(540)
+        plain = _header_of(nibabel, start)
+        offset = int(plain.get_data_offset())
+        shape, bands = _shape(tuple(int(n) for n in plain.get_data_shape()))
+        dtype = np.dtype(plain.get_data_dtype())
+        if dtype.kind not in "iuf" or dtype.itemsize > 8:
+            name = f"{plain['datatype']} of {plain['bitpix']} bits"
+            raise Refused("whole or real numbers", f"data type {name}", "Save the volume as int16 or float32.")
+        needed = offset + math.prod(shape) * bands * dtype.itemsize
+        if offset < 0 or needed > size * (_PACKED_MOST if packed else 1):
+            raise EOFError("truncated")
+    given = plain.get_slope_inter()
+    slope, intercept = (1.0, 0.0) if given[0] is None else (float(given[0]), float(given[1]))
+    affine = np.array(plain.get_best_affine(), np.float64)
+    affine[:3] *= _TO_MM.get(plain.get_xyzt_units()[0], 1.0)
+    calibration = "sform" if plain["sform_code"] > 0 else "qform" if plain["qform_code"] > 0 else "pixdim"
+    ends = (0, 0) if dtype.kind == "f" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+    read_as = scaled_type(dtype.newbyteorder("="), ends, slope, intercept)
+    timed = bands > 1 and plain.get_xyzt_units()[1] in ("sec", "msec", "usec")
+    header = VolumeHeader(path, shape, bands, read_as, affine, calibration, needed - offset, timed)
+    return header, offset, dtype, slope, intercept
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, bool]]:
+    """Open a file; give what is in it, unpacked, and whether it was packed."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if packed:
+            with gzip.GzipFile(fileobj=file) as stream:
+                yield stream, True
+        else:
+            yield file, False
+
+
+def _header_of(nibabel: Any, start: bytes) -> Any:
+    """Read the header of one of the two kinds from the first bytes of a file."""
+    for size, magic, at, kind in ((348, b"n+1\0", 344, "Nifti1Header"), (540, b"n+2\0", 4, "Nifti2Header")):
+        if size in (int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")):
+            if len(start) < size:
+                raise EOFError("truncated")
+            if start[at : at + 4] == magic:
+                return getattr(nibabel, kind)(start[:size])
+    if start[344:348] == b"ni1\0":
+        raise Refused("header and values in one file", "a pair of .hdr and .img", "Save it as .nii or .nii.gz.")
+    raise Refused("a NIfTI file", "something else", "Save the volume as .nii.gz, or take the file out.")
+
+
+def _shape(whole: tuple[int, ...]) -> tuple[tuple[int, int, int], int]:
+    """Give the voxels along i, j, k, and the values per voxel, which stand in the fourth axis or, as vectors, in the fifth."""
+    space, more = (*whole, 1, 1, 1)[:3], [n for n in whole[3:] if n != 1]
+    if len(more) > 1 or min(whole, default=0) < 1:
+        found = "×".join(map(str, whole)) or "nothing"
+        raise Refused("three axes of space and one of bands", found, "Save one volume a file.")
+    return (space[0], space[1], space[2]), more[0] if more else 1
+
+
+def _unpacked(stream: Any, offset: int, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+    """Unpack in pieces, so that a file which ends early costs no more memory than it fills."""
+    while offset > 0:
+        skipped = len(stream.read(min(offset, _CHUNK)))
+        if not skipped:
+            raise EOFError("truncated")
+        offset -= skipped
+    values = np.empty(count, dtype)
+    left = values.view(np.uint8).data
+    while len(left):
+        got = stream.readinto(left[:_CHUNK])
+        if not got:
+            raise EOFError("truncated")
+        left = left[got:]
+    stream.read(1)  # at the end, the checksum is looked at
+    return values
+
+
+# Names -----------------------------------------------------------------------------------------------------------------
+
+
+def read_label_table(path: Path) -> dict[int, str]:
+    """Read the names of ids from the label table that some programs write into the file; empty where there is none."""
+    try:
+        with _opened(path) as (stream, _):
+            head = stream.read(540)
+            offset = int(_header_of(need("nibabel", "volumes", path), head).get_data_offset())
+            if offset > _LONGEST_TABLE:
+                return {}
+            extensions = (head + stream.read(max(offset - len(head), 0)))[:offset]
+        start, end = extensions.find(b"<LabelTable"), extensions.find(b"</LabelTable>")
+        return _names(extensions[start : end + len(b"</LabelTable>")]) if 0 <= start < end else {}
+    except (Refused, OSError, EOFError, ValueError, zlib.error, expat.ExpatError):
+        return {}  # the values can be read without
+
+
+def _names(table: bytes) -> dict[int, str]:
+    """Take key and text of every Label; the piece that is parsed holds no document type, hence no entities."""
+    names: dict[int, str] = {}
+    key: list[int] = []
+
+    def begin(tag: str, attributes: dict[str, str]) -> None:
+        if tag == "Label":
+            key.append(int(attributes.get("Key", "-1")))
+            names[key[-1]] = ""
+
+    def text(data: str) -> None:
+        if key:
+            names[key[-1]] += data
+
+    def end(tag: str) -> None:
+        if tag == "Label":
+            key.pop()
+
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = begin, end, text
+    parser.Parse(table, True)
+    return {number: name.strip() for number, name in names.items() if number >= 0 and name.strip()}

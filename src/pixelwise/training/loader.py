@@ -1,0 +1,173 @@
+"""Bring training batches in an order and with a chance that depend on (seed, epoch, sample index) alone.
+
+Comes in: a `Dataset`, a `CropTransform`, a seed and the position to start from. Goes out: batches, the same with any
+number of worker processes and after any interruption. Knows nothing of models, losses or steps.
+
+The images form one endless stream: epoch after epoch, each epoch a permutation drawn from (seed, epoch). A batch may
+cross the border between two epochs, so there is never a smaller last batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler, get_worker_info
+from torch.utils.data import Dataset as TorchDataset
+
+from pixelwise.batch import Batch
+from pixelwise.datasets.dataset import Dataset
+from pixelwise.errors import ImageError, PixelwiseError
+from pixelwise.formats.reading import image_size, mixed_bands
+from pixelwise.training.transforms import CropTransform
+
+Key = tuple[int, int]
+_ORDER, _DRAW = 0, 1
+
+
+class Stream(Sampler[Key]):
+    """Give (epoch, sample index) for every position from `start` to `stop` of the endless stream."""
+
+    def __init__(self, length: int, seed: int, start: int, stop: int) -> None:
+        self.length, self.seed, self.start, self.stop = length, seed, start, stop
+
+    def __len__(self) -> int:
+        """Count the positions."""
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[Key]:
+        """Yield the keys in order."""
+        epoch, order = -1, np.empty(0, int)
+        for position in range(self.start, self.stop):
+            if position // self.length != epoch:
+                epoch = position // self.length
+                order = np.random.default_rng([_ORDER, self.seed, epoch]).permutation(self.length)
+            yield epoch, int(order[position % self.length])
+
+
+class Crops(TorchDataset[tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError]):
+    """Answer (epoch, index) with one crop; decoded images are kept in memory where `cache` is set.
+
+    Workers that are forked share the cache; where they are started afresh (macOS, Windows) each gets a copy.
+
+    Args:
+        dataset: images with masks.
+        transform: draws the crop.
+        seed: of everything drawn.
+        cache: keep decoded images.
+        form: bands and numpy name of the pixel type that every image must have; None where that was checked.
+    """
+
+    def __init__(
+        self, dataset: Dataset, transform: CropTransform, seed: int, cache: bool, form: tuple[int, str] | None = None
+    ) -> None:
+        self.dataset, self.transform, self.seed, self.form = dataset, transform, seed, form
+        self.kept = [self._read(i) for i in range(len(dataset))] if cache else None
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.dataset)
+
+    def _read(self, index: int) -> tuple[torch.Tensor, torch.Tensor, str]:
+        sample = self.dataset.read(index)
+        assert sample.mask is not None, "training records have masks"
+        found = (sample.image.shape[0], sample.image.dtype.name)
+        if self.form is not None and found != self.form:  # not every image was looked at before
+            bands, kind = self.form
+            raise ImageError(
+                self.dataset.records[index].image,
+                expected=f"{bands} band{'s' * (bands != 1)} of {kind}, as the others have",
+                found=f"{found[0]} of {found[1]}",
+                do=mixed_bands({bands, found[0]}) + " `pixelwise check` lists them.",
+            )
+        return _tensor(sample.image), _tensor(sample.mask), sample.id
+
+    def __getitem__(self, key: Key) -> tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError:
+        """Draw the crop of image `key[1]` in epoch `key[0]`; a worker process answers with an error instead of raising it."""
+        epoch, index = key
+        try:
+            image, mask, name = self.kept[index] if self.kept is not None else self._read(index)
+        except PixelwiseError as error:
+            if get_worker_info() is None:
+                raise
+            return error  # torch would turn it into a RuntimeError with a traceback for a message
+        rng = np.random.default_rng([_DRAW, self.seed, epoch, index])
+        return (*self.transform(image, mask, rng), name)
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    """Wrap an array; unsigned types that torch cannot compute with become the next larger one."""
+    array = array.astype(array.dtype.newbyteorder("="), copy=not array.flags.writeable)
+    if array.dtype == np.uint16:
+        array = array.astype(np.int32)
+    elif array.dtype == np.uint32:
+        array = array.astype(np.int64)
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def cache_fits(dataset: Dataset, dtype: str) -> bool:
+    """Tell whether all decoded images and masks take at most a quarter of the memory that is free now.
+
+    Args:
+        dataset: its headers are read.
+        dtype: numpy name of the images' pixel type.
+    """
+    try:
+        left = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 4
+    except (ValueError, OSError, AttributeError):
+        return False
+    per_value = _tensor(np.zeros(1, dtype)).element_size()
+    per_label = _tensor(np.zeros(1, dataset.labels.dtype)).element_size()
+    for record in dataset.records:
+        stored, height, width = image_size(record)
+        bands = {"rgb": 3, "grey": 1}.get(dataset.bands or "", stored) if stored in (1, 3) else stored
+        left -= height * width * (bands * per_value + per_label)
+        if left < 0:
+            return False
+    return True
+
+
+def batches(crops: Crops, *, batch_size: int, start: int, count: int, workers: int) -> Iterator[Batch]:
+    """Yield `count` batches, beginning with batch number `start` of the stream.
+
+    Args:
+        crops: what to draw from.
+        batch_size: crops a batch.
+        start: batches already used (0 at the beginning, more on resuming).
+        count: batches to give.
+        workers: processes; 0 draws in this one. The batches do not depend on it.
+    """
+    loader = DataLoader(
+        crops,
+        batch_size=batch_size,
+        sampler=Stream(len(crops), crops.seed, start * batch_size, (start + count) * batch_size),
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=_quiet_worker if workers else None,
+        # Its own generator, so that making the loader takes nothing from the global one.
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        if isinstance(batch, PixelwiseError):
+            raise batch
+        yield batch
+
+
+def _quiet_worker(_: int) -> None:
+    """Leave stopping to the parent: a worker that takes Ctrl-C itself dies with a traceback."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
+
+
+def _collate(items: list[tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError]) -> Batch | PixelwiseError:
+    crops = [item for item in items if not isinstance(item, PixelwiseError)]
+    if len(crops) < len(items):
+        return next(item for item in items if isinstance(item, PixelwiseError))
+    images, masks, ids = zip(*crops, strict=True)
+    stack = [torch.stack([t.as_subclass(torch.Tensor) for t in part]) for part in (images, masks)]
+    return Batch(stack[0], stack[1], tuple(ids))

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pixelwise.checking import twins
+from pixelwise.checking.near_duplicates import FAR, nearest, usual_distance
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def by_hand(vectors: np.ndarray, splits: list[str], limit: float, same: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Compare every pair."""
+    distances = 1 - vectors.astype(np.float64) @ vectors.astype(np.float64).T
+    own = np.array(splits)[:, None] == np.array(splits)
+    distances[own != same] = FAR
+    np.fill_diagonal(distances, FAR)
+    return distances.min(1), distances.min(1) <= limit
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.floats(0.001, 0.5))
+def test_nobody_within_the_limit_is_missed(seed: int, count: int, limit: float) -> None:
+    rng = np.random.default_rng(seed)
+    splits = sorted(rng.choice(["test", "train", "val"], count).tolist())
+    centres = rng.standard_normal((5, 60))
+    vectors = unit(centres[rng.integers(0, 5, count)] + rng.uniform(0, 0.6) * rng.standard_normal((count, 60)))
+    found = nearest(vectors, splits, limit)
+    for ours, same in zip(found, (True, False), strict=True):
+        distance, near = by_hand(vectors, splits, limit, same)
+        clear = np.abs(distance - limit) > 1e-5  # no rounding at the limit itself
+        assert np.array_equal((ours.place >= 0)[clear], near[clear])
+        told = (ours.place >= 0) & clear
+        assert ours.distance[told] == pytest.approx(distance[told], abs=1e-5)
+        for one in np.flatnonzero(told).tolist():
+            other = int(ours.place[one])
+            assert other != one
+            assert (splits[one] == splits[other]) is same
+            assert 1 - float(vectors[one] @ vectors[other]) == pytest.approx(distance[one], abs=1e-5)
+
+
+def test_blocks_and_ways_to_compare_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    vectors = unit(np.repeat(rng.standard_normal((30, 143)), 3, axis=0) + 0.05 * rng.standard_normal((90, 143)))
+    splits = ["train"] * 50 + ["val"] * 15 + ["test"] * 25
+    whole = nearest(vectors, splits, 0.02)
+    for name, value in (("_BLOCK", 7), ("_PAIRS", 0)):
+        monkeypatch.setattr(twins, name, value)
+        for one, two in zip(whole, nearest(vectors, splits, 0.02), strict=True):
+            assert np.array_equal(one.place, two.place)
+            assert two.distance == pytest.approx(one.distance, abs=1e-5)
+    assert (whole[0].place >= 0).sum() > 50
+
+
+def test_thousands_that_are_all_alike_take_no_memory_for_their_pairs() -> None:
+    vectors = unit(np.ones((3000, 20)) + 1e-4 * np.random.default_rng(0).standard_normal((3000, 20)))
+    inside, across = nearest(vectors, ["train"] * 3000, 0.02)
+    assert (inside.place >= 0).all()
+    assert (across.place == -1).all()
+
+
+def test_the_usual_distance_leaves_copies_out() -> None:
+    vectors = unit(np.eye(4)[[0, 0, 0, 0, 0, 0, 1, 2]])
+    assert usual_distance(vectors, np.array([0, 0, 0, 0, 0, 0, 1, 2])) == pytest.approx(1)
+    assert usual_distance(vectors[:6], np.zeros(6, np.int64)) == 1
+    assert usual_distance(vectors[:1], np.zeros(1, np.int64)) == 1

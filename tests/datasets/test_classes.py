@@ -1,0 +1,34 @@
+"""The classes of a data set, where neither its owner nor a shape names one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pixelwise.config import DataConfig
+from pixelwise.datasets.dataset import open_data
+from pixelwise.errors import LabelsError
+
+NO_SPLIT = {"split": {"val": 0, "test": 0}}
+
+
+def test_annotations_in_which_nothing_is_labelled_are_refused_unless_classes_are_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.new("RGB", (3, 2)).save(tmp_path / f"{name}.png")
+        plain = {"version": "5", "shapes": [], "imagePath": f"{name}.png", "imageHeight": 2, "imageWidth": 3}
+        (tmp_path / f"{name}.json").write_text(json.dumps(plain))
+    with pytest.raises(LabelsError) as caught:
+        open_data(DataConfig.model_validate(NO_SPLIT), tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: expected classes in the annotations, found none: nothing is labelled in 2 images. Label some of them;"
+        " or, where these are to show nothing, name the classes in a labels.yaml."
+    )
+    (tmp_path / "labels.yaml").write_text("names: [background, crack]")
+    splits = open_data(DataConfig.model_validate(NO_SPLIT), tmp_path)
+    assert splits.train is not None
+    mask = splits.train.read(0).mask
+    assert mask is not None
+    assert mask.tolist() == [[0, 0, 0], [0, 0, 0]]

@@ -1,0 +1,209 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from pixelwise.datasets.dataset import Dataset, Record
+from pixelwise.datasets.fingerprint import Spacings, class_thickness, fingerprint
+from pixelwise.errors import DataError, ImageError
+from pixelwise.grid import Grid
+from pixelwise.imageio.masks import MaskRule
+from pixelwise.labels import Labels
+from pixelwise.types import Fingerprint
+
+TWO = Labels(("ground", "road"))
+
+
+def make(root: Path, *pairs: tuple[np.ndarray, np.ndarray], labels: Labels = TWO) -> Dataset:
+    records = []
+    for k, (image, mask) in enumerate(pairs):
+        Image.fromarray(image).save(root / f"{k}.png")
+        Image.fromarray(mask).save(root / f"{k}_mask.png")
+        records.append(Record(str(k), root / f"{k}.png", root / f"{k}_mask.png"))
+    return Dataset(labels, tuple(records), MaskRule(), "train")
+
+
+def pair(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    mask = rng.choice(np.array([0, 1, 255], np.uint8), size)
+    mask[0, :2] = 0, 1
+    return rng.integers(0, 256, (*size, 3), np.uint8), mask
+
+
+def test_facts_equal_those_of_all_pixels_at_once(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pairs = [pair(rng, size) for size in ((20, 30), (17, 9), (40, 25))]
+    facts = fingerprint(make(tmp_path, *pairs))
+    counted = np.concatenate([image[mask != 255] for image, mask in pairs]).astype(float)
+    np.testing.assert_allclose(facts.mean, counted.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(facts.std, counted.std(0), rtol=1e-12)
+    masks = np.concatenate([mask.reshape(-1) for _, mask in pairs])
+    assert facts.pixel_counts == (int((masks == 0).sum()), int((masks == 1).sum()))
+    assert facts.image_counts == (3, 3)
+    assert facts.ignored_share == pytest.approx((masks == 255).mean(), rel=1e-12)
+    assert facts.sizes == ((17, 9), (20, 30), (40, 25))
+    assert (facts.images, facts.channels, facts.dtype, facts.distinct_sizes) == (3, 3, "uint8", 3)
+    expected = np.percentile(counted, (0.5, 50, 99.5), axis=0).T
+    np.testing.assert_allclose(facts.percentiles, expected, rtol=1e-12)
+    assert facts.extremes == tuple(zip(counted.min(0), counted.max(0), strict=True))
+    assert facts.core == ()  # 8 bits have no tails
+    plain = json.loads(json.dumps(facts.to_dict(), allow_nan=False))
+    assert Fingerprint.from_dict(plain) == facts
+
+
+@pytest.mark.parametrize("kind", ["uint16", "float32"])
+def test_deep_images_have_a_core_that_no_class_is_cut_off_by(tmp_path: Path, kind: str) -> None:
+    rng = np.random.default_rng(3)
+    mask = np.zeros((80, 100), np.uint8)
+    mask[:2, :10] = 1  # 0.25 % of the pixels, and all bright
+    values = rng.uniform(100, 200, mask.shape)
+    values[mask == 1] = rng.uniform(4000, 5000, 20)
+    values[79, 90:] = 60000.0  # some ten pixels that say nothing
+    image = values.astype(kind)
+    tifffile.imwrite(tmp_path / "0.tif", image)
+    Image.fromarray(mask).save(tmp_path / "0_mask.png")
+    data = Dataset(TWO, (Record("0", tmp_path / "0.tif", tmp_path / "0_mask.png"),), MaskRule(), "train")
+    facts = fingerprint(data)
+    ((low, high),) = facts.core
+    assert low == pytest.approx(np.percentile(image, 0.5))
+    assert high == pytest.approx(np.percentile(image[mask == 1], 95))
+    assert facts.extremes == ((image.min(), 60000.0),)
+    inside = np.clip(image.astype(float), low, high)
+    assert facts.core_mean == pytest.approx((inside.mean(),))
+    assert facts.core_std == pytest.approx((inside.std(),))
+    assert facts.mean == pytest.approx((image.astype(float).mean(),), rel=1e-6)
+    assert facts.dtype == kind
+
+
+def test_objects_and_places_are_in_the_facts(tmp_path: Path) -> None:
+    mask = np.zeros((32, 32), np.uint8)
+    mask[4:8, 2:12], mask[20:22, 2:4] = 1, 1
+    facts = fingerprint(make(tmp_path, *[(np.zeros((32, 32, 3), np.uint8), mask)] * 6))
+    assert facts.object_sizes[1] == (4.0, 22.0, 40.0)
+    assert facts.objects_per_image == (1.0, 2.0)
+    assert facts.one_sided[1] == 1.0
+    assert 0.1 < (facts.column_spread or 0) < 1
+    assert (facts.spacing, facts.spacing_unit, facts.spacings_differ) == ((1.0, 1.0), "px", False)
+
+
+def test_spacings_are_told_in_the_unit_of_most() -> None:
+    spacings = Spacings()
+    for spacing in ((0.5, 0.5), (0.5, 0.7), (0.5, 0.9)):
+        spacings.add(Grid(spacing, "mm"))
+    assert spacings.result() == ((0.5, 0.7), "mm", True)
+    spacings.add(Grid())
+    assert spacings.result() == ((0.5, 0.7), "mm", True)
+    same = Spacings()
+    for spacing in ((0.97656, 0.97656), (0.9765625, 0.9765625)):
+        same.add(Grid(spacing, "mm"))
+    assert not same.result()[2]
+    same.add(Grid((1.0, 1.0), "m"))
+    assert same.result()[2]
+
+
+def test_facts_of_older_versions_are_read() -> None:
+    plain = {
+        "images": 9, "channels": 1, "dtype": "uint8", "sizes": [[20, 30], [20, 30], [40, 50]], "mean": [1.0],
+        "std": [1.0], "pixel_counts": [900, 50], "image_counts": [9, 5], "ignored_share": 0.01,
+        "thickness": [20.0, None], "row_spread": 0.25, "hash": "a1",
+    }  # fmt: skip
+    old = Fingerprint.from_dict(plain)
+    assert (old.core, old.object_sizes, old.one_sided, old.distinct_sizes) == ((), (), (), None)
+
+
+def test_the_choice_is_reproducible_and_limited(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    data = make(tmp_path, *(pair(rng, (8, 8)) for _ in range(12)))
+    seen: list[tuple[int, int]] = []
+    one = fingerprint(data, limit=4, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert one.images == 4
+    assert fingerprint(data.subset(range(11, -1, -1)), limit=4) == one
+    assert fingerprint(data, limit=4, seed=1).mean != one.mean
+    assert one.hash == data.hash()
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_where_those_looked_at_show_one_class_more_are_looked_at(tmp_path: Path, place: int) -> None:
+    image, bare, rare = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8), np.eye(8, dtype=np.uint8)
+    data = make(tmp_path, *((image, rare if k == place else bare) for k in range(4)))
+    facts = fingerprint(data, limit=1)
+    assert facts.image_counts == (facts.images, 1)
+    assert facts.pixel_counts[1] == 8
+
+
+@pytest.mark.parametrize(("width", "length"), [(1, 40), (3, 40), (8, 40)])
+def test_thickness_of_a_strip_across_the_image_is_its_width(width: int, length: int) -> None:
+    mask = np.zeros((30, length), np.uint8)
+    mask[10 : 10 + width] = 1
+    assert class_thickness(mask, TWO)[1] == width
+
+
+def test_thickness_by_hand() -> None:
+    mask = np.zeros((6, 6), np.uint8)
+    mask[1:3, 1:4] = 1  # 2 × 3: area 6, 10 edges
+    mask[5, 5] = 255  # 2 edges with ground
+    assert class_thickness(mask, TWO) == [2 * 29 / 12, 2 * 6 / 10]
+    assert class_thickness(np.full((5, 9), 1, np.uint8), TWO) == [None, 5.0]
+    assert class_thickness(np.full((5, 9), 255, np.uint8), TWO) == [None, None]
+
+
+def test_thickness_of_a_disc() -> None:
+    y, x = np.mgrid[:201, :201] - 100
+    disc = (y**2 + x**2 <= 60**2).astype(np.uint8)
+    assert class_thickness(disc, TWO)[1] == pytest.approx(60 * np.pi / 4, rel=0.02)
+
+
+def test_thickness_is_the_median_over_images_that_show_the_class(tmp_path: Path) -> None:
+    def strip(width: int) -> tuple[np.ndarray, np.ndarray]:
+        mask = np.zeros((30, 30), np.uint8)
+        mask[10 : 10 + width] = 1
+        return np.zeros((30, 30, 3), np.uint8), mask
+
+    facts = fingerprint(make(tmp_path, *(strip(width) for width in (0, 2, 9, 3))))
+    assert facts.thickness[1] == 3
+    three = Labels(("ground", "road", "never"))
+    assert fingerprint(make(tmp_path, strip(2), labels=three)).thickness[2] is None
+
+
+def test_one_class_alone_is_an_error(tmp_path: Path) -> None:
+    image = np.zeros((8, 8, 3), np.uint8)
+    void = np.zeros((8, 8), np.uint8)
+    void[0] = 7
+    labels = Labels(("ground", "road"), ignore_ids=(7,))
+    with pytest.raises(DataError) as error:
+        fingerprint(make(tmp_path, (image, np.zeros((8, 8), np.uint8)), (image, void), labels=labels))
+    assert str(error.value) == (
+        "train masks: expected at least two classes, found only 'ground' in 2 masks. "
+        "Check the masks, and that labels.yaml and data.mask_values name the ids that they hold."
+    )
+
+
+def test_masks_that_are_all_ignored(tmp_path: Path) -> None:
+    image = np.zeros((8, 8, 3), np.uint8)
+    three = Labels(("a", "b", "c"))
+    data = make(tmp_path, (image, np.full((8, 8), 255, np.uint8)), labels=three)
+    with pytest.raises(DataError, match="found only ignored pixels in 1 masks"):
+        fingerprint(data)
+    mixed = np.zeros((8, 8), np.uint8)
+    mixed[:4] = 1
+    both = make(tmp_path, (image, np.full((8, 8), 255, np.uint8)), (image, mixed), labels=three)
+    assert fingerprint(both).ignored_share == 0.5
+
+
+def test_images_of_different_kinds_name_two_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    image, mask = pair(rng, (8, 8))
+    data = make(tmp_path, (image, mask), (image[..., 0], mask))
+    with pytest.raises(ImageError) as error:
+        fingerprint(data)
+    text = str(error.value)
+    assert str(tmp_path / "0.png") in text
+    assert str(tmp_path / "1.png") in text
+    assert "3 bands of uint8" in text
+    assert "1 band of uint8" in text
+    deep = make(tmp_path, (image[..., 0], mask), (image[..., 0].astype(np.uint16) * 200, mask))
+    with pytest.raises(ImageError, match="1 band of uint16"):
+        fingerprint(deep)

@@ -1,0 +1,249 @@
+"""Runs that differ in their seed alone: what is taken together, and what few seeds can show."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+from tests.evaluation.drawn import counted, miou, seeds, with_seeds, write_run
+
+from pixelwise.evaluation import comparison
+from pixelwise.evaluation.comparison import compare
+from pixelwise.evaluation.score_counts import read_counted, recipe_facts, recipes_of
+
+
+def test_seeds_of_one_recipe_are_its_mean():
+    one = with_seeds(seeds(0.8, (10, 11, 12), "unet"))
+    other = with_seeds(seeds(0.7, (20, 21), "deeplab"))
+    found = compare([one[0], other[0], one[1], other[1], one[2]])
+    assert [s.name for s in found.standings] == ["unet-s*", "deeplab-s*"]
+    assert found.standings[0].runs == ("unet-s10", "unet-s11", "unet-s12")
+    assert found.standings[0].means["miou"].value == pytest.approx(np.mean([miou(r.counts) for r in one]))
+    expected = np.mean([miou(r.counts) for r in other]) - np.mean([miou(r.counts) for r in one])
+    assert found.pairs[0].means["miou"].difference == pytest.approx(expected)
+    assert found.notices[0] == (
+        "unet-s* is the mean over 3 runs of one recipe: unet-s10 (seed 0), unet-s11 (seed 1), unet-s12 (seed 2)"
+    )
+    assert any(n.startswith("3 and 2 runs tell little of the spread between seeds") for n in found.notices)
+    assert not any("another seed" in s for s in found.pairs[0].sentences)
+
+
+def test_the_spread_between_seeds_is_in_the_interval():
+    """Images all alike: what is left is s² / runs, the textbook's variance of a mean."""
+    truth = np.full((20, 3), 1000)
+    levels = np.array([700, 760, 820, 790, 740])
+
+    def run(level, name, recipe, seed):
+        found = np.full((20, 3), level)
+        base = counted(0.5, n=20, name=name, recipe=recipe)
+        return replace(base, seed=seed, counts=np.stack([found, truth, truth], 1))
+
+    one = [run(level, f"a{i}", "a", i) for i, level in enumerate(levels)]
+    other = run(760, "b", "b", 0)
+    pair = compare([*one, other], resamples=20000).pairs[0]
+    scores = levels / (2000 - levels)
+    error = scores.std(ddof=1) / np.sqrt(5)
+    assert pair.means["miou"].margin == pytest.approx(1.96 * error, rel=0.08)
+    assert any("One run of b: what another seed would give" in s for s in pair.sentences)
+
+
+def test_a_run_named_twice_is_no_second_seed():
+    a, b = with_seeds(seeds(0.8, (0, 1), "unet"))
+    twice = recipes_of([a, replace(a, name="again"), b])[0]
+    assert [r.members for r in twice] == [(0,), (1,), (2,)]
+    only, notices = recipes_of([a, b])
+    assert [r.members for r in only] == [(0,), (1,)]
+    assert notices == ["these are seeds of one recipe: a difference between them is none of the recipe"]
+    unknown, _ = recipes_of([counted(0.5), counted(0.5, name="b")])
+    assert len(unknown) == 2
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        (["unet-s0", "unet-s1"], "unet-s*"),
+        (["unet-s10", "unet-s11"], "unet-s*"),
+        (["s1/unet", "s2/unet"], "s*/unet"),
+        (["x", "y"], "x+y"),
+    ],
+)
+def test_a_recipe_is_named_after_what_its_runs_have_in_common(members, expected):
+    runs = [counted(0.5, name=name, recipe="r") for name in members]
+    other = counted(0.5, name="other", recipe="o")
+    assert recipes_of([*with_seeds(runs), other])[0][0].name == expected
+
+
+def test_two_recipes_never_share_a_name():
+    runs = [counted(0.5, name=f"r{i}", recipe=str(i % 2), seed=0) for i in range(4)]
+    runs = [replace(run, seed=i) for i, run in enumerate(runs)]
+    assert [r.name for r in recipes_of(runs)[0]] == ["r0+r2", "r1+r3"]
+
+
+def test_recipes_are_told_by_their_configuration(tmp_path):
+    def config(seed, rate=0.1, **train):
+        return {"data": {"root": "d"}, "train": {"seed": seed, "learning_rate": rate, **train}, "evaluate": {"x": seed}}
+
+    run = counted(0.8)
+    first = read_counted(write_run(tmp_path / "a0", run, config=config(0, workers=2), split="val"), "a0")
+    second = read_counted(write_run(tmp_path / "a1", run, config=config(1, workers=4, recounts=[[1, 2]])), "a1")
+    third = read_counted(write_run(tmp_path / "b", run, config=config(0, rate=0.2)), "b")
+    assert first.recipe == second.recipe != third.recipe
+    assert (first.seed, second.seed) == (0, 1)
+    assert first.selected
+    assert not second.selected
+    # What was evaluated elsewhere names the model, and thereby the run.
+    for model in (tmp_path / "a1", tmp_path / "a1" / "model"):
+        model.mkdir(exist_ok=True)
+        scored = write_run(tmp_path / f"e-{model.name}", run, model=str(model), split="val")
+        found = read_counted(scored, "e")
+        assert (found.recipe, found.seed, found.selected) == (first.recipe, 1, True)
+    assert read_counted(write_run(tmp_path / "c", run, model=str(tmp_path / "gone")), "c").recipe is None
+
+
+def test_runs_of_equal_time_are_of_one_recipe_though_their_steps_differ(tmp_path):
+    run, found = counted(0.8), []
+    for seed, (steps, limit) in enumerate([(100, 60.0), (130, 60.0), (130, 90.0)]):
+        config = {"train": {"seed": seed, "steps": steps}}
+        asked = {"time_limit": limit, "seed": seed, "config": {"train": {"seed": seed, "steps": None}}}
+        found.append(read_counted(write_run(tmp_path / str(seed), run, config=config, request=asked), str(seed)))
+    assert found[0].recipe == found[1].recipe != found[2].recipe
+
+
+def test_what_was_evaluated_elsewhere_brings_its_recipe(tmp_path, monkeypatch):
+    """A relative path, read in another folder, names another run or none."""
+    run, config = counted(0.8), {"train": {"seed": 3, "rate": 0.1}}
+    write_run(tmp_path / "here" / "run", run, config=config)
+    write_run(tmp_path / "there" / "run", run, config={"train": {"seed": 8, "rate": 0.5}})
+    facts = recipe_facts(tmp_path / "here" / "run")
+    assert facts == {"hash": read_counted(tmp_path / "here" / "run", "a").recipe, "seed": 3}
+    (tmp_path / "here" / "run" / "model").mkdir()
+    monkeypatch.chdir(tmp_path / "here" / "run" / "model")
+    assert recipe_facts(".") == facts
+    monkeypatch.chdir(tmp_path / "there")
+    told = read_counted(write_run(tmp_path / "x", run, model="run", recipe=facts), "x")
+    assert (told.recipe, told.seed) == (facts["hash"], 3)
+    moved = write_run(tmp_path / "y", run, model=str(tmp_path / "there" / "run"), recipe=facts)
+    assert read_counted(moved, "y").recipe == facts["hash"]
+    older = read_counted(write_run(tmp_path / "z", run, model="run", split="val"), "z")
+    assert (older.recipe, older.seed, older.selected) == (None, None, False)
+
+
+def test_a_folder_of_no_run_has_no_recipe(tmp_path):
+    assert recipe_facts(tmp_path / "none") is None
+    assert recipe_facts(write_run(tmp_path / "masks", counted(0.8), config={"data": {}})) is None
+    write_run(tmp_path / "run", counted(0.8), config={"train": {"seed": 0}})
+    (tmp_path / "run" / "masks").mkdir()
+    assert recipe_facts(tmp_path / "run" / "masks") is None
+
+
+# What few seeds can show
+
+
+def recipes(a, b, low=0.8, high=0.8, luck=0.0, data=0):
+    """Draw runs of two recipes that seeds move by `luck`."""
+    moved = np.random.default_rng([5, data]).normal(0, luck, a + b) if luck else np.zeros(a + b)
+    runs = []
+    for i, move in enumerate(moved):
+        recipe, quality = ("A", low) if i < a else ("B", high)
+        seed = data * 100 + i
+        runs.append(counted(quality + move, seed=seed, data=data, name=f"{recipe}-{i}", recipe=recipe, spread=200))
+    return with_seeds(runs)
+
+
+@pytest.mark.parametrize(("a", "b", "percent"), [(2, 2, 33), (3, 3, 10), (1, 5, 33), (5, 1, 33), (3, 4, 6)])
+def test_too_few_runs_show_nothing(a, b, percent):
+    found = compare(recipes(a, b, 0.5, 0.9), resamples=400)
+    pair = found.pairs[0]
+    assert pair.means["miou"].low > 0.2
+    assert pair.means["miou"].p == pytest.approx(2 / math.comb(a + b, a))
+    assert not any(entry.shown or entry.shown_alone for entry in (*pair.means.values(), *pair.classes))
+    assert pair.sentences[0].startswith("No difference in mIoU between B")
+    assert pair.sentences[1] == (
+        f"{a} and {b} runs can show none: those of equal recipes fall wholly apart in {percent} % of comparisons."
+    )
+    assert f"{a} and {b} runs tell little of the spread between seeds: intervals are too narrow" in found.notices
+
+
+def test_enough_runs_show_what_is_there():
+    found = compare(recipes(4, 4, 0.5, 0.9), resamples=400)
+    pair = found.pairs[0]
+    assert pair.means["miou"].p == pytest.approx(2 / 70)
+    assert pair.means["miou"].shown
+    assert pair.sentences[0].startswith("B-* is better than A-*: its mIoU is ")
+    assert "where at most one in twenty ways to divide the same runs gives as much" in found.interval
+    # Three classes at this p are not told from chance.
+    assert [(entry.shown_alone, entry.shown) for entry in pair.classes] == [(True, False)] * 3
+
+
+def test_one_run_each_is_judged_by_images_alone():
+    found = compare(recipes(1, 1, 0.5, 0.9), resamples=400)
+    assert found.pairs[0].means["miou"].shown
+    assert "divide" not in found.interval
+
+
+def test_the_p_of_the_runs_is_scipys():
+    """Sides of unequal size, where twice the smaller tail would be another p."""
+    runs = recipes(2, 8, 0.8, 0.82, luck=0.015, data=6)
+    scores = np.array([miou(run.counts) for run in runs])
+    entry = compare(runs, resamples=2000).pairs[0].means["miou"]
+    other = stats.permutation_test(
+        (scores[:2], scores[2:]), lambda x, y: abs(x.mean() - y.mean()), alternative="greater", n_resamples=np.inf
+    )
+    assert 0.05 < other.pvalue < 0.5
+    assert entry.p == pytest.approx(max(other.pvalue, 2 / 45))
+
+
+def test_what_seeds_alone_would_make_often_is_said():
+    """Both runs of A above the mean of B: the interval excludes 0, but so do those of many other divisions."""
+    for data in range(40):
+        pair = compare(recipes(2, 8, luck=0.02, data=data), resamples=400).pairs[0]
+        entry = pair.means["miou"]
+        if entry.low * entry.high > 0 and not entry.shown:
+            break
+    assert pair.sentences[1] == f"Divided at random the same runs lie as far apart in {100 * entry.p:.0f} % of cases."
+
+
+def test_drawn_divisions_come_near_all(monkeypatch):
+    runs = recipes(5, 6, luck=0.02, data=3)
+    whole = compare(runs, resamples=100).pairs[0]
+    monkeypatch.setattr(comparison, "_DIVISIONS", 200)
+    some = compare(runs, resamples=100).pairs[0]
+    assert some.means["miou"].p == pytest.approx(whole.means["miou"].p, abs=0.12)
+    assert compare(runs, resamples=100).pairs[0] == some
+    # The division that was found is one of them.
+    apart = compare(recipes(5, 6, 0.5, 0.9), resamples=1000).pairs[0]
+    assert apart.means["miou"].p == pytest.approx(max(1 / 200, 2 / 1001))
+
+
+def test_the_order_of_runs_and_recipes_changes_no_p():
+    runs = recipes(3, 5, 0.8, 0.82, luck=0.01)
+    forth, back = compare(runs, resamples=100).pairs[0], compare(runs[::-1], resamples=100).pairs[0]
+    for x, y in zip((*forth.means.values(), *forth.classes), (*back.means.values(), *back.classes), strict=True):
+        assert (x.p, x.shown) == (y.p, y.shown)
+        assert x.difference == pytest.approx(-y.difference, abs=1e-12)
+
+
+def test_a_class_that_some_runs_lack_has_a_p():
+    runs = recipes(4, 4, 0.5, 0.9)
+    for i, run in enumerate(runs):
+        run.counts[:, :, 2] = 0
+        if i in (0, 5):
+            run.counts[:, 2, 2] = 7  # predicted, and never there
+    pole = compare(runs, resamples=100).pairs[0].classes[2]
+    assert (pole.difference, pole.shown) == (0.0, False)
+    assert pole.p == 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("a", "b"), [(2, 2), (3, 3), (4, 4), (2, 8), (3, 5), (5, 5), (1, 5)])
+def test_equal_recipes_are_seldom_called_different(a, b):
+    """Seeds move a run by two points: by the draws alone 9 % to 38 % of such comparisons show a difference."""
+    shown = 0
+    for data in range(200):
+        pair = compare(recipes(a, b, luck=0.02, data=data), resamples=400, seed=data).pairs[0]
+        shown += pair.means["miou"].shown
+    # The 0.99 point of the binomial law at 0.05.
+    assert shown <= 18

@@ -1,0 +1,184 @@
+"""What may be compared at all, and what is read from files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.evaluation.drawn import counted, plain, write_run
+
+from pixelwise.errors import DataError, UsageError
+from pixelwise.evaluation.comparison import compare
+from pixelwise.evaluation.score_counts import aligned, counted_of_scores, names_of, read_counted
+
+
+def test_other_images_are_refused_by_name():
+    a = counted(0.8, n=6)
+    b = replace(counted(0.8, n=6, name="b"), ids=("0000", "x", "y", "z", "v", "w"))
+    with pytest.raises(DataError) as error:
+        aligned([a, b])
+    assert str(error.value) == (
+        "b against a: expected the same images, found 5 only in a (0001, 0002, 0003 and 2 more) and 5 only in b "
+        "(v, w, x and 2 more). Evaluate both on the same images: name them by --data."
+    )
+    short = replace(a, name="c", ids=a.ids[:5], truths=a.truths[:5], groups=a.groups[:5], counts=a.counts[:5])
+    with pytest.raises(DataError, match=r"found 1 only in a \(0005\)\. Evaluate"):
+        aligned([a, short])
+
+
+@pytest.mark.parametrize("what", ["hash", "pixels"])
+def test_other_masks_of_the_same_names_are_refused(what):
+    a, b = counted(0.8), counted(0.8, name="b")
+    if what == "hash":
+        b = replace(b, truths=("t",) * 39 + ("u",))
+    else:
+        b.counts[39, 1, 0] += 1
+    with pytest.raises(DataError) as error:
+        aligned([a, b])
+    assert str(error.value) == (
+        "b against a: expected the same masks, found other masks for the same names: 0039. Evaluate both on the same masks: "
+        "name them by --data."
+    )
+
+
+def test_other_classes_are_refused():
+    with pytest.raises(DataError) as error:
+        aligned([counted(0.8), replace(counted(0.8, name="b"), classes=("road", "car", "tree"))])
+    assert str(error.value) == (
+        "b against a: expected the classes road, car, pole, found other classes: road, car, tree. Compare models of the same "
+        "classes in the same order."
+    )
+
+
+def test_one_model_or_no_pixel_is_nothing_to_compare():
+    with pytest.raises(UsageError, match=r"^compare: expected two runs or more, found 1\. Name what to compare\.$"):
+        compare([counted(0.8)])
+    empty = replace(counted(0.8), counts=np.zeros((40, 3, 3), np.int64))
+    with pytest.raises(DataError, match="expected at least one pixel that counts, found none"):
+        compare([empty, replace(empty, name="b")])
+
+
+# Groups
+
+
+def with_groups(*names, n=6):
+    """Runs whose images have the given groups, a letter each; a point is none."""
+    return [
+        counted(0.8, n=n, seed=i, name=f"r{i}", groups=tuple(None if g == "." else g for g in groups))
+        for i, groups in enumerate(names)
+    ]
+
+
+@pytest.mark.parametrize(("one", "other"), [("aabbcc", "aaabbb"), ("aab...", "..aabb")])
+def test_groups_that_cut_through_each_other_are_refused_in_either_order(one, other):
+    for runs in (with_groups(one, other), with_groups(other, one)):
+        with pytest.raises(DataError, match=r"expected the same groups of images, or those of one within those of the"):
+            compare(runs, resamples=10)
+
+
+def test_the_refusal_names_two_images():
+    with pytest.raises(DataError) as error:
+        aligned(with_groups("aaabbb", "aabbcc"))
+    assert str(error.value) == (
+        "r1 against r0: expected the same groups of images, or those of one within those of the other, found 0002 and 0003 of "
+        "one group in r1, but not in r0. Evaluate both with the same groups: name the images by --data."
+    )
+
+
+@pytest.mark.parametrize(
+    ("fine", "has"), [("aabbcc", "finer groups"), ("aab...", "finer groups"), ("......", "no groups")]
+)
+def test_the_coarser_groups_are_taken_in_either_order_and_this_is_said(fine, has):
+    coarse = "xxxxyy"
+    for groups in ((coarse, fine), (fine, coarse)):
+        runs, notices = aligned(with_groups(*groups))
+        assert [run.groups for run in runs] == [tuple(coarse)] * 2
+        name, other = (f"r{groups.index(part)}" for part in (fine, coarse))
+        assert notices == [f"{name} has {has}, {other} coarser ones: images are drawn by those of {other}"]
+    assert notices[0] in compare(with_groups(fine, coarse), resamples=10).notices
+
+
+def test_what_groups_are_called_does_not_matter():
+    runs, notices = aligned(with_groups("aabb.c", "ccaa.b", "zzyyx."))
+    assert notices == []
+    assert {run.groups for run in runs} == {("a", "a", "b", "b", None, "c")}
+
+
+# Files
+
+
+def test_counts_are_read_back(tmp_path):
+    run = counted(0.8, sizes=(5000, 800, 1), groups=("g", None) * 20)
+    found = read_counted(write_run(tmp_path / "a", run), "a")
+    np.testing.assert_array_equal(found.counts, run.counts)
+    for name in ("name", "classes", "ids", "groups", "truths", "recipe", "seed", "selected"):
+        assert getattr(found, name) == getattr(run, name), name
+    assert read_counted(tmp_path / "a" / "scores.json", "a").ids == run.ids
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"classes": []},
+        {"per_image": []},
+        {"per_image": [{"id": "a", "miou": 0.5}]},
+        [],
+        None,
+    ],
+)
+def test_an_older_file_is_to_be_made_again(tmp_path, content):
+    (tmp_path / "scores.json").write_text(json.dumps(content))
+    with pytest.raises(DataError) as error:
+        read_counted(tmp_path, "a")
+    assert str(error.value) == (
+        f"{tmp_path / 'scores.json'}: expected counts per image, found none: an older or another file. Evaluate it again with "
+        "--out, and compare what that writes; or compare with --data."
+    )
+
+
+@pytest.mark.parametrize("damage", ["class", "negative class", "short", "name", "text", "twice"])
+def test_a_damaged_file_is_refused(damage):
+    content = plain(counted(0.8))
+    first = content["per_image"][0]
+    if damage.endswith("class"):
+        first["counts"][0][0] = 3 if damage == "class" else -4
+    elif damage == "short":
+        first["counts"][0] = [0, 1]
+    elif damage == "name":
+        del first["id"]
+    elif damage == "text":
+        first["counts"][0][1] = "many"
+    else:
+        content["per_image"][1]["id"] = first["id"]
+    with pytest.raises(DataError, match=r"here: expected .* Evaluate it again"):
+        counted_of_scores(content, "here", "a")
+
+
+def test_what_is_not_there_teaches(tmp_path):
+    with pytest.raises(DataError) as error:
+        read_counted(tmp_path / "none", "a")
+    assert str(error.value).endswith(
+        "none: expected a folder with scores.json, or the file, found nothing. Check the path."
+    )
+    with pytest.raises(
+        DataError, match=r"expected scores\.json, found none\. Name a finished run or what evaluate wrote"
+    ):
+        read_counted(tmp_path, "a")
+    (tmp_path / "scores.json").write_text("{")
+    with pytest.raises(DataError, match=r"expected a readable scores\.json, found .* Evaluate it again\."):
+        read_counted(tmp_path, "a")
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["runs/a", "runs/b/"], ["a", "b"]),
+        (["a/scores.json", "b/scores.json"], ["a", "b"]),
+        (["x/run", "y/run", "z"], ["x/run", "y/run", "z"]),
+        (["runs/a", "runs/a"], ["a", "a (2)"]),
+    ],
+)
+def test_names_are_short_and_stand_once(paths, names):
+    assert names_of(paths) == names

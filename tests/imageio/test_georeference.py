@@ -1,0 +1,302 @@
+"""Where GeoTIFFs lie, from their tags alone: held against GDAL, which wrote them."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import tifffile
+from affine import Affine
+
+from pixelwise.config import DataConfig
+from pixelwise.datasets.dataset import open_data
+from pixelwise.errors import ImageError, MaskError, PairingError
+from pixelwise.formats import projection
+from pixelwise.formats.projection import carrier, plain_name
+from pixelwise.formats.reading import read_record_image, require_pair
+from pixelwise.formats.records import Record
+from pixelwise.grid import Grid
+from pixelwise.imageio.georeference import read_grid
+from pixelwise.imageio.images import read_header, read_image, read_measured, read_size
+
+NORTH_UP = Affine(0.5, 0, 733601, 0, -0.5, 3725139)
+OWN = "+proj=tmerc +lat_0=48 +lon_0=11.5 +k=1 +x_0=0 +y_0=0 +ellps=GRS80 +units=m"
+
+
+def write(path: Path, array: np.ndarray, transform: Affine = NORTH_UP, crs: Any = "EPSG:32616", **profile: Any) -> Path:
+    array = array if array.ndim == 3 else array[np.newaxis]
+    bands, height, width = array.shape
+    with rasterio.open(
+        path, "w", driver="GTiff", width=width, height=height, count=bands, dtype=array.dtype, crs=crs,
+        transform=transform, **profile,
+    ) as file:  # fmt: skip
+        file.write(array)
+    return path
+
+
+def corner(gdal: Affine, x: float, y: float) -> tuple[float, float]:
+    """Apply a geotransform as GDAL defines it."""
+    return gdal.a * x + gdal.b * y + gdal.c, gdal.d * x + gdal.e * y + gdal.f
+
+
+ZEROS = np.zeros((6, 8), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("transform", "crs", "unit"),
+    [
+        (NORTH_UP, "EPSG:32616", "m"),
+        (Affine(10, 0, 399960, 0, -20, 5100000), "EPSG:32633", "m"),
+        (NORTH_UP @ Affine.rotation(30) @ Affine.shear(5), "EPSG:32616", "m"),
+        (Affine(1e-4, 0, -84.5, 0, -1e-4, 33.6), "EPSG:4326", "deg"),
+        (Affine(1, 0, 984000, 0, -1, 205000), "EPSG:2263", "us-ft"),
+        (Affine(30, 0, 0, 0, -30, 0), OWN, "m"),
+    ],
+    ids=["utm", "oblong pixels", "rotated", "degrees", "feet", "own system"],
+)
+@pytest.mark.parametrize("meaning", ["Area", "Point"])
+def test_pixels_lie_where_gdal_says(tmp_path: Path, transform: Affine, crs: str, unit: str, meaning: str) -> None:
+    path = write(tmp_path / "a.tif", ZEROS, transform, crs, tiled=False)
+    with rasterio.open(path, "r+", driver="GTiff") as file:
+        file.update_tags(AREA_OR_POINT=meaning)
+    with rasterio.open(path, driver="GTiff") as file:
+        gdal, code = file.transform, file.crs.to_epsg()
+    grid = read_image(path)[1]
+    assert (grid.unit, grid.calibration) == (unit, "GeoTransform")
+    assert grid.crs == (f"EPSG:{code}" if crs != OWN else None)
+    assert grid.pixel_size == pytest.approx(abs(gdal.determinant))
+    assert grid.spacing == pytest.approx((np.hypot(gdal.b, gdal.e), np.hypot(gdal.a, gdal.d)))
+    for row, column in ((0, 0), (5, 7), (2, 3)):
+        world = grid.to_world(np.array([[row, column]]))[0]
+        np.testing.assert_allclose(world, corner(gdal, column + 0.5, row + 0.5), rtol=1e-12)
+
+
+def test_files_that_say_nothing_of_the_world_have_a_grid_of_pixels(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "plain.tif", ZEROS)
+    assert read_image(tmp_path / "plain.tif")[1] == Grid()
+    with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
+        write(tmp_path / "no_place.tif", ZEROS, Affine.identity(), None)
+    assert read_image(tmp_path / "no_place.tif")[1] == Grid()
+    write(tmp_path / "no_system.tif", ZEROS, crs=None)
+    assert read_image(tmp_path / "no_system.tif")[1] == Grid(), "without a system, 0.5 may be metres or feet"
+
+
+def test_the_sign_of_a_scale_turns_no_raster_upside_down(tmp_path: Path) -> None:
+    keys = (1, 1, 0, 3, 1024, 0, 1, 1, 3072, 0, 1, 32616, 3076, 0, 1, 9001)
+    place = ((33550, "d", 3, (0.5, -0.5, 0.0)), (33922, "d", 6, (0, 0, 0, 100.0, 200.0, 0)), (34735, "H", 16, keys))
+    tifffile.imwrite(tmp_path / "a.tif", ZEROS, extratags=[(*tag, True) for tag in place])
+    with rasterio.open(tmp_path / "a.tif", driver="GTiff") as file:
+        expected = corner(file.transform, 4.5, 2.5)
+    np.testing.assert_allclose(read_image(tmp_path / "a.tif")[1].to_world(np.array([[2.0, 4]]))[0], expected)
+
+
+@pytest.mark.parametrize(
+    "broken", [(), (1, 1, 0, 9), (1, 1, 0, 1, 1024, 0, 1), ("x",), (1, 1, 0, 2, 1024, 0, 1, 7, 0, 0, 0, 0)]
+)
+def test_a_broken_description_says_nothing_and_the_image_is_read(broken: tuple[Any, ...]) -> None:
+    class Tag:
+        def __init__(self, value: Any) -> None:
+            self.value = value
+
+    tags = {34735: Tag(broken), 33550: Tag((0.5, 0.5, 0)), 33922: Tag((0, 0, 0, 1, 2, 0))}
+    assert read_grid(tags) is None
+    whole = (1, 1, 0, 3, 1024, 0, 1, 1, 3072, 0, 1, 32616, 3076, 0, 1, 9001)
+    assert read_grid(tags | {34735: Tag(whole)}) is not None
+    for odd in ((0, 0, 0), (float("nan"), 1, 0), ("a", "b", "c"), ()):
+        assert read_grid(tags | {34735: Tag(whole), 33550: Tag(odd)}) is None
+
+
+def test_a_unit_that_is_left_to_the_reader_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tag:
+        def __init__(self, *value: Any) -> None:
+            self.value = value
+
+    tags = {34735: Tag(1, 1, 0, 2, 1024, 0, 1, 1, 3072, 0, 1, 2263), 33550: Tag(2, 2, 0), 33922: Tag(0, 0, 0, 1, 2, 0)}
+    grid = read_grid(tags)
+    assert grid is not None
+    assert (grid.unit, grid.spacing) == ("us-ft", (2, 2))
+    monkeypatch.setitem(__import__("sys").modules, "pyproj", None)
+    assert read_grid(tags) is None
+
+
+# Nodata ----------------------------------------------------------------------------------------------------------------
+
+
+def test_whole_numbers_were_measured_where_any_band_was(tmp_path: Path) -> None:
+    array = np.full((3, 2, 3), 7, np.uint8)
+    array[:, 0, 0] = 0
+    array[0, 1, 1] = 0
+    path = write(tmp_path / "a.tif", array, nodata=0)
+    assert read_header(path).nodata == 0
+    image, _, measured = read_measured(path, 0.0)
+    np.testing.assert_array_equal(measured, [[False, True, True], [True, True, True]])
+    np.testing.assert_array_equal(image, array)
+    with rasterio.open(path, driver="GTiff") as file:
+        np.testing.assert_array_equal(measured, file.dataset_mask() > 0)
+
+
+@pytest.mark.parametrize("nodata", [float("nan"), -9999.0, -3.4028234663852886e38])
+def test_fractions_were_measured_where_all_bands_were_and_the_rest_is_filled(tmp_path: Path, nodata: float) -> None:
+    array = np.arange(12, dtype=np.float32).reshape(2, 2, 3) + 5
+    array[0, 0, 0] = array[1, 1, 2] = nodata
+    path = write(tmp_path / "a.tif", array, nodata=nodata)
+    found = read_header(path).nodata
+    assert found is not None
+    image, _, measured = read_measured(path, found)
+    np.testing.assert_array_equal(measured, [[False, True, True], [True, True, False]])
+    assert image[:, 0, 0].tolist() == [6, 12]
+    assert image[:, 1, 2].tolist() == [6, 12]
+    nothing = write(tmp_path / "b.tif", np.full((1, 2, 2), nodata, np.float32), nodata=nodata)
+    image, _, measured = read_measured(nothing, found)
+    assert not measured.any()
+    assert not image.any()
+
+
+def test_a_value_that_a_type_cannot_hold_stands_for_no_pixel(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", ZEROS)
+    for nodata in (-9999.0, 0.5, 300.0, float("inf"), float("nan")):
+        assert read_measured(path, nodata)[2].all()
+
+
+def test_nan_that_is_not_called_nodata_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", np.full((2, 2), np.nan, np.float32))
+    with pytest.raises(ImageError, match="found 4 NaN pixels"):
+        read_image(path)
+
+
+# Pieces and pairs ------------------------------------------------------------------------------------------------------
+
+
+def test_a_piece_of_a_raster_lies_where_it_lay_in_the_whole(tmp_path: Path) -> None:
+    array = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    path = write(tmp_path / "a.tif", array, NORTH_UP @ Affine.rotation(20), nodata=20)
+    whole = read_record_image(Record("a", path, None))[1]
+    image, grid, measured = read_record_image(Record("a/1", path, None, window=(2, 3, 4, 5), nodata=20.0))
+    np.testing.assert_array_equal(image[0], array[2:6, 3:8])
+    assert measured is not None
+    assert (~measured).nonzero() == (np.array([0]), np.array([1]))
+    np.testing.assert_allclose(grid.to_world(np.array([[1.0, 2]])), whole.to_world(np.array([[3.0, 5]])))
+    assert read_size(path) == (1, 6, 8)
+
+
+def test_a_mask_in_another_place_of_the_world_is_refused(tmp_path: Path) -> None:
+    image, mask = write(tmp_path / "a.tif", ZEROS), write(tmp_path / "m.tif", ZEROS)
+    require_pair(Record("a", image, mask))
+    moved = write(tmp_path / "moved.tif", ZEROS, NORTH_UP @ Affine.translation(1, 0))
+    with pytest.raises(PairingError, match=r"moved\.tif: expected a\.tif's affine .*Resample the mask"):
+        require_pair(Record("a", image, moved))
+    other = write(tmp_path / "other.tif", ZEROS, crs="EPSG:32617")
+    with pytest.raises(PairingError, match=r"other\.tif: expected a\.tif's crs EPSG:32616, found EPSG:32617"):
+        require_pair(Record("a", image, other))
+    tifffile.imwrite(tmp_path / "plain.tif", ZEROS)
+    require_pair(Record("a", image, tmp_path / "plain.tif"))
+
+
+def test_pairs_in_folders_keep_their_place_and_must_share_it(tmp_path: Path) -> None:
+    truth = np.eye(6, 8, dtype=np.uint8)
+    for folder, array in (("images", ZEROS), ("masks", truth)):
+        (tmp_path / folder).mkdir()
+        for name in "abc":
+            write(tmp_path / folder / f"{name}.tif", array)
+    config = DataConfig.model_validate({"labels": ["ground", "field"], "split": {"val": 0}})
+    part = open_data(config, tmp_path).train
+    assert part is not None
+    sample = part.read(0)
+    assert (sample.grid.crs, sample.grid.unit, sample.grid.spacing) == ("EPSG:32616", "m", (0.5, 0.5))
+    np.testing.assert_array_equal(sample.mask, truth)
+    write(tmp_path / "masks" / "b.tif", truth, NORTH_UP @ Affine.translation(1, 0))
+    with pytest.raises(PairingError, match=r"masks/b\.tif: expected b\.tif's affine .*Resample the mask"):
+        open_data(config, tmp_path)
+    splits = open_data(config.model_copy(update={"skip_bad": True}), tmp_path)
+    assert splits.train is not None
+    assert [record.id for record in splits.train.records] == ["a", "c"]
+    assert len(splits.skipped) == 1
+
+
+@pytest.mark.parametrize("nodata", [float("nan"), -9999.0])
+def test_what_was_never_measured_counts_in_nothing_in_folders_too(tmp_path: Path, nodata: float) -> None:
+    array = np.random.default_rng(0).random((1, 6, 8)).astype(np.float32)
+    array[0, 2:4, 3] = nodata
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for name in "abc":
+        write(tmp_path / "images" / f"{name}.tif", array, nodata=nodata)
+        write(tmp_path / "masks" / f"{name}.tif", np.eye(6, 8, dtype=np.uint8))
+    part = open_data(DataConfig.model_validate({"labels": ["ground", "field"], "split": {"val": 0}}), tmp_path).train
+    assert part is not None
+    sample = part.read(0)
+    assert sample.mask is not None
+    assert sample.image.min() >= 0
+    expected = np.eye(6, 8, dtype=np.uint8)
+    expected[2:4, 3] = part.labels.ignore_index
+    np.testing.assert_array_equal(sample.mask, expected)
+
+
+# Systems ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("urn:ogc:def:crs:EPSG::32616", "EPSG:32616"),
+        ("urn:ogc:def:crs:EPSG:6.9:4326", "EPSG:4326"),
+        ("EPSG:25832", "EPSG:25832"),
+        ("urn:ogc:def:crs:OGC:1.3:CRS84", "EPSG:4326"),
+        ("OGC:CRS84", "EPSG:4326"),
+        ("CRS84", "EPSG:4326"),
+        ("ESRI:54009", "ESRI:54009"),
+        ("+proj=longlat +nadgrids=/etc/passwd", None),
+        ("/etc/passwd", None),
+        ("http://example.org/crs", None),
+        ("none", None),
+    ],
+)
+def test_names_of_systems_are_made_alike_and_others_are_none(name: str, plain: str | None) -> None:
+    assert plain_name(name) == plain
+
+
+def test_points_are_carried_with_x_before_y() -> None:
+    carry, told = carrier("EPSG:4326", "EPSG:32616", "a.geojson")
+    # The central meridian of zone 16 is 87° west: 500 km east by definition.
+    x, y = carry(np.array([[-87.0, 0.0]]))[0]
+    assert (x, y) == pytest.approx((500_000, 0), abs=1e-3)
+    assert told() == ""
+    same = np.array([[1.0, 2.0]])
+    assert carrier("EPSG:32616", "EPSG:32616", "a.geojson")[0](same) is same
+
+
+def test_another_datum_says_how_well_it_is_known() -> None:
+    carry, told = carrier("EPSG:4267", "EPSG:32616", "a.geojson")
+    assert np.isfinite(carry(np.array([[-87.0, 35.0]]))).all()
+    assert told().startswith(", good to ")
+
+
+def test_systems_without_a_known_way_between_them_are_refused() -> None:
+    with pytest.raises(MaskError, match=r"a\.geojson: expected a known way from IAU_2015:30100 to EPSG:32616"):
+        carrier("IAU_2015:30100", "EPSG:32616", "a.geojson")
+    with pytest.raises(MaskError, match="expected a known way from EPSG:999999"):
+        carrier("EPSG:999999", "EPSG:32616", "a.geojson")
+
+
+def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(ImageError, match=r"expected the package pyproj.* pip install 'pixelwise\[geo\]'"):
+        carrier("EPSG:4326", "EPSG:32616", "a.geojson")
+    assert projection.carrier("EPSG:1", "EPSG:1", "a")[1]() == ""
+
+
+def test_the_real_rasters_lie_where_gdal_says(real: Any) -> None:
+    paths = sorted(real("geotiff").glob("*.tif"))
+    assert len(paths) == 3
+    for path in paths:
+        grid = read_image(path)[1]
+        with rasterio.open(path, driver="GTiff") as file:
+            assert (grid.crs, read_header(path).nodata) == (file.crs.to_string(), file.nodata)
+            np.testing.assert_allclose(
+                grid.to_world(np.array([[9.0, 4]]))[0], corner(file.transform, 4.5, 9.5), rtol=1e-12
+            )
