@@ -1,12 +1,10 @@
-"""The values that travel through the house: Sample, Prediction, Scores, Fingerprint. All frozen, all numpy.
+"""Values passed between the layers: Sample, Prediction, ModelSpec, Scores and Fingerprint. All are frozen and hold numpy arrays.
 
-Comes in and goes out: arrays and plain values. Knows nothing of torch, files or how the values were made.
-
-Shapes, everywhere in pixelwise:
+Shapes used throughout pixelwise:
 
     C channels (bands)   K classes   H W rows, columns   D slices   *S = (H, W) or (D, H, W)
     image           (C, *S)   raw pixel values in the type of the file
-    mask, truth     (*S)      class indices 0…K-1, or Labels.ignore_index
+    mask            (*S)      class indices 0…K-1, or Labels.ignore_index
     probabilities   (K, *S)   float32, summing to 1 over K
 """
 
@@ -14,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,37 +20,103 @@ from numpy.typing import NDArray
 from pixelwise.grid import Grid
 from pixelwise.labels import Labels
 
-_PIECE = 1 << 24
+_CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Hold one image, with its mask where there is one."""
+    """An image with its ground truth, if there is any.
+
+    Args:
+        image: (C, *S), raw pixel values in the type of the file.
+        mask: (*S), class indices or the ignore index, as annotated; None without ground truth.
+        grid: where the pixels lie in the world.
+        id: name of the image in its data set.
+        group: what the image belongs to (patient, scene, sequence); None if unknown.
+        valid: (*S), false where the image itself holds no data (nodata, transparent or masked out); None if all pixels are valid.
+    """
 
     image: NDArray[Any]
     mask: NDArray[Any] | None
     grid: Grid
     id: str
     group: str | None = None
+    valid: NDArray[np.bool_] | None = None
+
+    def truth(self, ignore_index: int) -> NDArray[Any] | None:
+        """Return the mask with `ignore_index` where the image is not valid, (*S); None without ground truth."""
+        if self.mask is None or self.valid is None:
+            return self.mask
+        return np.where(self.valid, self.mask, self.mask.dtype.type(ignore_index))
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Hold what a model says of one image, on the image's own grid."""
+    """The classes that a model predicts for one image, on the image's own grid.
+
+    Args:
+        mask: (*S), class indices; the ignore index where the image is not valid.
+        labels: the classes.
+        grid: where the pixels lie in the world.
+        id: name of the image.
+        probabilities: (K, *S) float32; None if they were not asked for.
+        valid: (*S), false where the image holds no data; None if all pixels are valid.
+    """
 
     mask: NDArray[Any]
     labels: Labels
     grid: Grid
     id: str = ""
     probabilities: NDArray[np.float32] | None = None
+    valid: NDArray[np.bool_] | None = None
 
     def shares(self) -> dict[str, float]:
-        """Give the share of the image's pixels that each class takes, 0…1 by name."""
-        flat, counts = self.mask.reshape(-1), np.zeros(self.labels.num_classes, np.int64)
-        # In pieces: bincount turns all that it is given into int64.
-        for start in range(0, flat.size, _PIECE):
-            counts += np.bincount(flat[start : start + _PIECE], minlength=len(counts))[: len(counts)]
+        """Return the share of the image's pixels in each class, 0…1, by class name."""
+        flat = self.mask.reshape(-1)
+        counts = np.zeros(self.labels.num_classes, np.int64)
+        # In chunks, since bincount converts its input to int64.
+        for start in range(0, flat.size, _CHUNK):
+            counts += np.bincount(flat[start : start + _CHUNK], minlength=len(counts))[: len(counts)]
         return {name: float(counts[k] / self.mask.size) for k, name in enumerate(self.labels.names)}
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything one must know to feed a model and to read its output, without the network itself.
+
+    Args:
+        labels: the classes.
+        channels: C, bands per image.
+        dimensions: spatial axes, 2 or 3.
+        colour_mode: "rgb" or "grey" if images of one and of three bands are converted to that; None if no band is converted.
+        dtype: numpy name of the pixel type of the training images; None if any is accepted.
+        typical_range: the 0.5 % and 99.5 % percentiles of the training pixels over all bands, in raw values; None if unknown.
+        fill: raw value per band that replaces pixels which are not valid; () stands for zeros.
+        stride: pixels per step of the coarsest feature map; tiles start at its multiples.
+        logit_scale: image pixels per logit along each axis; 1 if logits have the size of the image.
+        tile: size of the tiles, (*S); None if images are predicted whole.
+        overlap: least share of a tile that neighbouring tiles have in common, 0…1.
+        mirrors: directions in which training mirrored images: "horizontal", "vertical", "depth".
+        flips: whether probabilities are averaged over copies mirrored in these directions.
+        temperature: what logits are divided by before the softmax (Guo et al. 2017, arXiv:1706.04599); it changes no mask.
+        task: "semantic", "instance" or "panoptic".
+    """
+
+    labels: Labels
+    channels: int
+    dimensions: int = 2
+    colour_mode: Literal["rgb", "grey"] | None = None
+    dtype: str | None = None
+    typical_range: tuple[float, float] | None = None
+    fill: tuple[float, ...] = ()
+    stride: int = 1
+    logit_scale: int = 1
+    tile: tuple[int, ...] | None = None
+    overlap: float = 0.25
+    mirrors: tuple[str, ...] = ("horizontal", "vertical")
+    flips: bool = False
+    temperature: float = 1.0
+    task: Literal["semantic", "instance", "panoptic"] = "semantic"
 
 
 @dataclass(frozen=True)
