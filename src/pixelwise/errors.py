@@ -23,9 +23,10 @@ Every message reads ``where: expected …, found …. Do …``.
 
 from __future__ import annotations
 
+import difflib
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -148,3 +149,9 @@ def renamed(old: str, new: str) -> property:
         return getattr(self, new)
 
     return property(get, doc=f"Deprecated name of `{new}`.")
+
+
+def nearest(name: str, valid: Iterable[str], otherwise: str = "Choose one of them.") -> str:
+    """Return advice that names the valid name nearest to a misspelt one, or `otherwise` if none is near."""
+    near = difflib.get_close_matches(name, list(valid), 1, 0.4)
+    return f"Did you mean {near[0]!r}?" if near else otherwise
