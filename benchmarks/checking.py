@@ -133,13 +133,13 @@ def table() -> str:
         lines.append(f"| looks a second, {where} | {row['per_second']:.0f} |")
     for row in data["memory"]:
         lines.append(
-            f"| memory added by {row['images']:,} looks, MiB (peak) | {row['kept_mib']:.1f} ({row['peak_mib']:.1f}) |"
+            f"| memory added by {row['pictures']:,} looks, MiB (peak) | {row['kept_mib']:.1f} ({row['peak_mib']:.1f}) |"
         )
     for row in data["judge"]:
-        lines.append(f"| all checks of {row['images']:,} images, s | {row['judge_seconds']:.2f} |")
+        lines.append(f"| all checks of {row['pictures']:,} images, s | {row['judge_seconds']:.2f} |")
     size = f"{SIZE[1]}×{SIZE[0]}, JPEG with PNG mask"
     return "\n".join(
-        [*lines, "", f"{data['images']} drawn images, {size}; {data['rounds']} rounds on {data['machine']}."]
+        [*lines, "", f"{data['pictures']} drawn images, {size}; {data['rounds']} rounds on {data['machine']}."]
     )
 
 

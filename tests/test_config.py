@@ -294,8 +294,8 @@ def test_a_root_that_is_set_starts_from_the_current_folder(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "data.yaml").write_text("root: images\n")
-    assert read_request(tmp_path / "sub")[0].data.root == "pictures"
-    assert read_request(tmp_path / "sub", ["data.root=pictures"])[0].data.root == str(tmp_path / "pictures")
+    assert read_request(tmp_path / "sub")[0].data.root == "images"
+    assert read_request(tmp_path / "sub", ["data.root=images"])[0].data.root == str(tmp_path / "images")
 
 
 def test_what_a_request_refuses(tmp_path: Path) -> None:

@@ -262,7 +262,7 @@ CASES = (
         "The last batch is smaller",
         "The sizes of three batches of 2 from 5 images.",
         "batch_sizes",
-        lambda folder: ({"folder": folder, "pictures": 5, "batch_size": 2, "count": 3},),
+        lambda folder: ({"folder": folder, "images": 5, "batch_size": 2, "count": 3},),
         np.array([2, 2, 2]),
         "A stream without an end has no last batch.",
         "torch.utils.data.DataLoader, drop_last",

@@ -95,7 +95,7 @@ def _parts(_: Path) -> tuple[Inputs, ...]:
     masks[0] = VOID
     masks[0, 0, :4] = 1
     splits = [(logits[k : k + 1], masks[k : k + 1]) for k in range(2)]
-    return ({"parts": splits, "class_weights": [1.0, 3.0], "ignore_index": VOID},)
+    return ({"splits": splits, "class_weights": [1.0, 3.0], "ignore_index": VOID},)
 
 
 def _named(folder: Path) -> tuple[Inputs, ...]:

@@ -326,7 +326,7 @@ CASES = (
         "Processes count an image twice",
         "How often each of 5 images is handed out to 2 processes that score them together.",
         "process_indices",
-        lambda _: ({"pictures": 5, "processes": 2},),
+        lambda _: ({"images": 5, "processes": 2},),
         np.ones(5, np.int64),
         "Each image counts once: three to one process, two to the other.",
         "pytorch/pytorch issue 25162",

@@ -25,8 +25,10 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class PixelwiseError(Exception):
@@ -136,6 +138,17 @@ def memory_respected(where: object, do: str) -> Iterator[None]:
 
 
 _SHORT = re.compile(r"OutOfMemory|out of memory|not enough memory|can't allocate memory|Cannot allocate memory")
+
+
+def renamed(old: str, new: str) -> property:
+    """Return a property that answers an old attribute name with the new attribute, and warns that it is deprecated."""
+
+    def get(self: object) -> Any:
+        message = f"{type(self).__name__}.{old} is now called {new}"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return getattr(self, new)
+
+    return property(get, doc=f"Deprecated name of `{new}`.")
 
 
 def nearest(name: str, valid: Iterable[str], otherwise: str = "Choose one of them.") -> str:

@@ -15,7 +15,7 @@ from pixelwise.config import DataConfig, read_request
 from pixelwise.datasets.dataset import open_data
 from pixelwise.demo.synthetic import write_road_scenes
 
-RECIPES = Path(__file__).parents[3] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def test_a_good_data_set_has_no_findings(good: Path) -> None:

@@ -49,7 +49,7 @@ def test_another_division_is_asked_for_as_the_parts_were_made() -> None:
     splits = {"train": [full], "val": [less]}
     given = next(iter(absent_classes(survey_of(splits, classes=THREE))))
     assert typed(given.fix.partition("; ")[0]).data.split.anew
-    split = {"given": [], "seed": 3, "by": "picture"}
+    split = {"given": [], "seed": 3, "by": "image"}
     drawn = next(iter(absent_classes(survey_of(splits, classes=THREE, description={"split": split}))))
     assert typed(drawn.fix.partition("; ")[0]).data.split.seed == 4
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelwise.checking import twins
+from pixelwise.checking import near_duplicates
 from pixelwise.checking.near_duplicates import FAR, nearest, usual_distance
 
 
@@ -47,7 +47,7 @@ def test_blocks_and_ways_to_compare_do_not_change_what_is_found(monkeypatch: pyt
     splits = ["train"] * 50 + ["val"] * 15 + ["test"] * 25
     whole = nearest(vectors, splits, 0.02)
     for name, value in (("_BLOCK", 7), ("_PAIRS", 0)):
-        monkeypatch.setattr(twins, name, value)
+        monkeypatch.setattr(near_duplicates, name, value)
         for one, two in zip(whole, nearest(vectors, splits, 0.02), strict=True):
             assert np.array_equal(one.place, two.place)
             assert two.distance == pytest.approx(one.distance, abs=1e-5)

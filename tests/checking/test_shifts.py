@@ -14,7 +14,7 @@ from pixelwise.checking.survey import Survey
 from pixelwise.config import read_request
 from pixelwise.datasets.dataset import open_data
 
-RECIPES = Path(__file__).parents[3] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def draw(root: Path, shift: tuple[int, int], every: int = 1) -> None:

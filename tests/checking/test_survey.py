@@ -35,7 +35,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> DataSplits:
 def plain(one: Seen) -> tuple[object, ...]:
     error = None if one.error is None else str(one.error)
     rest = [
-        getattr(one, name) for name in ("part", "index", "size", "dtype", "digest", "waves", "spread", "mask_digest")
+        getattr(one, name) for name in ("split", "index", "size", "dtype", "digest", "waves", "spread", "mask_digest")
     ]
     return (error, *rest, one.table.tolist(), one.profiles.tolist(), one.unknown)
 

@@ -93,7 +93,7 @@ def test_real_camvid_opens_without_a_word_as_its_recipe_has_it(real: Any) -> Non
     root = real("camvid")
     splits = opened(root)
     assert {split.name: len(split) for split in splits} == {"train": 367, "val": 101, "test": 233}
-    recipe, _ = read_yaml(Path(__file__).parents[3] / "recipes" / "camvid.yaml")
+    recipe, _ = read_yaml(Path(__file__).parents[2] / "recipes" / "camvid.yaml")
     named = open_data(DataConfig.model_validate({**recipe["data"], "root": str(root)}), root)
     assert splits.labels == named.labels
     assert ids(splits) == ids(named)

@@ -25,7 +25,7 @@ from pixelwise.config import DataConfig
 from pixelwise.datasets.convert import convert
 from pixelwise.datasets.dataset import open_data
 from pixelwise.errors import DataError, LabelsError, MaskError, PairingError, PixelwiseError
-from pixelwise.formats import FORMATS, coco, find_format, format, read_place
+from pixelwise.formats import FORMATS, coco, find_format, read_place
 from pixelwise.formats.dataset_root import Place
 from pixelwise.formats.shapes import Drawing, Runs, Shape
 from pixelwise.imageio.masks import write_mask
@@ -429,8 +429,8 @@ def test_every_file_is_parsed_once(tmp_path, monkeypatch):
     lay(tmp_path, document(thing([SQUARE])), "train/_annotations.coco.json")
     lay(tmp_path, document(thing([SQUARE])), "valid/_annotations.coco.json")
     parsed = []
-    loads = format.json.loads
-    monkeypatch.setattr(format.json, "loads", lambda *a, **k: parsed.append(1) or loads(*a, **k))
+    loads = base.json.loads
+    monkeypatch.setattr(base.json, "loads", lambda *a, **k: parsed.append(1) or loads(*a, **k))
     open_data(DataConfig(), tmp_path)
     assert len(parsed) == 2
 

@@ -81,7 +81,7 @@ def lay(root: Path, plain: dict[str, Any], name: str = "panoptic.json", masks: s
     for one in plain["annotations"]:
         sheet(folder / one["file_name"], numbers())
     for one in plain["images"]:
-        full_image(root / "pictures" / one["file_name"])
+        full_image(root / "images" / one["file_name"])
     return root
 
 
@@ -218,7 +218,7 @@ def test_without_a_folder_of_masks_the_error_says_where_it_belongs(tmp_path):
 
 def test_a_folder_of_images_beside_the_file_is_not_taken_for_that_of_its_masks(tmp_path):
     lay(tmp_path, document(), "val.json", masks="segments")
-    (tmp_path / "pictures").rename(tmp_path / "val")
+    (tmp_path / "images").rename(tmp_path / "val")
     found = find(tmp_path)
     assert not found.layout.problems
     assert [(record.image, record.mask) for record in records(found)] == [
@@ -231,7 +231,7 @@ def test_a_folder_of_masks_that_two_files_share_is_told_once(tmp_path):
         lay(tmp_path, document(name), f"panoptic_{split}.json", masks="segments")
     found = find(tmp_path)
     assert {split: [record.id for record in own] for split, own in found.layout.splits.items()} == {
-        "train": ["pictures/a"], "val": ["pictures/b"]
+        "train": ["images/a"], "val": ["images/b"]
     }  # fmt: skip
     assert found.layout.notices == ("read as COCO panoptic: panoptic_train.json holds segments_info",)
     sheet(tmp_path / "segments/c.png", numbers())
@@ -314,7 +314,7 @@ def test_a_segment_that_means_nothing_makes_its_image_unusable(tmp_path, change,
     plain["annotations"][0]["segments_info"][0] |= change
     found = find(lay(tmp_path, plain))
     assert why(found) == [told]
-    assert [record.id for record in records(found)] == ["pictures/b"]
+    assert [record.id for record in records(found)] == ["images/b"]
 
 
 def test_what_has_no_partner_is_told(tmp_path):
@@ -324,9 +324,9 @@ def test_what_has_no_partner_is_told(tmp_path):
     notes[2]["image_id"] = 1
     del notes[3]["segments_info"]
     lay(tmp_path, plain)
-    (tmp_path / "pictures/e.jpg").unlink()
+    (tmp_path / "images/e.jpg").unlink()
     (tmp_path / "panoptic/f.png").unlink()
-    full_image(tmp_path / "pictures/more.jpg")
+    full_image(tmp_path / "images/more.jpg")
     sheet(tmp_path / "panoptic/more.png", numbers())
     found = find(tmp_path)
     assert why(found) == [
@@ -334,10 +334,10 @@ def test_what_has_no_partner_is_told(tmp_path):
         ("panoptic.json: annotations[1]", "annotation of an image that its file does not list"),
         ("panoptic.json: annotations[2]", "second annotation of an image"),
         ("panoptic.json: annotations[3]", "annotation without image_id and segments_info"),
-        ("pictures/b.jpg", "image in panoptic.json without an annotation"),
-        ("pictures/c.jpg", "image in panoptic.json without an annotation"),
-        ("pictures/d.jpg", "image in panoptic.json without an annotation"),
-        ("pictures/f.jpg", "image without its PNG mask in panoptic/"),
+        ("images/b.jpg", "image in panoptic.json without an annotation"),
+        ("images/c.jpg", "image in panoptic.json without an annotation"),
+        ("images/d.jpg", "image in panoptic.json without an annotation"),
+        ("images/f.jpg", "image without its PNG mask in panoptic/"),
     ]
     assert found.layout.notices[1:] == (
         "1 of 6 images on disk are in no annotation file and are left out (images/more.jpg)",
@@ -351,12 +351,12 @@ def test_sizes_must_agree_and_a_turned_image_turns_its_mask(tmp_path):
     assert why(find(lay(tmp_path / "json", plain))) == [
         ("panoptic/a.png", "PNG mask of another size than panoptic.json says")
     ]
-    lay(tmp_path / "picture", document())
-    full_image(tmp_path / "picture/pictures/a.jpg", (6, 9))
+    lay(tmp_path / "image", document())
+    full_image(tmp_path / "image/images/a.jpg", (6, 9))
     with pytest.raises(PairingError, match=r"a.png: expected 6×9 pixels, the height and width of a.jpg, found 6×8"):
-        drawn(tmp_path / "picture")
+        drawn(tmp_path / "image")
     lay(tmp_path / "turned", document())
-    full_image(tmp_path / "turned/pictures/a.jpg", SIZE, 6)
+    full_image(tmp_path / "turned/images/a.jpg", SIZE, 6)
     np.testing.assert_array_equal(drawn(tmp_path / "turned") == "grass", turn(numbers() == GRASS, 6))
 
 

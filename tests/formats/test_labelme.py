@@ -32,9 +32,9 @@ def shape(label, points, kind="polygon", **more):
     return {"label": label, "points": points, "group_id": None, "shape_type": kind, "flags": {}, **more}
 
 
-def write(folder: Path, name: str, shapes, *, size=SIZE, full_image=True, path=None, exif=None, **changes) -> None:
+def write(folder: Path, name: str, shapes, *, size=SIZE, image_file=True, path=None, exif=None, **changes) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    if full_image:
+    if image_file:
         image = Image.new("RGB", size[::-1])
         tags = Image.Exif()
         if exif:
@@ -163,7 +163,7 @@ def test_parts_are_folders_and_names_in_files_are_not(tmp_path):
 
 def test_parts_are_the_folders_of_the_files_where_all_images_lie_in_one(tmp_path):
     for split, name in (("train", "a"), ("val", "b")):
-        write(tmp_path / split, name, [shape("cat", [[0, 0], [9, 9]], "rectangle")], image=False)
+        write(tmp_path / split, name, [shape("cat", [[0, 0], [9, 9]], "rectangle")], image_file=False)
         (tmp_path / "images").mkdir(exist_ok=True)
         Image.new("RGB", SIZE[::-1]).save(tmp_path / "images" / f"{name}.jpg")
     splits = open_data(DataConfig(), tmp_path)
@@ -174,7 +174,7 @@ def test_parts_are_the_folders_of_the_files_where_all_images_lie_in_one(tmp_path
 
 
 def test_images_elsewhere_have_names_below_their_folder(tmp_path):
-    write(tmp_path / "set", "a", [shape("cat", [[0, 0], [9, 9]], "rectangle")], image=False)
+    write(tmp_path / "set", "a", [shape("cat", [[0, 0], [9, 9]], "rectangle")], image_file=False)
     (tmp_path / "far").mkdir()
     Image.new("RGB", SIZE[::-1]).save(tmp_path / "far" / "a.jpg")
     config = DataConfig.model_validate({"format": "labelme", "images": str(tmp_path / "far")})

@@ -10,7 +10,7 @@ import yaml
 from pixelwise.config import DataConfig
 from pixelwise.formats import FORMATS
 
-PAGE = (Path(__file__).parents[3] / "docs" / "formats.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
 
 
 def test_the_table_is_the_registry():

@@ -284,7 +284,7 @@ def test_drive_as_it_lies(real: Callable[[str], Path]) -> None:
             assert (record.mask.parent.name, record.valid.parent.name) == ("gt", "fov")
             assert record.image.parents[1] == record.mask.parents[1] == record.valid.parents[1]
     assert "test/gt2/ is a second truth beside gt/ and is left out" in splits.notices
-    config = load_config(Path(__file__).parents[3] / "recipes" / "drive.yaml").data.model_copy(
+    config = load_config(Path(__file__).parents[2] / "recipes" / "drive.yaml").data.model_copy(
         update={"root": str(root)}
     )
     assert splits.test is not None

@@ -207,7 +207,7 @@ def test_neither_batch_nor_image_is_refused(loss, batch):
     with pytest.raises(UsageError) as error:
         loss(logits, masks, per="picture")
     assert str(error.value) == (
-        "per: expected batch or image, found 'image'. "
+        "per: expected batch or image, found 'picture'. "
         "Say batch for sums over all images of a batch, image for each on its own."
     )
 

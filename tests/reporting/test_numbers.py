@@ -42,7 +42,7 @@ def test_nearly_nothing_is_not_nothing_and_nearly_all_is_not_all():
 
 def test_counts_and_plurals():
     assert count(1234567) == f"1{THIN}234{THIN}567"
-    assert plural(1, "picture") == "1\u00a0picture"
+    assert plural(1, "image") == "1\u00a0image"
     assert plural(2, "class") == "2\u00a0classes"
 
 

@@ -174,7 +174,7 @@ def test_scoring_a_part_that_was_divided_otherwise_is_told(discs: Path, tiny: tu
     shutil.copy(discs / "labels.yaml", tmp_path / "pool")
     pool = tmp_path / "pool"
     run = pixelwise.train(pool, out=tmp_path / "run", steps=1, overrides=(*tiny, "data.split.seed=5"))
-    assert run.parts == ("train", "val")
+    assert run.splits == ("train", "val")
     other = pixelwise.evaluate(run.model, pool, split="val")
     assert any("not as when the model was trained" in notice for notice in other.notices)
     same = pixelwise.evaluate(run.model, run.folder / "config.yaml", split="val")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pixelwise.api.loading import Model, load
 from pixelwise.api.scoring import require_classes, require_sections
+from pixelwise.errors import renamed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +50,8 @@ class Checkup:
     ignored_share: float
     suspects: tuple[dict[str, Any], ...] = ()
     model: str | None = None
+
+    parts = renamed("parts", "splits")
 
     @property
     def blocks(self) -> bool:

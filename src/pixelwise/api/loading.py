@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixelwise.errors import DataError, ModelFileError
+from pixelwise.errors import DataError, ModelFileError, renamed
 from pixelwise.types import Prediction
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ class Run:
 
         known = json.loads((self.folder / "data.json").read_text(encoding="utf-8"))
         return tuple(known["splits"]["images"])
+
+    parts = renamed("parts", "splits")
 
     @cached_property
     def model(self) -> Model:

@@ -71,7 +71,7 @@ def _one_of_each_split(own: Sequence[Seen]) -> list[Seen]:
 def groups_in_names(survey: Survey) -> Iterator[Finding]:
     """Find groups that names tell (0016E5_07959, patient12_slice3) and that lie in different parts, where none are given."""
     seen = [one for one in survey.seen if one.error is None]
-    kind = "picture"
+    kind = "image"
     if any(survey.record(one).group is not None for one in seen):
         kind, seen = "volume", _volumes(survey, seen)
     if len(survey.datasets) < 2 or not seen:

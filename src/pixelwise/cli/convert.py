@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -31,7 +30,7 @@ def run(
     for notice in done.notices:
         progress.say(f"note: {notice}")
     if as_json:
-        print_json({"data": data, "format": to, "out": out, **asdict(done)})
+        print_json({"data": data, "format": to, "out": out, **done.to_dict()})
         return
     put(f"{done.images} image{'s' * (done.images != 1)} and masks written as {to}: {out}\n")
     if not done.changed_pixels:

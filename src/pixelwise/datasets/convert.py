@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pixelwise.config import DataConfig
 from pixelwise.datasets.dataset import Dataset, DataSplits, open_data
-from pixelwise.errors import UsageError
+from pixelwise.errors import UsageError, renamed
 from pixelwise.formats.base import ExportImage, Format
 from pixelwise.formats.records import Record, short
 from pixelwise.imageio.images import read_measured
@@ -51,6 +51,14 @@ class Converted:
     worst: tuple[tuple[str, int], ...]
     loses: str
     notices: tuple[str, ...] = ()
+
+    pictures = renamed("pictures", "images")
+    changed_pictures = renamed("changed_pictures", "changed_images")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plain form that `--json` prints."""
+        keys = {"images": "pictures", "changed_images": "changed_pictures"}
+        return {keys.get(name, name): value for name, value in asdict(self).items()}
 
 
 def convert(splits: DataSplits, kind: Format, out: Path, progress: Progress | None = None) -> Converted:

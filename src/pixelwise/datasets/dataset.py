@@ -392,7 +392,7 @@ def _divide(
     given = sorted(set(splits) - {"train"})
     for subset in ("train", *shares):
         splits[subset] = tuple(record for record in train if place[record.id] == subset)
-    by = "group" if train[0].group is not None else "picture"
+    by = "group" if train[0].group is not None else "image"
     told = tuple(
         f"{len(splits[subset])} of {len(train)} images were taken from train for {subset}, by {by} (split.seed {split.seed})"
         for subset in shares

@@ -96,7 +96,7 @@ def _paired(place: Place, files: Sequence[_Parser]) -> tuple[list[tuple[Path, _P
         if isinstance(path, str):
             problems.append(Problem(where, f"annotation without its image ({path})"))
         elif path in owner:
-            problems.append(Problem(where, f"second annotation of {image.name} (also {owner[path]})"))
+            problems.append(Problem(where, f"second annotation of {path.name} (also {owner[path]})"))
         elif error is not None and not place.config.skip_bad:
             raise error
         else:

@@ -265,7 +265,7 @@ def find_by_folders(volumes: Volumes, paths: Sequence[Path]) -> bool:
         return False
     for (above, base), kinds in found.items():
         if not kinds["mask"]:
-            lost = f"{len(kinds['image'])} volumes below {short(above, place.root)}/ lie in a folder of images"
+            lost = f"{len(kinds['picture'])} volumes below {short(above, place.root)}/ lie in a folder of images"
             volumes.notices.append(f"{lost} ({base or 'images'}) without one of masks, and are left out")
             continue
         for split, images, masks in _by_split(kinds["picture"], kinds["mask"], base, place.root):

@@ -191,7 +191,7 @@ def choose(place: Place, told: Told, texts: set[Path]) -> tuple[dict[Path, str],
     """
     if not place.images.paths:
         do = "Put them there, or say where they lie: --set data.root=FOLDER."
-        raise DataError(place.root, expected="pictures", found="none", do=do)
+        raise DataError(place.root, expected="images", found="none", do=do)
     if not told.splits:
         return _by_folders(place, texts)
     choice = _Choice(place, told, texts)

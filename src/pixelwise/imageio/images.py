@@ -227,7 +227,7 @@ def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
 
 def _with_source(path: Path, error: type[DataError], work: Callable[[Source], _T]) -> _T:
     """Open a file, do the work with its header and decoder, and turn every failure into one `error` with the path."""
-    with reading(path, error, "picture") as meant:
+    with reading(path, error, "image") as meant:
         require_file(path, "a PNG, JPEG, TIFF or WebP file")
         with path.open("rb") as file:
             meant.name = _format(file)

@@ -65,7 +65,7 @@ def readme(card: ModelCard) -> str:
     if trained:
         begun = {"none": "fresh weights"}.get(str(trained.get("weights")), f"the weights {trained.get('weights')}")
         lines += [
-            f"Trained on {trained.get('images')} images of {trained.get('data')}, beginning with {begun}.",
+            f"Trained on {trained.get('pictures')} images of {trained.get('data')}, beginning with {begun}.",
             "",
         ]
     lines += [f"SHA-256 over names and contents of the training part: `{card.data_hash or 'not recorded'}`.", ""]

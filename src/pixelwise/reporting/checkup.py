@@ -69,7 +69,7 @@ def write_checkup(
 def _masthead(plain: Plain, findings: Sequence[Plain]) -> Markup:
     splits = dict(plain.get("parts") or {})
     facts = [f"{name} {count(many)}" for name, many in splits.items()]
-    facts = [plural(sum(splits.values()), "picture"), *facts, plural(len(plain.get("classes") or ()), "class"), today()]
+    facts = [plural(sum(splits.values()), "image"), *facts, plural(len(plain.get("classes") or ()), "class"), today()]
     figures = []
     for kind, title in _TITLES.items():
         many = sum(one["severity"] == kind for one in findings)
@@ -150,7 +150,7 @@ def _thumbnails(findings: Sequence[Plain], labels: Labels, look: Look) -> dict[t
             continue
         step = max(1, min(image.shape[1:]) // _WIDTH)
         image = image[:, ::step, ::step]
-        shown = [(to_rgb8(image), "picture")]
+        shown = [(to_rgb8(image), "image")]
         if mask is not None:
             shown.append((overlay(image, mask[::step, ::step], labels), "its mask laid over it"))
         images = [_image(pixels, f"{split}, {name}: {says}", budget) for pixels, says in shown]

@@ -83,7 +83,7 @@ def contact_sheet(
         labels: colours and names.
         width: of one panel, pixels.
     """
-    titles = ["picture", "truth", "prediction", "differs"]
+    titles = ["image", "truth", "prediction", "differs"]
     strips = [np.concatenate(_with_gaps([_fit(p, width) for p in _panels(*row, labels)], 1), 1) for row in rows]
     total = max(s.shape[1] for s in strips)
     body = np.concatenate(_with_gaps([_pad_right(s, total) for s in strips], 0), 0)

@@ -140,7 +140,7 @@ def document(title: str, head_of_page: Markup, sections: Sequence[Section], skip
 
 def _masthead(title: str, scores: Plain) -> Markup:
     facts: list[Child] = [f"part “{scores['split']}”" if scores.get("split") else None]
-    facts += [plural(int(scores.get("images") or 0), "picture"), plural(len(scores.get("classes") or ()), "class")]
+    facts += [plural(int(scores.get("images") or 0), "image"), plural(len(scores.get("classes") or ()), "class")]
     facts.append(today())
     line = tag("ul", [tag("li", fact) for fact in facts if fact is not None], class_="facts-line")
     origin = []

@@ -71,7 +71,7 @@ def _glob(patterns: str | list[str], root: Path, where: str) -> dict[str, list[P
         files[path.relative_to(root).with_suffix("").as_posix()].append(path)
     if not files:
         found = f"none that match {', '.join(patterns)} in {root}"
-        raise DataError(where, expected="pictures", found=found, do="Check the pattern, and data.root.")
+        raise DataError(where, expected="images", found=found, do="Check the pattern, and data.root.")
     return files
 
 

@@ -108,7 +108,7 @@ def pair(images: Files, masks: Files, tie: Tie = Tie()) -> Paired:
         truths[tie.mask.core(key) or key] += paths
     for core, named in image_files.items():
         own = truths.get(core, [])
-        for twice, what in (([path for _, path in named], "pictures"), (own, "masks")):
+        for twice, what in (([path for _, path in named], "images"), (own, "masks")):
             if len(twice) > 1:
                 others = ", ".join(path.name for path in twice[1:])
                 done.odd.append((twice[0], f"several {what} of the same name (also {others})"))
