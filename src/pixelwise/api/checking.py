@@ -226,7 +226,7 @@ def _write(path: Path, result: Checkup, survey: Survey, model: Model | None) -> 
         sample = split.read(next(k for k, record in enumerate(split.records) if record.id == image))
         assert model is not None
         assert sample.mask is not None
-        return sample.image, sample.mask, model.predictor(sample.image, sample.grid, id=image).mask
+        return sample.image, sample.mask, model.predictor(sample.image, sample.grid, sample.valid, id=image).mask
 
     fetched = None if model is None else fetch
     write_checkup(path, result.to_dict(), labels=survey.labels, look=look, fetch=fetched)

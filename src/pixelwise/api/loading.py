@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pixelwise.grid import Grid
     from pixelwise.inference.predictor import Predictor
     from pixelwise.labels import Labels
-    from pixelwise.models.weights import ModelCard
+    from pixelwise.models.card import ModelCard
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -127,15 +127,13 @@ def load(path: str | Path, *, device: str | None = None, flips: bool | None = No
     if not _there(folder):
         found = "a file" if folder.exists() else "nothing"
         raise ModelFileError(path, expected="a model folder or a run folder", found=found, do="Check the path.")
-    import torch
-
+    from pixelwise.inference.backend import open_backend
     from pixelwise.inference.predictor import Predictor
-    from pixelwise.models.weights import load_model
+    from pixelwise.models.card import read_card
 
-    model, card = load_model(folder)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    chosen: dict[str, Any] = {} if flips is None else {"flips": card.mirrors if flips else False}
-    return Model(folder, Predictor.from_model(model, card, device=device, **chosen), card)
+    settings: dict[str, Any] = {} if flips is None else {"flips": flips}
+    predictor = Predictor(open_backend(folder, device=device), **settings)
+    return Model(folder, predictor, read_card(folder))
 
 
 def holds_masks(folder: Path) -> bool:

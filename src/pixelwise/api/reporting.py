@@ -114,7 +114,7 @@ def _fetch(split: Dataset, predictor: ImagePredictor, truths: Mapping[str, str |
         sample = split.read(places[id])
         if sample.mask is None or truths.get(id) not in (None, truth_digest(sample.mask)):
             raise DataError(id, expected="the mask that was scored", found="another", do="Restore it, or score anew.")
-        return sample.image, sample.mask, predictor(sample.image, sample.grid, id=id).mask
+        return sample.image, sample.mask, predictor(sample.image, sample.grid, sample.valid, id=id).mask
 
     return fetch
 

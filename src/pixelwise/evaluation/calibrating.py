@@ -54,7 +54,7 @@ def fitted_temperature(
         def keep(top: int, band: Any, places: Any = places, width: int = width, bands: list[Any] = bands) -> None:
             bands.append(log_probabilities(band, places, top * width))
 
-        predictor.observed(image.image, image.grid, image.id, keep)
+        predictor.observed(image.image, image.grid, image.valid, image.id, keep)
         logs.append(np.concatenate(bands))
         truths.append(image.mask.reshape(-1)[places].astype(np.int64))
         if progress is not None:

@@ -50,7 +50,9 @@ def open_backend(folder: Path, engine: str = "torch", **options: Any) -> Backend
         ModelFileError: the folder holds no complete model.
     """
     if engine not in BACKENDS:
-        raise UsageError("backend", expected=f"one of {', '.join(BACKENDS)}", found=engine, do=nearest(engine, BACKENDS))
+        raise UsageError(
+            "backend", expected=f"one of {', '.join(BACKENDS)}", found=engine, do=nearest(engine, BACKENDS)
+        )
     module, _, function = BACKENDS[engine].partition(":")
     backend: Backend = getattr(importlib.import_module(module), function)(folder, **options)
     return backend

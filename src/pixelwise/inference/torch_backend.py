@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ class TorchBackend:
 
     Args:
         model: maps raw images to logits of the same size.
-        spec: describes the model.
+        spec: describes the model; its stride is replaced by that of the model.
         device: "cpu", "cuda", …; the fastest one available if None.
         precision: "fp32", or "bf16" for the operations that torch's autocast considers safe.
         channels_last: pass images with channels innermost, which is often faster for convolutions.
@@ -40,7 +41,7 @@ class TorchBackend:
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self.device)
-        self.spec = spec
+        self.spec = replace(spec, stride=model.stride)
         self.precision = precision
         self.channels_last = channels_last
 
