@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.inference.backends import FunctionBackend
 
 from pixelwise.errors import UsageError
 from pixelwise.inference import backend as backends
@@ -20,7 +21,6 @@ from pixelwise.models.card import ModelCard
 from pixelwise.models.catalogue import build_model
 from pixelwise.models.weights import save_model
 from pixelwise.types import ModelSpec
-from tests.inference.backends import FunctionBackend
 
 LABELS = Labels(("a", "b", "c"))
 ARGUMENTS = {"in_channels": 3, "num_classes": 3, "features": [4, 8], "stem": 2}

@@ -5,12 +5,12 @@ import sys
 
 import numpy as np
 import pytest
+from tests.inference.backends import predictor_of
 
 from pixelwise.errors import DataError
 from pixelwise.grid import Grid
 from pixelwise.inference.decision import enlarge
 from pixelwise.labels import Labels
-from tests.inference.backends import predictor_of
 
 LABELS = Labels(("a", "b", "c"))
 
@@ -109,7 +109,13 @@ def test_only_valid_values_decide_whether_an_image_was_scaled():
 def test_volumes_are_predicted_like_images(tile, flips):
     volume = np.random.default_rng(0).integers(0, 150, (1, 9, 13, 17)).astype(np.int16)
     predictor = predictor_of(
-        by_value, LABELS, channels=1, dimensions=3, tile=tile, overlap=0.5, flips=("depth", "vertical") if flips else False
+        by_value,
+        LABELS,
+        channels=1,
+        dimensions=3,
+        tile=tile,
+        overlap=0.5,
+        flips=("depth", "vertical") if flips else False,
     )
     found = predictor(volume, probabilities=True)
     np.testing.assert_array_equal(found.mask, by_value(volume[None])[0].argmax(0))

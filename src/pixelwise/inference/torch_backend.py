@@ -1,4 +1,4 @@
-"""The torch engine: logits from a `SegmentationModel` in evaluation mode."""
+"""The torch engine: logits from a torch module in evaluation mode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pixelwise.models.base import SegmentationModel
 from pixelwise.types import ModelSpec
 
 
@@ -25,7 +24,7 @@ class TorchBackend:
 
     Args:
         model: maps raw images to logits of the same size.
-        spec: describes the model; its stride is replaced by that of the model.
+        spec: describes the model; its stride is replaced by that of the model, if the model has one.
         device: "cpu", "cuda", …; the fastest one available if None.
         precision: "fp32", or "bf16" for the operations that torch's autocast considers safe.
         channels_last: pass images with channels innermost, which is often faster for convolutions.
@@ -33,7 +32,7 @@ class TorchBackend:
 
     def __init__(
         self,
-        model: SegmentationModel,
+        model: nn.Module,
         spec: ModelSpec,
         device: str | torch.device | None = None,
         precision: Literal["fp32", "bf16"] = "fp32",
@@ -41,7 +40,7 @@ class TorchBackend:
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self.device)
-        self.spec = replace(spec, stride=model.stride)
+        self.spec = replace(spec, stride=getattr(model, "stride", spec.stride))
         self.precision = precision
         self.channels_last = channels_last
 
