@@ -29,7 +29,7 @@ FROZEN = {
     "evaluate": "MODEL|MASKS DATA --convention --json --metrics --out --overwrite --set --split",
     "compare": "RUN… --data --json --set --split",
     "report": "RUN --json --out",
-    "predict": "MODEL SOURCE… --flips --json --no-overlays --out --overlays --overwrite --probabilities",
+    "predict": "MODEL SOURCE… --flips --json --no-overlays --out --overlays --overwrite --probabilities --set",
     "convert": "DATA --json --out --set --to",
     "models": "--json --search",
     "import-weights": "FILE --json --out --overwrite",

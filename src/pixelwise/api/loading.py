@@ -6,7 +6,7 @@ Comes in: folders. Goes out: `Model` and `Run`. Knows nothing of terminals or of
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,17 +45,27 @@ class Model:
         """Give the classes."""
         return self.card.labels
 
+    def with_settings(self, **settings: Any) -> Model:
+        """Return the model with other settings for prediction: `tile`, `overlap`, `flips` (fields of `ModelSpec`)."""
+        from pixelwise.inference.predictor import Predictor
+
+        if not settings:
+            return self
+        spec = self.predictor.spec
+        chosen = {name: getattr(spec, name) for name in ("tile", "overlap", "mirrors", "flips", "temperature")}
+        return replace(self, predictor=Predictor(self.predictor.backend, **(chosen | settings)))
+
     def predict(
         self, source: str | Path | NDArray[np.generic], grid: Grid | None = None, *, probabilities: bool = False
     ) -> Prediction:
-        """Predict one image: a file, or an array (C, H, W) of raw values (a grey (H, W) is fine for one band).
+        """Predict one image or volume.
 
-        Pixels where a file says that nothing was measured become `labels.ignore_index`, if the labels have an id for those.
+        Pixels that a file marks as nodata get `labels.ignore_index`.
 
         Args:
-            source: path or array.
+            source: a path, or an array (C, H, W) of raw values; (H, W) for a single band.
             grid: where an array lies in the world; files bring their own.
-            probabilities: keep (K, H, W) float32, too.
+            probabilities: return them too, (K, H, W) float32.
 
         Raises:
             ImageError: the file cannot be read.
