@@ -29,7 +29,7 @@ from pixelwise.imageio.sources import SOURCE_SUFFIXES, Source, open_source
 from pixelwise.imageio.writing import write_prediction
 from pixelwise.inference.predictor import Predictor
 from pixelwise.reporting.overlay import overlay, write_png
-from pixelwise.storage import atomic_path, claim_folder, write_json
+from pixelwise.storage import atomic_path, claim_folder, write_atomic, write_json
 from pixelwise.types import Prediction
 
 SUMMARY = "predictions.json"
@@ -161,7 +161,7 @@ def predict_files(
         raise UsageError(out, expected="images outside of --out", found="none", do="Choose another --out.")
     outputs = Outputs(overlays, probabilities)
     request = _request(predictor, model, named, outputs)
-    done = _resumed(out, request)
+    done = _resumed(out, request, overwrite)
     if done is None:
         claim_folder(out, overwrite, RESULTS, SUMMARY)
         # Written first, so that an unfinished folder is recognised as one of ours.
@@ -197,11 +197,11 @@ def _request(predictor: Predictor, model: str, named: Mapping[str, Path], output
     }
 
 
-def _resumed(out: Path, request: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
+def _resumed(out: Path, request: Mapping[str, Any], overwrite: bool) -> dict[str, dict[str, Any]] | None:
     """Return the finished entries by name if `out` holds an unfinished result of the same request, else None.
 
     Raises:
-        OutputExistsError: it holds an unfinished result of another request.
+        OutputExistsError: it holds an unfinished result of another request, and `overwrite` is false.
     """
     path = out / JOURNAL
     if not path.is_file():
@@ -210,20 +210,22 @@ def _resumed(out: Path, request: Mapping[str, Any]) -> dict[str, dict[str, Any]]
     if not lines:
         return {}
     different = next((key for key in request if request[key] != lines[0].get(key)), None)
+    if different is not None and overwrite:
+        return None
     if different is not None:
         raise OutputExistsError(
             out,
             expected=f"an unfinished prediction with the same {different}",
             found="one with another",
-            do="Repeat its command to resume it, choose another --out, or remove the folder.",
+            do="Repeat its command to resume it, choose another --out, or add --overwrite to replace it.",
         )
     return {line["name"]: line for line in lines[1:]}
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """Read the lines of a journal up to the first one that was cut."""
+    """Read the lines of a journal up to the first one that was cut off."""
     lines = []
-    for text in path.read_bytes().splitlines():
+    for text in path.read_bytes().splitlines(keepends=True):
         try:
             lines.append(json.loads(text))
         except ValueError:
@@ -237,22 +239,23 @@ class _Journal:
     def __init__(self, path: Path, request: Mapping[str, Any]) -> None:
         kept = _lines(path) if path.is_file() else []
         self.written = [line["name"] for line in kept[1:]]
-        self.file = path.open("w", encoding="utf-8")
-        for line in kept or [dict(request)]:
-            self._write(line)
+        write_atomic(path, "".join(_line(line) for line in kept or [request]).encode())
+        self.file = path.open("a", encoding="ascii")
 
     def add(self, name: str, entry: Mapping[str, Any], state: Sequence[int]) -> None:
         """Record a file whose outputs are on disk."""
-        self._write({"name": name, "state": list(state), "entry": entry})
-        self.written.append(name)
-
-    def _write(self, line: Mapping[str, Any]) -> None:
-        self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self.file.write(_line({"name": name, "state": list(state), "entry": entry}))
         self.file.flush()
         os.fsync(self.file.fileno())
+        self.written.append(name)
 
     def close(self) -> None:
+        """Close the file."""
         self.file.close()
+
+
+def _line(plain: Mapping[str, Any]) -> str:
+    return json.dumps(dict(plain)) + "\n"
 
 
 def _predict_all(
