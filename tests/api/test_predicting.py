@@ -24,7 +24,15 @@ class Bright:
 
     labels = Labels(("dark", "bright"), ids=(0, 7), ignore_ids=(9,))
 
-    def __call__(self, image: NDArray[Any], grid: Grid, id: str = "", probabilities: bool = False) -> Prediction:
+    def __call__(
+        self,
+        image: NDArray[Any],
+        grid: Grid,
+        valid: NDArray[np.bool_] | None = None,
+        *,
+        id: str = "",
+        probabilities: bool = False,
+    ) -> Prediction:
         if len(image) != 3:
             raise DataError(id, expected="3 bands", found=str(len(image)), do="Give RGB.")
         mask = (image[0] > 100).astype(np.uint8)
@@ -209,14 +217,14 @@ def test_a_image_too_large_for_the_memory_is_named_and_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     put(tmp_path / "in", "a.png", "huge.png", "z.png")
-    real = files.read_measured
+    real = files.read_with_validity
 
-    def short_of_memory(path: Path, nodata: float | None) -> Any:
+    def short_of_memory(path: Path) -> Any:
         if path.name == "huge.png":
             raise error
-        return real(path, nodata)
+        return real(path)
 
-    monkeypatch.setattr(files, "read_measured", short_of_memory)
+    monkeypatch.setattr(files, "read_with_validity", short_of_memory)
     result = run(tmp_path / "in", tmp_path / "out")
     assert [Path(e["file"]).name for e in result.images] == ["a.png", "z.png"]
     assert f"huge.png: expected enough memory, found {error}. Predict it alone" in result.failed[0]["error"]

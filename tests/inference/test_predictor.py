@@ -449,7 +449,7 @@ def test_what_is_observed_is_the_probabilities_row_by_row(size):
         assert top == sum(part.shape[1] for part in rows)
         rows.append(band)
 
-    seen = predictor.observed(image, Grid(), "a", observe)
+    seen = predictor.observed(image, Grid(), None, "a", observe)
     np.testing.assert_array_equal(np.concatenate(rows, axis=1), whole.probabilities)
     np.testing.assert_array_equal(seen.mask, whole.mask)
     np.testing.assert_array_equal(seen.mask, predictor(image).mask)

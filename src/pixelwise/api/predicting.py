@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, OutOfMemoryError, UsageError, memory_respected
-from pixelwise.imageio.images import IMAGE_SUFFIXES, read_header, read_measured
+from pixelwise.imageio.images import IMAGE_SUFFIXES, fill_invalid, read_with_validity
 from pixelwise.imageio.masks import write_mask
 from pixelwise.inference.predictor import Predictor
 from pixelwise.reporting.overlay import overlay, write_png
@@ -149,12 +149,13 @@ def predict_file(predictor: Predictor, path: Path, *, probabilities: bool = Fals
         ImageError: the file cannot be read.
         DataError: it is no image of the kind that the model was trained on.
     """
-    image, grid, measured = read_measured(path, read_header(path).nodata)
-    prediction = predictor(image, grid, id=str(path), probabilities=probabilities)
+    image, grid, valid = read_with_validity(path)
+    prediction = predictor(image, grid, valid, id=str(path), probabilities=probabilities)
+    image = fill_invalid(image, valid)
     labels = prediction.labels
-    if measured is None or measured.all() or not labels.ignore_ids:
+    if valid is None or not labels.ignore_ids:
         return image, prediction
-    mask = np.where(measured, prediction.mask, prediction.mask.dtype.type(labels.ignore_index))
+    mask = np.where(valid, prediction.mask, prediction.mask.dtype.type(labels.ignore_index))
     return image, replace(prediction, mask=mask)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.formats.reading import as_bands
 from pixelwise.grid import Grid
+from pixelwise.imageio.images import fill_invalid
 from pixelwise.inference.augmentation import Flip, averaged, mirrors
 from pixelwise.inference.backend import Backend, TorchBackend
 from pixelwise.inference.blending import blend
@@ -103,13 +104,20 @@ class Predictor:
         return cls(backend, card.labels, channels=card.channels, stride=model.stride, **(described | settings))
 
     def __call__(
-        self, image: NDArray[Any], grid: Grid | None = None, id: str = "", probabilities: bool = False
+        self,
+        image: NDArray[Any],
+        grid: Grid | None = None,
+        valid: NDArray[np.bool_] | None = None,
+        *,
+        id: str = "",
+        probabilities: bool = False,
     ) -> Prediction:
         """Predict one image.
 
         Args:
             image: (C, H, W), raw pixel values of any numeric type, any H, W ≥ 1.
             grid: where the image lies; plain pixels where not given.
+            valid: (H, W), false where the image holds no data: these pixels are replaced by the smallest valid value.
             id: name of the image, for messages and for the prediction.
             probabilities: give them too, (K, H, W) float32. Without them only one row of tiles is held in memory.
 
@@ -117,20 +125,25 @@ class Predictor:
             DataError: wrong axes, bands, size or pixel type, or values that are no numbers or too large for any.
         """
         if not probabilities:
-            return self._predict(image, grid, id, None)
+            return self._predict(fill_invalid(image, valid), grid, id, None)
         kept: list[NDArray[np.float32]] = []
-        prediction = self._predict(image, grid, id, lambda top, band: kept.append(band))
+        prediction = self._predict(fill_invalid(image, valid), grid, id, lambda _, band: kept.append(band))
         return replace(prediction, probabilities=np.concatenate(kept, axis=1))
 
     def observed(
-        self, image: NDArray[Any], grid: Grid, id: str, observe: Callable[[int, NDArray[np.float32]], None]
+        self,
+        image: NDArray[Any],
+        grid: Grid,
+        valid: NDArray[np.bool_] | None,
+        id: str,
+        observe: Callable[[int, NDArray[np.float32]], None],
     ) -> Prediction:
         """Predict one image and show its probabilities on the way, in the memory of one row of tiles.
 
         `observe` is called with (first row, probabilities (K, rows, W) float32), from the first row to the last; the rest is
         as in a call.
         """
-        return self._predict(image, grid, id, observe)
+        return self._predict(fill_invalid(image, valid), grid, id, observe)
 
     def _predict(
         self,
