@@ -233,6 +233,7 @@ def draw_sheet(
     """Draw images, truths, predictions and differences of `count` images, spread over a part, as one PNG."""
     from pixelwise.config import read_request
     from pixelwise.datasets.dataset import open_data
+    from pixelwise.imageio.images import fill_invalid
     from pixelwise.reporting.overlay import contact_sheet, write_png
 
     loaded = model if isinstance(model, Model) else load(model)
@@ -241,7 +242,9 @@ def draw_sheet(
     rows = []
     for k in range(min(count, len(subset))):
         sample = subset.read(k * len(subset) // min(count, len(subset)))
-        rows.append((sample.image, sample.mask, loaded.predict(sample.image, sample.grid).mask))
+        mask = loaded.predictor(sample.image, sample.grid, sample.valid).mask
+        image = fill_invalid(sample.image, sample.valid)
+        rows.append((image, sample.truth(loaded.labels.ignore_index), mask))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_png(out, contact_sheet(rows, loaded.labels))
     return out

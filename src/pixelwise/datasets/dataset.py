@@ -70,7 +70,7 @@ class Dataset:
     def read(self, index: int) -> Sample:
         """Decode image and mask: image (C, H, W) in the file's type, mask (H, W) of class indices.
 
-        Pixels that the mask of valid pixels leaves out become `labels.ignore_index`.
+        Pixels that are zero in the record's own validity mask become `labels.ignore_index`; `valid` is the image file's.
 
         Raises:
             ImageError: the image cannot be decoded.
@@ -83,20 +83,18 @@ class Dataset:
     def inspect(self, index: int) -> tuple[Sample, tuple[str, ...]]:
         """Do what `read` does, and tell what was noticed on the way (a {0, 255} mask taken as two classes, say)."""
         record = self.records[index]
-        image, grid, measured = read_record_image(record, self.limits)
+        image, grid, valid = read_record_image(record, self.limits)
         image = as_bands(image, self.bands)
         if record.mask is None:
-            return Sample(image, None, grid, record.id, record.group), ()
+            return Sample(image, None, grid, record.id, record.group, valid), ()
         mask, notices = read_truth(record, self.labels, self.rule, self.limits)
         size = (image.shape[1], image.shape[2])
         require_size(record.mask, mask.shape, record.image, size)
         if record.valid is not None:
-            valid = _read_valid(record.valid, self.limits)
-            require_size(record.valid, valid.shape, record.image, size)
-            measured = valid if measured is None else measured & valid
-        if measured is not None:
-            mask = np.where(measured, mask, self.labels.dtype.type(self.labels.ignore_index))
-        return Sample(image, mask, grid, record.id, record.group), notices
+            annotated = _read_valid(record.valid, self.limits)
+            require_size(record.valid, annotated.shape, record.image, size)
+            mask = np.where(annotated, mask, self.labels.dtype.type(self.labels.ignore_index))
+        return Sample(image, mask, grid, record.id, record.group, valid), notices
 
     def groups(self) -> int:
         """Count the groups; an image without one stands for itself."""

@@ -47,7 +47,7 @@ class ImagePredictor(Protocol):
     def __call__(
         self, image: NDArray[Any], grid: Grid, valid: NDArray[np.bool_] | None = None, *, id: str = ""
     ) -> Prediction:
-        """Predict one image (C, *S); `valid` (*S) is false where it holds no data."""
+        """Predict one image (C, *S), of which only the pixels in valid (*S) hold data."""
         ...
 
 
@@ -321,7 +321,9 @@ def majority(dataset: LabelledImages, *, resamples: int = 1000, seed: int = 0) -
 
     """
 
-    def constant(image: NDArray[Any], grid: Grid, valid: object = None, *, id: str = "") -> Prediction:
+    def constant(
+        image: NDArray[Any], grid: Grid, valid: NDArray[np.bool_] | None = None, *, id: str = ""
+    ) -> Prediction:
         return Prediction(np.zeros(image.shape[1:], dataset.labels.dtype), dataset.labels, grid, id)
 
     return evaluate(dataset, constant, metrics=(), resamples=resamples, seed=seed).baseline
@@ -341,6 +343,7 @@ def _images(
         if stop is not None:
             stop()
         sample = dataset.read(i)
+        sample = replace(sample, mask=sample.truth(labels.ignore_index))
         if sample.mask is None:
             raise DataError(
                 sample.id, expected="a mask to score against", found="none", do="Add the mask, or use predict."

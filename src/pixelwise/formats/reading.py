@@ -24,12 +24,12 @@ from pixelwise.imageio import dicom, nifti
 from pixelwise.imageio.images import (
     Limits,
     RawMask,
+    as_integers,
     read_header,
-    read_measured,
     read_orientation,
     read_size,
+    read_with_validity,
     require_finite,
-    whole,
 )
 from pixelwise.imageio.masks import MaskRule, encode_values, read_ids, read_mask, values_as_ids
 from pixelwise.imageio.raster import Refused
@@ -37,17 +37,17 @@ from pixelwise.imageio.safe_reading import reading
 from pixelwise.imageio.volumes import Plane, VolumeHeader, hold, scaled
 from pixelwise.labels import Labels
 
-ExportImage = tuple[NDArray[Any], Grid, NDArray[np.bool_] | None]
+ReadImage = tuple[NDArray[Any], Grid, NDArray[np.bool_] | None]
 
 
-def read_record_image(record: Record, limits: Limits = Limits()) -> ExportImage:
+def read_record_image(record: Record, limits: Limits = Limits()) -> ReadImage:
     """Read an image.
 
     Returns:
-        The image (C, H, W), its grid, and where something was measured (H, W), or None where all of it was.
+        The image (C, H, W), its grid, and valid (H, W), or None if all pixels are valid.
 
     Raises:
-        ImageError: it cannot be read, is beyond the limits, or holds NaN or infinite values.
+        ImageError: it cannot be read, is beyond the limits, or has NaN or infinite values in valid pixels.
     """
     if record.plane is not None:
         bands = [_slice_of(path, record.plane, limits) for path in (record.image, *record.plane.more)]
@@ -55,13 +55,15 @@ def read_record_image(record: Record, limits: Limits = Limits()) -> ExportImage:
         with reading(record.image, ImageError, "volume"):
             require_finite(np.moveaxis(image, 0, -1))
         return image, bands[0][1], None
-    image, grid, measured = read_measured(record.image, record.nodata, limits)
+    image, grid, valid = read_with_validity(record.image, record.nodata, limits)
     if record.window is None:
-        return image, grid, measured
+        return image, grid, valid
     top, left, height, width = record.window
-    rows, columns = slice(top, top + height), slice(left, left + width)
+    rows = slice(top, top + height)
+    columns = slice(left, left + width)
     image = np.ascontiguousarray(image[:, rows, columns])
-    return image, _moved(grid, record.window), None if measured is None else measured[rows, columns]
+    valid = None if valid is None or valid[rows, columns].all() else valid[rows, columns]
+    return image, _grid_of(grid, record.window), valid
 
 
 def as_bands(image: NDArray[Any], bands: str | None) -> NDArray[Any]:
@@ -281,11 +283,11 @@ def _from_nifti(path: Path, plane: Plane, limits: Limits, error: type[DataError]
 def _ids_of(path: Path, plane: Plane, limits: Limits) -> RawMask:
     values = _from_nifti(path, plane, limits, MaskError)[0]
     with reading(path, MaskError, "NIfTI file"):
-        return RawMask(np.ascontiguousarray(whole(values)), "index", None, "NIfTI")
+        return RawMask(np.ascontiguousarray(as_integers(values)), "index", None, "NIfTI")
 
 
-def _moved(grid: Grid, window: Window) -> Grid:
-    """Give the grid of a piece: its first pixel lies further right and below."""
+def _grid_of(grid: Grid, window: Window) -> Grid:
+    """Return the grid of a window."""
     if grid.affine is None:
         return grid
     matrix = np.array(grid.affine)

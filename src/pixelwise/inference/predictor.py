@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pixelwise.errors import ConfigError, DataError, wrong_bands
 from pixelwise.formats.reading import as_bands
 from pixelwise.grid import Grid
+from pixelwise.imageio.images import fill_invalid
 from pixelwise.inference.augmentation import average_over_flips, mirrored_axes
 from pixelwise.inference.backend import Backend
 from pixelwise.inference.blending import blend
@@ -108,8 +109,7 @@ class Predictor:
         if image.ndim == 3 and self.spec.dimensions == 2:
             image = as_bands(image, self.spec.colour_mode)
         self._require_image(image, valid, where)
-        if valid is not None:
-            image = np.where(valid, image, _fill(self.spec, image))
+        image = fill_invalid(image, valid, self.spec.fill or (0.0,) * self.spec.channels)
         masks = []
         top = 0
         for slab, kind in self._slabs(image):
@@ -195,15 +195,6 @@ def _aligned(spec: ModelSpec) -> tuple[int, ...] | None:
     """Return the tile rounded up to multiples of the stride."""
     least = 2 * spec.stride if spec.overlap else spec.stride
     return None if spec.tile is None else tuple(padded(max(size, least), spec.stride) for size in spec.tile)
-
-
-def _fill(spec: ModelSpec, image: NDArray[Any]) -> NDArray[Any]:
-    """Return the fill values (C, 1, …) in the type of the image."""
-    values = np.asarray(spec.fill or (0.0,) * spec.channels, np.float64)
-    if image.dtype.kind in "ui":
-        limits = np.iinfo(image.dtype)
-        values = np.clip(np.round(values), limits.min, limits.max)
-    return values.astype(image.dtype).reshape(-1, *(1,) * (image.ndim - 1))
 
 
 def _require_values(image: NDArray[Any], valid: NDArray[np.bool_] | None, spec: ModelSpec, where: str) -> None:

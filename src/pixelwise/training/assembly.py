@@ -84,7 +84,7 @@ def require_counted(val: Dataset) -> None:
         DataError: it has none.
     """
     for index in range(len(val)):
-        mask = val.read(index).mask
+        mask = val.read(index).truth(val.labels.ignore_index)
         if mask is not None and (mask != val.labels.ignore_index).any():
             return
     raise DataError(
