@@ -34,7 +34,7 @@ from pixelwise.imageio.images import (
 from pixelwise.imageio.masks import MaskRule, encode_values, read_ids, read_mask, values_as_ids
 from pixelwise.imageio.raster import Refused
 from pixelwise.imageio.safe_reading import reading
-from pixelwise.imageio.volumes import Plane, VolumeHeader, hold, scaled
+from pixelwise.imageio.volumes import Plane, VolumeHeader, require_within, scaled
 from pixelwise.labels import Labels
 
 ReadImage = tuple[NDArray[Any], Grid, NDArray[np.bool_] | None]
@@ -272,7 +272,7 @@ def _slice_of(path: Path, plane: Plane, limits: Limits) -> tuple[NDArray[Any], G
 def _from_nifti(path: Path, plane: Plane, limits: Limits, error: type[DataError]) -> NDArray[Any]:
     header = nifti.read_header(path, error)
     with reading(path, error, "NIfTI file"):
-        hold(header, plane.across, limits)
+        require_within(header, plane.across, limits)
         if error is MaskError and header.bands > 1:
             found, do = f"{header.bands} bands", "Save the labels as one volume of class ids."
             raise Refused("one band of class ids", found, do)

@@ -26,7 +26,7 @@ from pixelwise.imageio.extras import need
 from pixelwise.imageio.images import Limits
 from pixelwise.imageio.raster import Refused
 from pixelwise.imageio.safe_reading import reading, require_file
-from pixelwise.imageio.volumes import VolumeHeader, hold, scaled, scaled_type
+from pixelwise.imageio.volumes import VolumeHeader, require_within, scaled, scaled_type
 
 _TAGS = [
     "SeriesInstanceUID", "SeriesNumber", "Modality", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation",
@@ -147,7 +147,7 @@ def read_pixels(path: Path, limits: Limits = Limits()) -> tuple[VolumeHeader, ND
     """
     one = read_slice(path)
     with reading(path, ImageError, "DICOM file"):
-        hold(one.header, one.header.across(), limits)
+        require_within(one.header, one.header.across(), limits)
         pydicom = need("pydicom", "volumes", path)
         plain = pydicom.dcmread(path)
         try:

@@ -47,6 +47,11 @@ def read_grid(tags: Any) -> Grid | None:
         return None  # a broken description says nothing of the pixels, which are whole
 
 
+def has_position(tags: Any) -> bool:
+    """Whether a page has a transform or ground control points."""
+    return _MATRIX in tags or _TIEPOINTS in tags
+
+
 def read_nodata(tags: Any) -> float | None:
     """Read the value of pixels where nothing was measured; None where the file names none."""
     try:

@@ -29,7 +29,7 @@ from pixelwise.storage import write_atomic
 _KEY = "data.mask_values"
 _THRESHOLD = f"--set '{_KEY}={{threshold: 128}}'"
 _SHOWN = 4
-_IGNORED_COLOUR = (244, 244, 240)
+IGNORED_COLOUR = (244, 244, 240)
 _LUMA = np.array([299, 587, 114], np.uint32)  # ITU-R BT.601, in thousandths
 
 
@@ -334,55 +334,68 @@ def _number(value: Any) -> int:
 
 
 def write_mask(path: Path | str, mask: NDArray[Any], labels: Labels) -> None:
-    """Write class indices as a PNG that keeps the ids: with the classes' colours as palette where ids fit in 8 bits.
+    """Write class indices as a PNG of class ids, atomically.
 
-    From id 256 on the PNG is 16-bit grey. The file appears whole or not at all: it is written beside its place and
-    renamed.
+    Ids up to 255 are written with the colours of the classes as palette, larger ones as 16-bit grey.
 
     Args:
         path: ends in .png.
         mask: (H, W) class indices, or `labels.ignore_index`.
-        labels: gives ids and colours.
+        labels: ids and colours of the classes.
 
     Raises:
         MaskError: values that are no class, ignored pixels without an ignore id, or ids above 65535.
         ResourceError: the disk does not take the file.
-
     """
     path = Path(path)
-    ids = labels.decode(_checked(path, mask, labels))
+    require_indices(path, mask, labels)
+    if not labels.ignore_ids and (mask == labels.ignore_index).any():
+        raise MaskError(
+            path,
+            expected="an id for ignored pixels",
+            found=f"none in the labels and {np.count_nonzero(mask == labels.ignore_index)} ignored pixels",
+            do="Set ignore_index in labels.yaml to an id that is no class.",
+        )
+    write_atomic(path, encode_png(path, labels.decode(mask), labels, *labels.ignore_ids or ()))
+
+
+def encode_png(path: Path, ids: NDArray[Any], labels: Labels, *ignored: int) -> bytes:
+    """Encode class ids (H, W) as PNG, with a palette if they have 8 bits; `ignored` are the ids of ignored pixels.
+
+    Raises:
+        MaskError: not two axes, or ids above 65535.
+    """
+    if ids.ndim != 2:
+        found = f"shape {ids.shape}"
+        raise MaskError(path, expected="a mask of shape (H, W)", found=found, do="Write one mask at a time.")
     if ids.dtype.itemsize > 2:
-        found = str(max(*labels.ids, *(labels.ignore_ids or (0,))))
+        found = str(max(*labels.ids, *ignored))
         raise MaskError(path, expected="ids that fit in 16 bits", found=found, do="Renumber the classes below 65536.")
     image = Image.fromarray(np.ascontiguousarray(ids))
     if ids.dtype == np.uint8:
         colours = np.zeros((256, 3), np.uint8)
-        colours[[i for i in labels.ignore_ids or () if i < 256]] = _IGNORED_COLOUR
+        colours[[i for i in ignored if i < 256]] = IGNORED_COLOUR
         colours[list(labels.ids)] = labels.colours
         image.putpalette(colours.tobytes())
     buffer = BytesIO()
     image.save(buffer, "PNG")
-    write_atomic(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
-def _checked(path: Path, mask: NDArray[Any], labels: Labels) -> NDArray[Any]:
-    if mask.ndim != 2 or mask.dtype.kind not in "ui":
+def require_indices(path: Path, mask: NDArray[Any], labels: Labels) -> None:
+    """Raise if a mask has other values than class indices and the ignore index.
+
+    Raises:
+        MaskError: it has; `path` is the file to be written.
+    """
+    if mask.ndim not in (2, 3) or mask.dtype.kind not in "ui":
         found = f"shape {mask.shape} of {mask.dtype}"
         raise MaskError(path, expected="whole numbers of shape (H, W)", found=found, do="Write one mask at a time.")
-    ignored = mask == labels.ignore_index
-    odd = ((mask < 0) | (mask >= labels.num_classes)) & ~ignored
-    if odd.any():
+    unknown = ((mask < 0) | (mask >= labels.num_classes)) & (mask != labels.ignore_index)
+    if unknown.any():
         raise MaskError(
             path,
             expected=f"class indices 0–{labels.num_classes - 1} or {labels.ignore_index}",
-            found=_listed(_counts(mask[odd])),
+            found=_listed(_counts(mask[unknown])),
             do="Write indices, not ids: Labels.encode translates.",
         )
-    if not labels.ignore_ids and ignored.any():
-        raise MaskError(
-            path,
-            expected="an id for ignored pixels",
-            found=f"none in the labels and {np.count_nonzero(ignored)} ignored pixels",
-            do="Set ignore_index in labels.yaml to an id that is no class.",
-        )
-    return mask

@@ -57,6 +57,17 @@ def read_header(path: Path, error: type[DataError] = ImageError) -> VolumeHeader
     return _described(path, error)[0]
 
 
+def read_raw_header(path: Path) -> Any:
+    """Read nibabel's header of a file, with all its fields.
+
+    Raises:
+        ImageError: not a NIfTI file, or a broken one.
+    """
+    nibabel = need("nibabel", "volumes", path)
+    with reading(path, ImageError, "NIfTI file"), _opened(path) as (stream, _):
+        return _header_of(nibabel, stream.read(540))
+
+
 def read_stored(path: Path, error: type[DataError] = ImageError) -> tuple[NDArray[Any], float, float]:
     """Give the stored values (i, j, k) or (i, j, k, C) of a volume whose limits were held, and the scaling.
 

@@ -45,6 +45,7 @@ class Header:
         lossy: whether the compression changes values.
         grid: georeference; None if the file has none.
         nodata: stored value of pixels without data; None if the file defines none.
+        georeferenced: whether the file has a transform or ground control points, with or without a usable `grid`.
     """
 
     format: str
@@ -60,6 +61,12 @@ class Header:
     lossy: bool = False
     grid: Grid | None = None
     nodata: float | None = None
+    georeferenced: bool = False
+
+    @property
+    def read_dtype(self) -> np.dtype[Any]:
+        """Type of the bands after conversion: palettes become 8-bit colours."""
+        return np.dtype(np.uint8) if self.kind == "palette" else self.dtype
 
     @property
     def bands(self) -> int:

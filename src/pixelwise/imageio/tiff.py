@@ -14,7 +14,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelwise.imageio.georeference import read_grid, read_nodata
+from pixelwise.imageio.georeference import has_position, read_grid, read_nodata
 from pixelwise.imageio.raster import Decoder, Header, Kind, Raster, Refused, as_samples, turn
 
 # tifffile logs what it finds odd in a file; without a handler, logging would print that to standard error.
@@ -111,6 +111,7 @@ def _header(page: Any) -> Header:
         lossy=int(page.compression) in _JPEG or photometric == _YCBCR,
         grid=read_grid(page.tags) if orientation == 1 else None,
         nodata=read_nodata(page.tags),
+        georeferenced=orientation == 1 and has_position(page.tags),
     )
 
 

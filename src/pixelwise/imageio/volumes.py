@@ -143,20 +143,27 @@ class VolumeHeader:
         Raises:
             Refused: no slice of that number.
         """
-        (axis, turned), *across = self.laid(plane.across)
-        count = self.shape[axis]
+        count = self.size(plane.across)[0]
         index = plane.index if count > 1 else 0
         if not 0 <= index < count:
-            raise Refused(f"slice {plane.index}", f"{count} slices", "Look whether the file was changed.")
-        cut = stored[(slice(None),) * axis + (count - 1 - index if turned else index,)]
-        left = [a for a in range(3) if a != axis]
-        order = [left.index(a) for a, _ in across]
-        turns = tuple(slice(None, None, -1 if turned else 1) for _, turned in across)
-        bands = cut if cut.ndim == 3 else cut[..., np.newaxis]
-        return bands.transpose(2, *order)[(slice(None), *turns)]
+            raise Refused(f"slice {plane.index}", f"{count} slices", "Check whether the file was changed.")
+        return self.arrange(stored, plane.across)[:, index]
+
+    def arrange(self, stored: NDArray[Any], across: Across) -> NDArray[Any]:
+        """Return stored values (i, j, k) or (i, j, k, C) as slices, rows and columns: (C, D, H, W), a view."""
+        laid = self.laid(across)
+        bands = stored if stored.ndim == 4 else stored[..., np.newaxis]
+        turns = (slice(None, None, -1 if turned else 1) for _, turned in laid)
+        return bands.transpose(3, *(axis for axis, _ in laid))[:, *turns]
+
+    def restore(self, stack: NDArray[Any], across: Across) -> NDArray[Any]:
+        """Return slices, rows and columns (D, H, W) in the file's axes (i, j, k): the inverse of `arrange`, a view."""
+        laid = self.laid(across)
+        turns = tuple(slice(None, None, -1 if turned else 1) for _, turned in laid)
+        return stack[turns].transpose(np.argsort([axis for axis, _ in laid]))
 
 
-def hold(header: VolumeHeader, across: Across, limits: Limits) -> None:
+def require_within(header: VolumeHeader, across: Across, limits: Limits) -> None:
     """Hold the limits against a header, before anything is decoded.
 
     Raises:
