@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pixelwise.api.scoring import require_sections
 from pixelwise.config import Config, with_overrides
@@ -25,7 +26,8 @@ from pixelwise.errors import (
     UsageError,
     memory_respected,
 )
-from pixelwise.imageio.sources import SOURCE_SUFFIXES, Source, open_source
+from pixelwise.imageio.images import IMAGE_SUFFIXES, fill_invalid
+from pixelwise.imageio.sources import Source, open_source
 from pixelwise.imageio.writing import write_prediction
 from pixelwise.inference.predictor import Predictor
 from pixelwise.reporting.overlay import overlay, write_png
@@ -34,6 +36,7 @@ from pixelwise.types import Prediction
 
 SUMMARY = "predictions.json"
 JOURNAL = "journal.jsonl"
+SOURCE_SUFFIXES = (*IMAGE_SUFFIXES, ".nii", ".nii.gz")
 RESULTS = (SUMMARY, JOURNAL, "masks", "overlays", "probabilities")
 # Files that are decoded ahead of the computation, and results that wait to be written.
 _AHEAD = 2
@@ -239,7 +242,7 @@ class _Journal:
     def __init__(self, path: Path, request: Mapping[str, Any]) -> None:
         kept = _lines(path) if path.is_file() else []
         self.written = [line["name"] for line in kept[1:]]
-        write_atomic(path, "".join(_line(line) for line in kept or [request]).encode())
+        write_atomic(path, "".join(_line(line) for line in kept or [dict(request)]).encode())
         self.file = path.open("a", encoding="ascii")
 
     def add(self, name: str, entry: Mapping[str, Any], state: Sequence[int]) -> None:
@@ -295,8 +298,8 @@ def _predict_all(
         else:
             todo.append(name)
     with ThreadPoolExecutor(1, "decode") as reader, ThreadPoolExecutor(1, "write") as writer:
+        waiting: list[tuple[str, Future[dict[str, Any]]]] = []
         try:
-            waiting: list[tuple[str, Future[dict[str, Any]]]] = []
             reads = {name: reader.submit(_read, named[name]) for name in todo[:_AHEAD]}
             for position, name in enumerate(todo):
                 following = todo[position + _AHEAD : position + _AHEAD + 1]
@@ -316,13 +319,100 @@ def _predict_all(
                 settle(name, write)
         except BaseException:
             reader.shutdown(wait=False, cancel_futures=True)
-            writer.shutdown(wait=True, cancel_futures=True)
+            writer.shutdown(wait=True)
+            for name, write in waiting:
+                if write.exception() is None:
+                    journal.add(name, write.result(), _state(named[name]))
             raise
     return Predicted(
         out,
         tuple(entries[name] for name in named if name in entries),
         tuple(failed[name] for name in named if name in failed),
     )
+
+
+Loaded = tuple[Source, NDArray[Any], NDArray[np.bool_] | None]
+
+
+def _read(path: Path) -> Loaded:
+    source = open_source(path)
+    return (source, *source.read())
+
+
+def predict_file(predictor: Predictor, path: Path, *, probabilities: bool = False) -> tuple[NDArray[Any], Prediction]:
+    """Read an image or a volume and predict it.
+
+    Args:
+        predictor: the way from image to Prediction.
+        path: of the file.
+        probabilities: return them too, (K, *S) float32.
+
+    Returns:
+        The image (C, *S), and the prediction.
+
+    Raises:
+        ImageError: the file cannot be read.
+        DataError: not an image of the kind that the model was trained on.
+    """
+    source, image, valid = _read(path)
+    return image, _predict_source(predictor, source, image, valid, probabilities)
+
+
+def _predict_source(
+    predictor: Predictor, source: Source, image: NDArray[Any], valid: NDArray[np.bool_] | None, probabilities: bool
+) -> Prediction:
+    """Predict an image, or a volume slice by slice if the model has two dimensions."""
+    where = str(source.path)
+    if image.ndim != 4 or predictor.spec.dimensions == 3:
+        return predictor(image, source.grid, valid, id=where, probabilities=probabilities)
+    slices = [
+        predictor(
+            image[:, index],
+            valid=None if valid is None else valid[index],
+            id=f"{where}, slice {index}",
+            probabilities=probabilities,
+        )
+        for index in range(image.shape[1])
+    ]
+    stacked = [one.probabilities for one in slices if one.probabilities is not None]
+    return Prediction(
+        np.stack([one.mask for one in slices]),
+        predictor.spec.labels,
+        source.grid,
+        where,
+        np.stack(stacked, axis=1) if stacked else None,
+        valid,
+    )
+
+
+def _write(
+    name: str, source: Source, image: NDArray[Any], prediction: Prediction, out: Path, outputs: Outputs
+) -> dict[str, Any]:
+    """Write the outputs of one file; return its entry in `predictions.json`."""
+    sizes = dict(zip(("width", "height", "depth"), reversed(prediction.mask.shape), strict=False))
+    entry: dict[str, Any] = {"file": str(source.path)}
+    entry |= {key: sizes[key] for key in ("depth", "height", "width") if key in sizes}
+    written = write_prediction(prediction, out / "masks" / f"{name}.png", like=source)
+    entry["mask"] = written.relative_to(out).as_posix()
+    if outputs.overlays:
+        entry["overlay"] = f"overlays/{name}.png"
+        write_png(out / entry["overlay"], _overlay(image, prediction))
+    if outputs.probabilities and prediction.probabilities is not None:
+        entry["probabilities"] = f"probabilities/{name}.npz"
+        with atomic_path(out / entry["probabilities"]) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, probabilities=prediction.probabilities.astype(np.float16))
+    return entry | {"shares": {key: round(share, 6) for key, share in prediction.shares().items()}}
+
+
+def _overlay(image: NDArray[Any], prediction: Prediction) -> NDArray[np.uint8]:
+    """Draw the mask over the image; of a volume, over the slice with the fewest pixels of the most frequent class."""
+    mask, valid, labels = prediction.mask, prediction.valid, prediction.labels
+    if mask.ndim == 3:
+        counts = np.stack([np.bincount(one.ravel(), minlength=labels.ignore_index + 1) for one in mask])
+        index = int(counts[:, counts.sum(0).argmax()].argmin())
+        image, mask = image[:, index], mask[index]
+        valid = None if valid is None else valid[index]
+    return overlay(fill_invalid(image, valid), mask, labels)
 
 
 def _state(path: Path) -> list[int]:
