@@ -34,7 +34,7 @@ def test_deep_and_real_pixels_keep_their_type():
 
 def test_only_grey_and_colour_can_be_brought_together():
     assert "--set data.bands=rgb" in mixed_bands({1, 3})
-    assert mixed_bands({3, 4}) == "Convert the images to one kind, or make two data sets of them."
+    assert mixed_bands({3, 4}) == "Convert the images to the same bands, or split the data set."
 
 
 @pytest.fixture

@@ -315,7 +315,7 @@ def test_opening_reads_no_pixels_and_reading_keeps_the_limits(tmp_path: Path) ->
     source = open_source(path, limits=Limits(pixels=100))
     with pytest.raises(ImageError, match="expected at most 100 pixels"):
         source.read()
-    with pytest.raises(ImageError, match="expected at most 10 pixels a slice"):
+    with pytest.raises(ImageError, match="expected at most 10 pixels per slice"):
         open_source(volume(tmp_path), limits=Limits(pixels=10)).read()
     path.write_bytes(whole[:-40])
     with pytest.raises(ImageError, match="truncated"):
