@@ -39,7 +39,7 @@ def numbers() -> np.ndarray:
     return ids
 
 
-def sheet(path: Path, ids: np.ndarray) -> Path:
+def write_png(path: Path, ids: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1).astype(np.uint8)).save(path)
     return path
@@ -72,14 +72,14 @@ def document(*names: str) -> dict[str, Any]:
     }
 
 
-def lay(root: Path, plain: dict[str, Any], name: str = "panoptic.json", masks: str | None = None) -> Path:
+def write_dataset(root: Path, plain: dict[str, Any], name: str = "panoptic.json", masks: str | None = None) -> Path:
     """Write a JSON file, a PNG for every annotation, and every image."""
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(plain))
     folder = path.with_suffix("") if masks is None else root / masks
     for one in plain["annotations"]:
-        sheet(folder / one["file_name"], numbers())
+        write_png(folder / one["file_name"], numbers())
     for one in plain["images"]:
         full_image(root / "images" / one["file_name"])
     return root
@@ -93,11 +93,11 @@ def records(found: Any) -> list[Any]:
     return [record for split in found.layout.splits.values() for record in split]
 
 
-def why(found: Any) -> list[tuple[str, str]]:
+def problems_of(found: Any) -> list[tuple[str, str]]:
     return sorted((problem.file, problem.why) for problem in found.layout.problems)
 
 
-def drawn(root: Path, **config: Any) -> np.ndarray:
+def class_map(root: Path, **config: Any) -> np.ndarray:
     (split,) = open_data(DataConfig.model_validate(NO_SPLIT | config), root)
     names = np.array([*split.labels.names, *["(ignored)"] * (256 - split.labels.num_classes)])
     return names[split.read(0).mask]
@@ -145,15 +145,15 @@ def test_two_files_for_the_same_images_are_ambiguous(real):
 
 
 def test_segments_crowds_and_ignored_pixels(tmp_path):
-    found = find(lay(tmp_path, document()))
+    found = find(write_dataset(tmp_path, document()))
     assert not found.layout.problems
     assert (found.labels.names, found.labels.ids) == (("person", "grass"), (1, 193))
     assert found.labels.countable == (True, False)
     assert found.labels.colours == ((220, 20, 60), (152, 251, 152))
     expected = np.where(numbers() == GRASS, "grass", np.where(numbers() == 0, "(ignored)", "person"))
-    np.testing.assert_array_equal(drawn(tmp_path), expected)
-    assert drawn(tmp_path, unlabelled="grass")[0, 0] == "grass"
-    assert drawn(tmp_path, ignored=["person"])[2, 3] == "(ignored)"
+    np.testing.assert_array_equal(class_map(tmp_path), expected)
+    assert class_map(tmp_path, unlabelled="grass")[0, 0] == "grass"
+    assert class_map(tmp_path, ignored=["person"])[2, 3] == "(ignored)"
     with pytest.raises(DataError, match="expected background, ignore, or one of grass, person, found 'sky'"):
         find(tmp_path, unlabelled="sky")
 
@@ -163,7 +163,7 @@ def test_class_ids_are_kept_including_zero(tmp_path):
     plain["categories"][0]["id"] = 0
     for segment in plain["annotations"][0]["segments_info"]:
         segment["category_id"] = 0 if segment["category_id"] == 1 else 193
-    assert find(lay(tmp_path, plain)).labels.ids == (0, 193)
+    assert find(write_dataset(tmp_path, plain)).labels.ids == (0, 193)
 
 
 def test_splits_come_from_file_names_and_masks_are_not_images(tmp_path):
@@ -172,7 +172,7 @@ def test_splits_come_from_file_names_and_masks_are_not_images(tmp_path):
         path = tmp_path / f"annotations/panoptic_{split}2017.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(plain).replace(".jpg", ".png"))
-        sheet(tmp_path / f"annotations/panoptic_{split}2017/x/a.png", numbers())
+        write_png(tmp_path / f"annotations/panoptic_{split}2017/x/a.png", numbers())
         full_image(tmp_path / f"{split}2017/x/a.png")
     found = find(tmp_path)
     assert not found.layout.problems
@@ -185,7 +185,7 @@ def test_splits_come_from_file_names_and_masks_are_not_images(tmp_path):
 
 
 def test_instances_next_to_panoptic_files_are_ambiguous(tmp_path):
-    lay(tmp_path, document())
+    write_dataset(tmp_path, document())
     plain = document()
     plain["annotations"] = [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[0, 0, 5, 0, 5, 5]]}]
     (tmp_path / "instances.json").write_text(json.dumps(plain))
@@ -196,12 +196,12 @@ def test_instances_next_to_panoptic_files_are_ambiguous(tmp_path):
 
 @pytest.mark.parametrize("masks", ["elsewhere/panoptic", "elsewhere/segments"])
 def test_the_mask_folder_is_found_by_its_name_or_its_files(tmp_path, masks):
-    found = find(lay(tmp_path, document(), masks=masks))
+    found = find(write_dataset(tmp_path, document(), masks=masks))
     assert [record.mask for record in records(found)] == [tmp_path / masks / "a.png"]
 
 
 def test_a_missing_mask_folder_is_an_error(tmp_path):
-    lay(tmp_path, document())
+    write_dataset(tmp_path, document())
     (tmp_path / "panoptic/a.png").unlink()
     (tmp_path / "panoptic").rmdir()
     with pytest.raises(DataError) as caught:
@@ -211,13 +211,13 @@ def test_a_missing_mask_folder_is_an_error(tmp_path):
         " into panoptic/."
     )
     for folder in ("one", "two"):
-        sheet(tmp_path / folder / "a.png", numbers())
+        write_png(tmp_path / folder / "a.png", numbers())
     with pytest.raises(DataError, match="found 2 possible folders"):
         find(tmp_path)
 
 
 def test_an_image_folder_named_like_the_file_is_not_the_mask_folder(tmp_path):
-    lay(tmp_path, document(), "val.json", masks="segments")
+    write_dataset(tmp_path, document(), "val.json", masks="segments")
     (tmp_path / "images").rename(tmp_path / "val")
     found = find(tmp_path)
     assert not found.layout.problems
@@ -228,13 +228,13 @@ def test_an_image_folder_named_like_the_file_is_not_the_mask_folder(tmp_path):
 
 def test_two_files_can_share_a_mask_folder(tmp_path):
     for split, name in (("train", "a"), ("val", "b")):
-        lay(tmp_path, document(name), f"panoptic_{split}.json", masks="segments")
+        write_dataset(tmp_path, document(name), f"panoptic_{split}.json", masks="segments")
     found = find(tmp_path)
-    assert {split: [record.id for record in own] for split, own in found.layout.splits.items()} == {
+    assert {split: [record.id for record in items] for split, items in found.layout.splits.items()} == {
         "train": ["images/a"], "val": ["images/b"]
     }  # fmt: skip
     assert found.layout.notices == ("read as COCO panoptic: panoptic_train.json has segments_info",)
-    sheet(tmp_path / "segments/c.png", numbers())
+    write_png(tmp_path / "segments/c.png", numbers())
     assert find(tmp_path).layout.notices[1:] == (
         "1 of 3 PNG files of segments/ are in no annotation file and are left out (segments/c.png)",
     )
@@ -246,7 +246,7 @@ def test_image_names_of_cityscapes_panoptic(tmp_path):
     name = "aachen_000000_000019"
     plain["images"][0] |= {"id": name, "file_name": f"{name}_gtFine_leftImg8bit.png"}
     plain["annotations"][0] |= {"image_id": name, "file_name": f"{name}_gtFine_panoptic.png"}
-    lay(tmp_path, plain, "gtFine/cityscapes_panoptic_train.json")
+    write_dataset(tmp_path, plain, "gtFine/cityscapes_panoptic_train.json")
     (tmp_path / f"images/{name}_gtFine_leftImg8bit.png").unlink()
     full_image(tmp_path / f"leftImg8bit/train/aachen/{name}_leftImg8bit.png")
     found = find(tmp_path, format="coco-panoptic")
@@ -260,9 +260,9 @@ def test_image_names_of_cityscapes_panoptic(tmp_path):
 def test_segments_missing_in_the_json_are_errors(tmp_path):
     ids = numbers()
     ids[0, 1:4], ids[0, 4] = 17, 513
-    sheet(lay(tmp_path, document()) / "panoptic/a.png", ids)
+    write_png(write_dataset(tmp_path, document()) / "panoptic/a.png", ids)
     with pytest.raises(MaskError) as caught:
-        drawn(tmp_path)
+        class_map(tmp_path)
     assert str(caught.value) == (
         f"{tmp_path}/panoptic/a.png: expected segments that the JSON lists, found 17 in 3 pixels, 513 in 1 pixel. Export"
         " PNG and JSON together again; the id of a segment is red + 256 · green + 65536 · blue."
@@ -273,9 +273,9 @@ def test_segments_missing_in_the_png_are_errors(tmp_path):
     plain = document()
     segments = plain["annotations"][0]["segments_info"]
     segments += [{"id": 5, "category_id": 1, "area": 840}, *({"id": 900 + n, "category_id": 193} for n in range(6))]
-    lay(tmp_path, plain)
+    write_dataset(tmp_path, plain)
     with pytest.raises(MaskError) as caught:
-        drawn(tmp_path)
+        class_map(tmp_path)
     assert (
         "expected every segment that the JSON lists, found 5 (person, 840 pixels in the JSON) in no pixel, 900 (grass,"
         in (str(caught.value))
@@ -284,10 +284,10 @@ def test_segments_missing_in_the_png_are_errors(tmp_path):
 
 
 def test_a_mask_without_colours_is_an_error(tmp_path):
-    lay(tmp_path, document())
+    write_dataset(tmp_path, document())
     Image.fromarray((numbers() % 256).astype(np.uint8)).save(tmp_path / "panoptic/a.png")
     with pytest.raises(MaskError, match="expected an RGB PNG whose colours are segment ids, found index values"):
-        drawn(tmp_path)
+        class_map(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -310,8 +310,8 @@ def test_a_mask_without_colours_is_an_error(tmp_path):
 def test_a_malformed_segment_makes_its_image_unusable(tmp_path, change, problem):
     plain = document("a", "b")
     plain["annotations"][0]["segments_info"][0] |= change
-    found = find(lay(tmp_path, plain))
-    assert why(found) == [problem]
+    found = find(write_dataset(tmp_path, plain))
+    assert problems_of(found) == [problem]
     assert [record.id for record in records(found)] == ["images/b"]
 
 
@@ -321,13 +321,13 @@ def test_unmatched_files_and_annotations_are_problems(tmp_path):
     notes[1]["image_id"] = 99
     notes[2]["image_id"] = 1
     del notes[3]["segments_info"]
-    lay(tmp_path, plain)
+    write_dataset(tmp_path, plain)
     (tmp_path / "images/e.jpg").unlink()
     (tmp_path / "panoptic/f.png").unlink()
     full_image(tmp_path / "images/more.jpg")
-    sheet(tmp_path / "panoptic/more.png", numbers())
+    write_png(tmp_path / "panoptic/more.png", numbers())
     found = find(tmp_path)
-    assert why(found) == [
+    assert problems_of(found) == [
         ("images/b.jpg", "image in panoptic.json without an annotation"),
         ("images/c.jpg", "image in panoptic.json without an annotation"),
         ("images/d.jpg", "image in panoptic.json without an annotation"),
@@ -346,28 +346,28 @@ def test_unmatched_files_and_annotations_are_problems(tmp_path):
 def test_sizes_must_agree_and_masks_are_rotated_with_their_image(tmp_path):
     plain = document()
     plain["images"][0]["height"] = 7
-    assert why(find(lay(tmp_path / "json", plain))) == [
+    assert problems_of(find(write_dataset(tmp_path / "json", plain))) == [
         ("panoptic/a.png", "PNG mask of another size than in panoptic.json")
     ]
-    lay(tmp_path / "image", document())
+    write_dataset(tmp_path / "image", document())
     full_image(tmp_path / "image/images/a.jpg", (6, 9))
     with pytest.raises(PairingError, match=r"a.png: expected 6×9 pixels, the height and width of a.jpg, found 6×8"):
-        drawn(tmp_path / "image")
-    lay(tmp_path / "rotated", document())
+        class_map(tmp_path / "image")
+    write_dataset(tmp_path / "rotated", document())
     full_image(tmp_path / "rotated/images/a.jpg", SIZE, 6)
-    np.testing.assert_array_equal(drawn(tmp_path / "rotated") == "grass", turn(numbers() == GRASS, 6))
+    np.testing.assert_array_equal(class_map(tmp_path / "rotated") == "grass", turn(numbers() == GRASS, 6))
 
 
 def test_an_unreadable_png_is_a_problem_and_names_are_not_paths(tmp_path):
-    lay(tmp_path, document("a", "b", "c"))
+    write_dataset(tmp_path, document("a", "b", "c"))
     (tmp_path / "panoptic/a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    secret = sheet(tmp_path / "secret/c.png", numbers())
+    secret = write_png(tmp_path / "secret/c.png", numbers())
     plain = document("a", "b", "c")
     plain["annotations"][1]["file_name"] = str(secret)
     plain["annotations"][2]["file_name"] = "../secret/c.png"
     (tmp_path / "panoptic.json").write_text(json.dumps(plain))
     found = find(tmp_path)
-    (problem,) = why(found)
+    (problem,) = problems_of(found)
     assert problem[0] == f"{tmp_path}/panoptic/a.png"
     assert problem[1].startswith("expected a whole PNG, found one that ")
     assert {record.mask for record in records(found)} <= {tmp_path / "panoptic/b.png", tmp_path / "panoptic/c.png"}
@@ -382,7 +382,7 @@ def test_an_unreadable_png_is_a_problem_and_names_are_not_paths(tmp_path):
     ],
 )
 def test_malformed_files_are_errors(tmp_path, change, kind, message):
-    lay(tmp_path, document())
+    write_dataset(tmp_path, document())
     (tmp_path / "panoptic.json").write_text(json.dumps(document() | change | {"segments_info": 0}))
     with pytest.raises(kind, match=message):
         find(tmp_path)
@@ -406,7 +406,7 @@ def paths_in(plain, path=()):
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_junk_anywhere_in_a_file_is_read_or_rejected(tmp_path_factory, data):
-    root = lay(tmp_path_factory.mktemp("set"), document())
+    root = write_dataset(tmp_path_factory.mktemp("set"), document())
     broken = document()
     *above, key = data.draw(st.sampled_from(list(paths_in(broken))[1:]))
     holder = broken
@@ -423,7 +423,7 @@ def test_junk_anywhere_in_a_file_is_read_or_rejected(tmp_path_factory, data):
 
 
 def test_sources_can_be_pickled_and_their_digest_covers_png_and_classes(tmp_path):
-    lay(tmp_path, document())
+    write_dataset(tmp_path, document())
     found = find(tmp_path)
     source = records(found)[0].source
     copied = pickle.loads(pickle.dumps(source))
@@ -440,7 +440,7 @@ def test_sources_can_be_pickled_and_their_digest_covers_png_and_classes(tmp_path
     assert records(find(tmp_path, unlabelled="grass"))[0].source.digest() != first
     ids = numbers()
     ids[0, 0] = GRASS
-    sheet(tmp_path / "panoptic/a.png", ids)
+    write_png(tmp_path / "panoptic/a.png", ids)
     (tmp_path / "panoptic.json").write_text(json.dumps(document()))
     assert records(find(tmp_path))[0].source.digest() != first
 
@@ -484,8 +484,8 @@ def test_written_segments_are_objects_and_other_classes(tmp_path):
                 rows, columns = ndimage.find_objects(pixels.astype(int))[0]
                 box = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
                 assert (segment["area"], segment["bbox"]) == (pixels.sum(), box)
-            many = [sum(segment["category_id"] == i for segment in one["segments_info"]) for i in (0, 7, 3)]
-            assert many == [1, ndimage.label(mask == 1)[1], 1]
+            counts = [sum(segment["category_id"] == i for segment in one["segments_info"]) for i in (0, 7, 3)]
+            assert counts == [1, ndimage.label(mask == 1)[1], 1]
 
 
 def test_more_segments_than_one_colour_band_holds(tmp_path):

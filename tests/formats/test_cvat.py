@@ -86,7 +86,7 @@ def polygon(points: str, label: str = "field", z: int = 0) -> str:
 FIRST = next(number for number, line in enumerate(document(image()).splitlines(), 1) if "<image" in line)
 
 
-def put(
+def write_dataset(
     root: Path, text: str | None, *names: str, size: tuple[int, int] = (8, 10), at: str = "annotations.xml"
 ) -> Path:
     for name in names:
@@ -106,19 +106,19 @@ def opened(root: Path, **config: Any) -> DataSplits:
     return open_data(DataConfig.model_validate({"split": {"val": 0, "test": 0}, **config}), root)
 
 
-def drawn(root: Path, **config: Any) -> np.ndarray:
+def mask_of(root: Path, **config: Any) -> np.ndarray:
     splits = opened(root, **config)
     assert splits.train is not None
     return splits.train.read(0).mask
 
 
-def why(layout: Any) -> list[tuple[str, str]]:
+def problems_of(layout: Any) -> list[tuple[str, str]]:
     return sorted((problem.file, problem.why) for problem in layout.problems)
 
 
 def test_a_task_with_label_order_and_colours(tmp_path: Path) -> None:
     box = '<box label="road" source="manual" occluded="1" xtl="1.00" ytl="2.00" xbr="4.00" ybr="5.00" z_order="0">\n</box>'
-    put(tmp_path, document(image(box, polygon("6.00,0.00;10.00,0.00;10.00,4.00;6.00,4.00"))), "images/a.png")
+    write_dataset(tmp_path, document(image(box, polygon("6.00,0.00;10.00,0.00;10.00,4.00;6.00,4.00"))), "images/a.png")
     place = Place(tmp_path, tmp_path, DataConfig())
     assert FORMAT.detect(place) == "annotations.xml has <annotations> of CVAT"
     assert find_format(place)[0] is FORMATS["cvat"] is FORMAT
@@ -135,10 +135,10 @@ def test_a_task_with_label_order_and_colours(tmp_path: Path) -> None:
 
 
 def test_run_lengths_are_row_by_row_in_their_box(tmp_path: Path) -> None:
-    put(tmp_path, document(image(mask("1, 2, 1, 3, 0, 1", 4, 3, 4, 2))), "a.png")
+    write_dataset(tmp_path, document(image(mask("1, 2, 1, 3, 0, 1", 4, 3, 4, 2))), "a.png")
     expected = np.zeros((8, 10), np.uint8)
     expected[3:5, 4:8] = [[0, 1, 1, 0], [1, 1, 1, 1]]
-    np.testing.assert_array_equal(drawn(tmp_path), expected)
+    np.testing.assert_array_equal(mask_of(tmp_path), expected)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
@@ -156,7 +156,7 @@ def test_run_lengths_match_a_pixelwise_decoder(tmp_path_factory: Any, data: st.D
             offset += 1
         value = 1 - value
     text = document(image(mask(", ".join(map(str, runs)), left, top, width, height)))
-    np.testing.assert_array_equal(drawn(put(tmp_path_factory.mktemp("runs"), text, "a.png")), expected)
+    np.testing.assert_array_equal(mask_of(write_dataset(tmp_path_factory.mktemp("runs"), text, "a.png")), expected)
 
 
 def test_z_order_and_file_order(tmp_path: Path) -> None:
@@ -167,11 +167,11 @@ def test_z_order_and_file_order(tmp_path: Path) -> None:
         polygon("0,0;10,0;10,1;0,1", "road"),
         polygon("4,3;5,3;5,4;4,4", "field", z=-3),
     )
-    put(tmp_path, document(image(*shapes)), "a.png")
+    write_dataset(tmp_path, document(image(*shapes)), "a.png")
     expected = np.full((8, 10), 2, np.uint8)
     expected[0] = 1
     expected[2:6, 2:8] = 1
-    np.testing.assert_array_equal(drawn(tmp_path), expected)
+    np.testing.assert_array_equal(mask_of(tmp_path), expected)
 
 
 def rotated_back(points: np.ndarray, centre: tuple[float, float], degrees: float) -> np.ndarray:
@@ -188,16 +188,16 @@ def test_boxes_and_ellipses_rotate_clockwise_around_their_centre(tmp_path: Path,
     rotation = f' rotation="{degrees:.2f}"' if degrees else ""
     box = f'<box label="road" occluded="0" xtl="20.00" ytl="25.00" xbr="50.00" ybr="35.00"{rotation} z_order="0"></box>'
     oval = f'<ellipse label="road" occluded="0" cx="40.00" cy="30.00" rx="22.00" ry="7.00"{rotation} z_order="0"></ellipse>'
-    put(tmp_path / "box", document(image(box, size=size)), "a.png", size=size)
-    put(tmp_path / "oval", document(image(oval, size=size)), "a.png", size=size)
+    write_dataset(tmp_path / "box", document(image(box, size=size)), "a.png", size=size)
+    write_dataset(tmp_path / "oval", document(image(oval, size=size)), "a.png", size=size)
     x, y = np.moveaxis(rotated_back(centres, (35, 30), degrees), -1, 0)
     sure = np.minimum(np.abs(np.abs(x) - 15), np.abs(np.abs(y) - 5)) > 1e-6
     inside = (np.abs(x) < 15) & (np.abs(y) < 5)
-    np.testing.assert_array_equal(drawn(tmp_path / "box")[sure] == 1, inside[sure])
+    np.testing.assert_array_equal(mask_of(tmp_path / "box")[sure] == 1, inside[sure])
     x, y = np.moveaxis(rotated_back(centres, (40, 30), degrees), -1, 0)
     share = (x / 22) ** 2 + (y / 7) ** 2
     sure = np.abs(share - 1) > 0.01
-    np.testing.assert_array_equal(drawn(tmp_path / "oval")[sure] == 1, share[sure] < 1)
+    np.testing.assert_array_equal(mask_of(tmp_path / "oval")[sure] == 1, share[sure] < 1)
     assert sure.mean() > 0.98
 
 
@@ -206,9 +206,9 @@ def test_projects_have_a_folder_for_each_subset(tmp_path: Path) -> None:
     two = image(mask("0, 2", 0, 0, 2, 1), more=' subset="Validation" task_id="2"')
     three = image(mask("0, 3", 0, 0, 3, 1), name="Train/a.png", more=' subset="Validation" task_id="2"')
     names = ("images/Train/a.png", "images/Validation/a.png", "images/Validation/Train/a.png")
-    layout = find(put(tmp_path, document(one, two, three, level="project"), *names)).layout
+    layout = find(write_dataset(tmp_path, document(one, two, three, level="project"), *names)).layout
     assert not layout.problems
-    assert {split: [record.id for record in own] for split, own in layout.splits.items()} == {
+    assert {split: [record.id for record in items] for split, items in layout.splits.items()} == {
         "train": ["images/Train/a"],
         "val": ["images/Validation/a", "images/Validation/Train/a"],
     }
@@ -220,13 +220,13 @@ def test_projects_have_a_folder_for_each_subset(tmp_path: Path) -> None:
 def test_splits_come_from_subset_folders_names_and_file(tmp_path: Path) -> None:
     shape = mask("0, 1", 0, 0, 1, 1)
     names = ("1/images/a.png", "2/images/val/a.png", "3/a.png", "4/a.png")
-    put(tmp_path, document(image(shape), level="job", subset="test"), *names, at="1/annotations.xml")
-    put(tmp_path, document(image(shape, name="val/a.png")), at="2/annotations.xml")
-    put(tmp_path, document(image(shape, name="training\\a.png")), at="3/annotations.xml")
-    put(tmp_path, document(image(shape)), at="4/valid_2.xml")
+    write_dataset(tmp_path, document(image(shape), level="job", subset="test"), *names, at="1/annotations.xml")
+    write_dataset(tmp_path, document(image(shape, name="val/a.png")), at="2/annotations.xml")
+    write_dataset(tmp_path, document(image(shape, name="training\\a.png")), at="3/annotations.xml")
+    write_dataset(tmp_path, document(image(shape)), at="4/valid_2.xml")
     layout = find(tmp_path).layout
     assert not layout.problems
-    assert {split: [record.id for record in own] for split, own in layout.splits.items()} == {
+    assert {split: [record.id for record in items] for split, items in layout.splits.items()} == {
         "test": ["1/images/a"],
         "val": ["2/images/val/a", "4/a"],
         "train": ["3/a"],
@@ -250,7 +250,7 @@ def test_shapes_without_area_are_counted_and_are_not_classes(tmp_path: Path) -> 
         '<tag label="good image" source="manual">\n    </tag>',
     )
     text = document(image(*shapes), image(name="b.png"), labels=labels)
-    splits = opened(put(tmp_path, text, "a.png", "b.png"))
+    splits = opened(write_dataset(tmp_path, text, "a.png", "b.png"))
     assert splits.labels.names == ("background", "road", "both")
     assert splits.notices[1:] == (
         "not used as classes, because they are for tags, points, lines, cuboids or skeletons: good image, lane, corner, wall",
@@ -264,7 +264,7 @@ def test_shapes_without_area_are_counted_and_are_not_classes(tmp_path: Path) -> 
 def test_skeleton_points_are_not_classes_and_missing_colours_are_added(tmp_path: Path) -> None:
     text = document(image(polygon("0,0;2,0;2,2;0,2", "new")), labels=(("road", "", "any"), ("field", "#010203", "any")))
     knee = LABEL.format("knee", "#ffffff", "rectangle").replace("</attributes>", "</attributes><parent>leg</parent>")
-    splits = opened(put(tmp_path, text.replace("      </labels>", knee + "\n      </labels>"), "a.png"))
+    splits = opened(write_dataset(tmp_path, text.replace("      </labels>", knee + "\n      </labels>"), "a.png"))
     assert splits.labels.names == ("background", "road", "field", "new")
     assert splits.labels.colours[2] == (1, 2, 3)
     assert len(set(splits.labels.colours)) == 4
@@ -272,7 +272,7 @@ def test_skeleton_points_are_not_classes_and_missing_colours_are_added(tmp_path:
 
 def test_ignored_and_unlabelled(tmp_path: Path) -> None:
     shapes = (polygon("0,0;2,0;2,2;0,2", "field"), polygon("5,5;6,5;6,6;5,6", "road"))
-    put(tmp_path, document(image(*shapes)), "a.png")
+    write_dataset(tmp_path, document(image(*shapes)), "a.png")
     splits = opened(tmp_path, ignored=["field"], unlabelled="road")
     assert splits.labels.names == ("road",)
     found = splits.train.read(0).mask
@@ -289,7 +289,7 @@ CUBOID = '<cuboid label="wall" occluded="0" xtl1="1" ytl1="1" xbl1="1" ybl1="2" 
 
 @pytest.mark.parametrize(("shape", "kind"), [(SKELETON, "skeleton"), (CUBOID, "cuboid"), ("<blob/>", "blob")])
 def test_unsupported_shapes_are_errors(tmp_path: Path, shape: str, kind: str) -> None:
-    put(tmp_path, document(image(polygon("0,0;2,0;2,2;0,2")), image(shape, name="b.png")), "a.png", "b.png")
+    write_dataset(tmp_path, document(image(polygon("0,0;2,0;2,2;0,2")), image(shape, name="b.png")), "a.png", "b.png")
     with pytest.raises(MaskError) as error:
         find(tmp_path)
     assert str(error.value) == (
@@ -306,7 +306,7 @@ def test_videos_are_errors(tmp_path: Path) -> None:
         '  <track id="0" label="road" source="manual">\n    <polygon frame="0" keyframe="1" outside="0" occluded="0"'
     )
     track += ' points="0,0;1,0;1,1" z_order="0"></polygon>\n  </track>\n'
-    put(tmp_path, document(track), "images/frame_000000.png")
+    write_dataset(tmp_path, document(track), "images/frame_000000.png")
     assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) is not None
     with pytest.raises(
         MaskError,
@@ -318,9 +318,9 @@ def test_videos_are_errors(tmp_path: Path) -> None:
 def test_unmatched_images_and_annotations_are_problems(tmp_path: Path) -> None:
     shape = mask("0, 1", 0, 0, 1, 1)
     text = document(*(image(shape, name=name) for name in ("a.png", "gone.png", "../../etc/a.png", "x/b.png")))
-    put(tmp_path, text, "images/a.png", "images/c.png", "p/b.png", "q/b.png")
+    write_dataset(tmp_path, text, "images/a.png", "images/c.png", "p/b.png", "q/b.png")
     layout = find(tmp_path).layout
-    assert why(layout) == [
+    assert problems_of(layout) == [
         ("annotations.xml: ../../etc/a.png", "second annotation of a.png (also annotations.xml)"),
         ("annotations.xml: gone.png", "annotation without its image (no such image)"),
         ("annotations.xml: x/b.png", "annotation without its image (2 images of that name)"),
@@ -336,13 +336,13 @@ def test_names_with_folders_backslashes_and_special_characters(tmp_path: Path) -
     names = ("cam 1/straße & <1>.png", "cam2/1.png", "cam3/1.png", "what?.png")
     given_names = ("cam 1\\straße &amp; &lt;1&gt;.png", "cam2/1.png", "D:\\data\\cam3\\1.png", "what?.png")
     text = document(*(image(mask(f"0, {k + 1}", 0, 0, k + 1, 1), name=name) for k, name in enumerate(given_names)))
-    layout = find(put(tmp_path, text, *(f"images/{name}" for name in names))).layout
+    layout = find(write_dataset(tmp_path, text, *(f"images/{name}" for name in names))).layout
     assert not layout.problems
     assert [record.image for record in layout.splits["pool"]] == [tmp_path / "images" / name for name in names]
 
 
 def test_a_size_other_than_the_images_is_an_error(tmp_path: Path) -> None:
-    put(tmp_path, document(image(mask("0, 1", 0, 0, 1, 1), size=(9, 10))), "a.png")
+    write_dataset(tmp_path, document(image(mask("0, 1", 0, 0, 1, 1), size=(9, 10))), "a.png")
     with pytest.raises(PairingError, match=r"annotations\.xml: expected 8×10 pixels.* found 9×10"):
         opened(tmp_path)
 
@@ -362,7 +362,7 @@ EXTERNAL = """<!DOCTYPE annotations [<!ENTITY secret SYSTEM "file:///etc/passwd"
     "text", [BOMB, EXTERNAL, '<!DOCTYPE annotations SYSTEM "http://example.org/a.dtd"><annotations/>']
 )
 def test_dtds_and_entities_are_errors(tmp_path: Path, text: str) -> None:
-    put(tmp_path, text, "a.png")
+    write_dataset(tmp_path, text, "a.png")
     tracemalloc.start()
     begin = time.perf_counter()
     assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) is not None
@@ -376,7 +376,7 @@ def test_dtds_and_entities_are_errors(tmp_path: Path, text: str) -> None:
 
 
 def test_undefined_entities_are_errors(tmp_path: Path) -> None:
-    put(tmp_path, document(image(name="&undefined;.png")), "a.png")
+    write_dataset(tmp_path, document(image(name="&undefined;.png")), "a.png")
     with pytest.raises(
         MaskError, match=rf"annotations\.xml:{FIRST}: expected an XML file, found undefined entity\. Export the"
     ):
@@ -385,14 +385,14 @@ def test_undefined_entities_are_errors(tmp_path: Path) -> None:
 
 def test_malformed_xml_is_an_error_with_its_line(tmp_path: Path) -> None:
     whole = document(image(mask("0, 1", 0, 0, 1, 1)))
-    put(tmp_path, whole[: whole.index("</image>")], "a.png")
+    write_dataset(tmp_path, whole[: whole.index("</image>")], "a.png")
     assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) is not None
     with pytest.raises(MaskError) as error:
         find(tmp_path)
     assert str(error.value) == (
         f"{tmp_path}/annotations.xml:{FIRST + 3}: expected an XML file, found no element found. Export the annotations again."
     )
-    put(tmp_path, whole.replace('encoding="utf-8"', 'encoding="klingon"'))
+    write_dataset(tmp_path, whole.replace('encoding="utf-8"', 'encoding="klingon"'))
     with pytest.raises(MaskError, match=r"annotations\.xml: expected an XML file, found unknown encoding: klingon\."):
         find(tmp_path, format="cvat")
     (tmp_path / "annotations.xml").write_bytes(whole.replace("fields", "\xff").encode("latin-1"))
@@ -403,18 +403,18 @@ def test_malformed_xml_is_an_error_with_its_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "iso-8859-1"])
 def test_other_encodings(tmp_path: Path, encoding: str) -> None:
     text = document(image(polygon("0,0;2,0;2,2;0,2", "Äcker")), labels=(("Äcker", "#010203", "any"),))
-    put(tmp_path, None, "a.png")
+    write_dataset(tmp_path, None, "a.png")
     named = text.replace('encoding="utf-8"', f'encoding="{encoding.removesuffix("-sig")}"')
     (tmp_path / "annotations.xml").write_bytes(named.encode(encoding))
     assert opened(tmp_path).labels.names == ("background", "Äcker")
 
 
 def test_xml_of_other_tools_is_not_read(tmp_path: Path) -> None:
-    put(tmp_path, document(image(mask("0, 1", 0, 0, 1, 1))), "a.png")
-    put(tmp_path, "<annotation><filename>a.png</filename></annotation>", at="voc/a.xml")
-    put(tmp_path, '<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "x.dtd"><svg/>', at="plan.xml")
+    write_dataset(tmp_path, document(image(mask("0, 1", 0, 0, 1, 1))), "a.png")
+    write_dataset(tmp_path, "<annotation><filename>a.png</filename></annotation>", at="voc/a.xml")
+    write_dataset(tmp_path, '<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "x.dtd"><svg/>', at="plan.xml")
     assert not find(tmp_path).layout.problems
-    put(tmp_path, "<annotation><object/></annotation>", at="annotations.xml")
+    write_dataset(tmp_path, "<annotation><object/></annotation>", at="annotations.xml")
     assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) is None
     with pytest.raises(
         DataError,
@@ -474,7 +474,7 @@ def element(kind: str, attributes: dict[str, str]) -> str:
 def test_malformed_shapes_are_errors_with_line_and_image(
     tmp_path: Path, kind: str, attributes: dict[str, str], found: str
 ) -> None:
-    put(tmp_path, document(image(element(kind, attributes))), "a.png")
+    write_dataset(tmp_path, document(image(element(kind, attributes))), "a.png")
     with pytest.raises(MaskError) as error:
         find(tmp_path)
     assert str(error.value).startswith(
@@ -487,8 +487,8 @@ def test_malformed_shapes_are_errors_with_line_and_image(
 
 def test_the_valid_variants_are_read(tmp_path: Path) -> None:
     kinds = {"mask": GOOD_MASK, "box": GOOD_BOX, "ellipse": GOOD_OVAL, "polygon": GOOD_POLYGON}
-    put(tmp_path, document(image(*(element(kind, good) for kind, good in kinds.items()))), "a.png")
-    assert drawn(tmp_path).any()
+    write_dataset(tmp_path, document(image(*(element(kind, good) for kind, good in kinds.items()))), "a.png")
+    assert mask_of(tmp_path).any()
 
 
 @pytest.mark.parametrize(
@@ -504,21 +504,23 @@ def test_the_valid_variants_are_read(tmp_path: Path) -> None:
 def test_malformed_image_elements_are_errors(tmp_path: Path, old: str, new: str, found: str) -> None:
     text = document(image())
     assert old in text
-    put(tmp_path, text.replace(old, new), "a.png")
+    write_dataset(tmp_path, text.replace(old, new), "a.png")
     expected = rf"xml:{FIRST}: expected an image with name, width and height, of at most 400,000,000 pixels, found "
     with pytest.raises(MaskError, match=expected + found):
         find(tmp_path)
 
 
 def test_nesting_is_limited(tmp_path: Path) -> None:
-    put(tmp_path, "<annotations><version>1.1</version>" + "<meta>" * 100_000, "a.png")
+    write_dataset(tmp_path, "<annotations><version>1.1</version>" + "<meta>" * 100_000, "a.png")
     with pytest.raises(MaskError, match=r"expected at most 64 nested elements, found more"):
         find(tmp_path)
 
 
 def test_points_outside_the_image_are_clipped(tmp_path: Path) -> None:
-    put(tmp_path, document(image(polygon("-1000000,-1000000;1000000,-1000000;1000000,4;-1000000,4"))), "a.png")
-    found = drawn(tmp_path)
+    write_dataset(
+        tmp_path, document(image(polygon("-1000000,-1000000;1000000,-1000000;1000000,4;-1000000,4"))), "a.png"
+    )
+    found = mask_of(tmp_path)
     assert (found[:4] == 2).all()
     assert (found[4:] == 0).all()
 
@@ -589,7 +591,7 @@ def test_written_files_are_read_by_cvat(tmp_path: Path) -> None:
 
 def test_large_files_are_streamed(tmp_path: Path) -> None:
     filler = image('<points label="road" occluded="0" points="' + "1.00,1.00;" * 2000 + '" z_order="0"></points>')
-    put(tmp_path, document(*[filler] * 500), "b.png")
+    write_dataset(tmp_path, document(*[filler] * 500), "b.png")
     assert (tmp_path / "annotations.xml").stat().st_size > 10_000_000
     tracemalloc.start()
     layout = find(tmp_path).layout

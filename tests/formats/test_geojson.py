@@ -64,7 +64,7 @@ def opened(root: Path, **config: Any) -> DataSplits:
     return open_data(DataConfig.model_validate({"split": {"val": 0, "test": 0}, **config}), root)
 
 
-def whole(splits: DataSplits) -> dict[str, np.ndarray]:
+def full_masks(splits: DataSplits) -> dict[str, np.ndarray]:
     """Return the masks of all rasters, with blocks merged."""
     masks: dict[str, np.ndarray] = {}
     for split in splits:
@@ -93,7 +93,7 @@ def test_polygons_with_holes_and_multipolygons(tmp_path: Path) -> None:
         area([box(30, 20, 34, 24)], [box(40, 30, 50, 35), box(42, 31, 44, 33)], kind="MultiPolygon"),
         area([box(55, 0, 58, 4), box(56, 1, 57, 2)], [box(56, 1, 57, 2)], kind="MultiPolygon"),  # a polygon in a hole
     )
-    masks = whole(opened(tmp_path))
+    masks = full_masks(opened(tmp_path))
     expected = np.zeros(SIZE, np.uint8)
     expected[5:20, 5:25] = 1
     expected[8:12, 10:15] = 0
@@ -124,7 +124,7 @@ def test_masks_match_gdal(tmp_path_factory: Any, corners: Any, angle: float) -> 
     gdal = rasterize([{"type": "Polygon", "coordinates": [ring]}], out_shape=SIZE, transform=transform)
     if not gdal.any():
         return
-    assert (whole(opened(root, images="a.tif"))["a.tif"] != gdal).sum() <= 2
+    assert (full_masks(opened(root, images="a.tif"))["a.tif"] != gdal).sum() <= 2
 
 
 def test_features_in_longitude_and_latitude_are_transformed(tmp_path: Path) -> None:
@@ -132,9 +132,9 @@ def test_features_in_longitude_and_latitude_are_transformed(tmp_path: Path) -> N
     raster(tmp_path / "b.tif")
     back = Transformer.from_crs(UTM, "EPSG:4326", always_xy=True)
     ring = [list(back.transform(x, y)) for x, y in box(10, 5, 40, 30)]
-    vector(tmp_path / "x.geojson", area(ring), crs=None)
+    vector(tmp_path / "x.geojson", area(ring), area([ring[0]] * 4), crs=None)
     splits = opened(tmp_path)
-    mask = whole(splits)["a.tif"]
+    mask = full_masks(splits)["a.tif"]
     expected = np.zeros(SIZE, np.uint8)
     expected[5:30, 10:40] = 1
     assert (mask != expected).sum() <= 2 * (25 + 30)
@@ -151,7 +151,7 @@ def test_long_edges_follow_the_curve_of_the_transformation(tmp_path: Path) -> No
     (west, north), (east, south) = back.transform(301_000, 6_695_000), back.transform(334_000, 6_690_000)
     ring = [[west, north], [east, north], [east, south], [west, south], [west, north]]
     vector(tmp_path / "x.geojson", area(ring), crs=None)
-    mask = whole(opened(tmp_path, images="a.tif"))["a.tif"]
+    mask = full_masks(opened(tmp_path, images="a.tif"))["a.tif"]
     rows, columns = np.mgrid[:400, :1200] + 0.5
     x, y = back.transform(300_000 + 30 * columns, 6_700_000 - 30 * rows)
     exact = (x > west) & (x < east) & (y > south) & (y < north)
@@ -183,7 +183,7 @@ def test_rasters_without_features_are_background_or_problems(tmp_path: Path) -> 
         raster(tmp_path / f"{name}.tif", left=LEFT + 30 * k)
     vector(tmp_path / "x.geojson", area(box(1, 1, 5, 5)), area(box(130, 1, 135, 5)))
     splits = opened(tmp_path)
-    assert {name: bool(mask.any()) for name, mask in whole(splits).items()} == {"a.tif": 1, "b.tif": 0, "c.tif": 1}
+    assert {name: bool(mask.any()) for name, mask in full_masks(splits).items()} == {"a.tif": 1, "b.tif": 0, "c.tif": 1}
     assert "1 of 3 rasters have no features: b.tif" in splits.notices
     raster(tmp_path / "far.tif", left=LEFT + 5000)
     found = r"raster far from all features: 1 \(far\.tif\)"
@@ -216,7 +216,7 @@ def test_nodata_pixels_are_ignored(tmp_path: Path) -> None:
     raster(tmp_path / "a.tif", array=array, nodata=0)
     raster(tmp_path / "b.tif", array=array)
     vector(tmp_path / "x.geojson", area(box(0, 0, 60, 40)))
-    masks = whole(opened(tmp_path))
+    masks = full_masks(opened(tmp_path))
     assert (masks["a.tif"][:10] == 255).all()
     assert (masks["a.tif"][10:] == 1).all()
     assert (masks["b.tif"] == 1).all()
@@ -240,7 +240,7 @@ def test_a_single_raster_is_divided_into_blocks(tmp_path: Path) -> None:
     assert {split.name: len(split) for split in splits} == {"train": 7, "val": 2}
     expected = np.zeros(SIZE, np.uint8)
     expected[5:35, 5:55] = 1
-    np.testing.assert_array_equal(whole(splits)["a.tif"], expected)
+    np.testing.assert_array_equal(full_masks(splits)["a.tif"], expected)
     assert any("the only raster is divided into 3×3 blocks" in notice for notice in splits.notices)
     sample, record = splits.train.read(0), splits.train.records[0]
     top, left, height, width = record.window
@@ -269,12 +269,12 @@ def two(root: Path, first: dict[str, Any], second: dict[str, Any], name: str = "
 def test_a_common_property_gives_the_classes_and_later_features_are_on_top(tmp_path: Path) -> None:
     splits = two(tmp_path, {"Class": "road", "name": "x"}, {"Class": "field", "name": "y"})
     assert splits.labels.names == ("background", "field", "road")
-    assert whole(splits)["a.tif"][0, [0, 19, 20, 59]].tolist() == [2, 2, 1, 1]
+    assert full_masks(splits)["a.tif"][0, [0, 19, 20, 59]].tolist() == [2, 2, 1, 1]
     assert any(
         "the classes are the values of the property 'Class' (field, road)" in notice for notice in splits.notices
     )
     assert opened(tmp_path, ignored=["road"]).labels.names == ("background", "field")
-    assert whole(opened(tmp_path, ignored=["road"]))["a.tif"][0, 0] == 255
+    assert full_masks(opened(tmp_path, ignored=["road"]))["a.tif"][0, 0] == 255
     assert opened(tmp_path, attribute="name").labels.names == ("background", "x", "y")
     assert opened(tmp_path, unlabelled="ignore").labels.names == ("field", "road")
 
@@ -369,7 +369,7 @@ def test_a_crs_without_a_code_is_read_by_gdal(tmp_path: Path) -> None:
     transform = Transformer.from_crs(rasterio.crs.CRS.from_string(own).to_wkt(), "EPSG:4326", always_xy=True)
     ring = [list(transform.transform((x - LEFT), (y - TOP))) for x, y in box(10, 10, 30, 30)]
     vector(tmp_path / "x.geojson", area(ring), crs="EPSG:4326")
-    mask = whole(opened(tmp_path))["a.tif"]
+    mask = full_masks(opened(tmp_path))["a.tif"]
     assert abs(int(mask.sum()) - 400) <= 40
     assert (mask[11:29, 11:29] == 1).all()
 
@@ -467,4 +467,4 @@ def test_real_buildings_match_gdal(real: Any) -> None:
     plain = json.loads((root / "geotiff_labels.geojson").read_text())
     with rasterio.open(root / "sample_geotiff.tif", driver="GTiff") as file:
         gdal = rasterize([one["geometry"] for one in plain["features"]], out_shape=file.shape, transform=file.transform)
-    np.testing.assert_array_equal(whole(splits)["sample_geotiff.tif"], gdal)
+    np.testing.assert_array_equal(full_masks(splits)["sample_geotiff.tif"], gdal)

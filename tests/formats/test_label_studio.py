@@ -96,7 +96,9 @@ def task(*annotations: dict[str, Any], image: str = "/data/upload/7/0a1b2c3d-a.p
     }  # fmt: skip
 
 
-def put(root: Path, plain: Any, *names: str, at: str = "project-7.json", size: tuple[int, int] = SIZE) -> Path:
+def write_dataset(
+    root: Path, plain: Any, *names: str, at: str = "project-7.json", size: tuple[int, int] = SIZE
+) -> Path:
     for name in names or ("a.png",):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", size[::-1]).save(root / name)
@@ -112,13 +114,13 @@ def opened(root: Path, **config: Any) -> DataSplits:
     return open_data(DataConfig.model_validate({"split": {"val": 0, "test": 0}, **config}), root)
 
 
-def drawn(root: Path, **config: Any) -> np.ndarray:
+def mask_of(root: Path, **config: Any) -> np.ndarray:
     splits = opened(root, **config)
     assert splits.train is not None
     return splits.train.read(0).mask
 
 
-def why(layout: Any) -> list[tuple[str, str]]:
+def problems_of(layout: Any) -> list[tuple[str, str]]:
     return sorted((problem.file, problem.why) for problem in layout.problems)
 
 
@@ -126,7 +128,7 @@ def test_full_export_with_later_regions_on_top(tmp_path: Path) -> None:
     low = {"x": 0, "y": 0, "width": 100, "height": 50, "rotation": 0, "rectanglelabels": ["sky"]}
     results = [region(low, 0), region(square("tree", 2, 2, 5, 6), 1), region({"choices": ["good"]}, 2, type="choices")]
     results.append({"from_id": "r0", "to_id": "r1", "type": "relation", "direction": "right"})
-    put(tmp_path, [task(annotation(*results))])
+    write_dataset(tmp_path, [task(annotation(*results))])
     place = Place(tmp_path, tmp_path, DataConfig())
     assert FORMAT.detect(place) == "project-7.json has tasks of Label Studio"
     assert find_format(place)[0] is FORMATS["label-studio"] is FORMAT
@@ -154,7 +156,7 @@ def corners_of(value: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
 def test_rectangles_rotate_around_their_upper_left_corner(tmp_path: Path, degrees: float) -> None:
     size = (60, 100)
     value = {"x": 45, "y": 50, "width": 20, "height": 15, "rotation": degrees, "rectanglelabels": ["car"]}
-    put(tmp_path, [task(annotation(region(value, size=size)))], size=size)
+    write_dataset(tmp_path, [task(annotation(region(value, size=size)))], size=size)
     corners = corners_of(value, size)
     centres = np.stack(np.meshgrid(np.arange(100) + 0.5, np.arange(60) + 0.5), -1)
     inside, sure = np.ones(size, bool), np.ones(size, bool)
@@ -162,7 +164,7 @@ def test_rectangles_rotate_around_their_upper_left_corner(tmp_path: Path, degree
         side = (x1 - x0) * (centres[..., 1] - y0) - (y1 - y0) * (centres[..., 0] - x0)
         inside &= side > 0
         sure &= np.abs(side) > 1e-6
-    found = drawn(tmp_path) == 1
+    found = mask_of(tmp_path) == 1
     np.testing.assert_array_equal(found[sure], inside[sure])
     assert abs(int(found.sum()) - 180) <= 15
 
@@ -171,12 +173,12 @@ def test_rectangles_rotate_around_their_upper_left_corner(tmp_path: Path, degree
 def test_ellipses_rotate_around_their_centre(tmp_path: Path, degrees: float) -> None:
     size = (60, 100)
     value = {"x": 50, "y": 50, "radiusX": 20, "radiusY": 10, "rotation": degrees, "ellipselabels": ["cell"]}
-    put(tmp_path, [task(annotation(region(value, size=size)))], size=size)
+    write_dataset(tmp_path, [task(annotation(region(value, size=size)))], size=size)
     centres = (np.arange(100) + 0.5 - 50)[None] + 1j * (np.arange(60) + 0.5 - 30)[:, None]
     centres = centres * np.exp(-1j * np.radians(degrees))
     share = (centres.real / 20) ** 2 + (centres.imag / 6) ** 2
     sure = np.abs(share - 1) > 0.01
-    np.testing.assert_array_equal((drawn(tmp_path) == 1)[sure], (share < 1)[sure])
+    np.testing.assert_array_equal((mask_of(tmp_path) == 1)[sure], (share < 1)[sure])
 
 
 def test_the_reference_decoder_reads_an_example() -> None:
@@ -236,8 +238,8 @@ def brush(mask: np.ndarray, label: str = "road", **more: Any) -> dict[str, Any]:
 def test_brush_masks(tmp_path: Path) -> None:
     masks = np.random.default_rng(0).random((2, *SIZE)) < 0.4
     results = [region(brush(mask, label), k) for k, (mask, label) in enumerate(zip(masks, ("a", "b"), strict=True))]
-    put(tmp_path, [task(annotation(*results))])
-    np.testing.assert_array_equal(drawn(tmp_path), np.where(masks[1], 2, masks[0]))
+    write_dataset(tmp_path, [task(annotation(*results))])
+    np.testing.assert_array_equal(mask_of(tmp_path), np.where(masks[1], 2, masks[0]))
 
 
 def one_pixel(label: str, column: int) -> dict[str, Any]:
@@ -247,7 +249,7 @@ def one_pixel(label: str, column: int) -> dict[str, Any]:
 def test_ground_truth_is_preferred_then_the_newest_annotation(tmp_path: Path) -> None:
     old, new = {"updated_at": "2026-01-01T00:00:00Z"}, {"updated_at": "2026-02-01T01:00:00.5+02:00"}
     newest = {"updated_at": "2026-03-01T00:00:00Z", "was_cancelled": True}
-    put(
+    write_dataset(
         tmp_path,
         [
             task(annotation(one_pixel("new", 0), **new), annotation(one_pixel("old", 1), **old), image="a.png"),
@@ -277,8 +279,8 @@ def test_older_exports_have_completions_and_times_in_seconds(tmp_path: Path) -> 
     earlier = {"id": 1, "created_at": 1590000000, "result": []}
     skipped = {"id": 3, "created_at": 1590000002, "skipped": True, "result": []}
     data = {"photo": "https://user.fm/files/v2-901/a.png", "thumbnail": "https://user.fm/files/b.png"}
-    put(tmp_path, {"id": 0, "data": data, "completions": [later, earlier, skipped]})
-    mask = drawn(tmp_path)
+    write_dataset(tmp_path, {"id": 0, "data": data, "completions": [later, earlier, skipped]})
+    mask = mask_of(tmp_path)
     assert np.argwhere(mask).tolist() == [[row, column] for row in (1, 2, 3) for column in (1, 2)]
 
 
@@ -302,7 +304,7 @@ def test_flat_export_with_several_records_of_a_task(tmp_path: Path) -> None:
         flat("new", 2, id=2, image="/data/upload/7/0a1b2c3e-b.png"),
         {"image": "c.png", "id": 3, "annotator": 1, "annotation_id": 7, "created_at": "2026-01-01T00:00:00Z"},
     ]
-    put(tmp_path, records, "a.png", "b.png", "c.png")
+    write_dataset(tmp_path, records, "a.png", "b.png", "c.png")
     assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) == "project-7.json has flat records of Label Studio"
     splits = opened(tmp_path)
     assert splits.labels.names == ("background", "new")
@@ -323,8 +325,8 @@ def test_a_brush_and_its_labels_from_two_tags_are_one_region(tmp_path: Path, exp
     results = [region(bare, 1, type="brush"), region(labelled, 1, type="labels")]
     sizes = {"original_width": SIZE[1], "original_height": SIZE[0]}
     record = {"image": "a.png", "id": 1, "brush": [bare | sizes], "labels": [labelled | sizes], "annotator": 1}
-    put(tmp_path, [task(annotation(*results), image="a.png")] if export == "full" else [record])
-    np.testing.assert_array_equal(drawn(tmp_path), mask.astype(np.uint8))
+    write_dataset(tmp_path, [task(annotation(*results), image="a.png")] if export == "full" else [record])
+    np.testing.assert_array_equal(mask_of(tmp_path), mask.astype(np.uint8))
 
 
 def test_regions_with_the_same_id_are_all_drawn(tmp_path: Path) -> None:
@@ -333,12 +335,12 @@ def test_regions_with_the_same_id_are_all_drawn(tmp_path: Path) -> None:
         region(square("b", 5, 0, 6, 1), 7),
         region(square("a", 8, 0, 9, 1), 7),
     ]
-    put(tmp_path, [task(annotation(*results))])
-    assert drawn(tmp_path)[0].tolist() == [1, 0, 0, 0, 0, 2, 0, 0, 1, 0]
+    write_dataset(tmp_path, [task(annotation(*results))])
+    assert mask_of(tmp_path)[0].tolist() == [1, 0, 0, 0, 0, 2, 0, 0, 1, 0]
 
 
 def test_detection_reads_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(tmp_path, [task(annotation(one_pixel("a", 0)))], at="z.json")
+    write_dataset(tmp_path, [task(annotation(one_pixel("a", 0)))], at="z.json")
     (tmp_path / "more").mkdir()
     for number in range(80):
         (tmp_path / "more" / f"{number}.json").write_text("{}")
@@ -365,9 +367,9 @@ def test_predictions_drafts_and_cancelled_annotations_are_not_read(tmp_path: Pat
         task(image="gone.png", predictions=guess),
         {"data": {"image": "d.png"}},
     ]
-    found = find(put(tmp_path, plain, "a.png", "b.png", "c.png", "d.png"))
+    found = find(write_dataset(tmp_path, plain, "a.png", "b.png", "c.png", "d.png"))
     assert found.labels.names == ("background", "real")
-    assert why(found.layout) == [
+    assert problems_of(found.layout) == [
         ("b.png", "image without a mask"),
         ("c.png", "image without a mask"),
         ("d.png", "image without a mask"),
@@ -385,7 +387,7 @@ def test_predictions_drafts_and_cancelled_annotations_are_not_read(tmp_path: Pat
 )
 def test_regions_with_several_labels_or_none_are_errors(tmp_path: Path, value: dict[str, Any], found: str) -> None:
     plain = [task(annotation(region(value))), task(annotation(one_pixel("a", 0)), image="b.png", id=2)]
-    put(tmp_path, plain, "a.png", "b.png")
+    write_dataset(tmp_path, plain, "a.png", "b.png")
     with pytest.raises(MaskError) as error:
         find(tmp_path)
     assert str(error.value) == (
@@ -398,7 +400,7 @@ def test_regions_with_several_labels_or_none_are_errors(tmp_path: Path, value: d
 
 
 def test_regions_on_a_rotated_view_are_errors(tmp_path: Path) -> None:
-    put(tmp_path, [task(annotation(region(square("a", 0, 0, 1, 1), image_rotation=90)))])
+    write_dataset(tmp_path, [task(annotation(region(square("a", 0, 0, 1, 1), image_rotation=90)))])
     with pytest.raises(MaskError) as error:
         find(tmp_path)
     assert str(error.value) == (
@@ -410,12 +412,12 @@ def test_regions_on_a_rotated_view_are_errors(tmp_path: Path) -> None:
 
 def test_keypoints_are_counted_and_bitmasks_are_errors(tmp_path: Path) -> None:
     spot = {"x": 5, "y": 5, "width": 0.4, "keypointlabels": ["nose"]}
-    put(tmp_path, [task(annotation(region(spot, 0), region(spot, 1), one_pixel("a", 2)))])
+    write_dataset(tmp_path, [task(annotation(region(spot, 0), region(spot, 1), one_pixel("a", 2)))])
     splits = opened(tmp_path)
     assert splits.labels.names == ("background", "a")
     assert splits.notices[1:] == ("not drawn, because they cover no pixels: 2 keypointlabels",)
     for labels in ("bitmasklabels", "labels"):  # the latter for the tag BitMask with a Labels tag
-        put(tmp_path, [task(annotation(region({"imageDataURL": "data:image/png;base64,", labels: ["a"]})))])
+        write_dataset(tmp_path, [task(annotation(region({"imageDataURL": "data:image/png;base64,", labels: ["a"]})))])
         with pytest.raises(
             MaskError, match=r"found bitmasklabels\. Draw with BrushLabels, or convert the bitmasks to PNG"
         ):
@@ -423,20 +425,20 @@ def test_keypoints_are_counted_and_bitmasks_are_errors(tmp_path: Path) -> None:
 
 
 def test_several_images_in_a_task(tmp_path: Path) -> None:
-    put(tmp_path, [task(annotation(region(square("a", 0, 0, 1, 1), item_index=1)))])
+    write_dataset(tmp_path, [task(annotation(region(square("a", 0, 0, 1, 1), item_index=1)))])
     with pytest.raises(MaskError, match=r"expected one image per task, found a region on another of several"):
         find(tmp_path)
     two = {"left": "a.png", "right": "b.png"}
-    put(tmp_path, [task(annotation(one_pixel("a", 0)), data=two)], "a.png", "b.png")
-    assert why(find(tmp_path).layout)[-1] == (
+    write_dataset(tmp_path, [task(annotation(one_pixel("a", 0)), data=two)], "a.png", "b.png")
+    assert problems_of(find(tmp_path).layout)[-1] == (
         "project-7.json: task 1",
         "task with several texts that could be its image",
     )
     result = one_pixel("a", 0) | {"to_name": "right"}
-    put(tmp_path, [task(annotation(result), data=two, file_upload=None)])
+    write_dataset(tmp_path, [task(annotation(result), data=two, file_upload=None)])
     layout = find(tmp_path).layout
     assert [record.image.name for record in layout.splits["pool"]] == ["b.png"]
-    assert why(layout) == [("a.png", "image without a mask")]
+    assert problems_of(layout) == [("a.png", "image without a mask")]
 
 
 @pytest.mark.parametrize(
@@ -458,14 +460,16 @@ def test_several_images_in_a_task(tmp_path: Path) -> None:
     ],
 )
 def test_images_are_found_by_the_end_of_their_url(tmp_path: Path, image: str, name: str) -> None:
-    layout = find(put(tmp_path, [task(annotation(one_pixel("a", 0)), image=image, file_upload=None)], name)).layout
+    layout = find(
+        write_dataset(tmp_path, [task(annotation(one_pixel("a", 0)), image=image, file_upload=None)], name)
+    ).layout
     assert not layout.problems
     assert [record.image for record in layout.splits["pool"]] == [tmp_path / name]
 
 
 def test_a_date_in_a_name_is_not_an_upload_prefix(tmp_path: Path) -> None:
     plain = [task(annotation(one_pixel("a", 0)), image="/data/local-files/?d=cam/20240101-7.png", file_upload=None)]
-    layout = find(put(tmp_path, plain, "cam/7.png")).layout
+    layout = find(write_dataset(tmp_path, plain, "cam/7.png")).layout
     assert not layout.splits
     assert any("annotation without its image" in problem.why for problem in layout.problems)
 
@@ -474,11 +478,11 @@ def test_the_upload_name_is_used_if_the_url_matches_nothing(tmp_path: Path) -> N
     plain = [
         task(annotation(one_pixel("a", 0)), image="https://example.org/tasks/1/resolve", file_upload="0a1b2c3d-a.png")
     ]
-    assert [record.image.name for record in find(put(tmp_path, plain)).layout.splits["pool"]] == ["a.png"]
+    assert [record.image.name for record in find(write_dataset(tmp_path, plain)).layout.splits["pool"]] == ["a.png"]
 
 
 def test_urls_never_lead_outside_the_root(tmp_path: Path) -> None:
-    put(tmp_path / "outside", [], "secret.png")
+    write_dataset(tmp_path / "outside", [], "secret.png")
     names = (
         "../outside/secret.png",
         str(tmp_path / "outside" / "secret.png"),
@@ -487,7 +491,7 @@ def test_urls_never_lead_outside_the_root(tmp_path: Path) -> None:
         "",
     )
     plain = [task(annotation(one_pixel("a", 0)), image=name, id=k, file_upload="..") for k, name in enumerate(names)]
-    layout = find(put(tmp_path / "near", plain)).layout
+    layout = find(write_dataset(tmp_path / "near", plain)).layout
     assert not layout.splits
     assert len(layout.problems) == len(names) + 1
 
@@ -496,8 +500,8 @@ def test_two_tasks_for_an_image_and_an_ambiguous_name(tmp_path: Path) -> None:
     plain = [
         task(annotation(one_pixel("a", 0)), image=name, id=k) for k, name in enumerate(("a.png", "x/a.png", "b.png"))
     ]
-    layout = find(put(tmp_path, plain, "a.png", "p/b.png", "q/b.png")).layout
-    assert why(layout) == [
+    layout = find(write_dataset(tmp_path, plain, "a.png", "p/b.png", "q/b.png")).layout
+    assert problems_of(layout) == [
         ("p/b.png", "image without a mask"),
         ("project-7.json: task 1", "second annotation of a.png (also project-7.json: task 0)"),
         ("project-7.json: task 2 (b.png)", "annotation without its image (2 images of that name)"),
@@ -510,9 +514,9 @@ def test_splits_come_from_folders_or_the_name_of_the_export(tmp_path: Path) -> N
         task(annotation(one_pixel("a", 0)), image="a.png"),
         task(annotation(one_pixel("a", 0)), image="b.png", id=2),
     ]
-    put(tmp_path, first, "train/a.png", "b.png", at="labels_val.json")
+    write_dataset(tmp_path, first, "train/a.png", "b.png", at="labels_val.json")
     layout = find(tmp_path).layout
-    assert {split: [record.id for record in own] for split, own in layout.splits.items()} == {
+    assert {split: [record.id for record in items] for split, items in layout.splits.items()} == {
         "train": ["train/a"],
         "val": ["b"],
     }
@@ -559,7 +563,7 @@ BAD = [
 
 @pytest.mark.parametrize(("value", "found"), BAD)
 def test_malformed_regions_are_errors(tmp_path: Path, value: dict[str, Any], found: str) -> None:
-    put(tmp_path, [task(annotation(region(value)))])
+    write_dataset(tmp_path, [task(annotation(region(value)))])
     tracemalloc.start()
     with pytest.raises(MaskError) as error:
         find(tmp_path)
@@ -576,7 +580,7 @@ def test_malformed_regions_are_errors(tmp_path: Path, value: dict[str, Any], fou
     [(10**9, 8), (10**9, 10**9), (-10, 8), (0, 8), ("10", 8), (None, 8), (10.5, 8), (float("nan"), 8), ({}, [])],
 )
 def test_malformed_sizes_are_errors(tmp_path: Path, width: Any, height: Any) -> None:
-    put(tmp_path, [task(annotation(region(BRUSH, original_width=width, original_height=height)))])
+    write_dataset(tmp_path, [task(annotation(region(BRUSH, original_width=width, original_height=height)))])
     with pytest.raises(
         MaskError, match=r"expected one original_width and original_height, of at most 400,000,000 pixels, f"
     ):
@@ -584,14 +588,14 @@ def test_malformed_sizes_are_errors(tmp_path: Path, width: Any, height: Any) -> 
 
 
 def test_different_sizes_for_an_image_are_an_error(tmp_path: Path) -> None:
-    put(tmp_path, [task(annotation(one_pixel("a", 0), region(square("a", 0, 0, 1, 1), 1, size=(9, 10))))])
+    write_dataset(tmp_path, [task(annotation(one_pixel("a", 0), region(square("a", 0, 0, 1, 1), 1, size=(9, 10))))])
     with pytest.raises(MaskError, match=r"found 10×9 and 10×8\."):
         find(tmp_path)
 
 
 @pytest.mark.parametrize("value", [BRUSH, RECTANGLE | {"rotation": 5}])
 def test_regions_that_need_a_missing_size_are_errors(tmp_path: Path, value: dict[str, Any]) -> None:
-    put(tmp_path, [task(annotation(region(value, original_width=None, original_height=None)))])
+    write_dataset(tmp_path, [task(annotation(region(value, original_width=None, original_height=None)))])
     with pytest.raises(MaskError, match=r"found a (brush mask|rectangle) with no original_width and original_height"):
         find(tmp_path)
 
@@ -606,14 +610,14 @@ def test_regions_that_need_a_missing_size_are_errors(tmp_path: Path, value: dict
 )  # fmt: skip
 def test_unusable_tasks_are_reported(tmp_path: Path, changes: dict[str, Any]) -> None:
     layout = find(
-        put(tmp_path, [task(annotation(), image="b.png"), task(annotation()) | changes], "a.png", "b.png")
+        write_dataset(tmp_path, [task(annotation(), image="b.png"), task(annotation()) | changes], "a.png", "b.png")
     ).layout
     assert layout.splits["pool"][-1].id in ("a", "b")
     assert layout.notices or layout.problems
 
 
 def test_an_annotation_without_results_is_an_error(tmp_path: Path) -> None:
-    put(tmp_path, [task({"id": 5})])
+    write_dataset(tmp_path, [task({"id": 5})])
     with pytest.raises(
         MaskError, match=r"task 1: expected a list of results, found none\. Export the annotations again"
     ):
@@ -633,14 +637,14 @@ def test_an_annotation_without_results_is_an_error(tmp_path: Path) -> None:
     ],
 )
 def test_files_of_other_tools_are_not_recognised(tmp_path: Path, plain: Any) -> None:
-    put(tmp_path, plain)
+    write_dataset(tmp_path, plain)
     assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) is None
     with pytest.raises(DataError, match=r"expected a JSON export of Label Studio, found none\. Export as"):
         find(tmp_path, format="label-studio")
 
 
 def test_malformed_json(tmp_path: Path) -> None:
-    put(tmp_path, [task(annotation(one_pixel("a", 0)))])
+    write_dataset(tmp_path, [task(annotation(one_pixel("a", 0)))])
     (tmp_path / "notes.json").write_text('{"by": "someone else"')
     assert not find(tmp_path).layout.problems
     whole = (tmp_path / "project-7.json").read_text()
@@ -669,8 +673,8 @@ def test_written_files_are_read_by_label_studio(tmp_path: Path) -> None:
     assert len({one["id"] for one in tasks}) == len(names)
     for one in tasks:
         canvas = np.zeros(SIZE, np.uint8)
-        (own,) = one["annotations"]
-        for result in own["result"]:
+        (items,) = one["annotations"]
+        for result in items["result"]:
             assert (result["type"], result["to_name"], result["value"]["format"]) == ("brushlabels", "image", "rle")
             assert (result["original_height"], result["original_width"]) == SIZE
             alpha = np.array(bit_by_bit(result["value"]["rle"])).reshape(*SIZE, 4)[..., 3]

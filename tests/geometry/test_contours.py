@@ -79,10 +79,10 @@ def test_area_enclosed_only_at_a_corner_is_not_a_hole():
     ],
 )
 def test_a_pixel_is_inside_if_its_centre_is(ring, inside):
-    whole = np.zeros((3, 3), int)
+    canvas = np.zeros((3, 3), int)
     top, left, box = fill((np.array(ring, float),), (3, 3))
-    whole[top : top + box.shape[0], left : left + box.shape[1]] = box
-    np.testing.assert_array_equal(whole, inside)
+    canvas[top : top + box.shape[0], left : left + box.shape[1]] = box
+    np.testing.assert_array_equal(canvas, inside)
 
 
 def test_area_of_a_filled_disc():

@@ -18,7 +18,7 @@ def encoded(mask):
     return coder.encode(np.asfortranarray(mask))["counts"]
 
 
-def whole(runs, size):
+def filled(runs, size):
     canvas = np.zeros(size, bool)
     top, left, box = fill(runs, size)
     canvas[top : top + box.shape[0], left : left + box.shape[1]] = box
@@ -29,7 +29,7 @@ def whole(runs, size):
 @given(MASKS)
 def test_masks_from_pycocotools_round_trip_with_a_tight_box(mask):
     runs = unpack(encoded(mask))
-    np.testing.assert_array_equal(whole(runs, mask.shape), mask)
+    np.testing.assert_array_equal(filled(runs, mask.shape), mask)
     box = fill(runs, mask.shape)[2]
     assert not box.size or (box.any(0)[[0, -1]].all() and box.any(1)[[0, -1]].all())
 
@@ -38,11 +38,11 @@ def test_masks_from_pycocotools_round_trip_with_a_tight_box(mask):
 def test_empty_and_full_masks(size):
     assert fill(unpack(encoded(np.zeros(size, np.uint8))), size)[2].size == 0
     assert fill(unpack(encoded(np.ones(size, np.uint8))), size)[2].all()
-    assert whole(unpack(encoded(np.ones(size, np.uint8))), size).all()
+    assert filled(unpack(encoded(np.ones(size, np.uint8))), size).all()
 
 
 def test_empty_runs_in_the_middle():
-    np.testing.assert_array_equal(whole(np.array([0, 2, 0, 1, 3]), (3, 2)).T.reshape(-1), [1, 1, 1, 0, 0, 0])
+    np.testing.assert_array_equal(filled(np.array([0, 2, 0, 1, 3]), (3, 2)).T.reshape(-1), [1, 1, 1, 0, 0, 0])
 
 
 @settings(max_examples=300, deadline=None)
@@ -58,7 +58,7 @@ def test_long_runs():
     mask = np.zeros((3000, 2000), np.uint8)
     mask[:, 900:1100] = 1
     mask[5, 7] = 1
-    np.testing.assert_array_equal(whole(unpack(encoded(mask)), mask.shape), mask)
+    np.testing.assert_array_equal(filled(unpack(encoded(mask)), mask.shape), mask)
 
 
 @pytest.mark.parametrize("counts", ["", " ", "é", "\ud800", "P", "0P", b"\xff", "PPPPPPPP0", "a b"])

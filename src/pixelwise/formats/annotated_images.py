@@ -14,36 +14,23 @@ from pixelwise.formats.records import Problem, Record, short
 from pixelwise.formats.shapes import Drawing, Overlap, Region, Shape
 from pixelwise.labels import Labels
 
-NamedRegion = tuple[str, Region, int]
+NamedRegion = tuple[str, Region, int]  # class name, region, level (see `shapes.Shape`)
 
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """An image with the shapes of its annotation.
-
-    Args:
-        image: the image file.
-        file: the annotation file.
-        split: "train", "val" or "test"; None if names do not tell.
-        size: (H, W) according to the annotation; None if it does not say.
-        shapes: class name, region and level (see `shapes.Shape`), in the order of the file.
-        nodata: value of pixels without data.
-    """
+    """An image with the shapes of its annotation, in the order of the file."""
 
     image: Path
-    file: Path
-    split: str | None
-    size: tuple[int, int] | None
+    file: Path  # with the annotation
+    split: str | None  # "train", "val" or "test"; None if names do not tell
+    size: tuple[int, int] | None  # (H, W) according to the annotation; None if it does not say
     shapes: Sequence[NamedRegion]
-    nodata: float | None = None
+    nodata: float | None = None  # value of pixels without data
 
 
 class ImageMatcher:
-    """Assign images to annotations, at most one annotation each, and collect the problems.
-
-    Args:
-        place: the data set.
-    """
+    """Assign images to annotations, at most one annotation each, and collect the problems."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -54,7 +41,7 @@ class ImageMatcher:
         """Record a problem; a path is shown relative to the root."""
         self.problems.append(Problem(short(where, self.place.root) if isinstance(where, Path) else where, why))
 
-    def claim(self, image: Path | str, where: str, owner: str | None = None, hint: str = "") -> bool:
+    def claim(self, image: Path | str, where: str, owner: str | None = None, hint: str = "") -> Path | None:
         """Assign an image to an annotation.
 
         Args:
@@ -64,7 +51,7 @@ class ImageMatcher:
             hint: added to the reason why no image was found.
 
         Returns:
-            Whether the image was assigned. If not, a problem was recorded.
+            The image; None if it was not assigned, and a problem recorded instead.
         """
         if isinstance(image, str):
             self.add_problem(where, f"annotation without its image ({image}{hint})")
@@ -72,8 +59,8 @@ class ImageMatcher:
             self.add_problem(where, f"second annotation of {image.name} (also {self._owners[image]})")
         else:
             self._owners[image] = owner or where
-            return True
-        return False
+            return image
+        return None
 
     def skip(self, error: DataError, where: Path | None = None) -> None:
         """Record an error as a problem if `data.skip_bad` is set.
@@ -111,11 +98,11 @@ def found_images(
 
     Args:
         place: the data set.
-        title: the kind of annotations.
+        title: the kind of annotations, for the layout, like `problems` and `notices`.
         images: in order.
         labels: the labels, and the class of pixels without a shape (see `base.drawn_labels`).
-        problems: for the layout.
-        notices: for the layout.
+        problems: see `title`.
+        notices: see `title`.
         overlap: the default of `data.overlap`.
     """
     records: dict[str, list[Record]] = defaultdict(list)

@@ -21,24 +21,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pixelwise.errors import DataError, MaskError
+from pixelwise.formats import coco_json
 from pixelwise.formats.annotated_images import AnnotatedImage, background, found_images, shape_notices, value_names
-from pixelwise.formats.base import BACKGROUND, BACKGROUNDS, ExportImage, Format, Found, drawn_labels, mentions, segments
-from pixelwise.formats.coco_json import (
-    UNLISTED_CATEGORY,
-    UNLISTED_IMAGE,
-    Document,
-    Match,
-    SplitDocuments,
-    bbox,
-    category_row,
-    category_rows,
-    gather_classes,
-    key_of,
-    largest,
-    load,
-    match_images,
-    unlisted,
-)
+from pixelwise.formats.base import BACKGROUND, BACKGROUNDS, ExportImage, Format, Found, mentions, segments
+from pixelwise.formats.coco_json import Document, Match, key_of
 from pixelwise.formats.dataset_root import Place, split_of_file, split_of_folder
 from pixelwise.formats.records import Problem, short
 from pixelwise.formats.shapes import CocoRLE, Crop, Region
@@ -57,7 +43,7 @@ _OTHER_SIZE = "object with run lengths for another size than its image"
 
 def detect(place: Place) -> str | None:
     """Recognise a JSON file with images, categories, and annotations with a category_id."""
-    found = next((path for path in largest(place) if _kind(path) and mentions(path, "category_id")), None)
+    found = next((path for path in coco_json.largest(place) if _kind(path) and mentions(path, "category_id")), None)
     return None if found is None else f"{short(found, place.root)} has images, categories and annotations"
 
 
@@ -76,12 +62,11 @@ def read(place: Place) -> Found:
         DataError: no file, no class, only boxes, none of a file's images, or two files for the same images.
         LabelsError: malformed or ambiguous categories.
     """
-    documents = [load(path, _compact) for path in _files(place)]
+    documents = [coco_json.load(path, _compact) for path in _files(place)]
     indexes = [_ObjectIndex(document, short(document.path, place.root)) for document in documents]
     _require_masks(documents)
-    classes = gather_classes(documents, {name for index in indexes for name in index.used})
-    labels = drawn_labels(place, classes.names, ids=classes.ids, colours=classes.colours, things=classes.things)
-    matches, problems = match_images(documents, place.images, place)
+    labels, notices = coco_json.make_labels(place, documents, {name for index in indexes for name in index.used})
+    matches, problems = coco_json.match_images(documents, place.images, place)
     problems += [problem for index in indexes for problem in index.problems]
     objects = {id(index.document): index.objects for index in indexes}
     images = []
@@ -96,9 +81,9 @@ def read(place: Place) -> Found:
         shapes = [(names[one.category].name, one.region, 0) for one in own if one.region is not None]
         split = split_of_file(file, place.root) or split_of_folder(match.image, place.root)
         images.append(AnnotatedImage(match.image, file, split, size, shapes))
-    notices = [*classes.notices, *(notice for index in indexes for notice in index.notices)]
+    notices += [notice for index in indexes for notice in index.notices]
     notices += shape_notices(images, labels[1])
-    notices += unlisted(place.images.paths, {match.image for match in matches}, place, "images on disk")
+    notices += coco_json.unlisted(place.images.paths, {match.image for match in matches}, place, "images on disk")
     return found_images(place, "COCO annotations", images, labels, problems, notices, overlap="area")
 
 
@@ -193,11 +178,7 @@ class _CocoPolygons:
     lengths: tuple[int, ...]
 
     def rasterize(self, size: tuple[int, int]) -> Crop:
-        """Fill every ring.
-
-        Raises:
-            MaskError: points far outside the image, or a contour too long to fill in memory.
-        """
+        """Fill every ring."""
         from pycocotools import mask as coder
 
         rings = np.split(np.frombuffer(self.points, np.float64), np.cumsum(self.lengths)[:-1])
@@ -228,12 +209,7 @@ class _CocoPolygons:
 
 
 class _ObjectIndex:
-    """The objects of a file by image, the names of the classes that occur, problems and notices.
-
-    Args:
-        document: the file.
-        file: its name for messages.
-    """
+    """The objects of a file by image, the names of the classes that occur, problems and notices."""
 
     def __init__(self, document: Document, file: str) -> None:
         self.document = document
@@ -249,7 +225,7 @@ class _ObjectIndex:
                 self.problems.append(Problem(f"{file}: annotations[{number}]", why))
             elif one.image not in document.entries:
                 where = f"{file}: annotation {one.name} (image_id {one.image!r})"
-                self.problems.append(Problem(where, UNLISTED_IMAGE))
+                self.problems.append(Problem(where, coco_json.UNLISTED_IMAGE))
             else:
                 self.objects[one.image].append(one)
                 thin += one.thin
@@ -280,7 +256,9 @@ def _faults(match: Match, objects: Sequence[_Object], size: tuple[int, int] | No
     """Return annotations that make an image unusable, since without them their pixels would be background; and why."""
     faults = []
     for one in objects:
-        why = one.fault or ("" if one.category in match.document.categories else f"object {UNLISTED_CATEGORY}")
+        why = one.fault or (
+            "" if one.category in match.document.categories else f"object {coco_json.UNLISTED_CATEGORY}"
+        )
         if not why and isinstance(one.region, CocoRLE) and one.region.size != size:
             why = _OTHER_SIZE
         if why:
@@ -293,7 +271,7 @@ class _Writer:
 
     def __init__(self, out: Path, labels: Labels) -> None:
         self.labels = labels
-        self.documents = SplitDocuments(out, "instances")
+        self.documents = coco_json.SplitDocuments(out, "instances")
         self.unlabelled, self.background = background(labels)
         self.count = 0
         self.ids = dict(enumerate(labels.ids))
@@ -313,20 +291,22 @@ class _Writer:
             annotations.append({
                 "id": self.count, "image_id": image_id, "category_id": self.ids[index], "iscrowd": 0,
                 "segmentation": {"size": list(exported.size), "counts": _compressed(runs.tolist())},
-                "area": int(runs[1::2].sum()), "bbox": bbox(*boxes[number]),
+                "area": int(runs[1::2].sum()), "bbox": coco_json.bbox(*boxes[number]),
             })  # fmt: skip
         return target
 
     def close(self) -> dict[str, Any]:
         """Write the files."""
-        rows = category_rows(self.labels)
+        rows = coco_json.category_rows(self.labels)
         # A background with another name, or one of two backgrounds, is kept: its name tells what is below.
         if self.unlabelled == BACKGROUND and sum(name in BACKGROUNDS for name in self.labels.names) == 1:
             del rows[self.background]
         ignored = self.ids.get(self.labels.ignore_index)
         if ignored is not None:
             rows.append(
-                category_row(ignored, value_names(self.labels)[self.labels.ignore_index], False, (244, 244, 240))
+                coco_json.category_row(
+                    ignored, value_names(self.labels)[self.labels.ignore_index], False, (244, 244, 240)
+                )
             )
         self.documents.write(rows)
         return {"format": "coco", "unlabelled": self.unlabelled}

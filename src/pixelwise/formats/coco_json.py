@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pixelwise.errors import DataError, LabelsError, MaskError
 from pixelwise.formats.annotated_images import export_copy
-from pixelwise.formats.base import BACKGROUNDS, ExportImage, load_json
+from pixelwise.formats.base import BACKGROUNDS, ExportImage, drawn_labels, load_json
 from pixelwise.formats.dataset_root import ImageIndex, Place
 from pixelwise.formats.records import Problem, short
 from pixelwise.labels import Colour, Labels
@@ -62,17 +62,6 @@ class Match(NamedTuple):
     document: Document
     entry: Entry
     image: Path
-
-
-@dataclass(frozen=True)
-class Classes:
-    """The classes of all files: names, ids, colours (all or none), and the names of the countable ones."""
-
-    names: tuple[str, ...]
-    ids: tuple[int, ...]
-    colours: tuple[Colour, ...]
-    things: frozenset[str]
-    notices: tuple[str, ...]
 
 
 def largest(place: Place) -> list[Path]:
@@ -147,12 +136,13 @@ def _categories(path: Path, rows: Iterable[Any]) -> dict[Hashable, Category]:
     do = "Give each class a unique id and a name, or export the annotations again."
     for row in rows:
         key = key_of(row.get("id")) if isinstance(row, dict) else None
-        is_whole = isinstance(key, int) or (isinstance(key, float) and key.is_integer())
-        if not is_whole or row.get("name") in (None, ""):
+        if isinstance(key, float) and key.is_integer():
+            key = int(key)
+        if not isinstance(key, int) or row.get("name") in (None, ""):
             raise LabelsError(where, expected="categories with an integer id and a name", found=repr(row)[:80], do=do)
         thing = row.get("isthing")
         above = str(row.get("supercategory") or "")
-        category = Category(int(key), str(row["name"]), above, None if thing is None else bool(thing), _colour(row))  # type: ignore[call-overload]
+        category = Category(key, str(row["name"]), above, None if thing is None else bool(thing), _colour(row))
         if key in categories and categories[key].name != category.name:
             found = f"id {category.id} for {categories[key].name!r} and {category.name!r}"
             raise LabelsError(where, expected="unique ids", found=found, do=do)
@@ -175,14 +165,16 @@ def _colour(category: dict[str, Any]) -> Colour | None:
     return value[0], value[1], value[2]
 
 
-def gather_classes(documents: Sequence[Document], used: Collection[str]) -> Classes:
+def make_labels(
+    place: Place, documents: Sequence[Document], used: Collection[str]
+) -> tuple[tuple[Labels, str | None], list[str]]:
     """Merge the categories of all files by name; each class keeps its first id if it is free.
 
-    A category without annotations that is the `supercategory` of others is dropped (Roboflow adds one).
+    A category that is the `supercategory` of others is dropped (Roboflow adds one) unless it is in `used`, the names of
+    the classes that have annotations.
 
-    Args:
-        documents: the files.
-        used: names of the classes that have annotations.
+    Returns:
+        The labels and the class of unlabelled pixels (see `base.drawn_labels`); notices.
     """
     categories = [category for document in documents for category in document.categories.values()]
     names = {category.name for category in categories}
@@ -205,13 +197,14 @@ def gather_classes(documents: Sequence[Document], used: Collection[str]) -> Clas
     notices += _renumber(classes)
     colours = [category.colour for category in classes.values() if category.colour is not None]
     is_thing = {c.name: c.name not in BACKGROUNDS if c.thing is None else c.thing for c in classes.values()}
-    return Classes(
-        tuple(classes),
-        tuple(category.id for category in classes.values()),
-        tuple(colours) if len(colours) == len(classes) else (),
-        frozenset(name for name, thing in is_thing.items() if thing),
-        tuple(notices),
+    labels = drawn_labels(
+        place,
+        classes,
+        ids=[category.id for category in classes.values()],
+        colours=colours if len(colours) == len(classes) else (),
+        things=[name for name, thing in is_thing.items() if thing],
     )
+    return labels, notices
 
 
 def _renumber(classes: dict[str, Category]) -> list[str]:
@@ -320,12 +313,7 @@ def unlisted(files: Iterable[Path], listed: Collection[Path], place: Place, what
 
 
 class SplitDocuments:
-    """Collect the images and annotations of one JSON document per split.
-
-    Args:
-        out: the output folder.
-        prefix: "instances" or "panoptic", for the names of the files.
-    """
+    """Collect the images and annotations of one JSON document per split, named by a prefix: "instances" or "panoptic"."""
 
     def __init__(self, out: Path, prefix: str) -> None:
         self.out = out
@@ -351,8 +339,7 @@ class SplitDocuments:
 
 def category_rows(labels: Labels) -> list[dict[str, Any]]:
     """Return `categories`, in the order of the labels."""
-    rows = zip(labels.ids, labels.names, labels.countable, labels.colours, strict=True)
-    return [category_row(id_, name, countable, colour) for id_, name, countable, colour in rows]
+    return list(map(category_row, labels.ids, labels.names, labels.countable, labels.colours))
 
 
 def category_row(id_: int, name: str, countable: bool, colour: Colour) -> dict[str, Any]:

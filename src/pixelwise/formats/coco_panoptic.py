@@ -22,22 +22,9 @@ from PIL import Image
 from scipy import ndimage
 
 from pixelwise.errors import DataError, MaskError
-from pixelwise.formats.base import BACKGROUND, ExportImage, Format, Found, drawn_labels, mentions, segments, shape_name
-from pixelwise.formats.coco_json import (
-    UNLISTED_CATEGORY,
-    UNLISTED_IMAGE,
-    Document,
-    Match,
-    SplitDocuments,
-    bbox,
-    category_rows,
-    gather_classes,
-    key_of,
-    largest,
-    load,
-    match_images,
-    unlisted,
-)
+from pixelwise.formats import coco_json
+from pixelwise.formats.base import BACKGROUND, ExportImage, Format, Found, mentions, segments, shape_name
+from pixelwise.formats.coco_json import Document, Match, key_of
 from pixelwise.formats.dataset_root import ImageIndex, Place, gather, split_of_file, split_of_folder, walk
 from pixelwise.formats.records import Problem, Record, short
 from pixelwise.formats.shapes import class_indices
@@ -52,7 +39,7 @@ _MAX_ID = 2**24 - 1
 
 def detect(place: Place) -> str | None:
     """Recognise a JSON file with images, categories, and annotations with `segments_info`."""
-    found = next((path for path in largest(place) if mentions(path, *_WORDS)), None)
+    found = next((path for path in coco_json.largest(place) if mentions(path, *_WORDS)), None)
     return None if found is None else f"{short(found, place.root)} has segments_info"
 
 
@@ -64,22 +51,20 @@ def read(place: Place) -> Found:
         DataError: no file, class or PNG folder, none of a file's images, or two files for the same images.
         LabelsError: malformed or ambiguous categories.
     """
-    documents = [load(path, _compact) for path in place.annotations(".json") if mentions(path, *_WORDS)]
+    documents = [coco_json.load(path, _compact) for path in place.annotations(".json") if mentions(path, *_WORDS)]
     if not documents:
         expected = "a JSON file with images, categories, and annotations with segments_info"
         raise DataError(place.root, expected=expected, found="none", do="Put it there, or set data.annotations.")
     indexes = {id(document): _SegmentIndex(document, place) for document in documents}
-    classes = gather_classes(documents, {name for index in indexes.values() for name in index.used()})
     # The default of `unlabelled` is meant for shapes. Here, id 0 marks the ignored pixels.
-    void = "ignore" if place.config.unlabelled == BACKGROUND else place.config.unlabelled
-    config = place.config.model_copy(update={"unlabelled": void})
-    labels, unlabelled = drawn_labels(
-        replace(place, config=config), classes.names, ids=classes.ids, colours=classes.colours, things=classes.things
-    )
+    setting = "ignore" if place.config.unlabelled == BACKGROUND else place.config.unlabelled
+    config = place.config.model_copy(update={"unlabelled": setting})
+    used = {name for index in indexes.values() for name in index.used()}
+    (labels, unlabelled), notices = coco_json.make_labels(replace(place, config=config), documents, used)
     folders = {index.folder: index for index in indexes.values()}  # several files can share a folder
     outside = [path for path in place.images.paths if folders.keys().isdisjoint(path.parents)]
     images = ImageIndex(place.root, outside)
-    matches, problems = match_images(documents, images, place, lambda entry: f"{entry.id}_leftImg8bit")
+    matches, problems = coco_json.match_images(documents, images, place, lambda entry: f"{entry.id}_leftImg8bit")
     records: dict[str, list[Record]] = defaultdict(list)
     for match in matches:
         source = indexes[id(match.document)].source(match, unlabelled)
@@ -88,10 +73,10 @@ def read(place: Place) -> Found:
             continue
         split = split_of_file(match.document.path, place.root) or split_of_folder(match.image, place.root) or "pool"
         records[split].append(Record(images.id_of(match.image), match.image, source.file, source=source))
-    notices = [*classes.notices, *unlisted(outside, {match.image for match in matches}, place, "images on disk")]
+    notices += coco_json.unlisted(outside, {match.image for match in matches}, place, "images on disk")
     listed = {png for index in indexes.values() for png in index.listed}
     for folder, index in folders.items():
-        notices += unlisted(index.files.values(), listed, place, f"PNG files of {short(folder, place.root)}/")
+        notices += coco_json.unlisted(index.files.values(), listed, place, f"PNG files of {short(folder, place.root)}/")
     problems += [problem for index in indexes.values() for problem in index.problems]
     return Found(gather("COCO panoptic segments", records, problems, notices), labels)
 
@@ -133,12 +118,7 @@ def _png_folder(document: Document, place: Place) -> Path:
 
 
 class _SegmentIndex:
-    """The annotations and PNG masks of one file.
-
-    Args:
-        document: the file.
-        place: the data set.
-    """
+    """The annotations and PNG masks of one file."""
 
     def __init__(self, document: Document, place: Place) -> None:
         self.document = document
@@ -156,7 +136,7 @@ class _SegmentIndex:
             if image is None or not isinstance(row.get("segments_info"), list):
                 why = "annotation without image_id and segments_info"
             elif image not in document.entries:
-                why = UNLISTED_IMAGE
+                why = coco_json.UNLISTED_IMAGE
             elif image in self.annotations:
                 why = "second annotation of an image"
             else:
@@ -170,7 +150,7 @@ class _SegmentIndex:
         rows = (row for annotation in self.annotations.values() for row in annotation["segments_info"])
         return {categories[r.category].name for r in rows if isinstance(r, _Segment) and r.category in categories}
 
-    def source(self, match: Match, void: str | None) -> _Segments | Problem:
+    def source(self, match: Match, unlabelled: str | None) -> _Segments | Problem:
         """Return the mask source of an image, or why it has none."""
         annotation = self.annotations.get(match.entry.id)
         image = short(match.image, self.place.root)
@@ -188,7 +168,7 @@ class _SegmentIndex:
                 where = f"{image} (segment {getattr(row, 'id', row)!r})"
                 return Problem(where, "segment whose id is not a unique positive integer")
             if row.category not in self.document.categories:
-                return Problem(f"{image} (segment {row.id})", f"segment {UNLISTED_CATEGORY}")
+                return Problem(f"{image} (segment {row.id})", f"segment {coco_json.UNLISTED_CATEGORY}")
             area = row.area if isinstance(row.area, int) else None
             table[row.id] = (shape_name(self.place, self.document.categories[row.category].name), area)
         try:
@@ -197,36 +177,27 @@ class _SegmentIndex:
             return Problem(error.where, f"expected {error.expected}, found {error.found}")
         if match.entry.size not in (None, size):
             return Problem(short(png, self.place.root), f"PNG mask of another size than in {self.name}")
-        return _Segments(png, tuple(sorted((id_, *value) for id_, value in table.items())), size, void)
+        return _Segments(png, tuple(sorted((id_, *value) for id_, value in table.items())), size, unlabelled)
 
 
 @dataclass(frozen=True, eq=False)
 class _Segments:
-    """The mask source of a PNG with segments.
-
-    Args:
-        file: the PNG.
-        table: id, class (None: ignored pixels) and area in pixels according to the JSON, for each segment.
-        size: (H, W) of the PNG.
-        void: the class of id 0; None: ignored pixels.
-    """
+    """The mask source of a PNG with segments."""
 
     file: Path
-    table: tuple[tuple[int, str | None, int | None], ...]
-    size: tuple[int, int]
-    void: str | None = None
+    table: tuple[
+        tuple[int, str | None, int | None], ...
+    ]  # id, class (None: ignored pixels), area according to the JSON
+    size: tuple[int, int]  # (H, W)
+    unlabelled: str | None = None  # the class of id 0; None: ignored pixels
 
     @property
     def names(self) -> frozenset[str]:
         """Names of the classes that occur."""
-        return frozenset(name for name in (self.void, *(name for _, name, _ in self.table)) if name is not None)
+        return frozenset(name for name in (self.unlabelled, *(name for _, name, _ in self.table)) if name is not None)
 
     def draw(self, labels: Labels, size: tuple[int, int]) -> NDArray[Any]:
-        """Read the PNG: class indices (H, W), in the PNG's own size.
-
-        Raises:
-            MaskError: not an RGB PNG, a class that is not in the labels, or segments that are only in the PNG or the JSON.
-        """
+        """Read the PNG: class indices (H, W), in the PNG's own size."""
         index = class_indices(self.file, self.names, labels)
         raw = read_mask_values(self.file)
         if raw.kind != "colour":
@@ -238,7 +209,7 @@ class _Segments:
         known = np.array([0, *(row[0] for row in self.table)], np.uint32)
         rows = np.minimum(np.searchsorted(known, ids), len(known) - 1)
         self._require_agreement(ids[known[rows] != ids], np.bincount(rows.reshape(-1), minlength=len(known)))
-        classes = [index[self.void], *(index[name] for _, name, _ in self.table)]
+        classes = [index[self.unlabelled], *(index[name] for _, name, _ in self.table)]
         return np.array(classes, labels.dtype)[rows]
 
     def _require_agreement(self, unknown: NDArray[Any], counts: NDArray[Any]) -> None:
@@ -266,7 +237,7 @@ class _Segments:
         with self.file.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256")
         classes = [(id_, name) for id_, name, _ in self.table]
-        digest.update(repr((classes, self.void)).encode("utf-8", "surrogatepass"))
+        digest.update(repr((classes, self.unlabelled)).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
 
@@ -276,7 +247,7 @@ class _Writer:
     def __init__(self, out: Path, labels: Labels) -> None:
         self.out = out
         self.labels = labels
-        self.documents = SplitDocuments(out, "panoptic")
+        self.documents = coco_json.SplitDocuments(out, "panoptic")
 
     def add(self, exported: ExportImage) -> Path:
         """Copy the image, write its PNG and add its segments."""
@@ -293,7 +264,7 @@ class _Writer:
         info = [
             {
                 "id": int(ids[number]), "category_id": self.labels.ids[values[number]], "iscrowd": 0,
-                "area": int(areas[number]), "bbox": bbox(*box),
+                "area": int(areas[number]), "bbox": coco_json.bbox(*box),
             }
             for number, box in enumerate(ndimage.find_objects(numbers + 1))
             if ids[number]
@@ -303,7 +274,7 @@ class _Writer:
 
     def close(self) -> dict[str, Any]:
         """Write the JSON files."""
-        self.documents.write(category_rows(self.labels))
+        self.documents.write(coco_json.category_rows(self.labels))
         return {"format": "coco-panoptic"}
 
 

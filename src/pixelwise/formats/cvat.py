@@ -23,31 +23,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pixelwise.errors import DataError, MaskError
-from pixelwise.formats.annotated_images import (
-    AnnotatedImage,
-    ImageMatcher,
-    NamedRegion,
-    background,
-    class_names,
-    describe,
-    found_images,
-    shape_notices,
-    value_names,
-)
+from pixelwise.formats import annotated_images, shapes
+from pixelwise.formats.annotated_images import AnnotatedImage, ImageMatcher, NamedRegion
 from pixelwise.formats.base import IGNORED, ExportImage, Format, Found, copy_image, drawn_labels
 from pixelwise.formats.dataset_root import Place, split_of_file, split_of_folder
 from pixelwise.formats.records import short
-from pixelwise.formats.shapes import (
-    MAX_PIXELS,
-    Polygon,
-    Region,
-    RowRLE,
-    ellipse,
-    finite_points,
-    rectangle,
-    rotate,
-    row_runs,
-)
+from pixelwise.formats.shapes import MAX_PIXELS, Polygon, Region, RowRLE, finite_points, row_runs
 from pixelwise.geometry.contours import components
 from pixelwise.labels import Colour, Labels, default_colours
 from pixelwise.storage import write_atomic
@@ -100,18 +81,18 @@ def read(place: Place) -> Found:
     known = frozenset(place.images.paths)
     images = []
     for file, element in [(parser, element) for parser in files for element in parser.images]:
-        path = _find_image(place, known, file, element)
         name = short(file.path, place.root)
-        if not matcher.claim(path, f"{name}: {element.name}", owner=name) or isinstance(path, str):
+        path = matcher.claim(_find_image(place, known, file, element), f"{name}: {element.name}", owner=name)
+        if path is None:
             continue
         if element.error is not None:
             matcher.skip(element.error)
         else:
             split = _split(place.root, file, element, path)
             images.append(AnnotatedImage(path, file.path, split, element.size, element.shapes))
-    labels, notices = _labels(place, files, class_names(images))
-    notices += shape_notices(images, labels[1], (file.without_area for file in files))
-    return found_images(place, "CVAT XML", images, labels, matcher.finish(), notices)
+    labels, notices = _labels(place, files, annotated_images.class_names(images))
+    notices += annotated_images.shape_notices(images, labels[1], (file.without_area for file in files))
+    return annotated_images.found_images(place, "CVAT XML", images, labels, matcher.finish(), notices)
 
 
 def _find_image(place: Place, known: frozenset[Path], file: _Parser, image: _Image) -> Path | str:
@@ -262,7 +243,7 @@ class _Parser:
                 raise ValueError(f"{width}×{height} pixels")
         except (KeyError, ValueError) as error:
             expected = f"an image with name, width and height, of at most {MAX_PIXELS:,} pixels"
-            raise self._error(expected, describe(error)) from error
+            raise self._error(expected, annotated_images.describe(error)) from error
         return _Image(name, attributes.get("subset") or self._subset, (height, width))
 
     def _add_shape(self, image: _Image, kind: str, attributes: Mapping[str, str]) -> None:
@@ -278,7 +259,7 @@ class _Parser:
                 region = _REGIONS[kind](attributes, image.size)
                 image.shapes.append((attributes["label"], region, int(attributes.get("z_order", 0))))
             except (KeyError, ValueError, OverflowError) as problem:
-                found = f"a {kind} in {image.name} with {describe(problem)}"
+                found = f"a {kind} in {image.name} with {annotated_images.describe(problem)}"
                 image.error = image.error or self._error("shapes as CVAT writes them", found)
 
 
@@ -292,16 +273,16 @@ def _polygon(attributes: Mapping[str, str], size: tuple[int, int]) -> Region:
 def _box(attributes: Mapping[str, str], size: tuple[int, int]) -> Region:
     corners = finite_points([attributes[key] for key in ("xtl", "ytl", "xbr", "ybr")], _MAX_COORDINATE)
     (left, top), (right, bottom) = corners.tolist()
-    return _rotated(rectangle(left, top, right, bottom), (left + right) / 2, (top + bottom) / 2, attributes)
+    return _rotated(shapes.rectangle(left, top, right, bottom), (left + right) / 2, (top + bottom) / 2, attributes)
 
 
 def _ellipse(attributes: Mapping[str, str], size: tuple[int, int]) -> Region:
     (x, y), radii = finite_points([attributes[key] for key in ("cx", "cy", "rx", "ry")], _MAX_COORDINATE).tolist()
-    return _rotated(ellipse((x, y), radii), x, y, attributes)
+    return _rotated(shapes.ellipse((x, y), radii), x, y, attributes)
 
 
 def _rotated(ring: NDArray[np.float64], x: float, y: float, attributes: Mapping[str, str]) -> Region:
-    return Polygon((rotate(ring, (x, y), float(attributes.get("rotation", "0"))),))
+    return Polygon((shapes.rotate(ring, (x, y), float(attributes.get("rotation", "0"))),))
 
 
 def _mask(attributes: Mapping[str, str], size: tuple[int, int]) -> Region:
@@ -323,7 +304,7 @@ class _Writer:
     def __init__(self, out: Path, labels: Labels) -> None:
         self.out = out
         self.labels = labels
-        self.unlabelled, self.background = background(labels)
+        self.unlabelled, self.background = annotated_images.background(labels)
         self.images: dict[str, str] = {}
         self.has_ignored = False
 
@@ -341,7 +322,7 @@ class _Writer:
 
     def _masks(self, mask: NDArray[Any]) -> Iterable[str]:
         """Write every region except background as a box with run lengths."""
-        names = value_names(self.labels)
+        names = annotated_images.value_names(self.labels)
         regions, _ = components(mask)
         for number, (rows, columns) in enumerate(ndimage.find_objects(regions + 1)):
             box = regions[rows, columns] == number

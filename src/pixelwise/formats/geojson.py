@@ -28,7 +28,7 @@ from pixelwise.formats.annotated_images import AnnotatedImage, ImageMatcher, Nam
 from pixelwise.formats.base import Format, Found, drawn_labels, load_json, mentions
 from pixelwise.formats.dataset_root import Place, split_of_folder
 from pixelwise.formats.records import Problem, Record, short
-from pixelwise.formats.shapes import Polygon, Region, union
+from pixelwise.formats.shapes import Polygon
 from pixelwise.formats.vector_features import Features, Points, crs_name, is_collection, read_features, transformer
 from pixelwise.grid import Grid
 from pixelwise.imageio.extras import need
@@ -197,11 +197,7 @@ class _Transformed:
 
 
 class _Overlay:
-    """Find the features on each raster, and those on none.
-
-    Args:
-        vectors: the vector files.
-    """
+    """Find the features on each raster, and those on none."""
 
     def __init__(self, vectors: Sequence[Features]) -> None:
         self.vectors = vectors
@@ -215,11 +211,12 @@ class _Overlay:
         shapes: list[NamedRegion] = []
         for index, vector in enumerate(self.vectors):
             numbers = np.flatnonzero(_overlaps(self._transformed(index, raster.crs).bounds, raster.extent))
-            for number, region in self._regions(index, numbers, raster):
+            for number, polygons in self._polygons(index, numbers, raster):
                 self.on_raster[index][number] = True
                 self.used.add((index, raster.crs))
                 self.files.setdefault(raster.path, vector.path)
-                shapes.append((class_of(vector.properties[number]), region, 0))
+                name = class_of(vector.properties[number])
+                shapes += [(name, polygon, 0) for polygon in polygons]
         return shapes
 
     def _transformed(self, index: int, crs: str) -> _Transformed:
@@ -235,7 +232,7 @@ class _Overlay:
             self._cache[key] = _Transformed(areas, bounds, transform, accuracy)
         return self._cache[key]
 
-    def _regions(self, index: int, numbers: NDArray[np.int64], raster: _Raster) -> list[tuple[int, Region]]:
+    def _polygons(self, index: int, numbers: NDArray[np.int64], raster: _Raster) -> list[tuple[int, list[Polygon]]]:
         """Convert areas to pixels, where (0, 0) is the corner of the first pixel, and drop those outside the raster."""
         vector, transformed = self.vectors[index], self._transformed(index, raster.crs)
         shapely = need("shapely", "geo", vector.path)
@@ -250,11 +247,12 @@ class _Overlay:
             original = vector.areas[numbers]
             sides = shapely.bounds(original)
             length = np.maximum(sides[:, 2] - sides[:, 0], sides[:, 3] - sides[:, 1])
-            divided = shapely.segmentize(original, length / np.maximum(pixels / _MAX_EDGE, 1))
+            step = np.where(length > 0, length, 1) / np.maximum(pixels / _MAX_EDGE, 1)
+            divided = shapely.segmentize(original, step)
             areas = shapely.transform(divided, lambda points: to_pixels(transformed.transform(points)))
         height, width = raster.header.size
         inside = _overlaps(bounds, np.array([0, 0, width, height]))
-        return [(number, _region(area)) for number, area, ok in zip(numbers.tolist(), areas, inside, strict=True) if ok]
+        return [(number, _parts(area)) for number, area in zip(numbers[inside].tolist(), areas[inside], strict=True)]
 
     def covers(self, raster: _Raster) -> bool:
         """Return whether a raster is annotated: in the extent of the features of a file, or with a file of its name."""
@@ -293,14 +291,14 @@ class _Overlay:
 
 def _overlaps(bounds: NDArray[np.float64], extent: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return which boxes (N, 4) overlap a box (4,), all as minimum x, minimum y, maximum x, maximum y."""
-    overlaps: NDArray[np.bool_] = ((bounds[:, :2] < extent[2:]) & (bounds[:, 2:] > extent[:2])).all(axis=1)
-    return overlaps
+    left, low, right, high = bounds.T
+    return (left < extent[2]) & (low < extent[3]) & (right > extent[0]) & (high > extent[1])
 
 
-def _region(area: Any) -> Region:
+def _parts(area: Any) -> list[Polygon]:
     # Segmentizing a multipolygon with one part returns a polygon.
-    rings = ((polygon.exterior, *polygon.interiors) for polygon in getattr(area, "geoms", (area,)))
-    return union([Polygon(tuple(np.asarray(ring.coords) for ring in polygon)) for polygon in rings])
+    rings = ((part.exterior, *part.interiors) for part in getattr(area, "geoms", (area,)))
+    return [Polygon(tuple(np.asarray(ring.coords) for ring in part)) for part in rings]
 
 
 def _list_annotated(names: Sequence[str]) -> str:
@@ -360,11 +358,7 @@ def _classes(place: Place, vectors: Sequence[Features]) -> tuple[Callable[[Mappi
 
 
 def _require_complete(path: Path, counts: Counter[str], total: int) -> None:
-    """Refuse a class property that most features have, but not all.
-
-    Raises:
-        MaskError: there is one.
-    """
+    """Refuse a class property that most features have, but not all."""
     for key, count in sorted(counts.items()):
         if key.lower() in _ATTRIBUTES and total / 2 <= count < total:
             expected = f"a class for every feature in the property {key!r}"

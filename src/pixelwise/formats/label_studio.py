@@ -26,18 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, MaskError
-from pixelwise.formats.annotated_images import (
-    AnnotatedImage,
-    ImageMatcher,
-    NamedRegion,
-    background,
-    class_names,
-    describe,
-    export_copy,
-    found_images,
-    shape_notices,
-    value_names,
-)
+from pixelwise.formats import annotated_images
+from pixelwise.formats.annotated_images import AnnotatedImage, ImageMatcher, NamedRegion
 from pixelwise.formats.base import IGNORED, ExportImage, Format, Found, drawn_labels, load_json, mentions
 from pixelwise.formats.dataset_root import Place, split_of_file, split_of_folder
 from pixelwise.formats.label_studio_brush import decode_brush, encode_brush
@@ -163,15 +153,16 @@ def read(place: Place) -> Found:
         valid = [one for one in task.annotations if isinstance(one, dict)]
         valid = [one for one in valid if not (one.get("was_cancelled") or one.get("skipped"))]
         candidates = _url_candidates(task, valid)
-        image = urls.find([*candidates, task.upload], task.file)
         if len(candidates) > 1:
             matcher.add_problem(where, "task with several texts that could be its image")
             continue
-        if isinstance(image, str):
+        found = urls.find([*candidates, task.upload], task.file)
+        if isinstance(found, str):
             where = f"{where} ({next(iter(candidates), task.upload)[:200]})"
             if not valid:
-                matcher.add_problem(where, f"task without an annotation and without its image ({image})")
-        if not valid or not matcher.claim(image, where) or isinstance(image, str):
+                matcher.add_problem(where, f"task without an annotation and without its image ({found})")
+        image = matcher.claim(found, where) if valid else None
+        if image is None:
             continue
         ambiguous += len(valid) > 1
         order = [(bool(one.get("ground_truth")), _time(one), number) for number, one in enumerate(valid)]
@@ -183,11 +174,11 @@ def read(place: Place) -> Found:
         split = split_of_folder(image, place.root) or split_of_file(task.file, place.root)
         images.append(AnnotatedImage(image, task.file, split, annotation.size, annotation.shapes))
         without_area.append(annotation.without_area)
-    labels = drawn_labels(place, sorted(class_names(images)))
+    labels = drawn_labels(place, sorted(annotated_images.class_names(images)))
     rule = "ground truth is used, else the newest that is not cancelled"
     notices = [f"{ambiguous} images have several annotations: {rule}"] if ambiguous else []
-    notices += shape_notices(images, labels[1], without_area)
-    return found_images(place, "Label Studio JSON", images, labels, matcher.finish(), notices)
+    notices += annotated_images.shape_notices(images, labels[1], without_area)
+    return annotated_images.found_images(place, "Label Studio JSON", images, labels, matcher.finish(), notices)
 
 
 def _time(annotation: dict[str, Any]) -> float:
@@ -370,7 +361,7 @@ def _region(where: str, value: dict[str, Any], size: tuple[int, int] | None) -> 
             return RowRLE.from_runs(0, 0, size, decode_brush(value["rle"], size[0] * size[1]))
         return Polygon((_ring(value, np.array(size or (1, 1))[::-1] / 100),), relative=size is None)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        found = f"{kind} with {describe(error)}"
+        found = f"{kind} with {annotated_images.describe(error)}"
         raise MaskError(where, expected="regions as Label Studio writes them", found=found, do=_EXPORT_AGAIN) from error
 
 
@@ -394,14 +385,14 @@ class _Writer:
     def __init__(self, out: Path, labels: Labels) -> None:
         self.out = out
         self.labels = labels
-        self.unlabelled, self.background = background(labels)
+        self.unlabelled, self.background = annotated_images.background(labels)
         self.tasks: list[str] = []
 
     def add(self, image: ExportImage) -> Path:
         """Copy the image, and write a brush mask for every class."""
-        target = export_copy(image, self.out / "images")
+        target = annotated_images.export_copy(image, self.out / "images")
         number = len(self.tasks) + 1
-        names = value_names(self.labels)
+        names = annotated_images.value_names(self.labels)
         results = [
             {
                 "id": f"{number}_{value}", "type": "brushlabels", "from_name": "label", "to_name": "image",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -20,20 +21,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelwise.errors import MaskError
-from pixelwise.formats.annotated_images import (
-    AnnotatedImage,
-    ImageMatcher,
-    NamedRegion,
-    background,
-    class_names,
-    describe,
-    export_copy,
-    found_images,
-)
+from pixelwise.formats import annotated_images
+from pixelwise.formats.annotated_images import AnnotatedImage, ImageMatcher, NamedRegion
 from pixelwise.formats.base import IGNORED, ExportImage, Format, Found, drawn_labels, load_json, mentions, painted
 from pixelwise.formats.dataset_root import Place, split_of_folder
 from pixelwise.formats.records import short
-from pixelwise.formats.shapes import MAX_PIXELS, Polygon, Region, RowRLE, ellipse, finite_points, row_runs, union
+from pixelwise.formats.shapes import MAX_PIXELS, Polygon, Region, RowRLE, ellipse, finite_points, row_runs
 from pixelwise.imageio.safe_reading import read_text
 from pixelwise.labels import Labels
 from pixelwise.storage import write_atomic
@@ -79,20 +72,20 @@ def read(place: Place) -> Found:
             document = load_json(path)
             if not _is_labelme(document):
                 continue
-            shapes = [_shape(path, shape) for shape in document["shapes"]]
+            shapes = [region for shape in document["shapes"] for region in _regions(path, shape)]
         except MaskError as error:
             matcher.skip(error, path)
-            image = place.images.find(path.stem, path)
-            if isinstance(image, Path):
-                matcher.claim(image, name)
+            found = place.images.find(path.stem, path)
+            if isinstance(found, Path):
+                matcher.claim(found, name)
             continue
-        image = _find_image(place, path, str(document.get("imagePath") or ""))
         hint = "; save the image in imageData to a file" if document.get("imageData") else ""
-        if matcher.claim(image, name, hint=hint) and isinstance(image, Path):
+        image = matcher.claim(_find_image(place, path, str(document.get("imagePath") or "")), name, hint=hint)
+        if image is not None:
             split = split_of_folder(image, place.root) or split_of_folder(path, place.root)
             images.append(AnnotatedImage(image, path, split, _size(document), shapes))
-    labels = drawn_labels(place, _ordered(place, class_names(images)))
-    return found_images(place, "LabelMe files", images, labels, matcher.finish())
+    labels = drawn_labels(place, _ordered(place, annotated_images.class_names(images)))
+    return annotated_images.found_images(place, "LabelMe files", images, labels, matcher.finish())
 
 
 def _find_image(place: Place, path: Path, name: str) -> Path | str:
@@ -117,46 +110,42 @@ def _size(document: dict[str, Any]) -> tuple[int, int] | None:
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
-def _shape(path: Path, shape: Any) -> NamedRegion:
+def _regions(path: Path, shape: Any) -> list[NamedRegion]:
     label = shape.get("label") if isinstance(shape, dict) else None
     if not isinstance(label, str) or not label:
         raise MaskError(path, expected="shapes with a label", found=repr(shape)[:80], do="Label it, or remove it.")
     kind = shape.get("shape_type") or "polygon"
     try:
-        region = _region(kind, finite_points(shape["points"]), shape)
+        regions = _convert(kind, finite_points(shape["points"]), shape)
     except _MALFORMED as error:
-        found = f"a malformed {kind} ({describe(error)})"
+        found = f"a malformed {kind} ({annotated_images.describe(error)})"
         do = "Draw it again, or remove it."
         raise MaskError(path, expected="shapes as LabelMe writes them", found=found, do=do) from error
-    if region is None:
+    if regions is None:
         expected = "polygon, rectangle, circle, mask, point, line or linestrip"
         do = "Draw it as one of these."
         raise MaskError(path, expected=expected, found=f"shape_type {kind!r}", do=do)
-    return label, region, 0
+    return [(label, region, 0) for region in regions]
 
 
-def _region(kind: str, points: NDArray[np.float64], shape: dict[str, Any]) -> Region | None:
-    """Convert a shape; None if its type is unknown.
-
-    Raises:
-        One of `_MALFORMED`.
-    """
+def _convert(kind: str, points: NDArray[np.float64], shape: dict[str, Any]) -> Sequence[Region] | None:
+    """Convert a shape; None if its type is unknown. Malformed shapes raise one of `_MALFORMED`."""
     count = len(points)
     if (kind == "polygon" and count >= 3) or (kind in _RECTANGLES and count == 4):
-        return Polygon((points,))
+        return [Polygon((points,))]
     if kind == "rectangle" and count == 2:
         (x0, y0), (x1, y1) = points
-        return Polygon((np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]),))
+        return [Polygon((np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]),))]
     if kind == "polygon" or kind in _RECTANGLES:
         raise ValueError(f"{count} points")
     if kind == "circle":
-        return _disc(points[0], float(np.hypot(*(points[1] - points[0]))))
+        return [_disc(points[0], float(np.hypot(*(points[1] - points[0]))))]
     if kind == "mask":
-        return _mask(points, shape["mask"])
+        return [_mask(points, shape["mask"])]
     if kind in ("point", "points"):
-        return union([_disc(point, _POINT_RADIUS) for point in points])
+        return [_disc(point, _POINT_RADIUS) for point in points]
     if kind in ("line", "linestrip"):
-        return union([_thick_line(start, end) for start, end in pairwise(points)])
+        return [_thick_line(start, end) for start, end in pairwise(points)]
     return None
 
 
@@ -191,13 +180,13 @@ class _Writer:
 
     def add(self, image: ExportImage) -> Path:
         """Write contours, sorted so that inner regions come after those around them."""
-        target = export_copy(image, self.out)
+        target = annotated_images.export_copy(image, self.out)
         shapes = [
             {"label": name, "points": contour.outer.tolist(), "group_id": None, "description": "", "shape_type": "polygon",
              "flags": {}, "mask": None}
             for name, contour in painted(image.mask, self.labels)[0]
         ]  # fmt: skip
-        document = {
+        document: dict[str, Any] = {
             "version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": target.name, "imageData": None,
             "imageHeight": image.size[0], "imageWidth": image.size[1],
         }  # fmt: skip
@@ -207,7 +196,7 @@ class _Writer:
     def close(self) -> dict[str, Any]:
         """Write labels.txt, which LabelMe takes as `--labels`."""
         write_atomic(self.out / "labels.txt", "".join(f"{name}\n" for name in (IGNORED, *self.labels.names)).encode())
-        return {"format": "labelme", "unlabelled": background(self.labels)[0]}
+        return {"format": "labelme", "unlabelled": annotated_images.background(self.labels)[0]}
 
 
 FORMAT = Format("labelme", "LabelMe", detect, read, _Writer)

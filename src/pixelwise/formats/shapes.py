@@ -46,12 +46,7 @@ class Region(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Polygon:
-    """Rings (N, 2) of points x, y, filled by the even-odd rule.
-
-    Args:
-        rings: points in pixels, or in fractions of width and height if `relative`.
-        relative: see `rings`.
-    """
+    """Rings (N, 2) of points x, y in pixels, or in fractions of width and height if `relative`; a ring in a ring is a hole."""
 
     rings: tuple[Ring, ...]
     relative: bool = False
@@ -78,11 +73,7 @@ class CocoRLE:
     name: str = "run lengths"
 
     def rasterize(self, size: tuple[int, int]) -> Crop:
-        """Decode the bounding box.
-
-        Raises:
-            MaskError: the image has another size, or the run lengths do not fill it.
-        """
+        """Decode the bounding box."""
         found = None
         runs = unpack(self.counts)
         if self.size != size:
@@ -148,38 +139,6 @@ def row_runs(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.diff(np.append(ends, mask.size), prepend=0)
 
 
-@dataclass(frozen=True, eq=False)
-class RegionUnion:
-    """The union of several regions."""
-
-    regions: tuple[Region, ...]
-
-    def rasterize(self, size: tuple[int, int]) -> Crop:
-        """Rasterise all regions into one box."""
-        crops = [crop for region in self.regions if (crop := region.rasterize(size))[2].size]
-        if not crops:
-            return 0, 0, np.zeros((0, 0), bool)
-        top = min(row for row, _, _ in crops)
-        left = min(column for _, column, _ in crops)
-        bottom = max(row + mask.shape[0] for row, _, mask in crops)
-        right = max(column + mask.shape[1] for _, column, mask in crops)
-        union = np.zeros((bottom - top, right - left), bool)
-        for row, column, mask in crops:
-            union[row - top : row - top + mask.shape[0], column - left : column - left + mask.shape[1]] |= mask
-        return top, left, union
-
-    def content(self) -> Iterable[bytes]:
-        """Yield the content of each region."""
-        yield f"several {len(self.regions)}".encode()
-        for region in self.regions:
-            yield from region.content()
-
-
-def union(regions: Sequence[Region]) -> Region:
-    """Return the only region, or the union of several."""
-    return regions[0] if len(regions) == 1 else RegionUnion(tuple(regions))
-
-
 def finite_points(values: Any, limit: float = np.inf) -> NDArray[np.float64]:
     """Convert numbers or strings to points (N, 2).
 
@@ -241,20 +200,12 @@ class Shape:
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """All shapes of one image: a `MaskSource`.
+    """All shapes of one image, in the order of the file: a `MaskSource`."""
 
-    Args:
-        file: the annotation file, for messages.
-        shapes: in the order of the file.
-        size: (H, W) of the image according to the annotation; None if it does not say.
-        unlabelled: class of the pixels without a shape; None: they are ignored.
-        overlap: which shape is on top.
-    """
-
-    file: Path
+    file: Path  # with the annotation
     shapes: tuple[Shape, ...]
-    size: tuple[int, int] | None = None
-    unlabelled: str | None = "background"
+    size: tuple[int, int] | None = None  # (H, W) according to the annotation; None if it does not say
+    unlabelled: str | None = "background"  # class of the pixels without a shape; None: they are ignored
     overlap: Overlap = "file"
 
     @property
@@ -322,13 +273,8 @@ def draw_upright(record: Record, labels: Labels, size: tuple[int, int]) -> tuple
     Annotation tools show images as EXIF orients them, and store that size. If the annotation stores the size before
     rotation, the mask is rotated with the image.
 
-    Args:
-        record: with a `source`.
-        labels: the classes.
-        size: (H, W) of the image as it is read.
-
     Returns:
-        The mask, in the annotation's size (which the caller compares with the image), and notices.
+        The mask, in the annotation's size (which can differ from `size`, that of the image), and notices.
     """
     source = record.source
     assert source is not None

@@ -121,20 +121,12 @@ def _looks_like_labels(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Description:
-    """The content of a data set's YAML, or of its list of classes.
+    """The content of a data set's YAML, or of its list of classes."""
 
-    Args:
-        file: the YAML or list; the root if there is neither.
-        names: class id in the text files → name; None if there are no names.
-        splits: split → folders of images, or lists of them; empty if folder names tell.
-        home: the folder to which their paths are relative.
-        notices: decisions made.
-    """
-
-    file: Path
-    names: dict[int, str] | None
-    splits: Mapping[str, list[str]]
-    home: Path
+    file: Path  # the YAML or list; the root if there is neither
+    names: dict[int, str] | None  # by class id in the text files; None if there are no names
+    splits: Mapping[str, list[str]]  # folders of images, or lists of them, by split; empty if folder names tell
+    home: Path  # the folder to which their paths are relative
     notices: tuple[str, ...] = ()
 
 
@@ -153,13 +145,7 @@ def _yamls(place: Place) -> Iterator[Path]:
 
 
 def _describe(place: Place) -> _Description:
-    """Read the YAML, or else the list of classes and darknet's lists of images.
-
-    Raises:
-        ConfigError: several YAML files, or invalid entries for a split.
-        LabelsError: invalid class names.
-        MaskError: a data set for another task.
-    """
+    """Read the YAML, or else the list of classes and darknet's lists of images."""
     files = list(_yamls(place))
     if len(files) > 1:
         found = ", ".join(short(path, place.root) for path in files)
@@ -237,11 +223,7 @@ def _require_segmentation(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def _class_names(file: Path, given: Any, count: Any) -> dict[int, str] | None:
-    """Read names from a list or a mapping by id; `nc` alone gives class_0, class_1 and so on.
-
-    Raises:
-        LabelsError: invalid or duplicate names, or another number of names than `nc`.
-    """
+    """Read names from a list or a mapping by id; `nc` alone gives class_0, class_1 and so on."""
 
     def invalid(key: str, expected: str, found: object, do: str) -> LabelsError:
         return LabelsError(f"{file}: {key}", expected=expected, found=f"{found!r:.40}", do=do)
@@ -284,12 +266,7 @@ class _Reader:
         self._paths = self._texts.union(*(image.parents for image in self._images))
 
     def splits(self) -> dict[Path, str]:
-        """Return the split of each image: according to the YAML, else to the folders.
-
-        Raises:
-            DataError: no images at a path in the YAML, or none of them has a text file.
-            PairingError: an image in two splits.
-        """
+        """Return the split of each image: according to the YAML, else to the folders."""
         images = self.place.images.paths
         if not images:
             do = "Put them there, or set their folder: --set data.root=FOLDER."
