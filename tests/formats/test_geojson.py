@@ -132,7 +132,9 @@ def test_features_in_longitude_and_latitude_are_transformed(tmp_path: Path) -> N
     raster(tmp_path / "b.tif")
     back = Transformer.from_crs(UTM, "EPSG:4326", always_xy=True)
     ring = [list(back.transform(x, y)) for x, y in box(10, 5, 40, 30)]
-    vector(tmp_path / "x.geojson", area(ring), area([ring[0]] * 4), crs=None)
+    vector(
+        tmp_path / "x.geojson", area(ring, [ring[0]] * 4), area([ring[0]] * 4), area([*ring[:2], *ring[:2]]), crs=None
+    )
     splits = opened(tmp_path)
     mask = full_masks(splits)["a.tif"]
     expected = np.zeros(SIZE, np.uint8)

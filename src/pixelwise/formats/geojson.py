@@ -247,8 +247,7 @@ class _Overlay:
             original = vector.areas[numbers]
             sides = shapely.bounds(original)
             length = np.maximum(sides[:, 2] - sides[:, 0], sides[:, 3] - sides[:, 1])
-            step = np.where(length > 0, length, 1) / np.maximum(pixels / _MAX_EDGE, 1)
-            divided = shapely.segmentize(original, step)
+            divided = shapely.segmentize(original, length / np.maximum(pixels / _MAX_EDGE, 1))
             areas = shapely.transform(divided, lambda points: to_pixels(transformed.transform(points)))
         height, width = raster.header.size
         inside = _overlaps(bounds, np.array([0, 0, width, height]))

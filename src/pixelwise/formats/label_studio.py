@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -165,9 +165,8 @@ def read(place: Place) -> Found:
         if image is None:
             continue
         ambiguous += len(valid) > 1
-        order = [(bool(one.get("ground_truth")), _time(one), number) for number, one in enumerate(valid)]
         try:
-            annotation = _read_annotation(f"{task.file}: {task.name}", valid[max(order)[2]])
+            annotation = _read_annotation(f"{task.file}: {task.name}", _preferred(valid))
         except MaskError as error:
             matcher.skip(error)
             continue
@@ -179,6 +178,12 @@ def read(place: Place) -> Found:
     notices = [f"{ambiguous} images have several annotations: {rule}"] if ambiguous else []
     notices += annotated_images.shape_notices(images, labels[1], without_area)
     return annotated_images.found_images(place, "Label Studio JSON", images, labels, matcher.finish(), notices)
+
+
+def _preferred(annotations: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return ground truth if there is any, else the newest annotation."""
+    order = [(bool(one.get("ground_truth")), _time(one), number) for number, one in enumerate(annotations)]
+    return annotations[max(order)[2]]
 
 
 def _time(annotation: dict[str, Any]) -> float:

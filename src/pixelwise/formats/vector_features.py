@@ -93,10 +93,10 @@ def read_features(path: Path, collection: dict[str, Any]) -> Features:
 
 
 def _polygons(geometry: Any) -> Iterator[Any]:
-    """Yield the polygons of a geometry, also of nested collections."""
+    """Yield the polygons of a geometry, also of nested collections, without rings of length 0, which GEOS cannot divide."""
     if geometry.geom_type == "Polygon":
-        if not geometry.is_empty:
-            yield geometry
+        if geometry.exterior.length > 0:
+            yield type(geometry)(geometry.exterior, [ring for ring in geometry.interiors if ring.length > 0])
     else:
         for part in getattr(geometry, "geoms", ()):
             yield from _polygons(part)
