@@ -13,10 +13,9 @@ from affine import Affine
 from pixelwise.config import DataConfig
 from pixelwise.datasets.dataset import open_data
 from pixelwise.errors import ImageError, MaskError, PairingError
-from pixelwise.formats import projection
-from pixelwise.formats.projection import carrier, plain_name
 from pixelwise.formats.reading import read_record_image, require_pair
 from pixelwise.formats.records import Record
+from pixelwise.formats.vector_features import crs_name, transformer
 from pixelwise.grid import Grid
 from pixelwise.imageio.georeference import read_grid
 from pixelwise.imageio.images import fill_invalid, read_header, read_image, read_size, read_with_validity
@@ -275,7 +274,7 @@ def test_pixels_without_data_are_ignored_in_folders(tmp_path: Path, nodata: floa
 
 
 @pytest.mark.parametrize(
-    ("name", "plain"),
+    ("name", "code"),
     [
         ("urn:ogc:def:crs:EPSG::32616", "EPSG:32616"),
         ("urn:ogc:def:crs:EPSG:6.9:4326", "EPSG:4326"),
@@ -290,31 +289,31 @@ def test_pixels_without_data_are_ignored_in_folders(tmp_path: Path, nodata: floa
         ("none", None),
     ],
 )
-def test_names_of_systems_are_made_alike_and_others_are_none(name: str, plain: str | None) -> None:
-    assert plain_name(name) == plain
+def test_crs_names_are_normalised(name: str, code: str | None) -> None:
+    assert crs_name(name) == code
 
 
-def test_points_are_carried_with_x_before_y() -> None:
-    carry, told = carrier("EPSG:4326", "EPSG:32616", "a.geojson")
+def test_points_are_transformed_with_x_before_y() -> None:
+    transform, describe_accuracy = transformer("EPSG:4326", "EPSG:32616", "a.geojson")
     # The central meridian of zone 16 is 87° west: 500 km east by definition.
-    x, y = carry(np.array([[-87.0, 0.0]]))[0]
+    x, y = transform(np.array([[-87.0, 0.0]]))[0]
     assert (x, y) == pytest.approx((500_000, 0), abs=1e-3)
-    assert told() == ""
+    assert describe_accuracy() == ""
     same = np.array([[1.0, 2.0]])
-    assert carrier("EPSG:32616", "EPSG:32616", "a.geojson")[0](same) is same
+    assert transformer("EPSG:32616", "EPSG:32616", "a.geojson")[0](same) is same
 
 
-def test_another_datum_says_how_well_it_is_known() -> None:
-    carry, told = carrier("EPSG:4267", "EPSG:32616", "a.geojson")
-    assert np.isfinite(carry(np.array([[-87.0, 35.0]]))).all()
-    assert told().startswith(", good to ")
+def test_datum_shifts_have_an_accuracy() -> None:
+    transform, describe_accuracy = transformer("EPSG:4267", "EPSG:32616", "a.geojson")
+    assert np.isfinite(transform(np.array([[-87.0, 35.0]]))).all()
+    assert describe_accuracy().startswith(", accurate to ")
 
 
-def test_systems_without_a_known_way_between_them_are_refused() -> None:
-    with pytest.raises(MaskError, match=r"a\.geojson: expected a known way from IAU_2015:30100 to EPSG:32616"):
-        carrier("IAU_2015:30100", "EPSG:32616", "a.geojson")
-    with pytest.raises(MaskError, match="expected a known way from EPSG:999999"):
-        carrier("EPSG:999999", "EPSG:32616", "a.geojson")
+def test_systems_without_a_known_transformation_are_errors() -> None:
+    with pytest.raises(MaskError, match=r"a\.geojson: expected a transformation from IAU_2015:30100 to EPSG:32616"):
+        transformer("IAU_2015:30100", "EPSG:32616", "a.geojson")
+    with pytest.raises(MaskError, match="expected a transformation from EPSG:999999"):
+        transformer("EPSG:999999", "EPSG:32616", "a.geojson")
 
 
 def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,8 +322,8 @@ def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(ImageError, match=r"expected the package pyproj.* pip install 'pixelwise\[geo\]'"):
-        carrier("EPSG:4326", "EPSG:32616", "a.geojson")
-    assert projection.carrier("EPSG:1", "EPSG:1", "a")[1]() == ""
+        transformer("EPSG:4326", "EPSG:32616", "a.geojson")
+    assert transformer("EPSG:1", "EPSG:1", "a")[1]() == ""
 
 
 def test_the_real_rasters_lie_where_gdal_says(real: Any) -> None:
