@@ -2,29 +2,29 @@ import re
 
 import pytest
 
-from pixelwise.checking.file_names import number_frames, place_tiles, suggest_groups
+from pixelwise.checking.adjacent_images import parse_frame, parse_tile, suggest_groups
 
 
 def groups(paths: list[str]) -> list[tuple[int, bool]]:
-    return [(len(set(found.names)), found.telling) for found in suggest_groups(paths)]
+    return [(len(set(found.names)), found.conclusive) for found in suggest_groups(paths)]
 
 
-def test_videos_by_what_stands_before_the_number() -> None:
+def test_videos_by_the_text_before_the_number() -> None:
     paths = [f"train/0016E5_{k:05}.jpg" for k in range(5)] + [f"val/Seq05VD_f{k:05}.jpg" for k in range(5)]
     found = suggest_groups(paths)[0]
     assert set(found.names) == {"0016E5", "Seq05VD"}
-    assert not found.telling
+    assert not found.conclusive
     assert [re.search(found.rule, path)[1] for path in paths] == list(found.names)  # type: ignore[index]
 
 
-def test_patients_and_slides_are_many() -> None:
+def test_many_patients_are_conclusive() -> None:
     paths = [f"images/patient{p:03}_slice{k}.png" for p in range(12) for k in range(4)]
     found = suggest_groups(paths)[0]
     assert (found.names[0], found.names[-1]) == ("patient000", "patient011")
-    assert found.telling
+    assert found.conclusive
 
 
-def test_tiles_of_slides_by_what_stands_before_two_numbers() -> None:
+def test_slides_by_the_text_before_two_numbers() -> None:
     paths = [f"slide{s}_{x}_{y}.png" for s in range(9) for x in (0, 512) for y in (0, 512)]
     assert {len(set(found.names)) for found in suggest_groups(paths)} == {18, 9}
 
@@ -46,12 +46,12 @@ def test_folders_may_be_groups() -> None:
         [],
     ],
 )
-def test_names_that_tell_no_groups(paths: list[str]) -> None:
+def test_names_without_groups(paths: list[str]) -> None:
     assert groups(paths) == []
 
 
 def test_frames_by_their_last_number() -> None:
-    assert number_frames(["a/seq1_f007.png", "b/seq1_f8.png", "none.png", "c/9_left.png"]) == [
+    assert [parse_frame(path) for path in ["a/seq1_f007.png", "b/seq1_f8.png", "none.png", "c/9_left.png"]] == [
         ("seq1_f#", 7),
         ("seq1_f#", 8),
         None,
@@ -74,4 +74,4 @@ def test_frames_by_their_last_number() -> None:
     ],
 )
 def test_places_of_tiles(name: str, place: tuple[str, float, float] | None) -> None:
-    assert place_tiles([name]) == [place]
+    assert parse_tile(name) == place
