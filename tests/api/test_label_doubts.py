@@ -33,7 +33,7 @@ class Sure:
 
 @pytest.fixture
 def data(tmp_path):
-    """Draw 24 images of a bright square; of two of them the label is wrong, in one by far more pixels."""
+    """Draw 24 images of a bright square; two of the labels are wrong, one in many more pixels."""
     for k in range(24):
         split = tmp_path / "d" / ("train" if k < 12 else "val")
         image = np.zeros((48, 64), np.uint8)

@@ -37,7 +37,7 @@ def halves(column: int = SIZE // 2, left: int = 0, right: int = 1, size: tuple[i
 
 
 def image_of(mask: np.ndarray, seed: int) -> np.ndarray:
-    """Draw an image (H, W, 3) of its own in which class 1 is brighter."""
+    """Draw a unique image (H, W, 3) in which class 1 is brighter."""
     rng = np.random.default_rng(seed)
     height, width = mask.shape
     clouds = rng.integers(0, 90, (-(-height // 8), -(-width // 8), 3), np.uint8)
@@ -63,14 +63,14 @@ def findings(root: Path, *, skip_bad: bool = True, **config: object) -> list[Fin
 
 
 def only(found: Iterable[Finding]) -> Finding:
-    """Give the one finding there is."""
+    """Return the only finding."""
     found = list(found)
     assert len(found) == 1, [finding.what for finding in found]
     return found[0]
 
 
 def of_kind(found: Iterable[Finding], kind: str) -> Finding:
-    """Give the one finding of a kind."""
+    """Return the only finding of a kind."""
     return only(finding for finding in found if finding.kind == kind)
 
 
@@ -79,7 +79,7 @@ def kinds(found: Iterable[Finding]) -> list[str]:
 
 
 def typed(fix: str) -> Config:
-    """Give what a shell and the configuration make of every --set in a fix."""
+    """Apply every --set of a fix as a shell would."""
     options = [shlex.split(text) for text in re.findall(r"--set ('[^']*'|[^\s;]+)", fix.rstrip("."))]
     assert options, fix
     assert all(len(words) == 1 for words in options), fix
@@ -87,7 +87,7 @@ def typed(fix: str) -> Config:
 
 
 def row(index: int, pixels: int = 1000, **columns: int) -> list[int]:
-    """Make a row of a table: class index, pixels, one region, and what else is named (specks=3, lines=10)."""
+    """Make a row of a table: class index, pixels, one region, and named columns (specks=3, lines=10)."""
     values = [0] * COLUMNS
     values[Column.CLASS], values[Column.PIXELS], values[Column.REGIONS] = index, pixels, 1
     for name, value in columns.items():
@@ -129,14 +129,14 @@ def survey_of(
 
 
 def inspected(*rows: list[int], **fields: Any) -> Inspection:
-    """Make the inspection of a good image, with rows of its table."""
+    """Make the inspection of a valid image, with rows of its table."""
     table = np.array(rows or [row(0), row(1)], np.uint32)
     usual = {"size": (SIZE, SIZE), "bands": 3, "dtype": "uint8", "spread": 40.0}
     return Inspection("", 0, table=table, **{**usual, **fields})
 
 
 def signature(vector: np.ndarray) -> bytes:
-    """Make a image_signature that points along a vector of 143 numbers."""
+    """Make a signature from a vector of 143 numbers."""
     return np.rint(vector * (127 / np.linalg.norm(vector))).astype(np.int8).tobytes()
 
 

@@ -68,7 +68,7 @@ def test_videos_in_two_splits_by_name() -> None:
 
 
 def test_prefixes_without_similar_images_are_not_groups() -> None:
-    """exp1 to exp3 are exposures: every part has all of them, and they show other things."""
+    """exp1 to exp3 are exposures: every split has all of them, and they show different scenes."""
     names = {
         split: [f"exp{k % 3}_num_{number + k}.jpg" for k in range(30)] for split, number in (("train", 0), ("val", 900))
     }
@@ -85,7 +85,7 @@ def test_two_volumes_of_a_patient_in_two_splits() -> None:
     survey = survey_of(
         {split: unrelated(k, len(own)) for k, (split, own) in enumerate(names.items())}, names=names, groups=names
     )
-    assert not list(groups_in_names(survey))  # no slices of volumes: then groups are what somebody named
+    assert not list(groups_in_names(survey))  # without slices of volumes, the groups are those configured
     splits = {
         split.name: replace(
             split, records=tuple(replace(one, plane=Plane(k % 3)) for k, one in enumerate(split.records))

@@ -82,7 +82,7 @@ def test_rare_classes_are_reported_with_the_score_of_a_constant_prediction(folde
     found = of_kind(findings(folder), "rare-classes")
     assert found.severity == "notice"
     assert found.what == "1 class has under 1% of the pixels: road 0.49 %"
-    # Always 'ground': IoU 4076/4096 of it and 0 of road.
+    # Constant prediction of 'ground': IoU 4076/4096, and 0 for road.
     assert "'ground' everywhere has a pixel accuracy of 99.5 % and an mIoU of 49.8 %" in found.why
 
 

@@ -73,7 +73,7 @@ def test_the_fix_divides_given_splits_again_and_only_groups_drawn_ones() -> None
         assert "data.group" in found.fix
         assert "anew" not in found.fix
     tested = next(iter(identical_images(survey_of({"train": [same], "test": [same]}))))
-    assert typed(tested.fix).data.split.test == 0.2  # what is divided anew has no test part by itself
+    assert typed(tested.fix).data.split.test == 0.2  # by default there is no test split
 
 
 def test_the_fix_removes_the_finding(folder: Path) -> None:
@@ -88,7 +88,7 @@ def test_the_fix_removes_the_finding(folder: Path) -> None:
 
 
 def changed(image: np.ndarray) -> dict[str, np.ndarray]:
-    """Change an image as exports, cameras and editors do."""
+    """Modify an image like exports, cameras and editors."""
     full_image = Image.fromarray(image)
     buffer = BytesIO()
     full_image.save(buffer, "JPEG", quality=50)
@@ -113,7 +113,7 @@ def test_near_duplicates_across_splits(folder: Path) -> None:
 
 
 def test_similar_images_are_not_near_duplicates() -> None:
-    """Retinas: round and dark outside, all of them. They correlate by 0.98, and none is another."""
+    """Retina photographs correlate by 0.98 without being copies."""
     rng = np.random.default_rng(0)
     common = rng.standard_normal(143)
     alike = [inspected(signature=signature(common + 0.14 * rng.standard_normal(143))) for _ in range(40)]

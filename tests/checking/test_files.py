@@ -32,7 +32,7 @@ def test_unreadable_images_and_masks(folder: Path) -> None:
         images.fix
         == "Copy or export the file again, or take it out; or leave them out: --skip-bad, or data.skip_bad: true."
     )
-    assert images.examples == ()  # there is nothing to be shown
+    assert images.examples == ()  # the images cannot be read
     assert (masks.what, masks.where) == ("1 mask cannot be interpreted", (str(folder / "train/masks/train02.png"),))
 
 
@@ -46,7 +46,7 @@ def test_files_left_out_by_skip_bad_are_warnings_while_images_are_left(folder: P
     assert of_kind(found, "unknown-ids").severity == "warning"
     for path in (folder / "val/images").iterdir():
         spoil(path)
-    assert of_kind(findings(folder), "unreadable-pictures").severity == "error"  # nothing is left to choose by
+    assert of_kind(findings(folder), "unreadable-pictures").severity == "error"  # no val image is left
 
 
 def test_advice_of_a_format_is_the_fix() -> None:
@@ -145,15 +145,15 @@ def test_masks_saved_as_jpeg(folder: Path) -> None:
     assert not {"lossy-masks"} & set(kinds(findings(folder, mask_values={"threshold": 1})))
 
 
-@pytest.mark.parametrize(("orientation", "told"), [(1, False), (3, True), (6, True)])
-def test_images_rotated_by_exif_without_their_masks(folder: Path, orientation: int, told: bool) -> None:
+@pytest.mark.parametrize(("orientation", "reported"), [(1, False), (3, True), (6, True)])
+def test_images_rotated_by_exif_without_their_masks(folder: Path, orientation: int, reported: bool) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = folder / "train/images/train03.png"
     Image.open(path).save(path, exif=exif)
     found = findings(folder)
-    assert len(found) == told
-    if told:
+    assert len(found) == reported
+    if reported:
         finding = only(found)
         assert (finding.kind, finding.severity, finding.where) == ("turned-by-exif", "warning", (str(path),))
         assert finding.what == "1 image is rotated by EXIF orientation, but the mask is not"

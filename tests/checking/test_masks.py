@@ -119,7 +119,7 @@ def test_greys_of_a_palette_listed_as_classes() -> None:
 
 
 def test_two_classes_of_the_same_grey_cannot_be_recovered() -> None:
-    """PASCAL VOC's 1 and 16 are both 38, 3 and 18 both 113; its void is 220."""
+    """PASCAL VOC's classes 1 and 16 are both 38, 3 and 18 both 113; its ignored pixels are 220."""
     unknown = UnknownIds(((38, 900), (220, 100)), 0, 1000, 0)
     few = survey_of(
         {"train": [inspected(unknown=replace(unknown, ids=((38, 900), (75, 90), (220, 9))))]}, classes="abcd"
@@ -133,7 +133,7 @@ def test_two_classes_of_the_same_grey_cannot_be_recovered() -> None:
         == "Export the masks again with their palette: two classes have the same grey."
     )
     listed = {"labels": "listed from the masks"}
-    ids = (0, 38, 52, 75)  # 52 is class 20: there are as many as share a grey
+    ids = (0, 38, 52, 75)  # 52 is class 20, so two classes have the same grey
     survey = survey_of({"train": [inspected()]}, classes=[f"class_{id_}" for id_ in ids], description=listed)
     object.__setattr__(survey.labels, "ids", ids)
     assert "--set" not in next(iter(grey_palette(survey))).fix
@@ -168,7 +168,7 @@ def test_soft_edges_of_two_classes(folder: Path, spoil: object) -> None:
 
 @pytest.mark.parametrize("spoil", [as_jpeg, resized])
 def test_blended_ids_that_the_labels_define(tmp_path: Path, spoil: object) -> None:
-    """Between discs of id 6 and a ground of 0, blending makes 1 to 5, which are classes, too."""
+    """Between discs of id 6 and background 0, interpolation makes 1 to 5, which are also classes."""
     draw_good(tmp_path)
     (tmp_path / "labels.yaml").write_text("names: [a, b, c, d, e, f, g, h]\n")
     masks = sorted(tmp_path.glob("*/masks/*.png"))
@@ -190,7 +190,7 @@ def test_blended_ids_that_the_labels_define(tmp_path: Path, spoil: object) -> No
 
 
 def test_thin_objects_between_two_classes_are_not_blended() -> None:
-    """Poles before buildings: thin, and with the same class on both sides."""
+    """Poles in front of buildings: thin, with the same class on both sides."""
     pole = row(1, 1000, regions=100, specks=30, lines=900, between=60)
     assert not list(blended_ids(survey_of({"train": [inspected(row(0, 9000), pole, row(2, 5000))]}, classes="abc")))
     rim = row(1, 1000, regions=100, specks=30, lines=900, between=600)
@@ -250,7 +250,7 @@ def test_many_empty_masks_are_intended(folder: Path) -> None:
 
 
 def test_empty_masks_are_counted_by_folder() -> None:
-    """A folder of tiles without a defect beside folders of defects, as in the magnetic tiles."""
+    """Tiles without defects have their own folder in the magnetic tiles data set."""
     full, bare = inspected(row(0), row(1)), inspected(row(0))
     names = {"train": [f"crack/{k}.png" for k in range(12)] + [f"free/{k}.png" for k in range(8)]}
     survey = survey_of({"train": [bare] + [full] * 11 + [bare] * 8}, names=names)
@@ -264,7 +264,7 @@ def test_specks(folder: Path) -> None:
         mask[3, 3], mask[40, 2:4] = 1, 1
         save(folder / f"train/masks/train0{k}.png", mask)
     mask = halves(26)
-    mask[10:12, 3:6] = 1  # six pixels are no speck
+    mask[10:12, 3:6] = 1  # six pixels are not a speck
     save(folder / "train/masks/train03.png", mask)
     found = of_kind(findings(folder), "specks")
     assert (found.severity, found.count, found.of) == ("notice", 2, 22)

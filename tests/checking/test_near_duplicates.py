@@ -28,14 +28,14 @@ def test_no_neighbour_within_the_limit_is_missed(seed: int, count: int, limit: f
     splits = sorted(rng.choice(["test", "train", "val"], count).tolist())
     centres = rng.standard_normal((5, 60))
     vectors = unit(centres[rng.integers(0, 5, count)] + rng.uniform(0, 0.6) * rng.standard_normal((count, 60)))
-    found = nearest(vectors, splits, limit)
-    for ours, same in zip(found, (True, False), strict=True):
+    results = nearest(vectors, splits, limit)
+    for ours, same in zip(results, (True, False), strict=True):
         distance, near = by_hand(vectors, splits, limit, same)
         clear = np.abs(distance - limit) > 1e-5  # no rounding at the limit itself
         assert np.array_equal((ours.neighbour >= 0)[clear], near[clear])
-        told = (ours.neighbour >= 0) & clear
-        assert ours.distance[told] == pytest.approx(distance[told], abs=1e-5)
-        for one in np.flatnonzero(told).tolist():
+        found = (ours.neighbour >= 0) & clear
+        assert ours.distance[found] == pytest.approx(distance[found], abs=1e-5)
+        for one in np.flatnonzero(found).tolist():
             other = int(ours.neighbour[one])
             assert other != one
             assert (splits[one] == splits[other]) is same

@@ -17,7 +17,7 @@ def table_of(mask: np.ndarray, num_classes: int) -> dict[int, np.ndarray]:
 
 
 def by_hand(mask: np.ndarray, num_classes: int) -> dict[int, np.ndarray]:
-    """Count what the table holds with scipy's labelling, region by region."""
+    """Compute the table with scipy's labelling, region by region."""
     found = {}
     for k in np.unique(mask).tolist():
         row = np.zeros(COLUMNS, np.int64)
@@ -46,7 +46,7 @@ def by_hand(mask: np.ndarray, num_classes: int) -> dict[int, np.ndarray]:
 
 
 def lies_between(line: list[int], place: int) -> bool:
-    """Tell whether a pixel is in a run of at most two whose id is between its neighbours'."""
+    """Whether a pixel is in a run of at most two with an id between those of its neighbours."""
     first = last = place
     while first and line[first - 1] == line[place]:
         first -= 1
@@ -81,7 +81,7 @@ def test_other_values_count_as_ignored() -> None:
 
 
 def test_blended_ids_refer_to_the_ids_in_files() -> None:
-    """Class indices 0, 1, 2 stand for 10, 30 and 20: 20 lies between 10 and 30."""
+    """Class indices 0, 1, 2 have the ids 10, 30 and 20, and 20 is between 10 and 30."""
     mask = np.array([[0, 0, 2, 1, 1]] * 3, np.uint8)
     table = region_table(find_runs(mask), 3, np.array([10, 30, 20, 255]), 3)
     assert table[:, Column.BETWEEN].tolist() == [0, 0, 3]

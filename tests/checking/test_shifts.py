@@ -18,7 +18,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def draw(root: Path, shift: tuple[int, int], every: int = 1) -> None:
-    """Draw twenty images whose masks are moved, or those of every second, every third…"""
+    """Draw twenty images with shifted masks, one in `every`."""
     for split, count in (("train", 10), ("val", 10)):
         for k in range(count):
             mask = blobs(100 * count + k)
@@ -70,7 +70,7 @@ def noise(count: int, seed: int) -> Survey:
 
 @pytest.mark.parametrize("count", [8, 20, 100])
 def test_noise_is_rarely_reported_as_a_shift(count: int) -> None:
-    """At most one in a hundred for either axis, as the bootstrap promises, and one more for chance."""
+    """The confidence level is 99 % for each axis; one more is allowed for chance."""
     assert sum(bool(list(shifted_masks(noise(count, seed)))) for seed in range(100)) <= 3
 
 

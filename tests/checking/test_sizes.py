@@ -91,7 +91,7 @@ def test_classes_too_thin_for_coarse_networks() -> None:
     found = list(thin_objects(survey_of({"train": [inspected(row(0, 9000), wire)] * 2}, classes=("ground", "wire"))))
     assert found[0].what == "1 class is mostly in thin regions: wire (under 4 pixels)"
     assert typed(found[0].fix).model.stem == 1
-    # Without the specks there are 25 regions an image: 15, 20, 25 and 25 of them are thinner.
+    # Without specks there are 25 regions per image: 15, 20, 25 and 25 of them are thinner.
     assert "wire: 60 % under 4, 80 % under 8, 100 % under 16, 100 % under 32" in found[0].why
     assert (found[0].severity, found[0].where, found[0].examples) == (
         "notice",

@@ -25,7 +25,7 @@ LINUX = sys.platform == "linux"
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> DataSplits:
-    """Some images, more than a few pieces of them, with a broken mask among them."""
+    """Several chunks of images, with one invalid mask."""
     root = tmp_path_factory.mktemp("set")
     draw_good(root, (("train", 50), ("val", 21)))
     save(root / "train/masks/train07.png", halves(right=9))
@@ -83,7 +83,7 @@ def test_a_broken_pool_loses_no_images(
     opened: DataSplits, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     class Breaking:
-        """Do the work at once, and take no third piece."""
+        """Do the work immediately, and fail on the third chunk."""
 
         def __init__(self, *_: object, **__: object) -> None:
             self.taken = 0
@@ -176,7 +176,7 @@ from pixelwise.datasets.dataset import Dataset, open_data
 inspect = Dataset.inspect
 
 def slow(self, index):
-    MISCHIEF
+    SABOTAGE
     return inspect(self, index)
 
 Dataset.inspect = slow
@@ -186,8 +186,8 @@ print("good", len(taken.usable), flush=True)
 """
 
 
-def start(opened: DataSplits, mischief: str) -> subprocess.Popen[str]:
-    code = CODE.replace("MISCHIEF", mischief)
+def start(opened: DataSplits, sabotage: str) -> subprocess.Popen[str]:
+    code = CODE.replace("SABOTAGE", sabotage)
     command = [sys.executable, "-c", code, opened.description["root"]]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
@@ -197,7 +197,7 @@ def children(process: int) -> list[int]:
 
 
 def running(process: int) -> bool:
-    """Tell whether a process is there, and not only waiting for somebody to ask how it ended."""
+    """Whether a process is running, and not a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -223,21 +223,21 @@ def test_stopping_ends_every_process_at_once(opened: DataSplits, stop: signal.Si
     time.sleep(0.3)
     begun = time.monotonic()
     if stop is signal.SIGINT:
-        os.killpg(process.pid, stop)  # as the terminal does: to all of them
+        os.killpg(process.pid, stop)  # a terminal interrupts all of them
     else:
         process.send_signal(stop)
     _, err = process.communicate(timeout=20)
     assert time.monotonic() - begun < 2
     assert all_gone(workers)
     if stop is signal.SIGINT:
-        assert err.count("Traceback") == 1  # of the program above, which catches nothing
+        assert err.count("Traceback") == 1  # that of the program above
         assert err.rstrip().endswith("KeyboardInterrupt")
 
 
 @pytest.mark.skipif(not LINUX, reason="processes are forked")
 def test_the_work_of_a_killed_process_is_done_here(opened: DataSplits) -> None:
-    mischief = "import os, multiprocessing; multiprocessing.parent_process() and self.name == 'val' and os.kill(os.getpid(), 9)"
-    process = start(opened, mischief)
+    sabotage = "import os, multiprocessing; multiprocessing.parent_process() and self.name == 'val' and os.kill(os.getpid(), 9)"
+    process = start(opened, sabotage)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (0, "")
     assert out.splitlines()[-1] == "good 70"

@@ -48,7 +48,7 @@ def test_statistics_equal_those_of_all_pixels(tmp_path: Path) -> None:
     expected = np.percentile(counted, (0.5, 50, 99.5), axis=0).T
     np.testing.assert_allclose(result.percentiles, expected, rtol=1e-12)
     assert result.extremes == tuple(zip(counted.min(0), counted.max(0), strict=True))
-    assert result.core == ()  # 8 bits have no tails
+    assert result.core == ()  # 8-bit images have no core
     plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert Fingerprint.from_dict(plain) == result
 
@@ -60,7 +60,7 @@ def test_the_core_of_deep_images_includes_every_class(tmp_path: Path, kind: str)
     mask[:2, :10] = 1  # 0.25 % of the pixels, and all bright
     values = rng.uniform(100, 200, mask.shape)
     values[mask == 1] = rng.uniform(4000, 5000, 20)
-    values[79, 90:] = 60000.0  # some ten pixels that say nothing
+    values[79, 90:] = 60000.0  # ten outliers
     image = values.astype(kind)
     tifffile.imwrite(tmp_path / "0.tif", image)
     Image.fromarray(mask).save(tmp_path / "0_mask.png")

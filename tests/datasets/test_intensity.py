@@ -58,8 +58,8 @@ def test_large_data_sets_are_sampled_in_constant_memory() -> None:
     masks = [(rng.random((300, 300)) < 0.01).astype(np.uint8) for _ in images]
     for k, (image, mask) in enumerate(zip(images, masks, strict=True)):
         added(values, image, mask, k)
-    assert values.drawn is not None
-    assert [len(keys) for keys in values.drawn.keys] == [32768, int(sum(m.sum() for m in masks))]
+    assert values.sample is not None
+    assert [len(keys) for keys in values.sample.keys] == [32768, int(sum(m.sum() for m in masks))]
     result, all_of_it = values.statistics(), np.concatenate([p.reshape(-1) for p in images]).astype(float)
     below = [(all_of_it < p).mean() for p in result.percentiles[0]]
     assert below == pytest.approx([0.005, 0.5, 0.995], abs=0.01)
@@ -90,7 +90,7 @@ def test_the_sample_of_a_class_is_uniform() -> None:
     for seed in range(40):
         drawn = PixelSample(1, 1)
         drawn.most = 400
-        for split in np.split(image, 4, axis=1):  # four images, one after the other
+        for split in np.split(image, 4, axis=1):  # four images
             drawn.add(split, np.zeros((10, 100), np.uint8), np.random.default_rng([seed, int(split[0, 0, 0])]))
         hits += np.bincount((drawn.values[0][0] // 1000).astype(int), minlength=4)
     assert hits.sum() == 40 * 400

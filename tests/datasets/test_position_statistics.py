@@ -50,9 +50,9 @@ def test_an_image_and_its_mirror_image_are_not_one_sided(mask: np.ndarray) -> No
 
 def test_one_sidedness_by_hand() -> None:
     mask = np.zeros((1, 16), np.uint8)
-    mask[0, [0, 1, 15]] = 1  # the first has its equal at the other end, the second has none
+    mask[0, [0, 1, 15]] = 1  # the first has a counterpart at the other end, the second has none
     assert one_sided(count_columns(mask, 3)).tolist() == pytest.approx([1 / 13, 1 / 3, 0])
-    mask[0, 14] = 255  # opposite of the second nothing counts
+    mask[0, 14] = 255  # the counterpart of the second is ignored
     assert one_sided(count_columns(mask, 3)).tolist() == [0, 0, 0]
 
 
@@ -75,7 +75,7 @@ def test_a_class_always_on_one_side_exceeds_chance() -> None:
     assert chance < 0.6
     (_, own, _), (_, chance, _) = by_chance.one_sided()
     assert (own or 1) < 1.5 * (chance or 0)
-    for k in range(3):  # all three may be on one side by chance
+    for k in range(3):  # all three may be on the same side by chance
         few.add(kidney(rng, mirrored=False), (k,))
     assert few.one_sided()[0][1] == few.one_sided()[1][1] == 1.0
 

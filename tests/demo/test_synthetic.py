@@ -30,7 +30,7 @@ def scenes():
     return drawn[:200], drawn[200:]
 
 
-# --- what is drawn -----------------------------------------------------------------------------------------------------
+# --- scenes -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_scene_is_a_function_of_its_arguments():
@@ -90,8 +90,8 @@ def test_a_class_that_is_not_a_material_is_an_error():
         synthetic.draw_scene(0, 0, SMALL, ("background", "dog"))
     assert str(caught.value) == (
         "classes: expected names out of background, sky, terrain, vegetation, building, pole, pavement, road, "
-        "lane marking, vehicle, pedestrian, found 'dog'. Name materials of the scenes; the first class takes all that "
-        "are not named."
+        "lane marking, vehicle, pedestrian, found 'dog'. Name materials of the scenes; all others belong "
+        "to the first class."
     )
     with pytest.raises(UsageError, match="found none"):
         synthetic.draw_scene(0, 0, SMALL, ())
@@ -100,12 +100,12 @@ def test_a_class_that_is_not_a_material_is_an_error():
 def test_a_size_too_small_is_an_error():
     with pytest.raises(UsageError) as caught:
         synthetic.draw_scene(0, 0, (63, 100))
-    assert str(caught.value) == "size: expected at least 64 × 64 pixels, found 63 × 100. Ask for larger images."
+    assert str(caught.value) == "size: expected at least 64 × 64 pixels, found 63 × 100. Choose a larger size."
     with pytest.raises(UsageError, match="at least 16 × 16"):
         synthetic.draw_discs(0, 0, (8, 64))
 
 
-# --- what can be learned from it ---------------------------------------------------------------------------------------
+# --- statistics ---------------------------------------------------------------------------------------------------------
 
 
 def test_classes_are_as_rare_as_on_real_roads(scenes):
@@ -166,10 +166,10 @@ def test_a_scene_is_fast():
         start = time.process_time()
         synthetic.draw_scene(0, k)
         spent.append(time.process_time() - start)
-    assert np.median(spent) < 0.25  # about 0.05 on a quiet core; the rest is for busy machines
+    assert np.median(spent) < 0.25  # about 0.05 on an idle core
 
 
-# --- the parts ---------------------------------------------------------------------------------------------------------
+# --- components -------------------------------------------------------------------------------------------------------
 
 CAMERA = backdrop.Camera((240, 320), 1.5, 300.0, -12.0, 0.05)
 LIGHT = backdrop.Light(
@@ -351,7 +351,7 @@ def test_discs_differ_from_the_background():
     assert np.median(steps) > 20
     guess = [(image.mean(0) > 125).astype(np.uint8) for image, _ in drawn]
     matrix = sum(confusion(mask, g, 2) for (_, mask), g in zip(drawn, guess, strict=True))
-    assert ious(matrix)[1] < 0.4  # one threshold for all does not find them
+    assert ious(matrix)[1] < 0.4  # a global threshold does not find them
 
 
 def test_discs_are_fast():

@@ -56,10 +56,11 @@ def nearest(vectors: NDArray[np.float32], splits: Sequence[str], limit: float) -
         for start in range(begin, end, _BLOCK)
     ]
     for rows, columns in itertools.combinations_with_replacement(blocks, 2):
-        distance = np.maximum(1 - vectors[rows] @ vectors[columns].T, 0)
+        correlation = vectors[rows] @ vectors[columns].T
         if rows == columns:
-            np.fill_diagonal(distance, _NONE)
-        if distance.min() <= limit:
+            np.fill_diagonal(correlation, -1)
+        if correlation.max() >= 1 - limit:
+            distance = np.clip(1 - correlation, 0, _NONE)
             found = inside if splits[rows.start] == splits[columns.start] else across
             found.update(rows, columns, distance, limit)
             found.update(columns, rows, distance.T, limit)
