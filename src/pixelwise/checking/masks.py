@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from pixelwise.checking.findings import Finding, image_finding, join_names, plur
 from pixelwise.checking.inspection import Inspection, UnknownIds
 from pixelwise.checking.regions import SPECK, Column
 from pixelwise.checking.survey import Survey
+from pixelwise.formats.voc import voc_colour
 from pixelwise.labels import Colour
 
 _KEY = "data.mask_values"
@@ -22,6 +22,7 @@ _NO_SMOOTHING = (
 )
 # PASCAL VOC's id of ignored pixels, and the grey level of its colour, (224, 224, 192).
 _VOC_IGNORED, _VOC_IGNORED_GREY = 255, 220
+_VOC_COLOURS = tuple(voc_colour(k) for k in range(22))
 _THIN_SHARE, _MIN_BLENDED_IDS = 0.8, 3
 # No class of CamVid, COCO or the synthetic scenes comes near these in intact masks; resized or as JPEG, many exceed them.
 _LINES_SHARE, _LINES_BETWEEN = 0.7, 0.2
@@ -96,7 +97,7 @@ def _grey_levels(
     Also return whether each grey level belongs to a single class among the first `count`, or up to the last one found if
     `count` is None: VOC's aeroplane and potted plant are both 38.
     """
-    for palette, ignored in ((colours, frozenset[int]()), (_voc_colours(), frozenset({_VOC_IGNORED_GREY}))):
+    for palette, ignored in ((colours, frozenset[int]()), (_VOC_COLOURS, frozenset({_VOC_IGNORED_GREY}))):
         required = set(ids) - {0, 255} - ignored
         greys = {_grey(colour): k for k, colour in reversed(list(enumerate(palette)))}
         if len(required) >= 2 and required <= set(greys):
@@ -110,18 +111,6 @@ def _grey_levels(
 def _grey(colour: Colour) -> int:
     """Convert a colour to grey (ITU-R BT.601, rounded as in Pillow)."""
     return (colour[0] * 19595 + colour[1] * 38470 + colour[2] * 7471 + 0x8000) >> 16
-
-
-@lru_cache(maxsize=1)
-def _voc_colours() -> tuple[Colour, ...]:
-    """Return the palette of PASCAL VOC: bits 3i, 3i+1 and 3i+2 of the id are bit 7-i of red, green and blue."""
-    colours = []
-    for id_ in range(22):
-        bands = [0, 0, 0]
-        for bit in range(8):
-            bands[bit % 3] |= (id_ >> bit & 1) << (7 - bit // 3)
-        colours.append((bands[0], bands[1], bands[2]))
-    return tuple(colours)
 
 
 def grey_palette(survey: Survey) -> Iterator[Finding]:
