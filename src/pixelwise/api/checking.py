@@ -181,15 +181,16 @@ def _write_page(path: Path, result: Checkup, survey: Survey, model: Model | None
 
     def read(split: str, index: int) -> tuple[str, NDArray[np.generic], NDArray[np.generic] | None]:
         sample = survey.datasets[split].read(index)
-        return sample.id, sample.image, sample.mask
+        return sample.id, sample.image, sample.truth(survey.labels.ignore_index)
 
     def predict(id_: str) -> tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]:
         name, _, image = id_.partition("/")
         split = survey.datasets[name]
         sample = split.read(next(k for k, record in enumerate(split.records) if record.id == image))
+        truth = sample.truth(survey.labels.ignore_index)
         assert model is not None
-        assert sample.mask is not None
-        return sample.image, sample.mask, model.predictor(sample.image, sample.grid, id=image).mask
+        assert truth is not None
+        return sample.image, truth, model.predictor(sample.image, sample.grid, id=image).mask
 
     fetch = None if model is None else predict
     write_checkup(path, result.to_dict(), labels=survey.labels, look=read, fetch=fetch)

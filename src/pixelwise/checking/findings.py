@@ -52,7 +52,7 @@ class Finding:
 
     def unlisted(self, shown: int = SHOWN) -> int:
         """Return the number of places that are not listed if the first `shown` of `where` are."""
-        return count_unlisted(self.where, self.count, shown)
+        return more(self.where, self.count, shown)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values as for JSON, keys in the order of the fields."""
@@ -60,7 +60,7 @@ class Finding:
         return plain | {"where": list(self.where), "examples": [list(example) for example in self.examples]}
 
 
-def count_unlisted(where: Sequence[str], count: int, shown: int = SHOWN) -> int:
+def more(where: Sequence[str], count: int, shown: int = SHOWN) -> int:
     """Return the number of unlisted places if `shown` of `where` are listed; a short `where` holds all places."""
     return max((count if len(where) >= SHOWN else len(where)) - min(shown, len(where)), 0)
 

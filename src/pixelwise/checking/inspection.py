@@ -137,7 +137,7 @@ def inspect_image(
         return Inspection(dataset.name, place, error, digest=digest, unknown=unknown)
     if recent is not None and sample.image.nbytes <= _LARGEST_KEPT:
         recent.append(sample)
-    image, mask = sample.image, sample.mask
+    image, mask = sample.image, sample.truth(dataset.labels.ignore_index)
     signature = image_signature(image)
     inspection = Inspection(
         split=dataset.name,

@@ -118,7 +118,7 @@ def near_duplicates(survey: Survey) -> Iterator[Finding]:
     total = len(survey.inspections)
     pairs, closest = _pairs(survey, images, across)
     if pairs:
-        affected = _affected(pairs)
+        affected = _affected(survey, pairs)
         what = f"{len(affected)} of {total} images look nearly the same as an image of another split"
         what += f" ({count_by_split(affected)})"
         ratio = typical / max(closest, 1e-6)
@@ -129,7 +129,7 @@ def near_duplicates(survey: Survey) -> Iterator[Finding]:
         yield pair_finding(survey, kind, "warning", pairs, what, why, fix, count=len(affected), of=total)
     pairs, _ = _pairs(survey, images, inside)
     if pairs:
-        affected = _affected(pairs)
+        affected = _affected(survey, pairs)
         what = f"{len(affected)} of {total} images look nearly the same as another image of their split"
         what += f" ({count_by_split(affected)})"
         why = (
@@ -157,11 +157,10 @@ def _pairs(survey: Survey, images: Sequence[Inspection], found: Nearest) -> tupl
     return [(images[first], images[second]) for first, second in order], min(pairs.values(), default=_NONE)
 
 
-def _affected(pairs: Sequence[Pair]) -> list[Inspection]:
-    """List the images that occur in any pair, by split and index."""
-    images = {image.example: image for pair in pairs for image in pair}
-    order = {"train": 0, "val": 1, "test": 2}
-    return sorted(images.values(), key=lambda image: (order.get(image.split, 3), image.index))
+def _affected(survey: Survey, pairs: Sequence[Pair]) -> list[Inspection]:
+    """List the images that occur in any pair, in the order of the survey."""
+    examples = {image.example for pair in pairs for image in pair}
+    return [image for image in survey.usable if image.example in examples]
 
 
 CHECKS = (identical_images, near_duplicates)

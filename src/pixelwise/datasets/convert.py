@@ -84,11 +84,12 @@ def convert(splits: DataSplits, kind: Format, out: Path, progress: Progress | No
         for split in splits:
             for index, name in enumerate(_unique_names(split)):
                 sample = split.read(index)
-                assert sample.mask is not None, "opened data sets have masks"
-                size = (sample.mask.shape[0], sample.mask.shape[1])
+                mask = sample.truth(splits.labels.ignore_index)
+                assert mask is not None, "opened data sets have masks"
+                size = (mask.shape[0], mask.shape[1])
                 file = _image_file(split.records[index], sample.image, Path(folder))
                 without_grid += file != split.records[index].image and sample.grid.unit != "px"
-                written[writer.add(ExportImage(split.name, name, file, size, sample.mask))] = (split, index)
+                written[writer.add(ExportImage(split.name, name, file, size, mask))] = (split, index)
                 if progress is not None:
                     progress(len(written), total)
     # The writer describes its own labels if the format does not take all of ours, such as two classes of one colour.
@@ -167,13 +168,13 @@ def _compare(back: DataSplits, written: _Written, kind: Format, progress: Progre
     pixels = 0
     found = {record.image: (split, index) for split in back for index, record in enumerate(split.records)}
     for done, (path, (source, place)) in enumerate(written.items(), 1):
-        before = source.read(place).mask
+        before = source.read(place).truth(source.labels.ignore_index)
         assert before is not None
         pixels += before.size
         differ = before.size
         if path in found:
             split, index = found[path]
-            after = split.read(index).mask
+            after = split.read(index).truth(split.labels.ignore_index)
             differ = int(np.count_nonzero(_translate(before, source.labels, split.labels) != after))
         if differ:
             changed.append((f"{source.name}/{source.records[place].id}", differ))

@@ -86,7 +86,7 @@ class _Statistics:
         self.thickness: list[list[float]] = [[] for _ in range(count)]
 
     def add(self, sample: Sample, name: str, seed: int) -> None:
-        image, mask = sample.image, sample.mask
+        image, mask = sample.image, sample.truth(self.labels.ignore_index)
         form = (image.shape[0], image.dtype.name)
         if not self.sizes:
             self.first, self.form = name, form

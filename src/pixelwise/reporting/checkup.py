@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.checking.findings import count_unlisted
+from pixelwise.checking.findings import more
 from pixelwise.errors import PixelwiseError
 from pixelwise.imageio.images import to_rgb8
 from pixelwise.labels import Labels
@@ -118,7 +118,7 @@ def _group(
 def _finding(one: Plain, thumbnails: Mapping[tuple[str, int], Markup], before: int) -> Markup:
     """Show a finding; `before` findings of its kind and severity stand above it."""
     where = [tag("li", tag("code", named(name, 160))) for name in one.get("where") or ()]
-    rest = count_unlisted(one.get("where") or (), int(one.get("count") or 0))
+    rest = more(one.get("where") or (), int(one.get("count") or 0))
     if rest:
         where.append(tag("li", f"and {count(rest)} more"))
     shown = [thumbnails[key] for e in one.get("examples") or () if (key := (e[0], int(e[1]))) in thumbnails]
