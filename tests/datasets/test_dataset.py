@@ -337,7 +337,7 @@ def test_ids_0_1_255_without_labels_keep_255_for_ignored(tmp_path: Path) -> None
     splits = opened(tmp_path, split={"val": 0})
     assert splits.labels.names == ("background", "foreground")
     assert splits.notices == (
-        "no labels.yaml: the ids in the masks make the classes 0 background, 1 foreground; 255 counts as ignored",
+        "no labels.yaml: the ids in the masks make the classes 0 background, 1 foreground; 255 is ignored",
     )
     np.testing.assert_array_equal(train_of(splits).read(1).mask, halves(0, 255))
     again = {"labels": splits.labels.to_dict(), "mask_values": splits.description["mask_values"], "split": {"val": 0}}

@@ -316,8 +316,8 @@ def test_a_folder_of_soft_masks_asks_for_a_threshold_in_one_command(tmp_path: Pa
         opened(tmp_path)
     assert "expected class ids in the masks, found dark and bright, and " in str(error.value)
     assert error.value.do == (
-        "Read them as two classes, from the middle on the second: --set 'data.mask_values={threshold: 128}'. "
-        "Where they are class ids after all, name these in a labels.yaml."
+        "Read them as two classes divided at 128: --set 'data.mask_values={threshold: 128}'. "
+        "If they are class ids after all, name these in a labels.yaml."
     )
     words = shlex.split(error.value.do.partition("--set ")[2].partition(". ")[0])
     splits = opened(tmp_path, **with_overrides(Config(), words).data.model_dump(include={"mask_values"}))
