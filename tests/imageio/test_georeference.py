@@ -1,4 +1,4 @@
-"""Where GeoTIFFs lie, from their tags alone: held against GDAL, which wrote them."""
+"""The georeference of GeoTIFFs, compared with GDAL, and their validity."""
 
 import importlib
 from pathlib import Path
@@ -56,7 +56,9 @@ ZEROS = np.zeros((6, 8), np.uint8)
     ids=["utm", "oblong pixels", "rotated", "degrees", "feet", "own system"],
 )
 @pytest.mark.parametrize("meaning", ["Area", "Point"])
-def test_pixels_lie_where_gdal_says(tmp_path: Path, transform: Affine, crs: str, unit: str, meaning: str) -> None:
+def test_pixel_positions_equal_those_of_gdal(
+    tmp_path: Path, transform: Affine, crs: str, unit: str, meaning: str
+) -> None:
     path = write(tmp_path / "a.tif", ZEROS, transform, crs, tiled=False)
     with rasterio.open(path, "r+", driver="GTiff") as file:
         file.update_tags(AREA_OR_POINT=meaning)
@@ -72,7 +74,7 @@ def test_pixels_lie_where_gdal_says(tmp_path: Path, transform: Affine, crs: str,
         np.testing.assert_allclose(world, corner(gdal, column + 0.5, row + 0.5), rtol=1e-12)
 
 
-def test_files_that_say_nothing_of_the_world_have_a_grid_of_pixels(tmp_path: Path) -> None:
+def test_files_without_georeference_have_a_grid_of_pixels(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "plain.tif", ZEROS)
     assert read_image(tmp_path / "plain.tif")[1] == Grid()
     with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
@@ -82,7 +84,7 @@ def test_files_that_say_nothing_of_the_world_have_a_grid_of_pixels(tmp_path: Pat
     assert read_image(tmp_path / "no_system.tif")[1] == Grid(), "without a system, 0.5 may be metres or feet"
 
 
-def test_the_sign_of_a_scale_turns_no_raster_upside_down(tmp_path: Path) -> None:
+def test_the_sign_of_the_pixel_scale_is_ignored_as_in_gdal(tmp_path: Path) -> None:
     keys = (1, 1, 0, 3, 1024, 0, 1, 1, 3072, 0, 1, 32616, 3076, 0, 1, 9001)
     place = ((33550, "d", 3, (0.5, -0.5, 0.0)), (33922, "d", 6, (0, 0, 0, 100.0, 200.0, 0)), (34735, "H", 16, keys))
     tifffile.imwrite(tmp_path / "a.tif", ZEROS, extratags=[(*tag, True) for tag in place])
@@ -94,7 +96,7 @@ def test_the_sign_of_a_scale_turns_no_raster_upside_down(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "broken", [(), (1, 1, 0, 9), (1, 1, 0, 1, 1024, 0, 1), ("x",), (1, 1, 0, 2, 1024, 0, 1, 7, 0, 0, 0, 0)]
 )
-def test_a_broken_description_says_nothing_and_the_image_is_read(broken: tuple[Any, ...]) -> None:
+def test_a_broken_georeference_is_ignored(broken: tuple[Any, ...]) -> None:
     class Tag:
         def __init__(self, value: Any) -> None:
             self.value = value
@@ -107,7 +109,7 @@ def test_a_broken_description_says_nothing_and_the_image_is_read(broken: tuple[A
         assert read_grid(tags | {34735: Tag(whole), 33550: Tag(odd)}) is None
 
 
-def test_a_unit_that_is_left_to_the_reader_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_unit_that_the_file_omits_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     class Tag:
         def __init__(self, *value: Any) -> None:
             self.value = value
@@ -193,7 +195,7 @@ def test_an_internal_mask_marks_invalid_pixels(tmp_path: Path, compress: str) ->
     assert not path.with_name("a.tif.msk").exists()
 
 
-def test_nan_that_is_not_called_nodata_is_refused(tmp_path: Path) -> None:
+def test_nan_in_valid_pixels_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", np.full((2, 2), np.nan, np.float32))
     with pytest.raises(ImageError, match="found 4 NaN pixels"):
         read_image(path)
@@ -202,10 +204,10 @@ def test_nan_that_is_not_called_nodata_is_refused(tmp_path: Path) -> None:
         read_image(gap)
 
 
-# Pieces and pairs ------------------------------------------------------------------------------------------------------
+# Windows and pairs ------------------------------------------------------------------------------------------------------
 
 
-def test_a_piece_of_a_raster_lies_where_it_lay_in_the_whole(tmp_path: Path) -> None:
+def test_a_window_keeps_its_position(tmp_path: Path) -> None:
     array = np.arange(48, dtype=np.uint8).reshape(6, 8)
     path = write(tmp_path / "a.tif", array, NORTH_UP @ Affine.rotation(20), nodata=20)
     whole = read_record_image(Record("a", path, None))[1]
@@ -217,7 +219,7 @@ def test_a_piece_of_a_raster_lies_where_it_lay_in_the_whole(tmp_path: Path) -> N
     assert read_size(path) == (1, 6, 8)
 
 
-def test_a_mask_in_another_place_of_the_world_is_refused(tmp_path: Path) -> None:
+def test_a_mask_with_another_georeference_is_refused(tmp_path: Path) -> None:
     image, mask = write(tmp_path / "a.tif", ZEROS), write(tmp_path / "m.tif", ZEROS)
     require_pair(Record("a", image, mask))
     moved = write(tmp_path / "moved.tif", ZEROS, NORTH_UP @ Affine.translation(1, 0))
@@ -230,7 +232,7 @@ def test_a_mask_in_another_place_of_the_world_is_refused(tmp_path: Path) -> None
     require_pair(Record("a", image, tmp_path / "plain.tif"))
 
 
-def test_pairs_in_folders_keep_their_place_and_must_share_it(tmp_path: Path) -> None:
+def test_pairs_in_folders_must_have_the_same_georeference(tmp_path: Path) -> None:
     truth = np.eye(6, 8, dtype=np.uint8)
     for folder, array in (("images", ZEROS), ("masks", truth)):
         (tmp_path / folder).mkdir()
@@ -270,7 +272,7 @@ def test_pixels_without_data_are_ignored_in_folders(tmp_path: Path, nodata: floa
     np.testing.assert_array_equal(sample.image, array)
 
 
-# Systems ---------------------------------------------------------------------------------------------------------------
+# Reference systems ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -326,7 +328,7 @@ def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyP
     assert transformer("EPSG:1", "EPSG:1", "a")[1]() == ""
 
 
-def test_the_real_rasters_lie_where_gdal_says(real: Any) -> None:
+def test_real_rasters_have_the_positions_of_gdal(real: Any) -> None:
     paths = sorted(real("geotiff").glob("*.tif"))
     assert len(paths) == 3
     for path in paths:
