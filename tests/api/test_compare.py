@@ -16,7 +16,7 @@ import pixelwise
 from pixelwise.cli import compare as cli
 from pixelwise.errors import UsageError
 from pixelwise.evaluation.comparison import MEANS, compare
-from pixelwise.evaluation.score_counts import read_counted
+from pixelwise.evaluation.score_counts import read_run_counts
 
 
 def test_scores_of_validation_flatter(tmp_path):
@@ -74,17 +74,17 @@ def test_the_table_fits_80_columns_and_says_all(long):
     names = ("a-model-with-a-rather-long-name", "another-[model]-with-a-long-name") if long else ("a", "b")
     classes = ("traffic sign of whatever kind there is", "car", "[pole]") if long else NAMES
     runs = [replace(counted(q, seed=i, name=names[i]), classes=classes) for i, q in enumerate((0.6, 0.9))]
-    document = compare(runs).to_dict()
+    comparison = compare(runs)
     written = StringIO()
     console = Console(file=written, width=80, highlight=False)
-    console.print(cli._table(document["pairs"][0], document["images"]))
-    console.print(cli._ranking(document["scores"]))
+    console.print(cli._table(comparison.pairs[0], comparison.images))
+    console.print(cli._ranking(comparison))
     text = written.getvalue()
     assert max(map(len, text.splitlines())) <= 80
     assert text.count("better") == 6
-    entry = document["pairs"][0]["miou"]
-    assert f"{100 * entry['difference']:+.1f}" in text
-    assert f"{100 * entry['low']:+.1f} to {100 * entry['high']:+.1f}" in text
+    entry = comparison.pairs[0].means["miou"]
+    assert f"{100 * entry.difference:+.1f}" in text
+    assert f"{100 * entry.low:+.1f} to {100 * entry.high:+.1f}" in text
     assert "pole" in text
 
 
@@ -105,8 +105,8 @@ def test_a_part_of_no_data_is_refused(tmp_path, discs):
         with pytest.raises(UsageError) as error:
             ask()
         assert str(error.value) == (
-            "--split test: expected --data, which it is about, found none. Name the images by --data, or leave this "
-            "out: what was scored is compared as it is."
+            "--split test: expected --data as well, found none. Name the images with --data, or leave this out to compare "
+            "existing scores."
         )
 
 
@@ -126,8 +126,8 @@ def test_a_run_scored_on_val_is_told_wherever_that_was_done(tmp_path, discs, tin
     pixelwise.evaluate("run", discs, split="val", out=out)
     # Where the folder of the run was is no longer known.
     monkeypatch.chdir(discs)
-    assert read_counted(out, "out").seed == 3
-    assert read_counted(out, "out").recipe == read_counted(run, "run").recipe is not None
+    assert read_run_counts(out, "out").seed == 3
+    assert read_run_counts(out, "out").recipe == read_run_counts(run, "run").recipe is not None
     for found in (pixelwise.compare([run, out]), pixelwise.compare([run, run / "model"], data=discs, split="val")):
         assert any(notice.startswith("these are scores on val") for notice in found.notices)
     on_test = pixelwise.compare([run, run / "model"], data=discs)

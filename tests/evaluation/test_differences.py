@@ -108,7 +108,7 @@ def test_a_real_difference_is_found_and_said():
         f"{50 * (pair.means['miou'].high - pair.means['miou'].low):.1f} points higher (100 images)."
     )
     assert any(s.startswith("b is better than a on car by ") and s.endswith("(100 images).") for s in pair.sentences)
-    assert pair.sentences[-1] == "One run each: what another seed would give is not in this interval."
+    assert pair.sentences[-1] == "One run each: the effect of the seed is not in this interval."
     back = compare([b, a]).pairs[0]
     assert back.sentences[0].startswith("a is worse than b: its mIoU is ")
     assert " points lower (100 images)." in back.sentences[0]
@@ -174,7 +174,7 @@ def test_five_images_can_show_nothing(n, shown):
     assert entry.shown is shown
     assert entry.p == pytest.approx(2 / 2**n)
     assert (
-        "Too few of them differ: by chance they could all fall the same way." in found.pairs[0].sentences
+        "Too few of them differ: all could favour the same model by chance." in found.pairs[0].sentences
     ) is not shown
     assert "fewer than 10 images give intervals that are too narrow" in found.notices
 
@@ -184,7 +184,7 @@ def test_one_image_leaves_nothing_to_draw_from():
     entry = found.pairs[0].means["miou"]
     assert entry.difference > 0.2
     assert (entry.low, entry.high, entry.p, entry.shown) == (None, None, None, False)
-    assert found.interval == "none: one image leaves nothing to draw from"
+    assert found.interval == "none: a single image cannot be resampled"
     assert found.pairs[0].sentences[0] == "No difference in mIoU between b and a can be shown with 1 image."
 
 
@@ -216,7 +216,7 @@ def test_a_class_that_only_a_prediction_has_is_told():
     assert found.pairs[0].classes[2].difference is None
     assert found.pairs[0].means["miou"].difference < -0.15
     assert found.pairs[0].means["miou_present"].difference == 0
-    assert any("only one of them predicts pole, which no truth shows" in notice for notice in found.notices)
+    assert any("only one of them predicts pole, absent from the ground truth" in notice for notice in found.notices)
 
 
 def test_holm_is_that_of_the_paper():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pixelwise.errors import DataError, Interrupted, LabelsError, MaskError, UsageError
-from pixelwise.evaluation import METRICS, evaluate, fitted_temperature, majority, quick_miou
+from pixelwise.evaluation import METRICS, Evaluation, Tables, evaluate, fitted_temperature, majority, quick_miou
 from pixelwise.grid import Grid
 from pixelwise.labels import Labels
 from pixelwise.metrics.confusion import ConfusionMatrix, mean_iou
@@ -147,6 +147,27 @@ def test_the_plain_form_is_that_of_the_scores_with_baseline_and_images():
     assert plain["per_image"][0]["id"] == "00"
 
 
+@pytest.mark.parametrize("metrics", [(), METRICS])
+def test_the_plain_form_is_read_back(metrics):
+    dataset = image_files(groups=["a", None, *"cdefghijkl"])
+    dataset.samples = [replace(sample, grid=Grid(unit="mm")) for sample in dataset.samples]
+    result = evaluate(dataset, Sure(), metrics=metrics, convention="monai", resamples=20)
+    plain = json.loads(json.dumps(result.to_dict()))
+    found = Evaluation.from_dict(plain | {"unknown": 1})
+    assert found.to_dict() == plain
+    assert found.images == result.images
+    assert found.tables == result.tables
+    assert found.scores.classes == result.scores.classes
+    assert found.scores.more == result.scores.more
+
+
+def test_an_older_plain_form_is_read_and_a_damaged_one_is_an_error():
+    old = Evaluation.from_dict({"miou": 0.5, "miou_n": 3, "classes": [{"name": "road", "iou": 0.5, "iou_n": 3}]})
+    assert (old.scores.miou.value, old.scores.classes[0].iou.n, old.images, old.tables) == (0.5, 3, (), Tables())
+    with pytest.raises(DataError, match=r"^here: expected the scores of an evaluation, found .*Evaluate it again"):
+        Evaluation.from_dict({"tables": {"by_distance": {"pixels": "many"}}}, "here")
+
+
 def test_equal_seeds_give_equal_intervals():
     dataset = image_files()
     assert evaluate(dataset, looks, seed=1).scores.miou == evaluate(dataset, looks, seed=1).scores.miou
@@ -189,20 +210,20 @@ def test_a_predictor_of_other_classes_is_refused():
         evaluate(image_files(), other)
     assert str(error.value) == (
         "00: expected predictions of the data set's classes background, road, vehicle, found background, vehicle, road. "
-        "Name the classes in labels.yaml as the model's model.json does, or train on this data set."
+        "Name the classes in labels.yaml as in the model's model.json, or train on this data set."
     )
 
 
 def test_a_image_without_a_mask_is_refused():
     dataset = image_files()
     dataset.samples[1] = replace(dataset.samples[1], mask=None)
-    with pytest.raises(DataError, match="01: expected a mask to score against, found none"):
+    with pytest.raises(DataError, match="01: expected an annotated mask, found none"):
         evaluate(dataset, looks)
 
 
 @pytest.mark.parametrize("dataset", [image_files(0), image_files(2, void=1.1)], ids=["no images", "all ignored"])
 def test_nothing_to_score_is_refused_and_undefined_for_a_part(dataset):
-    with pytest.raises(DataError, match="evaluation: expected at least one pixel that counts"):
+    with pytest.raises(DataError, match="evaluation: expected at least one counted pixel"):
         evaluate(dataset, looks)
     miou, matrix = quick_miou(dataset, looks)
     assert np.isnan(miou)
@@ -235,9 +256,9 @@ def test_probabilities_are_scored_where_a_predictor_shows_them():
     brier = accuracy * (0.1**2 + 2 * 0.05**2) + (1 - accuracy) * (0.9**2 + 0.95**2 + 0.05**2)
     assert more["brier"].value == pytest.approx(brier, rel=1e-6)
     assert more["ece"].low < more["ece"].value < more["ece"].high
-    assert sum(n for n in with_.tables["reliability"]["pixels"]) == matrix.sum()
-    assert with_.tables["risk_coverage"]["pixel_accuracy"][-1] == pytest.approx(accuracy)
-    assert with_.tables["risk_coverage"]["miou"][-1] == pytest.approx(with_.scores.miou.value)
+    assert sum(n for n in with_.tables.reliability.pixels) == matrix.sum()
+    assert with_.tables.risk_coverage.pixel_accuracy[-1] == pytest.approx(accuracy)
+    assert with_.tables.risk_coverage.miou[-1] == pytest.approx(with_.scores.miou.value)
     assert "ece" not in without.scores.more
     assert with_.scores.miou == without.scores.miou
     assert with_.scores.more["boundary_miou"] == without.scores.more["boundary_miou"]
@@ -351,12 +372,12 @@ def test_open_pixels_are_misses_with_any_number_of_classes(count):
     assert result.unassigned_pixels == 1
     assert result.scores.classes[last].iou.value == 0.5
     assert result.scores.pixel_accuracy.value == pytest.approx(2 / 3)
-    assert "1 counted pixels were left open by the prediction" in result.scores.convention
+    assert "1 counted pixels have no predicted class" in result.scores.convention
 
 
 def test_images_of_different_units_have_no_mean_distance():
     samples = [replace(s, grid=Grid(unit=unit)) for s, unit in zip(image_files(2).samples, ("mm", "px"), strict=True)]
-    with pytest.raises(DataError, match=r"^01: expected images of one unit of length, found px after mm\."):
+    with pytest.raises(DataError, match=r"^01: expected the same unit of length in all images, found px after mm\."):
         evaluate(ImageIndex(samples), looks, metrics=("surface",))
     degrees = [replace(samples[0], grid=Grid(unit="deg"))]
     with pytest.raises(DataError, match=r"^00: expected a unit of length, found degrees\."):
@@ -365,7 +386,7 @@ def test_images_of_different_units_have_no_mean_distance():
 
 def test_what_is_not_asked_for_is_not_done():
     result = evaluate(image_files(3), Sure(), metrics=())
-    assert result.tables == {}
+    assert result.tables == Tables()
     assert set(result.scores.more) == {"image_miou", "image_dice"}
 
 
@@ -373,11 +394,13 @@ def test_suspects_need_no_calibration():
     truth, image = np.zeros((30, 30), np.uint8), np.zeros((30, 30), np.uint8)
     image[5:20, 5:20] = 1
     dataset = ImageIndex([Sample(image[None], truth, Grid(), "a")])
-    (suspect,) = evaluate(dataset, Sure(), metrics=("diagnosis",)).tables["suspects"]
-    assert (suspect["truth"], suspect["prediction"], suspect["pixels"]) == ("background", "road", 225)
-    assert evaluate(dataset, looks, metrics=("diagnosis",)).tables["suspects"] == []
+    (suspect,) = evaluate(dataset, Sure(), metrics=("diagnosis",)).tables.suspects
+    assert (suspect.truth, suspect.prediction, suspect.pixels) == ("background", "road", 225)
+    assert evaluate(dataset, looks, metrics=("diagnosis",)).tables.suspects == ()
 
 
 def test_very_large_images_are_told(monkeypatch):
     monkeypatch.setattr("pixelwise.evaluation.diagnosis.MOST_PIXELS", 10)
-    assert evaluate(image_files(2), looks).notices == ("2 images are too large to look for objects and suspects in",)
+    assert evaluate(image_files(2), looks).notices == (
+        "2 images are too large for object sizes and suspected label errors",
+    )

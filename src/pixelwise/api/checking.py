@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,7 +160,8 @@ def _suspects(survey: Survey, model: Model, progress: Progress | None) -> tuple[
                 progress(before + now, total)
 
         result = evaluate(good, model.predictor, metrics=("diagnosis",), resamples=0, progress=told)
-        found += [one | {"part": name, "id": f"{name}/{one['id']}"} for one in result.tables["suspects"]]
+        suspects = map(asdict, result.tables.suspects or ())
+        found += [one | {"part": name, "id": f"{name}/{one['id']}"} for one in suspects]
         notices |= dict.fromkeys(f"{name}: {notice}" for notice in result.notices)
         done += len(good)
     return sorted(found, key=lambda one: (-_doubt(one), one["id"])), notices

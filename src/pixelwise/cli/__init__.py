@@ -44,7 +44,8 @@ def _root(
 
 
 for verb in (demo, check, train, evaluate, compare, report, predict, convert, models, import_weights, push):
-    app.command(name=verb.__name__.rpartition(".")[2].replace("_", "-"))(verb.run)
+    name = verb.__name__.rpartition(".")[2].replace("_", "-")
+    app.command(name=name, cls=getattr(verb, "Command", None))(verb.run)
 
 
 def main() -> None:

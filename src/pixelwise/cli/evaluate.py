@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from pixelwise.cli.terminal import Json, Overrides, Overwrite, Progress, print_json, print_peer, print_scores, put
+
+_METRICS_HELP = "In addition to overlap: {}; separated by commas, or all, or none."
+
+
+class Command(TyperCommand):
+    """Fill in the names of the metric families when the help is shown, since listing them imports the evaluation."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        from pixelwise import api
+
+        for parameter in self.params:
+            if parameter.name == "metrics":
+                parameter.help = _METRICS_HELP.format(", ".join(api.metric_names()))  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)
 
 
 def run(
@@ -21,12 +37,12 @@ def run(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     metrics: Annotated[
         str | None,
-        typer.Option(help="Beside overlap: boundary, surface, calibration, diagnosis; all or none; commas between."),
+        typer.Option(help=_METRICS_HELP),
     ] = None,
     convention: Annotated[
         str | None,
         typer.Option(
-            help="Also give the number by the rule of smp, torchmetrics, mmseg, ultralytics, monai, sceneparsing or void-as-error."
+            help="Also report the scores by the convention of smp, torchmetrics, mmseg, ultralytics, monai, sceneparsing or void-as-error."
         ),
     ] = None,
     out: Annotated[str | None, typer.Option(help="Folder for scores.json and report.html.")] = None,
@@ -34,7 +50,7 @@ def run(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Score a model, or masks that any tool wrote, on images with masks, at their own size."""
+    """Score a model, or masks written by any tool, on images with masks, at native size."""
     from pixelwise import api
 
     progress = Progress()
@@ -62,7 +78,9 @@ def run(
 
 
 def _families(text: str) -> tuple[str, ...]:
-    from pixelwise.evaluation import METRICS
+    from pixelwise import api
 
     names = tuple(name.strip() for name in text.split(",") if name.strip())
-    return METRICS if names == ("all",) else () if names == ("none",) else names
+    if names == ("all",):
+        return api.metric_names()
+    return () if names == ("none",) else names

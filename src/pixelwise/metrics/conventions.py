@@ -232,7 +232,7 @@ def peer_scores(
     counts: Counts,
     groups: Sequence[Hashable],
     *,
-    void: bool = False,
+    ignored: bool = False,
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[PeerScore, ...]:
@@ -242,7 +242,7 @@ def peer_scores(
         name: one of `CONVENTIONS`.
         counts: (N, 4, K) per image and class: pixels found, true, predicted, predicted on void.
         groups: one per image, None stands for itself.
-        void: whether there are void pixels.
+        ignored: whether there are ignored pixels.
         resamples: draws of the bootstrap.
         seed: equal seeds draw the same images as for our own scores.
 
@@ -258,7 +258,7 @@ def peer_scores(
 
         sums = rule.sums(counts.astype(np.float64))
         score = score_sums(sums, statistic, groups, resamples=resamples, seed=seed)[0]
-        unknown = "" if rule.knows_void or not void else "; void is left out, which this call cannot do"
+        unknown = "" if rule.knows_void or not ignored else "; void is left out, which this call cannot do"
         found.append(PeerScore(rule.call, rule.says + unknown, score))
     return tuple(found)
 

@@ -102,10 +102,11 @@ def score_sums(
     for start in range(0, len(sums), _PIECE):
         alone = np.asarray(sums[start : start + _PIECE], np.float64)
         n += (~np.isnan(statistic(alone, alone))).sum(0)
-    return [_score(*entry) for entry in zip(values, low, high, n, strict=True)]
+    return [make_score(*entry) for entry in zip(values, low, high, n, strict=True)]
 
 
-def _score(value: float, low: float, high: float, n: int) -> Score:
+def make_score(value: float, low: float, high: float, n: int) -> Score:
+    """Return a `Score` with None for NaN; an undefined value has no interval and n 0."""
     if np.isnan(value):
         return Score(None, n=0)
     return Score(float(value), None if np.isnan(low) else float(low), None if np.isnan(high) else float(high), int(n))

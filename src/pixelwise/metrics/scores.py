@@ -43,36 +43,33 @@ class Tally:
         matrix: Counts,
         *,
         ignored_pixels: int = 0,
-        on_void: Counts | None = None,
-        unassigned: Counts | None = None,
+        on_ignored: Counts | None = None,
+        unpredicted: Counts | None = None,
         group: Hashable = None,
-    ) -> None:
-        """Take in one image's matrix (K, K); images of one group are drawn together for intervals.
+    ) -> Counts:
+        """Add one image and return its counts (4, K), as in `counts`.
 
         Args:
             matrix: int64 (K, K), rows truth, columns prediction.
-            ignored_pixels: how many pixels counted in nothing.
-            on_void: (K,) what was predicted on these, for conventions that count it.
-            unassigned: (K,) true pixels for which nothing was predicted: misses, as cityscapesScripts has it.
-            group: None stands for itself.
+            ignored_pixels: number of ignored pixels.
+            on_ignored: (K,) predicted pixels where the truth is ignored, for conventions that count them.
+            unpredicted: (K,) true pixels without a predicted class, which are misses as in cityscapesScripts.
+            group: images of one group are resampled together; None for an image without a group.
         """
         self.matrix += matrix
         self.ignored_pixels += ignored_pixels
-        nothing = np.zeros(len(matrix), np.int64)
+        zeros = np.zeros(len(matrix), np.int64)
         hits, truth, predicted = margins(matrix)
-        truth = truth + (nothing if unassigned is None else unassigned)
-        self._counts.append(np.stack([hits, truth, predicted, nothing if on_void is None else on_void]))
+        truth = truth + (zeros if unpredicted is None else unpredicted)
+        self._counts.append(np.stack([hits, truth, predicted, zeros if on_ignored is None else on_ignored]))
         self.groups.append(group)
-
-    def last(self) -> Counts:
-        """Give the counts (4, K) of the image that was taken in last."""
         return self._counts[-1]
 
     def counts(self) -> Counts:
-        """Give (N, 4, K): per image and class the pixels found, true, predicted, and predicted on void.
+        """Return (N, 4, K): per image and class the true positives, true pixels, predicted pixels, and pixels predicted where the truth is ignored.
 
         Raises:
-            DataError: no image was taken in.
+            DataError: no image was added.
         """
         if not self._counts:
             raise DataError("scores", expected="at least one image", found="none", do="Name a split with images.")
