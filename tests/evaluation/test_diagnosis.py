@@ -31,7 +31,7 @@ def diagnosed(truth, mask, probabilities=None, labels=LABELS):
     return Tables(**diagnosis.tables())
 
 
-def test_objects_are_counted_by_size_and_found_from_half_of_their_pixels():
+def test_objects_are_found_if_half_of_their_pixels_are():
     truth = np.zeros((40, 40), np.uint8)
     truth[2:6, 2:6] = 1  # 16 pixels: the first class
     truth[10:20, 10:20] = 1  # 100 pixels: the third
@@ -60,7 +60,7 @@ def test_errors_are_counted_by_their_distance_to_a_true_border():
     assert table.wrong == (8, 0, 0, 0, 8, 0, 0)
 
 
-def test_void_makes_no_border_and_counts_nowhere():
+def test_ignored_pixels_make_no_border_and_are_not_counted():
     truth = np.zeros((10, 10), np.uint8)
     truth[:, 5:] = 255
     table = diagnosed(truth, np.ones_like(truth)).by_distance
@@ -68,7 +68,7 @@ def test_void_makes_no_border_and_counts_nowhere():
     assert table.wrong == (0,) * len(DISTANCES) + (50,)
 
 
-def test_a_sure_model_that_disagrees_makes_a_suspect():
+def test_confident_disagreement_is_a_suspect():
     truth = np.zeros((30, 40), np.uint8)
     mask = truth.copy()
     mask[4:16, 8:20] = 1
@@ -81,13 +81,13 @@ def test_a_sure_model_that_disagrees_makes_a_suspect():
     assert diagnosed(truth, mask, unsure).suspects == ()
 
 
-def test_sizes_are_ascending_and_open_at_the_end():
+def test_last_size_bin_has_no_limit():
     assert list(SIZES) == sorted(SIZES)
     truth = np.zeros((300, 300), np.uint8)
     assert diagnosed(truth, truth).by_size.classes[0].objects == (0,) * len(SIZES) + (1,)
 
 
-def test_what_is_left_open_is_no_suspect():
+def test_unpredicted_pixels_are_not_suspects():
     """The ignore index taken for a class would name another one."""
     labels = Labels(tuple(f"k{i}" for i in range(64)))
     truth = np.zeros((20, 20), np.uint8)
@@ -99,7 +99,7 @@ def test_what_is_left_open_is_no_suspect():
     assert (suspect.truth, suspect.prediction) == ("k63", "k62")
 
 
-def test_strips_give_what_the_whole_image_gives(monkeypatch):
+def test_strips_match_the_whole_image(monkeypatch):
     generator = np.random.default_rng(0)
     truth = np.kron(generator.integers(0, 2, (5, 3)), np.ones((50, 60), int)).astype(np.uint8)
     truth[generator.random(truth.shape) < 0.02] = 255
@@ -110,7 +110,7 @@ def test_strips_give_what_the_whole_image_gives(monkeypatch):
     assert min(whole.by_distance.pixels) > 0
 
 
-def test_of_a_very_large_image_only_distances_are_told(monkeypatch):
+def test_only_distances_are_computed_for_very_large_images(monkeypatch):
     monkeypatch.setattr(module, "MOST_PIXELS", 99)
     truth = np.zeros((10, 10), np.uint8)
     truth[:, 5:] = 1

@@ -16,7 +16,7 @@ from pixelwise.evaluation.results import TrainingRecipe
 from pixelwise.evaluation.score_counts import group_by_recipe, read_run_counts, training_recipe
 
 
-def test_seeds_of_one_recipe_are_its_mean():
+def test_runs_of_one_recipe_are_averaged():
     one = with_seeds(seeds(0.8, (10, 11, 12), "unet"))
     other = with_seeds(seeds(0.7, (20, 21), "deeplab"))
     found = compare([one[0], other[0], one[1], other[1], one[2]])
@@ -51,7 +51,7 @@ def test_the_spread_between_seeds_is_in_the_interval():
     assert any("One run of b: the effect of the seed" in s for s in pair.sentences)
 
 
-def test_a_run_named_twice_is_no_second_seed():
+def test_repeated_run_is_not_a_second_seed():
     a, b = with_seeds(seeds(0.8, (0, 1), "unet"))
     twice = group_by_recipe([a, replace(a, name="again"), b])[0]
     assert [r.members for r in twice] == [(0,), (1,), (2,)]
@@ -71,19 +71,19 @@ def test_a_run_named_twice_is_no_second_seed():
         (["x", "y"], "x+y"),
     ],
 )
-def test_a_recipe_is_named_after_what_its_runs_have_in_common(members, expected):
+def test_recipe_name_is_the_common_part_of_run_names(members, expected):
     runs = [counted(0.5, name=name, recipe="r") for name in members]
     other = counted(0.5, name="other", recipe="o")
     assert group_by_recipe([*with_seeds(runs), other])[0][0].name == expected
 
 
-def test_two_recipes_never_share_a_name():
+def test_recipe_names_are_unique():
     runs = [counted(0.5, name=f"r{i}", recipe=str(i % 2), seed=0) for i in range(4)]
     runs = [replace(run, seed=i) for i, run in enumerate(runs)]
     assert [r.name for r in group_by_recipe(runs)[0]] == ["r0+r2", "r1+r3"]
 
 
-def test_recipes_are_told_by_their_configuration(tmp_path):
+def test_recipes_are_identified_by_configuration(tmp_path):
     def config(seed, rate=0.1, **train):
         return {"data": {"root": "d"}, "train": {"seed": seed, "learning_rate": rate, **train}, "evaluate": {"x": seed}}
 
@@ -104,7 +104,7 @@ def test_recipes_are_told_by_their_configuration(tmp_path):
     assert read_run_counts(write_run(tmp_path / "c", run, model=str(tmp_path / "gone")), "c").recipe is None
 
 
-def test_runs_of_equal_time_are_of_one_recipe_though_their_steps_differ(tmp_path):
+def test_runs_with_equal_time_limit_are_one_recipe(tmp_path):
     run, found = counted(0.8), []
     for seed, (steps, limit) in enumerate([(100, 60.0), (130, 60.0), (130, 90.0)]):
         config = {"train": {"seed": seed, "steps": steps}}
@@ -113,7 +113,7 @@ def test_runs_of_equal_time_are_of_one_recipe_though_their_steps_differ(tmp_path
     assert found[0].recipe == found[1].recipe != found[2].recipe
 
 
-def test_what_was_evaluated_elsewhere_brings_its_recipe(tmp_path, monkeypatch):
+def test_scores_file_contains_the_recipe(tmp_path, monkeypatch):
     """A relative path, read in another folder, names another run or none."""
     run, config = counted(0.8), {"train": {"seed": 3, "rate": 0.1}}
     write_run(tmp_path / "here" / "run", run, config=config)
@@ -132,7 +132,7 @@ def test_what_was_evaluated_elsewhere_brings_its_recipe(tmp_path, monkeypatch):
     assert (older.recipe, older.seed, older.selected) == (None, None, False)
 
 
-def test_a_folder_of_no_run_has_no_recipe(tmp_path):
+def test_other_folders_have_no_recipe(tmp_path):
     assert training_recipe(tmp_path / "none") is None
     assert training_recipe(write_run(tmp_path / "masks", counted(0.8), config={"data": {}})) is None
     write_run(tmp_path / "run", counted(0.8), config={"train": {"seed": 0}})
@@ -168,7 +168,7 @@ def test_too_few_runs_show_nothing(a, b, percent):
     assert f"{a} and {b} runs do not show the spread between seeds well: intervals are too narrow" in found.notices
 
 
-def test_enough_runs_show_what_is_there():
+def test_enough_runs_show_a_difference():
     found = compare(recipes(4, 4, 0.5, 0.9), resamples=400)
     pair = found.pairs[0]
     assert pair.means["miou"].p == pytest.approx(2 / 70)
@@ -179,13 +179,13 @@ def test_enough_runs_show_what_is_there():
     assert [(entry.shown_alone, entry.shown) for entry in pair.classes] == [(True, False)] * 3
 
 
-def test_one_run_each_is_judged_by_images_alone():
+def test_single_runs_are_compared_by_images_only():
     found = compare(recipes(1, 1, 0.5, 0.9), resamples=400)
     assert found.pairs[0].means["miou"].shown
     assert "permutations" not in found.interval
 
 
-def test_the_p_of_the_runs_is_scipys():
+def test_permutation_p_matches_scipy():
     """Sides of unequal size, where twice the smaller tail would be another p."""
     runs = recipes(2, 8, 0.8, 0.82, luck=0.015, data=6)
     scores = np.array([miou(run.counts) for run in runs])
@@ -197,7 +197,7 @@ def test_the_p_of_the_runs_is_scipys():
     assert entry.p == pytest.approx(max(other.pvalue, 2 / 45))
 
 
-def test_what_seeds_alone_would_make_often_is_said():
+def test_difference_common_among_permutations_is_explained():
     """Both runs of A above the mean of B: the interval excludes 0, but so do those of many other divisions."""
     for data in range(40):
         pair = compare(recipes(2, 8, luck=0.02, data=data), resamples=400).pairs[0]
@@ -209,7 +209,7 @@ def test_what_seeds_alone_would_make_often_is_said():
     )
 
 
-def test_drawn_divisions_come_near_all(monkeypatch):
+def test_sampled_permutations_approximate_all(monkeypatch):
     runs = recipes(5, 6, luck=0.02, data=3)
     whole = compare(runs, resamples=100).pairs[0]
     monkeypatch.setattr(comparison, "_DIVISIONS", 200)
@@ -221,7 +221,7 @@ def test_drawn_divisions_come_near_all(monkeypatch):
     assert apart.means["miou"].p == pytest.approx(max(1 / 200, 2 / 1001))
 
 
-def test_the_order_of_runs_and_recipes_changes_no_p():
+def test_order_of_runs_does_not_change_p():
     runs = recipes(3, 5, 0.8, 0.82, luck=0.01)
     forth, back = compare(runs, resamples=100).pairs[0], compare(runs[::-1], resamples=100).pairs[0]
     for x, y in zip((*forth.means.values(), *forth.classes), (*back.means.values(), *back.classes), strict=True):
@@ -229,7 +229,7 @@ def test_the_order_of_runs_and_recipes_changes_no_p():
         assert x.difference == pytest.approx(-y.difference, abs=1e-12)
 
 
-def test_a_class_that_some_runs_lack_has_a_p():
+def test_class_missing_from_some_runs_has_a_p():
     runs = recipes(4, 4, 0.5, 0.9)
     for i, run in enumerate(runs):
         run.counts[:, :, 2] = 0
@@ -242,7 +242,7 @@ def test_a_class_that_some_runs_lack_has_a_p():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("a", "b"), [(2, 2), (3, 3), (4, 4), (2, 8), (3, 5), (5, 5), (1, 5)])
-def test_equal_recipes_are_seldom_called_different(a, b):
+def test_equal_recipes_are_rarely_shown_as_different(a, b):
     """Seeds move a run by two points: by the draws alone 9 % to 38 % of such comparisons show a difference."""
     shown = 0
     for data in range(200):

@@ -15,7 +15,7 @@ from pixelwise.evaluation.comparison import compare
 from pixelwise.evaluation.score_counts import aligned, read_run_counts, run_counts, run_names
 
 
-def test_other_images_are_refused_by_name():
+def test_other_images_are_an_error():
     a = counted(0.8, n=6)
     b = replace(counted(0.8, n=6, name="b"), ids=("0000", "x", "y", "z", "v", "w"))
     with pytest.raises(DataError) as error:
@@ -30,7 +30,7 @@ def test_other_images_are_refused_by_name():
 
 
 @pytest.mark.parametrize("what", ["hash", "pixels"])
-def test_other_masks_of_the_same_names_are_refused(what):
+def test_other_masks_of_the_same_names_are_an_error(what):
     a, b = counted(0.8), counted(0.8, name="b")
     if what == "hash":
         b = replace(b, truths=("t",) * 39 + ("u",))
@@ -44,7 +44,7 @@ def test_other_masks_of_the_same_names_are_refused(what):
     )
 
 
-def test_other_classes_are_refused():
+def test_other_classes_are_an_error():
     with pytest.raises(DataError) as error:
         aligned([counted(0.8), replace(counted(0.8, name="b"), classes=("road", "car", "tree"))])
     assert str(error.value) == (
@@ -53,7 +53,7 @@ def test_other_classes_are_refused():
     )
 
 
-def test_one_model_or_no_pixel_is_nothing_to_compare():
+def test_one_run_or_no_counted_pixel_is_an_error():
     with pytest.raises(UsageError, match=r"^compare: expected two runs or more, found 1\. List the runs to compare\.$"):
         compare([counted(0.8)])
     empty = replace(counted(0.8), counts=np.zeros((40, 3, 3), np.int64))
@@ -73,7 +73,7 @@ def with_groups(*names, n=6):
 
 
 @pytest.mark.parametrize(("one", "other"), [("aabbcc", "aaabbb"), ("aab...", "..aabb")])
-def test_groups_that_cut_through_each_other_are_refused_in_either_order(one, other):
+def test_overlapping_groups_are_an_error_in_either_order(one, other):
     for runs in (with_groups(one, other), with_groups(other, one)):
         with pytest.raises(
             DataError, match=r"expected the same groups of images, or groups of one run within those of the"
@@ -81,7 +81,7 @@ def test_groups_that_cut_through_each_other_are_refused_in_either_order(one, oth
             compare(runs, resamples=10)
 
 
-def test_the_refusal_names_two_images():
+def test_error_about_groups_names_two_images():
     with pytest.raises(DataError) as error:
         aligned(with_groups("aaabbb", "aabbcc"))
     assert str(error.value) == (
@@ -93,7 +93,7 @@ def test_the_refusal_names_two_images():
 @pytest.mark.parametrize(
     ("fine", "has"), [("aabbcc", "finer groups"), ("aab...", "finer groups"), ("......", "no groups")]
 )
-def test_the_coarser_groups_are_taken_in_either_order_and_this_is_said(fine, has):
+def test_coarser_groups_are_used_and_reported(fine, has):
     coarse = "xxxxyy"
     for groups in ((coarse, fine), (fine, coarse)):
         runs, notices = aligned(with_groups(*groups))
@@ -103,7 +103,7 @@ def test_the_coarser_groups_are_taken_in_either_order_and_this_is_said(fine, has
     assert notices[0] in compare(with_groups(fine, coarse), resamples=10).notices
 
 
-def test_what_groups_are_called_does_not_matter():
+def test_group_names_do_not_matter():
     runs, notices = aligned(with_groups("aabb.c", "ccaa.b", "zzyyx."))
     assert notices == []
     assert {run.groups for run in runs} == {("a", "a", "b", "b", None, "c")}
@@ -131,7 +131,7 @@ def test_counts_are_read_back(tmp_path):
         None,
     ],
 )
-def test_an_older_file_is_to_be_made_again(tmp_path, content):
+def test_file_without_counts_is_an_error(tmp_path, content):
     (tmp_path / "scores.json").write_text(json.dumps(content))
     with pytest.raises(DataError) as error:
         read_run_counts(tmp_path, "a")
@@ -142,7 +142,7 @@ def test_an_older_file_is_to_be_made_again(tmp_path, content):
 
 
 @pytest.mark.parametrize("damage", ["class", "negative class", "short", "name", "text", "twice"])
-def test_a_damaged_file_is_refused(damage):
+def test_damaged_file_is_an_error(damage):
     content = plain(counted(0.8))
     first = content["per_image"][0]
     if damage.endswith("class"):
@@ -159,7 +159,7 @@ def test_a_damaged_file_is_refused(damage):
         run_counts(Evaluation.from_dict(content, "here"), "here", "a")
 
 
-def test_what_is_not_there_teaches(tmp_path):
+def test_missing_and_unreadable_files_are_errors(tmp_path):
     with pytest.raises(DataError) as error:
         read_run_counts(tmp_path / "none", "a")
     assert str(error.value).endswith(
@@ -183,5 +183,5 @@ def test_what_is_not_there_teaches(tmp_path):
         (["runs/a", "runs/a"], ["a", "a (2)"]),
     ],
 )
-def test_names_are_short_and_stand_once(paths, names):
+def test_run_names_are_short_and_unique(paths, names):
     assert run_names(paths) == names

@@ -101,7 +101,7 @@ def test_one_object_found_and_one_missed():
     assert (result.kind, result.images, result.categories) == ("mask", 2, 1)
 
 
-def test_of_two_detections_of_one_object_the_surer_one_counts():
+def test_the_more_confident_of_two_detections_counts():
     truth = truth_of({"segmentation": square(10, 10)})
     sure = average_precision(truth, [detection(square(10, 10), 0.9), detection(square(10, 10), 0.8)])
     assert sure.ap == PERFECT  # the second comes after all recall is reached
@@ -119,7 +119,7 @@ def test_thresholds_are_those_of_iou():
     assert average_precision(truth, [detection(square(10, 14))], "box").ap == pytest.approx(0.4)
 
 
-def test_detections_in_a_crowd_are_neither_right_nor_wrong():
+def test_detections_in_a_crowd_are_ignored():
     truth = truth_of({"segmentation": square(10, 10, 60), "iscrowd": 1}, {"segmentation": square(75, 75)})
     found = [detection(square(20, 20), 0.9), detection(square(40, 40), 0.8), detection(square(75, 75), 0.7)]
     for kind in ("mask", "box", "boundary"):
@@ -128,7 +128,7 @@ def test_detections_in_a_crowd_are_neither_right_nor_wrong():
     assert average_precision(alone, found).ap == pytest.approx(1 / 3)
 
 
-def test_the_boundary_decides_where_it_is_the_worse():
+def test_boundary_iou_applies_if_it_is_smaller():
     truth = truth_of({"segmentation": square(20, 20, 40)})
     hollow = np.zeros(SIZE, bool)
     hollow[20:60, 20:60] = True
@@ -142,7 +142,7 @@ def test_the_boundary_decides_where_it_is_the_worse():
 
 
 @pytest.mark.parametrize("kind", ["mask", "box", "boundary"])
-def test_nothing_found_scores_zero_and_nothing_to_find_is_undefined(kind):
+def test_no_detections_score_zero_and_no_objects_are_undefined(kind):
     some = truth_of({"segmentation": square(10, 10)})
     nothing = average_precision(some, [], kind)
     assert (nothing.ap, nothing.ar100, nothing.categories) == (0, 0, 1)
@@ -164,7 +164,7 @@ def test_single_pixels_are_objects():
 
 
 @pytest.mark.parametrize(("kind", "name"), [("mask", "segm"), ("box", "bbox")])
-def test_numbers_are_those_of_pycocotools(kind, name):
+def test_numbers_match_pycocotools(kind, name):
     truth, found = drawn()
     result, expected = average_precision(truth, found, kind), theirs(truth, found, name)
     np.testing.assert_array_equal(np.nan_to_num(numbers(result), nan=-1), expected.stats)
@@ -173,7 +173,7 @@ def test_numbers_are_those_of_pycocotools(kind, name):
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_boundary_numbers_are_those_of_whole_bands():
+def test_boundary_numbers_match_full_bands():
     truth, found = drawn(1)
 
     def banded(one):
@@ -212,7 +212,7 @@ def test_boundary_numbers_are_those_of_whole_bands():
         ("boundary", "expected_boundary_ap.json", None),
     ],
 )
-def test_a_hundred_images_of_coco_score_as_the_references_print(real, kind, file, key):
+def test_reference_scores_on_coco_are_reproduced(real, kind, file, key):
     folder = real("fixtures/instances_coco100")
     expected = json.loads((folder / file).read_text())
     result = average_precision(folder / "gt_instances.json", str(folder / "pred_instances.json"), kind)
@@ -220,7 +220,7 @@ def test_a_hundred_images_of_coco_score_as_the_references_print(real, kind, file
     assert (result.images, result.categories, len(result.per_category)) == (100, 72, 80)
 
 
-def test_ids_of_annotations_mean_nothing():
+def test_annotation_ids_do_not_matter():
     """Elsewhere id 0 reads as "no match": a perfect detection becomes a false positive."""
     truth = truth_of({"segmentation": square(10, 10), "id": 0}, {"segmentation": square(50, 50), "id": 0})
     found = [detection(square(10, 10)), detection(square(50, 50))]
@@ -230,7 +230,7 @@ def test_ids_of_annotations_mean_nothing():
     assert average_precision(truth, found).ap == PERFECT
 
 
-def test_objects_are_as_large_as_their_masks_even_beside_a_box():
+def test_size_of_objects_is_that_of_their_masks():
     """Elsewhere a detection with a box has the area of the box, and changes sides at 32²."""
     corner = [[10, 10, 50, 10, 10, 50]]  # 800 pixels and some in a box of 1600
     truth = truth_of({"segmentation": corner, "category_id": 9}, {"segmentation": square(60, 60)})
@@ -240,7 +240,7 @@ def test_objects_are_as_large_as_their_masks_even_beside_a_box():
     assert average_precision(truth, [wrong], "box").ar100 == 0
 
 
-def test_all_ways_to_write_a_mask_are_one():
+def test_all_mask_encodings_are_equivalent():
     region = np.zeros(SIZE, bool)
     region[10:30, 10:30] = True
     plain = {"size": list(SIZE), "counts": [10 * 100 + 10, *[20, 80] * 19, 20, SIZE[0] * 90 + 70]}
@@ -260,7 +260,7 @@ def test_boxes_need_no_masks_and_no_sizes():
 # --- manners ---
 
 
-def test_nothing_is_printed_and_nothing_is_written(capsys):
+def test_nothing_is_printed_and_inputs_are_not_modified(capsys):
     truth, found = drawn()
     before = copy.deepcopy((truth, found))
     for kind in ("mask", "box", "boundary"):
@@ -314,7 +314,7 @@ def test_without_pycocotools_the_fix_is_told(monkeypatch):
         ({"segmentation": []}, MaskError, r"detections[0]: expected polygons of three corners or more"),
     ],
 )
-def test_detections_that_fit_nothing_are_refused(change, kind, text):
+def test_unmatched_detections_are_errors(change, kind, text):
     with pytest.raises(kind) as error:
         average_precision(truth_of({"segmentation": square(10, 10)}), [detection(square(10, 10)) | change])
     assert str(error.value).startswith(text)
@@ -348,7 +348,7 @@ WHOLE = "expected run lengths that add up to 100 by 120, 12000 pixels, found"
         ),
     ],
 )
-def test_masks_that_are_none_are_refused(segmentation, text):
+def test_invalid_masks_are_errors(segmentation, text):
     """pycocotools takes run lengths of any sum, and with corners that are no numbers all memory."""
     with pytest.raises(MaskError) as error:
         average_precision(truth_of({"segmentation": square(10, 10)}), [detection(segmentation)])
@@ -370,7 +370,7 @@ def test_masks_that_are_none_are_refused(segmentation, text):
         ([10, 10, -5, 5], "a width and height from 0 on, found [-5.0, 5.0]. Remove it, or give it corners in order."),
     ],
 )
-def test_boxes_that_are_none_are_refused(box, text):
+def test_invalid_boxes_are_errors(box, text):
     """A box of NaN overlaps all boxes in pycocotools, and scored a perfect AP."""
     truth = truth_of({"bbox": [10, 10, 20, 20]})
     found = {"image_id": 0, "category_id": 5, "score": 0.5, "bbox": box}
@@ -398,13 +398,13 @@ def test_boxes_may_be_arrays():
         ({"area": -1}, "an area from 0 on, found -1."),
     ],
 )
-def test_annotations_with_something_else_than_numbers_are_refused(change, text):
+def test_annotations_with_invalid_numbers_are_errors(change, text):
     with pytest.raises(MaskError) as error:
         average_precision(truth_of({"segmentation": square(10, 10)} | change), [])
     assert str(error.value).startswith(f"truth[0]: expected {text}")
 
 
-def test_yes_and_no_are_crowds_too():
+def test_crowd_flags_may_be_bool():
     truth = truth_of(
         {"segmentation": square(10, 10), "iscrowd": True}, {"segmentation": square(60, 60), "iscrowd": False}
     )
@@ -432,14 +432,14 @@ def test_yes_and_no_are_crowds_too():
         ({"categories": [{"id": [5]}]}, "truth: categories: expected ids, each once, found [5]."),
     ],
 )
-def test_truth_that_is_none_is_refused(change, text):
+def test_invalid_truth_is_an_error(change, text):
     with pytest.raises(DataError) as error:
         average_precision(truth_of() | change, [])
     assert str(error.value).startswith(text)
 
 
 @pytest.mark.parametrize("height", [None, 0, 99.5, "100"])
-def test_images_without_a_size_are_refused(height):
+def test_images_without_a_size_are_errors(height):
     truth = truth_of({"segmentation": square(10, 10)})
     truth["images"][0]["height"] = height
     with pytest.raises(MaskError, match="truth: images: expected a height from 1 on, found"):
@@ -448,7 +448,7 @@ def test_images_without_a_size_are_refused(height):
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 4), (40, 61), (700, 900)])
 @pytest.mark.parametrize("share", [0.0, 0.03, 0.5, 1.0])
-def test_compressed_run_lengths_are_read_as_they_were_written(shape, share):
+def test_compressed_run_lengths_are_decoded(shape, share):
     region = np.random.default_rng(0).random(shape) < share
     flat = region.ravel("F").astype(np.int8)
     borders = np.flatnonzero(np.diff(flat, prepend=0, append=1 - flat[-1]))
@@ -456,7 +456,7 @@ def test_compressed_run_lengths_are_read_as_they_were_written(shape, share):
     assert unpack(counts(region)["counts"].encode()).sum() == region.size
 
 
-def test_missing_keys_are_named():
+def test_missing_keys_are_errors():
     with pytest.raises(DataError) as error:
         average_precision(truth_of(), [{"image_id": 0, "category_id": 5, "bbox": [0, 0, 1, 1], "score": 1}])
     assert str(error.value) == (
@@ -467,7 +467,7 @@ def test_missing_keys_are_named():
         average_precision({"annotations": []}, [])
 
 
-def test_files_that_cannot_be_read_are_named(tmp_path):
+def test_unreadable_files_are_errors(tmp_path):
     (tmp_path / "a.json").write_text("{")
     (tmp_path / "b.json").write_text("{}")
     with pytest.raises(DataError, match=r"a\.json: expected a JSON file in COCO's format, found Expecting"):
@@ -478,7 +478,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         average_precision(truth_of(), tmp_path / "b.json")
 
 
-def test_bad_arguments_are_refused():
+def test_invalid_arguments_are_errors():
     with pytest.raises(UsageError, match="kind: expected mask, box or boundary, found segm"):
         average_precision(truth_of(), [], "segm")
     with pytest.raises(UsageError, match="expected a positive share of the diagonal, found 0"):

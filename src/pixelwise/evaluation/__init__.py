@@ -5,7 +5,7 @@ training.
 """
 
 from pixelwise.evaluation.calibrating import fitted_temperature
-from pixelwise.evaluation.meters import METRICS
+from pixelwise.evaluation.meters import METRICS, require_metrics
 from pixelwise.evaluation.results import Evaluation, ImageScore, ScoresFile, Suspect, Tables, read_scores
 from pixelwise.evaluation.scoring import (
     ImagePredictor,
@@ -30,5 +30,6 @@ __all__ = [
     "majority",
     "quick_miou",
     "read_scores",
+    "require_metrics",
     "truth_digest",
 ]

@@ -206,14 +206,19 @@ METRICS = tuple(METERS)
 DEFAULT_METRICS = ("boundary", "calibration", "diagnosis")
 
 
+def require_metrics(names: Collection[str], where: str = "--metrics") -> None:
+    """Raise a `UsageError` for a name that is not in `METERS`; `where` is the option or key the names come from."""
+    for name in names:
+        if name not in METERS:
+            raise UsageError(where, expected=", ".join(METERS), found=name, do=nearest(name, METERS))
+
+
 def make_meters(names: Collection[str], options: MeterOptions, *, probabilities: bool) -> list[Meter]:
     """Make the meters of the requested families, without those that need probabilities if there are none.
 
     Raises:
         UsageError: an unknown name.
     """
-    for name in names:
-        if name not in METERS:
-            raise UsageError("--metrics", expected=", ".join(METERS), found=name, do=nearest(name, METERS))
+    require_metrics(names)
     chosen = [kind for name, kind in METERS.items() if name in names]
     return [kind(options) for kind in chosen if probabilities or not kind.needs_probabilities]

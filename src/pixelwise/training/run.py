@@ -26,6 +26,7 @@ from pixelwise.config import Config, Reasons
 from pixelwise.datasets.dataset import Dataset, DataSplits, open_data, pin_paths, without_unreadable
 from pixelwise.datasets.fingerprint import fingerprint
 from pixelwise.errors import DataError, OutputExistsError, UsageError, memory_respected
+from pixelwise.evaluation import require_metrics
 from pixelwise.losses import Loss
 from pixelwise.models.base import SegmentationModel
 from pixelwise.models.weights import ModelCard
@@ -73,6 +74,7 @@ def train_run(request: Request, out: Path, *, overwrite: bool = False, listener:
     began = time.monotonic()
     tell: Listener = listener or (lambda _: None)
     config, base = configs.read_request(Path(request.data), _overrides(request))
+    require_metrics(config.evaluate.metrics, "evaluate.metrics")
     asked = _asked(request, config, base)
     with (
         freed_memory_kept(),
