@@ -60,7 +60,7 @@ def test_invalid_share_is_an_error(share):
     with pytest.raises(UsageError) as error:
         boundary.boundary_width((4, 4), share)
     assert str(error.value) == (
-        f"share: expected a positive share of the diagonal, found {share}. The authors take 0.02."
+        f"share: expected a positive share of the diagonal, found {share}. Use 0.02, as the authors do."
     )
 
 
@@ -105,7 +105,7 @@ def test_region_is_not_modified_and_views_work():
 def test_width_below_one_is_an_error(width):
     with pytest.raises(UsageError) as error:
         boundary.boundary_band(np.ones((3, 3), bool), width)
-    assert str(error.value) == f"width: expected one pixel or more, found {width}. Take boundary_width(shape)."
+    assert str(error.value) == f"width: expected one pixel or more, found {width}. Use boundary_width(shape)."
     with pytest.raises(UsageError):
         boundary.class_bands(np.ones((3, 3), np.uint8), width)
 
@@ -113,7 +113,7 @@ def test_width_below_one_is_an_error(width):
 def test_masks_of_wrong_type_are_errors():
     with pytest.raises(MaskError, match=r"region: expected bool, found uint8\. Compare the mask with one class."):
         boundary.boundary_band(np.ones((3, 3), np.uint8), 1)
-    with pytest.raises(MaskError, match=r"mask: expected whole numbers, found float64\. Give class indices or ids."):
+    with pytest.raises(MaskError, match=r"mask: expected integers, found float64\. Pass class indices or ids."):
         boundary.class_bands(np.ones((3, 3)), 1)
 
 
@@ -346,7 +346,7 @@ def test_f_score_of_missing_and_false_contours():
 def test_invalid_tolerance_is_an_error(tolerance):
     with pytest.raises(UsageError) as error:
         boundary.contour_counts(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8), 2, tolerance=tolerance)
-    assert str(error.value) == (f"tolerance: expected a distance in pixels, found {tolerance}. Give zero or more.")
+    assert str(error.value) == (f"tolerance: expected a distance in pixels, found {tolerance}. Use zero or more.")
 
 
 # --- a published network on CamVid's test part ---

@@ -354,13 +354,13 @@ def test_invalid_probabilities_are_errors(function):
         function(logits, np.array([0]), where="a.png")
     assert str(error.value) == (
         "a.png: expected probabilities that sum to 1 over the classes, found a sum of 0.5. "
-        "Take the softmax of logits first."
+        "Apply softmax to logits first."
     )
     with pytest.raises(UsageError, match=r"sum to 1 over the classes, found -0\.5\."):
         function(np.array([[1.5], [-0.5]], np.float32), np.array([0]))
     with pytest.raises(UsageError, match="found a sum of nan"):
         function(np.array([[np.nan], [0.5]], np.float32), np.array([0]))
-    with pytest.raises(UsageError, match=r"expected floats, found uint8\. Give probabilities"):
+    with pytest.raises(UsageError, match=r"expected floats, found uint8\. Pass probabilities"):
         function(np.array([[1], [0]], np.uint8), np.array([0]))
 
 
@@ -375,7 +375,7 @@ def test_mismatched_truths_are_errors():
         calibration_sums(probabilities, truth, ignore_index=254)
     with pytest.raises(MaskError, match="found -1 in the truth"):
         calibration_sums(probabilities, np.full(truth.shape, -1))
-    with pytest.raises(MaskError, match="expected whole numbers, found truth of float32"):
+    with pytest.raises(MaskError, match="expected integers, found truth of float32"):
         calibration_sums(probabilities, truth.astype(np.float32))
     with pytest.raises(UsageError, match="expected a value outside the class indices 0–2, found 0"):
         calibration_sums(probabilities, truth, ignore_index=0)
@@ -463,12 +463,12 @@ def test_fitting_does_not_depend_on_chunks(monkeypatch):
     [
         (np.zeros((0, 3)), [], 1.0, "no pixels"),
         (np.zeros((4, 1)), [0] * 4, 1.0, "one class"),
-        (np.zeros((4, 3)), [0, 1, 2, 0], 1.0, "all classes are alike at every pixel"),
-        (np.array([[0.0, -np.inf]] * 4), [0] * 4, 1.0, "every pixel is right"),
-        (np.array([[0.0, -1.0]] * 4), [0] * 4, 1.0, "every pixel is right"),
-        (np.array([[0.0, -np.inf]] * 4), [1] * 4, 20.0, "the optimum lies above 20.0"),
-        (np.array([[0.0, -1.0]] * 4), [1] * 4, 20.0, "the optimum lies above 20.0"),
-        (np.array([[0.0, -0.1]] * 99 + [[0.0, 0.001]]), [0] * 100, 0.05, "the optimum lies below 0.05"),
+        (np.zeros((4, 3)), [0, 1, 2, 0], 1.0, "all classes have the same probability at every pixel"),
+        (np.array([[0.0, -np.inf]] * 4), [0] * 4, 1.0, "every pixel is correct"),
+        (np.array([[0.0, -1.0]] * 4), [0] * 4, 1.0, "every pixel is correct"),
+        (np.array([[0.0, -np.inf]] * 4), [1] * 4, 20.0, "the optimum is above 20.0"),
+        (np.array([[0.0, -1.0]] * 4), [1] * 4, 20.0, "the optimum is above 20.0"),
+        (np.array([[0.0, -0.1]] * 99 + [[0.0, 0.001]]), [0] * 100, 0.05, "the optimum is below 0.05"),
     ],
 )
 def test_undetermined_temperature_has_a_reason(logits, truth, value, reason):
@@ -492,11 +492,11 @@ def test_invalid_fitting_inputs_are_errors():
     with pytest.raises(UsageError) as error:
         fit_temperature(rows, np.array([0, 1, 255]))
     assert str(error.value) == (
-        "truth: expected class indices 0–1, found 255. Leave ignored pixels out, as PixelSample does."
+        "truth: expected class indices 0–1, found 255. Leave out ignored pixels, as PixelSample does."
     )
     with pytest.raises(UsageError, match="found -1"):
         fit_temperature(rows, np.array([0, 1, -1]))
-    with pytest.raises(UsageError, match=r"expected floats \(N, K\) and whole numbers \(N,\), found \(3, 2\)"):
+    with pytest.raises(UsageError, match=r"expected floats \(N, K\) and integers \(N,\), found \(3, 2\)"):
         fit_temperature(rows, np.array([0, 1]))
     for bad in (np.nan, np.inf):
         with pytest.raises(UsageError, match="expected a finite largest value per pixel, found NaN or infinity"):
@@ -550,7 +550,7 @@ def test_pixels_of_zero_probabilities_stay_zero():
 @pytest.mark.parametrize("temperature", [0.0, -1.0, np.nan, np.inf])
 def test_invalid_temperature_is_an_error(temperature):
     with pytest.raises(
-        UsageError, match=r"temperature: expected a number above 0, found .*\. Use what fit_temperature"
+        UsageError, match=r"temperature: expected a number above 0, found .*\. Use the result of fit_temperature"
     ):
         tempered(np.ones((1, 2), np.float32), temperature)
 

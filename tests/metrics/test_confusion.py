@@ -154,7 +154,7 @@ def test_predictions_outside_the_classes_are_errors(odd, dtype):
     with pytest.raises(MaskError) as error:
         matrix.update(truth, prediction, "a.png")
     assert str(error.value) == (
-        f"a.png: expected class indices 0–2 wherever the truth counts, found {odd} in the prediction. "
+        f"a.png: expected class indices 0–2 where the truth is not ignored, found {odd} in the prediction. "
         "Check that truth and prediction use the same labels."
     )
     assert matrix.matrix.sum() == 0
@@ -176,7 +176,7 @@ def test_another_size_is_an_error():
 
 
 def test_probabilities_are_an_error():
-    with pytest.raises(MaskError, match="expected whole numbers, found prediction of float64"):
+    with pytest.raises(MaskError, match="expected integers, found prediction of float64"):
         counted(np.zeros((2, 2), np.uint8), np.zeros((2, 2)), 2)
 
 

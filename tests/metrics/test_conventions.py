@@ -118,6 +118,6 @@ def test_calls_that_cannot_ignore_pixels_are_noted():
     truth, prediction = drawn(0)
     counts = counts_of(truth, prediction)
     for void in (False, True):
-        found = peer_scores("torchmetrics", counts, [None] * len(counts), void=void, resamples=0)
-        said = [score.call for score in found if "void is left out, which this call cannot do" in score.says]
+        found = peer_scores("torchmetrics", counts, [None] * len(counts), ignored=void, resamples=0)
+        said = [score.call for score in found if "ignored pixels are left out, which this call cannot do" in score.says]
         assert said == (["segmentation.MeanIoU(input_format='index')"] if void else [])

@@ -1,4 +1,4 @@
-"""Every score has a definition, and the page of documentation is made of them."""
+"""Every score has a definition, and the documentation page is generated from them."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def test_documentation_lists_every_key_once():
 def test_section_on_functions_and_its_snippet():
     before, after = documentation().split("## Segments and objects\n\n")
     assert set(re.findall(r"^### `(\w+)`", after, re.M)) == OTHERS
-    assert after.startswith("No evaluation gives these, and no interval comes with them")
-    assert "for segments and objects, at the end, see there" in before
+    assert after.startswith("These scores are not part of an evaluation and have no intervals")
+    assert "except for segments and objects (last section)" in before
     (snippet,) = re.findall(r"```python\n(.*?)```", after, re.S)
     names: dict = {}
     exec(snippet, names)
@@ -99,7 +99,7 @@ def test_section_on_functions_and_its_snippet():
 
 
 def test_resampled_calibration_errors_are_above_the_value():
-    """What the page says of their intervals: images of a calibrated model, each of which is off by chance."""
+    """As documented: images of a calibrated model, each with random errors."""
     generator = np.random.default_rng(0)
     layout, sums = Layout(2, 15), []
     for _ in range(12):
@@ -124,7 +124,7 @@ def test_resampled_calibration_errors_are_above_the_value():
 
 
 def test_class_bins_are_over_the_probability_of_the_class():
-    """A probability of 0.1 beside 0.5 and 0.4: by confidence all pixels would share a bin, and errors cancel."""
+    """Binned by confidence, all pixels would share a bin and errors would cancel."""
     p = np.array([[0.1, 0.3], [0.5, 0.6], [0.4, 0.1]], np.float32)
     totals = calibration_sums(p, np.array([0, 1], np.uint8), bins=2)
     by_own = (abs(0.1 + 0.3 - 1), abs(0.5 + 0.6 - 1))

@@ -419,7 +419,7 @@ def test_wrong_number_of_flags_is_an_error():
         panoptic_means(np.zeros((4, 3)), [True])
     assert str(error.value) == (
         "things: expected one flag for each of the 3 categories, found 1. "
-        "Say of every category, in the order of the columns, whether it is a thing."
+        "Pass one flag per category, in the order of the columns, true for things."
     )
 
 
@@ -432,26 +432,26 @@ def test_wrong_number_of_flags_is_an_error():
         (
             segments(_1=1),
             {},
-            "a.png: expected a segment for every id but 0, which is void, found none for id 1 in 3 pixels of the "
-            "prediction. List it among the segments, or make its pixels void.",
+            "a.png: expected a segment for every id except 0, the id of unlabelled pixels, found none for id 1 in 3 pixels of the "
+            "prediction. Add it to the segments, or set its pixels to void_id.",
         ),
         (
             segments(_1=1, _4=1),
             segments(_1=1),
             "a.png: expected pixels for every segment, found none for id 4 of the truth. "
-            "Remove segments of which no pixel is left, and make sure that the map is the right one.",
+            "Remove segments without pixels, and check that this is the right map.",
         ),
         (
             segments(_1=1),
             segments(_1=9),
             "a.png: expected one of the 2 categories, found 9 for id 1 of the prediction. "
-            "Add it to the categories, or make the segment void.",
+            "Add it to the categories, or remove the segment and set its pixels to void_id.",
         ),
         (
             segments(_0=1, _1=1),
             segments(_1=1),
-            "a.png: expected no segment for the void id 0, found one in the truth. "
-            "Give the segment another id, or say with void_id which id is void.",
+            "a.png: expected no segment with the id of unlabelled pixels, 0, found one in the truth. "
+            "Give the segment another id, or set void_id.",
         ),
     ],
 )
@@ -467,12 +467,12 @@ def test_another_size_is_an_error():
         panoptic_sums(np.zeros((4, 6), int), np.zeros((2, 3), int), {}, {}, [1], where="b.png")
     assert str(error.value) == (
         "b.png: expected the size of the truth, (4, 6), found (2, 3). "
-        "Score at native size: resize what the model gives before segments are decided, never the truth."
+        "Score at native size: resize the model's output before making segments, never the truth."
     )
 
 
 def test_floating_point_maps_are_an_error():
-    with pytest.raises(MaskError, match="expected whole numbers, found truth of float64"):
+    with pytest.raises(MaskError, match="expected integers, found truth of float64"):
         panoptic_sums(np.zeros((2, 2)), np.zeros((2, 2), int), {}, {}, [1])
 
 

@@ -104,7 +104,7 @@ def test_ties_of_triangulations_hold_for_every_spacing():
     steps = np.random.default_rng(0).uniform(0.1, 5, (4, 3))
     ties = 0
     for picked in itertools.chain.from_iterable(itertools.combinations(corners, n) for n in range(1, 5)):
-        for part in surface._parts(list(picked)):
+        for part in surface._components(list(picked)):
             rest = [corner for corner in corners if corner not in part]
             ways = [np.array(way) for way in surface._triangulations(surface._ring(surface._middles(part, rest)))]
             largest = max(surface._sizes(way).sum() for way in ways)
@@ -368,7 +368,7 @@ def test_invalid_spacings_are_errors(spacing):
     region = np.ones((2, 2, 2), bool)
     with pytest.raises(UsageError) as error:
         surface_distances(region, region, spacing)
-    assert str(error.value) == f"spacing: expected 3 positive distances, found {spacing}. Give Grid.spacing."
+    assert str(error.value) == f"spacing: expected 3 positive distances, found {spacing}. Use Grid.spacing."
 
 
 def test_regions_of_wrong_type_are_errors():
@@ -389,12 +389,12 @@ def test_invalid_percentiles_and_tolerances_are_errors():
     for percentile in (-1, 101, float("nan")):
         with pytest.raises(UsageError) as error:
             surface.hausdorff(d, percentile)
-        assert str(error.value) == (f"percentile: expected 0 to 100, found {percentile}. Give 95 for the usual HD95.")
+        assert str(error.value) == (f"percentile: expected 0 to 100, found {percentile}. Use 95 for the usual HD95.")
     for tolerance in (-0.1, float("inf"), float("nan")):
         for score in (surface.surface_dice, surface.surface_overlap):
             with pytest.raises(UsageError) as error:
                 score(d, tolerance)
-            assert str(error.value) == f"tolerance: expected a distance, found {tolerance}. Give zero or more."
+            assert str(error.value) == f"tolerance: expected a distance, found {tolerance}. Use zero or more."
 
 
 # --- sums per class ---

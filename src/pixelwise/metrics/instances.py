@@ -221,7 +221,7 @@ _RULES = {
     "iscrowd": _Rule("iscrowd 0 or 1", 1, True, 0),
     "area": _Rule("an area of at least 0", 1, False, 0, "Leave it out to have it computed, or use pixels."),
     "bbox": _Rule("a box of four finite numbers", 4, False, -math.inf, "Use left, top, width and height, in pixels."),
-    "sides": _Rule("a box with width and height of at least 0", 2, False, 0, "Remove it, or order its corners."),
+    "sides": _Rule("a box of width and height of at least 0", 2, False, 0, "Remove it, or order its corners."),
     "height": _Rule("a height of at least 1", 1, True, 1),
     "width": _Rule("a width of at least 1", 1, True, 1),
     "size": _Rule("a size of two integers", 2, True, 0, "Use height and width of the mask."),
