@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,90 +57,57 @@ class TermInputs(NamedTuple):
     ratio_share: Tensor
     distances: Tensor | None
 
+    @property
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """Logits and masks."""
+        return self.logits, self.masks
+
+    @property
+    def weighting(self) -> dict[str, Any]:
+        """The options of pixel-wise losses."""
+        return {"ignore_index": self.ignore_index, "class_weights": self.class_weights}
+
 
 def _cross_entropy_dice(weight: float, x: TermInputs) -> Tensor:
-    return cross_entropy_dice(
-        x.logits,
-        x.masks,
-        shares=(weight, x.config.dice * x.ratio_share),
-        ignore_index=x.ignore_index,
-        class_weights=x.class_weights,
-        normaliser=x.divisor,
-    )
+    shares = (weight, x.config.dice * x.ratio_share)
+    return cross_entropy_dice(*x.pair, shares=shares, normaliser=x.divisor, **x.weighting)
 
 
 def _cross_entropy(weight: float, x: TermInputs) -> Tensor:
     c = x.config
+    smoothing = c.label_smoothing
     if c.ohem is None:
-        return weight * cross_entropy(
-            x.logits,
-            x.masks,
-            label_smoothing=c.label_smoothing,
-            ignore_index=x.ignore_index,
-            class_weights=x.class_weights,
-            normaliser=x.divisor,
-        )
-    hardest = ohem_cross_entropy(
-        x.logits,
-        x.masks,
-        share=c.ohem,
-        threshold=c.ohem_threshold,
-        label_smoothing=c.label_smoothing,
-        ignore_index=x.ignore_index,
-        class_weights=x.class_weights,
-    )
-    return weight * x.pixel_share * hardest
+        return weight * cross_entropy(*x.pair, label_smoothing=smoothing, normaliser=x.divisor, **x.weighting)
+    limits = {"share": c.ohem, "threshold": c.ohem_threshold}
+    return weight * x.pixel_share * ohem_cross_entropy(*x.pair, label_smoothing=smoothing, **limits, **x.weighting)
 
 
 def _focal(weight: float, x: TermInputs) -> Tensor:
-    return weight * focal(
-        x.logits,
-        x.masks,
-        gamma=x.config.focal_gamma,
-        ignore_index=x.ignore_index,
-        class_weights=x.class_weights,
-        normaliser=x.divisor,
-    )
+    return weight * focal(*x.pair, gamma=x.config.focal_gamma, normaliser=x.divisor, **x.weighting)
 
 
 def _dice(weight: float, x: TermInputs) -> Tensor:
-    return weight * x.ratio_share * dice(x.logits, x.masks, per=x.config.dice_per, ignore_index=x.ignore_index)
+    return weight * x.ratio_share * dice(*x.pair, per=x.config.dice_per, ignore_index=x.ignore_index)
 
 
 def _tversky(weight: float, x: TermInputs) -> Tensor:
     c = x.config
-    value = tversky(
-        x.logits,
-        x.masks,
-        alpha=c.tversky_alpha,
-        beta=c.tversky_beta,
-        gamma=c.focal_tversky_gamma,
-        per=c.dice_per,
-        ignore_index=x.ignore_index,
-    )
-    return weight * x.ratio_share * value
+    shape = {"alpha": c.tversky_alpha, "beta": c.tversky_beta, "gamma": c.focal_tversky_gamma}
+    return weight * x.ratio_share * tversky(*x.pair, per=c.dice_per, ignore_index=x.ignore_index, **shape)
 
 
 def _lovasz(weight: float, x: TermInputs) -> Tensor:
-    value = lovasz_softmax(x.logits, x.masks, per=x.config.dice_per, ignore_index=x.ignore_index)
-    return weight * x.ratio_share * value
+    return weight * x.ratio_share * lovasz_softmax(*x.pair, per=x.config.dice_per, ignore_index=x.ignore_index)
 
 
 def _boundary(weight: float, x: TermInputs) -> Tensor:
-    value = boundary_distance(x.logits, x.masks, ignore_index=x.ignore_index, distances=x.distances)
-    return weight * x.pixel_share * value
+    return weight * x.pixel_share * boundary_distance(*x.pair, ignore_index=x.ignore_index, distances=x.distances)
 
 
 def _cldice(weight: float, x: TermInputs) -> Tensor:
     c = x.config
-    value = soft_cldice(
-        x.logits,
-        x.masks,
-        classes=c.cldice_classes,
-        iterations=c.cldice_iterations,
-        per=c.dice_per,
-        ignore_index=x.ignore_index,
-    )
+    thin, steps = c.cldice_classes, c.cldice_iterations
+    value = soft_cldice(*x.pair, classes=thin, iterations=steps, per=c.dice_per, ignore_index=x.ignore_index)
     return weight * x.ratio_share * value
 
 

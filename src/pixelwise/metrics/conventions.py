@@ -21,6 +21,10 @@ from pixelwise.types import Score, spread
 _Parts = tuple[Floats, Floats, Floats, Floats]
 
 
+def _flat(counts: Floats) -> Floats:
+    return counts.reshape(len(counts), -1)
+
+
 @dataclass(frozen=True)
 class Rule:
     """How a library computes a score.
@@ -28,15 +32,15 @@ class Rule:
     Args:
         call: the library's call.
         says: the rule in words.
-        sums: maps counts (N, 4, K) to numbers (N, M) that add up over images.
         value: maps totals (R, M) and the number of classes K to values (R,).
+        sums: maps counts (N, 4, K) to numbers (N, M) that add up over images; by default the counts.
         can_ignore: whether the call can leave out ignored pixels.
     """
 
     call: str
     says: str
-    sums: Callable[[Floats], Floats]
     value: Callable[[Floats, int], Ratios]
+    sums: Callable[[Floats], Floats] = _flat
     can_ignore: bool = True
 
 
@@ -51,10 +55,6 @@ class PeerScore:
     def to_dict(self) -> dict[str, Any]:
         """Return the plain form."""
         return {"call": self.call, "says": self.says, **spread("value", self.score)}
-
-
-def _flat(counts: Floats) -> Floats:
-    return counts.reshape(len(counts), -1)
 
 
 def _parts(totals: Floats, k: int) -> _Parts:
@@ -76,7 +76,7 @@ def _mean_over_true(totals: Floats, k: int) -> Ratios:
     return mean_defined(np.where(truth > 0, _iou(totals, k), np.nan))
 
 
-def _accuracy_of_classes(totals: Floats, k: int) -> Ratios:
+def _mean_recall(totals: Floats, k: int) -> Ratios:
     hits, truth, _, _ = _parts(totals, k)
     return mean_defined(ratio(hits, truth))
 
@@ -102,7 +102,7 @@ def _micro_or_one(totals: Floats, k: int) -> Ratios:
     return np.nan_to_num(_micro(totals, k), nan=1.0)
 
 
-def _void_as_error(totals: Floats, k: int) -> Ratios:
+def _ignored_as_error(totals: Floats, k: int) -> Ratios:
     hits, truth, predicted, on_ignored = _parts(totals, k)
     return mean_defined(ratio(hits, truth + predicted + on_ignored - hits))
 
@@ -143,55 +143,48 @@ def _mean_of_class_means(totals: Floats, k: int) -> Ratios:
     return np.nan_to_num(ratio(totals[:, :k], totals[:, k:])).mean(1)
 
 
-_MATRIX = "one matrix over all images"
+_MATRIX, _SUMMED = "one matrix over all images", "all classes' pixels added up before dividing"
 CONVENTIONS: Mapping[str, tuple[Rule, ...]] = {
     "smp": (
-        Rule("iou_score(reduction='macro')", f"{_MATRIX}; a class without a union counts 1", _flat, _absent_is(1.0)),
+        Rule("iou_score(reduction='macro')", f"{_MATRIX}; a class without a union counts 1", _absent_is(1.0)),
         Rule(
             "iou_score(reduction='macro-imagewise')",
             "mean over images of the mean over all classes; a class without a union counts 1",
-            _per_image(_absent_is(1.0)),
             _mean_of_images,
+            _per_image(_absent_is(1.0)),
         ),
-        Rule("iou_score(reduction='micro')", f"{_MATRIX}; all classes' pixels added up before dividing", _flat, _micro),
+        Rule("iou_score(reduction='micro')", f"{_MATRIX}; {_SUMMED}", _micro),
         Rule(
             "iou_score(reduction='micro-imagewise')",
-            "mean over images; in each, all classes' pixels added up before dividing; one without any counts 1",
-            _per_image(_micro_or_one),
+            f"mean over images; in each, {_SUMMED}; one without any counts 1",
             _mean_of_images,
+            _per_image(_micro_or_one),
         ),
     ),
     "torchmetrics": (
         Rule(
             "JaccardIndex(task='multiclass', average='macro')",
             f"{_MATRIX}; mean over classes with a union",
-            _flat,
             _mean_over_union,
         ),
-        Rule(
-            "JaccardIndex(task='multiclass', average='micro')",
-            f"{_MATRIX}; all classes' pixels added up before dividing",
-            _flat,
-            _micro,
-        ),
+        Rule("JaccardIndex(task='multiclass', average='micro')", f"{_MATRIX}; {_SUMMED}", _micro),
         Rule(
             "segmentation.MeanIoU(input_format='index')",
             "mean over all pairs of an image and a class with a union there",
-            _per_class_and_image(only_true=False),
             _mean_of_pairs,
+            _per_class_and_image(only_true=False),
             can_ignore=False,
         ),
     ),
     "mmseg": (
-        Rule("IoUMetric: mIoU", f"{_MATRIX}; mean over classes with a union", _flat, _mean_over_union),
-        Rule("IoUMetric: mAcc", "mean recall over classes in the ground truth", _flat, _accuracy_of_classes),
-        Rule("IoUMetric: aAcc", "share of correct pixels", _flat, _pixel_accuracy),
+        Rule("IoUMetric: mIoU", f"{_MATRIX}; mean over classes with a union", _mean_over_union),
+        Rule("IoUMetric: mAcc", "mean recall over classes in the ground truth", _mean_recall),
+        Rule("IoUMetric: aAcc", "share of correct pixels", _pixel_accuracy),
     ),
     "ultralytics": (
         Rule(
             "SemanticMetrics: mIoU",
             f"{_MATRIX}; mean over classes in the ground truth: predicting an absent class has no IoU of its own",
-            _flat,
             _mean_over_true,
         ),
     ),
@@ -199,26 +192,25 @@ CONVENTIONS: Mapping[str, tuple[Rule, ...]] = {
         Rule(
             "MeanIoU(reduction='mean')",
             "mean over images of the mean over the classes in their ground truth",
-            _per_image(_mean_over_true),
             _mean_of_images,
+            _per_image(_mean_over_true),
         ),
         Rule(
             "MeanIoU(reduction='mean_batch').mean()",
             "mean over classes of the mean over images whose ground truth has the class; a class that is in none counts 0",
-            _per_class_and_image(only_true=True),
             _mean_of_class_means,
+            _per_class_and_image(only_true=True),
         ),
     ),
     "sceneparsing": (
-        Rule("Mean IoU", f"{_MATRIX}; mean over all classes, one without a union counts 0", _flat, _absent_is(0.0)),
-        Rule("Pixel Accuracy", "share of labelled pixels that are correct", _flat, _pixel_accuracy),
+        Rule("Mean IoU", f"{_MATRIX}; mean over all classes, one without a union counts 0", _absent_is(0.0)),
+        Rule("Pixel Accuracy", "share of labelled pixels that are correct", _pixel_accuracy),
     ),
     "void-as-error": (
         Rule(
             "mIoU, void as error",
             f"{_MATRIX}; predictions on ignored pixels are false positives of their class",
-            _flat,
-            _void_as_error,
+            _ignored_as_error,
         ),
     ),
 }
