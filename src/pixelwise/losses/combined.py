@@ -78,7 +78,7 @@ def _cross_entropy(weight: float, x: TermInputs) -> Tensor:
     smoothing = c.label_smoothing
     if c.ohem is None:
         return weight * cross_entropy(*x.pair, label_smoothing=smoothing, normaliser=x.divisor, **x.weighting)
-    limits = {"share": c.ohem, "threshold": c.ohem_threshold}
+    limits: dict[str, Any] = {"share": c.ohem, "threshold": c.ohem_threshold}
     return weight * x.pixel_share * ohem_cross_entropy(*x.pair, label_smoothing=smoothing, **limits, **x.weighting)
 
 
@@ -92,7 +92,7 @@ def _dice(weight: float, x: TermInputs) -> Tensor:
 
 def _tversky(weight: float, x: TermInputs) -> Tensor:
     c = x.config
-    shape = {"alpha": c.tversky_alpha, "beta": c.tversky_beta, "gamma": c.focal_tversky_gamma}
+    shape: dict[str, Any] = {"alpha": c.tversky_alpha, "beta": c.tversky_beta, "gamma": c.focal_tversky_gamma}
     return weight * x.ratio_share * tversky(*x.pair, per=c.dice_per, ignore_index=x.ignore_index, **shape)
 
 
