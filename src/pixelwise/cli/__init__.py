@@ -44,8 +44,7 @@ def _root(
 
 
 for verb in (demo, check, train, evaluate, compare, report, predict, convert, models, import_weights, push):
-    name = verb.__name__.rpartition(".")[2].replace("_", "-")
-    app.command(name=name, cls=getattr(verb, "Command", None))(verb.run)
+    app.command(name=verb.__name__.rpartition(".")[2].replace("_", "-"))(verb.run)
 
 
 def main() -> None:

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from pixelwise.cli.terminal import Json, Overrides, Overwrite, Progress, print_json, print_peer, print_scores, put
-
-_METRICS_HELP = "In addition to overlap: {}; separated by commas, or all, or none."
-
-
-class Command(TyperCommand):
-    """Fill in the names of the metric families when the help is shown, since listing them imports the evaluation."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help."""
-        from pixelwise import api
-
-        for parameter in self.params:
-            if parameter.name == "metrics":
-                parameter.help = _METRICS_HELP.format(", ".join(api.metric_names()))  # type: ignore[attr-defined]
-        super().format_help(ctx, formatter)
 
 
 def run(
@@ -37,7 +21,9 @@ def run(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     metrics: Annotated[
         str | None,
-        typer.Option(help=_METRICS_HELP),
+        typer.Option(
+            help="In addition to overlap: names separated by commas, all, or none; an unknown name lists the valid ones."
+        ),
     ] = None,
     convention: Annotated[
         str | None,

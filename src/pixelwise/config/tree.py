@@ -220,7 +220,7 @@ class EvaluateConfig(_Section):
 
     metrics: list[str] = Field(
         ["boundary", "calibration", "diagnosis"],
-        description="metric families in addition to overlap; see evaluate --help",
+        description="metric families in addition to overlap; an unknown name lists the valid ones",
     )
     masks: Literal["ids", "data"] | None = Field(
         None, description="what mask files to be scored hold: class ids, or values as data.mask_values says; null: see"

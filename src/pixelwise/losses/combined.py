@@ -78,8 +78,9 @@ def _cross_entropy(weight: float, x: TermInputs) -> Tensor:
     smoothing = c.label_smoothing
     if c.ohem is None:
         return weight * cross_entropy(*x.pair, label_smoothing=smoothing, normaliser=x.divisor, **x.weighting)
-    limits: dict[str, Any] = {"share": c.ohem, "threshold": c.ohem_threshold}
-    return weight * x.pixel_share * ohem_cross_entropy(*x.pair, label_smoothing=smoothing, **limits, **x.weighting)
+    share, threshold = c.ohem, c.ohem_threshold
+    hardest = ohem_cross_entropy(*x.pair, share=share, threshold=threshold, label_smoothing=smoothing, **x.weighting)
+    return weight * x.pixel_share * hardest
 
 
 def _focal(weight: float, x: TermInputs) -> Tensor:
