@@ -59,7 +59,7 @@ def pixelwise_loss(classes: int) -> Loss:
     from pixelwise.config import LossConfig
     from pixelwise.losses import combined_loss
 
-    return combined_loss(LossConfig(), num_classes=classes)
+    return combined_loss(LossConfig(), num_classes=classes).of_logits
 
 
 def smp_loss(classes: int) -> Loss:

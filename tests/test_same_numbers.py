@@ -54,7 +54,7 @@ def test_all_ways_to_score_agree(trained, discs, tmp_path, capsys):
     np.testing.assert_array_equal(written["confusion"], confusion_matrix(truth, answer))
     plain, again = in_python.to_dict(), of_files.to_dict()
     for key in ("classes", "confusion", "baseline", "per_image", "boundary_miou", "miou_low", "miou_high"):
-        if key == "classes":  # masks have no probabilities, and so no calibration
+        if key == "classes":  # masks have no probabilities, so calibration is not scored
             for one, other in zip(plain[key], again[key], strict=True):
                 assert {k: v for k, v in one.items() if not k.startswith("calibration")} == other
         else:
@@ -139,7 +139,7 @@ def test_an_evaluation_says_how_to_repeat_it(trained, discs, tmp_path):
 def test_masks_have_no_calibration_and_say_so(trained, discs, tmp_path):
     api.predict(trained, str(discs / "val" / "images"), out=tmp_path / "out", overlays=False)
     result = api.evaluate(tmp_path / "out", discs, split="val", metrics=("calibration",))
-    assert "masks have no probabilities: there is no calibration to score" in result.notices
+    assert "masks have no probabilities: calibration is not scored" in result.notices
 
 
 def test_a_run_that_failed_at_its_end_may_end_otherwise(discs, tmp_path, tiny, monkeypatch):

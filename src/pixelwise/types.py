@@ -194,10 +194,44 @@ class Scores:
         plain["confusion"] = self.confusion.tolist()
         return plain
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Scores:
+        """Read the plain form; missing scores are undefined, and unknown keys are ignored."""
+        overall = _scores_in(plain)
+        means = ("miou", "miou_present", "mean_dice", "pixel_accuracy", "frequency_weighted_iou")
+        classes = []
+        for row in plain.get("classes") or ():
+            found = _scores_in(row)
+            iou, dice, precision, recall = (
+                found.pop(key, Score(None)) for key in ("iou", "dice", "precision", "recall")
+            )
+            pixels = int(row.get("pixels") or 0)
+            classes.append(ClassScores(str(row["name"]), iou, dice, precision, recall, pixels, found))
+        return cls(
+            **{name: overall.pop(name, Score(None)) for name in means},
+            classes=tuple(classes),
+            images=int(plain.get("images") or 0),
+            ignored_pixels=int(plain.get("ignored_pixels") or 0),
+            excluded=tuple(map(str, plain.get("excluded") or ())),
+            convention=str(plain.get("convention") or ""),
+            interval=str(plain.get("interval") or ""),
+            confusion=np.asarray(plain.get("confusion") or np.zeros((0, 0)), np.int64),
+            more=overall,
+        )
+
 
 def spread(name: str, score: Score) -> dict[str, float | None]:
     """Return the plain form of one score: `name`, `name_low`, `name_high`, `name_n`."""
     return {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high, f"{name}_n": score.n}
+
+
+def unspread(name: str, plain: Mapping[str, Any]) -> Score:
+    """Read one score from its plain form; missing values are None."""
+    return Score(*(plain.get(key) for key in (name, f"{name}_low", f"{name}_high", f"{name}_n")))
+
+
+def _scores_in(plain: Mapping[str, Any]) -> dict[str, Score]:
+    return {key: unspread(key, plain) for key in plain if f"{key}_n" in plain}
 
 
 @dataclass(frozen=True)

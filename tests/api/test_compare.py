@@ -1,4 +1,4 @@
-"""The verb in Python and on the command line: what it evaluates, tells and prints."""
+"""`compare` in Python and on the command line."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import pixelwise
 from pixelwise.cli import compare as cli
 from pixelwise.errors import UsageError
 from pixelwise.evaluation.comparison import MEANS, compare
-from pixelwise.evaluation.score_counts import read_counted
+from pixelwise.evaluation.score_counts import read_run_counts
 
 
-def test_scores_of_validation_flatter(tmp_path):
+def test_scores_on_val_are_reported_as_optimistic(tmp_path):
     folders = [write_run(tmp_path / n, counted(0.8, seed=i), split="val") for i, n in enumerate("ab")]
     notices = pixelwise.compare(folders).notices
     assert any(notice.startswith("these are scores on val") for notice in notices)
 
 
 def predicted(discs, folder, wrong):
-    """Write the masks of the test part with some rows turned around."""
+    """Write the masks of the test split with some rows inverted."""
     from PIL import Image
 
     folder.mkdir()
@@ -70,21 +70,21 @@ def test_the_document_has_the_promised_keys(tmp_path):
 
 
 @pytest.mark.parametrize("long", [False, True])
-def test_the_table_fits_80_columns_and_says_all(long):
+def test_table_fits_80_columns(long):
     names = ("a-model-with-a-rather-long-name", "another-[model]-with-a-long-name") if long else ("a", "b")
     classes = ("traffic sign of whatever kind there is", "car", "[pole]") if long else NAMES
     runs = [replace(counted(q, seed=i, name=names[i]), classes=classes) for i, q in enumerate((0.6, 0.9))]
-    document = compare(runs).to_dict()
+    comparison = compare(runs)
     written = StringIO()
     console = Console(file=written, width=80, highlight=False)
-    console.print(cli._table(document["pairs"][0], document["images"]))
-    console.print(cli._ranking(document["scores"]))
+    console.print(cli._table(comparison.pairs[0], comparison.images))
+    console.print(cli._ranking(comparison))
     text = written.getvalue()
     assert max(map(len, text.splitlines())) <= 80
     assert text.count("better") == 6
-    entry = document["pairs"][0]["miou"]
-    assert f"{100 * entry['difference']:+.1f}" in text
-    assert f"{100 * entry['low']:+.1f} to {100 * entry['high']:+.1f}" in text
+    entry = comparison.pairs[0].means["miou"]
+    assert f"{100 * entry.difference:+.1f}" in text
+    assert f"{100 * entry.low:+.1f} to {100 * entry.high:+.1f}" in text
     assert "pole" in text
 
 
@@ -99,35 +99,35 @@ def test_the_command_prints_tables_ranking_and_sentences(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["names"] == ["a", "b"]
 
 
-def test_a_part_of_no_data_is_refused(tmp_path, discs):
+def test_split_without_data_is_an_error(tmp_path, discs):
     folders = [str(write_run(tmp_path / n, counted(0.8, seed=i))) for i, n in enumerate("ab")]
     for ask in (lambda: pixelwise.compare(folders, split="test"), lambda: cli.run(folders, split="test")):
         with pytest.raises(UsageError) as error:
             ask()
         assert str(error.value) == (
-            "--split test: expected --data, which it is about, found none. Name the images by --data, or leave this "
-            "out: what was scored is compared as it is."
+            "--split test: expected --data as well, found none. Name the images with --data, or leave this out to compare "
+            "existing scores."
         )
 
 
-def test_a_part_is_chosen_by_split(tmp_path, discs):
+def test_split_selects_the_images(tmp_path, discs):
     for name in ("a", "b"):
         shutil.copytree(discs / "val" / "masks", tmp_path / name)
     found = pixelwise.compare([tmp_path / "a", tmp_path / "b"], data=discs, split="val")
     assert found.standings[0].means["miou"].value == 1.0
-    # Masks chose no weights by these scores.
+    # Masks were not selected by these scores.
     assert not any("scores on val" in notice for notice in found.notices)
 
 
-def test_a_run_scored_on_val_is_told_wherever_that_was_done(tmp_path, discs, tiny, monkeypatch):
+def test_scores_on_val_are_reported_wherever_they_were_computed(tmp_path, discs, tiny, monkeypatch):
     run, out = tmp_path / "run", tmp_path / "out"
     pixelwise.train(discs, out=run, steps=2, seed=3, overrides=tiny)
     monkeypatch.chdir(tmp_path)
     pixelwise.evaluate("run", discs, split="val", out=out)
-    # Where the folder of the run was is no longer known.
+    # The relative path of the run is no longer valid.
     monkeypatch.chdir(discs)
-    assert read_counted(out, "out").seed == 3
-    assert read_counted(out, "out").recipe == read_counted(run, "run").recipe is not None
+    assert read_run_counts(out, "out").seed == 3
+    assert read_run_counts(out, "out").recipe == read_run_counts(run, "run").recipe is not None
     for found in (pixelwise.compare([run, out]), pixelwise.compare([run, run / "model"], data=discs, split="val")):
         assert any(notice.startswith("these are scores on val") for notice in found.notices)
     on_test = pixelwise.compare([run, run / "model"], data=discs)

@@ -373,7 +373,7 @@ def test_evaluate_prints_a_table_or_one_document(say: Say, model: Path, discs: P
 def test_evaluate_names_the_parts_there_are(say: Say, model: Path, discs: Path) -> None:
     said = say("evaluate", model, discs, "--split", "tset")
     assert said.code == 3
-    assert said.err == f"{discs}: expected a part 'tset', found train, val, test. Choose --split test.\n"
+    assert said.err == f"{discs}: expected a split 'tset', found train, val, test. Choose --split test.\n"
 
 
 def test_predict_writes_and_tells(say: Say, model: Path, discs: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import yaml
 
-from pixelwise.evaluation.score_counts import Counted
+from pixelwise.evaluation.score_counts import RunCounts
 
 NAMES = ("road", "car", "pole")
 
@@ -23,7 +23,7 @@ def counted(quality, *, n=40, seed=0, data=0, name="a", sizes=(5000, 800, 60), s
     # What is not found is predicted as the next class: predicted and true pixels have the same sum.
     predicted = found + np.roll(truth - found, 1, axis=1)
     fields = {"groups": (None,) * n, "truths": ("t",) * n, "ids": tuple(f"{i:04d}" for i in range(n))} | more
-    return Counted(name, NAMES[: len(sizes)], counts=np.stack([found, truth, predicted], 1), **fields)
+    return RunCounts(name, NAMES[: len(sizes)], counts=np.stack([found, truth, predicted], 1), **fields)
 
 
 def miou(counts):

@@ -20,7 +20,7 @@ def row(entry):
     return entry.difference, entry.low, entry.high
 
 
-def test_scores_and_differences_are_those_of_the_counts():
+def test_scores_and_differences_match_the_counts():
     a, b = counted(0.8), counted(0.9, seed=1, name="b")
     found = compare([a, b])
     assert found.standings[0].means["miou"].value == pytest.approx(miou(a.counts), abs=1e-12)
@@ -33,7 +33,7 @@ def test_scores_and_differences_are_those_of_the_counts():
     assert means["mean_dice"].value == pytest.approx(np.mean(2 * hits / (truth + predicted)))
 
 
-def test_intervals_are_scipys():
+def test_intervals_match_scipy():
     a, b = counted(0.85, n=60), counted(0.87, n=60, seed=1, name="b")
 
     def difference(index):
@@ -48,7 +48,7 @@ def test_intervals_are_scipys():
     assert entry.high == pytest.approx(other.high, abs=width / 15)
 
 
-def test_what_both_find_hard_falls_out_of_the_difference():
+def test_common_difficulty_cancels():
     a = counted(0.85, spread=3)
     hits, truth, predicted = np.moveaxis(a.counts, 1, 0)
     # Each image a little better, whatever it is like.
@@ -87,7 +87,7 @@ def test_the_same_model_differs_in_nothing(seed, n):
     assert pair.sentences == (f"b and a have the same counts in every image: there is no difference ({n} images).",)
 
 
-def test_the_order_of_images_and_of_other_models_changes_nothing():
+def test_order_of_images_and_other_models_do_not_matter():
     a, b, c = counted(0.8), counted(0.82, seed=1, name="b"), counted(0.7, seed=2, name="c")
     order = np.random.default_rng(0).permutation(40)
     shuffled = replace(b, ids=tuple(b.ids[i] for i in order), counts=b.counts[order])
@@ -95,7 +95,7 @@ def test_the_order_of_images_and_of_other_models_changes_nothing():
     assert compare([a, b], seed=1).pairs[0] != compare([a, b]).pairs[0]
 
 
-def test_a_real_difference_is_found_and_said():
+def test_real_difference_is_found_and_described():
     a = counted((0.9, 0.7, 0.5), n=100)
     b = counted((0.9, 0.85, 0.5), n=100, seed=1, name="b")
     pair = compare([a, b]).pairs[0]
@@ -108,13 +108,13 @@ def test_a_real_difference_is_found_and_said():
         f"{50 * (pair.means['miou'].high - pair.means['miou'].low):.1f} points higher (100 images)."
     )
     assert any(s.startswith("b is better than a on car by ") and s.endswith("(100 images).") for s in pair.sentences)
-    assert pair.sentences[-1] == "One run each: what another seed would give is not in this interval."
+    assert pair.sentences[-1] == "One run each: the effect of the seed is not in this interval."
     back = compare([b, a]).pairs[0]
     assert back.sentences[0].startswith("a is worse than b: its mIoU is ")
     assert " points lower (100 images)." in back.sentences[0]
 
 
-def test_no_difference_is_said_with_what_was_measured():
+def test_no_difference_is_described_with_the_measured_interval():
     pair = compare([counted(0.8), counted(0.8, seed=1, name="b")]).pairs[0]
     low, high, between = (
         100 * x for x in (pair.means["miou"].low, pair.means["miou"].high, pair.means["miou"].difference)
@@ -141,7 +141,7 @@ def test_under_the_null_about_one_in_twenty_is_shown():
     assert alone > 20
 
 
-def test_a_rare_class_that_a_draw_lacks_keeps_the_mean_over_the_same_classes():
+def test_means_are_over_the_same_classes_in_every_draw():
     a, b = (counted(0.8, seed=i, name=str(i), n=30) for i in range(2))
     for entry in (a, b):
         entry.counts[3:, :, 2] = 0
@@ -152,7 +152,7 @@ def test_a_rare_class_that_a_draw_lacks_keeps_the_mean_over_the_same_classes():
     assert pair.means["miou"].high - pair.means["miou"].low < 0.2
 
 
-def test_a_class_that_one_image_shows_gives_no_verdict():
+def test_class_in_a_single_image_has_no_verdict():
     a = counted(0.5, n=30)
     a.counts[1:, :, 2] = 0
     counts = a.counts.copy()
@@ -174,21 +174,21 @@ def test_five_images_can_show_nothing(n, shown):
     assert entry.shown is shown
     assert entry.p == pytest.approx(2 / 2**n)
     assert (
-        "Too few of them differ: by chance they could all fall the same way." in found.pairs[0].sentences
+        "Too few of them differ: all could favour the same model by chance." in found.pairs[0].sentences
     ) is not shown
     assert "fewer than 10 images give intervals that are too narrow" in found.notices
 
 
-def test_one_image_leaves_nothing_to_draw_from():
+def test_single_image_has_no_interval():
     found = compare([counted(0.3, n=1), counted(0.9, n=1, seed=1, name="b")])
     entry = found.pairs[0].means["miou"]
     assert entry.difference > 0.2
     assert (entry.low, entry.high, entry.p, entry.shown) == (None, None, None, False)
-    assert found.interval == "none: one image leaves nothing to draw from"
+    assert found.interval == "none: a single image cannot be resampled"
     assert found.pairs[0].sentences[0] == "No difference in mIoU between b and a can be shown with 1 image."
 
 
-def test_groups_are_drawn_whole():
+def test_groups_are_resampled_as_a_whole():
     n = 60
     single, grouped = (None,) * n, tuple(f"g{i // 10}" for i in range(n))
     runs = [counted(0.8, n=n, spread=500), counted(0.8, n=n, seed=1, name="b", spread=500)]
@@ -207,7 +207,7 @@ def test_groups_are_drawn_whole():
     assert compare([replace(runs[0], groups=single), replace(runs[1], groups=grouped)]).pairs == whole.pairs
 
 
-def test_a_class_that_only_a_prediction_has_is_told():
+def test_class_in_one_prediction_only_is_reported():
     a = counted(0.8)
     a.counts[:, :, 2] = 0
     counts = a.counts.copy()
@@ -216,10 +216,10 @@ def test_a_class_that_only_a_prediction_has_is_told():
     assert found.pairs[0].classes[2].difference is None
     assert found.pairs[0].means["miou"].difference < -0.15
     assert found.pairs[0].means["miou_present"].difference == 0
-    assert any("only one of them predicts pole, which no truth shows" in notice for notice in found.notices)
+    assert any("only one of them predicts pole, absent from the ground truth" in notice for notice in found.notices)
 
 
-def test_holm_is_that_of_the_paper():
+def test_holm_by_hand():
     p = np.array([0.01, 0.04, np.nan, 0.03, 0.005])
     np.testing.assert_allclose(holm(p), [0.03, 0.06, np.nan, 0.06, 0.02])
     np.testing.assert_allclose(holm(np.array([0.6, 0.9])), [1.0, 1.0])
@@ -239,7 +239,7 @@ def test_many_classes_can_still_be_shown():
     assert "6000 resamples" in found.interval
 
 
-def test_the_memory_is_bounded_in_images_and_in_numbers(monkeypatch):
+def test_memory_is_bounded(monkeypatch):
     """Nothing but speed depends on how much is held at once."""
     names = tuple(f"c{i}" for i in range(30))
     a, b = (replace(counted(0.6, n=9, seed=i, name=str(i), sizes=(400,) * 30), classes=names) for i in (0, 1))

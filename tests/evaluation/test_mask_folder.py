@@ -1,4 +1,4 @@
-"""Folders of masks that stand in for a predictor."""
+"""Folders of masks as predictors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def predicted(folder, dataset, k=0):
     return open_masks(folder, dataset)(np.zeros((3, 4, 6)), Grid(), id=dataset.records[k].id).mask
 
 
-def test_masks_are_found_by_the_whole_name(tmp_path):
+def test_masks_are_found_by_the_full_name(tmp_path):
     dataset = split(tmp_path)
     for value, name in enumerate(NAMES):
         save(tmp_path / f"masks/{name}.png", np.full((4, 6), value % 2))
@@ -45,7 +45,7 @@ def test_masks_are_found_by_the_whole_name(tmp_path):
         assert (predicted(tmp_path / "masks", dataset, k) == NAMES.index(record.id) % 2).all()
 
 
-def test_what_predict_wrote_is_found_by_its_own_folder(tmp_path):
+def test_output_folder_of_predict(tmp_path):
     dataset = split(tmp_path)
     for name in NAMES:
         save(tmp_path / f"out/masks/{name}.png", np.ones((4, 6)))
@@ -54,29 +54,29 @@ def test_what_predict_wrote_is_found_by_its_own_folder(tmp_path):
     assert (predicted(tmp_path / "out", dataset) == 1).all()
 
 
-def test_a_name_alone_is_enough_where_it_is_the_only_one(tmp_path):
+def test_file_name_is_enough_if_unique(tmp_path):
     dataset = split(tmp_path)
     save(tmp_path / "masks/a.png", np.ones((4, 6)))
     with pytest.raises(PairingError) as error:
         open_masks(tmp_path / "masks", dataset)
     assert str(error.value) == (
-        f"{tmp_path}/masks: expected a mask for each of 3 images, of the image's name, found none for b/c, d/c. "
-        "Predict these too, or choose the --split that was predicted."
+        f"{tmp_path}/masks: expected a mask with the name of the image for each of 3 images, found none for b/c, d/c. "
+        "Predict these images too, or choose the --split that was predicted."
     )
     save(tmp_path / "masks/c.png", np.ones((4, 6)))
     with pytest.raises(PairingError, match=r"expected one image for every mask, found both b/c and d/c\."):
         open_masks(tmp_path / "masks", dataset)
 
 
-def test_more_folders_than_the_images_have_are_fine(tmp_path):
+def test_additional_parent_folders_are_allowed(tmp_path):
     dataset = split(tmp_path)
     for name in NAMES:
         save(tmp_path / f"masks/run 7/final/{name}.png", np.ones((4, 6)))
     assert (predicted(tmp_path / "masks", dataset) == 1).all()
 
 
-def test_an_end_in_common_is_not_enough(tmp_path):
-    """Frame c of another video is no mask of this one's."""
+def test_common_suffix_is_not_enough(tmp_path):
+    """Frame c of another video is not a mask of this one."""
     dataset = split(tmp_path)
     for name in ("a", "x/c", "y/c"):
         save(tmp_path / f"masks/{name}.png", np.ones((4, 6)))
@@ -84,7 +84,7 @@ def test_an_end_in_common_is_not_enough(tmp_path):
         open_masks(tmp_path / "masks", dataset)
 
 
-def test_several_masks_of_one_image_are_refused(tmp_path):
+def test_several_masks_of_one_image_are_an_error(tmp_path):
     dataset = split(tmp_path)
     for folder in ("x", "y"):
         for name in NAMES:
@@ -93,23 +93,21 @@ def test_several_masks_of_one_image_are_refused(tmp_path):
         open_masks(tmp_path / "masks", dataset)
 
 
-def test_masks_of_other_images_are_told(tmp_path):
+def test_masks_without_an_image_are_reported(tmp_path):
     dataset = split(tmp_path)
     for name in (*NAMES, "more"):
         save(tmp_path / f"masks/{name}.png", np.ones((4, 6)))
-    assert open_masks(tmp_path / "masks", dataset).notices == (
-        "1 mask belongs to no image of this part and was not read",
-    )
+    assert open_masks(tmp_path / "masks", dataset).notices == ("1 mask without an image in this split: not read",)
 
 
-def test_file_ids_are_translated_and_ignored_ones_left_open(tmp_path):
+def test_file_ids_are_translated_and_ignored_ones_unpredicted(tmp_path):
     dataset = split(tmp_path, "names: {7: ground, 9: car}\nignore_index: 255\n", (7, 9))
     for name in NAMES:
         save(tmp_path / f"masks/{name}.png", [[7, 9, 255, 7, 7, 7]] * 4)
     np.testing.assert_array_equal(predicted(tmp_path / "masks", dataset)[0], [0, 1, 255, 0, 0, 0])
 
 
-def test_white_is_the_second_class_where_no_mask_holds_its_id(tmp_path):
+def test_255_is_the_second_class_if_no_mask_has_its_id(tmp_path):
     dataset = split(tmp_path)
     for name in NAMES:
         save(tmp_path / f"masks/{name}.png", [[0, 255] * 3] * 4)
@@ -126,12 +124,12 @@ def ruled(tmp_path, rule, labels="names: [ground, car]\nignore_index: 255\n", id
     return open_data(config, tmp_path / "data").train
 
 
-def test_masks_in_the_data_sets_own_values_are_read_as_those(tmp_path):
+def test_masks_with_the_values_of_the_data_set(tmp_path):
     dataset = ruled(tmp_path, {10: 0, 1: 1})
     for name in NAMES:
         save(tmp_path / f"masks/{name}.png", [[10, 1] * 3] * 4)
     masks = open_masks(tmp_path / "masks", dataset)
-    assert masks.notices == ("the masks are read as the data set's own, by data.mask_values",)
+    assert masks.notices == ("the masks are read like the data set's own masks, by data.mask_values",)
     np.testing.assert_array_equal(predicted(tmp_path / "masks", dataset)[0], [0, 1] * 3)
 
 
@@ -140,14 +138,14 @@ def test_masks_in_the_data_sets_own_values_are_read_as_those(tmp_path):
     [({1: 0, 0: 1}, [0, 1, 1, 1, 0, 0], [0, 1, 1, 1, 0, 0], [1, 0, 0, 0, 1, 1]),
      ({255: 0, 0: 1}, [0, 255, 255, 0, 0, 0], [0, 1, 1, 0, 0, 0], [1, 0, 0, 1, 1, 1])],
 )  # fmt: skip
-def test_values_that_mean_two_things_are_asked_for(tmp_path, rule, row, as_ids, as_data):
+def test_ambiguous_values_are_an_error(tmp_path, rule, row, as_ids, as_data):
     dataset = ruled(tmp_path, rule, ids=(0, next(iter(rule))))
     for name in NAMES:
         save(tmp_path / f"masks/{name}.png", [row] * 4)
     with pytest.raises(MaskError) as error:
         open_masks(tmp_path / "masks", dataset)
     assert str(error.value).endswith(
-        "masks: expected values that mean one thing, found values that are class ids, and others by data.mask_values. "
+        "masks: expected unambiguous values, found values that are valid as class ids and, differently, by data.mask_values. "
         "Add --set evaluate.masks=ids, or --set evaluate.masks=data."
     )
     for values, expected in (("ids", as_ids), ("data", as_data)):
@@ -155,7 +153,7 @@ def test_values_that_mean_two_things_are_asked_for(tmp_path, rule, row, as_ids, 
         np.testing.assert_array_equal(mask[0], expected)
 
 
-def test_what_predict_wrote_holds_ids(tmp_path):
+def test_output_of_predict_holds_ids(tmp_path):
     dataset = ruled(tmp_path, {1: 0, 0: 1})
     for name in NAMES:
         save(tmp_path / f"out/masks/{name}.png", [[0, 1] * 3] * 4)
@@ -164,7 +162,7 @@ def test_what_predict_wrote_holds_ids(tmp_path):
         np.testing.assert_array_equal(predicted(tmp_path / folder, dataset)[0], [0, 1] * 3)
 
 
-def test_a_threshold_for_the_data_does_not_swallow_ids(tmp_path):
+def test_threshold_of_the_data_set_is_not_applied_to_ids(tmp_path):
     dataset = ruled(tmp_path, {"threshold": 128})
     for name in NAMES:
         save(tmp_path / f"masks/{name}.png", [[0, 1] * 3] * 4)
@@ -172,8 +170,8 @@ def test_a_threshold_for_the_data_does_not_swallow_ids(tmp_path):
 
 
 @pytest.mark.parametrize("rule", [None, {1: 0, 2: 1, 3: 2}, {"threshold": 128}, {255: 0, 0: 1}])
-def test_the_truth_against_itself_scores_one(tmp_path, rule):
-    """Read as the data set reads it: whatever stands for the classes there."""
+def test_ground_truth_scored_against_itself_is_perfect(tmp_path, rule):
+    """The masks are read like the data set's own masks."""
     from pixelwise import api
 
     three = isinstance(rule, dict) and 3 in rule
@@ -190,7 +188,7 @@ def test_the_truth_against_itself_scores_one(tmp_path, rule):
     assert len(result.scores.excluded) == 0
 
 
-def test_a_mask_of_another_size_is_refused_by_name(tmp_path):
+def test_mask_of_another_size_is_an_error(tmp_path):
     dataset = split(tmp_path)
     for name in NAMES:
         save(tmp_path / f"masks/{name}.png", np.ones((2, 3)))
@@ -198,11 +196,11 @@ def test_a_mask_of_another_size_is_refused_by_name(tmp_path):
         predicted(tmp_path / "masks", dataset)
     assert str(error.value).endswith(
         ".png: expected the image's size, 4×6 (height and width), found 2×3. "
-        "Write masks at native size: resize logits before deciding, never ids."
+        "Write masks at native size: resize logits, not class ids."
     )
 
 
-def test_nothing_there_is_told(tmp_path):
+def test_missing_folder_and_missing_masks_are_errors(tmp_path):
     dataset = split(tmp_path)
     with pytest.raises(DataError, match="expected a model, or a folder of masks, found nothing"):
         open_masks(tmp_path / "none", dataset)
@@ -211,8 +209,8 @@ def test_nothing_there_is_told(tmp_path):
         open_masks(tmp_path / "empty", dataset)
 
 
-def test_the_published_figure_of_espnet_on_camvid(real):
-    """The folder holds void where the network answered so: a miss, as cityscapesScripts counts it."""
+def test_published_scores_of_espnet_on_camvid(real):
+    """Pixels predicted as the ignored class are misses, as in cityscapesScripts."""
     from pixelwise import api
 
     fixture, recipe = real("fixtures/camvid_espnet_test"), Path(__file__).parents[2] / "recipes" / "camvid.yaml"
@@ -227,8 +225,8 @@ def test_the_published_figure_of_espnet_on_camvid(real):
     assert result.scores.miou.low < result.scores.miou.value < result.scores.miou.high
 
 
-def test_what_decides_may_stand_in_the_last_file(tmp_path):
-    """Most masks of rare defects are empty: 255 in the last ones is the defect, and not void."""
+def test_decisive_values_may_be_in_the_last_file(tmp_path):
+    """Most masks of rare defects are empty: 255 in the last ones is the defect, not an ignored value."""
     for k in range(31):
         save(tmp_path / f"data/images/{k:02}.png", np.zeros((4, 6, 3)))
         save(tmp_path / f"data/masks/{k:02}.png", np.full((4, 6), int(k >= 16)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -12,10 +12,11 @@ from tests.evaluation.drawn import counted, miou, seeds, with_seeds, write_run
 
 from pixelwise.evaluation import comparison
 from pixelwise.evaluation.comparison import compare
-from pixelwise.evaluation.score_counts import read_counted, recipe_facts, recipes_of
+from pixelwise.evaluation.results import TrainingRecipe
+from pixelwise.evaluation.score_counts import group_by_recipe, read_run_counts, training_recipe
 
 
-def test_seeds_of_one_recipe_are_its_mean():
+def test_runs_of_one_recipe_are_averaged():
     one = with_seeds(seeds(0.8, (10, 11, 12), "unet"))
     other = with_seeds(seeds(0.7, (20, 21), "deeplab"))
     found = compare([one[0], other[0], one[1], other[1], one[2]])
@@ -27,8 +28,8 @@ def test_seeds_of_one_recipe_are_its_mean():
     assert found.notices[0] == (
         "unet-s* is the mean over 3 runs of one recipe: unet-s10 (seed 0), unet-s11 (seed 1), unet-s12 (seed 2)"
     )
-    assert any(n.startswith("3 and 2 runs tell little of the spread between seeds") for n in found.notices)
-    assert not any("another seed" in s for s in found.pairs[0].sentences)
+    assert any(n.startswith("3 and 2 runs do not show the spread between seeds well") for n in found.notices)
+    assert not any("effect of the seed" in s for s in found.pairs[0].sentences)
 
 
 def test_the_spread_between_seeds_is_in_the_interval():
@@ -47,17 +48,17 @@ def test_the_spread_between_seeds_is_in_the_interval():
     scores = levels / (2000 - levels)
     error = scores.std(ddof=1) / np.sqrt(5)
     assert pair.means["miou"].margin == pytest.approx(1.96 * error, rel=0.08)
-    assert any("One run of b: what another seed would give" in s for s in pair.sentences)
+    assert any("One run of b: the effect of the seed" in s for s in pair.sentences)
 
 
-def test_a_run_named_twice_is_no_second_seed():
+def test_repeated_run_is_not_a_second_seed():
     a, b = with_seeds(seeds(0.8, (0, 1), "unet"))
-    twice = recipes_of([a, replace(a, name="again"), b])[0]
+    twice = group_by_recipe([a, replace(a, name="again"), b])[0]
     assert [r.members for r in twice] == [(0,), (1,), (2,)]
-    only, notices = recipes_of([a, b])
+    only, notices = group_by_recipe([a, b])
     assert [r.members for r in only] == [(0,), (1,)]
-    assert notices == ["these are seeds of one recipe: a difference between them is none of the recipe"]
-    unknown, _ = recipes_of([counted(0.5), counted(0.5, name="b")])
+    assert notices == ["these runs differ in their seed only: differences between them are due to the seed"]
+    unknown, _ = group_by_recipe([counted(0.5), counted(0.5, name="b")])
     assert len(unknown) == 2
 
 
@@ -70,26 +71,26 @@ def test_a_run_named_twice_is_no_second_seed():
         (["x", "y"], "x+y"),
     ],
 )
-def test_a_recipe_is_named_after_what_its_runs_have_in_common(members, expected):
+def test_recipe_name_is_the_common_part_of_run_names(members, expected):
     runs = [counted(0.5, name=name, recipe="r") for name in members]
     other = counted(0.5, name="other", recipe="o")
-    assert recipes_of([*with_seeds(runs), other])[0][0].name == expected
+    assert group_by_recipe([*with_seeds(runs), other])[0][0].name == expected
 
 
-def test_two_recipes_never_share_a_name():
+def test_recipe_names_are_unique():
     runs = [counted(0.5, name=f"r{i}", recipe=str(i % 2), seed=0) for i in range(4)]
     runs = [replace(run, seed=i) for i, run in enumerate(runs)]
-    assert [r.name for r in recipes_of(runs)[0]] == ["r0+r2", "r1+r3"]
+    assert [r.name for r in group_by_recipe(runs)[0]] == ["r0+r2", "r1+r3"]
 
 
-def test_recipes_are_told_by_their_configuration(tmp_path):
+def test_recipes_are_identified_by_configuration(tmp_path):
     def config(seed, rate=0.1, **train):
         return {"data": {"root": "d"}, "train": {"seed": seed, "learning_rate": rate, **train}, "evaluate": {"x": seed}}
 
     run = counted(0.8)
-    first = read_counted(write_run(tmp_path / "a0", run, config=config(0, workers=2), split="val"), "a0")
-    second = read_counted(write_run(tmp_path / "a1", run, config=config(1, workers=4, recounts=[[1, 2]])), "a1")
-    third = read_counted(write_run(tmp_path / "b", run, config=config(0, rate=0.2)), "b")
+    first = read_run_counts(write_run(tmp_path / "a0", run, config=config(0, workers=2), split="val"), "a0")
+    second = read_run_counts(write_run(tmp_path / "a1", run, config=config(1, workers=4, recounts=[[1, 2]])), "a1")
+    third = read_run_counts(write_run(tmp_path / "b", run, config=config(0, rate=0.2)), "b")
     assert first.recipe == second.recipe != third.recipe
     assert (first.seed, second.seed) == (0, 1)
     assert first.selected
@@ -98,45 +99,45 @@ def test_recipes_are_told_by_their_configuration(tmp_path):
     for model in (tmp_path / "a1", tmp_path / "a1" / "model"):
         model.mkdir(exist_ok=True)
         scored = write_run(tmp_path / f"e-{model.name}", run, model=str(model), split="val")
-        found = read_counted(scored, "e")
+        found = read_run_counts(scored, "e")
         assert (found.recipe, found.seed, found.selected) == (first.recipe, 1, True)
-    assert read_counted(write_run(tmp_path / "c", run, model=str(tmp_path / "gone")), "c").recipe is None
+    assert read_run_counts(write_run(tmp_path / "c", run, model=str(tmp_path / "gone")), "c").recipe is None
 
 
-def test_runs_of_equal_time_are_of_one_recipe_though_their_steps_differ(tmp_path):
+def test_runs_with_equal_time_limit_are_one_recipe(tmp_path):
     run, found = counted(0.8), []
     for seed, (steps, limit) in enumerate([(100, 60.0), (130, 60.0), (130, 90.0)]):
         config = {"train": {"seed": seed, "steps": steps}}
         asked = {"time_limit": limit, "seed": seed, "config": {"train": {"seed": seed, "steps": None}}}
-        found.append(read_counted(write_run(tmp_path / str(seed), run, config=config, request=asked), str(seed)))
+        found.append(read_run_counts(write_run(tmp_path / str(seed), run, config=config, request=asked), str(seed)))
     assert found[0].recipe == found[1].recipe != found[2].recipe
 
 
-def test_what_was_evaluated_elsewhere_brings_its_recipe(tmp_path, monkeypatch):
+def test_scores_file_contains_the_recipe(tmp_path, monkeypatch):
     """A relative path, read in another folder, names another run or none."""
     run, config = counted(0.8), {"train": {"seed": 3, "rate": 0.1}}
     write_run(tmp_path / "here" / "run", run, config=config)
     write_run(tmp_path / "there" / "run", run, config={"train": {"seed": 8, "rate": 0.5}})
-    facts = recipe_facts(tmp_path / "here" / "run")
-    assert facts == {"hash": read_counted(tmp_path / "here" / "run", "a").recipe, "seed": 3}
+    facts = training_recipe(tmp_path / "here" / "run")
+    assert facts == TrainingRecipe(read_run_counts(tmp_path / "here" / "run", "a").recipe, 3)
     (tmp_path / "here" / "run" / "model").mkdir()
     monkeypatch.chdir(tmp_path / "here" / "run" / "model")
-    assert recipe_facts(".") == facts
+    assert training_recipe(".") == facts
     monkeypatch.chdir(tmp_path / "there")
-    told = read_counted(write_run(tmp_path / "x", run, model="run", recipe=facts), "x")
-    assert (told.recipe, told.seed) == (facts["hash"], 3)
-    moved = write_run(tmp_path / "y", run, model=str(tmp_path / "there" / "run"), recipe=facts)
-    assert read_counted(moved, "y").recipe == facts["hash"]
-    older = read_counted(write_run(tmp_path / "z", run, model="run", split="val"), "z")
+    told = read_run_counts(write_run(tmp_path / "x", run, model="run", recipe=asdict(facts)), "x")
+    assert (told.recipe, told.seed) == (facts.hash, 3)
+    moved = write_run(tmp_path / "y", run, model=str(tmp_path / "there" / "run"), recipe=asdict(facts))
+    assert read_run_counts(moved, "y").recipe == facts.hash
+    older = read_run_counts(write_run(tmp_path / "z", run, model="run", split="val"), "z")
     assert (older.recipe, older.seed, older.selected) == (None, None, False)
 
 
-def test_a_folder_of_no_run_has_no_recipe(tmp_path):
-    assert recipe_facts(tmp_path / "none") is None
-    assert recipe_facts(write_run(tmp_path / "masks", counted(0.8), config={"data": {}})) is None
+def test_other_folders_have_no_recipe(tmp_path):
+    assert training_recipe(tmp_path / "none") is None
+    assert training_recipe(write_run(tmp_path / "masks", counted(0.8), config={"data": {}})) is None
     write_run(tmp_path / "run", counted(0.8), config={"train": {"seed": 0}})
     (tmp_path / "run" / "masks").mkdir()
-    assert recipe_facts(tmp_path / "run" / "masks") is None
+    assert training_recipe(tmp_path / "run" / "masks") is None
 
 
 # What few seeds can show
@@ -162,29 +163,29 @@ def test_too_few_runs_show_nothing(a, b, percent):
     assert not any(entry.shown or entry.shown_alone for entry in (*pair.means.values(), *pair.classes))
     assert pair.sentences[0].startswith("No difference in mIoU between B")
     assert pair.sentences[1] == (
-        f"{a} and {b} runs can show none: those of equal recipes fall wholly apart in {percent} % of comparisons."
+        f"{a} and {b} runs are too few: runs of equally good recipes are completely separated in {percent} % of comparisons."
     )
-    assert f"{a} and {b} runs tell little of the spread between seeds: intervals are too narrow" in found.notices
+    assert f"{a} and {b} runs do not show the spread between seeds well: intervals are too narrow" in found.notices
 
 
-def test_enough_runs_show_what_is_there():
+def test_enough_runs_show_a_difference():
     found = compare(recipes(4, 4, 0.5, 0.9), resamples=400)
     pair = found.pairs[0]
     assert pair.means["miou"].p == pytest.approx(2 / 70)
     assert pair.means["miou"].shown
     assert pair.sentences[0].startswith("B-* is better than A-*: its mIoU is ")
-    assert "where at most one in twenty ways to divide the same runs gives as much" in found.interval
+    assert "if at most one in twenty permutations of the runs gives as much" in found.interval
     # Three classes at this p are not told from chance.
     assert [(entry.shown_alone, entry.shown) for entry in pair.classes] == [(True, False)] * 3
 
 
-def test_one_run_each_is_judged_by_images_alone():
+def test_single_runs_are_compared_by_images_only():
     found = compare(recipes(1, 1, 0.5, 0.9), resamples=400)
     assert found.pairs[0].means["miou"].shown
-    assert "divide" not in found.interval
+    assert "permutations" not in found.interval
 
 
-def test_the_p_of_the_runs_is_scipys():
+def test_permutation_p_matches_scipy():
     """Sides of unequal size, where twice the smaller tail would be another p."""
     runs = recipes(2, 8, 0.8, 0.82, luck=0.015, data=6)
     scores = np.array([miou(run.counts) for run in runs])
@@ -196,17 +197,19 @@ def test_the_p_of_the_runs_is_scipys():
     assert entry.p == pytest.approx(max(other.pvalue, 2 / 45))
 
 
-def test_what_seeds_alone_would_make_often_is_said():
+def test_difference_common_among_permutations_is_explained():
     """Both runs of A above the mean of B: the interval excludes 0, but so do those of many other divisions."""
     for data in range(40):
         pair = compare(recipes(2, 8, luck=0.02, data=data), resamples=400).pairs[0]
         entry = pair.means["miou"]
         if entry.low * entry.high > 0 and not entry.shown:
             break
-    assert pair.sentences[1] == f"Divided at random the same runs lie as far apart in {100 * entry.p:.0f} % of cases."
+    assert pair.sentences[1] == (
+        f"In {100 * entry.p:.0f} % of random divisions of the same runs the difference is as large."
+    )
 
 
-def test_drawn_divisions_come_near_all(monkeypatch):
+def test_sampled_permutations_approximate_all(monkeypatch):
     runs = recipes(5, 6, luck=0.02, data=3)
     whole = compare(runs, resamples=100).pairs[0]
     monkeypatch.setattr(comparison, "_DIVISIONS", 200)
@@ -218,7 +221,7 @@ def test_drawn_divisions_come_near_all(monkeypatch):
     assert apart.means["miou"].p == pytest.approx(max(1 / 200, 2 / 1001))
 
 
-def test_the_order_of_runs_and_recipes_changes_no_p():
+def test_order_of_runs_does_not_change_p():
     runs = recipes(3, 5, 0.8, 0.82, luck=0.01)
     forth, back = compare(runs, resamples=100).pairs[0], compare(runs[::-1], resamples=100).pairs[0]
     for x, y in zip((*forth.means.values(), *forth.classes), (*back.means.values(), *back.classes), strict=True):
@@ -226,7 +229,7 @@ def test_the_order_of_runs_and_recipes_changes_no_p():
         assert x.difference == pytest.approx(-y.difference, abs=1e-12)
 
 
-def test_a_class_that_some_runs_lack_has_a_p():
+def test_class_missing_from_some_runs_has_a_p():
     runs = recipes(4, 4, 0.5, 0.9)
     for i, run in enumerate(runs):
         run.counts[:, :, 2] = 0
@@ -239,7 +242,7 @@ def test_a_class_that_some_runs_lack_has_a_p():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("a", "b"), [(2, 2), (3, 3), (4, 4), (2, 8), (3, 5), (5, 5), (1, 5)])
-def test_equal_recipes_are_seldom_called_different(a, b):
+def test_equal_recipes_are_rarely_shown_as_different(a, b):
     """Seeds move a run by two points: by the draws alone 9 % to 38 % of such comparisons show a difference."""
     shown = 0
     for data in range(200):

@@ -10,18 +10,19 @@ import pytest
 from tests.evaluation.drawn import counted, plain, write_run
 
 from pixelwise.errors import DataError, UsageError
+from pixelwise.evaluation import Evaluation
 from pixelwise.evaluation.comparison import compare
-from pixelwise.evaluation.score_counts import aligned, counted_of_scores, names_of, read_counted
+from pixelwise.evaluation.score_counts import aligned, read_run_counts, run_counts, run_names
 
 
-def test_other_images_are_refused_by_name():
+def test_other_images_are_an_error():
     a = counted(0.8, n=6)
     b = replace(counted(0.8, n=6, name="b"), ids=("0000", "x", "y", "z", "v", "w"))
     with pytest.raises(DataError) as error:
         aligned([a, b])
     assert str(error.value) == (
         "b against a: expected the same images, found 5 only in a (0001, 0002, 0003 and 2 more) and 5 only in b "
-        "(v, w, x and 2 more). Evaluate both on the same images: name them by --data."
+        "(v, w, x and 2 more). Evaluate both on the same images: name them with --data."
     )
     short = replace(a, name="c", ids=a.ids[:5], truths=a.truths[:5], groups=a.groups[:5], counts=a.counts[:5])
     with pytest.raises(DataError, match=r"found 1 only in a \(0005\)\. Evaluate"):
@@ -29,7 +30,7 @@ def test_other_images_are_refused_by_name():
 
 
 @pytest.mark.parametrize("what", ["hash", "pixels"])
-def test_other_masks_of_the_same_names_are_refused(what):
+def test_other_masks_of_the_same_names_are_an_error(what):
     a, b = counted(0.8), counted(0.8, name="b")
     if what == "hash":
         b = replace(b, truths=("t",) * 39 + ("u",))
@@ -39,11 +40,11 @@ def test_other_masks_of_the_same_names_are_refused(what):
         aligned([a, b])
     assert str(error.value) == (
         "b against a: expected the same masks, found other masks for the same names: 0039. Evaluate both on the same masks: "
-        "name them by --data."
+        "name them with --data."
     )
 
 
-def test_other_classes_are_refused():
+def test_other_classes_are_an_error():
     with pytest.raises(DataError) as error:
         aligned([counted(0.8), replace(counted(0.8, name="b"), classes=("road", "car", "tree"))])
     assert str(error.value) == (
@@ -52,11 +53,11 @@ def test_other_classes_are_refused():
     )
 
 
-def test_one_model_or_no_pixel_is_nothing_to_compare():
-    with pytest.raises(UsageError, match=r"^compare: expected two runs or more, found 1\. Name what to compare\.$"):
+def test_one_run_or_no_counted_pixel_is_an_error():
+    with pytest.raises(UsageError, match=r"^compare: expected two runs or more, found 1\. List the runs to compare\.$"):
         compare([counted(0.8)])
     empty = replace(counted(0.8), counts=np.zeros((40, 3, 3), np.int64))
-    with pytest.raises(DataError, match="expected at least one pixel that counts, found none"):
+    with pytest.raises(DataError, match="expected at least one counted pixel, found none"):
         compare([empty, replace(empty, name="b")])
 
 
@@ -72,35 +73,37 @@ def with_groups(*names, n=6):
 
 
 @pytest.mark.parametrize(("one", "other"), [("aabbcc", "aaabbb"), ("aab...", "..aabb")])
-def test_groups_that_cut_through_each_other_are_refused_in_either_order(one, other):
+def test_overlapping_groups_are_an_error_in_either_order(one, other):
     for runs in (with_groups(one, other), with_groups(other, one)):
-        with pytest.raises(DataError, match=r"expected the same groups of images, or those of one within those of the"):
+        with pytest.raises(
+            DataError, match=r"expected the same groups of images, or groups of one run within those of the"
+        ):
             compare(runs, resamples=10)
 
 
-def test_the_refusal_names_two_images():
+def test_error_about_groups_names_two_images():
     with pytest.raises(DataError) as error:
         aligned(with_groups("aaabbb", "aabbcc"))
     assert str(error.value) == (
-        "r1 against r0: expected the same groups of images, or those of one within those of the other, found 0002 and 0003 of "
-        "one group in r1, but not in r0. Evaluate both with the same groups: name the images by --data."
+        "r1 against r0: expected the same groups of images, or groups of one run within those of the other, found 0002 and 0003 "
+        "in one group in r1, but not in r0. Evaluate both with the same groups: name the images with --data."
     )
 
 
 @pytest.mark.parametrize(
     ("fine", "has"), [("aabbcc", "finer groups"), ("aab...", "finer groups"), ("......", "no groups")]
 )
-def test_the_coarser_groups_are_taken_in_either_order_and_this_is_said(fine, has):
+def test_coarser_groups_are_used_and_reported(fine, has):
     coarse = "xxxxyy"
     for groups in ((coarse, fine), (fine, coarse)):
         runs, notices = aligned(with_groups(*groups))
         assert [run.groups for run in runs] == [tuple(coarse)] * 2
         name, other = (f"r{groups.index(part)}" for part in (fine, coarse))
-        assert notices == [f"{name} has {has}, {other} coarser ones: images are drawn by those of {other}"]
+        assert notices == [f"{name} has {has} than {other}: images are resampled by the groups of {other}"]
     assert notices[0] in compare(with_groups(fine, coarse), resamples=10).notices
 
 
-def test_what_groups_are_called_does_not_matter():
+def test_group_names_do_not_matter():
     runs, notices = aligned(with_groups("aabb.c", "ccaa.b", "zzyyx."))
     assert notices == []
     assert {run.groups for run in runs} == {("a", "a", "b", "b", None, "c")}
@@ -111,11 +114,11 @@ def test_what_groups_are_called_does_not_matter():
 
 def test_counts_are_read_back(tmp_path):
     run = counted(0.8, sizes=(5000, 800, 1), groups=("g", None) * 20)
-    found = read_counted(write_run(tmp_path / "a", run), "a")
+    found = read_run_counts(write_run(tmp_path / "a", run), "a")
     np.testing.assert_array_equal(found.counts, run.counts)
     for name in ("name", "classes", "ids", "groups", "truths", "recipe", "seed", "selected"):
         assert getattr(found, name) == getattr(run, name), name
-    assert read_counted(tmp_path / "a" / "scores.json", "a").ids == run.ids
+    assert read_run_counts(tmp_path / "a" / "scores.json", "a").ids == run.ids
 
 
 @pytest.mark.parametrize(
@@ -128,18 +131,18 @@ def test_counts_are_read_back(tmp_path):
         None,
     ],
 )
-def test_an_older_file_is_to_be_made_again(tmp_path, content):
+def test_file_without_counts_is_an_error(tmp_path, content):
     (tmp_path / "scores.json").write_text(json.dumps(content))
     with pytest.raises(DataError) as error:
-        read_counted(tmp_path, "a")
+        read_run_counts(tmp_path, "a")
     assert str(error.value) == (
         f"{tmp_path / 'scores.json'}: expected counts per image, found none: an older or another file. Evaluate it again with "
-        "--out, and compare what that writes; or compare with --data."
+        "--out, and use the new scores.json; or compare with --data."
     )
 
 
 @pytest.mark.parametrize("damage", ["class", "negative class", "short", "name", "text", "twice"])
-def test_a_damaged_file_is_refused(damage):
+def test_damaged_file_is_an_error(damage):
     content = plain(counted(0.8))
     first = content["per_image"][0]
     if damage.endswith("class"):
@@ -153,22 +156,22 @@ def test_a_damaged_file_is_refused(damage):
     else:
         content["per_image"][1]["id"] = first["id"]
     with pytest.raises(DataError, match=r"here: expected .* Evaluate it again"):
-        counted_of_scores(content, "here", "a")
+        run_counts(Evaluation.from_dict(content, "here"), "here", "a")
 
 
-def test_what_is_not_there_teaches(tmp_path):
+def test_missing_and_unreadable_files_are_errors(tmp_path):
     with pytest.raises(DataError) as error:
-        read_counted(tmp_path / "none", "a")
+        read_run_counts(tmp_path / "none", "a")
     assert str(error.value).endswith(
         "none: expected a folder with scores.json, or the file, found nothing. Check the path."
     )
     with pytest.raises(
-        DataError, match=r"expected scores\.json, found none\. Name a finished run or what evaluate wrote"
+        DataError, match=r"expected scores\.json, found none\. Use a finished run or the folder of evaluate"
     ):
-        read_counted(tmp_path, "a")
+        read_run_counts(tmp_path, "a")
     (tmp_path / "scores.json").write_text("{")
     with pytest.raises(DataError, match=r"expected a readable scores\.json, found .* Evaluate it again\."):
-        read_counted(tmp_path, "a")
+        read_run_counts(tmp_path, "a")
 
 
 @pytest.mark.parametrize(
@@ -180,5 +183,5 @@ def test_what_is_not_there_teaches(tmp_path):
         (["runs/a", "runs/a"], ["a", "a (2)"]),
     ],
 )
-def test_names_are_short_and_stand_once(paths, names):
-    assert names_of(paths) == names
+def test_run_names_are_short_and_unique(paths, names):
+    assert run_names(paths) == names

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pixelwise.errors import DataError, Interrupted, LabelsError, MaskError, UsageError
-from pixelwise.evaluation import METRICS, evaluate, fitted_temperature, majority, quick_miou
+from pixelwise.evaluation import METRICS, Evaluation, Tables, evaluate, fitted_temperature, majority, quick_miou
 from pixelwise.grid import Grid
 from pixelwise.labels import Labels
 from pixelwise.metrics.confusion import ConfusionMatrix, mean_iou
@@ -61,7 +61,7 @@ def by_hand(dataset):
     return matrix.matrix
 
 
-def test_scores_are_those_of_one_matrix_over_all_images():
+def test_scores_come_from_one_matrix_over_all_images():
     dataset = image_files()
     result, matrix = evaluate(dataset, looks), by_hand(dataset)
     np.testing.assert_array_equal(result.scores.confusion, matrix)
@@ -73,13 +73,13 @@ def test_scores_are_those_of_one_matrix_over_all_images():
     assert dataset.reads == list(range(12))
 
 
-def test_the_mean_over_images_is_not_the_headline():
+def test_mean_over_images_is_not_the_miou():
     result = evaluate(image_files(), looks)
     per_image = [image.miou for image in result.images]
     assert abs(np.mean(per_image) - result.scores.miou.value) > 1e-3
 
 
-def test_each_image_has_its_line():
+def test_every_image_has_scores():
     dataset = image_files()
     dataset.samples[3] = replace(dataset.samples[3], mask=np.full_like(dataset.samples[3].mask, 255))
     images = evaluate(dataset, looks).images
@@ -89,7 +89,7 @@ def test_each_image_has_its_line():
     assert images[0].miou > images[11].miou
 
 
-def test_the_predictor_gets_each_image_whole_with_its_grid_and_id():
+def test_predictor_gets_whole_images_with_grid_and_id():
     dataset, seen = image_files(), []
 
     def watch(image, grid, valid=None, *, id=""):
@@ -100,19 +100,19 @@ def test_the_predictor_gets_each_image_whole_with_its_grid_and_id():
     assert seen == [(s.image.shape, s.grid, s.id) for s in dataset.samples]
 
 
-def test_groups_are_drawn_together():
+def test_groups_are_resampled_together():
     result = evaluate(image_files(groups=[f"tile {i // 2}" for i in range(12)]), looks)
     assert "over 6 groups of 12 images" in result.scores.interval
 
 
-def test_the_short_way_gives_the_same_headline():
+def test_quick_miou_matches_evaluate():
     dataset = image_files()
     miou, matrix = quick_miou(dataset, looks)
     assert miou == evaluate(dataset, looks).scores.miou.value
     np.testing.assert_array_equal(matrix, by_hand(dataset))
 
 
-def test_the_baseline_is_accurate_and_worthless():
+def test_baseline_has_high_accuracy_and_low_miou():
     dataset = image_files()
     result = evaluate(dataset, looks)
 
@@ -135,7 +135,7 @@ def test_the_majority_needs_no_predictor():
     np.testing.assert_array_equal(found.confusion, expected.confusion)
 
 
-def test_the_plain_form_is_that_of_the_scores_with_baseline_and_images():
+def test_plain_form_has_scores_baseline_and_images():
     result = evaluate(image_files(), looks)
     plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert plain["miou"] == result.scores.miou.value
@@ -147,6 +147,27 @@ def test_the_plain_form_is_that_of_the_scores_with_baseline_and_images():
     assert plain["per_image"][0]["id"] == "00"
 
 
+@pytest.mark.parametrize("metrics", [(), METRICS])
+def test_plain_form_round_trip(metrics):
+    dataset = image_files(groups=["a", None, *"cdefghijkl"])
+    dataset.samples = [replace(sample, grid=Grid(unit="mm")) for sample in dataset.samples]
+    result = evaluate(dataset, Sure(), metrics=metrics, convention="monai", resamples=20)
+    plain = json.loads(json.dumps(result.to_dict()))
+    found = Evaluation.from_dict(plain | {"unknown": 1})
+    assert found.to_dict() == plain
+    assert found.images == result.images
+    assert found.tables == result.tables
+    assert found.scores.classes == result.scores.classes
+    assert found.scores.more == result.scores.more
+
+
+def test_older_plain_form_is_read_and_damaged_one_is_an_error():
+    old = Evaluation.from_dict({"miou": 0.5, "miou_n": 3, "classes": [{"name": "road", "iou": 0.5, "iou_n": 3}]})
+    assert (old.scores.miou.value, old.scores.classes[0].iou.n, old.images, old.tables) == (0.5, 3, (), Tables())
+    with pytest.raises(DataError, match=r"^here: expected the scores of an evaluation, found .*Evaluate it again"):
+        Evaluation.from_dict({"tables": {"by_distance": {"pixels": "many"}}}, "here")
+
+
 def test_equal_seeds_give_equal_intervals():
     dataset = image_files()
     assert evaluate(dataset, looks, seed=1).scores.miou == evaluate(dataset, looks, seed=1).scores.miou
@@ -154,14 +175,14 @@ def test_equal_seeds_give_equal_intervals():
 
 
 @pytest.mark.parametrize("work", [evaluate, quick_miou])
-def test_progress_is_told_after_each_image(work):
+def test_progress_is_reported_after_each_image(work):
     told = []
     work(image_files(3), looks, progress=lambda done, total: told.append((done, total)))
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize("work", [evaluate, quick_miou])
-def test_a_stop_ends_the_work_between_images(work):
+def test_stop_interrupts_between_images(work):
     dataset = image_files()
 
     def stop():
@@ -173,7 +194,7 @@ def test_a_stop_ends_the_work_between_images(work):
     assert dataset.reads == [0, 1]
 
 
-def test_a_prediction_of_another_size_is_refused_by_name():
+def test_prediction_of_another_size_is_an_error():
     def half(image, grid, valid=None, *, id=""):
         return Prediction(image[0, ::2, ::2], LABELS, grid, id)
 
@@ -181,7 +202,7 @@ def test_a_prediction_of_another_size_is_refused_by_name():
         evaluate(image_files(), half)
 
 
-def test_a_predictor_of_other_classes_is_refused():
+def test_predictor_of_other_classes_is_an_error():
     def other(image, grid, valid=None, *, id=""):
         return Prediction(image[0], Labels(("background", "vehicle", "road")), grid, id)
 
@@ -189,20 +210,20 @@ def test_a_predictor_of_other_classes_is_refused():
         evaluate(image_files(), other)
     assert str(error.value) == (
         "00: expected predictions of the data set's classes background, road, vehicle, found background, vehicle, road. "
-        "Name the classes in labels.yaml as the model's model.json does, or train on this data set."
+        "Name the classes in labels.yaml as in the model's model.json, or train on this data set."
     )
 
 
-def test_a_image_without_a_mask_is_refused():
+def test_image_without_a_mask_is_an_error():
     dataset = image_files()
     dataset.samples[1] = replace(dataset.samples[1], mask=None)
-    with pytest.raises(DataError, match="01: expected a mask to score against, found none"):
+    with pytest.raises(DataError, match="01: expected an annotated mask, found none"):
         evaluate(dataset, looks)
 
 
 @pytest.mark.parametrize("dataset", [image_files(0), image_files(2, void=1.1)], ids=["no images", "all ignored"])
-def test_nothing_to_score_is_refused_and_undefined_for_a_part(dataset):
-    with pytest.raises(DataError, match="evaluation: expected at least one pixel that counts"):
+def test_no_counted_pixels_is_an_error_and_nan_in_quick_miou(dataset):
+    with pytest.raises(DataError, match="evaluation: expected at least one counted pixel"):
         evaluate(dataset, looks)
     miou, matrix = quick_miou(dataset, looks)
     assert np.isnan(miou)
@@ -224,7 +245,7 @@ class Sure:
         return self(image, grid, valid, id=id)
 
 
-def test_probabilities_are_scored_where_a_predictor_shows_them():
+def test_probabilities_are_scored_if_available():
     dataset = image_files()
     with_, without = evaluate(dataset, Sure()), evaluate(dataset, looks)
     matrix = by_hand(dataset)
@@ -235,15 +256,15 @@ def test_probabilities_are_scored_where_a_predictor_shows_them():
     brier = accuracy * (0.1**2 + 2 * 0.05**2) + (1 - accuracy) * (0.9**2 + 0.95**2 + 0.05**2)
     assert more["brier"].value == pytest.approx(brier, rel=1e-6)
     assert more["ece"].low < more["ece"].value < more["ece"].high
-    assert sum(n for n in with_.tables["reliability"]["pixels"]) == matrix.sum()
-    assert with_.tables["risk_coverage"]["pixel_accuracy"][-1] == pytest.approx(accuracy)
-    assert with_.tables["risk_coverage"]["miou"][-1] == pytest.approx(with_.scores.miou.value)
+    assert sum(n for n in with_.tables.reliability.pixels) == matrix.sum()
+    assert with_.tables.risk_coverage.pixel_accuracy[-1] == pytest.approx(accuracy)
+    assert with_.tables.risk_coverage.miou[-1] == pytest.approx(with_.scores.miou.value)
     assert "ece" not in without.scores.more
     assert with_.scores.miou == without.scores.miou
     assert with_.scores.more["boundary_miou"] == without.scores.more["boundary_miou"]
 
 
-def test_n_counts_the_images_on_which_a_score_rests():
+def test_n_is_the_number_of_images_behind_a_score():
     dataset = image_files()
     for k, sample in enumerate(dataset.samples[:5]):
         truth, image = (np.where(a == 2, 0, a) for a in (sample.mask, sample.image))
@@ -254,14 +275,14 @@ def test_n_counts_the_images_on_which_a_score_rests():
     assert scores.classes[0].iou.n == scores.miou.n == scores.more["boundary_miou"].n == 11
 
 
-def test_the_mean_over_images_has_its_own_name():
+def test_mean_over_images_has_its_own_name():
     result = evaluate(image_files(), looks)
     per_image = [image.miou for image in result.images]
     assert result.scores.more["image_miou"].value == pytest.approx(np.mean(per_image))
     assert result.scores.more["image_miou"].value != result.scores.miou.value
 
 
-def test_what_a_prediction_leaves_open_is_a_miss():
+def test_unpredicted_pixels_are_misses():
     """As cityscapesScripts counts it: in the union of its true class, in no other."""
     truth = np.array([[0, 0, 1, 1, 255]], np.uint8)
     answer = np.array([[0, 255, 1, 1, 255]], np.uint8)
@@ -276,7 +297,7 @@ def test_what_a_prediction_leaves_open_is_a_miss():
     assert result.images[0].miou == 0.75
 
 
-def test_each_image_keeps_the_counts_of_which_all_is_made():
+def test_image_counts_add_up_to_the_scores():
     dataset = image_files(void=0.2, groups=["a", "b", *"cdefghijkl"])
     result = evaluate(dataset, looks, convention="void-as-error")
     total = np.zeros((3, 4), np.int64)
@@ -293,7 +314,7 @@ def test_each_image_keeps_the_counts_of_which_all_is_made():
     assert [image.group for image in result.images][:2] == ["a", "b"]
 
 
-def test_the_truth_of_a_image_is_known_again():
+def test_truth_digest_identifies_the_mask():
     one, other = evaluate(image_files(3), looks).images, evaluate(image_files(3, void=0.5), looks).images
     assert [a.truth for a in one] == [a.truth for a in evaluate(image_files(3), looks, metrics=()).images]
     assert all(a.truth != b.truth for a, b in zip(one, other, strict=True))
@@ -317,14 +338,14 @@ def test_surface_distances_are_in_the_unit_of_the_grid():
 
 
 @pytest.mark.parametrize("wrong", [{"metrics": ["depth"]}, {"convention": "voc"}])
-def test_unknown_metrics_and_conventions_are_refused_before_the_work(wrong):
+def test_unknown_metrics_and_conventions_are_errors_before_any_image_is_read(wrong):
     dataset = image_files(2)
     with pytest.raises(UsageError, match=r"^--(metrics|convention): expected .*, found (depth|voc)\."):
         evaluate(dataset, looks, **wrong)
     assert dataset.reads == []
 
 
-def test_a_temperature_is_fitted_to_what_is_held_out():
+def test_temperature_is_fitted_to_held_out_images():
     """Nine of ten in probability, and right less often: the temperature cools nothing and heats."""
     dataset = image_files()
     fitted = fitted_temperature(dataset, Sure(), images=5, pixels=50)
@@ -336,7 +357,7 @@ def test_a_temperature_is_fitted_to_what_is_held_out():
 
 
 @pytest.mark.parametrize("count", [3, 254, 255, 256, 300])
-def test_open_pixels_are_misses_with_any_number_of_classes(count):
+def test_unpredicted_pixels_are_misses_with_any_number_of_classes(count):
     """With 255 classes, the class that is added for them has the number that void has elsewhere."""
     labels = Labels(tuple(f"c{k}" for k in range(count)), ignore_ids=(999,))
     void, last = labels.ignore_index, count - 1
@@ -351,21 +372,21 @@ def test_open_pixels_are_misses_with_any_number_of_classes(count):
     assert result.unassigned_pixels == 1
     assert result.scores.classes[last].iou.value == 0.5
     assert result.scores.pixel_accuracy.value == pytest.approx(2 / 3)
-    assert "1 counted pixels were left open by the prediction" in result.scores.convention
+    assert "1 counted pixels have no predicted class" in result.scores.convention
 
 
-def test_images_of_different_units_have_no_mean_distance():
+def test_images_of_different_units_are_an_error():
     samples = [replace(s, grid=Grid(unit=unit)) for s, unit in zip(image_files(2).samples, ("mm", "px"), strict=True)]
-    with pytest.raises(DataError, match=r"^01: expected images of one unit of length, found px after mm\."):
+    with pytest.raises(DataError, match=r"^01: expected the same unit of length in all images, found px after mm\."):
         evaluate(ImageIndex(samples), looks, metrics=("surface",))
     degrees = [replace(samples[0], grid=Grid(unit="deg"))]
     with pytest.raises(DataError, match=r"^00: expected a unit of length, found degrees\."):
         evaluate(ImageIndex(degrees), looks, metrics=("surface",))
 
 
-def test_what_is_not_asked_for_is_not_done():
+def test_only_requested_metrics_are_computed():
     result = evaluate(image_files(3), Sure(), metrics=())
-    assert result.tables == {}
+    assert result.tables == Tables()
     assert set(result.scores.more) == {"image_miou", "image_dice"}
 
 
@@ -373,11 +394,13 @@ def test_suspects_need_no_calibration():
     truth, image = np.zeros((30, 30), np.uint8), np.zeros((30, 30), np.uint8)
     image[5:20, 5:20] = 1
     dataset = ImageIndex([Sample(image[None], truth, Grid(), "a")])
-    (suspect,) = evaluate(dataset, Sure(), metrics=("diagnosis",)).tables["suspects"]
-    assert (suspect["truth"], suspect["prediction"], suspect["pixels"]) == ("background", "road", 225)
-    assert evaluate(dataset, looks, metrics=("diagnosis",)).tables["suspects"] == []
+    (suspect,) = evaluate(dataset, Sure(), metrics=("diagnosis",)).tables.suspects
+    assert (suspect.truth, suspect.prediction, suspect.pixels) == ("background", "road", 225)
+    assert evaluate(dataset, looks, metrics=("diagnosis",)).tables.suspects == ()
 
 
-def test_very_large_images_are_told(monkeypatch):
+def test_very_large_images_are_reported(monkeypatch):
     monkeypatch.setattr("pixelwise.evaluation.diagnosis.MOST_PIXELS", 10)
-    assert evaluate(image_files(2), looks).notices == ("2 images are too large to look for objects and suspects in",)
+    assert evaluate(image_files(2), looks).notices == (
+        "2 images are too large for object sizes and suspected label errors",
+    )

@@ -36,11 +36,11 @@ def labels(shape=(2, 3, 5, 6), void=0.0, seed=0, dtype=torch.float64):
     return logits.requires_grad_(), masks
 
 
-# --- values, against others ---
+# --- values, compared with other libraries ---
 
 
 @pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 3.0, 0.0], dtype=torch.float64)])
-def test_cross_entropy_is_torchs_over_what_counts(weights, value_and_gradient):
+def test_cross_entropy_matches_torch_over_counted_labels(weights, value_and_gradient):
     logits, masks = labels(void=0.3)
 
     def theirs(z, y):
@@ -53,7 +53,7 @@ def test_cross_entropy_is_torchs_over_what_counts(weights, value_and_gradient):
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_focal_is_torchvisions(gamma, value_and_gradient):
+def test_focal_matches_torchvision(gamma, value_and_gradient):
     logits, masks = labels()
 
     def theirs(z, y):
@@ -63,7 +63,7 @@ def test_focal_is_torchvisions(gamma, value_and_gradient):
     torch.testing.assert_close(ours, value_and_gradient(theirs, logits, masks))
 
 
-def test_dice_and_tversky_are_those_of_segmentation_models(value_and_gradient):
+def test_dice_and_tversky_match_segmentation_models(value_and_gradient):
     logits, masks = labels()
     theirs = smp.losses.DiceLoss("multilabel", smooth=0.0)
     torch.testing.assert_close(
@@ -80,25 +80,25 @@ def test_dice_by_hand():
     assert binary_dice(logits, masks).item() == pytest.approx(1 - 2 * 0.8 / (1.2 + 1))
 
 
-def test_one_question_takes_masks_without_its_axis():
+def test_single_label_masks_may_omit_the_axis():
     logits, masks = labels((2, 1, 5, 6), void=0.2)
     for loss in (binary_cross_entropy, binary_focal, binary_dice, binary_tversky, lovasz_hinge):
         assert torch.equal(loss(logits, masks[:, 0]), loss(logits, masks))
 
 
-# --- rules ---
+# --- common rules ---
 
 
 @every_loss
 @pytest.mark.parametrize("shape", [(2, 3, 3, 2), (1, 3, 2, 2, 2)])
-def test_gradients_are_those_of_the_values(loss, shape):
+def test_gradients_match_numerical_ones(loss, shape):
     logits, masks = labels(shape, void=0.2)
     assert torch.autograd.gradcheck(lambda z: loss(z, masks), (logits,), fast_mode=len(shape) > 4)
 
 
 @every_loss
 @pytest.mark.parametrize("other", [-1e4, 1e4, math.inf, math.nan])
-def test_what_stands_where_nothing_counts_moves_nothing(loss, other, value_and_gradient):
+def test_logits_of_ignored_labels_have_no_effect(loss, other, value_and_gradient):
     logits, masks = labels(void=0.4)
     changed = torch.where(masks == 255, other, logits.detach())
     before, after = value_and_gradient(loss, logits, masks), value_and_gradient(loss, changed, masks)
@@ -107,7 +107,7 @@ def test_what_stands_where_nothing_counts_moves_nothing(loss, other, value_and_g
 
 
 @every_loss
-def test_nothing_but_void_gives_zero_and_a_gradient_of_zeros(loss, value_and_gradient):
+def test_all_ignored_gives_zero_value_and_gradient(loss, value_and_gradient):
     logits, masks = labels()
     value, gradient = value_and_gradient(loss, logits, torch.full_like(masks, 255))
     assert value.item() == 0
@@ -124,7 +124,7 @@ def test_a_batch_without_pixels_gives_zero(loss, shape, value_and_gradient):
 
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_logits_far_apart_stay_finite_in_any_type(loss, dtype, value_and_gradient):
+def test_extreme_logits_stay_finite_in_any_type(loss, dtype, value_and_gradient):
     logits, masks = labels(void=0.2, dtype=torch.float32)
     for size in (500.0, 1e4):
         value, gradient = value_and_gradient(loss, (logits.detach().sign() * size).to(dtype), masks)
@@ -135,13 +135,13 @@ def test_logits_far_apart_stay_finite_in_any_type(loss, dtype, value_and_gradien
 
 
 @every_loss
-def test_a_perfect_prediction_costs_nothing(loss):
+def test_perfect_prediction_has_zero_loss(loss):
     _, masks = labels(void=0.4)
     assert loss((masks * 2 - 1) * 1e3 * 1.0, masks).item() == pytest.approx(0, abs=1e-6)
 
 
 @every_loss
-def test_masks_are_never_written_to_and_may_be_bytes(loss):
+def test_masks_are_not_modified_and_may_be_uint8(loss):
     logits, masks = labels(void=0.3)
     before = masks.clone()
     value = loss(logits, masks)
@@ -151,7 +151,7 @@ def test_masks_are_never_written_to_and_may_be_bytes(loss):
 
 
 @pytest.mark.parametrize("loss", [binary_dice, binary_tversky])
-def test_a_label_without_a_one_is_left_out(loss):
+def test_label_without_positives_is_left_out(loss):
     logits, masks = labels()
     masks[:, 1] = 0
     masks[0, 2] = 0
@@ -162,7 +162,7 @@ def test_a_label_without_a_one_is_left_out(loss):
 
 
 @pytest.mark.parametrize("loss", [binary_cross_entropy, binary_focal])
-def test_parts_add_up_to_the_whole(loss, value_and_gradient):
+def test_parts_add_up_to_the_whole_batch(loss, value_and_gradient):
     logits, masks = labels(void=0.1)
     masks[0, :, 1:] = 255
     whole, slope = value_and_gradient(loss, logits, masks)
@@ -175,39 +175,39 @@ def test_parts_add_up_to_the_whole(loss, value_and_gradient):
 
 
 @every_loss
-def test_class_indices_are_refused(loss):
+def test_class_indices_are_an_error(loss):
     logits, masks = labels()
     masks[0, 0, 0, :2] = 2
     with pytest.raises(MaskError) as error:
         loss(logits, masks)
     assert str(error.value) == (
-        "masks: expected 0, 1 or the ignore index 255, found 2 among 2 values. Give one mask of 0 and 1 per label."
+        "masks: expected 0, 1 or the ignore index 255, found 2 among 2 invalid values. Pass one mask of 0 and 1 per label."
     )
     with pytest.raises(UsageError) as wrong:
         loss(logits, masks[:, 0])
     assert str(wrong.value) == (
         "masks: expected shape (2, 3, 5, 6), as (B, K, *S) of logits (2, 3, 5, 6), found (2, 5, 6). "
-        "Give one mask of 0 and 1 per label; class indices belong to the other losses."
+        "Pass one mask of 0 and 1 per label; for class indices use the multi-class losses."
     )
 
 
-def test_what_does_not_fit_is_refused():
+def test_mismatched_arguments_are_errors():
     logits, masks = labels()
     with pytest.raises(UsageError, match="ignore_index: expected a value other than 0 and 1, found 1"):
         binary_dice(logits, masks, ignore_index=1)
     with pytest.raises(ConfigError, match=r"expected 3 weights, one per class, found \(2,\)"):
         binary_cross_entropy(logits, masks, pos_weight=torch.ones(2))
-    with pytest.raises(UsageError, match=r"masks: expected whole numbers, found torch.float64"):
+    with pytest.raises(UsageError, match=r"masks: expected integers, found torch.float64"):
         binary_focal(logits, masks.double())
 
 
-def test_what_would_turn_a_loss_around_is_refused():
+def test_invalid_parameters_are_errors():
     logits, masks = labels()
-    with pytest.raises(UsageError, match="gamma: expected a number from 0 on, found -2"):
+    with pytest.raises(UsageError, match="gamma: expected a number of at least 0, found -2"):
         binary_focal(logits, masks, gamma=-2)
-    with pytest.raises(UsageError, match=r"normaliser: expected a tensor of one number.*found shape \(3,\)"):
+    with pytest.raises(UsageError, match=r"normaliser: expected a scalar tensor.*found shape \(3,\)"):
         binary_cross_entropy(logits, masks, normaliser=torch.ones(3))
-    with pytest.raises(UsageError, match="tversky: expected two numbers from 0 on, not both 0"):
+    with pytest.raises(UsageError, match="tversky: expected two numbers of at least 0, not both 0"):
         binary_tversky(logits, masks, alpha=0, beta=0)
     with pytest.raises(UsageError, match=r"logits: expected \(B, K, \*S\), 3 axes or more, found \(6,\)"):
         binary_dice(torch.zeros(6), torch.zeros(6, dtype=torch.long))

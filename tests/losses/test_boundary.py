@@ -40,7 +40,7 @@ def test_the_loss_by_hand():
 
 @settings(max_examples=60, deadline=None)
 @given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=3, max_side=5), elements=st.sampled_from([0, 1, 2, 255])))
-def test_maps_are_those_of_a_search_through_all_pairs(mask):
+def test_maps_match_a_brute_force_search(mask):
     spacing = (3.0, 0.5, 1.5)[: mask.ndim]
     maps = signed_distances(torch.from_numpy(mask)[None], 3, spacing=spacing)[0].numpy()
     places = np.argwhere(np.ones(mask.shape)) * spacing
@@ -54,7 +54,7 @@ def test_maps_are_those_of_a_search_through_all_pairs(mask):
         np.testing.assert_allclose(maps[k].ravel(), expected, rtol=1e-6)
 
 
-def test_maps_take_one_transform_for_each_class_shown(monkeypatch):
+def test_one_transform_per_present_class(monkeypatch):
     made = []
     transform = ndimage.distance_transform_edt
     monkeypatch.setattr(ndimage, "distance_transform_edt", lambda *a, **k: made.append(1) or transform(*a, **k))
@@ -62,7 +62,7 @@ def test_maps_take_one_transform_for_each_class_shown(monkeypatch):
     assert len(made) == 3 + 2
 
 
-def test_maps_of_the_masks_may_be_handed_over(batch, value_and_gradient):
+def test_maps_can_be_passed_in(batch, value_and_gradient):
     logits, masks = batch((2, 5, 6), void=0.2)
     maps = signed_distances(masks, 4, spacing=(2.0, 1.0))
     given = value_and_gradient(boundary_distance, logits, masks, distances=maps)
@@ -71,8 +71,8 @@ def test_maps_of_the_masks_may_be_handed_over(batch, value_and_gradient):
     with pytest.raises(UsageError) as error:
         boundary_distance(logits, masks, distances=maps[:1])
     assert str(error.value) == (
-        "distances: expected shape (2, 4, 5, 6), that of the logits, found (1, 4, 5, 6). "
-        "Give what signed_distances made from these masks."
+        "distances: expected the shape of the logits, (2, 4, 5, 6), found (1, 4, 5, 6). "
+        "Pass the result of signed_distances for these masks."
     )
 
 
@@ -82,7 +82,7 @@ def test_spacing_scales_the_loss(batch):
     torch.testing.assert_close(boundary_distance(logits, masks, spacing=(2.5, 2.5, 2.5)), 2.5 * plain)
 
 
-def test_farther_wrong_costs_more():
+def test_loss_grows_with_distance():
     masks = torch.zeros(1, 9, 9, dtype=torch.long)
     masks[0, :, :2] = 1
     sure = 20.0 * torch.nn.functional.one_hot(masks, 2).movedim(-1, 1)
@@ -95,23 +95,23 @@ def test_farther_wrong_costs_more():
     assert costs == sorted(set(costs))
 
 
-def test_ignored_columns_at_the_edge_are_as_if_cut_away(batch):
+def test_ignored_columns_at_the_edge_act_as_if_cropped(batch):
     logits, masks = batch((2, 5, 6))
     masks[:, :, 4:] = 255
     torch.testing.assert_close(boundary_distance(logits, masks), boundary_distance(logits[..., :4], masks[..., :4]))
 
 
-def test_what_does_not_fit_is_refused(batch):
+def test_mismatched_arguments_are_errors(batch):
     logits, masks = batch()
     with pytest.raises(UsageError) as error:
         boundary_distance(logits, masks, spacing=(1.0, 0.0))
     assert str(error.value) == (
-        "spacing: expected 2 lengths above 0, one per axis of the masks, found (1.0, 0.0). "
-        "Give them in the order of the axes, (row, column) or (slice, row, column)."
+        "spacing: expected 2 positive lengths, one per axis of the masks, found (1.0, 0.0). "
+        "Pass them in axis order, (row, column) or (slice, row, column)."
     )
-    with pytest.raises(UsageError, match=r"spacing: expected 2 lengths above 0.*found \(1.0, 1.0, 1.0\)"):
+    with pytest.raises(UsageError, match=r"spacing: expected 2 positive lengths.*found \(1.0, 1.0, 1.0\)"):
         boundary_distance(logits, masks, spacing=(1.0, 1.0, 1.0))
-    with pytest.raises(UsageError, match=r"masks: expected 2 or 3 spatial dimensions, found 1. Give masks \(B, H, W\)"):
+    with pytest.raises(UsageError, match=r"masks: expected 2 or 3 spatial dimensions, found 1. Pass masks \(B, H, W\)"):
         boundary_distance(logits.flatten(2), masks.flatten(1))
     with pytest.raises(MaskError, match="expected class indices 0–1 or the ignore index 255, found 3"):
         signed_distances(masks, 2)

@@ -13,13 +13,13 @@ from pixelwise.losses import dice, soft_cldice, soft_skeleton
 
 @pytest.mark.parametrize("shape", [(2, 1, 9, 11), (1, 2, 7, 8, 6)])
 @pytest.mark.parametrize("iterations", [0, 1, 4])
-def test_the_skeleton_is_that_of_monai(shape, iterations):
+def test_skeleton_matches_monai(shape, iterations):
     values = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     torch.testing.assert_close(soft_skeleton(values, iterations), monai_cldice.soft_skel(values, iterations))
 
 
 @pytest.mark.parametrize("shape", [(2, 12, 14), (1, 8, 9, 7)])
-def test_the_loss_is_that_of_monai_without_its_added_ones(shape, batch, value_and_gradient):
+def test_loss_matches_monai_without_smoothing(shape, batch, value_and_gradient):
     logits, masks = batch(shape, classes=2)
     theirs = monai_cldice.SoftclDiceLoss(
         softmax=True, to_onehot_y=True, include_background=False, smooth_nr=0.0, smooth_dr=1e-12, smooth=1e-12
@@ -53,26 +53,26 @@ def sure(masks):
     return 1e3 * F.one_hot(masks, 2).movedim(-1, 1).double()
 
 
-def test_a_line_is_its_own_skeleton():
+def test_line_is_its_own_skeleton():
     values = line().double()[:, None]
     assert torch.equal(soft_skeleton(values, 3), values)
 
 
-def test_a_broken_line_by_hand():
-    """All of what is predicted is right, 10 of 12 pixels of the true line are found."""
+def test_broken_line_by_hand():
+    """All predicted pixels are correct; 10 of the 12 pixels of the true line are found."""
     found = soft_cldice(sure(line(4, 8)), line())
     assert found.item() == pytest.approx(1 - 2 * 1 * (10 / 12) / (1 + 10 / 12))
 
 
-def test_width_costs_less_than_breaks():
-    """A line that is three times too wide has the right skeleton; Dice cannot tell."""
+def test_breaks_cost_more_than_width():
+    """A line that is three times too wide has the correct skeleton."""
     wide = torch.zeros(1, 7, 12, dtype=torch.long)
     wide[0, 2:5] = 1
     assert soft_cldice(sure(wide), line()).item() == pytest.approx(0)
     assert dice(sure(wide), line()).item() > 0.2
 
 
-def test_classes_are_named_or_all_but_the_first(batch):
+def test_classes_default_to_all_but_the_first(batch):
     logits, masks = batch((2, 8, 8), void=0.1)
     each = [soft_cldice(logits, masks, classes=[k]) for k in range(4)]
     torch.testing.assert_close(soft_cldice(logits, masks), torch.stack(each[1:]).mean())
@@ -83,33 +83,33 @@ def test_classes_that_are_absent_or_without_a_skeleton_are_left_out(batch):
     logits, masks = batch((1, 8, 8), classes=3)
     masks = masks.clamp(max=1)
     torch.testing.assert_close(soft_cldice(logits, masks), soft_cldice(logits, masks, classes=[1]))
-    # A class that fills the image is never thinned to a line.
+    # A class that fills the image has no skeleton.
     assert soft_cldice(logits, torch.ones_like(masks)).item() == 0
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 9), (1, 5, 6, 7)])
-def test_ignored_pixels_at_the_edge_are_as_if_cut_away(shape, batch):
+def test_ignored_pixels_at_the_edge_act_as_if_cropped(shape, batch):
     logits, masks = batch(shape)
     masks[..., 5:] = 255
     torch.testing.assert_close(soft_cldice(logits, masks), soft_cldice(logits[..., :5], masks[..., :5]))
 
 
-def test_a_line_through_an_ignored_pixel_stays_whole():
+def test_ignored_pixel_does_not_break_a_line():
     masks = line()
     masks[0, 3, 5] = 255
     assert soft_cldice(sure(line()), masks).item() == pytest.approx(0)
 
 
-def test_what_does_not_fit_is_refused(batch):
+def test_mismatched_arguments_are_errors(batch):
     logits, masks = batch()
     for classes in ([4], [-1], [1, 1], []):
         with pytest.raises(UsageError) as error:
             soft_cldice(logits, masks, classes=classes)
         assert str(error.value) == (
             f"cldice classes: expected one or more different class indices 0–3, found {classes}. "
-            "Name the indices of the thin classes, each once."
+            "List the index of each thin class once."
         )
     with pytest.raises(UsageError, match="masks: expected 2 or 3 spatial dimensions, found 1"):
         soft_cldice(logits.flatten(2), masks.flatten(1))
-    with pytest.raises(UsageError, match="iterations: expected a number from 0 on, found -1"):
+    with pytest.raises(UsageError, match="iterations: expected a number of at least 0, found -1"):
         soft_cldice(logits, masks, iterations=-1)

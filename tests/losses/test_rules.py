@@ -49,7 +49,7 @@ def each(losses):
 
 @each(ALL)
 @pytest.mark.parametrize("classes", [2, 5])
-def test_gradients_are_those_of_the_values(loss, classes, batch):
+def test_gradients_match_numerical_ones(loss, classes, batch):
     logits, masks = batch((2, 3, 3), classes=classes, void=0.2)
     masks[masks == 1] = 0  # a class that is absent
     assert torch.autograd.gradcheck(lambda z: loss(z, masks), (logits,), fast_mode=classes > 2)
@@ -57,7 +57,7 @@ def test_gradients_are_those_of_the_values(loss, classes, batch):
 
 @each(ALL)
 @pytest.mark.parametrize("other", [-1e4, 1e4, math.inf, math.nan])
-def test_what_stands_at_an_ignored_pixel_moves_nothing(loss, other, batch, value_and_gradient):
+def test_logits_of_ignored_pixels_have_no_effect(loss, other, batch, value_and_gradient):
     logits, masks = batch(void=0.4)
     with torch.no_grad():
         changed = logits.clone()
@@ -69,14 +69,14 @@ def test_what_stands_at_an_ignored_pixel_moves_nothing(loss, other, batch, value
 
 
 @each(PLAIN | SMOOTHED)
-def test_ignored_pixels_are_as_if_cut_away(loss, batch):
+def test_ignored_pixels_act_as_if_cropped(loss, batch):
     logits, masks = batch((1, 40), void=0.5)
     kept = masks[0] != 255
     torch.testing.assert_close(loss(logits, masks), loss(logits[:, :, kept], masks[:, kept]))
 
 
 @each({k: v for k, v in ALL.items() if k not in ("smoothed", "boundary")})
-def test_a_perfect_prediction_with_half_the_image_void_costs_nothing(loss, batch):
+def test_perfect_prediction_with_half_the_image_ignored_has_zero_loss(loss, batch):
     _, masks = batch((2, 8, 8), void=0.5)
     truth = torch.where(masks == 255, 1, masks)
     logits = 1e3 * F.one_hot(truth, 4).movedim(-1, 1).double()
@@ -84,7 +84,7 @@ def test_a_perfect_prediction_with_half_the_image_void_costs_nothing(loss, batch
 
 
 @each(ALL)
-def test_a_batch_of_nothing_but_void_gives_zero_and_a_gradient_of_zeros(loss, batch, value_and_gradient):
+def test_all_ignored_gives_zero_value_and_gradient(loss, batch, value_and_gradient):
     logits, masks = batch()
     value, gradient = value_and_gradient(loss, logits, torch.full_like(masks, 255))
     assert value.item() == 0
@@ -93,7 +93,7 @@ def test_a_batch_of_nothing_but_void_gives_zero_and_a_gradient_of_zeros(loss, ba
 
 
 @each(ALL)
-def test_masks_are_never_written_to(loss, batch):
+def test_masks_are_not_modified(loss, batch):
     logits, masks = batch(void=0.3)
     before = masks.clone()
     loss(logits, masks).backward()
@@ -101,14 +101,14 @@ def test_masks_are_never_written_to(loss, batch):
 
 
 @each(ALL)
-def test_another_ignore_index_is_honoured(loss, batch):
+def test_other_ignore_index(loss, batch):
     logits, masks = batch(void=0.3)
     other = torch.where(masks == 255, 65535, masks)
     torch.testing.assert_close(loss(logits, masks), loss(logits, other, ignore_index=65535))
 
 
 @each(PLAIN | SMOOTHED)
-def test_a_wholly_wrong_prediction_never_scores_on_absent_classes(loss):
+def test_absent_classes_do_not_improve_a_wrong_prediction(loss):
     masks = torch.zeros(1, 6, dtype=torch.long)
     logits = torch.full((1, 5, 6), -50.0)
     logits[:, 3] = 50.0
@@ -117,7 +117,7 @@ def test_a_wholly_wrong_prediction_never_scores_on_absent_classes(loss):
 
 @each(ALL)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_coarse_logits_are_reckoned_in_float32(loss, dtype, batch, value_and_gradient):
+def test_half_precision_logits_are_computed_in_float32(loss, dtype, batch, value_and_gradient):
     logits, masks = batch(void=0.2, dtype=torch.float32)
     coarse = logits.detach().to(dtype)
     value, gradient = value_and_gradient(loss, coarse, masks)
@@ -146,7 +146,7 @@ def test_channels_last_logits_give_the_same(loss, batch, value_and_gradient):
 
 
 @each(ALL)
-def test_masks_of_bytes_give_the_same(loss, batch):
+def test_uint8_masks_give_the_same(loss, batch):
     logits, masks = batch(void=0.2)
     assert torch.equal(loss(logits, masks), loss(logits, masks.to(torch.uint8)))
 
@@ -154,7 +154,7 @@ def test_masks_of_bytes_give_the_same(loss, batch):
 @each(ALL)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("size", [500.0, 1e4])
-def test_logits_far_apart_stay_finite(loss, size, dtype, batch, value_and_gradient):
+def test_extreme_logits_stay_finite(loss, size, dtype, batch, value_and_gradient):
     logits, masks = batch((2, 5, 6), void=0.2, dtype=torch.float32)
     value, gradient = value_and_gradient(loss, (logits.sign() * size).to(dtype), masks)
     assert torch.isfinite(value)
@@ -171,7 +171,7 @@ def test_a_batch_without_pixels_gives_zero(loss, shape, value_and_gradient):
 
 
 @each(ALL)
-def test_with_one_class_there_is_nothing_to_learn(loss, batch, value_and_gradient):
+def test_single_class_has_no_gradient(loss, batch, value_and_gradient):
     logits, masks = batch(classes=1, void=0.2)
     value, gradient = value_and_gradient(loss, logits, masks)
     assert value.item() == pytest.approx(0, abs=1e-12)
@@ -179,13 +179,13 @@ def test_with_one_class_there_is_nothing_to_learn(loss, batch, value_and_gradien
 
 
 @each(ALL)
-def test_volumes_have_gradients_that_are_those_of_the_values(loss, batch):
+def test_gradients_of_volumes_match_numerical_ones(loss, batch):
     logits, masks = batch((1, 2, 3, 3), classes=3, void=0.2)
     assert torch.autograd.gradcheck(lambda z: loss(z, masks), (logits,), fast_mode=True)
 
 
 @each(ALL)
-def test_a_logit_that_is_no_number_is_not_hidden_where_it_counts(loss, batch):
+def test_nan_at_a_counted_pixel_propagates(loss, batch):
     logits, masks = batch()
     with torch.no_grad():
         logits[0, :, 0, 0] = math.nan
@@ -193,7 +193,7 @@ def test_a_logit_that_is_no_number_is_not_hidden_where_it_counts(loss, batch):
 
 
 @each({k: v for k, v in ALL.items() if "per_image" in k})
-def test_per_image_is_the_mean_over_the_images_in_which_anything_counts(loss, batch):
+def test_per_image_is_the_mean_over_images_with_counted_pixels(loss, batch):
     logits, masks = batch((4, 6, 6), void=0.2)
     masks[2] = 255
     alone = [loss(z, y).item() for z, y in zip(logits.split(1), masks.split(1), strict=True)]
@@ -202,22 +202,22 @@ def test_per_image_is_the_mean_over_the_images_in_which_anything_counts(loss, ba
 
 
 @each({"dice": dice, "lovasz": lovasz_softmax, "tversky": tversky, "cldice": soft_cldice})
-def test_neither_batch_nor_image_is_refused(loss, batch):
+def test_invalid_per_is_an_error(loss, batch):
     logits, masks = batch()
     with pytest.raises(UsageError) as error:
         loss(logits, masks, per="picture")
     assert str(error.value) == (
         "per: expected batch or image, found 'picture'. "
-        "Say batch for sums over all images of a batch, image for each on its own."
+        "Use batch to sum over all images of a batch, image to treat each on its own."
     )
 
 
-# --- the traps, B1 to B8, where others fall into them ---
+# --- known errors of other libraries, B1 to B8 ---
 
 
 @each(PLAIN)
-def test_b1_what_is_predicted_at_ignored_pixels_is_in_no_denominator(loss, batch):
-    """Elsewhere Dice takes the ignore index for a channel: 0.33 for a perfect prediction with half the image void."""
+def test_b1_predictions_at_ignored_pixels_are_in_no_denominator(loss, batch):
+    """Other libraries treat the ignore index as a channel: Dice 0.33 for a perfect prediction with half the image ignored."""
     _, masks = batch((1, 8, 8))
     logits = 1e3 * F.one_hot(masks, 4).movedim(-1, 1).float()
     masks[:, 4:] = 255
@@ -226,15 +226,15 @@ def test_b1_what_is_predicted_at_ignored_pixels_is_in_no_denominator(loss, batch
 
 
 def test_b2_b3_the_mean_is_over_counted_pixels_also_with_weights():
-    """Elsewhere the mean is over all pixels (half of this), and weights beside an ignored pixel raise IndexError."""
+    """Other libraries average over all pixels (half of this value), or raise IndexError for weights with ignored pixels."""
     logits = torch.zeros(1, 2, 1, 4)
     masks = torch.tensor([[[0, 1, 255, 255]]])
     assert cross_entropy(logits, masks).item() == pytest.approx(math.log(2))
     assert cross_entropy(logits, masks, class_weights=torch.tensor([1.0, 3.0])).item() == pytest.approx(math.log(2))
 
 
-def test_b4_a_term_after_dice_sees_the_ignored_pixels_as_such(batch):
-    """Elsewhere Dice sets them to class 0 in place."""
+def test_b4_terms_after_dice_still_ignore_pixels(batch):
+    """Other libraries set ignored pixels to class 0 in place."""
     logits, masks = batch(void=0.4)
     alone = cross_entropy(logits, masks)
     for loss in ALL.values():
@@ -244,7 +244,7 @@ def test_b4_a_term_after_dice_sees_the_ignored_pixels_as_such(batch):
 
 @each(ALL)
 def test_b5_all_ignored_is_zero_in_half_precision_too(loss, batch, value_and_gradient):
-    """Elsewhere it is NaN, or an error."""
+    """Other libraries give NaN, or an error."""
     logits, masks = batch(dtype=torch.float32)
     logits = torch.full_like(logits, math.nan).to(torch.bfloat16)
     value, gradient = value_and_gradient(loss, logits, torch.full_like(masks, 255))
@@ -253,7 +253,7 @@ def test_b5_all_ignored_is_zero_in_half_precision_too(loss, batch, value_and_gra
 
 
 def test_b6_absent_classes_are_not_in_the_mean():
-    """Elsewhere a wholly wrong prediction has a Dice loss of 0.2 where one of five classes is present."""
+    """Other libraries give an entirely wrong prediction a Dice loss of 0.2 if one of five classes is present."""
     masks = torch.zeros(1, 3, 3, dtype=torch.long)
     logits = torch.full((1, 5, 3, 3), -50.0)
     logits[:, 3] = 50.0
@@ -261,8 +261,8 @@ def test_b6_absent_classes_are_not_in_the_mean():
         assert loss(logits, masks).item() == pytest.approx(1)
 
 
-def test_b8_no_weight_is_hidden(batch):
-    """Elsewhere a file's name switches weights on: without `class_weights` every class counts alike here."""
+def test_b8_no_hidden_weights(batch):
+    """In other code a file name switches weights on; here all classes weigh the same without `class_weights`."""
     logits, masks = batch(void=0.2)
     for loss in (cross_entropy, focal, cross_entropy_dice, ohem_cross_entropy):
         ones = loss(logits, masks, class_weights=torch.ones(4, dtype=torch.float64))
@@ -270,7 +270,7 @@ def test_b8_no_weight_is_hidden(batch):
 
 
 @each(ALL)
-def test_masks_with_a_channel_axis_are_refused(loss, batch):
+def test_masks_with_a_channel_axis_are_an_error(loss, batch):
     logits, masks = batch()
     with pytest.raises(UsageError) as error:
         loss(logits, masks[:, None])
@@ -282,7 +282,7 @@ def test_masks_with_a_channel_axis_are_refused(loss, batch):
 
 @each(ALL)
 @pytest.mark.parametrize("odd", [4, 254, -100])
-def test_indices_outside_the_classes_are_refused_by_name(loss, odd, batch):
+def test_indices_outside_the_classes_are_an_error(loss, odd, batch):
     logits, masks = batch(void=0.2)
     masks[0, :2, 0] = odd
     with pytest.raises(MaskError) as error:
@@ -295,10 +295,10 @@ def test_indices_outside_the_classes_are_refused_by_name(loss, odd, batch):
 
 @each(ALL)
 @pytest.mark.parametrize("shape", [(), (6,), (2, 6)])
-def test_logits_without_images_classes_or_space_are_refused(loss, shape):
+def test_logits_with_too_few_axes_are_an_error(loss, shape):
     with pytest.raises(UsageError) as error:
         loss(torch.zeros(shape), torch.zeros((2, 3, 3), dtype=torch.long))
     assert str(error.value) == (
         f"logits: expected (B, K, *S), 3 axes or more, found {shape}. "
-        "Give a batch of logits as the network makes them, with an axis for the images even of one."
+        "Pass a batch of logits, with a batch axis even for one image."
     )

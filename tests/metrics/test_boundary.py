@@ -50,17 +50,17 @@ def eroded_band(region, width):
     ("shape", "share", "width"),
     [((480, 640), 0.02, 16), ((1024, 2048), 0.005, 11), ((3, 4), 0.02, 1), ((30, 40), 0.05, 2), ((30, 40), 0.07, 4)],
 )
-def test_the_width_is_a_share_of_the_diagonal_rounded_to_even(shape, share, width):
+def test_width_is_a_share_of_the_diagonal_rounded_to_even(shape, share, width):
     # 0.05 × 50 = 2.5 goes to 2, 0.07 × 50 = 3.5 to 4, as Python and the reference round.
     assert boundary.boundary_width(shape, share) == width
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, float("nan"), float("inf")])
-def test_a_share_that_is_none_is_refused(share):
+def test_invalid_share_is_an_error(share):
     with pytest.raises(UsageError) as error:
         boundary.boundary_width((4, 4), share)
     assert str(error.value) == (
-        f"share: expected a positive share of the diagonal, found {share}. The authors take 0.02."
+        f"share: expected a positive share of the diagonal, found {share}. Use 0.02, as the authors do."
     )
 
 
@@ -69,18 +69,18 @@ def test_a_share_that_is_none_is_refused(share):
 
 @settings(max_examples=150, deadline=None)
 @given(regions, st.integers(1, 6))
-def test_the_band_is_what_repeated_erosion_takes_away(region, width):
+def test_band_matches_repeated_erosion(region, width):
     np.testing.assert_array_equal(boundary.boundary_band(region, width), eroded_band(region, width))
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 5, 8, 16, 40])
-def test_the_band_of_large_regions_is_what_repeated_erosion_takes_away(width):
+def test_band_of_large_regions_matches_repeated_erosion(width):
     truth, _ = scene(3, (120, 150))
     for value in range(3):
         np.testing.assert_array_equal(boundary.boundary_band(truth == value, width), eroded_band(truth == value, width))
 
 
-def test_the_band_by_hand():
+def test_band_by_hand():
     region = np.zeros((7, 9), bool)
     region[1:6, 2:9] = True  # touches the right border, which is outside
     expected = region.copy()
@@ -93,7 +93,7 @@ def test_the_band_by_hand():
     assert not boundary.boundary_band(np.zeros((4, 4), bool), 2).any()
 
 
-def test_the_region_is_not_written_to_and_views_are_read_right():
+def test_region_is_not_modified_and_views_work():
     region = np.pad(np.ones((20, 12), bool), 3)
     before = region.copy()
     view = region.T[::2]
@@ -102,24 +102,24 @@ def test_the_region_is_not_written_to_and_views_are_read_right():
 
 
 @pytest.mark.parametrize("width", [0, 0.9, -1, float("nan"), float("inf")])
-def test_a_width_below_a_pixel_is_refused(width):
+def test_width_below_one_is_an_error(width):
     with pytest.raises(UsageError) as error:
         boundary.boundary_band(np.ones((3, 3), bool), width)
-    assert str(error.value) == f"width: expected one pixel or more, found {width}. Take boundary_width(shape)."
+    assert str(error.value) == f"width: expected one pixel or more, found {width}. Use boundary_width(shape)."
     with pytest.raises(UsageError):
         boundary.class_bands(np.ones((3, 3), np.uint8), width)
 
 
-def test_masks_of_the_wrong_kind_are_refused():
+def test_masks_of_wrong_type_are_errors():
     with pytest.raises(MaskError, match=r"region: expected bool, found uint8\. Compare the mask with one class."):
         boundary.boundary_band(np.ones((3, 3), np.uint8), 1)
-    with pytest.raises(MaskError, match=r"mask: expected whole numbers, found float64\. Give class indices or ids."):
+    with pytest.raises(MaskError, match=r"mask: expected integers, found float64\. Pass class indices or ids."):
         boundary.class_bands(np.ones((3, 3)), 1)
 
 
 @settings(max_examples=100, deadline=None)
 @given(hnp.arrays(np.int64, small, elements=st.sampled_from([-(2**40), 0, 3, 2**40])), st.integers(1, 4))
-def test_the_bands_of_all_values_at_once_are_those_of_each(mask, width):
+def test_class_bands_match_the_bands_of_each_class(mask, width):
     bands = boundary.class_bands(mask, width)
     for value in np.unique(mask):
         np.testing.assert_array_equal(bands & (mask == value), eroded_band(mask == value, width))
@@ -138,7 +138,7 @@ def test_ignored_pixels_are_neither_inside_nor_outside(pair, width):
 
 
 @pytest.mark.parametrize("ignore", [0, 255])
-def test_void_at_either_end_of_the_type_makes_no_edge(ignore):
+def test_ignore_index_at_the_limits_of_the_type_makes_no_edge(ignore):
     mask = np.full((9, 9), 7, np.uint8)
     mask[4, 4] = ignore
     inside = boundary.class_bands(mask, 1, ignore)[1:-1, 1:-1]
@@ -156,7 +156,7 @@ def test_an_empty_image_has_no_band():
 
 @settings(max_examples=60, deadline=None)
 @given(pairs(), st.sampled_from([0.02, 0.2, 0.4]))
-def test_counts_are_those_of_each_class_alone(pair, share):
+def test_counts_match_each_class_alone(pair, share):
     truth, prediction = pair
     counts = boundary.boundary_counts(truth, prediction, 4, 255, share)
     width, void = boundary.boundary_width(truth.shape, share), truth == 255
@@ -181,7 +181,7 @@ def test_boundary_iou_by_hand():
     assert np.isnan(boundary.boundary_iou(counts)[2])
 
 
-def test_predictions_on_ignored_pixels_change_no_count():
+def test_predictions_on_ignored_pixels_are_not_counted():
     truth, prediction = scene(5)
     expected = boundary.boundary_counts(truth, prediction, 5), boundary.contour_counts(truth, prediction, 5)
     for value in (0, 4, 200, -7):
@@ -192,7 +192,7 @@ def test_predictions_on_ignored_pixels_change_no_count():
 
 @settings(max_examples=60, deadline=None)
 @given(pairs())
-def test_a_perfect_prediction_scores_one_whatever_is_ignored(pair):
+def test_perfect_prediction_scores_one_with_ignored_pixels(pair):
     truth, prediction = pair
     perfect = np.where(truth == 255, prediction, truth)
     scores = boundary.boundary_iou(boundary.boundary_counts(truth, perfect, 4))
@@ -203,14 +203,14 @@ def test_a_perfect_prediction_scores_one_whatever_is_ignored(pair):
     assert (f_score[~np.isnan(f_score)] == 1).all()
 
 
-def test_a_coarser_prediction_loses_more_of_boundary_iou_than_of_iou():
+def test_boundary_iou_is_more_sensitive_to_coarse_predictions_than_iou():
     truth, _ = scene(2, (100, 100))
     prediction = (ndimage.gaussian_filter((truth == 1).astype(float), 5) > 0.5).astype(np.uint8)
     iou = ((truth == 1) & (prediction == 1)).sum() / (((truth == 1) | (prediction == 1)) & (truth != 255)).sum()
     assert boundary.boundary_iou(boundary.boundary_counts(truth, prediction, 2))[1] < iou - 0.1
 
 
-def test_counts_add_up_and_ratios_go_along_leading_axes():
+def test_counts_add_up_and_ratios_keep_leading_axes():
     parts = [scene(4, seed=s) for s in range(6)]
     for count, score in (
         (boundary.boundary_counts, boundary.boundary_iou),
@@ -240,7 +240,7 @@ def test_every_integer_type_gives_the_same(kind):
         )
 
 
-def test_more_classes_than_a_byte_holds():
+def test_more_than_256_classes():
     truth, prediction = scene(4)
     wide = [np.where(m == 255, 65535, m.astype(np.uint16) * 90) for m in (truth, prediction)]
     for count in (boundary.boundary_counts, boundary.contour_counts):
@@ -248,7 +248,7 @@ def test_more_classes_than_a_byte_holds():
 
 
 @pytest.mark.parametrize("count", [boundary.boundary_counts, boundary.contour_counts])
-def test_what_the_confusion_matrix_refuses_is_refused_here(count):
+def test_same_errors_as_confusion_matrix(count):
     with pytest.raises(MaskError, match=r"a.png: expected the size of the truth, \(4, 6\), found \(2, 3\)"):
         count(np.zeros((4, 6), np.uint8), np.zeros((2, 3), np.uint8), 2, where="a.png")
     with pytest.raises(MaskError, match="found 5 in the prediction"):
@@ -258,7 +258,7 @@ def test_what_the_confusion_matrix_refuses_is_refused_here(count):
 
 
 @pytest.mark.parametrize("count", [boundary.boundary_counts, boundary.contour_counts])
-def test_masks_are_not_written_to(count):
+def test_masks_are_not_modified(count):
     truth, prediction = scene(4)
     before = truth.copy(), prediction.copy()
     count(truth, prediction, 4)
@@ -296,7 +296,7 @@ def slow_counts(truth, prediction, k, tolerance):
 
 @settings(max_examples=80, deadline=None)
 @given(pairs(), st.sampled_from([0, 0.5, 1, 1.42, 2, 5**0.5, 3.7, 20]))
-def test_contours_match_as_a_distance_transform_says(pair, tolerance):
+def test_contour_matches_agree_with_a_distance_transform(pair, tolerance):
     truth, prediction = pair
     counts = boundary.contour_counts(truth, prediction, 4, 255, tolerance)
     np.testing.assert_array_equal(counts, slow_counts(truth, prediction, 4, tolerance))
@@ -304,7 +304,7 @@ def test_contours_match_as_a_distance_transform_says(pair, tolerance):
 
 
 @pytest.mark.parametrize("tolerance", [0, 1, 3, 7.5])
-def test_contours_of_larger_scenes_match_as_a_distance_transform_says(tolerance):
+def test_contour_matches_of_larger_scenes_agree_with_a_distance_transform(tolerance):
     truth, prediction = scene(6, (90, 120))
     prediction[40:50, 60:80] = 2
     expected = slow_counts(truth, prediction, 6, tolerance)
@@ -321,7 +321,7 @@ def test_contours_by_hand():
     assert not boundary.contours(np.ones((4, 4), np.uint8)).any()
 
 
-def test_a_shifted_square_matches_within_its_shift():
+def test_shifted_square_matches_within_its_shift():
     truth, prediction = np.zeros((2, 20, 20), np.uint8)
     truth[5:10, 5:10] = 1
     prediction[5:10, 8:13] = 1
@@ -335,7 +335,7 @@ def test_a_shifted_square_matches_within_its_shift():
     assert scores[2] < 1
 
 
-def test_the_f_score_of_missing_and_invented_contours():
+def test_f_score_of_missing_and_false_contours():
     counts = np.array([[0, 0, 0, 3], [0, 5, 0, 6], [0, 0, 0, 2], [4, 0, 0, 2]])
     np.testing.assert_array_equal(boundary.boundary_f_score(counts), [0, 0, np.nan, 2 * 0.5 / 1.5])
     np.testing.assert_array_equal(boundary.contour_precision(counts), [np.nan, 0, np.nan, 0.5])
@@ -343,16 +343,16 @@ def test_the_f_score_of_missing_and_invented_contours():
 
 
 @pytest.mark.parametrize("tolerance", [-1, float("nan"), float("inf")])
-def test_a_tolerance_that_is_no_distance_is_refused(tolerance):
+def test_invalid_tolerance_is_an_error(tolerance):
     with pytest.raises(UsageError) as error:
         boundary.contour_counts(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8), 2, tolerance=tolerance)
-    assert str(error.value) == (f"tolerance: expected a distance in pixels, found {tolerance}. Give zero or more.")
+    assert str(error.value) == (f"tolerance: expected a distance in pixels, found {tolerance}. Use zero or more.")
 
 
 # --- a published network on CamVid's test part ---
 
 
-def test_a_published_network_draws_edges_worse_than_areas(real):
+def test_published_network_has_lower_boundary_scores(real):
     folder, truths = real("fixtures") / "camvid_espnet_test" / "pred12", real("camvid") / "testannot"
     counts, contour = np.zeros((3, 12), np.int64), np.zeros((4, 12), np.int64)
     for path in sorted(folder.glob("*.png"))[:6]:

@@ -57,7 +57,7 @@ def kept(probabilities, truth):
 
 
 @pytest.mark.parametrize(("k", "bins"), [(2, 15), (5, 15), (5, 10), (19, 15), (3, 1)])
-def test_calibration_errors_are_torchmetrics(k, bins):
+def test_calibration_errors_match_torchmetrics(k, bins):
     probabilities, truth = drawn(k, honest=0.5)
     p, t = (torch.from_numpy(a) for a in kept(probabilities, truth))
     found = scored(probabilities, truth, bins)
@@ -66,7 +66,7 @@ def test_calibration_errors_are_torchmetrics(k, bins):
         assert found[name] == pytest.approx(float(theirs), rel=1e-4), name
 
 
-def test_a_probability_of_one_lies_in_the_last_bin():
+def test_probability_of_one_is_in_the_last_bin():
     """Torchmetrics gives it a bin of its own."""
     probabilities = np.array([[1.0, 0.95], [0.0, 0.05]], np.float32)
     truth = np.array([1, 0])
@@ -75,7 +75,7 @@ def test_a_probability_of_one_lies_in_the_last_bin():
     assert scored(probabilities, truth)["ece"] == pytest.approx((1.95 - 1) / 2)
 
 
-def test_a_lower_edge_belongs_to_its_bin_as_in_numpys_histogram():
+def test_lower_edge_belongs_to_its_bin():
     first = np.array([0, 0.25, 0.5, 0.75, 1, 0.24, 0.76], np.float32)
     probabilities = np.stack([first, 1 - first])
     points = reliability(calibration_sums(probabilities, np.zeros(7, int), bins=4), Layout(2, 4))
@@ -85,7 +85,7 @@ def test_a_lower_edge_belongs_to_its_bin_as_in_numpys_histogram():
 
 
 @pytest.mark.parametrize("k", [2, 6])
-def test_classwise_errors_are_torchmetrics_of_each_class_alone(k):
+def test_classwise_errors_match_torchmetrics_for_each_class(k):
     probabilities, truth = drawn(k, honest=0.6)
     sums, layout = calibration_sums(probabilities, truth), Layout(k)
     p, t = kept(probabilities, truth)
@@ -95,7 +95,7 @@ def test_classwise_errors_are_torchmetrics_of_each_class_alone(k):
     assert calibration_scores(sums, layout)["classwise_ece"] == pytest.approx(classwise_errors(sums, layout).mean())
 
 
-def test_classes_the_truth_lacks_have_no_error_and_do_not_flatter_the_mean():
+def test_absent_classes_have_no_error_and_are_not_in_the_mean():
     probabilities, truth = drawn(3)
     wide = np.concatenate([probabilities, np.zeros_like(probabilities[:1])])
     errors = classwise_errors(calibration_sums(wide, truth), Layout(4))
@@ -104,7 +104,7 @@ def test_classes_the_truth_lacks_have_no_error_and_do_not_flatter_the_mean():
 
 
 @pytest.mark.parametrize("k", [2, 5])
-def test_brier_and_nll_are_sklearns(k):
+def test_brier_and_nll_match_sklearn(k):
     probabilities, truth = drawn(k, honest=0.7)
     p, t = kept(probabilities, truth)
     p /= p.sum(1, keepdims=True)  # sklearn wants the sum exact in double
@@ -123,7 +123,7 @@ def test_brier_and_nll_of_the_best_and_the_worst():
     assert worst["nll"] == pytest.approx(-np.log(np.finfo(np.float32).tiny), rel=1e-6)  # clipped, not infinite
 
 
-def test_of_equal_classes_the_first_is_predicted():
+def test_ties_predict_the_first_class():
     probabilities = np.array([[0.5, 0.2, 0.5], [0.5, 0.4, 0.5], [0.0, 0.4, 0.0]], np.float32)
     found = scored(probabilities, np.array([0, 2, 1]))
     assert found["accuracy_at_100"] == pytest.approx(1 / 3)
@@ -132,7 +132,7 @@ def test_of_equal_classes_the_first_is_predicted():
     np.testing.assert_array_equal(counts.sum(1), [[1, 0, 0], [1, 1, 1], [2, 1, 0]])
 
 
-def test_honest_probabilities_have_small_errors_and_others_have_not():
+def test_calibrated_probabilities_have_small_errors_and_others_do_not():
     honest, over = (scored(*drawn(4, (400, 400), honest=h)) for h in (1.0, 0.5))
     assert honest["ece"] < 0.004
     assert honest["classwise_ece"] < 0.003
@@ -159,7 +159,7 @@ def test_nothing_counted_is_undefined():
 
 
 @pytest.mark.parametrize(("k", "sharpness"), [(2, 0.5), (5, 2.0), (5, 12.0)])
-def test_risk_and_coverage_are_those_of_sorting_every_pixel(k, sharpness):
+def test_risk_and_coverage_match_sorting_all_pixels(k, sharpness):
     probabilities, truth = drawn(k, (200, 200), sharpness=sharpness, honest=0.5)
     p, t = kept(probabilities, truth)
     order = np.argsort(-p.max(1), kind="stable")
@@ -189,13 +189,13 @@ def test_risk_and_coverage_by_hand():
     assert found["aurc"] == pytest.approx((4 * 0.25 + np.trapezoid(later, x)) / 8, rel=1e-9)
 
 
-def test_confidence_close_to_one_is_told_apart():
+def test_confidence_close_to_one_is_resolved():
     doubt = np.float32([2**-22, 2**-18, 2**-12])
     counts = coverage_counts(np.stack([1 - doubt, doubt]), np.zeros(3, int))
     assert np.count_nonzero(counts[1].sum(-1)) == 3
 
 
-def test_scores_at_coverage_are_those_of_the_pixels_kept():
+def test_scores_at_coverage_match_the_accepted_pixels():
     probabilities, truth = drawn(4, (300, 300), honest=0.5)
     p, t = kept(probabilities, truth)
     order = np.argsort(-p.max(1), kind="stable")
@@ -210,14 +210,14 @@ def test_scores_at_coverage_are_those_of_the_pixels_kept():
     np.testing.assert_array_equal(found.classes, 4)
 
 
-def test_classes_without_confident_pixels_are_told():
+def test_number_of_classes_with_confident_pixels():
     probabilities = np.array([[0.99, 0.99, 0.4], [0.01, 0.01, 0.6]], np.float32)
     found = coverage_scores(coverage_counts(probabilities, np.array([0, 0, 1])), (2 / 3, 1.0))
     np.testing.assert_array_equal(found.classes, [1, 2])
     np.testing.assert_allclose(found.mean_iou, 1)
 
 
-def test_counts_at_full_coverage_are_the_confusion_matrix():
+def test_counts_at_full_coverage_match_the_confusion_matrix():
     probabilities, truth = drawn(7)
     matrix = ConfusionMatrix(7)
     matrix.update(truth, probabilities.argmax(0))
@@ -252,7 +252,7 @@ def test_bands_and_images_add_up(logits, truth, cut):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 7.0, -3.0, np.nan, np.inf]))
-def test_whatever_stands_at_ignored_pixels_counts_in_nothing(seed, anything):
+def test_values_at_ignored_pixels_have_no_effect(seed, anything):
     probabilities, truth = drawn(3, (9, 8), void=0.4, seed=seed)
     changed = np.where(truth == 255, np.float32(anything), probabilities)
     for function in (calibration_sums, coverage_counts):
@@ -261,7 +261,7 @@ def test_whatever_stands_at_ignored_pixels_counts_in_nothing(seed, anything):
         np.testing.assert_allclose(function(probabilities, truth), alone, rtol=1e-12)
 
 
-def test_sums_do_not_depend_on_the_pieces_or_the_memory_order(monkeypatch):
+def test_sums_do_not_depend_on_chunks_or_memory_order(monkeypatch):
     probabilities, truth = drawn(5)
     whole, counts = calibration_sums(probabilities, truth), coverage_counts(probabilities, truth)
     turned = np.ascontiguousarray(np.moveaxis(probabilities, 0, -1))
@@ -271,7 +271,7 @@ def test_sums_do_not_depend_on_the_pieces_or_the_memory_order(monkeypatch):
     np.testing.assert_array_equal(coverage_counts(probabilities, truth), counts)
 
 
-def test_space_may_have_any_dimensions_and_floats_any_width():
+def test_any_number_of_dimensions_and_any_float_type():
     probabilities, truth = drawn(3, (4, 6, 5))
     flat = calibration_sums(probabilities.reshape(3, -1), truth.reshape(-1))
     np.testing.assert_array_equal(calibration_sums(probabilities, truth), flat)
@@ -280,12 +280,12 @@ def test_space_may_have_any_dimensions_and_floats_any_width():
     assert half["brier"] == pytest.approx(float(scored(probabilities, truth)["brier"]), rel=1e-3)
 
 
-def test_one_class_is_always_right():
+def test_single_class_is_always_correct():
     found = scored(np.ones((1, 4, 4), np.float32), np.zeros((4, 4), np.uint8))
     assert (found["ece"], found["nll"], found["accuracy_at_50"]) == (0, 0, 1)
 
 
-def test_inputs_are_not_written_to():
+def test_inputs_are_not_modified():
     probabilities, truth = drawn(4)
     probabilities.setflags(write=False)
     truth.setflags(write=False)
@@ -307,7 +307,7 @@ def test_the_memory_does_not_grow_with_the_image():
     assert peak < probabilities.nbytes
 
 
-def test_totals_of_many_draws_are_scored_at_once_and_have_intervals():
+def test_bootstrap_totals_are_scored_at_once():
     layout = Layout(3)
     images = [drawn(3, (20, 20), seed=s, honest=0.6 + 0.02 * s) for s in range(20)]
     sums = np.stack([calibration_sums(*image) for image in images])
@@ -322,7 +322,7 @@ def test_totals_of_many_draws_are_scored_at_once_and_have_intervals():
             assert low[place] < points[name] < high[place], name
 
 
-def test_real_masks_with_soft_borders_score_as_everywhere_else(real):
+def test_real_masks_with_soft_borders_match_other_libraries(real):
     """Mostly probabilities of exactly 0 and 1, as a trained network gives."""
     path = sorted((real("camvid") / "testannot").glob("*.png"))[0]
     truth = np.asarray(Image.open(path))
@@ -348,23 +348,23 @@ def test_real_masks_with_soft_borders_score_as_everywhere_else(real):
 
 
 @pytest.mark.parametrize("function", [calibration_sums, coverage_counts])
-def test_what_is_no_probability_is_refused(function):
+def test_invalid_probabilities_are_errors(function):
     logits = np.array([[2.0], [-1.5]], np.float32)
     with pytest.raises(UsageError) as error:
         function(logits, np.array([0]), where="a.png")
     assert str(error.value) == (
         "a.png: expected probabilities that sum to 1 over the classes, found a sum of 0.5. "
-        "Take the softmax of logits first."
+        "Apply softmax to logits first."
     )
     with pytest.raises(UsageError, match=r"sum to 1 over the classes, found -0\.5\."):
         function(np.array([[1.5], [-0.5]], np.float32), np.array([0]))
     with pytest.raises(UsageError, match="found a sum of nan"):
         function(np.array([[np.nan], [0.5]], np.float32), np.array([0]))
-    with pytest.raises(UsageError, match=r"expected floats, found uint8\. Give probabilities"):
+    with pytest.raises(UsageError, match=r"expected floats, found uint8\. Pass probabilities"):
         function(np.array([[1], [0]], np.uint8), np.array([0]))
 
 
-def test_truths_that_do_not_fit_are_refused():
+def test_mismatched_truths_are_errors():
     probabilities, truth = drawn(3)
     with pytest.raises(MaskError) as error:
         calibration_sums(probabilities, truth[:5], where="b.png")
@@ -375,7 +375,7 @@ def test_truths_that_do_not_fit_are_refused():
         calibration_sums(probabilities, truth, ignore_index=254)
     with pytest.raises(MaskError, match="found -1 in the truth"):
         calibration_sums(probabilities, np.full(truth.shape, -1))
-    with pytest.raises(MaskError, match="expected whole numbers, found truth of float32"):
+    with pytest.raises(MaskError, match="expected integers, found truth of float32"):
         calibration_sums(probabilities, truth.astype(np.float32))
     with pytest.raises(UsageError, match="expected a value outside the class indices 0–2, found 0"):
         calibration_sums(probabilities, truth, ignore_index=0)
@@ -383,7 +383,7 @@ def test_truths_that_do_not_fit_are_refused():
         calibration_sums(probabilities, truth, bins=0)
 
 
-def test_sums_of_another_layout_are_refused():
+def test_sums_of_another_layout_are_an_error():
     sums = calibration_sums(*drawn(3))
     with pytest.raises(UsageError, match=r"sums: expected \(…, 484\), found \(439,\)"):
         calibration_scores(sums, Layout(4))
@@ -403,7 +403,7 @@ def confident(seed, k=4, n=3000, honest=0.4):
 
 
 @pytest.mark.parametrize(("seed", "k", "honest"), [(0, 2, 0.4), (1, 4, 1.7), (2, 11, 0.1), (3, 4, 0.08), (4, 3, 6.0)])
-def test_the_temperature_is_scipys_optimum(seed, k, honest):
+def test_temperature_matches_scipys_optimum(seed, k, honest):
     logits, truth = confident(seed, k, honest=honest)
     found = fit_temperature(log_softmax(logits, 1), truth)
     options = {"xatol": 1e-12}
@@ -438,7 +438,7 @@ def test_a_known_factor_is_recovered(factor, seed):
     assert fit_temperature(factor * logits, truth).value == pytest.approx(factor * plain.value, rel=1e-8)
 
 
-def test_many_pixels_give_the_factor_itself_and_honest_probabilities():
+def test_many_pixels_recover_the_factor_and_calibrated_probabilities():
     logits, truth = confident(0, n=200_000, honest=1.0)
     found = fit_temperature((2.5 * logits).astype(np.float32), truth)
     assert found.value == pytest.approx(2.5, rel=0.01)
@@ -449,7 +449,7 @@ def test_many_pixels_give_the_factor_itself_and_honest_probabilities():
     assert scored(corrected, truth, ignore=-1)["nll"] == pytest.approx(found.nll_after, rel=1e-5)
 
 
-def test_fitting_does_not_depend_on_the_pieces(monkeypatch):
+def test_fitting_does_not_depend_on_chunks(monkeypatch):
     logits, truth = confident(6)
     whole = fit_temperature(logits, truth)
     monkeypatch.setattr(temperature, "_CHUNK", 64)
@@ -463,22 +463,22 @@ def test_fitting_does_not_depend_on_the_pieces(monkeypatch):
     [
         (np.zeros((0, 3)), [], 1.0, "no pixels"),
         (np.zeros((4, 1)), [0] * 4, 1.0, "one class"),
-        (np.zeros((4, 3)), [0, 1, 2, 0], 1.0, "all classes are alike at every pixel"),
-        (np.array([[0.0, -np.inf]] * 4), [0] * 4, 1.0, "every pixel is right"),
-        (np.array([[0.0, -1.0]] * 4), [0] * 4, 1.0, "every pixel is right"),
-        (np.array([[0.0, -np.inf]] * 4), [1] * 4, 20.0, "the optimum lies above 20.0"),
-        (np.array([[0.0, -1.0]] * 4), [1] * 4, 20.0, "the optimum lies above 20.0"),
-        (np.array([[0.0, -0.1]] * 99 + [[0.0, 0.001]]), [0] * 100, 0.05, "the optimum lies below 0.05"),
+        (np.zeros((4, 3)), [0, 1, 2, 0], 1.0, "all classes have the same probability at every pixel"),
+        (np.array([[0.0, -np.inf]] * 4), [0] * 4, 1.0, "every pixel is correct"),
+        (np.array([[0.0, -1.0]] * 4), [0] * 4, 1.0, "every pixel is correct"),
+        (np.array([[0.0, -np.inf]] * 4), [1] * 4, 20.0, "the optimum is above 20.0"),
+        (np.array([[0.0, -1.0]] * 4), [1] * 4, 20.0, "the optimum is above 20.0"),
+        (np.array([[0.0, -0.1]] * 99 + [[0.0, 0.001]]), [0] * 100, 0.05, "the optimum is below 0.05"),
     ],
 )
-def test_pixels_that_determine_no_temperature_say_why(logits, truth, value, reason):
+def test_undetermined_temperature_has_a_reason(logits, truth, value, reason):
     found = fit_temperature(logits, np.array(truth, int))
     assert (found.value, found.reason, found.pixels) == (value, reason, len(truth))
     assert len(truth) == 0 or found.nll_after <= found.nll_before + 1e-12
     assert np.isnan(found.nll_before) == (len(truth) == 0)
 
 
-def test_a_class_of_probability_zero_that_is_true_costs_much_but_not_everything():
+def test_true_class_of_probability_zero_has_a_finite_loss():
     logits, truth = confident(7)
     rows = log_softmax(logits, 1)
     rows[0, truth[0]] = -np.inf
@@ -487,16 +487,16 @@ def test_a_class_of_probability_zero_that_is_true_costs_much_but_not_everything(
     assert found.value > fit_temperature(logits, truth).value
 
 
-def test_fitting_refuses_what_it_cannot_use():
+def test_invalid_fitting_inputs_are_errors():
     rows = np.log(np.full((3, 2), 0.5))
     with pytest.raises(UsageError) as error:
         fit_temperature(rows, np.array([0, 1, 255]))
     assert str(error.value) == (
-        "truth: expected class indices 0–1, found 255. Leave ignored pixels out, as PixelSample does."
+        "truth: expected class indices 0–1, found 255. Leave out ignored pixels, as PixelSample does."
     )
     with pytest.raises(UsageError, match="found -1"):
         fit_temperature(rows, np.array([0, 1, -1]))
-    with pytest.raises(UsageError, match=r"expected floats \(N, K\) and whole numbers \(N,\), found \(3, 2\)"):
+    with pytest.raises(UsageError, match=r"expected floats \(N, K\) and integers \(N,\), found \(3, 2\)"):
         fit_temperature(rows, np.array([0, 1]))
     for bad in (np.nan, np.inf):
         with pytest.raises(UsageError, match="expected a finite largest value per pixel, found NaN or infinity"):
@@ -506,7 +506,7 @@ def test_fitting_refuses_what_it_cannot_use():
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.3, 1.7, 20.0])
-def test_tempered_probabilities_are_the_softmax_of_divided_logits(temperature):
+def test_tempered_probabilities_match_the_softmax_of_divided_logits(temperature):
     logits = np.random.default_rng(0).normal(0, 4, (6, 30, 20))
     found = tempered(softmax(logits, 0).astype(np.float32), temperature)
     assert found.dtype == np.float32
@@ -535,7 +535,7 @@ def test_no_temperature_changes_a_prediction_or_swaps_classes(weights, temperatu
     np.testing.assert_allclose(found.sum(0), 1, rtol=1e-6)
 
 
-def test_classes_one_rounding_apart_stay_apart():
+def test_classes_one_ulp_apart_stay_apart():
     """0.49999997^(1/20) and 0.5^(1/20) are one float32."""
     probabilities = np.array([[np.nextafter(np.float32(0.5), np.float32(0))], [0.5]], np.float32)
     found = tempered(probabilities, 20.0)
@@ -543,14 +543,14 @@ def test_classes_one_rounding_apart_stay_apart():
     assert found[1, 0] - found[0, 0] <= 6e-8
 
 
-def test_ignored_corners_without_any_probability_stay_zero():
+def test_pixels_of_zero_probabilities_stay_zero():
     assert not tempered(np.zeros((3, 2), np.float32), 2.0).any()
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, np.nan, np.inf])
-def test_a_temperature_that_is_none_is_refused(temperature):
+def test_invalid_temperature_is_an_error(temperature):
     with pytest.raises(
-        UsageError, match=r"temperature: expected a number above 0, found .*\. Use what fit_temperature"
+        UsageError, match=r"temperature: expected a number above 0, found .*\. Use the result of fit_temperature"
     ):
         tempered(np.ones((1, 2), np.float32), temperature)
 
@@ -558,7 +558,7 @@ def test_a_temperature_that_is_none_is_refused(temperature):
 # --- sample ---
 
 
-def test_a_sample_depends_on_seed_and_image_alone():
+def test_sample_depends_only_on_seed_and_image():
     _, truth = drawn(3)
     first = PixelSample(100, seed=1).places(truth, "a.png")
     PixelSample(100, seed=1).places(truth, "b.png")
@@ -569,7 +569,7 @@ def test_a_sample_depends_on_seed_and_image_alone():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 200), st.floats(0, 1), st.text(max_size=5))
-def test_a_sample_holds_counted_pixels_once(number, void, key):
+def test_sample_contains_counted_pixels_once(number, void, key):
     probabilities, truth = drawn(3, (12, 9), void=void)
     places = PixelSample(number).places(truth, key)
     assert places.size == min(number, np.count_nonzero(truth != 255))
@@ -580,13 +580,13 @@ def test_a_sample_holds_counted_pixels_once(number, void, key):
     np.testing.assert_allclose(np.exp(rows), probabilities.reshape(3, -1)[:, places].T, rtol=1e-5)
 
 
-def test_names_that_are_no_text_choose_too():
+def test_names_with_undecodable_bytes_are_accepted():
     """A file name may be any bytes."""
     truth = np.zeros((20, 20), np.uint8)
     assert len(PixelSample(10).places(truth, "caf\udce9.png")) == 10
 
 
-def test_every_counted_pixel_is_as_likely_as_any_other():
+def test_all_counted_pixels_are_equally_likely():
     truth = np.zeros(40, np.uint8)
     truth[::4] = 255
     seen = np.bincount(np.concatenate([PixelSample(6).places(truth, str(i)) for i in range(2000)]), minlength=40)

@@ -38,7 +38,7 @@ def counted(truth, prediction, k, ignore=255):
 
 
 @pytest.mark.parametrize("k", [2, 19, 255])
-def test_counts_are_sklearns(k):
+def test_counts_match_sklearn(k):
     truth, prediction = drawn(k)
     kept = truth != 255
     expected = sk.confusion_matrix(truth[kept], prediction[kept], labels=range(k))
@@ -53,14 +53,14 @@ def test_one_class_is_counted():
 
 
 @pytest.mark.parametrize("k", [256, 400])
-def test_counts_of_more_classes_than_a_byte_holds_are_torchmetrics(k):
+def test_counts_of_more_than_256_classes_match_torchmetrics(k):
     truth, prediction = drawn(k, ignore=65535, dtype=np.uint16)
     other = MulticlassConfusionMatrix(k, ignore_index=65535)
     expected = other(torch.from_numpy(prediction.astype(np.int64)), torch.from_numpy(truth.astype(np.int64)))
     np.testing.assert_array_equal(counted(truth, prediction, k, 65535), expected.numpy())
 
 
-def test_more_classes_than_a_byte_holds_in_a_image_of_small_ones():
+def test_more_than_256_classes_in_an_image_of_small_values():
     # Nothing in the image is above 255, no pixel is ignored: the short way must not be taken all the same.
     truth, prediction = drawn(200, void=0, dtype=np.uint16)
     found = counted(truth, prediction, 300, 65535)
@@ -77,13 +77,13 @@ def test_every_integer_type_gives_the_same(dtype):
 
 
 @pytest.mark.parametrize("ignore", [-1, 300, 65535])
-def test_an_ignore_index_beyond_a_byte_is_honoured(ignore):
+def test_ignore_index_above_255(ignore):
     truth, prediction = drawn(7)
     other = np.where(truth == 255, ignore, truth.astype(np.int64))
     np.testing.assert_array_equal(counted(other, prediction, 7, ignore), counted(truth, prediction, 7))
 
 
-def test_chunks_meet_without_a_gap():
+def test_all_chunks_are_counted():
     truth, prediction = drawn(3, (1100, 1000))
     kept = truth != 255
     assert truth.size > 4 * confusion._CHUNK
@@ -102,7 +102,7 @@ def test_volumes_and_views_are_counted():
 
 @settings(max_examples=60, deadline=None)
 @given(st.data(), st.integers(1, 6))
-def test_any_cut_into_parts_adds_up_to_the_whole(data, k):
+def test_parts_add_up_to_the_whole(data, k):
     cells = hnp.arrays(np.uint8, (4, 5), elements=st.sampled_from([*range(k), 255]))
     truth = data.draw(cells)
     prediction = data.draw(hnp.arrays(np.uint8, (4, 5), elements=st.integers(0, k - 1)))
@@ -116,7 +116,7 @@ def test_any_cut_into_parts_adds_up_to_the_whole(data, k):
     assert whole.matrix.sum() == (truth != 255).sum()
 
 
-def test_counts_stay_exact_where_float32_stops():
+def test_counts_are_exact_beyond_float32():
     """A7: 2^24 + 1 is no float32."""
     matrix = ConfusionMatrix(2)
     matrix.matrix[0, 0] = 2**53
@@ -124,7 +124,7 @@ def test_counts_stay_exact_where_float32_stops():
     assert matrix.matrix[0, 0] == 2**53 + 1
 
 
-def test_update_gives_the_matrix_of_that_image_alone():
+def test_update_returns_the_matrix_of_the_image():
     matrix = ConfusionMatrix(2)
     matrix.update(np.array([0, 1]), np.array([1, 1]))
     one = matrix.update(np.array([0]), np.array([0]))
@@ -134,39 +134,39 @@ def test_update_gives_the_matrix_of_that_image_alone():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64])
 @pytest.mark.parametrize("at_void", [0, 2, 200, 255])
-def test_what_is_predicted_on_ignored_pixels_counts_in_nothing(dtype, at_void):
+def test_predictions_on_ignored_pixels_are_not_counted(dtype, at_void):
     truth, prediction = drawn(3)
     changed = np.where(truth == 255, at_void, prediction).astype(dtype)
     np.testing.assert_array_equal(counted(truth, changed, 3), counted(truth, prediction, 3))
 
 
-def test_what_is_predicted_on_ignored_pixels_may_be_any_number():
+def test_predictions_on_ignored_pixels_may_have_any_value():
     truth, prediction = drawn(3)
     expected = counted(truth, prediction, 3)
     np.testing.assert_array_equal(counted(truth, np.where(truth == 255, -7, prediction.astype(int)), 3), expected)
 
 
 @pytest.mark.parametrize(("odd", "dtype"), [(3, np.uint8), (255, np.uint8), (-1, np.int64), (300, np.int64)])
-def test_predictions_outside_the_classes_are_refused(odd, dtype):
+def test_predictions_outside_the_classes_are_errors(odd, dtype):
     truth = np.array([[0, 1], [2, 255]], np.uint8)
     prediction = np.array([[0, odd], [2, 0]], dtype)
     matrix = ConfusionMatrix(3)
     with pytest.raises(MaskError) as error:
         matrix.update(truth, prediction, "a.png")
     assert str(error.value) == (
-        f"a.png: expected class indices 0–2 wherever the truth counts, found {odd} in the prediction. "
+        f"a.png: expected class indices 0–2 where the truth is not ignored, found {odd} in the prediction. "
         "Check that truth and prediction use the same labels."
     )
     assert matrix.matrix.sum() == 0
 
 
 @pytest.mark.parametrize(("odd", "dtype"), [(3, np.uint8), (254, np.uint8), (-1, np.int64), (300, np.int64)])
-def test_truths_outside_the_classes_are_refused(odd, dtype):
+def test_truths_outside_the_classes_are_errors(odd, dtype):
     with pytest.raises(MaskError, match=rf"class indices 0–2 or the ignore index 255, found {odd} in the truth"):
         counted(np.array([0, odd], dtype), np.array([0, 0]), 3)
 
 
-def test_another_size_is_refused():
+def test_another_size_is_an_error():
     with pytest.raises(MaskError) as error:
         ConfusionMatrix(2).update(np.zeros((4, 6), np.uint8), np.zeros((2, 3), np.uint8), "b.png")
     assert str(error.value) == (
@@ -175,18 +175,18 @@ def test_another_size_is_refused():
     )
 
 
-def test_probabilities_are_refused():
-    with pytest.raises(MaskError, match="expected whole numbers, found prediction of float64"):
+def test_probabilities_are_an_error():
+    with pytest.raises(MaskError, match="expected integers, found prediction of float64"):
         counted(np.zeros((2, 2), np.uint8), np.zeros((2, 2)), 2)
 
 
-def test_a_class_cannot_be_the_ignore_index():
+def test_ignore_index_must_not_be_a_class():
     """A5: ignore_index=0 beside a class 0."""
     with pytest.raises(UsageError, match="expected a value outside the class indices 0–2, found 0"):
         ConfusionMatrix(3, ignore_index=0)
 
 
-def test_counts_over_other_labels_do_not_add():
+def test_matrices_of_other_labels_cannot_be_added():
     with pytest.raises(UsageError, match="expected 2 classes and ignore index 255, found 3 and 255"):
         ConfusionMatrix(2) + ConfusionMatrix(3)
 
@@ -194,7 +194,7 @@ def test_counts_over_other_labels_do_not_add():
 # --- ratios ---
 
 
-def test_ratios_are_sklearns():
+def test_ratios_match_sklearn():
     truth, prediction = drawn(5)
     matrix = counted(truth, prediction, 5)
     t, p = truth[truth != 255], prediction[truth != 255]
@@ -206,7 +206,7 @@ def test_ratios_are_sklearns():
     assert confusion.frequency_weighted_iou(matrix) == pytest.approx(sk.jaccard_score(t, p, average="weighted"))
 
 
-def test_ratios_of_nothing_are_undefined_not_zero_or_one():
+def test_ratios_without_pixels_are_undefined():
     """A2: class 2 is neither shown nor predicted, class 1 predicted only, class 3 shown only."""
     matrix = np.array([[5, 2, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [3, 0, 0, 0]])
     np.testing.assert_array_equal(np.isnan(confusion.iou(matrix)), [False, False, True, False])
@@ -220,7 +220,7 @@ def test_ratios_of_nothing_are_undefined_not_zero_or_one():
     assert np.isnan(confusion.mean_iou(empty))
 
 
-def test_ratios_go_along_leading_axes():
+def test_ratios_keep_leading_axes():
     matrices = np.random.default_rng(0).integers(0, 9, (2, 3, 4, 4))
     for name in ("iou", "dice", "precision", "recall", "pixel_accuracy", "frequency_weighted_iou", "mean_iou"):
         function = getattr(confusion, name)
@@ -241,7 +241,7 @@ def one_rare_class():
     return truth, prediction.astype(np.uint8)
 
 
-def test_the_headline_is_torchmetrics_jaccard_index():
+def test_mean_iou_matches_torchmetrics_jaccard_index():
     truth, prediction = one_rare_class()
     theirs = MulticlassJaccardIndex(6, ignore_index=255)
     for t, p in zip(truth, prediction, strict=True):
@@ -249,7 +249,7 @@ def test_the_headline_is_torchmetrics_jaccard_index():
     assert confusion.mean_iou(counted(truth, prediction, 6)) == pytest.approx(float(theirs.compute()), rel=1e-6)
 
 
-def test_absent_classes_neither_help_nor_hurt_but_falsely_predicted_ones_do():
+def test_absent_classes_are_left_out_unless_predicted():
     truth, prediction = one_rare_class()
     matrix = counted(truth, prediction, 6)
     iou = confusion.iou(matrix)
@@ -262,7 +262,7 @@ def test_absent_classes_neither_help_nor_hurt_but_falsely_predicted_ones_do():
     assert confusion.mean_iou(matrix[:5, :5]) == pytest.approx(ours)
 
 
-def test_the_mean_over_images_is_another_number():
+def test_mean_over_images_differs():
     """A1, I4: per-image and per-batch means depend on how pixels are cut into images."""
     truth, prediction = one_rare_class()
     ours = float(confusion.mean_iou(counted(truth, prediction, 6)))
@@ -277,7 +277,7 @@ def test_the_mean_over_images_is_another_number():
     assert abs(float(theirs.compute()) - same_void) > 0.01
 
 
-def test_a_perfect_prediction_scores_one_with_void():
+def test_perfect_prediction_scores_one_with_ignored_pixels():
     """A3, A5: 0.25 and 0.603 elsewhere."""
     truth, _ = drawn(4, void=0.2)
     matrix = counted(truth, np.where(truth == 255, 1, truth), 4)
@@ -288,7 +288,7 @@ def test_a_perfect_prediction_scores_one_with_void():
 # --- a published network on CamVid's test part ---
 
 
-def test_a_published_networks_scores_on_camvid_come_out_as_printed():
+def test_published_scores_on_camvid_are_reproduced():
     """ESPNet: an int64 matrix and cityscapesScripts agree on these figures; class 11 is void, yet sometimes predicted."""
     folder, truths = DATA / "fixtures" / "camvid_espnet_test", DATA / "camvid" / "testannot"
     if not (folder.is_dir() and truths.is_dir()):

@@ -88,7 +88,7 @@ def test_monai(seed):
     assert found["MeanIoU(reduction='mean_batch').mean()"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_rules_of_peers_that_are_not_at_hand_by_their_words():
+def test_rules_of_libraries_that_are_not_installed_by_hand():
     """Three classes of which the last is only predicted: its IoU is 0, and the fourth is nowhere."""
     counts = np.zeros((1, 4, 4), np.int64)
     counts[0] = [[6, 3, 0, 0], [10, 3, 0, 0], [6, 5, 2, 0], [0, 4, 0, 0]]
@@ -101,7 +101,7 @@ def test_rules_of_peers_that_are_not_at_hand_by_their_words():
     assert values("void-as-error", counts)["mIoU, void as error"] == pytest.approx((0.6 + 3 / 9 + 0) / 3)
 
 
-def test_intervals_are_over_images_and_every_rule_says_what_it_does():
+def test_intervals_are_over_images_and_every_rule_is_described():
     truth, prediction = drawn(0, n=30)
     for name, rules in CONVENTIONS.items():
         for score, rule in zip(peer_scores(name, counts_of(truth, prediction), [None] * 30), rules, strict=True):
@@ -109,15 +109,15 @@ def test_intervals_are_over_images_and_every_rule_says_what_it_does():
             assert set(score.to_dict()) == {"call", "says", "value", "value_low", "value_high", "value_n"}
 
 
-def test_an_unknown_convention_is_refused():
+def test_unknown_convention_is_an_error():
     with pytest.raises(UsageError, match=r"^--convention: expected smp, torchmetrics, .*, found voc\. Choose"):
         peer_scores("voc", np.zeros((1, 4, 2), np.int64), [None])
 
 
-def test_a_call_that_knows_no_void_is_told_so():
+def test_calls_that_cannot_ignore_pixels_are_noted():
     truth, prediction = drawn(0)
     counts = counts_of(truth, prediction)
     for void in (False, True):
-        found = peer_scores("torchmetrics", counts, [None] * len(counts), void=void, resamples=0)
-        said = [score.call for score in found if "void is left out, which this call cannot do" in score.says]
+        found = peer_scores("torchmetrics", counts, [None] * len(counts), ignored=void, resamples=0)
+        said = [score.call for score in found if "ignored pixels are left out, which this call cannot do" in score.says]
         assert said == (["segmentation.MeanIoU(input_format='index')"] if void else [])

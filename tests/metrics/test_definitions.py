@@ -1,4 +1,4 @@
-"""Every score has a definition, and the page of documentation is made of them."""
+"""Every score has a definition, and the documentation page is generated from them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_every_score_of_an_evaluation_is_defined(plain):
     assert keys | OTHERS == set(DEFINITIONS), "defined, but given by nothing"
 
 
-def test_every_share_lies_in_0_to_1_and_a_right_answer_is_the_better_end(plain):
+def test_perfect_prediction_has_the_best_score(plain):
     for row in (plain, *plain["classes"]):
         for key, one in DEFINITIONS.items():
             value = row.get(key)
@@ -65,7 +65,7 @@ def test_every_share_lies_in_0_to_1_and_a_right_answer_is_the_better_end(plain):
                 assert value == pytest.approx(1.0 if one.better == "higher" else 0.0), key
 
 
-def test_every_definition_is_whole():
+def test_every_definition_is_complete():
     assert list(DEFINITIONS) == [key for family in FAMILIES.values() for key in family]
     assert len({one.title for one in DEFINITIONS.values()}) == len(DEFINITIONS)
     for key, one in DEFINITIONS.items():
@@ -77,19 +77,19 @@ def test_every_definition_is_whole():
             assert re.search(r"arXiv:\d{4}\.\d{4,5}|doi:10\.\d+/\S+|chapter \d", one.source), key
 
 
-def test_the_documentation_is_that_of_the_definitions():
+def test_documentation_is_up_to_date():
     assert DOCUMENT.read_text(encoding="utf-8") == documentation()
 
 
-def test_the_documentation_names_every_key_once():
+def test_documentation_lists_every_key_once():
     assert re.findall(r"^### `(\w+)`", documentation(), re.M) == list(DEFINITIONS)
 
 
-def test_what_functions_alone_give_is_said_to_be_so_and_its_snippet_runs():
+def test_section_on_functions_and_its_snippet():
     before, after = documentation().split("## Segments and objects\n\n")
     assert set(re.findall(r"^### `(\w+)`", after, re.M)) == OTHERS
-    assert after.startswith("No evaluation gives these, and no interval comes with them")
-    assert "for segments and objects, at the end, see there" in before
+    assert after.startswith("These scores are not part of an evaluation and have no intervals")
+    assert "except for segments and objects (last section)" in before
     (snippet,) = re.findall(r"```python\n(.*?)```", after, re.S)
     names: dict = {}
     exec(snippet, names)
@@ -98,8 +98,8 @@ def test_what_functions_alone_give_is_said_to_be_so_and_its_snippet_runs():
     assert names["average_precision"](names["objects"], [names["car"] | {"score": 0.9}], "box").ap == pytest.approx(1)
 
 
-def test_calibration_errors_of_drawn_images_lie_above_the_value():
-    """What the page says of their intervals: images of a calibrated model, each of which is off by chance."""
+def test_resampled_calibration_errors_are_above_the_value():
+    """As documented: images of a calibrated model, each with random errors."""
     generator = np.random.default_rng(0)
     layout, sums = Layout(2, 15), []
     for _ in range(12):
@@ -123,8 +123,8 @@ def test_calibration_errors_of_drawn_images_lie_above_the_value():
         assert own == (key in ("classwise_ece", "calibration_error"))
 
 
-def test_bins_of_a_class_are_over_its_own_probability():
-    """A probability of 0.1 beside 0.5 and 0.4: by confidence all pixels would share a bin, and errors cancel."""
+def test_class_bins_are_over_the_probability_of_the_class():
+    """Binned by confidence, all pixels would share a bin and errors would cancel."""
     p = np.array([[0.1, 0.3], [0.5, 0.6], [0.4, 0.1]], np.float32)
     totals = calibration_sums(p, np.array([0, 1], np.uint8), bins=2)
     by_own = (abs(0.1 + 0.3 - 1), abs(0.5 + 0.6 - 1))

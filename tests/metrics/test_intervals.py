@@ -21,7 +21,7 @@ def images(n, seed=0):
     return np.stack([generator.binomial(size, generator.beta(8, 2, n)), size], 1)
 
 
-def test_bounds_are_near_those_of_resampling_one_by_one():
+def test_bounds_match_explicit_resampling():
     sums = images(40)
     generator = np.random.default_rng(99)
     totals = np.stack([sums[generator.integers(0, 40, 40)].sum(0) for _ in range(4000)])
@@ -31,7 +31,7 @@ def test_bounds_are_near_those_of_resampling_one_by_one():
     assert found[1][0] == pytest.approx(high, abs=0.004)
 
 
-def test_bounds_of_a_mean_are_those_of_the_normal_law():
+def test_bounds_of_a_mean_match_the_normal_distribution():
     values = np.random.default_rng(0).normal(10, 2, (400, 1))
     low, high = bootstrap(values, lambda totals: totals / 400, resamples=4000)
     half = 1.96 * values.std() / 20
@@ -39,7 +39,7 @@ def test_bounds_of_a_mean_are_those_of_the_normal_law():
     assert high[0] == pytest.approx(values.mean() + half, abs=0.03)
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say():
+def test_intervals_have_nominal_coverage():
     truth, hits, runs = 0.8, 0, 300
     for run in range(runs):
         low, high = bootstrap(images(60, seed=run), share, resamples=300, seed=run)
@@ -55,7 +55,7 @@ def test_an_interval_over_pixels_would_be_too_narrow():
     assert high[0] - low[0] > 2.5 * 2 * 1.96 * np.sqrt(p * (1 - p) / n)
 
 
-def test_equal_seeds_give_equal_bounds_whatever_the_memory(monkeypatch):
+def test_bounds_depend_on_the_seed_only(monkeypatch):
     sums = images(30)
     first, other = bootstrap(sums, share, seed=3), bootstrap(sums, share, seed=4)
     monkeypatch.setattr(intervals, "_DRAWS", 100)
@@ -63,7 +63,7 @@ def test_equal_seeds_give_equal_bounds_whatever_the_memory(monkeypatch):
     assert not np.array_equal(first, other)
 
 
-def test_the_memory_is_bounded(monkeypatch):
+def test_memory_is_bounded(monkeypatch):
     monkeypatch.setattr(intervals, "_DRAWS", 1000)
     seen = []
 
@@ -77,7 +77,7 @@ def test_the_memory_is_bounded(monkeypatch):
 
 
 @pytest.mark.parametrize(("count", "resamples"), [(1, 1000), (40, 0), (40, 1)])
-def test_nothing_to_draw_from_gives_no_interval(count, resamples):
+def test_no_interval_without_images_or_resamples(count, resamples):
     low, high = bootstrap(images(count), share, resamples=resamples)
     assert np.isnan(low).all()
     assert np.isnan(high).all()

@@ -98,21 +98,21 @@ def test_segments_of_other_categories_do_not_match():
     assert found == [[0, 0], [0, 1], [1, 0], [0, 0]]
 
 
-def test_only_one_of_two_predictions_matches_one_truth():
+def test_only_one_prediction_matches_a_segment():
     found = sums(row((1, 10)), row((1, 7), (2, 3)), segments(_1=1), segments(_1=1, _2=1))
     assert found == [[1, 0], [1, 0], [0, 0], [0.7, 0]]
     halves = sums(row((1, 10)), row((1, 5), (2, 5)), segments(_1=1), segments(_1=1, _2=1))
     assert halves == [[0, 0], [2, 0], [1, 0], [0, 0]]
 
 
-def test_void_is_left_out_of_the_union():
+def test_unlabelled_pixels_are_left_out_of_the_union():
     truth, prediction = row((0, 5), (1, 4), (2, 1)), row((9, 10))
     found = sums(truth, prediction, segments(_1=1, _2=2), segments(_9=1))
     assert found == [[1, 0], [0, 0], [0, 1], [4 / 5, 0]]
 
 
 @pytest.mark.parametrize(("in_void", "false"), [(5, 1), (6, 0)])
-def test_predictions_mostly_in_void_are_no_false_positives(in_void, false):
+def test_predictions_mostly_on_unlabelled_pixels_are_not_false_positives(in_void, false):
     truth = row((0, in_void), (1, 10 - in_void), (1, 50))
     prediction = row((4, 10), (0, 50))
     found = sums(truth, prediction, segments(_1=2), segments(_4=1))
@@ -132,7 +132,7 @@ def test_crowds_are_neither_matched_nor_missed():
     assert np.sum(sums(row((3, 10)), row((0, 10)), crowd, {})) == 0
 
 
-def test_void_and_all_crowds_of_the_category_excuse_together():
+def test_unlabelled_pixels_and_crowds_excuse_together():
     truth = row((0, 2), (3, 2), (4, 2), (5, 5))
     prediction = row((9, 11))
     both = {3: Segment(1, crowd=True), 4: Segment(1, crowd=True), 5: Segment(2)}
@@ -141,18 +141,18 @@ def test_void_and_all_crowds_of_the_category_excuse_together():
     assert sums(truth, prediction, other, segments(_9=1)) == [[0, 0], [1, 0], [0, 1], [0, 0]]
 
 
-def test_a_crowd_flag_in_the_prediction_means_nothing():
+def test_crowd_flags_of_the_prediction_are_not_used():
     crowd = {1: Segment(1, crowd=True)}
     assert sums(row((1, 4)), row((1, 4)), segments(_1=1), crowd) == [[1, 0], [0, 0], [0, 0], [1, 0]]
 
 
-def test_an_all_void_truth_says_nothing():
+def test_unlabelled_truth_counts_nothing():
     found = sums(row((0, 9)), row((1, 4), (2, 5)), {}, segments(_1=1, _2=2))
     assert np.sum(found) == 0
     assert np.isnan(panoptic_quality(np.array(found)).pq).all()
 
 
-def test_an_empty_prediction_misses_all():
+def test_empty_prediction_misses_everything():
     assert sums(row((1, 4), (2, 5)), row((0, 9)), segments(_1=1, _2=2), {}) == [[0, 0], [0, 0], [1, 1], [0, 0]]
 
 
@@ -164,12 +164,12 @@ def test_single_pixels_are_segments():
 
 
 @pytest.mark.parametrize("share", [None, 0.02])
-def test_a_image_without_pixels_counts_nothing(share):
+def test_empty_image_counts_nothing(share):
     empty = np.zeros((0, 4), np.int64)
     assert np.sum(sums(empty, empty, {}, {}, boundary_share=share)) == 0
 
 
-def test_another_void_id_leaves_zero_to_segments():
+def test_other_void_id_allows_segment_zero():
     truth, prediction = row((0, 6), (255, 4)), row((0, 8), (255, 2))
     found = sums(truth, prediction, {0: Segment(1)}, {0: Segment(1)}, void_id=255)
     assert found == [[1, 0], [0, 0], [0, 0], [1, 0]]
@@ -192,7 +192,7 @@ def shifted_square():
     return truth, prediction, segments(_1=1, _2=2), segments(_1=1, _2=2)
 
 
-def test_the_boundary_counts_where_it_is_the_worse():
+def test_boundary_iou_applies_if_it_is_smaller():
     found = sums(*shifted_square(), boundary_share=None)
     assert found[3][0] == pytest.approx(210 / 240)
     # The diagonal is 29.7. A band of 3 has 15² - 9² = 144 pixels; shared are 6 rows of 14 and 9 rows of 4.
@@ -203,7 +203,7 @@ def test_the_boundary_counts_where_it_is_the_worse():
     assert [rows[0] for rows in found] == [0, 1, 1, 0]
 
 
-def test_void_is_left_out_of_the_boundary_too():
+def test_unlabelled_pixels_are_left_out_of_the_boundary_too():
     truth, prediction, _, known = shifted_square()
     truth[truth == 2] = 0
     found = sums(truth, prediction, segments(_1=1), known, boundary_share=0.1)
@@ -235,7 +235,7 @@ def test_every_integer_type_gives_the_same(dtype, share):
     )
 
 
-def test_ids_as_large_as_colours_and_larger_are_kept_apart():
+def test_large_ids_are_distinguished():
     truth, prediction, known, found = drawn(2)
     expected = panoptic_sums(truth, prediction, known, found, range(1, 5))
     for step in (2**24 // 13, 2**58):
@@ -243,7 +243,7 @@ def test_ids_as_large_as_colours_and_larger_are_kept_apart():
         np.testing.assert_array_equal(panoptic_sums(truth * step, prediction * step, *renamed, range(1, 5)), expected)
 
 
-def test_views_are_read_and_nothing_is_written():
+def test_views_work_and_inputs_are_not_modified():
     truth, prediction, *known = drawn(4)
     expected = panoptic_sums(truth, prediction, *known, range(1, 5))
     for array in (truth, prediction):
@@ -259,7 +259,7 @@ def test_views_are_read_and_nothing_is_written():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_sums_are_those_of_a_slow_reading(seed):
+def test_sums_match_a_slow_implementation(seed):
     truth, prediction, known, found = drawn(seed)
     known = {i: Segment(one.category, crowd=i % 4 == 0) for i, one in known.items()}
     for share, width in ((None, None), (0.01, 1), (0.03, 2), (0.08, 5)):
@@ -269,7 +269,7 @@ def test_sums_are_those_of_a_slow_reading(seed):
         )
 
 
-def test_quality_is_torchmetrics():
+def test_quality_matches_torchmetrics():
     theirs = TheirQuality(things={1, 2}, stuffs={3, 4}, return_sq_and_rq=True, return_per_class=True)
     total = np.zeros((4, 4))
     for seed in range(3):
@@ -292,7 +292,7 @@ def test_quality_is_torchmetrics():
 @pytest.mark.parametrize(
     ("share", "name"), [(None, "expected_pq_panopticapi.json"), (0.02, "expected_boundary_pq.json")]
 )
-def test_a_hundred_images_of_coco_score_as_the_references_print(real, share, name):
+def test_reference_scores_on_coco_are_reproduced(real, share, name):
     folder = real("fixtures/panoptic_coco100")
     truth, prediction, expected = (json.loads((folder / file).read_text()) for file in ("gt.json", "pred.json", name))
     categories = [one["id"] for one in truth["categories"]]
@@ -333,7 +333,7 @@ def all_segments(ids, categories):
 
 @settings(max_examples=60, deadline=None)
 @given(maps, st.lists(st.integers(1, 3), min_size=6, max_size=6), shares)
-def test_a_perfect_prediction_has_quality_one(ids, categories, share):
+def test_perfect_prediction_has_quality_one(ids, categories, share):
     known = all_segments(ids, categories)
     quality = panoptic_quality(panoptic_sums(ids, ids, known, known, [1, 2, 3], boundary_share=share))
     shown = {one.category for one in known.values()}
@@ -343,7 +343,7 @@ def test_a_perfect_prediction_has_quality_one(ids, categories, share):
 
 @settings(max_examples=60, deadline=None)
 @given(st.data(), maps, st.lists(st.integers(1, 3), min_size=12, max_size=12), shares)
-def test_what_segments_are_called_changes_nothing(data, truth, categories, share):
+def test_segment_ids_do_not_matter(data, truth, categories, share):
     prediction = data.draw(hnp.arrays(np.int64, truth.shape, elements=st.integers(0, 5)))
     known = all_segments(truth, categories[:6]), all_segments(prediction, categories[6:])
     expected = panoptic_sums(truth, prediction, *known, [1, 2, 3], boundary_share=share)
@@ -390,14 +390,14 @@ def test_quality_by_hand():
     assert [int(one.categories) for one in means] == [3, 1, 2]
 
 
-def test_means_over_nothing_are_undefined():
+def test_means_without_categories_are_undefined():
     means = panoptic_means(np.zeros((4, 2)), [True, True])
     for one in means:
         assert np.isnan([one.pq, one.sq, one.rq]).all()
         assert one.categories == 0
 
 
-def test_sums_go_along_leading_axes_and_into_a_bootstrap():
+def test_sums_keep_leading_axes_and_can_be_bootstrapped():
     images = np.stack([panoptic_sums(*drawn(seed), range(1, 5)) for seed in range(6)])
     things = [True, True, False, False]
     for i, image in enumerate(images):
@@ -414,12 +414,12 @@ def test_sums_go_along_leading_axes_and_into_a_bootstrap():
     assert (value < high).all()
 
 
-def test_another_number_of_flags_is_refused():
+def test_wrong_number_of_flags_is_an_error():
     with pytest.raises(UsageError) as error:
         panoptic_means(np.zeros((4, 3)), [True])
     assert str(error.value) == (
         "things: expected one flag for each of the 3 categories, found 1. "
-        "Say of every category, in the order of the columns, whether it is a thing."
+        "Pass one flag per category, in the order of the columns, true for things."
     )
 
 
@@ -432,56 +432,56 @@ def test_another_number_of_flags_is_refused():
         (
             segments(_1=1),
             {},
-            "a.png: expected a segment for every id but 0, which is void, found none for id 1 in 3 pixels of the "
-            "prediction. List it among the segments, or make its pixels void.",
+            "a.png: expected a segment for every id except 0, the id of unlabelled pixels, found none for id 1 in 3 pixels of the "
+            "prediction. Add it to the segments, or set its pixels to void_id.",
         ),
         (
             segments(_1=1, _4=1),
             segments(_1=1),
             "a.png: expected pixels for every segment, found none for id 4 of the truth. "
-            "Remove segments of which no pixel is left, and make sure that the map is the right one.",
+            "Remove segments without pixels, and check that this is the right map.",
         ),
         (
             segments(_1=1),
             segments(_1=9),
             "a.png: expected one of the 2 categories, found 9 for id 1 of the prediction. "
-            "Add it to the categories, or make the segment void.",
+            "Add it to the categories, or remove the segment and set its pixels to void_id.",
         ),
         (
             segments(_0=1, _1=1),
             segments(_1=1),
-            "a.png: expected no segment for the void id 0, found one in the truth. "
-            "Give the segment another id, or say with void_id which id is void.",
+            "a.png: expected no segment with the id of unlabelled pixels, 0, found one in the truth. "
+            "Give the segment another id, or set void_id.",
         ),
     ],
 )
-def test_maps_and_segments_that_disagree_are_refused(truth, prediction, text):
+def test_inconsistent_maps_and_segments_are_errors(truth, prediction, text):
     ids = row((0, 2), (1, 3))
     with pytest.raises(MaskError) as error:
         panoptic_sums(ids, ids, truth, prediction, [1, 2], where="a.png")
     assert str(error.value) == text
 
 
-def test_another_size_is_refused():
+def test_another_size_is_an_error():
     with pytest.raises(MaskError) as error:
         panoptic_sums(np.zeros((4, 6), int), np.zeros((2, 3), int), {}, {}, [1], where="b.png")
     assert str(error.value) == (
         "b.png: expected the size of the truth, (4, 6), found (2, 3). "
-        "Score at native size: resize what the model gives before segments are decided, never the truth."
+        "Score at native size: resize the model's output before making segments, never the truth."
     )
 
 
-def test_fractions_are_refused():
-    with pytest.raises(MaskError, match="expected whole numbers, found truth of float64"):
+def test_floating_point_maps_are_an_error():
+    with pytest.raises(MaskError, match="expected integers, found truth of float64"):
         panoptic_sums(np.zeros((2, 2)), np.zeros((2, 2), int), {}, {}, [1])
 
 
-def test_a_category_listed_twice_is_refused():
+def test_repeated_category_is_an_error():
     with pytest.raises(UsageError, match="categories: expected each category once, found 1 listed again"):
         panoptic_sums(np.zeros((2, 2), int), np.zeros((2, 2), int), {}, {}, [1, 2, 1])
 
 
 @pytest.mark.parametrize("share", [0, -0.1, float("nan")])
-def test_a_share_that_is_none_is_refused(share):
+def test_invalid_share_is_an_error(share):
     with pytest.raises(UsageError, match="expected a positive share of the diagonal"):
         panoptic_sums(np.zeros((2, 2), int), np.zeros((2, 2), int), {}, {}, [1], boundary_share=share)

@@ -17,7 +17,7 @@ from pixelwise.labels import Labels
 from pixelwise.metrics import confusion
 from pixelwise.metrics.scores import Tally, scores
 
-LACKING = "a class that a draw lacks counts in the means as over all images"
+LACKING = "a class missing from a draw counts in the means as over all images"
 LABELS = Labels(("background", "road", "vehicle", "tram"))
 MEANS = ("miou", "miou_present", "mean_dice", "pixel_accuracy", "frequency_weighted_iou")
 FIXED = np.array([[70, 5, 3, 0], [4, 60, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
@@ -68,23 +68,23 @@ def test_classes_without_a_union_are_left_out_and_named():
     assert (tram.iou.value, tram.iou.low, tram.iou.high) == (None, None, None)
     assert (vehicle.iou.value, vehicle.precision.value, vehicle.recall.value) == (0, 0, None)
     assert result.convention == (
-        "one confusion matrix over all images; means over the 3 of 4 classes that truth or prediction shows, without tram; "
-        "miou_present over the 2 that the truth shows; ignored pixels count in nothing"
+        "one confusion matrix over all images; means over the 3 of 4 classes in ground truth or prediction, without tram; "
+        "miou_present over the 2 in the ground truth; ignored pixels are excluded"
     )
 
 
-def test_the_convention_of_a_whole_set_names_nobody():
-    assert "means over the 4 of 4 classes that truth or prediction shows; miou" in scores(matrices(), LABELS).convention
+def test_convention_without_excluded_classes():
+    assert "means over the 4 of 4 classes in ground truth or prediction; miou" in scores(matrices(), LABELS).convention
 
 
-def test_intervals_enclose_the_values_and_say_how_they_were_made():
+def test_intervals_enclose_the_values_and_are_described():
     result = scores(matrices(40), LABELS, resamples=500, seed=7)
     for name, score in every_score(result):
         assert score.low < score.value < score.high, name
     assert result.interval == "95 % percentile bootstrap over 40 images, 500 resamples, seed 7; " + LACKING
 
 
-def test_the_interval_of_the_headline_is_that_of_resampling_matrices():
+def test_interval_of_miou_matches_resampling_matrices():
     drawn = matrices(25)
     generator = np.random.default_rng(5)
     values = confusion.mean_iou(np.stack([drawn[generator.integers(0, 25, 25)].sum(0) for _ in range(3000)]))
@@ -105,7 +105,7 @@ def test_the_mean_is_over_the_same_classes_in_every_draw():
     assert result.classes[2].iou.high == 0
 
 
-def test_images_that_belong_together_are_drawn_together():
+def test_groups_are_resampled_together():
     drawn = matrices(12).repeat(5, axis=0)
     groups = [f"patient {i}" for i in range(12) for _ in range(5)]
     alone, together = scores(drawn, LABELS), scores(drawn, LABELS, groups=groups)
@@ -118,7 +118,7 @@ def test_images_that_belong_together_are_drawn_together():
     )
 
 
-def test_images_without_a_group_stand_alone():
+def test_images_without_a_group_are_resampled_alone():
     groups = ["a", None, "a", None, 3]
     result = scores(matrices(5), LABELS, groups=groups)
     assert result.interval == (
@@ -130,12 +130,12 @@ def test_images_without_a_group_stand_alone():
 @pytest.mark.parametrize(
     ("drawn", "options", "sentence"),
     [
-        (matrices(1), {}, "none: one image leaves nothing to draw from"),
-        (matrices(3), {"groups": ["a", "a", "a"]}, "none: one group leaves nothing to draw from"),
-        (matrices(3), {"resamples": 0}, "none: no resamples asked for"),
+        (matrices(1), {}, "none: a single image cannot be resampled"),
+        (matrices(3), {"groups": ["a", "a", "a"]}, "none: a single group cannot be resampled"),
+        (matrices(3), {"resamples": 0}, "none: no resamples requested"),
     ],
 )
-def test_without_anything_to_draw_there_is_no_interval(drawn, options, sentence):
+def test_no_interval_without_resampling(drawn, options, sentence):
     result = scores(drawn, LABELS, **options)
     assert result.interval == sentence
     for name, score in every_score(result):
@@ -149,18 +149,18 @@ def test_nothing_counted_is_undefined():
     assert result.excluded == LABELS.names
 
 
-def test_no_images_are_refused():
+def test_no_images_is_an_error():
     with pytest.raises(DataError, match="scores: expected at least one image, found none"):
         scores([], LABELS)
 
 
-def test_the_plain_form_is_json_with_the_intervals_beside():
+def test_plain_form_is_json_with_intervals():
     plain = json.loads(json.dumps(scores([FIXED, FIXED], LABELS).to_dict(), allow_nan=False))
     assert plain["miou_low"] <= plain["miou"] <= plain["miou_high"]
     assert plain["classes"][3] | {"name": "tram", "iou": None, "iou_low": None, "pixels": 0} == plain["classes"][3]
 
 
-def test_guessing_the_background_is_accurate_and_worthless():
+def test_constant_prediction_has_high_accuracy_and_low_miou():
     """I4, with the 80 % that the demonstration promises."""
     matrix = np.zeros((5, 4, 4), np.int64)
     matrix[:, range(4), range(4)] = [800, 100, 60, 40]  # a perfect model, so that the truths are known
@@ -176,7 +176,7 @@ def test_guessing_the_background_is_accurate_and_worthless():
     assert tally.scores().miou.value == 1
 
 
-def test_the_baseline_is_what_scoring_a_constant_prediction_gives():
+def test_baseline_matches_scoring_a_constant_prediction():
     drawn = matrices(15)
     best = int(drawn.sum((0, 2)).argmax())
     constant = np.zeros_like(drawn)
@@ -197,7 +197,7 @@ def test_the_baseline_is_what_scoring_a_constant_prediction_gives():
         elements=st.integers(0, 50),
     )
 )
-def test_scores_are_shares_and_neither_order_nor_names_of_images_matter(drawn):
+def test_scores_are_in_0_to_1_and_do_not_depend_on_image_order(drawn):
     result, turned = scores(drawn, LABELS, resamples=20), scores(drawn[::-1], LABELS, resamples=0)
     for (name, score), (_, other) in zip(every_score(result), every_score(turned), strict=True):
         assert score.value == other.value, name

@@ -74,7 +74,7 @@ def fixture_pair(folder, name):
 FILES = "example_seg.nii.gz", "example_seg_fast.nii.gz"
 
 
-def test_all_pairs_of_the_reference_come_out_as_printed(real):
+def test_reference_values_are_reproduced(real):
     folder = real("fixtures") / "surface_distance"
     expected = json.loads((folder / "expected.json").read_text())
     assert len(expected) == 64
@@ -92,19 +92,19 @@ def test_all_pairs_of_the_reference_come_out_as_printed(real):
 
 
 @pytest.mark.parametrize("spacing", [(1, 1), (0.7, 2.5), (1, 1, 1), (3, 3, 3), (1, 1, 2.5), (5, 0.7, 0.9), (0.1, 2, 7)])
-def test_the_derived_sizes_are_the_published_table(spacing):
+def test_sizes_match_the_published_table(spacing):
     theirs, _ = get_code_to_measure_table(spacing)
     theirs = np.array([float(size) for size in theirs])
     # Full neighbourhoods are no element in either, whatever the table holds there.
     np.testing.assert_allclose(surface._element_sizes(tuple(map(float, spacing)))[1:-1], theirs[1:-1], rtol=1e-6)
 
 
-def test_equally_large_triangulations_are_so_under_every_spacing():
+def test_ties_of_triangulations_hold_for_every_spacing():
     corners = list(itertools.product((0, 1), repeat=3))
     steps = np.random.default_rng(0).uniform(0.1, 5, (4, 3))
     ties = 0
     for picked in itertools.chain.from_iterable(itertools.combinations(corners, n) for n in range(1, 5)):
-        for part in surface._parts(list(picked)):
+        for part in surface._components(list(picked)):
             rest = [corner for corner in corners if corner not in part]
             ways = [np.array(way) for way in surface._triangulations(surface._ring(surface._middles(part, rest)))]
             largest = max(surface._sizes(way).sum() for way in ways)
@@ -116,7 +116,7 @@ def test_equally_large_triangulations_are_so_under_every_spacing():
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 0.7, 1.4)])
-def test_the_area_of_a_box_has_a_closed_form(spacing):
+def test_area_of_a_box_has_a_closed_form(spacing):
     n, s = (4, 6, 3), spacing
     region = box((9, 9, 9), (2, 1, 4), np.add((2, 1, 4), n))
     d = surface_distances(region, region, spacing)
@@ -129,7 +129,7 @@ def test_the_area_of_a_box_has_a_closed_form(spacing):
     assert (d.truth_distances == 0).all()
 
 
-def test_the_length_of_a_rectangle_has_a_closed_form():
+def test_length_of_a_rectangle_has_a_closed_form():
     d = surface_distances(box((9, 9), (2, 1), (6, 7)), np.zeros((9, 9), bool), (0.5, 2.0))
     assert d.truth_sizes.sum() == pytest.approx(2 * 3 * 0.5 + 2 * 5 * 2 + 4 * math.hypot(0.5, 2) / 2)
 
@@ -139,7 +139,7 @@ def test_the_length_of_a_rectangle_has_a_closed_form():
 
 @settings(max_examples=80, deadline=None)
 @given(pairs())
-def test_distances_are_those_of_a_distance_transform(pair):
+def test_distances_match_a_distance_transform(pair):
     truth, prediction, spacing = pair
     d = surface_distances(truth, prediction, spacing)
     corners = list(itertools.product((0, 1), repeat=truth.ndim))
@@ -155,7 +155,7 @@ def test_distances_are_those_of_a_distance_transform(pair):
 
 @settings(max_examples=60, deadline=None)
 @given(pairs(), st.integers(0, 10**6))
-def test_scores_turn_and_mirror_with_the_axes(pair, seed):
+def test_scores_are_invariant_to_rotation_and_mirroring(pair, seed):
     truth, prediction, spacing = pair
     expected = scores(surface_distances(truth, prediction, spacing))
     axes = np.random.default_rng(seed).permutation(truth.ndim)
@@ -168,7 +168,7 @@ def test_scores_turn_and_mirror_with_the_axes(pair, seed):
 
 @settings(max_examples=60, deadline=None)
 @given(pairs())
-def test_scores_are_symmetric_and_directions_change_places(pair):
+def test_scores_are_symmetric(pair):
     truth, prediction, spacing = pair
     one, other = surface_distances(truth, prediction, spacing), surface_distances(prediction, truth, spacing)
     np.testing.assert_array_equal(one.truth_distances, other.prediction_distances)
@@ -202,7 +202,7 @@ def test_elements_are_sorted_and_scores_are_ordered(pair):
 
 
 @pytest.mark.parametrize(("axis", "steps"), [(0, 3), (1, 2), (2, 4)])
-def test_a_shifted_box_lies_its_shift_away(axis, steps):
+def test_distance_of_a_shifted_box_is_its_shift(axis, steps):
     spacing = (2.5, 0.7, 1.1)
     low = np.array([3, 3, 3])
     moved = low + steps * (np.arange(3) == axis)
@@ -216,7 +216,7 @@ def test_a_shifted_box_lies_its_shift_away(axis, steps):
     assert np.ptp(surface.average_surface_distance(d)) < 1e-12
 
 
-def test_the_tolerance_holds_to_the_last_place():
+def test_tolerance_allows_for_rounding():
     """Three steps of 0.1 are a little more than 0.3 in floating point."""
     truth, prediction = box((12, 12), (2, 2), (6, 6)), box((12, 12), (2, 5), (6, 9))
     d = surface_distances(truth, prediction, (0.1, 0.1))
@@ -236,7 +236,7 @@ def test_percentiles_by_hand():
     assert surface.surface_dice(d, 2) == 7 / 8
 
 
-def test_assd_weighs_the_larger_surface_more():
+def test_assd_gives_more_weight_to_the_larger_surface():
     truth, prediction = box((40, 40), (2, 2), (34, 34)), box((40, 40), (10, 10), (12, 12))
     d = surface_distances(truth, prediction, (1, 1))
     there, back = surface.average_surface_distance(d)
@@ -259,7 +259,7 @@ def positions(shape, spacing):
 @pytest.mark.parametrize(
     ("shape", "spacing"), [((70, 70, 70), (1, 1, 1)), ((28, 100, 84), (2.5, 0.7, 0.8)), ((90, 280), (0.8, 0.25))]
 )
-def test_concentric_balls_lie_the_difference_of_their_radii_apart(shape, spacing):
+def test_distance_of_concentric_balls(shape, spacing):
     radius = np.linalg.norm(positions(shape, spacing), axis=-1)
     d = surface_distances(radius < 30, radius < 22, spacing)
     step = max(spacing)
@@ -284,7 +284,7 @@ def rotation(ndim, seed):
 @pytest.mark.parametrize(
     ("shape", "spacing"), [((64, 64, 64), (1, 1, 1)), ((26, 100, 70), (2.5, 0.65, 0.9)), ((160, 70), (0.4, 1))]
 )
-def test_tilted_boxes_lie_as_far_apart_as_they_are_wide(shape, spacing, seed):
+def test_distance_of_tilted_boxes(shape, spacing, seed):
     place = np.abs(positions(shape, spacing) @ rotation(len(shape), seed))
     half = np.array([18, 14, 12])[: len(shape)]
     d = surface_distances((place < half).all(-1), (place < half - 6).all(-1), spacing)
@@ -364,14 +364,14 @@ def test_a_single_pixel_has_a_surface():
 
 
 @pytest.mark.parametrize("spacing", [(1, 1), (1, 0, 1), (1, -1, 1), (1, float("nan"), 1), (1, 1, 1, 1)])
-def test_spacings_that_are_none_are_refused(spacing):
+def test_invalid_spacings_are_errors(spacing):
     region = np.ones((2, 2, 2), bool)
     with pytest.raises(UsageError) as error:
         surface_distances(region, region, spacing)
-    assert str(error.value) == f"spacing: expected 3 positive distances, found {spacing}. Give Grid.spacing."
+    assert str(error.value) == f"spacing: expected 3 positive distances, found {spacing}. Use Grid.spacing."
 
 
-def test_regions_of_the_wrong_kind_are_refused():
+def test_regions_of_wrong_type_are_errors():
     good = np.ones((2, 2), bool)
     with pytest.raises(MaskError) as error:
         surface_distances(good, good.astype(np.uint8), (1, 1))
@@ -384,17 +384,17 @@ def test_regions_of_the_wrong_kind_are_refused():
         surface_distances(good, np.ones((2, 3), bool), (1, 1))
 
 
-def test_percentiles_and_tolerances_that_are_none_are_refused():
+def test_invalid_percentiles_and_tolerances_are_errors():
     d = surface_distances(np.ones((2, 2), bool), np.ones((2, 2), bool), (1, 1))
     for percentile in (-1, 101, float("nan")):
         with pytest.raises(UsageError) as error:
             surface.hausdorff(d, percentile)
-        assert str(error.value) == (f"percentile: expected 0 to 100, found {percentile}. Give 95 for the usual HD95.")
+        assert str(error.value) == (f"percentile: expected 0 to 100, found {percentile}. Use 95 for the usual HD95.")
     for tolerance in (-0.1, float("inf"), float("nan")):
         for score in (surface.surface_dice, surface.surface_overlap):
             with pytest.raises(UsageError) as error:
                 score(d, tolerance)
-            assert str(error.value) == f"tolerance: expected a distance, found {tolerance}. Give zero or more."
+            assert str(error.value) == f"tolerance: expected a distance, found {tolerance}. Use zero or more."
 
 
 # --- sums per class ---
@@ -412,7 +412,7 @@ def scene(seed=0, shape=(50, 60)):
 
 
 @pytest.mark.parametrize(("shape", "spacing"), [((50, 60), (0.5, 2.0)), ((40, 30, 26), (2.5, 1.0, 0.7))])
-def test_sums_are_the_scores_of_each_class_alone(shape, spacing):
+def test_sums_match_the_scores_of_each_class(shape, spacing):
     truth, prediction = scene(1, shape)
     prediction[-9:, :9] = 4
     sums = surface.surface_sums(truth, prediction, 6, 255, spacing, 1.5)
@@ -451,7 +451,7 @@ def test_means_are_taken_over_the_images_that_define_them():
     np.testing.assert_array_equal(surface.mean_surface_scores(sums)[1], surface.mean_surface_scores(sums[1]))
 
 
-def test_predictions_on_ignored_pixels_change_nothing():
+def test_predictions_on_ignored_pixels_have_no_effect():
     truth, prediction = scene()
     before = truth.copy(), prediction.copy()
     expected = surface.surface_sums(truth, prediction, 5, 255, (1, 1), 1)
@@ -464,7 +464,7 @@ def test_predictions_on_ignored_pixels_change_nothing():
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_a_perfect_prediction_is_at_no_distance_whatever_is_ignored(data):
+def test_perfect_prediction_has_distance_zero_with_ignored_pixels(data):
     shape = data.draw(shapes)
     truth = data.draw(hnp.arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, 255])))
     drawn = data.draw(hnp.arrays(np.uint8, shape, elements=st.integers(0, 2)))
@@ -484,7 +484,7 @@ def test_sums_of_small_objects_in_large_images_are_those_of_the_objects(pair):
 
 
 @pytest.mark.parametrize("first", [(6, 9), (9, 6), (2, 15)])
-def test_the_box_holds_both_whichever_lies_first(first):
+def test_bounding_box_contains_both_regions(first):
     truth, prediction = box((24, 24), (9, 9), (13, 14)), box((24, 24), first, np.add(first, (5, 6)))
     sums = surface.surface_sums(truth.astype(np.uint8), prediction.astype(np.uint8), 2, 255, (1, 2), 1)
     d = surface_distances(truth, prediction, (1, 2))
@@ -492,7 +492,7 @@ def test_the_box_holds_both_whichever_lies_first(first):
     assert sums[1, 1] >= 3
 
 
-def test_sums_refuse_what_the_parts_refuse():
+def test_sums_raise_the_errors_of_their_parts():
     mask = np.zeros((4, 4), np.uint8)
     with pytest.raises(MaskError, match=r"a.png: expected the size of the truth, \(4, 4\), found \(4, 2\)\."):
         surface.surface_sums(mask, mask[:, :2], 2, 255, (1, 1), 1, "a.png")

@@ -1,4 +1,4 @@
-"""The gradients of one step: what is made once for all heads of a network."""
+"""The gradients of one step."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def test_distances_are_made_once_for_all_heads(monkeypatch: pytest.MonkeyPatch) 
     expected = 0.0
     for x, y in parts:
         outputs = model.training_outputs(x)
-        of_heads = sum(loss(z, y, total) for z in outputs.auxiliary)
-        expected += (loss(outputs.logits, y, total) + 0.25 * of_heads).item()
+        of_heads = sum(loss.of_logits(z, y, total) for z in outputs.auxiliary)
+        expected += (loss.of_logits(outputs.logits, y, total) + 0.25 * of_heads).item()
     transform, made = boundary.ndimage.distance_transform_edt, []
     monkeypatch.setattr(
         boundary.ndimage, "distance_transform_edt", lambda *a, **k: made.append(1) or transform(*a, **k)

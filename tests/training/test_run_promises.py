@@ -176,14 +176,14 @@ def test_scoring_a_part_that_was_divided_otherwise_is_told(discs: Path, tiny: tu
     run = pixelwise.train(pool, out=tmp_path / "run", steps=1, overrides=(*tiny, "data.split.seed=5"))
     assert run.splits == ("train", "val")
     other = pixelwise.evaluate(run.model, pool, split="val")
-    assert any("not as when the model was trained" in notice for notice in other.notices)
+    assert any("differs from the split used in training" in notice for notice in other.notices)
     same = pixelwise.evaluate(run.model, run.folder / "config.yaml", split="val")
-    assert not any("not as when the model was trained" in notice for notice in same.notices)
+    assert not any("differs from the split used in training" in notice for notice in same.notices)
     assert same.scores.miou.value == pytest.approx(run.scores["miou"], abs=1e-12)
 
 
 def test_overrides_that_a_verb_does_not_use_are_refused(short: Path, discs: Path) -> None:
-    message = r"^--set predict\.flips=true: expected a key of data( or evaluate)?, found one that this verb"
+    message = r"^--set predict\.flips=true: expected a key of data( or evaluate)?, found a key that this command"
     with pytest.raises(UsageError, match=message):
         pixelwise.check(discs, overrides=("predict.flips=true",))
     with pytest.raises(UsageError, match=message):

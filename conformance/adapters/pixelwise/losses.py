@@ -38,7 +38,7 @@ def _accumulated(splits: Sequence[Arrays], class_weights: list[float], ignore_in
     )
     tensors = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in splits]
     shared = torch.stack([loss.normaliser(masks) for _, masks in tensors]).sum(0)
-    return sum(float(loss(logits, masks, normaliser=shared)) for logits, masks in tensors)
+    return sum(float(loss.of_logits(logits, masks, normaliser=shared)) for logits, masks in tensors)
 
 
 WAYS: Ways = {

@@ -14,7 +14,7 @@ from pixelwise.api.checking import Checkup, check
 from pixelwise.api.converting import convert
 from pixelwise.api.loading import HUB_NAME, Model, Run, load
 from pixelwise.api.reporting import report
-from pixelwise.api.scoring import compare, evaluate, split_of
+from pixelwise.api.scoring import compare, evaluate, metric_names, split_of
 from pixelwise.errors import OutputExistsError, PixelwiseError, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pixelwise.models.catalogue import Entry
 
 __all__ = [
-    "Checkup", "Model", "Run", "check", "compare", "convert", "draw_demo_data", "draw_sheet", "evaluate", "import_weights", "load", "models",
+    "Checkup", "Model", "Run", "check", "compare", "convert", "draw_demo_data", "draw_sheet", "evaluate", "import_weights", "load", "metric_names",
+    "models",
     "predict", "push", "report", "train",
 ]  # fmt: skip
 Listener = Callable[[dict[str, Any]], None]

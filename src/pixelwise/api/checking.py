@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +129,7 @@ def _label_doubts(
     """Evaluate the model on every usable image: return the suspect regions of all splits, and findings about them."""
     from pixelwise.checking.label_doubts import doubt, labels_in_doubt
     from pixelwise.evaluation import evaluate
-    from pixelwise.evaluation.diagnosis import MOST_SUSPECTS, SURE
+    from pixelwise.evaluation.diagnosis import MIN_CONFIDENCE, MOST_SUSPECTS
 
     done = 0
     suspects: list[dict[str, Any]] = []
@@ -144,12 +144,12 @@ def _label_doubts(
                 progress(before + now, len(survey.usable))
 
         result = evaluate(usable, model.predictor, metrics=("diagnosis",), resamples=0, progress=advance)
-        for suspect in result.tables["suspects"]:
+        for suspect in map(asdict, result.tables.suspects or ()):
             suspects.append(suspect | {"part": name, "id": f"{name}/{suspect['id']}"})
         notices |= dict.fromkeys(f"{name}: {notice}" for notice in result.notices)
         done += len(usable)
     suspects.sort(key=lambda suspect: (-doubt(suspect), suspect["id"]))
-    return suspects, labels_in_doubt(survey, suspects, notices, confidence=SURE, most_per_split=MOST_SUSPECTS)
+    return suspects, labels_in_doubt(survey, suspects, notices, confidence=MIN_CONFIDENCE, most_per_split=MOST_SUSPECTS)
 
 
 def _checkup(

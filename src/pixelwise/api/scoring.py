@@ -1,8 +1,4 @@
-"""The verbs that judge: evaluate, compare.
-
-Comes in: models or folders of masks, data sets, options. Goes out: an `Evaluation`, and where asked its files; or a
-`Comparison`. Knows nothing of terminals.
-"""
+"""The verbs `evaluate` and `compare`, and checks shared with other verbs."""
 
 from __future__ import annotations
 
@@ -38,24 +34,24 @@ def evaluate(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Score a model, or masks that any tool wrote, on one part of a data set: at native size, with intervals over images.
+    """Score a model, or masks written by any tool, on one split of a data set, at native size and with intervals over images.
 
     Args:
-        model: a folder, or a loaded model, which predicts as it does anywhere else; or a folder of mask files, which are
-            named as the images are.
+        model: a run or model folder, or a loaded model; or a folder of mask files named as the images.
         data: a folder, a `data.yaml`, a recipe, or the `config.yaml` of a run.
         split: train, val or test.
-        metrics: families beside the overlap of areas: boundary, surface, calibration, and diagnosis (where the errors
-            lie); as the configuration's `evaluate.metrics` where not given. Masks have no probabilities, and so no calibration.
-        convention: also give the number by another library's rule: smp, torchmetrics, mmseg, ultralytics, monai,
+        metrics: families in addition to the overlap of areas, see `metric_names`; by default `evaluate.metrics` of the
+            configuration. Calibration needs a model, since masks have no probabilities.
+        convention: another library's convention to report as well: smp, torchmetrics, mmseg, ultralytics, monai,
             sceneparsing or void-as-error.
         out: a new folder for `scores.json` and `report.html`.
-        overrides: "data.b=c" and "evaluate.b=c" texts for the configuration.
+        overrides: "data.b=c" and "evaluate.b=c" settings for the configuration.
         overwrite: replace an earlier result in `out`.
-        progress: called with (images done, images in all).
+        progress: called with (images done, number of images) after each image.
 
     Raises:
-        DataError: the data set has no such part, or other classes than the model.
+        DataError: the data set has no such split, or other classes than the model.
+        UsageError: an unknown metric family or convention.
         OutputExistsError: `out` holds files.
     """
     from pixelwise.config import read_request
@@ -66,9 +62,9 @@ def evaluate(
     require_sections(overrides, "data", "evaluate")
     subset, predictor, notices = _opened(model, data, split, config, base, metrics or ())
     settings = config.evaluate
-    ours = (SCORES, reporting.REPORT)
+    files = (SCORES, reporting.REPORT)
     if out is not None:
-        require_claimable(Path(out), overwrite, ours, SCORES)
+        require_claimable(Path(out), overwrite, files, SCORES)
     result = score(
         subset,
         predictor,
@@ -80,18 +76,25 @@ def evaluate(
     )
     result = replace(result, notices=(*notices, *result.notices))
     if out is not None:
-        # Only now: what stands there is not given up for a command that fails.
-        claim_folder(Path(out), overwrite, ours, SCORES)
+        # Claimed only now, so that an evaluation that fails does not remove an earlier result.
+        claim_folder(Path(out), overwrite, files, SCORES)
         options = {"split": split, "metrics": ",".join(metrics) or "none" if metrics is not None else None}
-        again = _spelled(model, data, options | {"convention": convention}, overrides)
-        _write(Path(out), model, data, split, result, subset, predictor, again)
+        command = _command(model, data, options | {"convention": convention}, overrides)
+        _write(Path(out), model, data, split, result, subset, predictor, command)
     return result
 
 
+def metric_names() -> tuple[str, ...]:
+    """Return the names of the metric families that `evaluate` accepts."""
+    from pixelwise.evaluation import METRICS
+
+    return METRICS
+
+
 def _opened(
-    model: str | Path | Model, data: str | Path, split: str, config: Config, base: Path, asked: Sequence[str]
+    model: str | Path | Model, data: str | Path, split: str, config: Config, base: Path, metrics: Sequence[str]
 ) -> tuple[Dataset, ImagePredictor, tuple[str, ...]]:
-    """Open what is to be scored and the images it is scored on; with what there is to be told."""
+    """Open the images and the predictor to score, with notices."""
     from pixelwise.datasets.dataset import open_data, without_unreadable
     from pixelwise.evaluation.mask_folder import open_masks
 
@@ -102,16 +105,17 @@ def _opened(
     notices = (*splits.notices, *splits.skipped)
     if loaded is None:
         masks = open_masks(Path(str(model)), subset, config.evaluate.masks)
-        none = ("masks have no probabilities: there is no calibration to score",) if "calibration" in asked else ()
-        return subset, masks, (*notices, *masks.notices, *none)
+        if "calibration" in metrics:
+            notices = (*notices, "masks have no probabilities: calibration is not scored")
+        return subset, masks, (*notices, *masks.notices)
     require_classes(subset, loaded, data)
-    return subset, loaded.predictor, (*notices, *_divided_otherwise(splits, split, loaded.card))
+    return subset, loaded.predictor, (*notices, *_other_split(splits, split, loaded.card))
 
 
-def _spelled(
+def _command(
     model: str | Path | Model, data: str | Path, options: dict[str, str | None], overrides: Sequence[str]
 ) -> str:
-    """Spell the command that gives the same again."""
+    """Return the command that repeats the evaluation."""
     words = ["pixelwise", "evaluate", str(_folder(model)), str(data)]
     for name, value in options.items():
         words += [] if value is None else [f"--{name}", value]
@@ -132,66 +136,54 @@ def _write(
     result: Evaluation,
     subset: Dataset,
     predictor: ImagePredictor,
-    again: str,
+    command: str,
 ) -> None:
-    """Write scores and report; the model by its whole path, so that it is known from any folder."""
-    from pixelwise.evaluation.score_counts import recipe_facts
+    """Write scores and report, with the absolute path of the model."""
+    from pixelwise.evaluation import ScoresFile
+    from pixelwise.evaluation.score_counts import training_recipe
     from pixelwise.storage import RUN_MARKER, write_json
 
     folder = _folder(model)
-    known = folder.resolve() if folder.exists() else folder
-    facts = recipe_facts(folder)
-    recipe = {} if facts is None else {"recipe": facts}
-    plain = {"model": str(known), "data": str(data), "split": split, **recipe, **result.to_dict()}
+    path = folder.resolve() if folder.exists() else folder
+    plain = ScoresFile(result, str(path), str(data), split, training_recipe(folder)).to_dict()
     write_json(out / SCORES, plain)
     card = load_card(folder)
     run = None if card is None else next((p for p in (folder, folder.parent) if (p / RUN_MARKER).is_file()), None)
     shown = plain if card is None else plain | {"calibration": card.get("calibration")}
-    reporting.write(out / reporting.REPORT, shown, subset, predictor, run, [again])
+    reporting.write(out / reporting.REPORT, shown, subset, predictor, run, [command])
 
 
 def _loaded(model: str | Path | Model) -> Model | None:
-    """Load a model; None where it is a folder of masks."""
+    """Load a model; return None for a folder of masks."""
     if isinstance(model, Model):
         return model
     return None if holds_masks(Path(model)) else load(model)
 
 
 def require_sections(overrides: Sequence[str], *sections: str) -> None:
-    """Refuse overrides that a verb would not look at.
-
-    Raises:
-        UsageError: there is one.
-    """
+    """Raise a `UsageError` for overrides of other sections than those a verb uses."""
     for text in overrides:
         if text.strip().partition(".")[0] not in sections:
             raise UsageError(
                 f"--set {text}",
                 expected=f"a key of {' or '.join(sections)}",
-                found="one that this verb does not use",
-                do="Leave it out: a model predicts as its model.json says.",
+                found="a key that this command does not use",
+                do="Leave it out: prediction settings come from the model's model.json.",
             )
 
 
 def split_of(splits: DataSplits, name: str, where: object) -> Dataset:
-    """Give one part of a data set, or say which there are.
-
-    Raises:
-        DataError: no such part.
-    """
+    """Return one split of a data set; raise a `DataError` if there is none of this name."""
     subsets = {split.name: split for split in splits}
     if name not in subsets:
-        there = list(subsets)
-        raise DataError(where, expected=f"a part {name!r}", found=", ".join(there), do=f"Choose --split {there[-1]}.")
+        names = list(subsets)
+        fix = f"Choose --split {names[-1]}."
+        raise DataError(where, expected=f"a split {name!r}", found=", ".join(names), do=fix)
     return subsets[name]
 
 
 def require_classes(split: Dataset, loaded: Model, data: object) -> None:
-    """Raise where data and model have other classes.
-
-    Raises:
-        DataError: they do.
-    """
+    """Raise a `DataError` if data and model have different classes."""
     if split.labels.names != loaded.labels.names:
         raise DataError(
             data,
@@ -201,14 +193,14 @@ def require_classes(split: Dataset, loaded: Model, data: object) -> None:
         )
 
 
-def _divided_otherwise(splits: DataSplits, split: str, card: ModelCard) -> tuple[str, ...]:
-    """Warn where a part was drawn from train, and the model learned from another train."""
+def _other_split(splits: DataSplits, split: str, card: ModelCard) -> tuple[str, ...]:
+    """Warn if the split was drawn at random, and the model was trained on another train split."""
     drawn = split in splits.description["split"].get("achieved", {}) and splits.train is not None
     if not drawn or card.names_hash is None or splits.train is None or splits.train.names_hash() == card.names_hash:
         return ()
     return (
-        f"{split} was drawn from the images, and not as when the model was trained: it may have learned from some of these. "
-        "Name the run's config.yaml as DATA to score the same part.",
+        f"{split} was drawn at random and differs from the split used in training: the model may have been trained on some of "
+        "these images. Use the run's config.yaml as DATA to evaluate the original split.",
     )
 
 
@@ -221,44 +213,44 @@ def compare(
     overrides: Sequence[str] = (),
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Comparison:
-    """Tell whether the difference between models is real: each against the first, on the same images.
+    """Compare models with the first of them on the same images, with intervals and a verdict for each difference.
 
     Args:
-        runs: two or more: run folders, what `evaluate` wrote to `out`, or a `scores.json` itself. With `data` also model
-            folders and folders of masks. Runs that differ in their seed alone are compared as one recipe.
-        data: evaluate all on one part of this data set first.
-        split: that part; test where not given.
-        resamples: draws of the bootstrap (see `evaluation.comparison.compare`).
-        overrides: "data.b=c" and "evaluate.b=c" texts for the configuration of `data`.
-        progress: called with (name, images done, images in all) after each image that is evaluated.
+        runs: two or more run folders, folders written by `evaluate` with `out`, or `scores.json` files. With `data` also model
+            folders and folders of masks. Runs that differ only in their seed are compared as one recipe.
+        data: evaluate all on one split of this data set first.
+        split: the split of `data`; test by default.
+        resamples: number of bootstrap resamples (see `evaluation.comparison.compare`).
+        overrides: "data.b=c" and "evaluate.b=c" settings for the configuration of `data`.
+        progress: called with (name, images done, number of images) after each image that is evaluated.
 
     Raises:
-        UsageError: fewer than two runs, or a part of no data.
-        DataError: no counts per image there, or other images, masks or classes.
+        UsageError: fewer than two runs, or a split without `data`.
+        DataError: no counts per image, or different images, masks or classes.
     """
-    from pixelwise.evaluation.comparison import compare as compare_counted
-    from pixelwise.evaluation.score_counts import counted_of_scores, described, names_of, read_counted
+    from pixelwise.evaluation.comparison import compare as compare_counts
+    from pixelwise.evaluation.score_counts import read_run_counts, run_counts, run_names, with_recipe
 
     if len(runs) < 2:
-        raise UsageError("compare", expected="two runs or more", found=str(len(runs)), do="Name what to compare.")
+        raise UsageError("compare", expected="two runs or more", found=str(len(runs)), do="List the runs to compare.")
     if data is None and (split is not None or overrides):
         raise UsageError(
             f"--split {split}" if split is not None else f"--set {overrides[0]}",
-            expected="--data, which it is about",
+            expected="--data as well",
             found="none",
-            do="Name the images by --data, or leave this out: what was scored is compared as it is.",
+            do="Name the images with --data, or leave this out to compare existing scores.",
         )
     subset = split or "test"
-    counted, notices = [], []
-    for path, name in zip(map(Path, runs), names_of(runs), strict=True):
+    counts, notices = [], []
+    for path, name in zip(map(Path, runs), run_names(runs), strict=True):
         if data is None or path.is_file():
-            counted.append(read_counted(path, name))
+            counts.append(read_run_counts(path, name))
             continue
-        tell = partial(progress, name) if progress is not None else None
-        # Neither intervals nor other metrics of each alone are asked for.
-        alone = (*overrides, "evaluate.resamples=0")
-        result = evaluate(path, data, split=subset, metrics=(), overrides=alone, progress=tell)
+        report_progress = partial(progress, name) if progress is not None else None
+        # Only counts are needed: no intervals, and no other metrics.
+        settings = (*overrides, "evaluate.resamples=0")
+        result = evaluate(path, data, split=subset, metrics=(), overrides=settings, progress=report_progress)
         notices += [f"{name}: {notice}" for notice in result.notices]
-        found = described(counted_of_scores(result.to_dict(), path, name), path)
-        counted.append(replace(found, selected=subset == "val" and found.recipe is not None))
-    return compare_counted(counted, resamples=resamples, notices=notices)
+        run = with_recipe(run_counts(result, path, name), path)
+        counts.append(replace(run, selected=subset == "val" and run.recipe is not None))
+    return compare_counts(counts, resamples=resamples, notices=notices)

@@ -1,13 +1,16 @@
-"""`pixelwise compare RUN RUN…`: whether the difference between models is real."""
+"""`pixelwise compare RUN RUN…`: differences between models, with intervals and verdicts."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pixelwise.cli.terminal import Json, Overrides, Progress, percent, print_json, put
+
+if TYPE_CHECKING:
+    from pixelwise.evaluation.comparison import Comparison, Difference, Pair, Standing
 
 _MEANS = (("mIoU", "miou"), ("mean Dice", "mean_dice"), ("pixel accuracy", "pixel_accuracy"))
 
@@ -17,7 +20,7 @@ def run(
         list[str],
         typer.Argument(
             metavar="RUN…",
-            help="Two or more, each against the first: run folders, or what evaluate wrote with --out. With --data also "
+            help="Two or more, each compared with the first: run folders, or folders of evaluate --out. With --data also "
             "model folders and folders of masks.",
         ),
     ],
@@ -27,11 +30,11 @@ def run(
             help="Evaluate each on these images first: a folder, a data.yaml, a recipe or an annotation file."
         ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="With --data: train, val or test, which is the default.")] = None,
+    split: Annotated[str | None, typer.Option(help="With --data: train, val or test (default).")] = None,
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Tell whether one model is better than another, on the same images: differences with intervals, and a verdict."""
+    """Compare models on the same images: differences with intervals and verdicts."""
     from pixelwise import api
 
     progress = Progress()
@@ -39,56 +42,60 @@ def run(
     def scoring(name: str, done: int, total: int) -> None:
         progress.line(f"scoring {name}: {done} of {total}", last=done == total)
 
-    plain = api.compare(runs, data=data, split=split, overrides=overrides or (), progress=scoring).to_dict()
-    for notice in plain["notices"]:
+    comparison = api.compare(runs, data=data, split=split, overrides=overrides or (), progress=scoring)
+    for notice in comparison.notices:
         progress.say(f"note: {notice}")
     if as_json:
-        print_json(plain)
+        print_json(comparison.to_dict())
     else:
-        _print(plain)
+        _print(comparison)
 
 
-def _print(plain: dict[str, Any]) -> None:
-    """Print a table and sentences per pair, and where there are more than two models their ranking."""
+def _print(comparison: Comparison) -> None:
+    """Print a table and sentences for each pair, and a ranking if there are more than two models."""
     from rich.console import Console
 
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 100)
-    scores = {entry["name"]: entry for entry in plain["scores"]}
     with console.capture() as written:
-        if len(scores) > 2:
-            console.print(_ranking([scores[name] for name in plain["ranking"]]))
+        if len(comparison.standings) > 2:
+            console.print(_ranking(comparison))
             console.print()
-        for pair in plain["pairs"]:
-            console.print(_table(pair, plain["images"]))
+        for pair in comparison.pairs:
+            console.print(_table(pair, comparison.images))
             console.print()
-            for sentence in pair["sentences"]:
+            for sentence in pair.sentences:
                 console.print(sentence, markup=False)
             console.print()
-        console.print(f"{plain['convention']}\n{plain['interval']}", style="dim", markup=False)
+        console.print(f"{comparison.convention}\n{comparison.interval}", style="dim", markup=False)
     put(written.get())
 
 
-def _ranking(standings: list[dict[str, Any]]) -> Any:
+def _ranking(comparison: Comparison) -> Any:
     table = _empty("by mIoU")
     for column in ("mIoU", "95 % interval", "runs"):
         table.add_column(column, justify="right", no_wrap=True)
-    for entry in standings:
-        table.add_row(_safe(entry["name"]), percent(entry["miou"]), _bounds(entry, "miou_"), str(len(entry["runs"])))
+    for entry in comparison.ranking():
+        table.add_row(_safe(entry.name), percent(entry.means["miou"].value), _interval(entry), str(len(entry.runs)))
     return table
 
 
-def _table(pair: dict[str, Any], images: int) -> Any:
-    table = _empty(f"{pair['b']} against {pair['a']}, {images} images")
-    for name in (pair["a"], pair["b"]):
+def _interval(standing: Standing) -> str:
+    miou = standing.means["miou"]
+    return "–" if miou.low is None or miou.high is None else f"{100 * miou.low:.1f} – {100 * miou.high:.1f}"
+
+
+def _table(pair: Pair, images: int) -> Any:
+    table = _empty(f"{pair.b} against {pair.a}, {images} images")
+    for name in (pair.a, pair.b):
         table.add_column(_safe(name), justify="right", overflow="fold", max_width=12)
     table.add_column("difference", justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for row in pair["classes"]:
-        table.add_row(_safe(row["name"]), *_cells(row))
+    for row in pair.classes:
+        table.add_row(_safe(row.name), *_cells(row))
     table.add_section()
     for name, key in _MEANS:
-        table.add_row(f"[bold]{name}", *_cells(pair[key]), style="bold" if key == "miou" else "")
+        table.add_row(f"[bold]{name}", *_cells(pair.means[key]), style="bold" if key == "miou" else "")
     return table
 
 
@@ -100,25 +107,19 @@ def _empty(title: str) -> Any:
     return table
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    change = "–" if row["difference"] is None else _signed(row["difference"])
-    verdict = "not shown"
-    if row["difference"] is None:
-        verdict = ""
-    elif row["shown"]:
-        verdict = "better" if row["difference"] > 0 else "worse"
-    return percent(row["a"]), percent(row["b"]), change, _bounds(row), verdict
-
-
-def _bounds(row: dict[str, Any], prefix: str = "") -> str:
-    low, high = row[f"{prefix}low"], row[f"{prefix}high"]
-    if low is None or high is None:
-        return "–"
-    return f"{100 * low:.1f} – {100 * high:.1f}" if prefix else f"{_signed(low)} to {_signed(high)}"
+def _cells(row: Difference) -> tuple[str, ...]:
+    change, interval, verdict = "–", "–", ""
+    if row.difference is not None:
+        change, verdict = _signed(row.difference), "not shown"
+        if row.shown:
+            verdict = "better" if row.difference > 0 else "worse"
+    if row.low is not None and row.high is not None:
+        interval = f"{_signed(row.low)} to {_signed(row.high)}"
+    return percent(row.a), percent(row.b), change, interval, verdict
 
 
 def _signed(value: float) -> str:
-    """Write a difference in points; what rounds to nothing has no sign."""
+    """Format a difference in points; zero has no sign."""
     text = f"{100 * value:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text
 

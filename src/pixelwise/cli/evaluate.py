@@ -21,12 +21,14 @@ def run(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     metrics: Annotated[
         str | None,
-        typer.Option(help="Beside overlap: boundary, surface, calibration, diagnosis; all or none; commas between."),
+        typer.Option(
+            help="In addition to overlap: names separated by commas, all, or none; an unknown name lists the valid ones."
+        ),
     ] = None,
     convention: Annotated[
         str | None,
         typer.Option(
-            help="Also give the number by the rule of smp, torchmetrics, mmseg, ultralytics, monai, sceneparsing or void-as-error."
+            help="Also report the scores by the convention of smp, torchmetrics, mmseg, ultralytics, monai, sceneparsing or void-as-error."
         ),
     ] = None,
     out: Annotated[str | None, typer.Option(help="Folder for scores.json and report.html.")] = None,
@@ -34,7 +36,7 @@ def run(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Score a model, or masks that any tool wrote, on images with masks, at their own size."""
+    """Score a model, or masks written by any tool, on images with masks, at native size."""
     from pixelwise import api
 
     progress = Progress()
@@ -62,7 +64,9 @@ def run(
 
 
 def _families(text: str) -> tuple[str, ...]:
-    from pixelwise.evaluation import METRICS
+    from pixelwise import api
 
     names = tuple(name.strip() for name in text.split(",") if name.strip())
-    return METRICS if names == ("all",) else () if names == ("none",) else names
+    if names == ("all",):
+        return api.metric_names()
+    return () if names == ("none",) else names

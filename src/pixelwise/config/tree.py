@@ -218,7 +218,10 @@ class PredictConfig(_Section):
 class EvaluateConfig(_Section):
     """Say what is scored beside the overlap of areas."""
 
-    metrics: list[Literal["boundary", "surface", "calibration", "diagnosis"]] = ["boundary", "calibration", "diagnosis"]
+    metrics: list[str] = Field(
+        ["boundary", "calibration", "diagnosis"],
+        description="metric families in addition to overlap; an unknown name lists the valid ones",
+    )
     masks: Literal["ids", "data"] | None = Field(
         None, description="what mask files to be scored hold: class ids, or values as data.mask_values says; null: see"
     )

@@ -1,19 +1,14 @@
-"""How good a predictor is on a data set: data set × predictor × metrics → Scores.
+"""Score predictions on a data set: scores with intervals, scores per image, tables of errors, and a baseline.
 
-Comes in: a data set of labelled images and anything that turns an image into a `Prediction`. Goes out: scores with
-intervals, one line per image, where the errors lie, and what a constant guess would have scored. Knows nothing of models
-or training.
-
-Everything is scored at the image's native size, through the same predictor that later predicts: what you score is what
-you ship.
+Images are scored at native size, with the predictor that is used for prediction. The package does not depend on models or
+training.
 """
 
 from pixelwise.evaluation.calibrating import fitted_temperature
-from pixelwise.evaluation.meters import METRICS
+from pixelwise.evaluation.meters import METRICS, require_metrics
+from pixelwise.evaluation.results import Evaluation, ImageScore, ScoresFile, Suspect, Tables, read_scores
 from pixelwise.evaluation.scoring import (
-    Evaluation,
     ImagePredictor,
-    ImageScore,
     LabelledImages,
     evaluate,
     majority,
@@ -27,9 +22,14 @@ __all__ = [
     "ImagePredictor",
     "ImageScore",
     "LabelledImages",
+    "ScoresFile",
+    "Suspect",
+    "Tables",
     "evaluate",
     "fitted_temperature",
     "majority",
     "quick_miou",
+    "read_scores",
+    "require_metrics",
     "truth_digest",
 ]

@@ -1,8 +1,4 @@
-"""One temperature for a model's probabilities, fitted on images it did not learn from.
-
-Comes in: a data set and a predictor that shows its probabilities. Goes out: a `Temperature`. Knows nothing of models or of
-where the temperature is kept.
-"""
+"""Fit one temperature to a model's probabilities on images that it was not trained on."""
 
 from __future__ import annotations
 
@@ -27,16 +23,16 @@ def fitted_temperature(
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> Temperature:
-    """Fit a temperature to some pixels of some images, evenly chosen: Guo et al. 2017, arXiv:1706.04599.
+    """Fit a temperature to a sample of pixels of evenly spaced images: Guo et al. 2017, arXiv:1706.04599.
 
     Args:
-        dataset: images with masks that the model did not learn from.
-        predictor: its probabilities must not be corrected yet.
-        images: so many at most.
-        pixels: so many of each at most, chosen by the image's id.
-        seed: another seed chooses other pixels.
-        progress: called with (images done, images in all) after each.
-        stop: called before each image; raises to end the work.
+        dataset: images with masks that the model was not trained on.
+        predictor: its probabilities must not be calibrated yet.
+        images: maximum number of images.
+        pixels: maximum number of pixels per image; which ones depends on the image's id.
+        seed: random seed of the choice of pixels.
+        progress: called with (images done, number of images) after each image.
+        stop: called before each image; may raise to interrupt.
     """
     sample = PixelSample(pixels, dataset.labels.ignore_index, seed)
     count = min(len(dataset), images)

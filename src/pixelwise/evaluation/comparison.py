@@ -1,44 +1,39 @@
-"""Tell whether the difference between models is real: a paired bootstrap over the images that all were scored on.
+"""Compare models by a paired bootstrap over the images on which all of them were scored.
 
-Comes in: what `scores.json` holds of each model, the counts per image and class. Goes out: a `Comparison`: scores,
-differences with intervals, and sentences. Knows nothing of models, of terminals, or of how the counts were made.
-
-The same images are drawn for all models (Efron & Tibshirani 1993, An Introduction to the Bootstrap, ch. 13 and 16): most
-of what makes one draw harder than another is common to them and falls out of the difference. Runs that differ in their
-seed alone are one recipe, whose runs are drawn as well; between recipes no difference is shown that seeds alone would
-often make.
+The same images are drawn for all models (Efron & Tibshirani 1993, An Introduction to the Bootstrap, ch. 13 and 16), so that
+differences in difficulty between images cancel. Runs that differ only in their seed form a recipe, whose runs are resampled as
+well; between recipes, no difference is reported that different seeds alone would often produce.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, UsageError
-from pixelwise.evaluation.score_counts import Counted, Recipe, aligned, cautions, recipes_of
-from pixelwise.evaluation.verdicts import Difference, Grounds, Pair, counted_of, fall_apart, listed, sentences
+from pixelwise.evaluation.score_counts import Recipe, RunCounts, aligned, cautions, group_by_recipe, listed
 from pixelwise.metrics.confusion import mean_defined, ratio
-from pixelwise.metrics.intervals import LEVEL, Floats, by_group, drawn_totals, percentiles
+from pixelwise.metrics.intervals import LEVEL, Floats, by_group, drawn_totals, make_score, percentiles
 from pixelwise.metrics.scores import overlap_scores
 from pixelwise.types import Score, spread
 
 MEANS = ("miou", "miou_present", "mean_dice", "pixel_accuracy")
 _FEW = 10
-# So many ways to divide runs are looked at; where there are more, as many are drawn.
+# Limit on the permutations of runs between recipes; if there are more, a random sample is used.
 _DIVISIONS = 10_000
-# Bounds the memory: so many numbers are worked on at once, beside the scores of each draw.
+# Limit on the numbers processed at once, in addition to the scores of each draw.
 _NUMBERS = 1 << 22
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Hold the scores of one model, or the mean over the runs of one recipe, with intervals."""
+    """Scores of one model, or means over the runs of one recipe, with intervals."""
 
     name: str
     runs: tuple[str, ...]
@@ -46,7 +41,7 @@ class Standing:
     classes: dict[str, Score]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the plain form, with the keys of `scores.json`."""
+        """Return the plain form, with the keys of `scores.json`."""
         plain: dict[str, Any] = {"name": self.name, "runs": list(self.runs)}
         for name, score in self.means.items():
             plain |= spread(name, score)
@@ -54,16 +49,74 @@ class Standing:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """The difference in one score between B and A.
+
+    Args:
+        name: of the score, or of the class whose IoU it is.
+        a: the score of A; None if undefined.
+        b: the score of B.
+        difference: B minus A.
+        low: lower end of the 95 % interval; None if there is nothing to resample.
+        high: upper end of the 95 % interval.
+        n: number of images behind the score; for a class, those in which the ground truth, A or B has it.
+        p: two-sided p-value from the bootstrap. It is at least the probability that as many fair coins fall alike, and at least
+            the share of permutations of the runs between the recipes with such a difference.
+        shown: whether the interval excludes 0 and p is at most 0.05; for a class, also after adjustment for the number of classes.
+        p_adjusted: for a class: Holm 1979.
+        shown_alone: for a class: `shown` without the adjustment.
+    """
+
+    name: str
+    a: float | None
+    b: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    n: int
+    p: float | None
+    shown: bool
+    p_adjusted: float | None = None
+    shown_alone: bool | None = None
+
+    @property
+    def margin(self) -> float:
+        """Half the width of the interval; 0 without an interval."""
+        return 0.0 if self.low is None or self.high is None else (self.high - self.low) / 2
+
+
+@dataclass(frozen=True)
+class Pair:
+    """B compared with A: `means` by the names of `MEANS`, the IoU of each class, and a summary in sentences."""
+
+    a: str
+    b: str
+    means: dict[str, Difference]
+    classes: tuple[Difference, ...]
+    sentences: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plain form."""
+        class_only = ("name", "p_adjusted", "shown_alone")
+        means = {
+            name: {key: value for key, value in asdict(entry).items() if key not in class_only}
+            for name, entry in self.means.items()
+        }
+        rows = [asdict(entry) for entry in self.classes]
+        return {"a": self.a, "b": self.b, **means, "classes": rows, "sentences": list(self.sentences)}
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Hold how models compare.
+    """The result of comparing models.
 
     Args:
         standings: one per model or recipe, the baseline first.
-        pairs: every other one (B) against the baseline (A).
-        images: images that all were scored on.
-        convention: what the scores and differences are.
-        interval: how the bounds were made, and what they leave out.
-        notices: what to mind.
+        pairs: each of the others (B) compared with the baseline (A).
+        images: number of images on which all were scored.
+        convention: how scores and differences are defined.
+        interval: how the intervals were computed, and what they do not include.
+        notices: warnings and remarks.
     """
 
     standings: tuple[Standing, ...]
@@ -78,7 +131,7 @@ class Comparison:
         return tuple(sorted(self.standings, key=lambda s: -(s.means["miou"].value or 0.0)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the plain form."""
+        """Return the plain form."""
         return {
             "names": [standing.name for standing in self.standings],
             "images": self.images,
@@ -92,37 +145,38 @@ class Comparison:
 
 
 def compare(
-    runs: Sequence[Counted], *, resamples: int | None = None, seed: int = 0, notices: Sequence[str] = ()
+    runs: Sequence[RunCounts], *, resamples: int | None = None, seed: int = 0, notices: Sequence[str] = ()
 ) -> Comparison:
     """Compare models that were scored on the same images, each with the first.
 
     Args:
-        runs: what was counted of each; those of one recipe with different seeds are taken together.
-        resamples: draws of the bootstrap; where not given 2000, or 100 for each class, so that the smallest p that they
-            can tell survives the adjustment.
-        seed: equal seeds give equal intervals.
-        notices: what is to be told beside what is found here.
+        runs: the counts of each model; runs of one recipe with different seeds are combined.
+        resamples: number of bootstrap resamples; by default 2000, or 100 per class if that is more, so that the smallest possible
+            p-value stays significant after the adjustment.
+        seed: random seed of the bootstrap.
+        notices: notices to include in the result.
 
     Raises:
         UsageError: fewer than two runs.
-        DataError: they were not scored on the same images, masks, classes and groups; or no pixel counts.
+        DataError: the runs have other images, masks, classes or groups, or no pixel counts.
     """
     if len(runs) < 2:
-        raise UsageError("compare", expected="two runs or more", found=str(len(runs)), do="Name what to compare.")
-    runs, grouped = aligned(runs)
-    recipes, pooled = recipes_of(runs)
-    work = _Draws(runs, recipes, max(resamples or 100 * len(runs[0].classes), 2 if resamples else 2000), seed)
-    standings = tuple(work.standing(g) for g in range(len(recipes)))
-    pairs = tuple(work.pair(0, g) for g in range(1, len(recipes)))
-    told = [*notices, *grouped, *pooled, *cautions(runs, recipes), *_uneven(standings), *_few(work, pairs)]
+        raise UsageError("compare", expected="two runs or more", found=str(len(runs)), do="List the runs to compare.")
+    runs, group_notices = aligned(runs)
+    recipes, recipe_notices = group_by_recipe(runs)
+    draws = _Draws(runs, recipes, max(resamples or 100 * len(runs[0].classes), 2 if resamples else 2000), seed)
+    standings = tuple(draws.standing(g) for g in range(len(recipes)))
+    pairs = tuple(draws.pair(0, g) for g in range(1, len(recipes)))
+    notices = [*notices, *group_notices, *recipe_notices, *cautions(runs, recipes)]
+    notices += [*_different_classes(standings), *_few_images(draws, pairs)]
     k = sum(score.value is not None for score in standings[0].classes.values())
-    return Comparison(standings, pairs, len(runs[0].ids), _convention(), _interval(work, k), tuple(told))
+    return Comparison(standings, pairs, len(runs[0].ids), _CONVENTION, _interval(draws, k), tuple(notices))
 
 
 class _Draws:
-    """Draw images for all runs and runs within recipes, and read scores and differences off the draws."""
+    """Bootstrap draws of images for all runs, and of runs within recipes, with the scores of each draw."""
 
-    def __init__(self, runs: Sequence[Counted], recipes: Sequence[Recipe], resamples: int, seed: int) -> None:
+    def __init__(self, runs: Sequence[RunCounts], recipes: Sequence[Recipe], resamples: int, seed: int) -> None:
         self.runs, self.recipes, self.resamples, self.seed = runs, recipes, resamples, seed
         self.classes = runs[0].classes
         # (images, runs, 3, classes)
@@ -130,35 +184,35 @@ class _Draws:
         flat = self.counts.reshape(len(self.counts), -1)
         if not flat.any():
             raise DataError(
-                "compare", expected="at least one pixel that counts", found="none", do="Compare on other images."
+                "compare", expected="at least one counted pixel", found="none", do="Compare on other images."
             )
-        units, self.kind = by_group(flat, runs[0].groups)
+        units, self.unit_kind = by_group(flat, runs[0].groups)
         self.units = units.reshape(-1, *self.counts.shape[1:])
-        whole = flat.sum(0, keepdims=True)
+        total = flat.sum(0, keepdims=True)
         # (runs, scores) and (recipes, scores)
-        self.alone = self._of_runs(whole, whole)[0]
-        self.values = self._of_recipes(self.alone[None])[0]
-        self.drawn = self._draw(units, whole)
+        self.run_values = self._of_runs(total, total)[0]
+        self.values = self._of_recipes(self.run_values[None])[0]
+        self.drawn = self._draw(units, total)
 
-    def _draw(self, units: NDArray[np.int64], whole: NDArray[np.int64]) -> Floats:
-        """Give (draws, recipes, scores); NaN where one unit leaves nothing to draw from."""
+    def _draw(self, units: NDArray[np.int64], total: NDArray[np.int64]) -> Floats:
+        """Return the scores of each draw (draws, recipes, scores); NaN if there is a single unit."""
         if len(units) < 2:
             return np.full_like(self.values[None], np.nan)
-        picks, kept = self._picks(), np.empty((self.resamples, *self.values.shape))
+        picks, scores = self._picks(), np.empty((self.resamples, *self.values.shape))
         start = 0
         for totals in drawn_totals(units, self.resamples, self.seed):
             rows = slice(start, start + len(totals))
-            kept[rows] = self._of_recipes(self._of_runs(totals, whole), [picked[rows] for picked in picks])
+            scores[rows] = self._of_recipes(self._of_runs(totals, total), [picked[rows] for picked in picks])
             start = rows.stop
-        return kept
+        return scores
 
     def _picks(self) -> list[NDArray[np.int64]]:
         """Draw runs of each recipe with replacement (draws, runs), one fewer than there are.
 
-        As many draws as there are runs would show less spread than there is, by 1 / runs: Rao & Wu 1988, Resampling
-        inference with complex survey data, draw one fewer.
+        Drawing as many as there are would underestimate the variance by 1 / runs; Rao & Wu 1988, Resampling inference with
+        complex survey data, draw one fewer.
         """
-        # By name, so that the order in which they were given changes no draw.
+        # Seeded by the rank of the name, so that the order of the arguments does not matter.
         rank = {name: i for i, name in enumerate(sorted(recipe.name for recipe in self.recipes))}
         picks = []
         for recipe in self.recipes:
@@ -166,30 +220,29 @@ class _Draws:
             picks.append(generator.integers(0, count, (self.resamples, max(count - 1, 1))))
         return picks
 
-    def _of_runs(self, totals: NDArray[Any], whole: NDArray[Any]) -> Floats:
-        """Turn totals (R, runs · 3 · K) into (R, runs, means and the IoU of each class)."""
+    def _of_runs(self, totals: NDArray[Any], reference: NDArray[Any]) -> Floats:
+        """Score totals (R, runs · 3 · K) as (R, runs, means and the IoU of each class)."""
         k = len(self.classes)
-        parts = zip(np.split(totals, len(self.runs), 1), np.split(whole, len(self.runs), 1), strict=True)
-        scores = [overlap_scores(part, over_all) for part, over_all in parts]
+        parts = zip(np.split(totals, len(self.runs), 1), np.split(reference, len(self.runs), 1), strict=True)
+        scores = [overlap_scores(part, reference_part) for part, reference_part in parts]
         return np.stack([np.concatenate([s[:, : len(MEANS)], s[:, 5 : 5 + k]], 1) for s in scores], 1)
 
     def _of_recipes(self, values: Floats, picks: Sequence[NDArray[np.int64]] | None = None) -> Floats:
-        """Take the mean of (R, runs, scores) over the runs of each recipe, or over those that were picked."""
-        found = []
+        """Average (R, runs, scores) over the runs of each recipe, or over the picked ones."""
+        means = []
         for g in range(len(self.recipes)):
             members = values[:, self._members([g])]
             if picks is not None:
                 members = np.take_along_axis(members, picks[g][:, :, None], 1)
-            found.append(mean_defined(np.moveaxis(members, 1, -1)))
-        return np.stack(found, 1)
+            means.append(mean_defined(np.moveaxis(members, 1, -1)))
+        return np.stack(means, 1)
 
     def standing(self, g: int) -> Standing:
         """Score one recipe."""
         blocks = _blocks(len(self.drawn), self.drawn.shape[2])
-        low, high = np.concatenate([percentiles(self.drawn[:, g, part]) for part in blocks], 1)
-        shows = self._shows(self.counts, [g])
-        n = [len(self.counts)] * len(MEANS) + shows.sum(0).tolist()
-        scores = [_score(*entry) for entry in zip(self.values[g], low, high, n, strict=True)]
+        low, high = np.concatenate([percentiles(self.drawn[:, g, block]) for block in blocks], 1)
+        n = [len(self.counts)] * len(MEANS) + self._shows(self.counts, [g]).sum(0).tolist()
+        scores = [make_score(*entry) for entry in zip(self.values[g], low, high, n, strict=True)]
         names = tuple(self.runs[i].name for i in self.recipes[g].members)
         means = dict(zip(MEANS, scores, strict=False))
         classes = dict(zip(self.classes, scores[len(MEANS) :], strict=True))
@@ -200,128 +253,129 @@ class _Draws:
         differing = self._differing([a, b])
         coins = np.concatenate([[differing.any(1).sum()] * len(MEANS), differing.sum(0)])
         drawn, blocks = self.drawn, _blocks(len(self.drawn), len(coins))
-        low, high, p = np.concatenate([_judged(drawn[:, b, s] - drawn[:, a, s], coins[s]) for s in blocks], 1)
-        by_seeds = self._by_seeds(a, b)
-        p = np.where(np.isnan(p), p, np.fmax(p, by_seeds))
+        low, high, p = np.concatenate([_bounds_and_p(drawn[:, b, s] - drawn[:, a, s], coins[s]) for s in blocks], 1)
+        p_of_runs = self._permutation_p(a, b)
+        p = np.where(np.isnan(p), p, np.fmax(p, p_of_runs))
         n = [len(self.counts)] * len(MEANS) + self._shows(self.counts, [a, b]).sum(0).tolist()
-        # Every draw of a class that one unit alone shows is the same: no spread can be seen.
-        lone = np.concatenate([np.zeros(len(MEANS), bool), self._shows(self.units, [a, b]).sum(0) < 2])
-        low, high, p = (np.where(lone, np.nan, found) for found in (low, high, p))
+        # A class in a single unit has the same score in every draw, so its spread is unknown.
+        single = np.concatenate([np.zeros(len(MEANS), bool), self._shows(self.units, [a, b]).sum(0) < 2])
+        low, high, p = (np.where(single, np.nan, values) for values in (low, high, p))
         alone = ((low > 0) | (high < 0)) & (p <= 1 - LEVEL)
         adjusted = np.concatenate([np.full(len(MEANS), np.nan), holm(p[len(MEANS) :])])
         shown = alone & ~(adjusted > 1 - LEVEL)
+        values = np.stack([self.values[a], self.values[b], self.values[b] - self.values[a], low, high], 1)
 
         def entry(i: int, name: str) -> Difference:
-            found = (self.values[a, i], self.values[b, i], self.values[b, i] - self.values[a, i], low[i], high[i])
+            value_a, value_b, difference, lower, upper = map(_plain, values[i])
             of_class = (_plain(adjusted[i]), bool(alone[i])) if i >= len(MEANS) else (None, None)
-            value_a, value_b, between, *bounds = map(_plain, found)
-            return Difference(
-                name, value_a, value_b, between, bounds[0], bounds[1], n[i], _plain(p[i]), bool(shown[i]), *of_class
-            )
+            judged = (n[i], _plain(p[i]), bool(shown[i]), *of_class)
+            return Difference(name, value_a, value_b, difference, lower, upper, *judged)
 
         means = {name: entry(i, name) for i, name in enumerate(MEANS)}
         classes = tuple(entry(i, name) for i, name in enumerate(self.classes, len(MEANS)))
         pair = Pair(self.recipes[a].name, self.recipes[b].name, means, classes, ())
         runs = (len(self.recipes[a].members), len(self.recipes[b].members))
-        few = bool(_coins_alike(coins[:1])[0] > 1 - LEVEL)
-        grounds = Grounds(self.said_units(), runs, not differing.any(), few, _plain(by_seeds[0]))
-        return replace(pair, sentences=sentences(pair, grounds))
+        few = bool(_same_side_p(coins[:1])[0] > 1 - LEVEL)
+        evidence = _Evidence(self.units_text(), runs, not differing.any(), few, _plain(p_of_runs[0]))
+        return replace(pair, sentences=_sentences(pair, evidence))
 
-    def _by_seeds(self, a: int, b: int) -> Floats:
-        """Give two-sided p-values (S,): how often the runs, divided at random, lie as far apart; NaN for one run each.
+    def _permutation_p(self, a: int, b: int) -> Floats:
+        """Return two-sided p-values (S,) of permuting the runs between the recipes; NaN for one run each.
 
-        If the recipes were equally good, each division of their runs would be as likely: Fisher 1935, The Design of
-        Experiments, ch. 3. The draws of few runs spread too little to tell. None is below the chance 2 / C(runs, runs of A)
-        that all runs of one lie beyond all of the other.
+        If the recipes were equally good, each division of their runs would be equally likely: Fisher 1935, The Design of
+        Experiments, ch. 3. The bootstrap alone underestimates the spread of few runs. No value is below 2 / C(runs, runs of A),
+        the probability that all runs of one recipe are better than all of the other.
         """
         both, smaller = self._members([a, b]), min((self._members([g]) for g in (a, b)), key=len)
         if len(both) == 2:
             return np.full(self.values.shape[1], np.nan)
-        ways = _divisions(len(both), [both.index(i) for i in smaller], self.seed)
-        values, observed = self.alone[both], np.abs(self.values[b] - self.values[a])
-        blocks = _blocks(len(ways), len(observed))
-        share = np.concatenate([_as_far(values[:, s], observed[s], ways) for s in blocks])
-        return np.where(
-            np.isnan(observed), np.nan, np.maximum(share, fall_apart(len(smaller), len(both) - len(smaller)))
-        )
+        divisions = _divisions(len(both), [both.index(i) for i in smaller], self.seed)
+        values, observed = self.run_values[both], np.abs(self.values[b] - self.values[a])
+        blocks = _blocks(len(divisions), len(observed))
+        share = np.concatenate([_share_as_far(values[:, s], observed[s], divisions) for s in blocks])
+        lowest = _separation_p(len(smaller), len(both) - len(smaller))
+        return np.where(np.isnan(observed), np.nan, np.maximum(share, lowest))
 
-    def said_units(self) -> str:
-        """Say over what was drawn: 233 images, or 30 groups of 233 images."""
-        images = counted_of(len(self.counts), "image")
-        return images if self.kind == "images" else f"{counted_of(len(self.units), 'group')} of {images}"
+    def units_text(self) -> str:
+        """Describe what is resampled: 233 images, or 30 groups of 233 images."""
+        images = _plural(len(self.counts), "image")
+        return images if self.unit_kind == "images" else f"{_plural(len(self.units), 'group')} of {images}"
 
     def _members(self, recipes: Sequence[int]) -> list[int]:
-        """Give the places of their runs, by name, so that the order in which they were given changes no draw."""
+        """Return the positions of their runs, sorted by name, so that the order of the arguments does not matter."""
         return sorted((i for g in recipes for i in self.recipes[g].members), key=lambda i: self.runs[i].name)
 
     def _shows(self, counts: NDArray[np.int64], recipes: Sequence[int]) -> NDArray[np.bool_]:
-        """Tell which images or units (N, K) show a class in their truth or in a prediction."""
+        """Whether each image or unit (N, K) has a class in its ground truth or in a prediction."""
         return np.asarray(counts[:, self._members(recipes)].any((1, 2)))
 
     def _differing(self, recipes: Sequence[int]) -> NDArray[np.bool_]:
-        """Tell in which units (U, K) the counts of a class are not the same for all."""
+        """Whether in each unit (U, K) the counts of a class differ between runs."""
         members = self.units[:, self._members(recipes)]
         return np.asarray((members != members[:, :1]).any((1, 2)))
 
 
 def _blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Cut columns into blocks, so that rows times columns stays bounded."""
+    """Split columns into blocks, so that rows times columns stays bounded."""
     width = max(1, _NUMBERS // rows)
     for start in range(0, columns, width):
         yield slice(start, start + width)
 
 
-def _divisions(count: int, held: Sequence[int], seed: int) -> Floats:
-    """Give ways (L, runs) to divide runs, 1 for one side: all, or as many as are looked at, `held` among them.
+def _divisions(count: int, observed: Sequence[int], seed: int) -> Floats:
+    """Return ways (L, runs) to divide runs into two sides, 1 for one side: all of them, or a random sample with the observed one.
 
-    That which was found counts as one of the drawn: Phipson & Smyth 2010, Permutation p-values should never be zero.
+    The observed division is part of the sample: Phipson & Smyth 2010, Permutation p-values should never be zero.
     """
-    if math.comb(count, len(held)) <= _DIVISIONS:
-        places = np.array(list(combinations(range(count), len(held))))
+    if math.comb(count, len(observed)) <= _DIVISIONS:
+        places = np.array(list(combinations(range(count), len(observed))))
     else:
-        drawn = np.random.default_rng([seed, 2]).random((_DIVISIONS - 1, count)).argsort(1)[:, : len(held)]
-        places = np.concatenate([[held], drawn])
-    ways = np.zeros((len(places), count))
-    np.put_along_axis(ways, places, 1.0, 1)
-    return ways
+        drawn = np.random.default_rng([seed, 2]).random((_DIVISIONS - 1, count)).argsort(1)[:, : len(observed)]
+        places = np.concatenate([[observed], drawn])
+    divisions = np.zeros((len(places), count))
+    np.put_along_axis(divisions, places, 1.0, 1)
+    return divisions
 
 
-def _as_far(values: Floats, observed: Floats, ways: Floats) -> Floats:
-    """Give the share (S,) of ways in which the means of both sides of runs (runs, S) are at least so far apart."""
+def _share_as_far(values: Floats, observed: Floats, divisions: Floats) -> Floats:
+    """Return the share (S,) of divisions of runs (runs, S) whose means are at least as far apart as observed."""
     defined = ~np.isnan(values)
     filled = np.where(defined, values, 0.0)
-    one, other = (ratio(side @ filled, side @ defined) for side in (ways, 1 - ways))
-    # The same numbers, added in another order; a side without a value is no evidence of a difference.
+    one, other = (ratio(side @ filled, side @ defined) for side in (divisions, 1 - divisions))
+    # The tolerance covers a different order of summation. A side without a value counts as far apart.
     return np.asarray((~(np.abs(one - other) < observed - 1e-12)).mean(0))
 
 
-def _judged(drawn: Floats, coins: NDArray[Any]) -> tuple[Floats, Floats, Floats]:
-    """Give the bounds (S,) and p-values of differences (R, S)."""
+def _bounds_and_p(drawn: Floats, coins: NDArray[Any]) -> tuple[Floats, Floats, Floats]:
+    """Return the bounds and p-values (S,) of drawn differences (R, S)."""
     return (*percentiles(drawn), _p_values(drawn, coins))
 
 
-def _coins_alike(coins: NDArray[Any]) -> Floats:
+def _same_side_p(coins: NDArray[Any]) -> Floats:
+    """Return the probability that all of so many fair coins fall the same way."""
     return np.asarray(2.0 ** (1 - coins.astype(np.float64)))
 
 
+def _separation_p(a: int, b: int) -> float:
+    """Return the probability that all of `a` runs are above or all below all of `b`, if their recipes are equally good."""
+    return 2 / math.comb(a + b, a)
+
+
 def _p_values(drawn: Floats, coins: NDArray[Any]) -> Floats:
-    """Give two-sided p-values (S,) of differences (R, S): twice the smaller share of draws on one side of 0.
+    """Return two-sided p-values (S,) of drawn differences (R, S): twice the smaller share of draws on one side of 0.
 
     One is added to draws and counts, so that none is 0 (Davison & Hinkley 1997, Bootstrap Methods, ch. 4). If A and B were
-    equally good, each image in which they differ could as well favour the other: `coins` such images all fall the same
-    way with probability 2 / 2^coins, and no p may be below that. Few images, all alike, would else show anything.
+    equally good, each image in which they differ would favour either with equal probability, so p is at least the probability
+    2 / 2^coins that all `coins` such images favour the same. Otherwise a few images would be enough to show any difference.
     """
     defined = (~np.isnan(drawn)).sum(0)
     side = np.minimum((drawn <= 0).sum(0), (drawn >= 0).sum(0))
-    p = np.minimum(1.0, np.maximum(2 * (side + 1) / (defined + 1), _coins_alike(coins)))
+    p = np.minimum(1.0, np.maximum(2 * (side + 1) / (defined + 1), _same_side_p(coins)))
     return np.where(defined > 0, p, np.nan)
 
 
 def holm(p: Floats) -> Floats:
-    """Adjust p-values (M,) so that with probability 0.95 none of those below 0.05 is chance: Holm 1979, Scand. J. Statist. 6.
-
-    NaN stays and counts in nothing.
-    """
+    """Adjust p-values (M,) for multiple comparisons: Holm 1979, Scand. J. Statist. 6. NaN stays NaN and is not counted."""
     adjusted = np.full(p.shape, np.nan)
     kept = np.flatnonzero(~np.isnan(p))
     order = kept[np.argsort(p[kept], kind="stable")]
@@ -330,60 +384,140 @@ def holm(p: Floats) -> Floats:
     return adjusted
 
 
-def _convention() -> str:
-    return (
-        "differences are B less A; one confusion matrix over all images; means over the classes that truth or prediction "
-        "shows, miou_present over those that the truth shows; a recipe's scores are means over its runs"
-    )
+_CONVENTION = (
+    "differences are B minus A; one confusion matrix over all images; means over the classes in ground truth or prediction, "
+    "miou_present over those in the ground truth; scores of a recipe are means over its runs"
+)
 
 
-def _interval(work: _Draws, classes: int) -> str:
-    """Say how the bounds were made."""
-    if len(work.units) < 2:
-        return f"none: one {work.kind.removesuffix('s')} leaves nothing to draw from"
-    several = any(len(recipe.members) > 1 for recipe in work.recipes)
-    seeds = (
-        "the runs of a recipe are drawn, too, one fewer than there are; where there is one run, what another seed would give "
-        "is not in the interval"
-        if several
-        else "one run each: what another seed would give is not in these intervals"
-    )
-    divided = (
-        ", and between recipes of several runs where at most one in twenty ways to divide the same runs gives as much"
-    )
-    chance = f"; of {classes} classes about one in twenty would be shown by chance if each were judged alone, so their "
-    chance += "verdicts are adjusted (Holm 1979)"
-    many = f"; the mIoU of {len(work.recipes)} models is not adjusted for their number" if len(work.recipes) > 2 else ""
-    return (
-        f"95 % percentile bootstrap over {work.said_units()}, {work.resamples} resamples, seed {work.seed}, the same images for all; "
-        f"a class that a draw lacks counts in the means as over all images; {seeds}; a difference is shown where its interval "
-        f"excludes 0 and at least six {work.kind} differ{divided if several else ''}{chance if classes > 1 else ''}{many}"
-    )
+def _interval(draws: _Draws, classes: int) -> str:
+    """Describe how the intervals and verdicts were computed."""
+    if len(draws.units) < 2:
+        return f"none: a single {draws.unit_kind.removesuffix('s')} cannot be resampled"
+    several = any(len(recipe.members) > 1 for recipe in draws.recipes)
+    shown = f"a difference is shown if its interval excludes 0 and at least six {draws.unit_kind} differ"
+    if several:
+        runs = (
+            "the runs of a recipe are resampled as well, one fewer than there are; for a single run, the effect of the seed is "
+            "not in the interval"
+        )
+        shown += ", and between recipes of several runs if at most one in twenty permutations of the runs gives as much"
+    else:
+        runs = "one run each: the effect of the seed is not in these intervals"
+    parts = [
+        f"95 % percentile bootstrap over {draws.units_text()}, {draws.resamples} resamples, seed {draws.seed}, the same images "
+        "for all",
+        "a class missing from a draw counts in the means as over all images",
+        runs,
+        shown,
+    ]
+    if classes > 1:
+        parts.append(
+            f"of {classes} classes about one in twenty would be shown by chance without adjustment, so the verdicts on classes "
+            "are adjusted (Holm 1979)"
+        )
+    if len(draws.recipes) > 2:
+        parts.append(f"the mIoU of {len(draws.recipes)} models is not adjusted for their number")
+    return "; ".join(parts)
 
 
-def _uneven(standings: Sequence[Standing]) -> list[str]:
-    """Tell where means are over other classes."""
-    first, told = standings[0], []
+def _different_classes(standings: Sequence[Standing]) -> list[str]:
+    """Report means over different classes."""
+    first, notices = standings[0], []
     for other in standings[1:]:
-        odd = [n for n, s in other.classes.items() if (s.value is None) != (first.classes[n].value is None)]
-        if odd:
-            told.append(
-                f"{first.name} and {other.name} have means over other classes, for only one of them predicts "
-                f"{listed(odd, 3)}, which no truth shows; miou_present is over the same classes for both"
+        names = [n for n, s in other.classes.items() if (s.value is None) != (first.classes[n].value is None)]
+        if names:
+            notices.append(
+                f"{first.name} and {other.name} have means over different classes, because only one of them predicts "
+                f"{listed(names, 3)}, absent from the ground truth; miou_present is over the same classes for both"
             )
-    return told
+    return notices
 
 
-def _few(work: _Draws, pairs: Sequence[Pair]) -> list[str]:
-    """Tell what rests on few images."""
-    if len(work.units) < _FEW:
-        return [f"fewer than {_FEW} {work.kind} give intervals that are too narrow"]
+def _few_images(draws: _Draws, pairs: Sequence[Pair]) -> list[str]:
+    """Report intervals based on few images."""
+    if len(draws.units) < _FEW:
+        return [f"fewer than {_FEW} {draws.unit_kind} give intervals that are too narrow"]
     rare = [entry.name for entry in pairs[0].classes if 0 < entry.n < _FEW] if pairs else []
-    return [f"fewer than {_FEW} images show {listed(rare, 6)}: these intervals are too narrow"] if rare else []
+    return [f"fewer than {_FEW} images contain {listed(rare, 6)}: these intervals are too narrow"] if rare else []
 
 
-def _score(value: float, low: float, high: float, n: int) -> Score:
-    return Score(None, n=0) if math.isnan(value) else Score(float(value), _plain(low), _plain(high), int(n))
+class _Evidence(NamedTuple):
+    """What a comparison is based on.
+
+    Args:
+        units: what was resampled, in words.
+        runs: number of runs of A and of B.
+        identical: whether all counts are the same.
+        few: whether so few units differ that all could favour the same model by chance.
+        p_of_runs: the permutation p-value of the mIoU; None for one run each.
+    """
+
+    units: str
+    runs: tuple[int, int]
+    identical: bool
+    few: bool
+    p_of_runs: float | None
+
+
+def _sentences(pair: Pair, evidence: _Evidence) -> tuple[str, ...]:
+    """Summarise a comparison in sentences."""
+    a, b, miou, units = pair.a, pair.b, pair.means["miou"], evidence.units
+    if evidence.identical:
+        return (f"{b} and {a} have the same counts in every image: there is no difference ({units}).",)
+    if miou.shown:
+        better, higher = _direction(miou)
+        sentences = [f"{b} is {better} than {a}: its mIoU is {_points(miou)} {higher} ({units})."]
+    else:
+        measured = ""
+        if miou.difference is not None and miou.low is not None and miou.high is not None:
+            interval = f"95 % interval {miou.low * 100:+.1f} to {miou.high * 100:+.1f}"
+            measured = f" ({miou.difference * 100:+.1f} points, {interval})"
+        sentences = [f"No difference in mIoU between {b} and {a} can be shown with {units}{measured}."]
+        sentences += _reason_not_shown(miou, evidence)
+    defined = [entry for entry in pair.classes if entry.difference is not None]
+    for entry in sorted((e for e in defined if e.shown), key=lambda e: -(e.difference or 0.0)):
+        images = _plural(entry.n, "image")
+        sentences.append(f"{b} is {_direction(entry)[0]} than {a} on {entry.name} by {_points(entry)} ({images}).")
+    if undecided := [entry.name for entry in defined if not entry.shown]:
+        sentences.append(f"On {listed(undecided, 6)} no difference can be shown with {units}.")
+    if alone := [entry.name for entry in defined if entry.shown_alone and not entry.shown]:
+        sentences.append(
+            f"Without adjustment, {listed(alone, 6)} would count as shown; among {len(defined)} classes this may be chance."
+        )
+    if 1 in evidence.runs:
+        single = "One run each" if evidence.runs == (1, 1) else f"One run of {a if evidence.runs[0] == 1 else b}"
+        sentences.append(f"{single}: the effect of the seed is not in this interval.")
+    return tuple(sentences)
+
+
+def _reason_not_shown(miou: Difference, evidence: _Evidence) -> list[str]:
+    """Explain why a difference is not shown although its interval excludes 0."""
+    excludes_0 = miou.low is not None and miou.high is not None and miou.low * miou.high > 0
+    a, b = evidence.runs
+    if evidence.p_of_runs is not None and (chance := _separation_p(a, b)) > 1 - LEVEL:
+        return [
+            f"{a} and {b} runs are too few: runs of equally good recipes are completely separated in {100 * chance:.0f} % of "
+            "comparisons."
+        ]
+    if excludes_0 and evidence.few:
+        return ["Too few of them differ: all could favour the same model by chance."]
+    if excludes_0 and evidence.p_of_runs is not None and evidence.p_of_runs > 1 - LEVEL:
+        return [f"In {100 * evidence.p_of_runs:.0f} % of random divisions of the same runs the difference is as large."]
+    return []
+
+
+def _direction(entry: Difference) -> tuple[str, str]:
+    return ("better", "higher") if (entry.difference or 0.0) > 0 else ("worse", "lower")
+
+
+def _points(entry: Difference) -> str:
+    digits = 1 if entry.margin >= 0.001 else 2
+    return f"{abs(entry.difference or 0.0) * 100:.{digits}f} ± {entry.margin * 100:.{digits}f} points"
+
+
+def _plural(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _plain(value: float) -> float | None:

@@ -1,8 +1,4 @@
-"""Masks that some tool wrote, to be scored like a model's: a folder that stands in for a predictor.
-
-Comes in: a folder of mask files, and the data set they are for. Goes out: a `Prediction` per image. Knows nothing of where
-the masks come from, of models or of scores.
-"""
+"""Folders of mask files, written by any tool, as predictors to be scored."""
 
 from __future__ import annotations
 
@@ -16,6 +12,7 @@ from numpy.typing import NDArray
 
 from pixelwise.datasets.dataset import Dataset
 from pixelwise.errors import DataError, MaskError, PairingError
+from pixelwise.evaluation.score_counts import listed
 from pixelwise.grid import Grid
 from pixelwise.imageio.images import IMAGE_SUFFIXES
 from pixelwise.imageio.masks import MaskRule, read_ids, read_mask
@@ -27,13 +24,13 @@ Values = Literal["ids", "data"]
 
 @dataclass(frozen=True)
 class MaskFolder:
-    """Answer with the mask file of an image's name; pixels of an ignored id are left open, and count as missed.
+    """A predictor that reads the mask file of each image; pixels with an ignored id have no predicted class.
 
     Args:
         labels: the data set's classes.
-        files: the mask of each image, by its id.
-        rule: how the values of the files become class ids.
-        notices: what was assumed.
+        files: the mask of each image, by image id.
+        rule: how the values of the files map to class ids.
+        notices: assumptions made.
     """
 
     labels: Labels
@@ -47,7 +44,7 @@ class MaskFolder:
         """Read one mask.
 
         Raises:
-            MaskError: it cannot be read, holds unknown ids, or is of another size than the image.
+            MaskError: it cannot be read, has unknown ids, or differs from the image in size.
         """
         path = self.files[id]
         mask, _ = read_mask(path, self.labels, self.rule)
@@ -56,144 +53,131 @@ class MaskFolder:
                 path,
                 expected=f"the image's size, {'×'.join(map(str, image.shape[1:]))} (height and width)",
                 found="×".join(map(str, mask.shape)),
-                do="Write masks at native size: resize logits before deciding, never ids.",
+                do="Write masks at native size: resize logits, not class ids.",
             )
         return Prediction(mask, self.labels, grid, id)
 
 
 def open_masks(folder: Path, dataset: Dataset, values: Values | None = None) -> MaskFolder:
-    """Find the mask of every image of a data set: one whose path is the end of the image's id, or the other way round.
+    """Find the mask of every image of a data set, whose path must end with the image's id or the reverse.
 
     Args:
-        folder: of mask files; of one that `predict` wrote, `masks` in it is meant.
-        dataset: the images that are to be scored.
-        values: whether the files hold class "ids", as tools write them, or the values of the "data" set's own masks; where
-            not given, what makes sense of the files.
+        folder: of mask files; an output folder of `predict` stands for its subfolder `masks`.
+        dataset: the images to score.
+        values: whether the files hold class "ids", or the values of the "data" set's own masks (`data.mask_values`); by default
+            the interpretation that is valid for all files.
 
     Raises:
         DataError: no such folder, or no masks in it.
         PairingError: an image without a mask, or with several.
-        MaskError: files that make sense both ways, and mean something else each way.
+        MaskError: both interpretations are valid, and differ.
     """
-    ours = (folder / "predictions.json").is_file() and (folder / "masks").is_dir()
-    ours_inside = folder.name == "masks" and (folder.parent / "predictions.json").is_file()
-    folder = folder / "masks" if ours else folder
+    predicted = (folder / "predictions.json").is_file() and (folder / "masks").is_dir()
+    inside_predicted = folder.name == "masks" and (folder.parent / "predictions.json").is_file()
+    folder = folder / "masks" if predicted else folder
     if not folder.is_dir():
         raise DataError(folder, expected="a model, or a folder of masks", found="nothing", do="Check the path.")
-    found = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
-    if not found:
-        wanted = f"a model, or mask files ({', '.join(IMAGE_SUFFIXES)})"
-        raise DataError(folder, expected=wanted, found="neither", do="Check the path.")
-    files = _paired(folder, found, [record.id for record in dataset.records])
-    more = len(found) - len(set(files.values()))
-    many = "1 mask belongs" if more == 1 else f"{more} masks belong"
-    notices = (f"{many} to no image of this part and {'was' if more == 1 else 'were'} not read",) if more else ()
-    wanted_values = "ids" if values is None and (ours or ours_inside) else values
-    rule, told = _rule(list(files.values()), dataset, wanted_values)
-    return MaskFolder(dataset.labels, files, rule, (*notices, *told))
+    paths = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    if not paths:
+        expected = f"a model, or mask files ({', '.join(IMAGE_SUFFIXES)})"
+        raise DataError(folder, expected=expected, found="neither", do="Check the path.")
+    files = _paired(folder, paths, [record.id for record in dataset.records])
+    unused = len(paths) - len(set(files.values()))
+    notices: tuple[str, ...] = ()
+    if unused:
+        notices = (f"{unused} mask{'s' * (unused > 1)} without an image in this split: not read",)
+    if values is None and (predicted or inside_predicted):
+        values = "ids"
+    rule, rule_notices = _rule(list(files.values()), dataset, values)
+    return MaskFolder(dataset.labels, files, rule, (*notices, *rule_notices))
 
 
-def _paired(folder: Path, found: Sequence[Path], ids: Sequence[str]) -> dict[str, Path]:
-    whole: dict[str, list[Path]] = {}
-    ends: dict[str, list[Path]] = {}
-    for path in found:
+def _paired(folder: Path, paths: Sequence[Path], ids: Sequence[str]) -> dict[str, Path]:
+    by_name: dict[str, list[Path]] = {}
+    by_suffix: dict[str, list[Path]] = {}
+    for path in paths:
         name = path.relative_to(folder).with_suffix("").as_posix()
-        whole.setdefault(name, []).append(path)
-        for end in _ends(name):
-            ends.setdefault(end, []).append(path)
+        by_name.setdefault(name, []).append(path)
+        for suffix in _suffixes(name):
+            by_suffix.setdefault(suffix, []).append(path)
     files: dict[str, Path] = {}
+    image_of: dict[Path, str] = {}
     missing = []
     for id in ids:
-        # A tail in common is not enough: each of two videos has a frame 0.
-        fitting = ends.get(id) or next((whole[end] for end in _ends(id) if end in whole), [])
-        if not fitting:
+        # One path must contain the other; a common suffix is not enough, since each of two videos has a frame 0.
+        candidates = by_suffix.get(id) or next((by_name[suffix] for suffix in _suffixes(id) if suffix in by_name), [])
+        if not candidates:
             missing.append(id)
-        elif len(fitting) > 1:
-            raise _several(id, fitting)
-        else:
-            files[id] = fitting[0]
+            continue
+        if len(candidates) > 1:
+            raise PairingError(
+                id,
+                expected="one mask",
+                found=", ".join(map(str, candidates[:3])),
+                do="Keep the folders of the images in the names of the masks, and one mask per image.",
+            )
+        files[id] = candidates[0]
     if missing:
-        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise PairingError(
             folder,
-            expected=f"a mask for each of {len(ids)} images, of the image's name",
-            found=f"none for {shown}",
-            do="Predict these too, or choose the --split that was predicted.",
+            expected=f"a mask with the name of the image for each of {len(ids)} images",
+            found=f"none for {listed(missing, 3)}",
+            do="Predict these images too, or choose the --split that was predicted.",
         )
-    twice = _first_twice(files)
-    if twice is not None:
-        first, second = twice
-        raise PairingError(
-            files[first],
-            expected="one image for every mask",
-            found=f"both {first} and {second}",
-            do="Keep the folders of the images in the names of the masks.",
-        )
+    for id, path in files.items():
+        if path in image_of:
+            raise PairingError(
+                path,
+                expected="one image for every mask",
+                found=f"both {image_of[path]} and {id}",
+                do="Keep the folders of the images in the names of the masks.",
+            )
+        image_of[path] = id
     return files
 
 
-def _ends(name: str) -> list[str]:
-    """Give a path and all its ends: a/b/c, b/c, c."""
-    splits = PurePosixPath(name).parts
-    return ["/".join(splits[start:]) for start in range(len(splits))]
-
-
-def _several(id: str, paths: Sequence[Path]) -> PairingError:
-    return PairingError(
-        id,
-        expected="one mask",
-        found=", ".join(map(str, paths[:3])),
-        do="Keep the folders of the images in the names of the masks, and each mask once.",
-    )
-
-
-def _first_twice(files: dict[str, Path]) -> tuple[str, str] | None:
-    seen: dict[Path, str] = {}
-    for id, path in files.items():
-        if path in seen:
-            return seen[path], id
-        seen[path] = id
-    return None
+def _suffixes(name: str) -> list[str]:
+    """Return a path and all its suffixes: a/b/c, b/c, c."""
+    parts = PurePosixPath(name).parts
+    return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
 def _rule(paths: Sequence[Path], dataset: Dataset, values: Values | None) -> tuple[MaskRule, tuple[str, ...]]:
-    """Settle how the values are read, for all masks together: class ids, or as the data set's own, whichever makes sense.
+    """Choose how values are read, the same for all masks: as class ids, or as the data set's own masks.
 
-    All files are looked at where it matters: what decides may stand in the last one.
+    All files are read if necessary, since the decisive values may be in the last one.
     """
-    labels, rule = dataset.labels, dataset.rule
-    white = _white(paths, labels)
-    plain = MaskRule(binary=False) if white is None else MaskRule(values=white)
-    told = () if white is None else (_told_white(white, labels),)
-    if values == "ids" or (values is None and rule.stored):
-        return plain, told
-    by_data = ("the masks are read as the data set's own, by data.mask_values",)
+    labels, data_rule = dataset.labels, dataset.rule
+    binary = _binary_values(paths, labels)
+    id_rule, id_notices = MaskRule(binary=False), tuple[str, ...]()
+    if binary is not None:
+        names = dict(zip(labels.ids, labels.names, strict=True))
+        id_rule = MaskRule(values=binary)
+        id_notices = (f"the masks hold 0 and 255: read as {names[binary[0]]} and {names[binary[255]]}",)
+    if values == "ids" or (values is None and data_rule.stored):
+        return id_rule, id_notices
+    data_notices = ("the masks are read like the data set's own masks, by data.mask_values",)
     if values == "data":
-        return rule, by_data
+        return data_rule, data_notices
     as_ids, as_data, differ = True, True, False
     for path in paths:
-        one = _read(path, labels, plain) if as_ids else None
-        other = _read(path, labels, rule) if as_data else None
-        as_ids, as_data = as_ids and one is not None, as_data and other is not None
-        differ = differ or (one is not None and other is not None and bool((one != other).any()))
-    # A threshold makes sense of anything: of ids it makes nothing but the first class.
-    if as_ids and as_data and differ and rule.threshold is None:
+        by_ids = _read(path, labels, id_rule) if as_ids else None
+        by_data = _read(path, labels, data_rule) if as_data else None
+        as_ids, as_data = by_ids is not None, by_data is not None
+        differ = differ or (by_ids is not None and by_data is not None and bool((by_ids != by_data).any()))
+    # A threshold is valid for any values, and would map all ids to the first class.
+    if as_ids and as_data and differ and data_rule.threshold is None:
         raise MaskError(
             paths[0].parent,
-            expected="values that mean one thing",
-            found="values that are class ids, and others by data.mask_values",
+            expected="unambiguous values",
+            found="values that are valid as class ids and, differently, by data.mask_values",
             do="Add --set evaluate.masks=ids, or --set evaluate.masks=data.",
         )
-    return (rule, by_data) if as_data and not as_ids else (plain, told)
+    return (data_rule, data_notices) if as_data and not as_ids else (id_rule, id_notices)
 
 
-def _told_white(white: dict[int, int], labels: Labels) -> str:
-    names = dict(zip(labels.ids, labels.names, strict=True))
-    return f"the masks hold 0 and 255: read as {names[white[0]]} and {names[white[255]]}"
-
-
-def _white(paths: Iterable[Path], labels: Labels) -> dict[int, int] | None:
-    """Tell masks of 0 and 255 from those of two ids and void: of the former none holds the second id."""
+def _binary_values(paths: Iterable[Path], labels: Labels) -> dict[int, int] | None:
+    """Map 0 and 255 to the two class ids if no mask has other values; None if 255 is an id, or an ignored value."""
     if labels.num_classes != 2 or 255 in labels.ids:
         return None
     values: set[int] = set()
@@ -207,7 +191,7 @@ def _white(paths: Iterable[Path], labels: Labels) -> dict[int, int] | None:
 
 
 def _read(path: Path, labels: Labels, rule: MaskRule) -> NDArray[Any] | None:
-    """Read a mask by a rule; None where it makes no sense so."""
+    """Read a mask by a rule; return None if the rule is not valid for it."""
     try:
         return read_mask(path, labels, rule)[0]
     except DataError:

@@ -1,8 +1,4 @@
-"""What was counted of models on the same images, ready to be compared.
-
-Comes in: the content of `scores.json` and the folders that it lies in. Goes out: `Counted`, one per model, their images in
-one order; and recipes, the runs that differ in their seed alone. Knows nothing of statistics.
-"""
+"""Pixel counts per image of several runs, read from `scores.json` and aligned for comparison."""
 
 from __future__ import annotations
 
@@ -19,29 +15,29 @@ import numpy as np
 
 from pixelwise.config import read_yaml
 from pixelwise.errors import DataError
-from pixelwise.evaluation.verdicts import listed
+from pixelwise.evaluation.results import EVALUATE_AGAIN, Evaluation, TrainingRecipe, read_scores
 from pixelwise.metrics.confusion import Counts
 
 SCORES, CONFIG, REQUEST = "scores.json", "config.yaml", "request.json"
-# What the machine chooses, what changes no weight, and what is compared: no part of a recipe.
-_NO_RECIPE = ("seed", "recounts", "workers", "cache", "device", "channels_last")
+# Training keys that depend on the machine, do not affect the weights, or are what runs of a recipe differ in.
+_NOT_IN_RECIPE = ("seed", "recounts", "workers", "cache", "device", "channels_last")
 _FEW_RUNS = 5
 
 
-@dataclass(frozen=True, eq=False)  # of arrays, equality is no yes or no
-class Counted:
-    """Hold what was counted of one model.
+@dataclass(frozen=True, eq=False)  # arrays have no boolean equality
+class RunCounts:
+    """The counts of one evaluated model.
 
     Args:
-        name: what it is called.
-        classes: their names.
+        name: display name.
+        classes: class names.
         ids: one per image.
-        groups: what each image belongs to, or None.
-        truths: a hash of each image's mask.
-        counts: int64 (N, 3, K), per image and class the pixels found, true and predicted.
-        recipe: a hash of all that made the run but its seed; None where that is not known.
-        seed: the run's.
-        selected: the run chose its best weights by these very scores.
+        groups: the group of each image, or None.
+        truths: digest of each image's annotated mask.
+        counts: int64 (N, 3, K), per image and class the true positives, true pixels and predicted pixels.
+        recipe: hash of the training configuration without the seed; None if unknown.
+        seed: random seed of the training.
+        selected: whether the best weights of the run were chosen by these same scores.
     """
 
     name: str
@@ -57,17 +53,17 @@ class Counted:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Hold which runs, by their places, are compared as one."""
+    """Runs that are compared as one, by their positions."""
 
     name: str
     members: tuple[int, ...]
 
 
-def read_counted(path: Path, name: str) -> Counted:
-    """Read what a `scores.json` holds; `path` is the file or its folder.
+def read_run_counts(path: Path, name: str) -> RunCounts:
+    """Read the counts from a `scores.json`; `path` is the file or its folder.
 
     Raises:
-        DataError: nothing there, nothing readable, or an older file without counts per image.
+        DataError: no such file, an unreadable file, or a file without counts per image.
     """
     if not path.exists():
         raise DataError(path, expected="a folder with scores.json, or the file", found="nothing", do="Check the path.")
@@ -77,70 +73,63 @@ def read_counted(path: Path, name: str) -> Counted:
             path,
             expected=SCORES,
             found="none",
-            do="Name a finished run or what evaluate wrote with --out, or name images by --data.",
+            do="Use a finished run or the folder of evaluate --out, or name images with --data.",
         )
-    try:
-        plain = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        problem = " ".join(str(error).split())
-        raise DataError(file, expected="a readable scores.json", found=problem, do="Evaluate it again.") from error
-    found = counted_of_scores(plain, file, name)
-    validated, scored = plain.get("split") == "val", plain.get("model")
-    if scored is None:
-        return described(replace(found, selected=validated), file.parent)
-    facts = plain.get("recipe")
-    if isinstance(facts, Mapping) and facts.get("hash") is not None:
-        found = replace(found, recipe=str(facts["hash"]), seed=facts.get("seed"))
-    elif Path(str(scored)).is_absolute():
-        found = described(found, Path(str(scored)))
-    # A relative path is one from the folder in which it was evaluated, which nobody knows any more.
-    return replace(found, selected=validated and found.recipe is not None)
+    scores = read_scores(file)
+    run = run_counts(scores.evaluation, file, name)
+    validated = scores.split == "val"
+    if scores.model is None:
+        return replace(with_recipe(run, file.parent), selected=validated)
+    if scores.recipe is not None:
+        run = replace(run, recipe=scores.recipe.hash, seed=scores.recipe.seed)
+    elif Path(scores.model).is_absolute():  # a relative path starts from an unknown folder
+        run = with_recipe(run, Path(scores.model))
+    return replace(run, selected=validated and run.recipe is not None)
 
 
-def counted_of_scores(plain: Any, where: object, name: str) -> Counted:
-    """Take the counts per image out of the content of a `scores.json`.
+def run_counts(evaluation: Evaluation, where: object, name: str) -> RunCounts:
+    """Collect the counts per image of an evaluation.
 
     Raises:
-        DataError: there are none, or they are not what `evaluate` writes.
+        DataError: there are no counts, they do not match the classes, or an image is listed twice.
     """
-    again = "Evaluate it again with --out, and compare what that writes; or compare with --data."
-    images = plain.get("per_image") if isinstance(plain, Mapping) else None
-    if not images or not all(isinstance(i, Mapping) and i.get("truth") and "counts" in i for i in images):
-        raise DataError(where, expected="counts per image", found="none: an older or another file", do=again)
-    try:
-        classes = tuple(str(row["name"]) for row in plain["classes"])
-        counts = np.zeros((len(images), 3, len(classes)), np.int64)
-        for place, image in enumerate(images):
-            for k, found, true, predicted, _ in image["counts"]:
-                if not 0 <= k < len(classes):
-                    raise ValueError(f"class {k} of {len(classes)}")
-                counts[place, :, k] = found, true, predicted
-        ids = tuple(str(image["id"]) for image in images)
-        groups = tuple(None if image.get("group") is None else str(image["group"]) for image in images)
-    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(where, expected="counts per image and class", found=repr(error), do=again) from error
-    if twice := [key for key, n in Counter(ids).items() if n > 1]:
-        raise DataError(where, expected="every image once", found=f"{listed(twice, 3)} more often", do=again)
-    return Counted(name, classes, ids, groups, tuple(str(image["truth"]) for image in images), counts)
+    images = evaluation.images
+    if not images or not all(image.truth for image in images):
+        found = "none: an older or another file"
+        raise DataError(where, expected="counts per image", found=found, do=EVALUATE_AGAIN)
+    classes = tuple(row.name for row in evaluation.scores.classes)
+    counts = np.zeros((len(images), 3, len(classes)), np.int64)
+    for place, image in enumerate(images):
+        for k, hits, truth, predicted, _ in image.counts:
+            if not 0 <= k < len(classes):
+                expected = f"counts of {len(classes)} classes"
+                raise DataError(where, expected=expected, found=f"class {k} in {image.id}", do=EVALUATE_AGAIN)
+            counts[place, :, k] = hits, truth, predicted
+    ids = tuple(image.id for image in images)
+    if repeated := [id for id, n in Counter(ids).items() if n > 1]:
+        found = f"{listed(repeated, 3)} more than once"
+        raise DataError(where, expected="every image once", found=found, do=EVALUATE_AGAIN)
+    groups, truths = tuple(image.group for image in images), tuple(image.truth for image in images)
+    return RunCounts(name, classes, ids, groups, truths, counts)
 
 
-def described(found: Counted, folder: Path) -> Counted:
-    """Add the recipe and seed of the run in `folder`, where there is one: see `recipe_facts`."""
-    facts = recipe_facts(folder)
-    return found if facts is None else replace(found, recipe=facts["hash"], seed=facts["seed"])
+def with_recipe(run: RunCounts, folder: Path) -> RunCounts:
+    """Add recipe and seed of the training run in `folder`, if there is one: see `training_recipe`."""
+    recipe = training_recipe(folder)
+    return run if recipe is None else replace(run, recipe=recipe.hash, seed=recipe.seed)
 
 
-def recipe_facts(run_folder: str | Path) -> dict[str, Any] | None:
-    """Tell by which recipe a run was made: "hash", of its configuration but for the seed, and "seed".
+def training_recipe(run_folder: str | Path) -> TrainingRecipe | None:
+    """Identify how a run was trained: the hash of its configuration without the seed, and the seed.
 
-    Under a time limit the number of steps, and all that follows from it, is measured anew in each run: there the recipe is
-    what was asked for.
+    With a time limit, the number of steps and everything derived from it differ between runs of a recipe, so the hash is that
+    of the request.
 
     Args:
-        run_folder: the run's, or the folder `model` in it.
+        run_folder: a run folder, or the folder `model` in it.
 
     Returns:
-        None where that is no run, and nothing says how the model was made.
+        None if the folder is not that of a run.
     """
     folder = Path(run_folder).resolve()
     run = next((place for place in (folder, folder.parent) if (place / CONFIG).is_file()), None)
@@ -150,19 +139,17 @@ def recipe_facts(run_folder: str | Path) -> dict[str, Any] | None:
     train = config.get("train")
     if not isinstance(train, dict):
         return None
-    seed, asked = train.get("seed"), _request(run / REQUEST)
-    if asked.get("time_limit") is not None and isinstance(asked.get("config"), dict):
-        made = {"time_limit": asked["time_limit"], **asked["config"]}
-    else:
-        made = config
-    learned = {key: value for key, value in dict(made.get("train") or {}).items() if key not in _NO_RECIPE}
-    # How a run is scored afterwards makes it no other run.
-    recipe = {key: value for key, value in made.items() if key != "evaluate"} | {"train": learned}
+    request = _read_request(run / REQUEST)
+    source = config
+    if request.get("time_limit") is not None and isinstance(request.get("config"), dict):
+        source = {"time_limit": request["time_limit"], **request["config"]}
+    training = {key: value for key, value in dict(source.get("train") or {}).items() if key not in _NOT_IN_RECIPE}
+    recipe = {key: value for key, value in source.items() if key != "evaluate"} | {"train": training}
     text = json.dumps(recipe, sort_keys=True, default=str)
-    return {"hash": hashlib.sha256(text.encode()).hexdigest(), "seed": seed}
+    return TrainingRecipe(hashlib.sha256(text.encode()).hexdigest(), train.get("seed"))
 
 
-def _request(path: Path) -> dict[str, Any]:
+def _read_request(path: Path) -> dict[str, Any]:
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -170,73 +157,76 @@ def _request(path: Path) -> dict[str, Any]:
     return plain if isinstance(plain, dict) else {}
 
 
-def names_of(paths: Sequence[str | Path]) -> list[str]:
-    """Name models by their folder, or where two have the same by the path; each once."""
+def run_names(paths: Sequence[str | Path]) -> list[str]:
+    """Return unique display names: the folder name, or the path if two folders have the same name."""
     texts = [str(Path(p).parent if Path(p).name == SCORES else p) for p in paths]
     short = [Path(text).resolve().name or text for text in texts]
-    alike = [{t for s, t in zip(short, texts, strict=True) if s == own} for own in short]
-    chosen = [s if len(a) == 1 else t for s, t, a in zip(short, texts, alike, strict=True)]
-    return [name if (n := chosen[:i].count(name)) == 0 else f"{name} ({n + 1})" for i, name in enumerate(chosen)]
+    same_name = [{t for s, t in zip(short, texts, strict=True) if s == name} for name in short]
+    names = [s if len(same) == 1 else t for s, t, same in zip(short, texts, same_name, strict=True)]
+    return [name if (n := names[:i].count(name)) == 0 else f"{name} ({n + 1})" for i, name in enumerate(names)]
 
 
-def aligned(runs: Sequence[Counted]) -> tuple[tuple[Counted, ...], list[str]]:
-    """Bring the images of all runs into one order, that of their names, and into the same groups; say whose, if they differ.
+def aligned(runs: Sequence[RunCounts]) -> tuple[tuple[RunCounts, ...], list[str]]:
+    """Sort the images of all runs by id and give them the same groups; return notices about groups that differ.
 
     Raises:
-        DataError: they were not scored on the same images, masks and classes, or have groups that cut through each other.
+        DataError: the runs have other images, masks or classes, or groups that overlap without one containing the other.
     """
     for other in runs[1:]:
         _require_same(runs[0], other)
     coarsest, notices = _coarsest(runs)
     groups = dict(zip(coarsest.ids, coarsest.groups, strict=True))
-    done = []
+    result = []
     for run in runs:
         order = sorted(range(len(run.ids)), key=run.ids.__getitem__)
         ids, truths = (tuple(values[i] for i in order) for values in (run.ids, run.truths))
-        done.append(
-            replace(run, ids=ids, truths=truths, groups=tuple(groups[i] for i in ids), counts=run.counts[order])
-        )
-    return tuple(done), notices
+        run_groups = tuple(groups[i] for i in ids)
+        result.append(replace(run, ids=ids, truths=truths, groups=run_groups, counts=run.counts[order]))
+    return tuple(result), notices
 
 
-def _coarsest(runs: Sequence[Counted]) -> tuple[Counted, list[str]]:
-    """Find the run whose groups hold the groups of all others whole; what they are called does not matter."""
+def _coarsest(runs: Sequence[RunCounts]) -> tuple[RunCounts, list[str]]:
+    """Find the run whose groups contain the groups of all others; the names of the groups do not matter."""
     blocks = [_blocks(run) for run in runs]
-    sizes = [len(set(of.values())) for of in blocks]
+    sizes = [len(set(block_of.values())) for block_of in blocks]
     place = sizes.index(min(sizes))
     coarse, notices = runs[place], []
-    for run, of, size in zip(runs, blocks, sizes, strict=True):
-        if len({(block, blocks[place][i]) for i, block in of.items()}) > size:
-            _refuse_groups(run, of, coarse, blocks[place])
+    for run, block_of, size in zip(runs, blocks, sizes, strict=True):
+        if len({(block, blocks[place][i]) for i, block in block_of.items()}) > size:
+            raise _overlapping_groups(run, block_of, coarse, blocks[place])
         if size > sizes[place]:
             has = "finer groups" if any(group is not None for group in run.groups) else "no groups"
             notices.append(
-                f"{run.name} has {has}, {coarse.name} coarser ones: images are drawn by those of {coarse.name}"
+                f"{run.name} has {has} than {coarse.name}: images are resampled by the groups of {coarse.name}"
             )
     return coarse, notices
 
 
-def _blocks(run: Counted) -> dict[str, tuple[str, str]]:
-    """Give what each image belongs to; one without a group is a block of its own."""
+def _blocks(run: RunCounts) -> dict[str, tuple[str, str]]:
+    """Return the group of each image; an image without a group is a group of its own."""
     entries = zip(run.ids, run.groups, strict=True)
     return {i: ("alone", i) if group is None else ("group", group) for i, group in entries}
 
 
-def _refuse_groups(
-    run: Counted, of: Mapping[str, tuple[str, str]], coarse: Counted, held: Mapping[str, tuple[str, str]]
-) -> None:
+def _overlapping_groups(
+    run: RunCounts, fine: Mapping[str, tuple[str, str]], coarse: RunCounts, coarse_blocks: Mapping[str, tuple[str, str]]
+) -> DataError:
     first: dict[tuple[str, str], str] = {}
-    # The first of each block in `run`, until one of the same block is held elsewhere.
-    pair = next((first[block], i) for i, block in sorted(of.items()) if held[first.setdefault(block, i)] != held[i])
-    raise DataError(
+    # The first pair of images that share a group in `run` but not in `coarse`.
+    one, other = next(
+        (first[block], i)
+        for i, block in sorted(fine.items())
+        if coarse_blocks[first.setdefault(block, i)] != coarse_blocks[i]
+    )
+    return DataError(
         f"{run.name} against {coarse.name}",
-        expected="the same groups of images, or those of one within those of the other",
-        found=f"{pair[0]} and {pair[1]} of one group in {run.name}, but not in {coarse.name}",
-        do="Evaluate both with the same groups: name the images by --data.",
+        expected="the same groups of images, or groups of one run within those of the other",
+        found=f"{one} and {other} in one group in {run.name}, but not in {coarse.name}",
+        do="Evaluate both with the same groups: name the images with --data.",
     )
 
 
-def _require_same(a: Counted, b: Counted) -> None:
+def _require_same(a: RunCounts, b: RunCounts) -> None:
     where = f"{b.name} against {a.name}"
     if a.classes != b.classes:
         raise DataError(
@@ -245,79 +235,85 @@ def _require_same(a: Counted, b: Counted) -> None:
             found=f"other classes: {listed(b.classes, 8)}",
             do="Compare models of the same classes in the same order.",
         )
-    lacking, more = sorted(set(a.ids) - set(b.ids)), sorted(set(b.ids) - set(a.ids))
-    if lacking or more:
-        sides = [(a.name, lacking), (b.name, more)]
-        told = [f"{len(ids)} only in {name} ({listed(ids, 3)})" for name, ids in sides if ids]
+    only_a, only_b = sorted(set(a.ids) - set(b.ids)), sorted(set(b.ids) - set(a.ids))
+    if only_a or only_b:
+        sides = [(a.name, only_a), (b.name, only_b)]
+        differences = [f"{len(ids)} only in {name} ({listed(ids, 3)})" for name, ids in sides if ids]
         raise DataError(
             where,
             expected="the same images",
-            found=" and ".join(told),
-            do="Evaluate both on the same images: name them by --data.",
+            found=" and ".join(differences),
+            do="Evaluate both on the same images: name them with --data.",
         )
-    truths, true_pixels = dict(zip(a.ids, a.truths, strict=True)), dict(zip(a.ids, a.counts[:, 1], strict=True))
-    mine = zip(b.ids, b.truths, b.counts[:, 1], strict=True)
-    other = sorted(i for i, t, true in mine if t != truths[i] or (true != true_pixels[i]).any())
-    if other:
+    expected = {i: (truth, *pixels) for i, truth, pixels in zip(a.ids, a.truths, a.counts[:, 1].tolist(), strict=True)}
+    found = zip(b.ids, b.truths, b.counts[:, 1].tolist(), strict=True)
+    if changed := sorted(i for i, truth, pixels in found if expected[i] != (truth, *pixels)):
         raise DataError(
             where,
             expected="the same masks",
-            found=f"other masks for the same names: {listed(other, 3)}",
-            do="Evaluate both on the same masks: name them by --data.",
+            found=f"other masks for the same names: {listed(changed, 3)}",
+            do="Evaluate both on the same masks: name them with --data.",
         )
 
 
-def recipes_of(runs: Sequence[Counted]) -> tuple[tuple[Recipe, ...], list[str]]:
-    """Take runs of one recipe with different seeds together; say what was taken together.
+def group_by_recipe(runs: Sequence[RunCounts]) -> tuple[tuple[Recipe, ...], list[str]]:
+    """Group runs of one recipe with different seeds, and return notices about the groups.
 
-    The same run named twice is no second seed. Where all are of one recipe its runs are compared, for that is all there is
-    to compare.
+    A run listed twice does not count as a second seed. If all runs have the same recipe, the runs themselves are compared.
     """
     members: dict[str | int, list[int]] = {}
     for i, run in enumerate(runs):
         members.setdefault(i if run.recipe is None else run.recipe, []).append(i)
-    parts: list[list[int]] = []
+    groups: list[list[int]] = []
     for places in members.values():
         seeds = {runs[i].seed for i in places}
-        parts += [places] if len(seeds) == len(places) else [[i] for i in places]
+        groups += [places] if len(seeds) == len(places) else [[i] for i in places]
     notices = []
-    if len(parts) == 1:
-        parts = [[i] for i in range(len(runs))]
-        notices = ["these are seeds of one recipe: a difference between them is none of the recipe"]
-    parts.sort(key=lambda places: places[0])
-    names = [_common([runs[i].name for i in places]) for places in parts]
+    if len(groups) == 1:
+        groups = [[i] for i in range(len(runs))]
+        notices = ["these runs differ in their seed only: differences between them are due to the seed"]
+    groups.sort(key=lambda places: places[0])
+    names = [_common_name([runs[i].name for i in places]) for places in groups]
     names = [
         name if names.count(name) == 1 else "+".join(runs[i].name for i in places)
-        for name, places in zip(names, parts, strict=True)
+        for name, places in zip(names, groups, strict=True)
     ]
-    for name, places in zip(names, parts, strict=True):
+    for name, places in zip(names, groups, strict=True):
         if len(places) > 1:
-            who = ", ".join(f"{runs[i].name} (seed {runs[i].seed})" for i in places)
-            notices.append(f"{name} is the mean over {len(places)} runs of one recipe: {who}")
-    return tuple(Recipe(name, tuple(places)) for name, places in zip(names, parts, strict=True)), notices
+            seeds_text = ", ".join(f"{runs[i].name} (seed {runs[i].seed})" for i in places)
+            notices.append(f"{name} is the mean over {len(places)} runs of one recipe: {seeds_text}")
+    return tuple(Recipe(name, tuple(places)) for name, places in zip(names, groups, strict=True)), notices
 
 
-def cautions(runs: Sequence[Counted], recipes: Sequence[Recipe]) -> list[str]:
-    """Tell what flatters, and where there are few runs: each recipe is compared with the first."""
-    told = []
+def cautions(runs: Sequence[RunCounts], recipes: Sequence[Recipe]) -> list[str]:
+    """Return warnings about scores that are too optimistic, and about few runs; each recipe is compared with the first."""
+    notices = []
     if any(run.selected for run in runs):
-        told.append(
-            "these are scores on val, by which each run chose its best weights: they flatter, and not all alike. "
-            "Name test images by --data."
+        notices.append(
+            "these are scores on val, which each run used to select its best weights: they are optimistic, and not equally "
+            "so. Name test images with --data."
         )
     first = len(recipes[0].members)
     for other in recipes[1:]:
         count = len(other.members)
         if max(first, count) > 1 and min(first, count) < _FEW_RUNS:
-            told.append(f"{first} and {count} runs tell little of the spread between seeds: intervals are too narrow")
-    return list(dict.fromkeys(told))
+            notices.append(
+                f"{first} and {count} runs do not show the spread between seeds well: intervals are too narrow"
+            )
+    return list(dict.fromkeys(notices))
 
 
-def _common(names: Sequence[str]) -> str:
-    """Name runs by what their names have in common: unet-s* for unet-s0 and unet-s1."""
+def _common_name(names: Sequence[str]) -> str:
+    """Abbreviate the names of runs by what they have in common: unet-s* for unet-s0 and unet-s1."""
     if len(names) == 1:
         return names[0]
-    # Letter by letter is what is wanted here; a number is not cut in two.
+    # commonprefix works on characters, as intended; trailing digits are removed so that numbers are not split.
     start = os.path.commonprefix(list(names)).rstrip("0123456789")  # noqa: RUF071
     end = os.path.commonprefix([name[len(start) :][::-1] for name in names])[::-1].lstrip("0123456789")  # noqa: RUF071
     return f"{start}*{end}" if start or end else "+".join(names)
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Join names with commas: x, y, z and 4 more."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

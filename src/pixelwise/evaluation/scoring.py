@@ -1,14 +1,10 @@
-"""Walk through a data set, predict every image, and score it.
-
-Comes in: a data set of labelled images and a predictor. Goes out: an `Evaluation`. Knows nothing of models, of training, or
-of what a metric is: see `meters` and `diagnosis`.
-"""
+"""Predict every image of a data set and score the predictions at native size."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,22 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, LabelsError
-from pixelwise.evaluation import meters
-from pixelwise.evaluation.diagnosis import Diagnosis
+from pixelwise.evaluation.base import Meter, MeterOptions, meter_scores, with_unpredicted_class
+from pixelwise.evaluation.meters import DEFAULT_METRICS, ImageMeter, make_meters
+from pixelwise.evaluation.results import Evaluation, ImageScore, Tables
 from pixelwise.grid import Grid
 from pixelwise.labels import Labels
 from pixelwise.metrics.confusion import ConfusionMatrix, Counts, margins, mean_defined, ratio
-from pixelwise.metrics.conventions import PeerScore, peer_scores, require_convention
+from pixelwise.metrics.conventions import peer_scores, require_convention
 from pixelwise.metrics.scores import Tally
 from pixelwise.types import Prediction, Sample, Score, Scores
 
 
 class LabelledImages(Protocol):
-    """Anything with a length, labels, and samples that can be read one by one."""
+    """A sequence of samples with common labels."""
 
     @property
     def labels(self) -> Labels:
-        """Name the classes."""
+        """The classes."""
         ...
 
     def __len__(self) -> int: ...
@@ -53,7 +50,7 @@ class ImagePredictor(Protocol):
 
 @runtime_checkable
 class Observable(Protocol):
-    """A predictor that shows its probabilities while it predicts."""
+    """A predictor that passes its probabilities to a callback."""
 
     def observed(
         self,
@@ -70,73 +67,14 @@ class Observable(Protocol):
 
 Progress = Callable[[int, int], None]
 Stop = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class ImageScore:
-    """Hold how one image did, and the counts from which any score of several images can be made again.
-
-    Args:
-        id: the image.
-        miou: of this image alone, not a part of the headline; None where nothing counts.
-        pixel_accuracy: of this image alone.
-        pixels: how many count.
-        group: what it belongs to; None where it stands alone.
-        truth: SHA-256 of its mask of class indices, the first 16 digits: tells whether others were scored on the same.
-        counts: (class, pixels found, true, predicted, predicted on void) of every class that is not all zero.
-    """
-
-    id: str
-    miou: float | None
-    pixel_accuracy: float | None
-    pixels: int
-    group: str | None = None
-    truth: str = ""
-    counts: tuple[tuple[int, int, int, int, int], ...] = ()
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Hold how good a predictor is on a data set.
-
-    Args:
-        scores: over the whole data set, with intervals.
-        images: one entry per image, in the data set's order; `pixels` are those that count.
-        baseline: the scores of predicting the most frequent true class everywhere, on the same images.
-        baseline_class: the name of that class.
-        peer: the numbers by another library's convention, where asked for, and its name.
-        tables: reliability, risk and coverage, errors by size and distance, suspects: plain values.
-        unassigned_pixels: counted pixels that the prediction left open; they are misses of their class.
-        notices: what was decided or left out when the data set was opened.
-
-    """
-
-    scores: Scores
-    images: tuple[ImageScore, ...]
-    baseline: Scores
-    baseline_class: str
-    peer: tuple[str, tuple[PeerScore, ...]] | None = None
-    tables: dict[str, Any] = field(default_factory=dict)
-    unassigned_pixels: int = 0
-    notices: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the plain form: that of the scores, with `baseline`, `per_image`, `tables` and `notices` behind."""
-        accuracy, miou = self.baseline.pixel_accuracy.value, self.baseline.miou.value
-        plain = self.scores.to_dict() | {"unassigned_pixels": self.unassigned_pixels}
-        if self.peer is not None:
-            name, found = self.peer
-            plain["peer"] = {"convention": name, "scores": [score.to_dict() for score in found]}
-        plain["baseline"] = {"answer": self.baseline_class, "pixel_accuracy": accuracy, "miou": miou}
-        plain["per_image"] = [asdict(image) for image in self.images]
-        return plain | {"tables": self.tables, "notices": list(self.notices)}
+_Band = Callable[[Sample, int, NDArray[np.float32]], None]
 
 
 def evaluate(
     dataset: LabelledImages,
     predictor: ImagePredictor,
     *,
-    metrics: Collection[str] = meters.DEFAULT_METRICS,
+    metrics: Collection[str] = DEFAULT_METRICS,
     convention: str | None = None,
     surface_tolerance: float | None = None,
     resamples: int = 1000,
@@ -147,145 +85,118 @@ def evaluate(
     """Score a predictor on every image of a data set.
 
     Args:
-        dataset: images with masks; where they come in groups, intervals are over groups.
-        predictor: called as `predictor(image, grid, valid, id=…)`; its probabilities are scored where it is `Observable`.
-        metrics: families beside the overlap of areas: of `METRICS`.
-        convention: another library's, whose number is to be given beside ours: of `metrics.conventions`.
-        surface_tolerance: distance for surface Dice, in the unit of the grids; each image's coarsest spacing where not given.
-        resamples: draws of the bootstrap behind the intervals.
-        seed: equal seeds give equal intervals.
-        progress: called with (images done, images in all) after each.
-        stop: called before each image; raises to end the work.
+        dataset: images with masks; if they have groups, intervals are over groups.
+        predictor: called as `predictor(image, grid, valid, id=…)`; its probabilities are scored if it is `Observable`.
+        metrics: families in addition to the overlap of areas, from `METRICS`.
+        convention: another library's convention to report as well, from `metrics.conventions.CONVENTIONS`.
+        surface_tolerance: distance for surface Dice, in the unit of the grids; by default the coarsest spacing of each image.
+        resamples: number of bootstrap resamples for the intervals.
+        seed: random seed of the bootstrap.
+        progress: called with (images done, number of images) after each image.
+        stop: called before each image; may raise to interrupt the evaluation.
 
     Raises:
-        DataError: no images, an image without a mask, or no pixel that counts.
+        DataError: no images, an image without a mask, or no counted pixel.
         MaskError: a prediction of another size than its truth, or of unknown classes.
         LabelsError: a predictor of other classes than the data set's.
-        UsageError: an unknown family of metrics or convention.
+        UsageError: an unknown metric family or convention.
 
     """
-    meters.require_metrics(metrics)
+    labels = dataset.labels
+    options = MeterOptions(labels, surface_tolerance)
+    meters = [ImageMeter(options), *make_meters(metrics, options, probabilities=isinstance(predictor, Observable))]
     if convention is not None:
         require_convention(convention)
-    work = _Work(dataset.labels, metrics, isinstance(predictor, Observable), surface_tolerance)
-    for seen in _images(dataset, predictor, work.band if work.observes else None, progress, stop):
-        work.see(seen)
-    return work.result(convention, resamples, seed)
+    tally, images, unpredicted = Tally(labels), list[ImageScore](), 0
+    sums: list[list[Any]] = [[] for _ in meters]
+    for counted in _images(dataset, predictor, _band_reader(meters), progress, stop):
+        counts = tally.add(
+            counted.matrix,
+            ignored_pixels=counted.ignored_pixels,
+            on_ignored=counted.on_ignored,
+            unpredicted=counted.unpredicted,
+            group=counted.sample.group,
+        )
+        unpredicted += int(counted.unpredicted.sum())
+        for meter, meter_sums in zip(meters, sums, strict=True):
+            meter_sums.append(meter.add(counted.sample, counted.prediction, counts))
+        images.append(_image_score(counted.sample, counts))
+    _require_counted(tally.matrix)
+    peer = None
+    if convention is not None:
+        ignored = tally.ignored_pixels > 0
+        found = peer_scores(convention, tally.counts(), tally.groups, ignored=ignored, resamples=resamples, seed=seed)
+        peer = (convention, found)
+    tables = Tables(**{name: table for meter in meters for name, table in meter.tables().items()})
+    return Evaluation(
+        scores=_scores(tally, meters, sums, unpredicted, resamples, seed),
+        images=tuple(images),
+        baseline=tally.majority(resamples=resamples, seed=seed),
+        baseline_class=labels.names[int(tally.counts()[:, 1].sum(0).argmax())],
+        peer=peer,
+        tables=tables,
+        unassigned_pixels=unpredicted,
+        notices=tuple(notice for meter in meters for notice in meter.notices()),
+    )
 
 
-class _Seen:
-    """Hold an image with its prediction, and count it: found over true and predicted class, and what was left open."""
+def _band_reader(meters: list[Meter]) -> _Band | None:
+    """Return a callback that passes probabilities to the meters that read them; None if there are none."""
+    readers = [meter for meter in meters if meter.reads_probabilities]
+
+    def band(sample: Sample, top: int, probabilities: NDArray[np.float32]) -> None:
+        for meter in readers:
+            meter.band(sample, top, probabilities)
+
+    return band if readers else None
+
+
+def _scores(
+    tally: Tally, meters: list[Meter], sums: list[list[Any]], unpredicted: int, resamples: int, seed: int
+) -> Scores:
+    """Return the overlap scores with those of all meters added."""
+    scores = tally.scores(resamples=resamples, seed=seed)
+    overall: dict[str, Score] = {}
+    per_class: list[dict[str, Score]] = [{} for _ in scores.classes]
+    for meter, meter_sums in zip(meters, sums, strict=True):
+        more, each = meter_scores(meter, meter_sums, tally.groups, len(per_class), resamples, seed)
+        overall |= more
+        per_class = [a | b for a, b in zip(per_class, each, strict=True)]
+    sentences = [scores.convention]
+    if unpredicted:
+        sentences.append(
+            f"{unpredicted} counted pixels have no predicted class: they are misses of their class, not in the matrix"
+        )
+    sentences += [meter.convention() for meter in meters]
+    classes = tuple(replace(row, more=more) for row, more in zip(scores.classes, per_class, strict=True))
+    return replace(scores, more=overall, classes=classes, convention="; ".join(filter(None, sentences)))
+
+
+class _CountedImage:
+    """An image with its prediction, its confusion matrix, and its pixels without a predicted class.
+
+    Attributes:
+        matrix: int64 (K, K), rows truth, columns prediction.
+        unpredicted: (K,) true pixels without a predicted class.
+        ignored_pixels: number of ignored pixels.
+        on_ignored: (K,) predicted pixels where the truth is ignored.
+    """
 
     def __init__(self, sample: Sample, prediction: Prediction, counter: ConfusionMatrix) -> None:
         self.sample, self.prediction = sample, prediction
-        truth, mask, void = sample.mask, prediction.mask, counter.ignore_index
+        truth, mask, ignore_index = sample.mask, prediction.mask, counter.ignore_index
         assert truth is not None
         k = counter.num_classes
-        self.open = np.zeros(k, np.int64)
-        if mask.shape == truth.shape and (mask == void).any():
-            # One class more for a pixel that the prediction leaves open: a miss of its true class, found nowhere.
-            known, answer, wider, other_void = meters.with_open_class(sample, prediction)
-            wide = ConfusionMatrix(wider, other_void).update(known, answer, sample.id)
-            self.matrix, self.open = wide[:k, :k].copy(), wide[:k, k].copy()
+        self.unpredicted = np.zeros(k, np.int64)
+        if mask.shape == truth.shape and (mask == ignore_index).any():
+            wide_truth, wide_mask, wide_k, wide_ignore = with_unpredicted_class(sample, prediction)
+            wide = ConfusionMatrix(wide_k, wide_ignore).update(wide_truth, wide_mask, sample.id)
+            self.matrix, self.unpredicted = wide[:k, :k].copy(), wide[:k, k].copy()
         else:
             self.matrix = counter.update(truth, mask, sample.id)
-        counted = int(self.matrix.sum() + self.open.sum())
-        self.ignored = truth.size - counted
-        on_void = mask[truth == void] if self.ignored else np.zeros(0, np.int64)
-        self.on_void = np.bincount(on_void[on_void < k].astype(np.int64), minlength=k).astype(np.int64)
-
-
-class _Work:
-    """Bring together all that looks at an image."""
-
-    def __init__(
-        self, labels: Labels, metrics: Collection[str], observable: bool, surface_tolerance: float | None
-    ) -> None:
-        self.labels, self.tally, self.shown = labels, Tally(labels), observable
-        self.diagnosis = Diagnosis(labels) if "diagnosis" in metrics else None
-        self.images: list[ImageScore] = []
-        self.alone = meters.ImageMeter(labels)
-        self.calibration = meters.CalibrationMeter(labels) if observable and "calibration" in metrics else None
-        self.meters: list[meters.Meter] = []
-        if "boundary" in metrics:
-            self.meters.append(meters.BoundaryMeter(labels))
-        if "surface" in metrics:
-            self.meters.append(meters.SurfaceMeter(labels, surface_tolerance))
-        if self.calibration is not None:
-            self.meters.append(self.calibration)
-        self.sums: list[list[Any]] = [[] for _ in self.meters]
-        self.image_sums: list[Any] = []
-        self.open = 0
-
-    @property
-    def observes(self) -> bool:
-        return self.shown and (self.calibration is not None or self.diagnosis is not None)
-
-    def band(self, sample: Sample, top: int, probabilities: NDArray[np.float32]) -> None:
-        if self.calibration is not None:
-            self.calibration.band(sample, top, probabilities)
-        if self.diagnosis is not None:
-            self.diagnosis.band(probabilities)
-
-    def see(self, seen: _Seen) -> None:
-        self.tally.add(
-            seen.matrix,
-            ignored_pixels=seen.ignored,
-            on_void=seen.on_void,
-            unassigned=seen.open,
-            group=seen.sample.group,
-        )
-        self.open += int(seen.open.sum())
-        self.image_sums.append(self.alone.of(self.tally.last()))
-        for meter, sums in zip(self.meters, self.sums, strict=True):
-            sums.append(meter.see(seen.sample, seen.prediction))
-        if self.diagnosis is not None:
-            self.diagnosis.see(seen.sample, seen.prediction)
-        self.images.append(_image_score(seen, self.tally.last()))
-
-    def _left_open(self) -> list[str]:
-        if not self.open:
-            return []
-        return [
-            f"{self.open} counted pixels were left open by the prediction: misses of their class, not in the matrix"
-        ]
-
-    def result(self, convention: str | None, resamples: int, seed: int) -> Evaluation:
-        _require_counted(self.tally.matrix)
-        scores = self.tally.scores(resamples=resamples, seed=seed)
-        over_all: dict[str, Score] = {}
-        each: list[dict[str, Score]] = [{} for _ in self.labels.names]
-        all_meters: tuple[meters.Scoring, ...] = (self.alone, *self.meters)
-        for meter, sums in zip(all_meters, (self.image_sums, *self.sums), strict=True):
-            means, classes = meters.found(meter, sums, self.tally.groups, self.labels.num_classes, resamples, seed)
-            over_all |= means
-            each = [a | b for a, b in zip(each, classes, strict=True)]
-        scores = replace(
-            scores,
-            more=over_all,
-            classes=tuple(replace(c, more=more) for c, more in zip(scores.classes, each, strict=True)),
-            convention="; ".join([scores.convention, *self._left_open(), *(meter.says() for meter in all_meters)]),
-        )
-        peer = None
-        if convention is not None:
-            peer = (
-                convention,
-                peer_scores(
-                    convention,
-                    self.tally.counts(),
-                    self.tally.groups,
-                    void=self.tally.ignored_pixels > 0,
-                    resamples=resamples,
-                    seed=seed,
-                ),
-            )
-        tables = self.diagnosis.tables() if self.diagnosis else {}
-        tables |= self.calibration.tables() if self.calibration else {}
-        constant = self.labels.names[int(self.tally.counts()[:, 1].sum(0).argmax())]
-        baseline = self.tally.majority(resamples=resamples, seed=seed)
-        large = self.diagnosis.too_large if self.diagnosis else 0
-        notices = (f"{large} images are too large to look for objects and suspects in",) if large else ()
-        return Evaluation(scores, tuple(self.images), baseline, constant, peer, tables, self.open, notices)
+        self.ignored_pixels = truth.size - int(self.matrix.sum() + self.unpredicted.sum())
+        on_ignored = mask[truth == ignore_index] if self.ignored_pixels else np.zeros(0, np.int64)
+        self.on_ignored = np.bincount(on_ignored[on_ignored < k].astype(np.int64), minlength=k).astype(np.int64)
 
 
 def quick_miou(
@@ -295,29 +206,26 @@ def quick_miou(
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> tuple[float, Counts]:
-    """Give the mIoU that `evaluate` would give, and the int64 matrix (K, K), without intervals.
+    """Return the mIoU of `evaluate` and the int64 matrix (K, K), without intervals.
 
-    Arguments and errors as in `evaluate`, but NaN where no pixel counts: a few images of many may well be all ignored.
+    Arguments and errors as in `evaluate`, but the mIoU is NaN if no pixel counts.
     """
-    total, tally = (
-        np.zeros((dataset.labels.num_classes,) * 2, np.int64),
-        np.zeros((3, dataset.labels.num_classes), np.int64),
-    )
-    for seen in _images(dataset, predictor, None, progress, stop):
-        total += seen.matrix
-        tally += np.stack(margins(seen.matrix))
-        tally[1] += seen.open
-    hits, truth, predicted = tally
-    return float(mean_defined(ratio(hits, truth + predicted - hits))), total
+    total = np.zeros((dataset.labels.num_classes,) * 2, np.int64)
+    unpredicted = np.zeros(dataset.labels.num_classes, np.int64)
+    for counted in _images(dataset, predictor, None, progress, stop):
+        total += counted.matrix
+        unpredicted += counted.unpredicted
+    hits, truth, predicted = margins(total)
+    return float(mean_defined(ratio(hits, truth + unpredicted + predicted - hits))), total
 
 
 def majority(dataset: LabelledImages, *, resamples: int = 1000, seed: int = 0) -> Scores:
-    """Score the constant prediction of a data set's most frequent class: it needs the truths alone.
+    """Score the constant prediction of the most frequent class, from the masks alone.
 
-    On imbalanced data its pixel accuracy is high and its mIoU low, which is why mIoU is the headline.
+    On imbalanced data its pixel accuracy is high and its mIoU low, which is why mIoU is the main score.
 
     Raises:
-        DataError: no images, an image without a mask, or no pixel that counts.
+        DataError: no images, an image without a mask, or no counted pixel.
 
     """
 
@@ -332,11 +240,11 @@ def majority(dataset: LabelledImages, *, resamples: int = 1000, seed: int = 0) -
 def _images(
     dataset: LabelledImages,
     predictor: ImagePredictor,
-    band: Callable[[Sample, int, NDArray[np.float32]], None] | None,
+    band: _Band | None,
     progress: Progress | None,
     stop: Stop | None,
-) -> Iterator[_Seen]:
-    """Predict and count each image; `band` is shown its probabilities."""
+) -> Iterator[_CountedImage]:
+    """Predict and count each image, passing its probabilities to `band` if the predictor offers them."""
     labels, total = dataset.labels, len(dataset)
     counter = ConfusionMatrix(labels.num_classes, labels.ignore_index)
     for i in range(total):
@@ -345,46 +253,50 @@ def _images(
         sample = dataset.read(i)
         sample = replace(sample, mask=sample.truth(labels.ignore_index))
         if sample.mask is None:
-            raise DataError(
-                sample.id, expected="a mask to score against", found="none", do="Add the mask, or use predict."
-            )
+            raise DataError(sample.id, expected="an annotated mask", found="none", do="Add the mask, or use predict.")
         if band is not None and isinstance(predictor, Observable):
             prediction = predictor.observed(sample.image, sample.grid, sample.valid, sample.id, partial(band, sample))
         else:
             prediction = predictor(sample.image, sample.grid, sample.valid, id=sample.id)
         _require_labels(sample.id, labels, prediction.labels)
-        yield _Seen(sample, prediction, counter)
+        yield _CountedImage(sample, prediction, counter)
         if progress is not None:
             progress(i + 1, total)
 
 
-def _image_score(seen: _Seen, counts: Counts) -> ImageScore:
-    """Describe an image from its matrix and its counts (4, K)."""
+def _image_score(sample: Sample, counts: Counts) -> ImageScore:
+    """Score one image from its counts (4, K)."""
     hits, truth, predicted, _ = counts
     union = truth + predicted - hits
     miou = float((hits[union > 0] / union[union > 0]).mean()) if union.any() else None
     accuracy = float(hits.sum() / truth.sum()) if truth.any() else None
-    kept = [(k, *map(int, counts[:, k])) for k in np.flatnonzero(counts.any(0)).tolist()]
-    assert seen.sample.mask is not None
-    digest = truth_digest(seen.sample.mask)
-    rows = tuple((k, h, t, p, v) for k, h, t, p, v in kept)
-    return ImageScore(seen.sample.id, miou, accuracy, int(truth.sum()), seen.sample.group, digest, rows)
+    rows = tuple((k, *map(int, counts[:, k])) for k in np.flatnonzero(counts.any(0)).tolist())
+    assert sample.mask is not None
+    return ImageScore(
+        sample.id,
+        miou,
+        accuracy,
+        int(truth.sum()),
+        sample.group,
+        truth_digest(sample.mask),
+        rows,  # type: ignore[arg-type]
+    )
 
 
 def truth_digest(mask: NDArray[Any]) -> str:
-    """Give the first 16 digits of a SHA-256 over a mask of class indices: by it the same truth is known again."""
+    """Return the first 16 digits of a SHA-256 over a mask of class indices, which identify the same ground truth."""
     digest = hashlib.sha256(f"{mask.shape} {mask.dtype.str}".encode())
     digest.update(np.ascontiguousarray(mask).data)
     return digest.hexdigest()[:16]
 
 
-def _require_labels(where: str, wanted: Labels, found: Labels) -> None:
-    if wanted.names != found.names:
+def _require_labels(where: str, expected: Labels, found: Labels) -> None:
+    if expected.names != found.names:
         raise LabelsError(
             where,
-            expected=f"predictions of the data set's classes {', '.join(wanted.names)}",
+            expected=f"predictions of the data set's classes {', '.join(expected.names)}",
             found=", ".join(found.names),
-            do="Name the classes in labels.yaml as the model's model.json does, or train on this data set.",
+            do="Name the classes in labels.yaml as in the model's model.json, or train on this data set.",
         )
 
 
@@ -392,7 +304,7 @@ def _require_counted(matrix: Counts) -> None:
     if not matrix.any():
         raise DataError(
             "evaluation",
-            expected="at least one pixel that counts",
+            expected="at least one counted pixel",
             found="no images, or only ignored pixels",
-            do="Name a split with labelled pixels, or correct ignore_index in labels.yaml.",
+            do="Choose a split with labelled pixels, or correct ignore_index in labels.yaml.",
         )

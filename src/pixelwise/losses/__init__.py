@@ -1,15 +1,15 @@
-"""What training makes small: plain functions of logits and masks, and their weighted sum.
+"""Loss functions of logits and masks, and their weighted sum.
 
-Comes in: logits (B, K, *S) of any float type and masks (B, *S) of class indices; for yes-or-no labels masks (B, K, *S) of
-0 and 1. Goes out: one scalar, float32 (float64 from float64 logits). Knows nothing of models, data or training loops.
+Functions take logits (B, K, *S) of any float type and masks (B, *S) of class indices (binary losses: masks (B, K, *S) of 0
+and 1), and return a scalar in float32 (float64 for float64 logits).
 
-One rule holds for all: pixels with the ignore index count in nothing, neither in the value nor in its gradient nor in
-the divisor, and a batch of nothing else gives 0 with a gradient of zeros. A class that the truth does not show is left
-out of every mean over classes. Masks are never written to.
+The same rules hold for all: ignored pixels are excluded from the value, the gradient and the divisor, and a batch of ignored
+pixels alone gives 0 with a zero gradient. A class that is absent from the ground truth is left out of means over classes.
 """
 
 from __future__ import annotations
 
+from pixelwise.losses.base import Loss, NormalisedLoss, accumulated
 from pixelwise.losses.binary import binary_cross_entropy, binary_dice, binary_focal, binary_tversky
 from pixelwise.losses.boundary import boundary_distance, signed_distances
 from pixelwise.losses.cldice import soft_cldice, soft_skeleton
@@ -22,6 +22,9 @@ from pixelwise.losses.weights import LARGEST_RATIO, class_weights
 __all__ = [
     "LARGEST_RATIO",
     "CombinedLoss",
+    "Loss",
+    "NormalisedLoss",
+    "accumulated",
     "binary_cross_entropy",
     "binary_dice",
     "binary_focal",

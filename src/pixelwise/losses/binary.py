@@ -1,9 +1,6 @@
-"""Losses of yes-or-no labels: several of one pixel may be true at once, or there is one question alone.
+"""Losses for binary labels: one class, or several that do not exclude each other.
 
-Comes in: logits (B, K, *S) of K questions and masks (B, K, *S) of 0, 1 and the ignore index; with one question also
-(B, *S). Goes out: one scalar. Knows nothing of classes that exclude each other; the Lovász hinge lies beside its sister.
-
-Each label of a pixel is ignored on its own. A batch in which nothing counts gives 0 with a gradient of zeros.
+Each label of a pixel is ignored on its own. The Lovász hinge is in `losses.lovasz`.
 """
 
 from __future__ import annotations
@@ -12,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixelwise.losses.overlap import missed_index
-from pixelwise.losses.pixels import (
+from pixelwise.losses.inputs import (
     Per,
     mean_over_present,
     prepare_labels,
@@ -22,6 +18,7 @@ from pixelwise.losses.pixels import (
     require_scalar,
     require_weights,
 )
+from pixelwise.losses.overlap import missed_index
 
 
 def binary_cross_entropy(
@@ -32,23 +29,23 @@ def binary_cross_entropy(
     ignore_index: int = 255,
     normaliser: Tensor | None = None,
 ) -> Tensor:
-    """Take the mean of -(w·t·log p + (1 - t)·log(1 - p)) over all labels that count, p the sigmoid of the logit.
+    """Compute the mean of -(w·t·log p + (1 - t)·log(1 - p)) over all counted labels, p the sigmoid of the logit.
 
     Args:
         logits: (B, K, *S).
-        masks: (B, K, *S) integers, 0, 1 or `ignore_index`; or (B, *S) where K is 1.
-        pos_weight: (K,), the w of each label, as in torch's `binary_cross_entropy_with_logits`; 1 each where not given.
-        ignore_index: what counts in nothing; each label of a pixel has its own.
-        normaliser: scalar that replaces the number of labels that count, so that parts of a larger batch add up.
+        masks: (B, K, *S) integers, 0, 1 or `ignore_index`; or (B, *S) if K is 1.
+        pos_weight: (K,), the w of each label, as in torch's `binary_cross_entropy_with_logits`; 1 by default.
+        ignore_index: value of ignored labels.
+        normaliser: scalar that replaces the number of counted labels, so that parts of a larger batch add up.
 
     Raises:
-        UsageError: shapes that do not fit, masks of fractions, an ignore index of 0 or 1, a normaliser that is no scalar.
+        UsageError: shapes that do not match, floating-point masks, an ignore index of 0 or 1, or a normaliser that is not a scalar.
         MaskError: values other than 0, 1 and the ignore index.
         ConfigError: not one weight per label.
 
     """
     losses, _, counted = _entropies(logits, masks, pos_weight, ignore_index)
-    return losses.sum() / _number(counted, normaliser).to(losses.dtype)
+    return losses.sum() / _count(counted, normaliser).to(losses.dtype)
 
 
 def binary_focal(
@@ -60,16 +57,16 @@ def binary_focal(
     ignore_index: int = 255,
     normaliser: Tensor | None = None,
 ) -> Tensor:
-    """Take `binary_cross_entropy` in which a label counts by (1 - p(truth))^gamma: Lin et al. 2017, arXiv:1708.02002.
+    """Compute `binary_cross_entropy` with each label weighted by (1 - p(truth))^gamma: Lin et al. 2017, arXiv:1708.02002.
 
-    Their alpha is `pos_weight` = alpha / (1 - alpha), up to the scale of the whole. `gamma=0` is `binary_cross_entropy`;
-    arguments and errors as there, and a `UsageError` for a `gamma` below 0.
+    Their alpha corresponds to `pos_weight` = alpha / (1 - alpha), up to a constant factor. `gamma=0` is
+    `binary_cross_entropy`; arguments and errors as there. Raises a `UsageError` if `gamma` is negative.
     """
     require_gamma(gamma)
     losses, against, counted = _entropies(logits, masks, pos_weight, ignore_index)
-    # sigmoid(-z) instead of 1 - sigmoid(z): no digits are lost. The floor is for the slope of x^gamma at 0.
-    doubt = torch.sigmoid(against).clamp_min(torch.finfo(against.dtype).tiny)
-    return (losses * doubt**gamma).sum() / _number(counted, normaliser).to(losses.dtype)
+    # sigmoid(-z) is more precise than 1 - sigmoid(z). The floor avoids an infinite slope of x^gamma at 0.
+    uncertainty = torch.sigmoid(against).clamp_min(torch.finfo(against.dtype).tiny)
+    return (losses * uncertainty**gamma).sum() / _count(counted, normaliser).to(losses.dtype)
 
 
 def binary_tversky(
@@ -82,10 +79,10 @@ def binary_tversky(
     per: Per = "batch",
     ignore_index: int = 255,
 ) -> Tensor:
-    """Take the mean of (1 - Tversky index)^(1 / gamma) over the labels that the truth shows: see `tversky`.
+    """Compute the mean of (1 - Tversky index)^(1 / gamma) over the labels present in the ground truth: see `tversky`.
 
-    A label without a single 1 has no index; what is falsely predicted as it, `binary_cross_entropy` tells. Masks and
-    errors as there, the rest as in `tversky`.
+    Labels without a positive pixel are left out, so this term does not penalise false positives there; `binary_cross_entropy`
+    does. Masks and errors as there, the rest as in `tversky`.
     """
     require_per(per)
     scores, truth, counted = prepare_labels(logits, masks, ignore_index)
@@ -100,14 +97,14 @@ def binary_tversky(
 
 
 def binary_dice(logits: Tensor, masks: Tensor, *, per: Per = "batch", ignore_index: int = 255) -> Tensor:
-    """Take 1 - the mean soft Dice of the labels that the truth shows; arguments and errors as in `binary_tversky`."""
+    """Compute 1 - mean soft Dice of the labels present in the ground truth; arguments and errors as in `binary_tversky`."""
     return binary_tversky(logits, masks, alpha=0.5, beta=0.5, per=per, ignore_index=ignore_index)
 
 
 def _entropies(
     logits: Tensor, masks: Tensor, pos_weight: Tensor | None, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Give the loss of each label, 0 where ignored, the logit of its being wrong, and what counts: (B, K, N)."""
+    """Return each label's loss (0 if ignored), the logit of the wrong answer, and whether it counts, (B, K, N) each."""
     scores, truth, counted = prepare_labels(logits, masks, ignore_index)
     weight = None
     if pos_weight is not None:
@@ -117,7 +114,7 @@ def _entropies(
     return losses * counted, scores * (1 - 2 * truth), counted
 
 
-def _number(counted: Tensor, normaliser: Tensor | None) -> Tensor:
+def _count(counted: Tensor, normaliser: Tensor | None) -> Tensor:
     if normaliser is None:
         total = counted.sum()
     else:

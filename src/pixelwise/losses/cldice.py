@@ -1,9 +1,6 @@
-"""Soft clDice: whether thin structures hang together, by their soft skeletons.
+"""Soft clDice, a loss for the connectivity of thin structures, and the soft skeleton it is based on.
 
-Comes in: logits (B, K, *S) and masks (B, *S) of class indices, in two or three dimensions. Goes out: one scalar, or the
-soft skeleton itself. Knows nothing of which classes are thin: they are named.
-
-An ignored pixel is to its neighbours as the world beyond the edge of the image: it neither thins nor thickens them.
+Ignored pixels are treated like pixels beyond the edge of the image: they neither thin nor thicken their neighbours.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixelwise.errors import UsageError
-from pixelwise.losses.pixels import Per, mean_over_present, prepare, require_logits, require_per
+from pixelwise.losses.inputs import Per, mean_over_present, prepare, require_logits, require_per
 
 
 def soft_cldice(
@@ -28,23 +25,22 @@ def soft_cldice(
     per: Per = "batch",
     ignore_index: int = 255,
 ) -> Tensor:
-    """Take 1 - the mean soft clDice: Shit et al. 2021, arXiv:2003.07311.
+    """Compute 1 - mean soft clDice: Shit et al. 2021, arXiv:2003.07311.
 
-    clDice is the harmonic mean of the share of the predicted skeleton that lies in the true class and of the share of the
-    true skeleton that lies in the predicted one; without their added 1, so that size does not matter. The mean is over
-    those of `classes` whose truth has a skeleton. It tells nothing of width: add it to Dice or cross-entropy.
+    clDice is the harmonic mean of the share of the predicted skeleton inside the true class and the share of the true skeleton
+    inside the predicted class, without the paper's smoothing term of 1, so it does not depend on size. The mean is over those of
+    `classes` with a true skeleton. It does not measure width: combine it with Dice or cross-entropy.
 
     Args:
         logits: (B, K, *S), S of two or three dimensions.
         masks: (B, *S) integers, class indices or `ignore_index`.
-        classes: indices of the thin classes, one at least; all but the first where not given.
-        iterations: how often is thinned: at least half the width of the widest structure, in pixels.
-        per: "batch" sums over all images together; "image" over each, then takes the mean over the images that
-            have a skeleton.
-        ignore_index: pixels with this value count in nothing.
+        classes: indices of the thin classes, at least one; all but the first by default.
+        iterations: number of thinning steps, at least half the width of the widest structure in pixels.
+        per: "batch" sums over the batch; "image" computes each image on its own and averages over those with a skeleton.
+        ignore_index: value of ignored pixels.
 
     Raises:
-        UsageError: shapes that do not fit, no such class, or another `per`.
+        UsageError: shapes that do not match, a class that does not exist, or an invalid `per`.
         MaskError: class indices outside 0…K-1.
 
     """
@@ -68,31 +64,31 @@ def soft_cldice(
     if per == "batch":
         sums = [each.sum(0, keepdim=True) for each in sums]
     right, length, found, true_length = sums
-    # 2ab / (a + b) of a = right / length and b = found / true length, with one division.
+    # The harmonic mean of right / length and found / true_length, with a single division.
     index = 2 * right * found / (right * true_length + found * length).clamp_min(1e-12)
     return mean_over_present(1 - index, true_length > 0).to(scores.dtype)
 
 
 def soft_skeleton(values: Tensor, iterations: int = 3, counted: Tensor | None = None) -> Tensor:
-    """Thin values in 0…1 to their soft skeleton, by minima and maxima of neighbours: Shit et al. 2021, algorithm 1.
+    """Compute the soft skeleton of values in 0…1 by min- and max-pooling: Shit et al. 2021, algorithm 1.
 
     Args:
         values: (B, K, *S), S of two or three dimensions.
-        iterations: how often is thinned.
-        counted: (B, 1, *S) in bool; the others give 0 and are as the world beyond the edge. None: all count.
+        iterations: number of thinning steps.
+        counted: (B, 1, *S) bool; other pixels are 0 in the result and treated as beyond the edge. None: all count.
 
     Raises:
-        UsageError: another number of dimensions, or iterations below 0.
+        UsageError: not two or three dimensions, or negative iterations.
     """
     dimensions = values.ndim - 2
     if dimensions not in (2, 3):
-        fix = "Give masks (B, H, W) or (B, D, H, W)."
+        fix = "Pass masks (B, H, W) or (B, D, H, W)."
         raise UsageError("masks", expected="2 or 3 spatial dimensions", found=str(dimensions), do=fix)
     if iterations < 0:
-        fix = "Say at least half the width of the widest structure."
-        raise UsageError("iterations", expected="a number from 0 on", found=str(iterations), do=fix)
+        fix = "Use at least half the width of the widest structure."
+        raise UsageError("iterations", expected="a number of at least 0", found=str(iterations), do=fix)
     if values.numel() == 0:
-        return values  # the pooling of torch refuses it
+        return values  # torch's pooling raises an error for empty tensors
     skeleton, left = torch.zeros_like(values), values
     for step in range(iterations + 1):
         left = _erode(left, counted) if step else left
@@ -103,19 +99,15 @@ def soft_skeleton(values: Tensor, iterations: int = 3, counted: Tensor | None = 
 
 
 def require_thin(classes: Sequence[int], num_classes: int) -> None:
-    """Refuse classes that are not there or named twice, and none at all, of which the loss would always be 0.
-
-    Raises:
-        UsageError: there are such.
-    """
+    """Raise a `UsageError` for classes that do not exist or are repeated, and for an empty list, which always gives 0."""
     if not classes or len(set(classes)) != len(classes) or any(not 0 <= k < num_classes for k in classes):
-        wanted = f"one or more different class indices 0–{num_classes - 1}"
-        fix = "Name the indices of the thin classes, each once."
-        raise UsageError("cldice classes", expected=wanted, found=str(list(classes)), do=fix)
+        expected = f"one or more different class indices 0–{num_classes - 1}"
+        fix = "List the index of each thin class once."
+        raise UsageError("cldice classes", expected=expected, found=str(list(classes)), do=fix)
 
 
 def _erode(values: Tensor, counted: Tensor | None) -> Tensor:
-    """Take the least of each pixel and its neighbours along the axes."""
+    """Return the minimum of each pixel and its neighbours along the axes."""
     if counted is not None:
         values = values.masked_fill(~counted, 1.0)
     dimensions, pool = values.ndim - 2, _pool(values)
@@ -124,7 +116,7 @@ def _erode(values: Tensor, counted: Tensor | None) -> Tensor:
 
 
 def _dilate(values: Tensor, counted: Tensor | None) -> Tensor:
-    """Take the greatest of each pixel and all its neighbours, diagonal ones too."""
+    """Return the maximum of each pixel and all its neighbours, including diagonal ones."""
     if counted is not None:
         values = values.masked_fill(~counted, 0.0)
     return _pool(values)(values, 3, 1, 1)

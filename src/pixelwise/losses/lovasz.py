@@ -1,10 +1,8 @@
-"""The Lovász extension of the Jaccard index: IoU itself, made differentiable, for classes and for yes-or-no labels.
+"""The Lovász extension of the Jaccard index, a differentiable surrogate of IoU, for classes and for binary labels.
 
-Comes in: logits with masks of class indices, or of 0 and 1. Goes out: one scalar. Knows nothing of other losses.
-
-The extension is linear as long as the order of the errors stays: the slope of each error is what the Jaccard loss grows by
-when its pixel joins the wrong ones, worst first. So the slopes are found without gradient, and the sum of slope · error
-has the exact value and gradient. The order of equal errors may be any: the value does not depend on it.
+The extension is linear as long as the order of the errors does not change: the slope of each error is the increase of the
+Jaccard loss when its pixel joins the wrong ones, largest error first. The slopes are therefore computed without gradient, and
+the sum of slope · error has the exact value and gradient. The order of equal errors does not affect the value.
 """
 
 from __future__ import annotations
@@ -14,25 +12,24 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pixelwise.losses.pixels import Per, mean_over_present, per_image, prepare, prepare_labels, require_per
+from pixelwise.losses.inputs import Per, mean_over_present, per_image, prepare, prepare_labels, require_per
 
 _OfClass = Callable[[int], tuple[Tensor, Tensor]]
 
 
 def lovasz_softmax(logits: Tensor, masks: Tensor, *, per: Per = "batch", ignore_index: int = 255) -> Tensor:
-    """Take the mean Lovász-softmax loss: Berman et al. 2018, arXiv:1705.08790.
+    """Compute the mean Lovász-softmax loss: Berman et al. 2018, arXiv:1705.08790.
 
-    The error of a pixel for a class is |[true class is that one] - p|. The mean is over the classes that the truth shows.
+    The error of a pixel for a class is |t - p|, t being 1 for the true class. The mean is over the classes in the ground truth.
 
     Args:
         logits: (B, K, *S).
         masks: (B, *S) integers, class indices or `ignore_index`.
-        per: "batch" takes the IoU of a class over all images together; "image" over each, then the mean over the
-            images in which anything counts.
-        ignore_index: pixels with this value count in nothing.
+        per: "batch" takes the IoU of a class over the batch; "image" over each image, averaged over images with counted pixels.
+        ignore_index: value of ignored pixels.
 
     Raises:
-        UsageError: shapes that do not fit, or another `per`.
+        UsageError: shapes that do not match, or an invalid `per`.
         MaskError: class indices outside 0…K-1.
 
     """
@@ -47,16 +44,16 @@ def lovasz_softmax(logits: Tensor, masks: Tensor, *, per: Per = "batch", ignore_
 
 
 def lovasz_hinge(logits: Tensor, masks: Tensor, *, per: Per = "batch", ignore_index: int = 255) -> Tensor:
-    """Take the mean Lovász hinge loss of yes-or-no labels: Yu & Blaschko 2015; Berman et al. 2018, arXiv:1705.08790.
+    """Compute the mean Lovász hinge loss of binary labels: Yu & Blaschko 2015; Berman et al. 2018, arXiv:1705.08790.
 
-    The error of a pixel is the hinge, 1 - logit where the label is 1 and 1 + logit where it is 0, at least 0. The mean is
-    over the labels that the truth shows anywhere: without a single 1 there is no IoU, and the term tells nothing.
+    The error of a pixel is the hinge, max(0, 1 - logit) for label 1 and max(0, 1 + logit) for label 0. The mean is over the
+    labels with at least one positive pixel; others have no IoU and contribute nothing.
 
     Args:
         logits: (B, K, *S).
-        masks: (B, K, *S) of 0, 1 and `ignore_index`, or (B, *S) where K is 1.
+        masks: (B, K, *S) of 0, 1 and `ignore_index`, or (B, *S) if K is 1.
         per: as in `lovasz_softmax`.
-        ignore_index: what counts in nothing.
+        ignore_index: value of ignored labels.
 
     Raises:
         UsageError, MaskError: as `binary_cross_entropy`.
@@ -69,7 +66,14 @@ def lovasz_hinge(logits: Tensor, masks: Tensor, *, per: Per = "batch", ignore_in
 
 
 def _mean_extension(errors: Tensor, of_class: _OfClass, present: Tensor, per: Per) -> Tensor:
-    """Sum slope · error: errors (B, K, N), what is true of a class and counts (B, N), what an image shows (B, K)."""
+    """Average the sums of slope · error over the present classes.
+
+    Args:
+        errors: (B, K, N).
+        of_class: returns for a class which pixels are true and which count, (B, N) each.
+        present: whether each image contains each class, (B, K).
+        per: "batch" or "image".
+    """
     slopes = torch.zeros_like(errors)
     if per == "batch":
         present = present.any(0, keepdim=True)
@@ -79,7 +83,7 @@ def _mean_extension(errors: Tensor, of_class: _OfClass, present: Tensor, per: Pe
             for g in present[:, k].nonzero().flatten().tolist():
                 rows = slice(None) if per == "batch" else slice(g, g + 1)
                 inside = counted[rows]
-                # Indexed twice with a view between, so that the values land in `slopes`.
+                # The first index makes a view, so that the assignment writes to `slopes`.
                 slopes[rows, k][inside] = _slopes(errors[rows, k][inside], true[rows][inside])
     losses = (errors * slopes).sum(2, dtype=torch.double)
     losses = losses.sum(0, keepdim=True) if per == "batch" else losses
@@ -87,12 +91,12 @@ def _mean_extension(errors: Tensor, of_class: _OfClass, present: Tensor, per: Pe
 
 
 def _slopes(errors: Tensor, truth: Tensor) -> Tensor:
-    """Give the growth of the Jaccard loss by each pixel, worst first: (M,) errors and truth in bool."""
+    """Return the increase of the Jaccard loss by each pixel, largest error first, (M,), from errors and truth (M,)."""
     order = errors.argsort(descending=True)
     hit = truth[order]
     total = hit.sum()
     missed = hit.cumsum(0)
-    # Integers up to here, then double: float32 stops counting at 2^24.
+    # Counts are integers, then double: float32 cannot count beyond 2^24.
     jaccard = 1 - (total - missed).double() / (total + torch.arange(1, len(hit) + 1, device=hit.device) - missed)
     slopes = torch.empty_like(errors)
     slopes[order] = jaccard.diff(prepend=jaccard.new_zeros(1)).to(errors.dtype)

@@ -1,8 +1,4 @@
-"""Losses of regions by their overlap: Dice, Tversky, focal Tversky; and Dice with cross-entropy in one go.
-
-Comes in: logits (B, K, *S) and masks (B, *S) of class indices. Goes out: one scalar, of sums over a batch or over each
-image. Knows nothing of neighbours or contours.
-"""
+"""Region losses based on overlap: Dice, Tversky, focal Tversky, and a fused cross-entropy with Dice."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pixelwise.errors import UsageError
-from pixelwise.losses.pixels import (
+from pixelwise.losses.inputs import (
     Per,
     check,
     divisor,
@@ -25,10 +21,10 @@ from pixelwise.losses.pixels import (
 )
 
 _NOTHING = 1e-12
-# Fewer do not fill the vectors of a processor.
-_MANY = 16
-# So many numbers stay in the cache of a processor.
-_PIECE = {"cpu": 1 << 18}
+# Fewest classes for which channels-last logits are processed in place; with fewer, SIMD registers are not filled.
+_MANY_CLASSES = 16
+# Elements processed at once, chosen to stay in the processor's cache.
+_CHUNK = {"cpu": 1 << 18}
 
 
 def tversky(
@@ -41,25 +37,25 @@ def tversky(
     per: Per = "batch",
     ignore_index: int = 255,
 ) -> Tensor:
-    """Take the mean of (1 - Tversky index)^(1 / gamma): Salehi et al. 2017, arXiv:1706.05721.
+    """Compute the mean of (1 - Tversky index)^(1 / gamma): Salehi et al. 2017, arXiv:1706.05721.
 
-    The index of a class is TP / (TP + alpha·FP + beta·FN) of summed probabilities; the mean is over the classes that the
-    truth shows. A class that is absent has no index, 0 or 1 alike would be invented; what is falsely predicted as it is
-    missing from the others. A `gamma` above 1 is focal Tversky, Abraham & Khan 2019, arXiv:1810.07842 (theirs is 4/3):
-    classes that are nearly right weigh more than at 1, and by gradient most of all.
+    The index of a class is TP / (TP + alpha·FP + beta·FN) of summed probabilities; the mean is over the classes in the ground
+    truth. An absent class has no index; pixels falsely predicted as it lower the index of their true class. A `gamma` above 1
+    gives focal Tversky, Abraham & Khan 2019, arXiv:1810.07842 (they use 4/3), in which nearly correct classes have a larger
+    loss and gradient than at 1.
 
     Args:
         logits: (B, K, *S).
         masks: (B, *S) integers, class indices or `ignore_index`.
-        alpha: weight of what is falsely predicted, from 0 on.
-        beta: weight of what is missed, from 0 on; not 0 where alpha is.
-        gamma: of focal Tversky, above 0.
-        per: "batch" sums over all images together, where small classes do not come and go; "image" over each, then
-            takes the mean over the images in which anything counts.
-        ignore_index: pixels with this value count in nothing.
+        alpha: weight of false positives, at least 0.
+        beta: weight of false negatives, at least 0; not 0 if alpha is 0.
+        gamma: exponent of focal Tversky, above 0.
+        per: "batch" sums over the batch, which is more stable for small classes; "image" computes each image on its own and
+            averages over images with counted pixels.
+        ignore_index: value of ignored pixels.
 
     Raises:
-        UsageError: shapes that do not fit, an `alpha` or `beta` below 0 or both 0, a `gamma` of 0 or less, or another `per`.
+        UsageError: shapes that do not match, `alpha` or `beta` negative or both 0, `gamma` not above 0, or an invalid `per`.
         MaskError: class indices outside 0…K-1.
 
     """
@@ -70,7 +66,7 @@ def tversky(
     if pixels.counted is not None:
         probabilities = probabilities * pixels.counted[:, None]
     picked = probabilities.gather(1, pixels.classes[:, None])[:, 0].double()
-    # Double: float32 stops counting pixels at 2^24.
+    # Double: float32 cannot count beyond 2^24.
     if per == "batch":
         predicted, total = probabilities.sum((0, 2)).double()[None], pixels.per_class[None]
         hits = torch.zeros_like(pixels.per_class).index_add(0, pixels.classes.flatten(), picked.flatten())[None]
@@ -82,31 +78,31 @@ def tversky(
 
 
 def missed_index(hits: Tensor, predicted: Tensor, total: Tensor, alpha: float, beta: float, gamma: float) -> Tensor:
-    """Give (1 - Tversky index)^(1 / gamma) of sums: p·t, p and t, all (G, K) in double.
+    """Return (1 - Tversky index)^(1 / gamma) from the sums of p·t, p and t, all (G, K) in double.
 
     Raises:
-        UsageError: an `alpha` or `beta` below 0 or both 0, or a `gamma` of 0 or less.
+        UsageError: `alpha` or `beta` negative or both 0, or `gamma` not above 0.
     """
     if not (0 <= alpha < math.inf and 0 <= beta < math.inf and alpha + beta > 0):
-        fix = "Say alpha 0.3 and beta 0.7 where what is missed is worse; 0.5 each is Dice."
+        fix = "Use alpha 0.3 and beta 0.7 to penalise misses more; 0.5 each is Dice."
         found = f"alpha {alpha} and beta {beta}"
-        raise UsageError("tversky", expected="two numbers from 0 on, not both 0", found=found, do=fix)
+        raise UsageError("tversky", expected="two numbers of at least 0, not both 0", found=found, do=fix)
     if not 0 < gamma < math.inf:
-        fix = "Say 1 for plain Tversky, 1.33 for focal Tversky."
+        fix = "Use 1 for plain Tversky, 1.33 for focal Tversky."
         raise UsageError("gamma", expected="a number above 0", found=str(gamma), do=fix)
     size = hits + alpha * (predicted - hits) + beta * (total - hits)
     missed = 1 - hits / size.clamp_min(1e-12)
     if gamma == 1:
         return missed
-    # The slope of x^(1 / gamma) is infinite at 0, where nothing is missed and nothing is to be learned.
+    # The slope of x^(1 / gamma) is infinite at 0, where the class is perfect and the gradient should be 0.
     return torch.where(missed <= _NOTHING, 0.0, missed.clamp_min(_NOTHING) ** (1 / gamma))
 
 
 def dice(logits: Tensor, masks: Tensor, *, per: Per = "batch", ignore_index: int = 255) -> Tensor:
-    """Take 1 - the mean soft Dice: Milletari et al. 2016, arXiv:1606.04797, with probabilities not squared.
+    """Compute 1 - mean soft Dice: Milletari et al. 2016, arXiv:1606.04797, with probabilities that are not squared.
 
-    The Dice of a class is 2·sum(p·t) / (sum(p) + sum(t)), nothing added; the mean is over the classes that the truth
-    shows. Arguments and errors as in `tversky`.
+    The Dice of a class is 2·sum(p·t) / (sum(p) + sum(t)), without smoothing terms; the mean is over the classes in the ground
+    truth. Arguments and errors as in `tversky`.
     """
     return tversky(logits, masks, alpha=0.5, beta=0.5, per=per, ignore_index=ignore_index)
 
@@ -120,29 +116,29 @@ def cross_entropy_dice(
     class_weights: Tensor | None = None,
     normaliser: Tensor | None = None,
 ) -> Tensor:
-    """Take shares[0] · `cross_entropy` + shares[1] · `dice` in one go: one softmax, no one-hot, a gradient in closed form.
+    """Compute shares[0] · `cross_entropy` + shares[1] · `dice` with one softmax, no one-hot and a closed-form gradient.
 
-    Equal to the sum of the two to rounding. `shares` is what cross-entropy and Dice are multiplied by; `class_weights` and `normaliser` are cross-entropy's.
-    Arguments and errors as there.
+    Equal to the sum of the two up to rounding. `class_weights` and `normaliser` apply to cross-entropy; other arguments and
+    errors as there.
     """
     scores, pixels = check(logits, masks, ignore_index)
     weights = pixel_weights(pixels, class_weights, scores)
-    # Many classes that lie side by side stay so: to lay them apart takes longer than all the rest.
-    last = scores.shape[1] >= _MANY and scores.stride(1) == 1 and not scores.is_contiguous()
+    # Channels-last logits with many classes keep their layout: converting it would dominate the run time.
+    last = scores.shape[1] >= _MANY_CLASSES and scores.stride(1) == 1 and not scores.is_contiguous()
     axis, laid = (2, scores.transpose(1, 2)) if last else (1, scores)
     total: Tensor = _CrossEntropyDice.apply(laid, axis, *pixels, weights / divisor(weights, normaliser), shares)
     return total
 
 
 class _CrossEntropyDice(torch.autograd.Function):
-    """Share one softmax p between cross-entropy and Dice; classes lie along `axis`, 1 or 2.
+    """Cross-entropy and Dice from one softmax p; the class axis is `axis`, 1 or 2.
 
     With y the true class, u the normalised weight of a pixel, I = sum p·t, S = sum p + sum t per class, n classes present,
     and b the share of Dice: A = -2b / (nS), B = 2bI / (nS²) for classes present, else 0. The gradient after a logit is
 
         p_c · (u + B_c - t) + [c = y] · (A_y p_y - u),   t = A_y p_y + sum_k B_k p_k
 
-    It is written over p, which nobody else holds: one array of that size less, at the peak. A second time p is made anew.
+    It is written into p to save one array of that size at the peak; a second backward pass computes p again.
     """
 
     @staticmethod
@@ -157,7 +153,7 @@ class _CrossEntropyDice(torch.autograd.Function):
         shares: tuple[float | Tensor, float | Tensor],
     ) -> Tensor:
         place = index.unsqueeze(axis)
-        # log-softmax, then exp in place: three times faster than softmax on CPU, and the logarithm never underflows.
+        # log-softmax followed by exp in place is three times faster than softmax on CPU, and the logarithm cannot underflow.
         logs = scores.log_softmax(axis)
         picked_log = logs.gather(axis, place)
         picked, probabilities = picked_log.exp(), logs.exp_()
@@ -198,9 +194,9 @@ class _CrossEntropyDice(torch.autograd.Function):
 
 
 def _multiply(probabilities: Tensor, by: Tensor, every: Tensor, axis: int) -> Tensor:
-    """Multiply each pixel by its own number plus each class by its own, in place, piece by piece."""
+    """Multiply probabilities by (`by` per pixel + `every` per class), in place and in chunks."""
     per_class, pixels = every.view(-1, 1) if axis == 1 else every, by.shape[3 - axis]
-    pieces = max(_PIECE.get(probabilities.device.type, 1 << 24) // len(every), 1)
+    pieces = max(_CHUNK.get(probabilities.device.type, 1 << 24) // len(every), 1)
     for image, factors in zip(probabilities, by, strict=True):
         for start in range(0, pixels, pieces):
             length = min(pieces, pixels - start)
@@ -210,12 +206,12 @@ def _multiply(probabilities: Tensor, by: Tensor, every: Tensor, axis: int) -> Te
 
 
 def _blank(probabilities: Tensor, counted: Tensor | None, axis: int) -> Tensor:
-    """Set ignored pixels to zero in place, and sum the rest per class: (K,), double."""
+    """Set ignored pixels to zero in place and return the sums of the rest per class, (K,) double."""
     others = (0, 3 - axis)
     if counted is None:
         return probabilities.sum(others).double()
     if probabilities.device.type == "cpu":
-        # Multiplying is several times faster than filling on CPU, but keeps NaN.
+        # Multiplying is several times faster than filling on CPU, but does not remove NaN.
         sums = probabilities.mul_(counted.unsqueeze(axis).to(probabilities.dtype)).sum(others).double()
         if bool(sums.isfinite().all()):
             return sums

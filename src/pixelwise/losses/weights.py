@@ -1,8 +1,4 @@
-"""Weights of classes against their imbalance.
-
-Comes in: how often each class is seen in the training part. Goes out: one weight per class. Knows nothing of tensors,
-data sets or losses.
-"""
+"""Class weights against class imbalance, from the pixel counts of the training split."""
 
 from __future__ import annotations
 
@@ -10,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pixelwise.errors import ConfigError
-from pixelwise.losses.pixels import wrong_weights
+from pixelwise.errors import ConfigError, nearest
+from pixelwise.losses.inputs import wrong_weights
 
 LARGEST_RATIO = 50.0
 
@@ -19,20 +15,20 @@ LARGEST_RATIO = 50.0
 def class_weights(
     kind: str | Sequence[float], pixel_counts: Sequence[int], image_counts: Sequence[int] | None = None
 ) -> list[float]:
-    """Weigh the classes against their imbalance.
+    """Compute class weights against class imbalance.
 
     Args:
         kind: "none": 1 each. "inverse": 1 / share of pixels. "median": median frequency / frequency, Eigen & Fergus 2015,
-            arXiv:1411.4734, where a class's frequency is its pixels per image that shows it. "effective":
+            arXiv:1411.4734, where the frequency of a class is its pixels per image that contains it. "effective":
             (1 - b) / (1 - b^n), Cui et al. 2019, arXiv:1901.05555, with b = 1 - 1 / (mean pixels per class), because
-            their fixed b of up to 0.9999 counts images and would call millions of pixels all alike. Or the weights.
-        pixel_counts: (K,) pixels of each class in the training part.
-        image_counts: (K,) images that show each class, for "median"; all images show all classes where not given.
+            the paper's b of up to 0.9999 is meant for image counts and saturates for millions of pixels. Or a list of weights.
+        pixel_counts: (K,) pixels of each class in the training split.
+        image_counts: (K,) images that contain each class, for "median"; by default every image contains every class.
 
     Returns:
-        K weights. Unless given as a list, they are scaled so that their mean over the pixels is 1, no weight is more than
-        50 times another (else a handful of wrongly labelled pixels of a rare class would steer the training), and a class
-        that never occurs has 1, which counts nowhere.
+        K weights. Unless given as a list, they are scaled to a mean of 1 over the pixels, and the ratio of two weights is
+        limited to 50, so that a few wrongly labelled pixels of a rare class cannot dominate the training. The weight of a class
+        that never occurs is 1.
 
     Raises:
         ConfigError: an unknown kind, or weights that are negative, all zero or not one per class.
@@ -53,8 +49,9 @@ def class_weights(
     elif kind == "effective":
         raw = -1 / np.expm1(n * np.log1p(-1 / max(float(n.mean()), 2.0)))
     else:
-        wanted = "none, inverse, median, effective, or one number per class"
-        raise ConfigError("loss.class_weights", expected=wanted, found=repr(kind), do="Choose one of these.")
+        expected = "none, inverse, median, effective, or one number per class"
+        fix = nearest(kind, ("none", "inverse", "median", "effective"))
+        raise ConfigError("loss.class_weights", expected=expected, found=repr(kind), do=fix)
     raw = np.minimum(raw, raw.min() * LARGEST_RATIO)
     weights = np.ones(len(counts))
     weights[present] = raw * n.sum() / (raw * n).sum()
@@ -66,5 +63,5 @@ def _given_weights(weights: Sequence[float], num_classes: int) -> list[float]:
     if len(values) != num_classes:
         raise wrong_weights(num_classes, str(len(values)))
     if not (np.isfinite(values).all() and min(values) >= 0 and max(values) > 0):
-        raise wrong_weights(num_classes, f"{values}, not all finite and at least 0, or all 0")
+        raise wrong_weights(num_classes, f"{values}, with negative or non-finite values or all 0")
     return values

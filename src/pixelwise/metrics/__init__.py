@@ -1,4 +1,1 @@
-"""What compares predictions with truth: confusion matrices, scores with intervals.
-
-Comes in: integer masks. Goes out: `Scores`. Knows nothing of torch, models or files.
-"""
+"""Metrics on integer masks and probabilities, with bootstrap intervals. The package does not use torch."""

@@ -1,10 +1,8 @@
-"""How well the edges of classes are drawn: counts of bands and contours, and the ratios taken from them.
+"""Boundary IoU and the boundary F-score, from counts of bands and contours per class that add up over images.
 
-Comes in: truth and prediction as class indices (*S). Goes out: int64 counts per class that add up over images, boundary
-IoU and the boundary F-score. Knows nothing of names, units, instances or models; distances here are in pixels.
-
-Ignored pixels belong to no class and are no outside either: a class that ends at them has no edge there. The border of
-the image is an edge for the bands of boundary IoU, as its authors have it, and none for the contours of the F-score.
+Distances are in pixels. Ignored pixels belong to no class and are not outside either: a class that ends at them has no edge there.
+The border of the image is an edge for the bands of boundary IoU, as defined by its authors, but not for the contours of the
+F-score.
 """
 
 from __future__ import annotations
@@ -26,38 +24,38 @@ _Fold = Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
 
 
 def boundary_width(shape: Sequence[int], share: float = 0.02) -> int:
-    """Give the width of the band for an image of this size: a share of its diagonal, at least one pixel.
+    """Return the width of the band for an image of this size: a share of its diagonal, at least one pixel.
 
-    Rounded to even at halves, as in the reference implementation of Cheng et al. 2021, arXiv:2103.16562.
+    Halves are rounded to even, as in the reference implementation of Cheng et al. 2021, arXiv:2103.16562.
 
     Args:
         shape: *S.
-        share: of the diagonal; the authors take 0.02 for COCO and 0.005 for the larger images of Cityscapes.
+        share: of the diagonal; the authors use 0.02 for COCO and 0.005 for the larger images of Cityscapes.
 
     Raises:
-        UsageError: a share that is no positive number.
+        UsageError: the share is not a positive number.
 
     """
     if not (math.isfinite(share) and share > 0):
         raise UsageError(
-            "share", expected="a positive share of the diagonal", found=str(share), do="The authors take 0.02."
+            "share", expected="a positive share of the diagonal", found=str(share), do="Use 0.02, as the authors do."
         )
     return max(1, round(share * math.sqrt(sum(int(n) ** 2 for n in shape))))
 
 
 def boundary_band(region: NDArray[Any], width: float) -> Bools:
-    """Give the pixels of a region that lie within `width` pixels of its outside, (*S).
+    """Return the pixels of a region within `width` pixels of its outside, (*S).
 
-    The same as the region without what remains of it after `width` erosions by a full 3×3(×3) square, where all beyond
-    the image is outside: Cheng et al. 2021, arXiv:2103.16562.
+    Equal to the region minus its erosion by `width` steps with a full 3×3(×3) square, with everything beyond the image outside:
+    Cheng et al. 2021, arXiv:2103.16562.
 
     Args:
         region: bool (*S).
-        width: in pixels, counted as a king walks; fractions are cut off.
+        width: in pixels (chessboard distance), truncated to an integer.
 
     Raises:
-        UsageError: a width below one.
-        MaskError: a region that is not bool.
+        UsageError: the width is below one.
+        MaskError: the region is not bool.
 
     """
     if region.dtype != np.bool_:
@@ -75,35 +73,35 @@ def boundary_band(region: NDArray[Any], width: float) -> Bools:
 
 
 def class_bands(mask: NDArray[Any], width: float, ignore_index: int | None = None) -> Bools:
-    """Give the pixels that lie in the band of their own value, for all values of a mask at once, (*S).
+    """Return the pixels in the band of their own value, for all values of a mask at once, (*S).
 
-    `class_bands(m, w) & (m == c)` is `boundary_band(m == c, w)` for every value c. With an ignore index, pixels of that
-    value are in no band, and only known pixels of another value (or the image's border) make one.
+    `class_bands(m, w) & (m == c)` equals `boundary_band(m == c, w)` for every value c. With an ignore index, ignored pixels are
+    in no band, and bands are only along counted pixels of another value and the border of the image.
 
     Args:
         mask: integers (*S): classes, or ids of segments.
         width: as in `boundary_band`.
-        ignore_index: the value that is neither inside nor outside; None where every value counts.
+        ignore_index: value of ignored pixels; None if there are none.
 
     Raises:
-        UsageError: a width below one.
-        MaskError: a mask that is not of whole numbers.
+        UsageError: the width is below one.
+        MaskError: the mask is not of integers.
 
     """
     if mask.dtype.kind not in "ui":
-        raise MaskError("mask", expected="whole numbers", found=str(mask.dtype), do="Give class indices or ids.")
+        raise MaskError("mask", expected="integers", found=str(mask.dtype), do="Pass class indices or ids.")
     steps = _steps(width)
     band = np.ones(mask.shape, np.bool_)
     low = high = mask
     if ignore_index is not None:
-        void = mask == ignore_index
-        band[void] = False
-        # Void must neither lower the smallest value of a window nor raise the largest.
+        ignored = mask == ignore_index
+        band[ignored] = False
+        # Ignored pixels must neither lower the minimum of a window nor raise its maximum.
         limits = np.iinfo(mask.dtype)
-        low, high = (np.where(void, np.asarray(end, mask.dtype), mask) for end in (limits.max, limits.min))
+        low, high = (np.where(ignored, np.asarray(end, mask.dtype), mask) for end in (limits.max, limits.min))
     if mask.size and min(mask.shape) > 2 * steps:
         core = tuple(slice(steps, n - steps) for n in mask.shape)
-        # A window shows one value alone where its smallest is its largest: one pass does for every class.
+        # A window has a single value if its minimum is its maximum, so one pass is enough for all classes.
         band[core] &= _slide(low, 2 * steps + 1, np.minimum) != _slide(high, 2 * steps + 1, np.maximum)
     return band
 
@@ -116,21 +114,21 @@ def boundary_counts(
     share: float = 0.02,
     where: object = "prediction",
 ) -> Counts:
-    """Count the bands of every class in one image: in both, in the truth, in the prediction, (3, K).
+    """Count the band pixels of every class in one image: in both, in the truth, in the prediction, (3, K).
 
-    Sums over images give boundary IoU at the level of the data set. Every image has the width of its own size.
+    Sums over images give boundary IoU over the data set. The width of the band depends on the size of each image.
 
     Args:
         truth: integers (*S), class indices or the ignore index.
-        prediction: integers (*S), class indices; anything where the truth is ignored.
+        prediction: integers (*S), class indices; any value where the truth is ignored.
         num_classes: K.
-        ignore_index: true pixels with this value count in nothing and make no edge, whatever was predicted there.
+        ignore_index: value of ignored pixels of the truth; there is no edge along them.
         share: of the diagonal, see `boundary_width`.
-        where: what messages call the image.
+        where: name of the image in error messages.
 
     Raises:
-        MaskError: shapes that differ, or counted pixels outside 0…K-1.
-        UsageError: an ignore index that is a class, or a share that is not positive.
+        MaskError: different shapes, or counted pixels outside 0…K-1.
+        UsageError: the ignore index is a class index, or the share is not positive.
 
     """
     true, predicted = known_classes(truth, prediction, num_classes, ignore_index, where)
@@ -141,25 +139,24 @@ def boundary_counts(
 
 
 def boundary_iou(counts: NDArray[Any]) -> Ratios:
-    """Give boundary IoU per class, (…, K), from (…, 3, K): Cheng et al. 2021; NaN for a class that neither shows."""
+    """Compute boundary IoU per class, (…, K), from (…, 3, K): Cheng et al. 2021; NaN for a class in neither mask."""
     both, true, predicted = (counts[..., row, :] for row in range(3))
     return ratio(both, true + predicted - both)
 
 
 def contours(mask: NDArray[Any], ignore_index: int | None = None) -> Bools:
-    """Give the pixels with a face neighbour of another value, (*S): the inner boundary of every class at once.
+    """Return the pixels with a face neighbour of another value, (*S): the inner boundary of every class at once.
 
-    Ignored pixels are no contour and make none, nor does the border of the image.
+    There is no contour along ignored pixels or the border of the image.
 
     Args:
         mask: integers (*S).
-        ignore_index: the value that makes no contour; None where every value counts.
+        ignore_index: value of ignored pixels; None if there are none.
 
     """
     edge = np.zeros(mask.shape, np.bool_)
     known = None if ignore_index is None else mask != ignore_index
     for axis in range(mask.ndim):
-        # Each pixel and the next along the axis.
         here, there = ((slice(None),) * axis + (part,) for part in (slice(None, -1), slice(1, None)))
         differ = mask[here] != mask[there]
         if known is not None:
@@ -177,33 +174,33 @@ def contour_counts(
     tolerance: float = 1.0,
     where: object = "prediction",
 ) -> Counts:
-    """Count the contour pixels of every class in one image, and those that the other contour comes near, (4, K).
+    """Count the contour pixels of every class in one image, and those matched by the other contour, (4, K).
 
-    Martin et al. 2004 and Csurka et al. 2013; a pixel is matched where the other's contour of the same class lies within
-    the tolerance, as in DAVIS (Perazzi et al. 2016), not one to one. Contours are those of `contours`.
+    Martin et al. 2004 and Csurka et al. 2013. A pixel is matched if the other contour of the same class is within the tolerance,
+    as in DAVIS (Perazzi et al. 2016), without one-to-one assignment. Contours are those of `contours`.
 
     Args:
         truth: integers (*S), class indices or the ignore index.
-        prediction: integers (*S), class indices; anything where the truth is ignored.
+        prediction: integers (*S), class indices; any value where the truth is ignored.
         num_classes: K.
-        ignore_index: true pixels with this value count in nothing and make no contour, whatever was predicted there.
-        tolerance: Euclidean, in pixels; Csurka et al. take 0.0075 of the diagonal, DAVIS 0.008.
-        where: what messages call the image.
+        ignore_index: value of ignored pixels of the truth; there is no contour along them.
+        tolerance: Euclidean, in pixels; Csurka et al. use 0.0075 of the diagonal, DAVIS 0.008.
+        where: name of the image in error messages.
 
     Returns:
-        Rows: predicted pixels that match, all predicted, true pixels that match, all true. Rows add up over images.
+        Rows: matched predicted pixels, all predicted, matched true pixels, all true. Rows add up over images.
 
     Raises:
-        MaskError: shapes that differ, or counted pixels outside 0…K-1.
-        UsageError: an ignore index that is a class, or a tolerance that is negative or not finite.
+        MaskError: different shapes, or counted pixels outside 0…K-1.
+        UsageError: the ignore index is a class index, or the tolerance is negative or not finite.
 
     """
     if not (math.isfinite(tolerance) and tolerance >= 0):
-        raise UsageError("tolerance", expected="a distance in pixels", found=str(tolerance), do="Give zero or more.")
+        raise UsageError("tolerance", expected="a distance in pixels", found=str(tolerance), do="Use zero or more.")
     true, predicted = known_classes(truth, prediction, num_classes, ignore_index, where)
     edges = [contours(mask, num_classes) for mask in (predicted, true)]
     classes = [mask[edge] for mask, edge in zip((predicted, true), edges, strict=True)]
-    # Where both draw the same class there is nothing to look for.
+    # Pixels where both contours have the same class need no search.
     same = edges[0] & edges[1] & (true == predicted)
     places = [_places(mask, edge, tolerance) for mask, edge in zip((predicted, true), edges, strict=True)]
     matched = [same[edge] for edge in edges]
@@ -214,19 +211,19 @@ def contour_counts(
 
 
 def contour_precision(counts: NDArray[Any]) -> Ratios:
-    """Give the share of predicted contour that matches, (…, K), from (…, 4, K); NaN without a predicted contour."""
+    """Compute the share of predicted contour that is matched, (…, K), from (…, 4, K); NaN without a predicted contour."""
     return ratio(counts[..., 0, :], counts[..., 1, :])
 
 
 def contour_recall(counts: NDArray[Any]) -> Ratios:
-    """Give the share of true contour that was found, (…, K), from (…, 4, K); NaN without a true contour."""
+    """Compute the share of true contour that is matched, (…, K), from (…, 4, K); NaN without a true contour."""
     return ratio(counts[..., 2, :], counts[..., 3, :])
 
 
 def boundary_f_score(counts: NDArray[Any]) -> Ratios:
-    """Give the harmonic mean of contour precision and recall, (…, K), from (…, 4, K): Csurka et al. 2013.
+    """Compute the harmonic mean of contour precision and recall, (…, K), from (…, 4, K): Csurka et al. 2013.
 
-    NaN for a class without any contour, 0 where only one of the two draws one.
+    NaN for a class without any contour, 0 if only one of the masks has one.
     """
     both = np.nan_to_num(contour_precision(counts)), np.nan_to_num(contour_recall(counts))
     score = np.nan_to_num(ratio(2 * both[0] * both[1], both[0] + both[1]))
@@ -236,30 +233,30 @@ def boundary_f_score(counts: NDArray[Any]) -> Ratios:
 def known_classes(
     truth: NDArray[Any], prediction: NDArray[Any], num_classes: int, ignore_index: int, where: object = "prediction"
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Give copies of both masks in the smallest type, with K in both wherever the truth is ignored.
+    """Return copies of both masks in the smallest type, with K in both where the truth is ignored.
 
     Raises:
-        MaskError: shapes that differ, or counted pixels outside 0…K-1.
-        UsageError: an ignore index that is a class.
+        MaskError: different shapes, or counted pixels outside 0…K-1.
+        UsageError: the ignore index is a class index.
 
     """
-    ConfusionMatrix(num_classes, ignore_index).update(truth, prediction, where)  # refuses what it cannot count
-    void = truth == ignore_index
+    ConfusionMatrix(num_classes, ignore_index).update(truth, prediction, where)  # validates the masks
+    ignored = truth == ignore_index
     kind = np.min_scalar_type(num_classes)
     both = truth.astype(kind), prediction.astype(kind)
     for mask in both:
-        mask[void] = num_classes
+        mask[ignored] = num_classes
     return both
 
 
 def _steps(width: float) -> int:
     if not (math.isfinite(width) and width >= 1):
-        raise UsageError("width", expected="one pixel or more", found=str(width), do="Take boundary_width(shape).")
+        raise UsageError("width", expected="one pixel or more", found=str(width), do="Use boundary_width(shape).")
     return int(width)
 
 
 def _slide(array: NDArray[Any], size: int, fold: _Fold) -> NDArray[Any]:
-    """Fold every full window of `size` pixels per axis, by doubling: log2(size) passes per axis, not size."""
+    """Reduce every full window of `size` pixels per axis, by doubling: log2(size) passes per axis instead of size."""
     for axis in range(array.ndim):
         span, lines = 1, np.moveaxis(array, axis, 0)
         while span < size:
@@ -275,14 +272,14 @@ def _per_class(classes: NDArray[Any], num_classes: int) -> Counts:
 
 
 def _places(mask: NDArray[Any], edge: Bools, tolerance: float) -> NDArray[np.float64]:
-    """Give the edge's pixels (N, ndim + 1); the class is an axis too, so far apart that no two classes come near."""
+    """Return the coordinates of edge pixels with the class as an additional axis (N, ndim + 1), scaled so that classes are never near."""
     return np.column_stack([np.argwhere(edge), mask[edge] * (2 * tolerance + 2)]).astype(np.float64)
 
 
 def _near(places: NDArray[np.float64], others: NDArray[np.float64], tolerance: float) -> Bools:
     if not (len(places) and len(others)):
         return np.zeros(len(places), np.bool_)
-    # Pixels lie on a lattice, on which a balanced tree is slow to build. The bound itself is not searched, hence "+ 1".
+    # A balanced tree is slow to build for points on a lattice. The upper bound is exclusive, hence "+ 1".
     tree = KDTree(others, balanced_tree=False, compact_nodes=False)
     distance, _ = tree.query(places, distance_upper_bound=tolerance + 1)
     return np.asarray(distance <= tolerance)

@@ -1,9 +1,6 @@
-"""The one count from which scores are made: how many pixels of each true class were predicted as each class.
+"""Confusion matrices, and the ratios computed from them.
 
-Comes in: truth and prediction as class indices (*S). Goes out: an int64 matrix (K, K), rows truth, columns prediction,
-and the ratios taken from it. Knows nothing of names, intervals or models.
-
-Counts are int64 from the first pixel to the last: float32 stops counting at 2^24. Ratios are taken once, at the end.
+Counts are int64 throughout (float32 cannot count beyond 2^24), and ratios are computed once, from the totals.
 """
 
 from __future__ import annotations
@@ -17,19 +14,19 @@ from pixelwise.errors import MaskError, UsageError
 
 Counts = NDArray[np.int64]
 Ratios = NDArray[np.float64]
-# Keys of so many pixels stay in the cache while they are counted.
+# Pixels counted at once, chosen to stay in the cache.
 _CHUNK = 1 << 18
 
 
 class ConfusionMatrix:
-    """Count over any number of images, one after another.
+    """An int64 confusion matrix (K, K) over any number of images, rows truth, columns prediction.
 
     Args:
         num_classes: K.
-        ignore_index: true pixels with this value count in nothing, whatever was predicted there.
+        ignore_index: value of ignored pixels of the truth; predictions there are not counted.
 
     Raises:
-        UsageError: an ignore index that is a class.
+        UsageError: the ignore index is a class index.
 
     """
 
@@ -39,29 +36,29 @@ class ConfusionMatrix:
                 "ignore_index",
                 expected=f"a value outside the class indices 0–{num_classes - 1}",
                 found=str(ignore_index),
-                do="Choose another value for pixels that do not count, as Labels.ignore_index does.",
+                do="Choose another value for ignored pixels, such as Labels.ignore_index.",
             )
         self.num_classes, self.ignore_index = num_classes, ignore_index
         self.matrix: Counts = np.zeros((num_classes, num_classes), np.int64)
 
     def update(self, truth: NDArray[Any], prediction: NDArray[Any], where: object = "prediction") -> Counts:
-        """Count one image more, and give the matrix of this image alone.
+        """Add one image, and return the matrix of this image alone.
 
         Args:
             truth: integers (*S), class indices or the ignore index.
-            prediction: integers (*S), class indices; anything where the truth is ignored.
-            where: what messages call the image.
+            prediction: integers (*S), class indices; any value where the truth is ignored.
+            where: name of the image in error messages.
 
         Raises:
-            MaskError: shapes that differ, or counted pixels outside 0…K-1.
+            MaskError: different shapes, or counted pixels outside 0…K-1.
 
         """
-        one = _count(truth, prediction, self.num_classes, self.ignore_index, where)
-        self.matrix += one
-        return one
+        counts = _count(truth, prediction, self.num_classes, self.ignore_index, where)
+        self.matrix += counts
+        return counts
 
     def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
-        """Give the counts of both, as if one had seen all images."""
+        """Return the sum of both matrices."""
         if (self.num_classes, self.ignore_index) != (other.num_classes, other.ignore_index):
             raise UsageError(
                 "confusion matrix",
@@ -84,7 +81,7 @@ def _count(truth: NDArray[Any], prediction: NDArray[Any], num_classes: int, igno
         )
     for name, array in (("truth", truth), ("prediction", prediction)):
         if array.dtype.kind not in "uib":
-            raise MaskError(where, expected="whole numbers", found=f"{name} of {array.dtype}", do="Give class indices.")
+            raise MaskError(where, expected="integers", found=f"{name} of {array.dtype}", do="Pass class indices.")
     rows, columns = (_as_bytes(truth), _as_bytes(prediction)) if num_classes <= 256 else (None, None)
     if rows is None or columns is None:
         return _count_any(truth, prediction, num_classes, ignore_index, where)
@@ -99,7 +96,7 @@ def _count(truth: NDArray[Any], prediction: NDArray[Any], num_classes: int, igno
 
 
 def _as_bytes(array: NDArray[Any]) -> NDArray[np.uint8] | None:
-    """Give the flat array in uint8, or None where a value does not fit."""
+    """Return the flat array as uint8, or None if a value is out of range."""
     flat = array.reshape(-1)
     if flat.dtype != np.uint8 and flat.size and not (int(flat.min()) >= 0 and int(flat.max()) <= 255):
         return None
@@ -107,7 +104,7 @@ def _as_bytes(array: NDArray[Any]) -> NDArray[np.uint8] | None:
 
 
 def _count_bytes(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> Counts:
-    """Count all pairs of bytes, (256, 256): without a mask for ignored pixels, they fall into a row of their own."""
+    """Count all pairs of bytes, (256, 256); ignored pixels get a row of their own, so no mask is needed."""
     table = np.zeros(65536, np.int64)
     for start in range(0, truth.size, _CHUNK):
         keys = np.left_shift(truth[start : start + _CHUNK], 8, dtype=np.uint16)
@@ -119,92 +116,92 @@ def _count_bytes(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> Cou
 def _count_any(
     truth: NDArray[Any], prediction: NDArray[Any], num_classes: int, ignore_index: int, where: object
 ) -> Counts:
-    """Count pairs of any integers, in chunks so that the keys of a large raster need no memory of its size."""
+    """Count pairs of any integers, in chunks to bound the memory."""
     table = np.zeros(num_classes**2, np.int64)
     rows, columns = truth.reshape(-1), prediction.reshape(-1)
     for start in range(0, rows.size, _CHUNK):
-        # uint64 ids that no int64 holds turn negative here, and are refused as such.
+        # uint64 values beyond int64 become negative and are reported as invalid.
         t, p = (flat[start : start + _CHUNK].astype(np.int64) for flat in (rows, columns))
         counted = t != ignore_index
         t, p = t[counted], p[counted]
         for name, values in (("truth", t), ("prediction", p)):
-            odd = values[(values < 0) | (values >= num_classes)]
-            if odd.size:
-                raise _odd_class(name, int(odd[0]), num_classes, ignore_index, where)
+            invalid = values[(values < 0) | (values >= num_classes)]
+            if invalid.size:
+                raise _invalid_class(name, int(invalid[0]), num_classes, ignore_index, where)
         table += np.bincount(t * num_classes + p, minlength=num_classes**2)
     return table.reshape(num_classes, num_classes)
 
 
 def _require_classes(counts: Counts, name: str, num_classes: int, ignore_index: int, where: object) -> None:
-    odd = np.flatnonzero(counts[num_classes:])
-    if odd.size:
-        raise _odd_class(name, int(odd[0]) + num_classes, num_classes, ignore_index, where)
+    invalid = np.flatnonzero(counts[num_classes:])
+    if invalid.size:
+        raise _invalid_class(name, int(invalid[0]) + num_classes, num_classes, ignore_index, where)
 
 
-def _odd_class(name: str, value: int, num_classes: int, ignore_index: int, where: object) -> MaskError:
-    void = f" or the ignore index {ignore_index}" if name == "truth" else " wherever the truth counts"
+def _invalid_class(name: str, value: int, num_classes: int, ignore_index: int, where: object) -> MaskError:
+    ignored = f" or the ignore index {ignore_index}" if name == "truth" else " where the truth is not ignored"
     return MaskError(
         where,
-        expected=f"class indices 0–{num_classes - 1}{void}",
+        expected=f"class indices 0–{num_classes - 1}{ignored}",
         found=f"{value} in the {name}",
         do="Check that truth and prediction use the same labels.",
     )
 
 
 def margins(matrix: Counts) -> tuple[Counts, Counts, Counts]:
-    """Give per class the pixels found (the diagonal), the true ones and the predicted ones: (…, K) each."""
+    """Return per class the true positives (the diagonal), true pixels and predicted pixels, (…, K) each."""
     return np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(-1), matrix.sum(-2)
 
 
 def iou(matrix: Counts) -> Ratios:
-    """Give intersection over union per class, (…, K): TP / (TP + FP + FN); NaN without a union."""
+    """Compute intersection over union per class, (…, K): TP / (TP + FP + FN); NaN without a union."""
     hits, truth, predicted = margins(matrix)
     return ratio(hits, truth + predicted - hits)
 
 
 def dice(matrix: Counts) -> Ratios:
-    """Give the Dice coefficient (F1) per class, (…, K): 2 TP / (2 TP + FP + FN); NaN without a union."""
+    """Compute the Dice coefficient (F1) per class, (…, K): 2 TP / (2 TP + FP + FN); NaN without a union."""
     hits, truth, predicted = margins(matrix)
     return ratio(2 * hits, truth + predicted)
 
 
 def precision(matrix: Counts) -> Ratios:
-    """Give TP / (TP + FP) per class, (…, K); NaN for a class that was never predicted."""
+    """Compute TP / (TP + FP) per class, (…, K); NaN for a class that was never predicted."""
     hits, _, predicted = margins(matrix)
     return ratio(hits, predicted)
 
 
 def recall(matrix: Counts) -> Ratios:
-    """Give TP / (TP + FN) per class, (…, K); NaN for a class that the truth never shows."""
+    """Compute TP / (TP + FN) per class, (…, K); NaN for a class absent from the truth."""
     hits, truth, _ = margins(matrix)
     return ratio(hits, truth)
 
 
 def pixel_accuracy(matrix: Counts) -> Ratios:
-    """Give the share of counted pixels that are right, (…); NaN where none counts."""
+    """Compute the share of counted pixels that are correct, (…); NaN without counted pixels."""
     hits, truth, _ = margins(matrix)
     return ratio(hits.sum(-1), truth.sum(-1))
 
 
 def frequency_weighted_iou(matrix: Counts) -> Ratios:
-    """Give the mean IoU weighted by the true pixels of each class, (…): Long et al. 2015, arXiv:1411.4038."""
+    """Compute the mean IoU weighted by the true pixels of each class, (…): Long et al. 2015, arXiv:1411.4038."""
     _, truth, _ = margins(matrix)
     return ratio((truth * np.nan_to_num(iou(matrix))).sum(-1), truth.sum(-1))
 
 
 def mean_iou(matrix: Counts) -> Ratios:
-    """Give the mean IoU over the classes with a union, (…); NaN where no class has one."""
+    """Compute the mean IoU over the classes with a union, (…); NaN if there are none."""
     return mean_defined(iou(matrix))
 
 
-def ratio(part: NDArray[Any], whole: NDArray[Any]) -> Ratios:
-    """Divide; NaN where the whole is nothing."""
-    result = np.full(np.broadcast(part, whole).shape, np.nan)
-    np.divide(part, whole, out=result, where=np.asarray(whole) > 0)
+def ratio(part: NDArray[Any], total: NDArray[Any]) -> Ratios:
+    """Divide; NaN where the total is 0."""
+    result = np.full(np.broadcast(part, total).shape, np.nan)
+    np.divide(part, total, out=result, where=np.asarray(total) > 0)
     return result
 
 
 def mean_defined(values: Ratios) -> Ratios:
-    """Give the mean over the last axis of what is not NaN; NaN where all is."""
+    """Compute the mean over the last axis without NaN; NaN if all values are NaN."""
     defined = ~np.isnan(values)
     return ratio(np.where(defined, values, 0.0).sum(-1), defined.sum(-1))

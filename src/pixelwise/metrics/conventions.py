@@ -1,11 +1,8 @@
-"""The rules by which other libraries turn the same masks into a "mIoU", each under its own name.
+"""Scores by the conventions of other libraries, computed from the same masks.
 
-Comes in: per image and class, the pixels found, true, predicted, and predicted where the truth is void. Goes out: the
-numbers that a peer's own call would print, with intervals. Knows nothing of masks or of the peers' code.
-
-Our own number is always `miou`. These are for holding ours beside a figure from elsewhere, and say which call they stand for.
-Tests hold those of smp, torchmetrics and MONAI against that call; mmseg's, Ultralytics' and sceneparsing's follow their
-published rule. Where a peer cannot leave void pixels out, they are left out here all the same.
+Our own score is always `miou`; these are for comparison with published figures, and each names the call it reproduces. smp,
+torchmetrics and MONAI are tested against that call; mmseg, Ultralytics and sceneparsing follow their published rule. Ignored
+pixels are left out even if the library's call cannot do so.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pixelwise.errors import UsageError
+from pixelwise.errors import UsageError, nearest
 from pixelwise.metrics.confusion import Counts, Ratios, mean_defined, ratio
 from pixelwise.metrics.intervals import Floats, score_sums
 from pixelwise.types import Score, spread
@@ -24,45 +21,45 @@ from pixelwise.types import Score, spread
 _Parts = tuple[Floats, Floats, Floats, Floats]
 
 
+def _flat(counts: Floats) -> Floats:
+    return counts.reshape(len(counts), -1)
+
+
 @dataclass(frozen=True)
 class Rule:
-    """Hold one way to make one number: sums per image (N, M), and what is made of their totals (R, M) → (R,).
+    """How a library computes a score.
 
     Args:
-        call: the peer's call that gives it.
+        call: the library's call.
         says: the rule in words.
-        sums: (N, 4, K) counts → (N, M) numbers that add up over images.
-        value: totals (R, M), classes K → (R,).
-        knows_void: the call can leave void out.
+        value: maps totals (R, M) and the number of classes K to values (R,).
+        sums: maps counts (N, 4, K) to numbers (N, M) that add up over images; by default the counts.
+        can_ignore: whether the call can leave out ignored pixels.
     """
 
     call: str
     says: str
-    sums: Callable[[Floats], Floats]
     value: Callable[[Floats, int], Ratios]
-    knows_void: bool = True
+    sums: Callable[[Floats], Floats] = _flat
+    can_ignore: bool = True
 
 
 @dataclass(frozen=True)
 class PeerScore:
-    """Hold a number by a peer's rule."""
+    """A score by another library's convention."""
 
     call: str
     says: str
     score: Score
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the plain form."""
+        """Return the plain form."""
         return {"call": self.call, "says": self.says, **spread("value", self.score)}
 
 
-def _flat(counts: Floats) -> Floats:
-    return counts.reshape(len(counts), -1)
-
-
 def _parts(totals: Floats, k: int) -> _Parts:
-    hits, truth, predicted, on_void = np.moveaxis(totals.reshape(len(totals), 4, k), 1, 0)
-    return hits, truth, predicted, on_void
+    hits, truth, predicted, on_ignored = np.moveaxis(totals.reshape(len(totals), 4, k), 1, 0)
+    return hits, truth, predicted, on_ignored
 
 
 def _iou(totals: Floats, k: int) -> Ratios:
@@ -79,7 +76,7 @@ def _mean_over_true(totals: Floats, k: int) -> Ratios:
     return mean_defined(np.where(truth > 0, _iou(totals, k), np.nan))
 
 
-def _accuracy_of_classes(totals: Floats, k: int) -> Ratios:
+def _mean_recall(totals: Floats, k: int) -> Ratios:
     hits, truth, _, _ = _parts(totals, k)
     return mean_defined(ratio(hits, truth))
 
@@ -105,13 +102,13 @@ def _micro_or_one(totals: Floats, k: int) -> Ratios:
     return np.nan_to_num(_micro(totals, k), nan=1.0)
 
 
-def _void_as_error(totals: Floats, k: int) -> Ratios:
-    hits, truth, predicted, on_void = _parts(totals, k)
-    return mean_defined(ratio(hits, truth + predicted + on_void - hits))
+def _ignored_as_error(totals: Floats, k: int) -> Ratios:
+    hits, truth, predicted, on_ignored = _parts(totals, k)
+    return mean_defined(ratio(hits, truth + predicted + on_ignored - hits))
 
 
 def _per_image(rule: Callable[[Floats, int], Ratios]) -> Callable[[Floats], Floats]:
-    """Take a number of each image, and whether it has one."""
+    """Return sums of the value of each image (0 if undefined), and whether it is defined, (N, 2)."""
 
     def sums(counts: Floats) -> Floats:
         values = rule(_flat(counts), counts.shape[2])
@@ -125,7 +122,7 @@ def _mean_of_images(totals: Floats, k: int) -> Ratios:
 
 
 def _per_class_and_image(only_true: bool) -> Callable[[Floats], Floats]:
-    """Take the IoU of each class in each image, and whether it has one: (N, 2·K)."""
+    """Return sums of the IoU of each class in each image (0 if undefined), and whether it is defined, (N, 2·K)."""
 
     def sums(counts: Floats) -> Floats:
         k = counts.shape[2]
@@ -142,86 +139,78 @@ def _mean_of_pairs(totals: Floats, k: int) -> Ratios:
 
 
 def _mean_of_class_means(totals: Floats, k: int) -> Ratios:
-    # Classes that no image shows count 0, as theirs do.
+    # Classes that are in no image count as 0, as in MONAI.
     return np.nan_to_num(ratio(totals[:, :k], totals[:, k:])).mean(1)
 
 
-_MATRIX = "one matrix over all images"
+_MATRIX, _SUMMED = "one matrix over all images", "all classes' pixels added up before dividing"
 CONVENTIONS: Mapping[str, tuple[Rule, ...]] = {
     "smp": (
-        Rule("iou_score(reduction='macro')", f"{_MATRIX}; a class without a union counts 1", _flat, _absent_is(1.0)),
+        Rule("iou_score(reduction='macro')", f"{_MATRIX}; a class without a union counts 1", _absent_is(1.0)),
         Rule(
             "iou_score(reduction='macro-imagewise')",
             "mean over images of the mean over all classes; a class without a union counts 1",
-            _per_image(_absent_is(1.0)),
             _mean_of_images,
+            _per_image(_absent_is(1.0)),
         ),
-        Rule("iou_score(reduction='micro')", f"{_MATRIX}; all classes' pixels added up before dividing", _flat, _micro),
+        Rule("iou_score(reduction='micro')", f"{_MATRIX}; {_SUMMED}", _micro),
         Rule(
             "iou_score(reduction='micro-imagewise')",
-            "mean over images; in each, all classes' pixels added up before dividing; one without any counts 1",
-            _per_image(_micro_or_one),
+            f"mean over images; in each, {_SUMMED}; one without any counts 1",
             _mean_of_images,
+            _per_image(_micro_or_one),
         ),
     ),
     "torchmetrics": (
         Rule(
             "JaccardIndex(task='multiclass', average='macro')",
             f"{_MATRIX}; mean over classes with a union",
-            _flat,
             _mean_over_union,
         ),
-        Rule(
-            "JaccardIndex(task='multiclass', average='micro')",
-            f"{_MATRIX}; all classes' pixels added up before dividing",
-            _flat,
-            _micro,
-        ),
+        Rule("JaccardIndex(task='multiclass', average='micro')", f"{_MATRIX}; {_SUMMED}", _micro),
         Rule(
             "segmentation.MeanIoU(input_format='index')",
             "mean over all pairs of an image and a class with a union there",
-            _per_class_and_image(only_true=False),
             _mean_of_pairs,
-            knows_void=False,
+            _per_class_and_image(only_true=False),
+            can_ignore=False,
         ),
     ),
     "mmseg": (
-        Rule("IoUMetric: mIoU", f"{_MATRIX}; mean over classes with a union", _flat, _mean_over_union),
-        Rule("IoUMetric: mAcc", "mean recall over classes that the truth shows", _flat, _accuracy_of_classes),
-        Rule("IoUMetric: aAcc", "share of pixels that are right", _flat, _pixel_accuracy),
+        Rule("IoUMetric: mIoU", f"{_MATRIX}; mean over classes with a union", _mean_over_union),
+        Rule("IoUMetric: mAcc", "mean recall over classes in the ground truth", _mean_recall),
+        Rule("IoUMetric: aAcc", "share of correct pixels", _pixel_accuracy),
     ),
     "ultralytics": (
         Rule(
             "SemanticMetrics: mIoU",
-            f"{_MATRIX}; mean over classes that the truth shows: predicting a class that is nowhere costs it nothing",
-            _flat,
+            f"{_MATRIX}; mean over classes in the ground truth: predicting an absent class has no IoU of its own",
             _mean_over_true,
         ),
     ),
     "monai": (
         Rule(
             "MeanIoU(reduction='mean')",
-            "mean over images of the mean over the classes that their truth shows",
-            _per_image(_mean_over_true),
+            "mean over images of the mean over the classes in their ground truth",
             _mean_of_images,
+            _per_image(_mean_over_true),
         ),
         Rule(
             "MeanIoU(reduction='mean_batch').mean()",
-            "mean over classes of the mean over images whose truth shows the class; a class that none shows counts 0",
-            _per_class_and_image(only_true=True),
+            "mean over classes of the mean over images whose ground truth has the class; a class that is in none counts 0",
             _mean_of_class_means,
+            _per_class_and_image(only_true=True),
         ),
     ),
     "sceneparsing": (
-        Rule("Mean IoU", f"{_MATRIX}; mean over all classes, one without a union counts 0", _flat, _absent_is(0.0)),
-        Rule("Pixel Accuracy", "share of labelled pixels that are right", _flat, _pixel_accuracy),
+        Rule("Mean IoU", f"{_MATRIX}; mean over all classes, one without a union counts 0", _absent_is(0.0)),
+        Rule("Pixel Accuracy", "share of labelled pixels that are correct", _pixel_accuracy),
     ),
     "void-as-error": (
         Rule(
             "mIoU, void as error",
-            f"{_MATRIX}; what is predicted on void pixels is a false positive of its class",
-            _flat,
-            _void_as_error,
+            f"{_MATRIX}; predictions on ignored pixels are false positives of their class",
+            _ignored_as_error,
         ),
     ),
 }
@@ -232,19 +221,19 @@ def peer_scores(
     counts: Counts,
     groups: Sequence[Hashable],
     *,
-    void: bool = False,
+    ignored: bool = False,
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[PeerScore, ...]:
-    """Give the numbers that a peer would print.
+    """Return the scores that another library would report.
 
     Args:
         name: one of `CONVENTIONS`.
-        counts: (N, 4, K) per image and class: pixels found, true, predicted, predicted on void.
-        groups: one per image, None stands for itself.
-        void: whether there are void pixels.
-        resamples: draws of the bootstrap.
-        seed: equal seeds draw the same images as for our own scores.
+        counts: (N, 4, K) per image and class: true positives, true pixels, predicted pixels, and pixels predicted where the truth is ignored.
+        groups: one per image; None for an image without a group.
+        ignored: whether there are ignored pixels.
+        resamples: number of bootstrap resamples.
+        seed: random seed; equal seeds draw the same images as for our own scores.
 
     Raises:
         UsageError: an unknown name.
@@ -258,16 +247,13 @@ def peer_scores(
 
         sums = rule.sums(counts.astype(np.float64))
         score = score_sums(sums, statistic, groups, resamples=resamples, seed=seed)[0]
-        unknown = "" if rule.knows_void or not void else "; void is left out, which this call cannot do"
-        found.append(PeerScore(rule.call, rule.says + unknown, score))
+        note = "" if rule.can_ignore or not ignored else "; ignored pixels are left out, which this call cannot do"
+        found.append(PeerScore(rule.call, rule.says + note, score))
     return tuple(found)
 
 
 def require_convention(name: str) -> None:
-    """Raise where nobody knows this convention.
-
-    Raises:
-        UsageError: an unknown name.
-    """
+    """Raise a `UsageError` for an unknown convention."""
     if name not in CONVENTIONS:
-        raise UsageError("--convention", expected=", ".join(CONVENTIONS), found=name, do="Choose one of these.")
+        do = nearest(name, CONVENTIONS)
+        raise UsageError("--convention", expected=", ".join(CONVENTIONS), found=name, do=do)

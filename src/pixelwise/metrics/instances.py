@@ -1,16 +1,12 @@
-"""How well objects were found: average precision of masks, boxes and boundaries, as COCO defines it.
+"""COCO average precision of masks, boxes and boundaries.
 
-Comes in: annotations and detections as plain COCO dictionaries, or the JSON files that hold them. Goes out: the twelve
-numbers of COCO and AP per category. Knows nothing of images or models.
-
-Matching and averaging are those of pycocotools, an optional extra, so that the numbers are those that papers print
-(Lin et al. 2014, arXiv:1405.0312). What it is given is put in order first: pycocotools takes an annotation with id 0
-for "no match", the area of the box for that of the mask where a detection has both, and writes into its input.
+Matching and averaging are done by pycocotools, so that the numbers are those of published papers (Lin et al. 2014,
+arXiv:1405.0312). The input is validated and copied first, because pycocotools treats an annotation with id 0 as "no match", takes
+the area of the box instead of the mask if a detection has both, and modifies its input.
 """
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import math
@@ -37,11 +33,11 @@ Source = str | Path
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """The numbers of COCO, each in 0…1; NaN where no object of the truth calls for it.
+    """The COCO metrics, each in 0…1; NaN if the truth has no such object.
 
-    AP is the mean over the IoU thresholds 0.50, 0.55 … 0.95 and over the categories with an object in the truth. Small
-    objects have an area below 32² pixels, large ones above 96². Recalls (AR) are at most 1, 10 or 100 detections per
-    image and category.
+    AP is the mean over the IoU thresholds 0.50, 0.55 … 0.95 and over the categories with an object in the truth. Small objects
+    have an area below 32² pixels, large ones above 96². Recalls (AR) are for at most 1, 10 or 100 detections per image and
+    category.
     """
 
     kind: Kind
@@ -58,14 +54,14 @@ class AveragePrecision:
     ar_medium: float
     ar_large: float
     per_category: Mapping[int, float]
-    """AP of each category by its id; NaN for one without an object in the truth."""
+    """AP of each category by id; NaN for a category without an object in the truth."""
     images: int
     categories: int
-    """How many categories the means are taken over."""
+    """Number of categories in the means."""
 
 
 class _Coco(NamedTuple):
-    """What is used of pycocotools: its index, its evaluation, its run-length masks."""
+    """The parts of pycocotools in use: index, evaluation and run-length masks."""
 
     index: Any
     evaluation: Any
@@ -78,20 +74,19 @@ def average_precision(
     """Score detections over all images of the truth.
 
     Args:
-        truth: `images` (id; height and width unless for boxes), `categories` (id) and `annotations` (image_id,
-            category_id; segmentation, bbox, area and iscrowd as far as there are), or the path of a JSON file of it.
-            Segmentations are polygons, or run lengths with or without compression.
-        detections: a list with image_id, category_id, score and segmentation or bbox, or the path of a JSON file of it.
-        kind: which IoU is matched: of masks, of boxes, or the smaller one of mask and boundary IoU (Cheng et al. 2021,
+        truth: `images` (id; height and width, not needed for boxes), `categories` (id) and `annotations` (image_id,
+            category_id; optionally segmentation, bbox, area and iscrowd), or the path of such a JSON file.
+            Segmentations are polygons, or compressed or uncompressed run lengths.
+        detections: a list with image_id, category_id, score and segmentation or bbox, or the path of such a JSON file.
+        kind: the IoU used for matching: of masks, of boxes, or the smaller of mask and boundary IoU (Cheng et al. 2021,
             arXiv:2103.16562).
         boundary_share: width of boundaries as a share of the image's diagonal.
 
     Raises:
-        UsageError: pycocotools is not installed, a kind that is none, or a share that is no positive number.
-        DataError: a file that cannot be read, a key that is missing, no images or categories, or ids that stand twice.
-        PairingError: detections in images that the truth does not have.
-        MaskError: segmentations that fit no image, unknown categories; scores, boxes, areas and sizes that are no
-            finite numbers of their kind.
+        UsageError: an unknown kind, or the share is not a positive number.
+        DataError: an unreadable file, a missing key, no images or categories, or repeated ids.
+        PairingError: detections in images that are not in the truth.
+        MaskError: segmentations that do not match their image, unknown categories, or invalid scores, boxes, areas or sizes.
 
     """
     if kind not in ("mask", "box", "boundary"):
@@ -117,39 +112,36 @@ def average_precision(
 
 
 def _pycocotools() -> _Coco:
-    # Named at run time: an optional extra must not be needed by whoever imports or checks this module.
-    try:
-        modules = [importlib.import_module(f"pycocotools.{name}") for name in ("coco", "cocoeval", "mask")]
-    except ImportError as error:
-        found, fix = "it is not installed", "Say: pip install pycocotools."
-        raise UsageError("average precision", expected="pycocotools", found=found, do=fix) from error
-    return _Coco(modules[0].COCO, modules[1].COCOeval, modules[2])
+    from pycocotools import coco, cocoeval, mask
+
+    return _Coco(coco.COCO, cocoeval.COCOeval, mask)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what pycocotools prints off standard output, and its older way with numpy arrays off the warnings."""
+    """Suppress what pycocotools prints, and its deprecation warning for numpy arrays."""
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
         yield
 
 
 def _read(source: Any, name: str, kind: type) -> Any:
-    """Give what a path leads to, or the thing itself, if it is of the kind."""
+    """Return the content of a JSON file, or the value itself, if it is of the given kind."""
     where = name
     if isinstance(source, str | Path):
         where = str(source)
         try:
             source = json.loads(Path(source).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            said = " ".join(str(error).split())[:160]
-            raise DataError(where, expected="a JSON file in COCO's format", found=said, do="Check the path.") from error
+            problem = " ".join(str(error).split())[:160]
+            expected = "a JSON file in COCO format"
+            raise DataError(where, expected=expected, found=problem, do="Check the path.") from error
     if not isinstance(source, kind) or isinstance(source, str):
         raise DataError(
             where,
             expected="an object with images, categories and annotations" if kind is Mapping else "a list of detections",
             found=type(source).__name__,
-            do="Give truth and detections as COCO's own evaluation takes them.",
+            do="Pass truth and detections as for COCO's own evaluation.",
         )
     return source
 
@@ -157,38 +149,40 @@ def _read(source: Any, name: str, kind: type) -> Any:
 def _get(one: Plain, key: str, where: str) -> Any:
     if not isinstance(one, Mapping) or key not in one:
         found = ", ".join(map(str, one)) if isinstance(one, Mapping) and one else "none"
-        raise DataError(where, expected=f"the key {key!r}", found=found, do="See COCO's data format.")
+        raise DataError(where, expected=f"the key {key!r}", found=found, do="See the COCO data format.")
     return one[key]
 
 
 def _list(truth: Plain, key: str) -> Sequence[Any]:
     entries = _get(truth, key, "truth")
     if not isinstance(entries, Sequence) or isinstance(entries, str):
-        raise DataError(f"truth: {key}", expected="a list", found=_short(entries), do="See COCO's data format.")
+        raise DataError(f"truth: {key}", expected="a list", found=_short(entries), do="See the COCO data format.")
     return entries
 
 
 def _by_id(truth: Plain, key: str) -> Entries:
-    """Give the images or categories of the truth by their ids, in their order."""
+    """Return the images or categories of the truth by id, in order."""
     where, entries = f"truth: {key}", Entries()
     for one in _list(truth, key):
         name = _get(one, "id", where)
         if name is None or not isinstance(name, Hashable) or name in entries:
             again = " twice" if isinstance(name, Hashable) and name in entries else ""
-            raise DataError(where, expected="ids, each once", found=f"{_short(name)}{again}", do="Give each its own.")
+            raise DataError(
+                where, expected="unique ids", found=f"{_short(name)}{again}", do="Give each entry its own id."
+            )
         entries[name] = one
     if not entries:
-        raise DataError(where, expected="one or more", found="none", do="Give the truth that the detections belong to.")
-    # pycocotools sorts them: numbers beside words would become words, and lose what they name.
+        raise DataError(where, expected="one or more", found="none", do="Pass the truth that the detections belong to.")
+    # pycocotools sorts ids with numpy, which would convert a mixture of numbers and strings to strings.
     if len({isinstance(name, str) for name in entries}) > 1:
-        raise DataError(where, expected="ids of one kind", found="words beside numbers", do="Give whole numbers.")
+        raise DataError(where, expected="ids of one type", found="strings and numbers", do="Use integers.")
     return entries
 
 
 def _objects(
     annotations: Iterable[Plain], images: Entries, known: Entries, kind: Kind, side: str, masks: Any
 ) -> list[dict[str, Any]]:
-    """Give annotations or detections with all that pycocotools reads, in new dictionaries, numbered from 1."""
+    """Return annotations or detections as pycocotools needs them, as new dictionaries numbered from 1."""
     objects = []
     for number, one in enumerate(annotations, 1):
         name = f"{side}[{number - 1}]"
@@ -197,9 +191,9 @@ def _objects(
             fix = "Score detections against the truth of the same images."
             raise PairingError(name, expected="an image of the truth", found=f"image_id {image}", do=fix)
         if not isinstance(category, Hashable) or category not in known:
-            wanted, found = "one of the categories of the truth", f"category_id {category}"
-            fix = "Give category ids, not class indices, and those of the truth."
-            raise MaskError(name, expected=wanted, found=found, do=fix)
+            expected, found = "one of the categories of the truth", f"category_id {category}"
+            fix = "Use the category ids of the truth, not class indices."
+            raise MaskError(name, expected=expected, found=found, do=fix)
         new = {"id": number, "image_id": image, "category_id": category, "iscrowd": 0}
         if side == "truth":
             crowd = one.get("iscrowd", 0)
@@ -213,43 +207,43 @@ def _objects(
 
 
 class _Rule(NamedTuple):
-    """Say what numbers a key holds: in words, how many (None: any number), whether whole, from where on; and the fix."""
+    """What a key may hold: in words, the number of values (None: any), whether integers, the minimum; and the fix."""
 
-    words: str
+    expected: str
     number: int | None
-    whole: bool
+    integer: bool
     low: float
-    fix: str = "See COCO's data format."
+    fix: str = "See the COCO data format."
 
 
 _RULES = {
-    "score": _Rule("a finite score", 1, False, -math.inf, "Remove it, or give it a score."),
+    "score": _Rule("a finite score", 1, False, -math.inf, "Remove it, or add a score."),
     "iscrowd": _Rule("iscrowd 0 or 1", 1, True, 0),
-    "area": _Rule("an area from 0 on", 1, False, 0, "Leave it out to have it counted, or give pixels."),
-    "bbox": _Rule("a box of four finite numbers", 4, False, -math.inf, "Give left, top, width and height, in pixels."),
-    "sides": _Rule("a box of a width and height from 0 on", 2, False, 0, "Remove it, or give it corners in order."),
-    "height": _Rule("a height from 1 on", 1, True, 1),
-    "width": _Rule("a width from 1 on", 1, True, 1),
-    "size": _Rule("a size of two whole numbers", 2, True, 0, "Give height and width of the mask."),
-    "counts": _Rule("run lengths from 0 on", None, True, 0, "Give the lengths of runs, those of zeros first."),
+    "area": _Rule("an area of at least 0", 1, False, 0, "Leave it out to have it computed, or use pixels."),
+    "bbox": _Rule("a box of four finite numbers", 4, False, -math.inf, "Use left, top, width and height, in pixels."),
+    "sides": _Rule("a box of width and height of at least 0", 2, False, 0, "Remove it, or order its corners."),
+    "height": _Rule("a height of at least 1", 1, True, 1),
+    "width": _Rule("a width of at least 1", 1, True, 1),
+    "size": _Rule("a size of two integers", 2, True, 0, "Use height and width of the mask."),
+    "counts": _Rule("run lengths of at least 0", None, True, 0, "Use the lengths of runs, starting with zeros."),
     "ring": _Rule("polygons of finite numbers", None, False, -math.inf, "Remove objects without a mask."),
 }
 
 
 def _numbers(values: Any, where: str, key: str, high: float = math.inf) -> NDArray[np.float64]:
-    """Give the numbers (N,) of a key, or refuse what they should not be: pycocotools crashes on some, and scores others."""
+    """Return the numbers (N,) of a key, or raise a `MaskError`: pycocotools crashes on some invalid values and scores others."""
     rule = _RULES[key]
     try:
         given = np.asarray(values)
     except ValueError:  # rows of unequal length
         given = np.asarray(None)
     numbers = given.astype(np.float64) if given.dtype.kind in "iuf" and given.ndim == 1 else np.full(1, np.nan)
-    # Written so that NaN fails, too.
-    whole = np.trunc(numbers) == numbers if rule.whole else True
-    good = np.isfinite(numbers) & (numbers >= rule.low) & (numbers <= high) & whole
-    if not good.all() or rule.number not in (None, numbers.size):
+    valid = np.isfinite(numbers) & (numbers >= rule.low) & (numbers <= high)
+    if rule.integer:
+        valid &= np.trunc(numbers) == numbers
+    if not valid.all() or rule.number not in (None, numbers.size):
         found = _short(values[0] if rule.number == 1 else values)
-        raise MaskError(where, expected=rule.words, found=found, do=rule.fix)
+        raise MaskError(where, expected=rule.expected, found=found, do=rule.fix)
     return numbers
 
 
@@ -258,7 +252,7 @@ def _short(value: Any) -> str:
 
 
 def _shape(one: Plain, image: Plain, kind: Kind, where: str, masks: Any) -> dict[str, Any]:
-    """Give mask or box of an object, and the area that decides whether it is small."""
+    """Return the mask or box of an object, and the area that determines its size class."""
     box = one.get("bbox")
     if kind == "box" and box is not None and not (isinstance(box, Sized) and not len(box)):
         corner = _numbers(box, where, "bbox")
@@ -272,38 +266,38 @@ def _shape(one: Plain, image: Plain, kind: Kind, where: str, masks: Any) -> dict
 
 
 def _run_lengths(segmentation: Any, image: Plain, where: str, masks: Any) -> Any:
-    """Give polygons or run lengths as compressed run lengths of the image's size."""
+    """Convert polygons or run lengths to compressed run lengths of the image's size."""
     place = "truth: images"
     height, width = (int(_numbers([_get(image, key, place)], place, key)[0]) for key in ("height", "width"))
     if isinstance(segmentation, Mapping):
         size = _numbers(_get(segmentation, "size", where), where, "size").astype(int).tolist()
         if size != [height, width]:
-            wanted, found = f"a mask of the image's size, {height} by {width}", f"{size[0]} by {size[1]}"
-            raise MaskError(where, expected=wanted, found=found, do="Give masks at native size, height first.")
+            expected, found = f"a mask of the image's size, {height} by {width}", f"{size[0]} by {size[1]}"
+            raise MaskError(where, expected=expected, found=found, do="Use masks at native size, height first.")
         return _of_counts(_get(segmentation, "counts", where), size, where, masks)
-    # Four numbers would be taken for a box.
+    # pycocotools would take four numbers for a box.
     rings = [_numbers(ring, where, "ring") for ring in segmentation] if isinstance(segmentation, Sequence) else []
     if not rings or any(ring.size < 6 or ring.size % 2 for ring in rings):
         found, fix = json.dumps(segmentation, default=str)[:60], "Remove objects without a mask."
-        raise MaskError(where, expected="polygons of three corners or more, or run lengths", found=found, do=fix)
-    # pycocotools walks along every edge: one that leads to nowhere takes all memory.
+        raise MaskError(where, expected="polygons of three or more corners, or run lengths", found=found, do=fix)
+    # pycocotools rasterises every edge: one that leads far outside the image exhausts the memory.
     reach = np.array([width, height]) * 1.5
     far = [ring for ring in rings if (np.abs(ring.reshape(-1, 2) - reach / 3) > reach).any()]
     if far:
-        wanted, fix = f"polygons in or near the image, {height} by {width}", "Give corners x, y in its pixels."
-        raise MaskError(where, expected=wanted, found=_short(far[0]), do=fix)
+        expected, fix = f"polygons in or near the image, {height} by {width}", "Use corners x, y in pixels."
+        raise MaskError(where, expected=expected, found=_short(far[0]), do=fix)
     return masks.merge(masks.frPyObjects([ring.tolist() for ring in rings], height, width))
 
 
 def _of_counts(counts: Any, size: list[int], where: str, masks: Any) -> Any:
-    """Give run lengths, compressed or not, as compressed ones; they must fill the image."""
+    """Convert run lengths to compressed ones; they must fill the image."""
     plain = not isinstance(counts, str | bytes)
     runs = _numbers(counts, where, "counts") if plain else unpack(counts)
     if runs is None or (runs < 0).any() or runs.sum(dtype=np.float64) != size[0] * size[1]:
-        wanted = f"run lengths that add up to {size[0]} by {size[1]}, {size[0] * size[1]} pixels"
+        expected = f"run lengths that add up to {size[0]} by {size[1]}, {size[0] * size[1]} pixels"
         found = _short(counts) if runs is None or (runs < 0).any() else f"{runs.sum(dtype=np.float64):.0f}"
-        fix = "Give run lengths as COCO writes them, column by column."
-        raise MaskError(where, expected=wanted, found=found, do=fix)
+        fix = "Use COCO run lengths, column by column."
+        raise MaskError(where, expected=expected, found=found, do=fix)
     whole = {"size": size, "counts": runs.astype(int).tolist() if plain else counts}
     return masks.frPyObjects(whole, *size) if plain else whole
 
@@ -316,12 +310,11 @@ def _index(coco: _Coco, plain: dict[str, Any]) -> Any:
 
 
 def _smaller_iou(evaluation: Any, share: float, masks: Any) -> Callable[[Any, Any], NDArray[np.float64]]:
-    """Give what replaces the IoU of masks: the smaller one of mask and boundary IoU; for crowds that of masks.
+    """Return a replacement for the IoU of masks: the smaller of mask and boundary IoU; mask IoU for crowds.
 
-    Pairs whose masks do not reach the lowest threshold match nothing whatever their boundaries do, so that only
-    the boundaries of likely partners are ever drawn, each once.
+    Pairs whose mask IoU is below the lowest threshold cannot match, so their boundaries are not computed.
     """
-    boundary_width((1, 1), share)  # refuses a bad share even where no pair comes near
+    boundary_width((1, 1), share)  # validates the share even if no boundary is computed
     of_masks, lowest = evaluation.computeIoU, float(evaluation.params.iouThrs[0])
 
     def band(one: dict[str, Any]) -> Any:
@@ -334,7 +327,7 @@ def _smaller_iou(evaluation: Any, share: float, masks: Any) -> Callable[[Any, An
         if not iou.size:
             return iou
         true = evaluation._gts[image, category]
-        # The rows of the matrix: the best first, ties as they came.
+        # The rows of the matrix: sorted by score, stable.
         found = sorted(evaluation._dts[image, category], key=lambda one: -one["score"])[: len(iou)]
         near = (iou >= lowest) & np.array([not one["iscrowd"] for one in true])
         rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
@@ -348,7 +341,7 @@ def _smaller_iou(evaluation: Any, share: float, masks: Any) -> Callable[[Any, An
 
 
 def _boundary(rle: Any, share: float, masks: Any) -> Any:
-    """Give the band along an object's boundary as run lengths; only the box around the object is looked at."""
+    """Return the band along an object's boundary as run lengths, computed within its bounding box."""
     region = masks.decode(rle)
     left, top, width, height = (int(value) for value in masks.toBbox(rle))
     box = region[top : top + height, left : left + width]
@@ -357,7 +350,7 @@ def _boundary(rle: Any, share: float, masks: Any) -> Any:
 
 
 def _result(kind: Kind, evaluation: Any) -> AveragePrecision:
-    # pycocotools writes -1 where there is nothing to average; its twelve numbers have the order of the fields.
+    # pycocotools returns -1 if there is nothing to average; its twelve numbers are in the order of the fields.
     stats = [float(value) if value > -1 else math.nan for value in evaluation.stats]
     numbers: dict[str, Any] = dict(zip([field.name for field in fields(AveragePrecision)][1:13], stats, strict=True))
     # Thresholds, recalls, categories, areas (the first: all), detections per image (the last: 100).

@@ -1,10 +1,6 @@
-"""How well segments were found and outlined: panoptic quality.
+"""Panoptic quality (PQ, SQ, RQ) of segments, from sums per category and image that add up over images.
 
-Comes in: truth and prediction as maps of segment ids (*S), and what each id is: its category, and whether it is a
-crowd. Goes out: sums per category and image that add up over images, and PQ, SQ, RQ taken from them. Knows nothing
-of files, names or intervals.
-
-Source: Kirillov et al. 2019, "Panoptic Segmentation", arXiv:1801.00868; the treatment of void and crowd is that of the
+Source: Kirillov et al. 2019, "Panoptic Segmentation", arXiv:1801.00868; unlabelled pixels (`void_id`) and crowds are treated as in the
 authors' panopticapi. Boundary PQ: Cheng et al. 2021, "Boundary IoU", arXiv:2103.16562.
 """
 
@@ -24,7 +20,7 @@ Flags = NDArray[np.bool_]
 
 
 class Segment(NamedTuple):
-    """What an id in a map stands for: a category, and whether it is a crowd, many objects that nobody took apart."""
+    """The category of a segment id, and whether it is a crowd: several objects annotated as one."""
 
     category: int
     crowd: bool = False
@@ -34,10 +30,10 @@ Segments = Mapping[int, Segment]
 
 
 class PanopticQuality(NamedTuple):
-    """PQ = SQ · RQ, and how many categories it was taken over, arrays of one shape; NaN where there are none.
+    """PQ = SQ · RQ and the number of categories, arrays of the same shape; NaN without categories.
 
-    `pq` is panoptic quality, `sq` segmentation quality (the mean IoU of matched segments, 0 where none matched), `rq`
-    recognition quality (their F1), `categories` the number of categories with a segment in truth or prediction.
+    `pq` is panoptic quality, `sq` segmentation quality (the mean IoU of matched segments, 0 without a match), `rq`
+    recognition quality (F1 of the matches), `categories` the number of categories with a segment in truth or prediction.
     """
 
     pq: Ratios
@@ -55,10 +51,10 @@ class PanopticMeans(NamedTuple):
 
 
 class _Pairs(NamedTuple):
-    """All P pairs of a true and a predicted id that share a pixel, and the pixels that each pair shares.
+    """All P pairs of a true and a predicted id that overlap, and their shared pixels.
 
-    Pixels are three rows (3, P): in both, in the truth, in the prediction. They differ for boundaries only: there, both
-    sides, the true one, or the predicted one lie in the band of their own segment.
+    Pixel counts are three rows (3, P): in both, in the truth, in the prediction. The rows differ only for boundaries, where they
+    count the shared pixels in the bands of both segments, of the true one, and of the predicted one.
     """
 
     truth: Counts  # (P,), positions among the ids of the truth
@@ -80,29 +76,29 @@ def panoptic_sums(
 ) -> Ratios:
     """Match the segments of one image and count, per category: (4, K) in rows TP, FP, FN and the sum of IoUs.
 
-    A predicted segment matches a true one of its category where their IoU is above 0.5; void pixels of the truth are
-    left out of the union. Crowds are never matched and never missed. Unmatched predictions that lie by more than half
-    in void, or in crowds of their own category, are no false positives. (panopticapi looks at one crowd per category,
-    the last: COCO has no more. Here all count.)
+    A predicted segment matches a true one of its category if their IoU is above 0.5; unlabelled pixels of the truth are left out
+    of the union. Crowds are neither matched nor missed. Unmatched predictions with more than half of their pixels in unlabelled
+    pixels or crowds of their category are not false positives. (panopticapi considers only the last crowd of each category, since
+    COCO has at most one; here all are considered.)
 
     Args:
-        truth: integers (*S), ids of segments.
-        prediction: integers (*S), ids of segments; they need not be those of the truth.
-        truth_segments: what each id of the truth is.
-        prediction_segments: what each id of the prediction is; crowds mean nothing here.
+        truth: integers (*S), segment ids.
+        prediction: integers (*S), segment ids, unrelated to those of the truth.
+        truth_segments: the segments of the truth by id.
+        prediction_segments: the segments of the prediction by id; their crowd flag is not used.
         categories: the K categories, in the order of the columns.
-        void_id: pixels with this id belong to no segment, in either map; 0 in the format of COCO.
-        boundary_share: None for PQ. For boundary PQ the width of boundaries as a share of the image's diagonal, 0.02
-            in the paper: the IoU of a pair is then the smaller one of mask IoU and boundary IoU.
-        where: what messages call the image.
+        void_id: id of pixels without a segment, in both maps; 0 in the COCO format.
+        boundary_share: None for PQ. For boundary PQ, the width of boundaries as a share of the image's diagonal, 0.02
+            in the paper: the IoU of a pair is then the smaller of mask IoU and boundary IoU.
+        where: name of the image in error messages.
 
     Returns:
-        Sums in float64, the counts among them exact. They add up over images: give a total to `panoptic_quality`, or
-        one row per image to a bootstrap.
+        Sums in float64 with exact counts, which add up over images. Pass a total to `panoptic_quality`, or one row per image to a
+        bootstrap.
 
     Raises:
-        MaskError: shapes that differ, ids without a segment, segments without a pixel, unknown categories.
-        UsageError: a category listed twice, or a share that is no positive number.
+        MaskError: different shapes, ids without a segment, segments without a pixel, or unknown categories.
+        UsageError: a category is listed twice, or the share is not a positive number.
 
     """
     column = _columns(categories)
@@ -112,13 +108,13 @@ def panoptic_sums(
     area = _add_up(rows, pairs.whole[1], len(ids[0])), _add_up(columns, pairs.whole[2], len(ids[1]))
     true, crowd = _resolve(ids[0], area[0], truth_segments, column, void_id, where, "truth")
     predicted, _ = _resolve(ids[1], area[1], prediction_segments, column, void_id, where, "prediction")
-    on_void, same = true[rows] < 0, true[rows] == predicted[columns]
-    shared = _iou(pairs, pairs.whole, on_void)
+    on_unlabelled, same = true[rows] < 0, true[rows] == predicted[columns]
+    shared = _iou(pairs, pairs.whole, on_unlabelled)
     if pairs.boundary is not None:
-        shared = np.minimum(shared, _iou(pairs, pairs.boundary, on_void))
-    # Above one half, a segment has no second partner: nothing is left to choose between.
-    matched = same & ~on_void & ~crowd[rows] & (shared > 0.5)
-    excusing = on_void | (same & crowd[rows])
+        shared = np.minimum(shared, _iou(pairs, pairs.boundary, on_unlabelled))
+    # With an IoU above 0.5 the match is unique.
+    matched = same & ~on_unlabelled & ~crowd[rows] & (shared > 0.5)
+    excusing = on_unlabelled | (same & crowd[rows])
     excused = _add_up(columns[excusing], pairs.whole[0, excusing], len(ids[1]))
     missed, false = (true >= 0) & ~crowd, (predicted >= 0) & (2 * excused <= area[1])
     missed[rows[matched]], false[columns[matched]] = False, False
@@ -128,11 +124,10 @@ def panoptic_sums(
 
 
 def panoptic_quality(sums: NDArray[Any]) -> PanopticQuality:
-    """Take PQ, SQ and RQ per category, (…, K) each, from sums (…, 4, K).
+    """Compute PQ, SQ and RQ per category, (…, K) each, from sums (…, 4, K).
 
     PQ = ΣIoU / (TP + FP/2 + FN/2), SQ = ΣIoU / TP, RQ = TP / (TP + FP/2 + FN/2): Kirillov et al. 2019, equations 1–2.
-    A category without a segment in truth and prediction has NaN; one whose segments never matched has 0 in all three,
-    as in panopticapi.
+    NaN for a category without segments; 0 in all three for a category without matches, as in panopticapi.
     """
     hits, false, missed, shared = np.moveaxis(np.asarray(sums, np.float64), -2, 0)
     whole = hits + (false + missed) / 2
@@ -142,14 +137,14 @@ def panoptic_quality(sums: NDArray[Any]) -> PanopticQuality:
 
 
 def panoptic_means(sums: NDArray[Any], things: Sequence[bool] | Flags) -> PanopticMeans:
-    """Take the means over the categories that are present, (…) each, from sums (…, 4, K).
+    """Compute the means over the present categories, (…) each, from sums (…, 4, K).
 
     Args:
-        sums: as `panoptic_sums` gives them, added up over images.
-        things: K flags, true for countable categories; the others are stuff.
+        sums: from `panoptic_sums`, added up over images.
+        things: K flags, true for things, false for stuff.
 
     Raises:
-        UsageError: another number of flags than of categories.
+        UsageError: the number of flags is not the number of categories.
 
     """
     countable = np.asarray(things, bool)
@@ -159,7 +154,7 @@ def panoptic_means(sums: NDArray[Any], things: Sequence[bool] | Flags) -> Panopt
             "things",
             expected=f"one flag for each of the {quality.pq.shape[-1]} categories",
             found=str(countable.size),
-            do="Say of every category, in the order of the columns, whether it is a thing.",
+            do="Pass one flag per category, in the order of the columns, true for things.",
         )
     return PanopticMeans(*(_mean(quality, chosen) for chosen in (np.ones_like(countable), countable, ~countable)))
 
@@ -169,11 +164,11 @@ def _mean(quality: PanopticQuality, chosen: Flags) -> PanopticQuality:
     return PanopticQuality(pq, sq, rq, quality.categories[..., chosen].sum(-1))
 
 
-def _iou(pairs: _Pairs, pixels: Counts, on_void: Flags) -> Ratios:
-    """Give the IoU of every pair, (P,), without the pixels of the prediction that lie on void."""
+def _iou(pairs: _Pairs, pixels: Counts, on_unlabelled: Flags) -> Ratios:
+    """Compute the IoU of every pair, (P,), without predicted pixels that are unlabelled in the truth."""
     shared, in_truth, in_prediction = pixels
     true = _add_up(pairs.truth, in_truth, len(in_truth))
-    predicted = _add_up(pairs.prediction, np.where(on_void, 0, in_prediction), len(in_prediction))
+    predicted = _add_up(pairs.prediction, np.where(on_unlabelled, 0, in_prediction), len(in_prediction))
     return ratio(shared, true[pairs.truth] + predicted[pairs.prediction] - shared)
 
 
@@ -184,7 +179,7 @@ def _columns(categories: Sequence[int]) -> dict[int, int]:
             "categories",
             expected="each category once",
             found=f"{len(categories) - len(column)} listed again",
-            do="Remove what is listed twice.",
+            do="Remove the duplicates.",
         )
     return column
 
@@ -195,22 +190,22 @@ def _require_maps(truth: NDArray[Any], prediction: NDArray[Any], where: object) 
             where,
             expected=f"the size of the truth, {truth.shape}",
             found=str(prediction.shape),
-            do="Score at native size: resize what the model gives before segments are decided, never the truth.",
+            do="Score at native size: resize the model's output before making segments, never the truth.",
         )
     for name, array in (("truth", truth), ("prediction", prediction)):
         if array.dtype.kind not in "ui":
             raise MaskError(
-                where, expected="whole numbers", found=f"{name} of {array.dtype}", do="Give maps of segment ids."
+                where, expected="integers", found=f"{name} of {array.dtype}", do="Pass maps of segment ids."
             )
 
 
 def _overlay(
     truth: NDArray[Any], prediction: NDArray[Any], boundary_share: float | None
 ) -> tuple[tuple[NDArray[Any], NDArray[Any]], _Pairs]:
-    """Give the ids in both maps, and count the pixels of all pairs of them, in one pass over the image.
+    """Return the ids in both maps and the pixel counts of all pairs, in one pass over the image.
 
-    Maps of segments are made of runs: only the first pixel of each run is looked at, which is what makes this fast.
-    Bands along boundaries are a further property of a pixel, and end a run like a change of id.
+    For speed, only the first pixel of each run of equal pixels is processed; a run ends where either id, or membership in a
+    boundary band, changes.
     """
     layers = [truth.reshape(-1), prediction.reshape(-1)]
     if boundary_share is not None:
@@ -248,7 +243,7 @@ def _resolve(
     where: object,
     name: str,
 ) -> tuple[Counts, Flags]:
-    """Give the column of each id found in a map, -1 for void, and whether it is a crowd."""
+    """Return the column of each id in a map, -1 for unlabelled pixels, and whether it is a crowd."""
     found = {int(value): int(pixels) for value, pixels in zip(ids, area, strict=True)}
     _require_segments(found, segments, column, void_id, where, name)
     columns = [-1 if value == void_id else column[segments[value].category] for value in found]
@@ -265,28 +260,28 @@ def _require_segments(
     if void_id in segments:
         raise MaskError(
             where,
-            expected=f"no segment for the void id {void_id}",
+            expected=f"no segment with the id of unlabelled pixels, {void_id}",
             found=f"one in the {name}",
-            do="Give the segment another id, or say with void_id which id is void.",
+            do="Give the segment another id, or set void_id.",
         )
     if unlisted:
         raise MaskError(
             where,
-            expected=f"a segment for every id but {void_id}, which is void",
+            expected=f"a segment for every id except {void_id}, the id of unlabelled pixels",
             found=f"none for id {unlisted[0]} in {found[unlisted[0]]} pixels of the {name}",
-            do="List it among the segments, or make its pixels void.",
+            do="Add it to the segments, or set its pixels to void_id.",
         )
     if absent:
         raise MaskError(
             where,
             expected="pixels for every segment",
             found=f"none for id {absent[0]} of the {name}",
-            do="Remove segments of which no pixel is left, and make sure that the map is the right one.",
+            do="Remove segments without pixels, and check that this is the right map.",
         )
     if unknown:
         raise MaskError(
             where,
             expected=f"one of the {len(column)} categories",
             found=f"{segments[unknown[0]].category} for id {unknown[0]} of the {name}",
-            do="Add it to the categories, or make the segment void.",
+            do="Add it to the categories, or remove the segment and set its pixels to void_id.",
         )

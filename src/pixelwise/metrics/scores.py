@@ -1,9 +1,7 @@
-"""How good predictions are over a data set: every score with its interval, and the conventions in words.
+"""Overlap scores over a data set with intervals, and their conventions in words.
 
-Comes in: one confusion matrix per image. Goes out: `Scores`. Knows nothing of images, models or files.
-
-The headline is taken from one matrix over the whole data set. A mean of per-image (or per-batch) values is another
-number, which depends on how pixels are cut into images, and is not called mIoU here.
+The main scores come from one confusion matrix over the whole data set. A mean of per-image or per-batch values differs from
+it and depends on how pixels are divided into images; it is not called mIoU here.
 """
 
 from __future__ import annotations
@@ -25,10 +23,10 @@ _FEW = 10
 
 
 class Tally:
-    """Keep what scores need of each image: 4·K sums instead of a K·K matrix, and one matrix over all.
+    """Collect what scores need: 4·K counts per image, and one confusion matrix over all images.
 
     Args:
-        labels: names the K classes.
+        labels: the K classes.
 
     """
 
@@ -43,52 +41,49 @@ class Tally:
         matrix: Counts,
         *,
         ignored_pixels: int = 0,
-        on_void: Counts | None = None,
-        unassigned: Counts | None = None,
+        on_ignored: Counts | None = None,
+        unpredicted: Counts | None = None,
         group: Hashable = None,
-    ) -> None:
-        """Take in one image's matrix (K, K); images of one group are drawn together for intervals.
+    ) -> Counts:
+        """Add one image and return its counts (4, K), as in `counts`.
 
         Args:
             matrix: int64 (K, K), rows truth, columns prediction.
-            ignored_pixels: how many pixels counted in nothing.
-            on_void: (K,) what was predicted on these, for conventions that count it.
-            unassigned: (K,) true pixels for which nothing was predicted: misses, as cityscapesScripts has it.
-            group: None stands for itself.
+            ignored_pixels: number of ignored pixels.
+            on_ignored: (K,) predicted pixels where the truth is ignored, for conventions that count them.
+            unpredicted: (K,) true pixels without a predicted class, which are misses as in cityscapesScripts.
+            group: images of one group are resampled together; None for an image without a group.
         """
         self.matrix += matrix
         self.ignored_pixels += ignored_pixels
-        nothing = np.zeros(len(matrix), np.int64)
+        zeros = np.zeros(len(matrix), np.int64)
         hits, truth, predicted = margins(matrix)
-        truth = truth + (nothing if unassigned is None else unassigned)
-        self._counts.append(np.stack([hits, truth, predicted, nothing if on_void is None else on_void]))
+        truth = truth + (zeros if unpredicted is None else unpredicted)
+        self._counts.append(np.stack([hits, truth, predicted, zeros if on_ignored is None else on_ignored]))
         self.groups.append(group)
-
-    def last(self) -> Counts:
-        """Give the counts (4, K) of the image that was taken in last."""
         return self._counts[-1]
 
     def counts(self) -> Counts:
-        """Give (N, 4, K): per image and class the pixels found, true, predicted, and predicted on void.
+        """Return (N, 4, K): per image and class the true positives, true pixels, predicted pixels, and pixels predicted where the truth is ignored.
 
         Raises:
-            DataError: no image was taken in.
+            DataError: no image was added.
         """
         if not self._counts:
             raise DataError("scores", expected="at least one image", found="none", do="Name a split with images.")
         return np.stack(self._counts)
 
     def scores(self, *, resamples: int = 1000, seed: int = 0) -> Scores:
-        """Give all scores with 95 % intervals over images, or over groups where there are any.
+        """Return all scores with 95 % intervals over images, or over groups if there are any.
 
         Raises:
-            DataError: no image was taken in.
+            DataError: no image was added.
 
         """
         return self._scores(self.counts()[:, :3], self.matrix, resamples, seed)
 
     def majority(self, *, resamples: int = 1000, seed: int = 0) -> Scores:
-        """Give the scores of predicting the most frequent true class everywhere: what any model must beat."""
+        """Return the scores of predicting the most frequent true class everywhere, a baseline for any model."""
         truth = self.counts()[:, 1]
         best = int(truth.sum(0).argmax())
         constant = np.zeros((len(truth), 3, truth.shape[1]), np.int64)
@@ -138,10 +133,10 @@ def scores(
     Args:
         matrices: at least one; rows truth, columns prediction.
         labels: names of the K classes.
-        ignored_pixels: how many pixels counted in nothing, for the record.
-        groups: one per image; equal ones are drawn together for intervals, None stands for itself.
-        resamples: draws of the bootstrap; less than 2 leaves the intervals out.
-        seed: equal seeds give equal intervals.
+        ignored_pixels: number of ignored pixels, for the record.
+        groups: one per image; images of one group are resampled together, None for an image without a group.
+        resamples: number of bootstrap resamples; below 2 there are no intervals.
+        seed: random seed.
 
     """
     tally = Tally(labels)
@@ -150,26 +145,25 @@ def scores(
     return tally.scores(resamples=resamples, seed=seed)
 
 
-def overlap_scores(totals: Floats, whole: Floats) -> Ratios:
-    """Turn totals (R, 3·K) of found, true and predicted pixels into (R, 5 + 4·K): the means, then per class IoU, Dice, precision, recall.
+def overlap_scores(totals: Floats, reference: Floats) -> Ratios:
+    """Score totals (R, 3·K) of true positives, true pixels and predicted pixels.
 
-    Means are over the classes that `whole` (1, 3·K), the sum over the data set, defines: a draw of images that lacks one of
-    them takes its value of the whole set, else the mean would be over other classes from draw to draw.
+    Returns:
+        (R, 5 + 4·K): five means, then per class IoU, Dice, precision and recall. Means are over the classes defined by the
+        reference (1, 3·K), the totals of the data set: see `metrics.intervals.Statistic`.
     """
     hits, truth, predicted = np.split(totals, 3, axis=1)
     iou, dice = ratio(hits, truth + predicted - hits), ratio(2 * hits, truth + predicted)
-    all_hits, all_truth, all_predicted = np.split(whole, 3, axis=1)
-    all_iou, all_dice = (
-        ratio(all_hits, all_truth + all_predicted - all_hits),
-        ratio(2 * all_hits, all_truth + all_predicted),
-    )
-    everything = truth.sum(1)
+    all_hits, all_truth, all_predicted = np.split(reference, 3, axis=1)
+    all_iou = ratio(all_hits, all_truth + all_predicted - all_hits)
+    all_dice = ratio(2 * all_hits, all_truth + all_predicted)
+    counted = truth.sum(1)
     means = [
         mean_defined(np.where(np.isnan(iou), all_iou, iou)),
         mean_defined(np.where(all_truth > 0, np.where(truth > 0, iou, all_iou), np.nan)),
         mean_defined(np.where(np.isnan(dice), all_dice, dice)),
-        ratio(hits.sum(1), everything),
-        ratio((truth * np.nan_to_num(iou)).sum(1), everything),
+        ratio(hits.sum(1), counted),
+        ratio((truth * np.nan_to_num(iou)).sum(1), counted),
     ]
     return np.concatenate([np.stack(means, 1), iou, dice, ratio(hits, predicted), ratio(hits, truth)], 1)
 
@@ -178,19 +172,19 @@ def _convention(labels: Labels, excluded: Sequence[str], present: int) -> str:
     k = labels.num_classes
     absent = f", without {', '.join(excluded)}" if excluded else ""
     return (
-        f"one confusion matrix over all images; means over the {k - len(excluded)} of {k} classes that truth or prediction "
-        f"shows{absent}; miou_present over the {present} that the truth shows; ignored pixels count in nothing"
+        f"one confusion matrix over all images; means over the {k - len(excluded)} of {k} classes in ground truth or prediction"
+        f"{absent}; miou_present over the {present} in the ground truth; ignored pixels are excluded"
     )
 
 
 def _interval(units: int, kind: str, images: int, resamples: int, seed: int) -> str:
     if units < 2:
-        return f"none: one {kind.removesuffix('s')} leaves nothing to draw from"
+        return f"none: a single {kind.removesuffix('s')} cannot be resampled"
     if resamples < 2:
-        return "none: no resamples asked for"
+        return "none: no resamples requested"
     drawn = f"{units} {kind}" if kind == "images" else f"{units} groups of {images} images"
     few = f"; fewer than {_FEW} {kind} give intervals that are too narrow" if units < _FEW else ""
     return (
-        f"95 % percentile bootstrap over {drawn}, {resamples} resamples, seed {seed}; a class that a draw lacks counts in the "
+        f"95 % percentile bootstrap over {drawn}, {resamples} resamples, seed {seed}; a class missing from a draw counts in the "
         f"means as over all images{few}"
     )

@@ -1,14 +1,10 @@
-"""How far the surface of a prediction lies from the true one: Hausdorff and average distance, surface Dice.
+"""Distances between surfaces: Hausdorff and average distance, surface Dice, in 2-D or 3-D and in the unit of the spacing.
 
-Comes in: regions (*S) in 2-D or 3-D and the distance between pixel centres per axis. Goes out: distances in the unit of
-the spacing, and sums per class that add up over images. Knows nothing of names, units, files or models.
-
-The method is that of Nikolov et al. 2018, arXiv:1809.04430 (google-deepmind/surface-distance). A surface is made of
-elements that lie between 2×2(×2) pixel centres, one wherever these are not all inside or all outside. Each has the length
-or area of the line or surface that divides its pixels, so that results depend less on how a surface lies on the grid than
-counted pixels would. Elements form a layer, and the nearest counts: between surfaces that lie apart at a slant, mean
-distances come out short by up to half a pixel's diagonal. Beyond the image all is outside: a region that is cut off
-there has a surface there.
+The method is that of Nikolov et al. 2018, arXiv:1809.04430 (google-deepmind/surface-distance). A surface consists of elements
+between 2×2(×2) pixel centres, one wherever these are not all inside or all outside. Each has the length or area of the line or
+surface that separates its pixels, so that results depend less on the orientation of a surface than with counted pixels. Elements
+form a layer of finite thickness: between oblique surfaces that are apart, mean distances are underestimated by up to half a
+pixel's diagonal. Everything beyond the image is outside, so a region that is cut off there has a surface there.
 """
 
 from __future__ import annotations
@@ -39,10 +35,10 @@ SUMS = ("both", "hausdorff", "hausdorff_95", "average_distance", "surface_dice",
 
 @dataclass(frozen=True)
 class SurfaceDistances:
-    """Hold every element of two surfaces: how far the other surface is, and how large the element.
+    """The distance of every element of two surfaces to the other surface, and its size.
 
     Args:
-        truth_distances: from the elements of the true surface to the predicted one, (N,), ascending; infinite where the
+        truth_distances: from the elements of the true surface to the predicted one, (N,), ascending; infinite if the
             prediction has no surface.
         truth_sizes: length (2-D) or area (3-D) of the same elements, (N,).
         prediction_distances: from the elements of the predicted surface to the true one, (M,), ascending.
@@ -57,10 +53,9 @@ class SurfaceDistances:
 
 
 def surface_distances(truth: NDArray[Any], prediction: NDArray[Any], spacing: Sequence[float]) -> SurfaceDistances:
-    """Measure two regions' surfaces against each other: Nikolov et al. 2018.
+    """Compute the distances between the surfaces of two regions: Nikolov et al. 2018.
 
-    Distances are exact, from the centre of an element to the nearest of the other surface. Only the box around both
-    regions is looked at; the image around it changes nothing.
+    Distances are exact, from the centre of an element to the nearest one of the other surface.
 
     Args:
         truth: bool (*S), two or three axes.
@@ -68,8 +63,8 @@ def surface_distances(truth: NDArray[Any], prediction: NDArray[Any], spacing: Se
         spacing: distance between neighbouring pixel centres per axis, in array order, as `Grid.spacing`.
 
     Raises:
-        MaskError: regions that are not bool, of other axes, or of different shapes.
-        UsageError: a spacing that does not fit the axes or is not positive.
+        MaskError: regions that are not bool, have other axes, or different shapes.
+        UsageError: the spacing does not match the axes or is not positive.
 
     """
     steps = _checked(truth, prediction, spacing)
@@ -79,14 +74,14 @@ def surface_distances(truth: NDArray[Any], prediction: NDArray[Any], spacing: Se
     box = find_objects(either.view(np.uint8))[0]
     sizes = _element_sizes(tuple(steps.tolist()))
     codes = [_codes(region[box]) for region in (truth, prediction)]
-    # Codes 0 and the last are all outside and all inside, the only ones of no size.
+    # Only the first and the last code, all outside and all inside, have no size.
     elements = [sizes[code] > 0 for code in codes]
     places = [np.argwhere(element) for element in elements]
     values = []
     for own, other in ((0, 1), (1, 0)):
         distance = np.zeros(len(places[own]))
         apart = ~elements[other][tuple(places[own].T)]
-        distance[apart] = _to_nearest(places[own][apart], places[other], steps)
+        distance[apart] = _nearest_distances(places[own][apart], places[other], steps)
         size = sizes[codes[own][tuple(places[own].T)]]
         order = np.lexsort((size, distance))
         values += [distance[order], size[order]]
@@ -94,22 +89,22 @@ def surface_distances(truth: NDArray[Any], prediction: NDArray[Any], spacing: Se
 
 
 def hausdorff(distances: SurfaceDistances, percentile: float = 100) -> float:
-    """Give the Hausdorff distance, or its robust kind: the larger of both directions' percentiles by size.
+    """Compute the Hausdorff distance or a robust variant: the larger of both directions' percentiles, weighted by size.
 
     The percentile is the smallest distance within which that share of a surface's size lies: Nikolov et al. 2018.
 
     Returns:
-        A distance in the unit of the spacing; infinite where one region is empty, NaN where both are.
+        A distance in the unit of the spacing; infinite if one region is empty, NaN if both are.
 
     Raises:
-        UsageError: a percentile that is not in 0…100.
+        UsageError: the percentile is not in 0…100.
 
     """
     if not 0 <= percentile <= 100:
-        raise UsageError("percentile", expected="0 to 100", found=str(percentile), do="Give 95 for the usual HD95.")
+        raise UsageError("percentile", expected="0 to 100", found=str(percentile), do="Use 95 for the usual HD95.")
     d = distances
     if not (d.truth_sizes.size and d.prediction_sizes.size):
-        return _without(d)
+        return _undefined_distance(d)
     ends = []
     for values, sizes in ((d.truth_distances, d.truth_sizes), (d.prediction_distances, d.prediction_sizes)):
         rank = np.searchsorted(np.cumsum(sizes) / sizes.sum(), percentile / 100)
@@ -118,15 +113,15 @@ def hausdorff(distances: SurfaceDistances, percentile: float = 100) -> float:
 
 
 def average_surface_distance(distances: SurfaceDistances) -> tuple[float, float]:
-    """Give the mean distance, weighted by size, from truth to prediction and from prediction to truth.
+    """Compute the mean distance, weighted by size, from truth to prediction and from prediction to truth.
 
     Returns:
-        Both directions in the unit of the spacing; infinite where one region is empty, NaN where both are.
+        Both directions in the unit of the spacing; infinite if one region is empty, NaN if both are.
 
     """
     d = distances
     if not (d.truth_sizes.size and d.prediction_sizes.size):
-        return _without(d), _without(d)
+        return _undefined_distance(d), _undefined_distance(d)
     return (
         float(np.average(d.truth_distances, weights=d.truth_sizes)),
         float(np.average(d.prediction_distances, weights=d.prediction_sizes)),
@@ -134,29 +129,29 @@ def average_surface_distance(distances: SurfaceDistances) -> tuple[float, float]
 
 
 def symmetric_surface_distance(distances: SurfaceDistances) -> float:
-    """Give ASSD: the mean over the elements of both surfaces together, weighted by size.
+    """Compute ASSD: the mean over the elements of both surfaces together, weighted by size.
 
-    The larger surface weighs more; the mean of the two directions is another number.
+    It differs from the mean of the two directions, because the larger surface has more weight.
 
     Returns:
-        A distance in the unit of the spacing; infinite where one region is empty, NaN where both are.
+        A distance in the unit of the spacing; infinite if one region is empty, NaN if both are.
 
     """
     d = distances
     if not (d.truth_sizes.size and d.prediction_sizes.size):
-        return _without(d)
+        return _undefined_distance(d)
     total = d.truth_distances @ d.truth_sizes + d.prediction_distances @ d.prediction_sizes
     return float(total / (d.truth_sizes.sum() + d.prediction_sizes.sum()))
 
 
 def surface_overlap(distances: SurfaceDistances, tolerance: float) -> tuple[float, float]:
-    """Give the share of the true surface that lies within the tolerance, and that of the predicted one.
+    """Compute the share of the true surface within the tolerance of the predicted one, and the reverse.
 
     Returns:
-        Shares by size; 0 where only the other region is empty, NaN where the region itself is.
+        Shares by size; 0 if only the other region is empty, NaN if the region itself is.
 
     Raises:
-        UsageError: a tolerance that is negative or not finite.
+        UsageError: the tolerance is negative or not finite.
 
     """
     d = distances
@@ -165,13 +160,13 @@ def surface_overlap(distances: SurfaceDistances, tolerance: float) -> tuple[floa
 
 
 def surface_dice(distances: SurfaceDistances, tolerance: float) -> float:
-    """Give the share of both surfaces together that lies within the tolerance: NSD of Nikolov et al. 2018.
+    """Compute the share of both surfaces together that is within the tolerance: NSD of Nikolov et al. 2018.
 
     Returns:
-        A share by size; 0 where one region is empty, NaN where both are.
+        A share by size; 0 if one region is empty, NaN if both are.
 
     Raises:
-        UsageError: a tolerance that is negative or not finite.
+        UsageError: the tolerance is negative or not finite.
 
     """
     d = distances
@@ -187,27 +182,27 @@ def surface_sums(
     tolerance: float,
     where: object = "prediction",
 ) -> Floats:
-    """Measure every class of one image, in sums that add up over images, (8, K), rows as in `SUMS`.
+    """Measure every class of one image as sums that add up over images, (8, K), rows as in `SUMS`.
 
-    Distances are summed over images where both show the class, and their number is `both`: a class that is missed or
-    invented has no distance, so read them beside `missed` (truth alone shows it) and `invented` (prediction alone).
-    Surface Dice is summed over `either`, and is 0 where one is missing.
+    Distances are summed over images where truth and prediction contain the class, counted by `both`. A class in only one of them
+    has no distance, and is counted by `missed` (only in the truth) or `invented` (only in the prediction). Surface Dice is summed
+    over images where either contains the class, and is 0 if one does not.
 
-    Ignored pixels belong to no region, neither true nor predicted. A region that ends at them has a surface there; where
-    the prediction is right up to them it has the same one, at no distance.
+    Ignored pixels belong to no region, neither true nor predicted. A region that ends at them has a surface there, which is the
+    same in truth and prediction if the prediction is correct up to them.
 
     Args:
         truth: integers (*S), class indices or the ignore index.
-        prediction: integers (*S), class indices; anything where the truth is ignored.
+        prediction: integers (*S), class indices; any value where the truth is ignored.
         num_classes: K.
-        ignore_index: true pixels with this value change nothing, whatever was predicted there.
+        ignore_index: value of ignored pixels of the truth.
         spacing: as in `surface_distances`.
         tolerance: of surface Dice, in the unit of the spacing.
-        where: what messages call the image.
+        where: name of the image in error messages.
 
     Raises:
-        MaskError: shapes that differ, or counted pixels outside 0…K-1.
-        UsageError: an ignore index that is a class, a spacing or a tolerance that is none.
+        MaskError: different shapes, or counted pixels outside 0…K-1.
+        UsageError: the ignore index is a class index, or an invalid spacing or tolerance.
 
     """
     masks = known_classes(truth, prediction, num_classes, ignore_index, where)
@@ -228,9 +223,9 @@ def surface_sums(
 
 
 def mean_surface_scores(sums: NDArray[Any]) -> Ratios:
-    """Give the means over images of HD, HD95, ASSD and surface Dice per class, (…, 4, K), from (…, 8, K).
+    """Compute the means over images of HD, HD95, ASSD and surface Dice per class, (…, 4, K), from (…, 8, K).
 
-    NaN where no image defines them: distances need an image where both show the class, surface Dice one where either does.
+    NaN if no image defines them: distances need an image where both contain the class, surface Dice one where either does.
     """
     both, either = sums[..., :1, :], sums[..., 5:6, :]
     return np.concatenate([ratio(sums[..., 1:4, :], both), ratio(sums[..., 4:5, :], either)], axis=-2)
@@ -259,24 +254,24 @@ def _require_spacing(ndim: int, spacing: Sequence[float]) -> Floats:
     steps = np.asarray(spacing, np.float64)
     if steps.shape != (ndim,) or not (np.isfinite(steps) & (steps > 0)).all():
         raise UsageError(
-            "spacing", expected=f"{ndim} positive distances", found=str(tuple(spacing)), do="Give Grid.spacing."
+            "spacing", expected=f"{ndim} positive distances", found=str(tuple(spacing)), do="Use Grid.spacing."
         )
     return steps
 
 
 def _require_tolerance(tolerance: float) -> None:
     if not (math.isfinite(tolerance) and tolerance >= 0):
-        raise UsageError("tolerance", expected="a distance", found=str(tolerance), do="Give zero or more.")
+        raise UsageError("tolerance", expected="a distance", found=str(tolerance), do="Use zero or more.")
 
 
-def _without(d: SurfaceDistances) -> float:
-    """Give the distance of what has no surface: none if both have none."""
+def _undefined_distance(d: SurfaceDistances) -> float:
+    """Return infinity if one of the regions is empty, NaN if both are."""
     return math.inf if d.truth_sizes.size or d.prediction_sizes.size else math.nan
 
 
 def _within(d: SurfaceDistances, tolerance: float) -> tuple[float, float]:
     _require_tolerance(tolerance)
-    # Three steps of 0.1 mm are 0.30000000000000004 mm, and within 0.3 mm all the same.
+    # Allow for rounding: three steps of 0.1 mm are 0.30000000000000004 mm, but within 0.3 mm.
     limit = tolerance * (1 + 1e-9)
     return (
         float(d.truth_sizes[d.truth_distances <= limit].sum()),
@@ -288,19 +283,19 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole > 0 else math.nan
 
 
-def _to_nearest(places: NDArray[np.intp], others: NDArray[np.intp], steps: Floats) -> Floats:
-    """Give the distance from each place on the lattice to the nearest other: a search, cheap where surfaces are thin."""
+def _nearest_distances(places: NDArray[np.intp], others: NDArray[np.intp], steps: Floats) -> Floats:
+    """Return the distance from each lattice point to the nearest of the others."""
     if not len(others):
         return np.full(len(places), np.inf)
-    # A balanced tree is slow to build on a lattice, where many places share a coordinate.
+    # A balanced tree is slow to build on a lattice, where many points share a coordinate.
     tree = KDTree(others * steps, balanced_tree=False, compact_nodes=False)
     _, nearest = tree.query(places * steps)
-    # From whole steps, so that equal offsets have equal distances wherever they lie.
+    # Computed from integer offsets, so that equal offsets have equal distances everywhere.
     return np.sqrt((((places - others[nearest]) * steps) ** 2).sum(1))
 
 
 def _codes(region: Bools) -> NDArray[np.uint8]:
-    """Tell for every 2×2(×2) neighbourhood, also those half beyond the border, which of its pixels are inside."""
+    """Encode which pixels of each 2×2(×2) neighbourhood are inside, including neighbourhoods across the border."""
     codes = np.pad(region, 1).astype(np.uint8)
     for axis in reversed(range(region.ndim)):
         lines = np.moveaxis(codes, axis, 0)
@@ -311,14 +306,14 @@ def _codes(region: Bools) -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=64)
 def _element_sizes(spacing: tuple[float, ...]) -> Floats:
-    """Give the length or area per code, (2^2^ndim,), under a spacing."""
+    """Return the length or area of each code, (2^2^ndim,), for a spacing."""
     codes, facets = _facets(len(spacing))
     sizes = np.bincount(codes, _sizes(facets * spacing), 1 << (1 << len(spacing)))
     return sizes.astype(np.float64, copy=False)
 
 
 def _sizes(facets: Floats) -> Floats:
-    """Give the length of segments (F, 2, 2) or the area of triangles (F, 3, 3)."""
+    """Return the length of segments (F, 2, 2) or the area of triangles (F, 3, 3)."""
     edges = facets[:, 1:] - facets[:, :1]
     if facets.shape[-1] == 2:
         return np.asarray(np.linalg.norm(edges[:, 0], axis=1), np.float64)
@@ -327,40 +322,40 @@ def _sizes(facets: Floats) -> Floats:
 
 @cache
 def _facets(ndim: int) -> tuple[NDArray[np.intp], Floats]:
-    """Divide the unit cube for every code by segments or triangles: codes (F,) and corners of the facets (F, ndim, ndim).
+    """Return the facets that separate the corners of the unit cube for every code: codes (F,), facet corners (F, ndim, ndim).
 
-    Marching cubes (Lorensen & Cline 1987) as a rule instead of a table. The surface passes halfway between an inside and
-    an outside corner. Corners of the smaller side that only meet across a diagonal are parted. Where the points around a
-    part do not lie in a plane, several triangulations fit; the published sizes are those of the largest on the unit cube.
+    Marching cubes (Lorensen & Cline 1987) computed by a rule instead of a table. The surface passes halfway between an inside and
+    an outside corner. Corners of the smaller side that touch only diagonally are separated. If the points around a component are
+    not in a plane, there are several triangulations; as in the published sizes, the largest on the unit cube is used.
     """
     corners = list(itertools.product((0, 1), repeat=ndim))
     codes, facets = [], []
     for code in range(1, (1 << len(corners)) - 1):
         inside = [corner for i, corner in enumerate(corners) if code >> i & 1]
         outside = [corner for i, corner in enumerate(corners) if not code >> i & 1]
-        for part in _parts(min(inside, outside, key=len)):
+        for part in _components(min(inside, outside, key=len)):
             middles = _middles(part, [corner for corner in corners if corner not in part])
             ways = [[middles]] if ndim == 2 else _triangulations(_ring(middles))
-            # Ties have the same size under every spacing.
+            # Ties have the same size for every spacing.
             best = max(ways, key=lambda way: _sizes(np.array(way)).sum())
             codes += [code] * len(best)
             facets += best
     return np.array(codes), np.array(facets, np.float64)
 
 
-def _parts(corners: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
-    """Part corners into those connected by edges of the cube."""
+def _components(corners: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+    """Yield the groups of corners that are connected by edges of the cube."""
     left = list(corners)
     while left:
         part = [left.pop(0)]
-        for corner in part:  # grows while it is walked
+        for corner in part:  # grows during the iteration
             part += [other for other in left if math.dist(corner, other) == 1]
             left = [other for other in left if other not in part]
         yield part
 
 
 def _middles(part: list[tuple[int, ...]], rest: list[tuple[int, ...]]) -> list[_Point]:
-    """Give the middles of the edges that lead out of a part of the corners."""
+    """Return the midpoints of the edges between a group of corners and the rest."""
     return [
         tuple((a + b) / 2 for a, b in zip(own, other, strict=True))
         for own in part
@@ -370,7 +365,7 @@ def _middles(part: list[tuple[int, ...]], rest: list[tuple[int, ...]]) -> list[_
 
 
 def _ring(middles: list[_Point]) -> list[_Point]:
-    """Order the middles of edges so that each lies on a face of the cube with the next."""
+    """Order midpoints of edges so that each shares a face of the cube with the next."""
     left = middles[1:]
     ring = middles[:1]
     while left:
@@ -380,7 +375,7 @@ def _ring(middles: list[_Point]) -> list[_Point]:
 
 
 def _triangulations(ring: list[_Point]) -> Iterator[list[list[_Point]]]:
-    """Give all ways to cut a polygon into triangles along its corners."""
+    """Yield all triangulations of a polygon."""
     if len(ring) < 3:
         yield []
     for k in range(1, len(ring) - 1):

@@ -1,8 +1,4 @@
-"""One temperature that corrects probabilities: the pixels it is fitted to, the fit, and the correction.
-
-Comes in: probabilities (K, *S) and truth (*S) of images. Goes out: a sample of pixels, the temperature that makes their
-negative log-likelihood smallest, and tempered probabilities. Knows nothing of models or files.
-"""
+"""Temperature scaling: sampling pixels, fitting the temperature, and applying it to probabilities."""
 
 from __future__ import annotations
 
@@ -19,18 +15,18 @@ from pixelwise.metrics.calibration import TINY, Layout, Singles, calibration_sco
 from pixelwise.metrics.confusion import Ratios
 
 COLDEST, HOTTEST = 0.05, 20.0
-# So many probabilities stay in the cache while they are used.
+# Probabilities processed at once, chosen to stay in the cache.
 _CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
 class PixelSample:
-    """Choose pixels of an image by (seed, key) alone, whatever was seen before: what a temperature is fitted to.
+    """A random choice of pixels of each image that depends on (seed, image id) only.
 
     Args:
-        number: so many pixels of an image at most.
-        ignore_index: true pixels with this value are never chosen.
-        seed: another seed chooses others.
+        number: maximum number of pixels per image.
+        ignore_index: value of ignored pixels of the truth, which are never chosen.
+        seed: random seed.
 
     """
 
@@ -39,7 +35,7 @@ class PixelSample:
     seed: int = 0
 
     def places(self, truth: NDArray[Any], key: str) -> NDArray[np.intp]:
-        """Give the chosen places (n,) in the flat truth of a whole image, ascending; `key` is the image's id."""
+        """Return the chosen indices (n,) into the flattened truth of an image, ascending; `key` is the image's id."""
         counted = np.flatnonzero(truth.reshape(-1) != self.ignore_index)
         if counted.size <= self.number:
             return counted
@@ -49,16 +45,15 @@ class PixelSample:
 
 
 def log_probabilities(probabilities: NDArray[Any], places: NDArray[np.intp], start: int = 0) -> Singles:
-    """Give log p (n, K) at those flat places of an image that lie in this band of it.
+    """Return log p (n, K) at the chosen pixels of an image that are in this band.
 
     Args:
         probabilities: (K, *S) of the image, or (K, rows, W) of a band.
         places: from `PixelSample.places`.
-        start: the flat place of the band's first pixel, its first row times W.
+        start: flat index of the band's first pixel, its first row times W.
 
     Returns:
-        Logarithms, none below that of the smallest normal float32; those of bands, one after another, are the
-        image's.
+        Logarithms, at least that of the smallest normal float32. Concatenated over bands they are those of the image.
 
     """
     columns = probabilities.reshape(len(probabilities), -1)
@@ -68,7 +63,7 @@ def log_probabilities(probabilities: NDArray[Any], places: NDArray[np.intp], sta
 
 @dataclass(frozen=True)
 class Temperature:
-    """Hold what divides logits, and what that did to the pixels it was fitted to; `reason` tells a missing optimum."""
+    """A temperature, and its effect on the pixels it was fitted to; `reason` explains a missing optimum."""
 
     value: float
     nll_before: float
@@ -80,21 +75,20 @@ class Temperature:
 
 
 def fit_temperature(log_probabilities: NDArray[Any], truth: NDArray[Any]) -> Temperature:
-    """Find the T in 0.05…20 that makes the mean -log softmax(log p / T)[true class] smallest: Guo et al. 2017.
+    """Find the T in 0.05…20 that minimises the mean -log softmax(log p / T)[true class]: Guo et al. 2017.
 
-    The mean is convex in 1/T; Newton steps within a shrinking bracket go down to 1e-10 of the value.
+    The mean is convex in 1/T and minimised by Newton steps within a shrinking bracket, to a relative precision of 1e-10.
 
     Args:
-        log_probabilities: (N, K) logarithms of probabilities, or logits; more than 87.3 below the largest counts as
-            87.3.
+        log_probabilities: (N, K) logarithms of probabilities, or logits; differences to the largest are limited to 87.3.
         truth: integers (N,), class indices only.
 
     Returns:
-        The temperature. It is 1 with a reason where the pixels do not determine it (none at all, one class, all right,
-        all classes alike), and the bound with a reason where the optimum lies outside.
+        The temperature. It is 1 with a reason if the pixels do not determine it (no pixels, one class, all correct, all classes
+        equal), and the bound with a reason if the optimum is outside.
 
     Raises:
-        UsageError: shapes that do not fit, NaN, or classes outside 0…K-1.
+        UsageError: shapes that do not match, NaN, or classes outside 0…K-1.
 
     """
     scores, t = _fit_input(log_probabilities, truth)
@@ -106,13 +100,13 @@ def fit_temperature(log_probabilities: NDArray[Any], truth: NDArray[Any]) -> Tem
     elif k == 1:
         reason = "one class"
     elif first[2] == 0:
-        reason = "all classes are alike at every pixel"
+        reason = "all classes have the same probability at every pixel"
     elif bool((scores[np.arange(n), t] == 0).all()):
-        reason = "every pixel is right"
+        reason = "every pixel is correct"
     elif _slopes(scores, t, 1 / HOTTEST)[1] >= 0:
-        value, reason = HOTTEST, f"the optimum lies above {HOTTEST}"
+        value, reason = HOTTEST, f"the optimum is above {HOTTEST}"
     elif _slopes(scores, t, 1 / COLDEST)[1] <= 0:
-        value, reason = COLDEST, f"the optimum lies below {COLDEST}"
+        value, reason = COLDEST, f"the optimum is below {COLDEST}"
     else:
         value = 1 / _root(scores, t)
     after = first[0] if value == 1 else _slopes(scores, t, 1 / value)[0]
@@ -120,18 +114,18 @@ def fit_temperature(log_probabilities: NDArray[Any], truth: NDArray[Any]) -> Tem
 
 
 def _fit_input(scores: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
-    """Check, and give scores (N, K) whose largest is 0 and whose smallest is log(TINY) at least."""
+    """Validate, and return scores (N, K) shifted to a maximum of 0 and limited to at least log(TINY)."""
     found = f"{scores.shape} of {scores.dtype} and {truth.shape} of {truth.dtype}"
     if scores.ndim != 2 or truth.shape != scores.shape[:1] or scores.dtype.kind != "f" or truth.dtype.kind not in "uib":
-        expected, fix = "floats (N, K) and whole numbers (N,)", "Give one row of log-probabilities per pixel."
+        expected, fix = "floats (N, K) and integers (N,)", "Pass one row of log-probabilities per pixel."
         raise UsageError("log_probabilities", expected=expected, found=found, do=fix)
     t, k = truth.astype(np.intp), scores.shape[1]
     if t.size and not 0 <= t.min() <= t.max() < k:
-        odd, fix = int(t.max() if t.max() >= k else t.min()), "Leave ignored pixels out, as PixelSample does."
-        raise UsageError("truth", expected=f"class indices 0–{k - 1}", found=str(odd), do=fix)
+        invalid, fix = int(t.max() if t.max() >= k else t.min()), "Leave out ignored pixels, as PixelSample does."
+        raise UsageError("truth", expected=f"class indices 0–{k - 1}", found=str(invalid), do=fix)
     peak = scores.max(1, keepdims=True, initial=-np.inf)
     if not np.isfinite(peak).all():
-        expected, fix = "a finite largest value per pixel", "Take logarithms of probabilities above 0."
+        expected, fix = "a finite largest value per pixel", "Use logarithms of probabilities above 0."
         raise UsageError("log_probabilities", expected=expected, found="NaN or infinity", do=fix)
     return np.maximum(scores - peak, np.asarray(np.log(TINY), scores.dtype)), t
 
@@ -139,7 +133,7 @@ def _fit_input(scores: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[Any],
 def _softmaxes(
     scores: NDArray[Any], t: NDArray[np.intp], inverse: float
 ) -> Iterator[tuple[Ratios, NDArray[np.intp], Ratios, Ratios]]:
-    """Give by pieces scores (n, K), truth, softmax(scores · inverse) and the logarithm of its divisor (n, 1)."""
+    """Yield in chunks the scores (n, K), truth, softmax(scores · inverse) and the logarithm of its divisor (n, 1)."""
     step = _CHUNK // scores.shape[1] + 1
     for start in range(0, len(t), step):
         piece = scores[start : start + step].astype(np.float64)
@@ -149,7 +143,7 @@ def _softmaxes(
 
 
 def _slopes(scores: NDArray[Any], t: NDArray[np.intp], inverse: float) -> tuple[float, float, float]:
-    """Give the mean -log p(true class) at T = 1 / inverse, and its first and second derivative after `inverse`."""
+    """Return the mean -log p(true class) at T = 1 / inverse, and its first and second derivative with respect to `inverse`."""
     total = np.zeros(3)
     for piece, true, p, divisor in _softmaxes(scores, t, inverse):
         picked = piece[np.arange(len(true)), true]
@@ -161,7 +155,7 @@ def _slopes(scores: NDArray[Any], t: NDArray[np.intp], inverse: float) -> tuple[
 
 
 def _root(scores: NDArray[Any], t: NDArray[np.intp]) -> float:
-    """Find where the slope is 0: Newton steps, and the bracket's geometric middle where they leave it."""
+    """Find the root of the slope by Newton steps, or the geometric mean of the bracket if a step leaves it."""
     low, high, at = 1 / HOTTEST, 1 / COLDEST, 1.0
     for _ in range(100):
         _, slope, curvature = _slopes(scores, t, at)
@@ -184,25 +178,25 @@ def _sample_ece(scores: NDArray[Any], t: NDArray[np.intp], temperature: float) -
 
 
 def tempered(probabilities: Singles, temperature: float) -> Singles:
-    """Give p^(1/T) divided by its sum over axis 0: softmax(logits / T) where p is softmax(logits).
+    """Compute p^(1/T) divided by its sum over axis 0, which is softmax(logits / T) for p = softmax(logits).
 
-    The first class with the largest probability stays the first, so no prediction changes. A probability of 0 stays 0.
+    The first class with the largest probability stays the first, so predictions do not change. A probability of 0 stays 0.
 
     Args:
         probabilities: float32 (K, …) that sum to 1 over K.
-        temperature: T; above 1 lowers confidence, below 1 raises it, 1 gives the array itself.
+        temperature: T; above 1 lowers confidence, below 1 raises it, 1 returns the array itself.
 
     Raises:
-        UsageError: a temperature that is not above 0.
+        UsageError: the temperature is not above 0.
 
     """
     if not 0 < temperature < np.inf:
-        fix = "Use what fit_temperature found."
+        fix = "Use the result of fit_temperature."
         raise UsageError("temperature", expected="a number above 0", found=str(temperature), do=fix)
     if temperature == 1:
         return probabilities
     peak = probabilities.max(0)
-    # Relative to the largest, which stays 1 exactly, no power of all classes can vanish.
+    # Relative to the largest, which is exactly 1, so that the powers cannot all underflow.
     result: Singles = probabilities / np.maximum(peak, np.float32(TINY))
     np.power(result, np.float32(1 / temperature), out=result)
     total = np.maximum(result.sum(0), np.float32(TINY))
@@ -210,6 +204,6 @@ def tempered(probabilities: Singles, temperature: float) -> Singles:
     top = 1 / total
     level = (result >= top) & (probabilities < peak)
     if level.any():
-        # Classes just below the largest have met it by rounding.
+        # Classes just below the largest were rounded up to it.
         np.copyto(result, np.nextafter(top, np.float32(0)), where=level)
     return result

@@ -22,7 +22,7 @@ from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import quick_miou
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.torch_backend import TorchBackend
-from pixelwise.losses import CombinedLoss, class_weights, combined_loss
+from pixelwise.losses import Loss, class_weights, combined_loss
 from pixelwise.models import catalogue
 from pixelwise.models.base import SegmentationModel
 from pixelwise.models.fetching import is_hub_name
@@ -189,7 +189,7 @@ def _keeps_head(source: Source, train: Dataset) -> bool:
 
 def parts(
     config: Config, train: Dataset, facts: Fingerprint, source: Source | None
-) -> tuple[Crops, SegmentationModel, CombinedLoss, Report | None]:
+) -> tuple[Crops, SegmentationModel, Loss, Report | None]:
     """Make stream, model and loss; with a source, its weights are put into the model, and the report says which."""
     labels, settings = train.labels, config.train
     mean, std = tuple(config.model.mean or ()), tuple(config.model.std or ())
@@ -286,7 +286,7 @@ def make_work(
     config: Config,
     splits: DataSplits,
     card: ModelCard,
-    made: tuple[Crops, SegmentationModel, CombinedLoss],
+    made: tuple[Crops, SegmentationModel, Loss],
     out: Path,
 ) -> Work:
     """Bring together what the loop needs; the best model goes to `out`/model."""

@@ -17,7 +17,7 @@ import torch
 from pixelwise.batch import Batch
 from pixelwise.config import Config, Reasons, replace
 from pixelwise.errors import ResourceError
-from pixelwise.losses import CombinedLoss
+from pixelwise.losses import Loss
 from pixelwise.models.base import SegmentationModel
 from pixelwise.training.loader import Crops, batches
 from pixelwise.training.loop import gradients
@@ -37,9 +37,7 @@ class Trial:
     seconds: float
 
 
-def choose_precision(
-    config: Config, model: SegmentationModel, loss: CombinedLoss, crops: Crops
-) -> tuple[Config, Reasons]:
+def choose_precision(config: Config, model: SegmentationModel, loss: Loss, crops: Crops) -> tuple[Config, Reasons]:
     """Decide fp32 or bf16, channels last or not, by timing the model itself on two crops; what the user set stays.
 
     bf16 is tried only where its forward pass alone is not slower: on processors without bf16 units it is emulated.
@@ -72,7 +70,7 @@ def choose_precision(
 def _try(
     config: Config,
     model: SegmentationModel,
-    loss: CombinedLoss,
+    loss: Loss,
     batch: Batch,
     precision: str,
     channels_last: bool,
@@ -110,7 +108,7 @@ def _seconds(work: Callable[[], object], device: torch.device, times: int) -> fl
     return min(taken)
 
 
-def step_seconds(config: Config, model: SegmentationModel, loss: CombinedLoss, crops: Crops, steps: int) -> float:
+def step_seconds(config: Config, model: SegmentationModel, loss: Loss, crops: Crops, steps: int) -> float:
     """Measure one whole training step, drawing its batches included: the mean of `steps` after one that warms up."""
     train = config.train
     layout = torch.channels_last if train.channels_last else torch.contiguous_format

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch import nn
 from pixelwise.batch import Batch
 from pixelwise.config import Config, TrainConfig
 from pixelwise.errors import DivergedError, Interrupted
-from pixelwise.losses import CombinedLoss
+from pixelwise.losses import Loss, accumulated
 from pixelwise.models.base import SegmentationModel
 from pixelwise.training.checkpoint import State, load_newest, save_checkpoint
 from pixelwise.training.finetune import Frozen
@@ -53,7 +53,7 @@ class Work:
 
     config: Config
     model: SegmentationModel
-    loss: CombinedLoss
+    loss: Loss
     crops: Crops
     validate: Callable[[SegmentationModel, Callable[[], None]], float]
     keep: Callable[[SegmentationModel, float, int], None]
@@ -203,19 +203,16 @@ class _Run:
         self.log.write("stopped", step=self.state.step)
 
 
-def gradients(model: SegmentationModel, loss: CombinedLoss, group: list[Batch], train: TrainConfig) -> float:
-    """Add up the gradients of a group of batches as if it were one batch; give its loss."""
+def gradients(model: SegmentationModel, loss: Loss, group: list[Batch], train: TrainConfig) -> float:
+    """Add up the gradients of a group of batches as if it were one batch, and return its loss."""
     device, total = torch.device(train.device or "cpu"), 0.0
     layout = torch.channels_last if train.channels_last else torch.contiguous_format
-    shared = torch.stack([loss.normaliser(b.masks.to(device)) for b in group]).sum(0) if len(group) > 1 else None
+    part_loss = accumulated(loss, [batch.masks.to(device) for batch in group])
     for batch in group:
-        images, masks = batch.images.to(device, memory_format=layout), batch.masks.to(device)
+        images = batch.images.to(device, memory_format=layout)
         with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bf16"):
             outputs = model.training_outputs(images)
-        distances = loss.distances(masks, outputs.logits.shape[1])  # once for all heads
-        value = loss(outputs.logits, masks, normaliser=shared, distances=distances)
-        for auxiliary in outputs.auxiliary:
-            value = value + loss.config.auxiliary * loss(auxiliary, masks, normaliser=shared, distances=distances)
+        value = part_loss(outputs, replace(batch, images=images, masks=batch.masks.to(device)))
         value.backward()  # type: ignore[no-untyped-call]
         total += float(value.detach())
     return total

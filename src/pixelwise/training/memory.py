@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from pixelwise.config import Config, Reasons, replace
-from pixelwise.losses import CombinedLoss
+from pixelwise.losses import Loss
 from pixelwise.models.base import SegmentationModel
 from pixelwise.training.loader import Crops, batches
 from pixelwise.training.loop import gradients
@@ -28,7 +28,7 @@ _CROPS = 2
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def fit_memory(config: Config, model: SegmentationModel, loss: CombinedLoss, crops: Crops) -> tuple[Config, Reasons]:
+def fit_memory(config: Config, model: SegmentationModel, loss: Loss, crops: Crops) -> tuple[Config, Reasons]:
     """Divide the step into as many batches as the memory wants; to be asked where nobody chose the batch.
 
     Args:
@@ -83,7 +83,7 @@ def _told(count: float) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
-def step_bytes(config: Config, model: SegmentationModel, loss: CombinedLoss, crops: Crops) -> int | None:
+def step_bytes(config: Config, model: SegmentationModel, loss: Loss, crops: Crops) -> int | None:
     """Measure what the gradients of two crops take at their peak, beside the weights; None where nobody counts.
 
     Once before, so that what libraries make on their first call is not taken for a need.

@@ -26,7 +26,8 @@ from pixelwise.config import Config, Reasons
 from pixelwise.datasets.dataset import Dataset, DataSplits, open_data, pin_paths, without_unreadable
 from pixelwise.datasets.fingerprint import fingerprint
 from pixelwise.errors import DataError, OutputExistsError, UsageError, memory_respected
-from pixelwise.losses import CombinedLoss
+from pixelwise.evaluation import require_metrics
+from pixelwise.losses import Loss
 from pixelwise.models.base import SegmentationModel
 from pixelwise.models.weights import ModelCard
 from pixelwise.storage import RUN_MARKER, claim_folder, write_atomic, write_json
@@ -73,6 +74,7 @@ def train_run(request: Request, out: Path, *, overwrite: bool = False, listener:
     began = time.monotonic()
     tell: Listener = listener or (lambda _: None)
     config, base = configs.read_request(Path(request.data), _overrides(request))
+    require_metrics(config.evaluate.metrics, "evaluate.metrics")
     asked = _asked(request, config, base)
     with (
         freed_memory_kept(),
@@ -253,7 +255,7 @@ def _begin(
 
 
 def _measured(
-    config: Config, reasons: Reasons, splits: tuple[SegmentationModel, CombinedLoss, Crops]
+    config: Config, reasons: Reasons, splits: tuple[SegmentationModel, Loss, Crops]
 ) -> tuple[Config, Reasons]:
     """Settle what two crops show: how to compute, and, where nobody chose the batch, how much of it fits the memory."""
     config, found = budget.choose_precision(config, *splits)
@@ -266,7 +268,7 @@ def _measured(
 def _length(
     request: Request,
     config: Config,
-    splits: tuple[SegmentationModel, CombinedLoss, Crops, ModelCard],
+    splits: tuple[SegmentationModel, Loss, Crops, ModelCard],
     known: tuple[Dataset, Fingerprint],
     began: float,
 ) -> tuple[Config, Reasons]:
