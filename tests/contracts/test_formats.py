@@ -15,7 +15,7 @@ from pixelwise.config import DataConfig
 from pixelwise.datasets.convert import convert
 from pixelwise.datasets.dataset import open_data
 from pixelwise.formats import FORMATS, find_format
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.imageio.masks import write_mask
 from pixelwise.labels import Labels
 
@@ -82,7 +82,7 @@ def test_what_is_written_is_recognised_and_has_its_parts_and_images(name, tmp_pa
     done = convert(splits, FORMATS[name], out)
     (out / "data.yaml").unlink()  # what is left is what the tool itself would have written
     config = DataConfig.model_validate({"labels": labels.to_dict(), "split": {"val": 0, "test": 0}})
-    assert find_format(Place(out, out, config))[0].name == name
+    assert find_format(DatasetRoot(out, out, config))[0].name == name
     back = open_data(config, out)
     assert {part.name: len(part) for part in back} == {"train": 2, "val": 2, "test": 2}
     for part, own in zip(back, splits, strict=True):
@@ -94,9 +94,9 @@ def test_what_is_written_is_recognised_and_has_its_parts_and_images(name, tmp_pa
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_empty_folder_is_of_no_format_and_files_of_noise_raise_nothing_while_looking(name, tmp_path):
     rng = np.random.default_rng(0)
-    assert FORMATS[name].detect(Place(tmp_path, tmp_path, DataConfig())) is None
+    assert FORMATS[name].detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) is None
     for suffix in ("json", "xml", "txt", "yaml", "yml", "csv", "png"):
         (tmp_path / f"noise.{suffix}").write_bytes(rng.bytes(200))
         (tmp_path / f"empty.{suffix}").touch()
         (tmp_path / f"list.{suffix}").write_text("[1, [2], {}]")
-    assert FORMATS[name].detect(Place(tmp_path, tmp_path, DataConfig())) is None
+    assert FORMATS[name].detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) is None

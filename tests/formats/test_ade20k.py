@@ -14,7 +14,7 @@ from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import ConfigError, DataError, LabelsError, MaskError, PairingError
 from pixelwise.formats import find_format
 from pixelwise.formats.ade20k import benchmark
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.imageio.masks import read_mask, write_mask
 
 EVERY_ID = np.arange(151, dtype=np.uint8).reshape(1, 151)
@@ -55,7 +55,7 @@ def first(splits: DataSplits) -> np.ndarray:
 
 
 def kind(root: Path, **config: Any) -> str:
-    return find_format(Place(root, root, DataConfig.model_validate(config)))[0].name
+    return find_format(DatasetRoot(root, root, DataConfig.model_validate(config)))[0].name
 
 
 def test_the_benchmark_has_150_names_and_the_instance_tracks_100_things() -> None:

@@ -12,7 +12,7 @@ import pytest
 from pixelwise.config import Config, DataConfig, with_overrides
 from pixelwise.datasets.dataset import open_data
 from pixelwise.errors import DataError, LabelsError, PairingError
-from pixelwise.formats import read_place
+from pixelwise.formats import read_dataset
 from pixelwise.formats.folders.roles import Role, stem_role
 from pixelwise.formats.records import Layout
 
@@ -25,7 +25,7 @@ def put(root: Path, *names: str) -> Path:
 
 
 def find(root: Path, **config: object) -> Layout:
-    return read_place(DataConfig.model_validate({"format": "masks"} | config), root, root)[1].layout
+    return read_dataset(DataConfig.model_validate({"format": "masks"} | config), root, root)[1].layout
 
 
 def pairs(layout: Layout, root: Path) -> list[tuple[str, str]]:
@@ -36,7 +36,7 @@ def pairs(layout: Layout, root: Path) -> list[tuple[str, str]]:
 
 
 def obey(root: Path, words: list[str]) -> Layout:
-    return read_place(with_overrides(Config(data=DataConfig(format="masks")), words).data, root, root)[1].layout
+    return read_dataset(with_overrides(Config(data=DataConfig(format="masks")), words).data, root, root)[1].layout
 
 
 def options(error: DataError) -> list[list[str]]:
@@ -77,7 +77,7 @@ def test_stems_that_say_nothing(stem: str) -> None:
 
 def test_words_at_the_end_come_before_those_at_the_beginning() -> None:
     assert stem_role("image_1_mask") == Role("mask", "image_1")
-    assert stem_role("image_1") == Role("picture", "1")
+    assert stem_role("image_1") == Role("image", "1")
     assert stem_role("benign (3)_mask_1") == Role("mask", "benign (3)", 1)
 
 

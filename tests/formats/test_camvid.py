@@ -14,7 +14,7 @@ from pixelwise.config import DataConfig, read_yaml
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import DataError, LabelsError, MaskError, PairingError
 from pixelwise.formats import find_format
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 
 ELEVEN = [
     "Sky",
@@ -50,7 +50,7 @@ def opened(root: Path, **config: Any) -> DataSplits:
 
 
 def kind(root: Path) -> str:
-    return find_format(Place(root, root, DataConfig()))[0].name
+    return find_format(DatasetRoot(root, root, DataConfig()))[0].name
 
 
 def first(splits: DataSplits) -> list[list[int]]:

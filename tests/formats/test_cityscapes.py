@@ -18,7 +18,7 @@ from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import DataError, LabelsError, MaskError, PairingError
 from pixelwise.formats import find_format
 from pixelwise.formats.cityscapes import evaluated, read_table
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.imageio.masks import write_mask
 
 # What cityscapesScripts prints for the evaluated labels: id and trainId, by name.
@@ -306,7 +306,7 @@ def test_own_classes_of_an_export_in_this_layout_are_those_of_its_table(tmp_path
 
 def test_names_alone_do_not_make_cityscapes(tmp_path: Path) -> None:
     def name(root: Path) -> str:
-        return find_format(Place(root, root, DataConfig()))[0].name
+        return find_format(DatasetRoot(root, root, DataConfig()))[0].name
 
     (tmp_path / "a_leftImg8bit.png").touch()
     assert name(tmp_path) == "masks"

@@ -15,7 +15,7 @@ from pixelwise.datasets.convert import convert
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import ConfigError, LabelsError, MaskError
 from pixelwise.formats import FORMATS, find_format
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.imageio.masks import write_mask
 from pixelwise.labels import Labels
 
@@ -41,7 +41,7 @@ def opened(root: Path, **config: Any) -> DataSplits:
 
 
 def kind(root: Path, **config: Any) -> str:
-    return find_format(Place(root, root, DataConfig.model_validate(config)))[0].name
+    return find_format(DatasetRoot(root, root, DataConfig.model_validate(config)))[0].name
 
 
 def first(splits: DataSplits) -> list[list[int]]:

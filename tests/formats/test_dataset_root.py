@@ -13,8 +13,8 @@ from PIL import Image
 
 from pixelwise.config import DataConfig
 from pixelwise.errors import DataError
-from pixelwise.formats import read_place
-from pixelwise.formats.dataset_root import ImageIndex, Place, walk
+from pixelwise.formats import read_dataset
+from pixelwise.formats.dataset_root import DatasetRoot, ImageIndex, walk
 from pixelwise.formats.records import Record
 
 
@@ -26,7 +26,7 @@ def put(root: Path, *names: str) -> Path:
 
 
 def read(root: Path, **config: Any) -> list[Record]:
-    layout = read_place(DataConfig.model_validate(config), root, root)[1].layout
+    layout = read_dataset(DataConfig.model_validate(config), root, root)[1].layout
     return [record for own in layout.splits.values() for record in own]
 
 
@@ -54,7 +54,7 @@ def test_accents_may_be_signs_of_their_own_on_either_side(forms: tuple[str, str]
 def test_folders_with_brackets_can_be_named_and_patterns_stay_patterns(tmp_path: Path) -> None:
     put(tmp_path, "scans [final]/a.png", "part1/b.png", "part2/c.png")
     for wanted, found in (("scans [final]", ["a"]), (str(tmp_path / "scans [final]"), ["a"]), ("part[2]", ["c"])):
-        place = Place(tmp_path, tmp_path, DataConfig(images=wanted))
+        place = DatasetRoot(tmp_path, tmp_path, DataConfig(images=wanted))
         assert [path.stem for path in place.images.paths] == found
 
 

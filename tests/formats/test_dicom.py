@@ -15,7 +15,7 @@ from pixelwise.datasets.convert import convert
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import ConfigError, DataError, ImageError, PairingError
 from pixelwise.formats import FORMATS, find_format
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.reading import read_record_image
 from pixelwise.imageio import dicom
 from pixelwise.imageio.images import Limits
@@ -331,7 +331,7 @@ def test_a_series_that_cannot_be_read_stops_or_is_left_out(tmp_path: Path) -> No
 def test_dicom_is_told_by_its_content(tmp_path: Path) -> None:
     series(tmp_path / "ct")
     label_volume(tmp_path / "seg.nii.gz")
-    kind, why = find_format(Place(tmp_path, tmp_path, DataConfig()))
+    kind, why = find_format(DatasetRoot(tmp_path, tmp_path, DataConfig()))
     assert (kind.name, why) == ("dicom", "ct/ holds DICOM")
     assert dicom.is_dicom(tmp_path / "ct/IM1")
     assert not dicom.is_dicom(tmp_path / "seg.nii.gz")

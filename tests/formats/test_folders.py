@@ -5,7 +5,7 @@ import pytest
 
 from pixelwise.config import DataConfig, SplitFilesConfig
 from pixelwise.errors import ConfigError, DataError, PairingError
-from pixelwise.formats import read_place
+from pixelwise.formats import read_dataset
 from pixelwise.formats.records import Layout
 
 
@@ -18,7 +18,7 @@ def put(root: Path, *names: str) -> Path:
 
 
 def find(root: Path, **config: object) -> Layout:
-    return read_place(DataConfig.model_validate(config), root, root)[1].layout
+    return read_dataset(DataConfig.model_validate(config), root, root)[1].layout
 
 
 def ids(layout: Layout) -> dict[str, list[str]]:

@@ -18,7 +18,7 @@ from pixelwise.datasets.convert import convert
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import DataError, ImageError, MaskError, PairingError
 from pixelwise.formats import FORMATS, find_format
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.geo_features import read_features
 
 UTM = "EPSG:32616"
@@ -431,18 +431,18 @@ def test_images_that_are_no_geotiffs_are_told(tmp_path: Path) -> None:
 
 def test_features_beside_geotiffs_are_recognised_and_other_places_are_not(tmp_path: Path) -> None:
     two(tmp_path / "a", {}, {})
-    kind, why = find_format(Place(tmp_path / "a", tmp_path / "a", DataConfig()))
+    kind, why = find_format(DatasetRoot(tmp_path / "a", tmp_path / "a", DataConfig()))
     assert (kind.name, why) == ("geojson", "x.geojson holds features")
     vector(tmp_path / "b/x.geojson", area(box(0, 0, 1, 1)))
     (tmp_path / "b/a.png").touch()
-    assert FORMATS["geojson"].detect(Place(tmp_path / "b", tmp_path / "b", DataConfig())) is None
+    assert FORMATS["geojson"].detect(DatasetRoot(tmp_path / "b", tmp_path / "b", DataConfig())) is None
 
 
 def test_features_are_recognised_wherever_their_type_stands(tmp_path: Path) -> None:
     raster(tmp_path / "a.tif")
     plain = {"features": [area(box(5, 5, 25, 20))] * 60, "type": "FeatureCollection"}
     (tmp_path / "x.geojson").write_text(json.dumps(plain))
-    assert FORMATS["geojson"].detect(Place(tmp_path, tmp_path, DataConfig())) == "x.geojson holds features"
+    assert FORMATS["geojson"].detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) == "x.geojson holds features"
 
 
 def test_rasters_and_pieces_can_be_written_in_another_format(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from PIL import Image
 from pixelwise.config import DataConfig
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import DataError, MaskError
-from pixelwise.formats import FORMATS, find_format, label_studio, read_place
+from pixelwise.formats import FORMATS, find_format, label_studio, read_dataset
 from pixelwise.formats.base import ExportImage, mentions
 from pixelwise.formats.brush import decode_brush, encode_brush
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.label_studio import FORMAT
 from pixelwise.labels import Labels
 
@@ -105,7 +105,7 @@ def put(root: Path, plain: Any, *names: str, at: str = "project-7.json", size: t
 
 
 def find(root: Path, **config: Any) -> Any:
-    return read_place(DataConfig.model_validate(config), root, root)[1]
+    return read_dataset(DataConfig.model_validate(config), root, root)[1]
 
 
 def opened(root: Path, **config: Any) -> DataSplits:
@@ -127,7 +127,7 @@ def test_a_full_export_is_read_and_the_later_region_lies_on_top(tmp_path: Path) 
     results = [region(low, 0), region(square("tree", 2, 2, 5, 6), 1), region({"choices": ["good"]}, 2, type="choices")]
     results.append({"from_id": "r0", "to_id": "r1", "type": "relation", "direction": "right"})
     put(tmp_path, [task(annotation(*results))])
-    place = Place(tmp_path, tmp_path, DataConfig())
+    place = DatasetRoot(tmp_path, tmp_path, DataConfig())
     assert FORMAT.detect(place) == "project-7.json holds tasks of Label Studio"
     assert find_format(place)[0] is FORMATS["label-studio"] is FORMAT
     splits = opened(tmp_path)
@@ -303,7 +303,10 @@ def test_the_flat_export_is_read_and_records_of_one_task_are_its_annotations(tmp
         {"image": "c.png", "id": 3, "annotator": 1, "annotation_id": 7, "created_at": "2026-01-01T00:00:00Z"},
     ]
     put(tmp_path, records, "a.png", "b.png", "c.png")
-    assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) == "project-7.json holds flat records of Label Studio"
+    assert (
+        FORMAT.detect(DatasetRoot(tmp_path, tmp_path, DataConfig()))
+        == "project-7.json holds flat records of Label Studio"
+    )
     splits = opened(tmp_path)
     assert splits.labels.names == ("background", "new")
     assert [np.argwhere(splits.train.read(k).mask).tolist() for k in range(3)] == [[[0, 0]], [[0, 2]], []]
@@ -351,10 +354,10 @@ def test_looking_reads_few_files_where_there_is_one_for_each_image(
         return mentions(path, *words)
 
     monkeypatch.setattr(label_studio, "mentions", noted)
-    assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) == "z.json holds tasks of Label Studio"
+    assert FORMAT.detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) == "z.json holds tasks of Label Studio"
     assert set(read) == {tmp_path / "z.json"}
     (tmp_path / "z.json").unlink()
-    assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) is None
+    assert FORMAT.detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) is None
     assert len(set(read)) <= 51
 
 
@@ -633,7 +636,7 @@ def test_an_annotation_without_results_is_refused(tmp_path: Path) -> None:
 )
 def test_other_tools_files_are_not_taken_for_its(tmp_path: Path, plain: Any) -> None:
     put(tmp_path, plain)
-    assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) is None
+    assert FORMAT.detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) is None
     with pytest.raises(DataError, match=r"expected a JSON export of Label Studio, found none\. Export as"):
         find(tmp_path, format="label-studio")
 
@@ -644,7 +647,7 @@ def test_broken_json_and_files_of_others_beside(tmp_path: Path) -> None:
     assert not find(tmp_path).layout.problems
     whole = (tmp_path / "project-7.json").read_text()
     (tmp_path / "project-7.json").write_text(whole[:-9])
-    assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) is None
+    assert FORMAT.detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) is None
     with pytest.raises(
         MaskError, match=r"project-7\.json: expected a JSON file, found .*\. Export the annotations again"
     ):

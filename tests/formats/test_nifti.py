@@ -13,7 +13,7 @@ from pixelwise.datasets.convert import convert
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import ConfigError, ImageError, LabelsError, MaskError, PairingError
 from pixelwise.formats import FORMATS, find_format
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 
 SHAPE = (6, 5, 4)
 AFFINE = np.diag([1.0, 1, 3, 1])
@@ -428,11 +428,11 @@ def test_the_hash_follows_what_is_read(tmp_path: Path) -> None:
 
 
 def test_volumes_are_recognised_and_other_places_are_not(tmp_path: Path) -> None:
-    place = Place(pairs(tmp_path / "a", "x"), tmp_path / "a", DataConfig())
+    place = DatasetRoot(pairs(tmp_path / "a", "x"), tmp_path / "a", DataConfig())
     assert find_format(place)[0].name == "nifti"
     (tmp_path / "b").mkdir()
     (tmp_path / "b/a.png").touch()
-    assert FORMATS["nifti"].detect(Place(tmp_path / "b", tmp_path / "b", DataConfig())) is None
+    assert FORMATS["nifti"].detect(DatasetRoot(tmp_path / "b", tmp_path / "b", DataConfig())) is None
 
 
 def test_the_hippocampus_set_is_read_as_it_lies(real: Any) -> None:

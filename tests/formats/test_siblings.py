@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pixelwise.config import Config, DataConfig, load_config, with_overrides
 from pixelwise.datasets.dataset import open_data
 from pixelwise.errors import ConfigError, DataError, PairingError
-from pixelwise.formats import read_place
+from pixelwise.formats import read_dataset
 from pixelwise.formats.folders.pairing import find_tie
 from pixelwise.formats.folders.roles import folder_roles
 from pixelwise.formats.folders.several import OBJECTS
@@ -32,7 +32,7 @@ def put(root: Path, *names: str) -> Path:
 
 
 def find(root: Path, **config: object) -> Layout:
-    return read_place(DataConfig.model_validate({"format": "masks"} | config), root, root)[1].layout
+    return read_dataset(DataConfig.model_validate({"format": "masks"} | config), root, root)[1].layout
 
 
 def pairs(layout: Layout, root: Path) -> dict[str, list[tuple[str, str]]]:
@@ -50,7 +50,7 @@ def obey(root: Path, error: DataError | ConfigError, choice: int = 0) -> Layout:
     words = shlex.split("--set" + chosen)
     texts = [word for word in words if word != "--set"]
     config = with_overrides(Config(data=DataConfig(format="masks")), texts).data
-    return read_place(config, root, root)[1].layout
+    return read_dataset(config, root, root)[1].layout
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_img_dir_goes_with_ann_dir(tmp_path: Path) -> None:
 
 def test_masks_of_images_are_no_images(tmp_path: Path) -> None:
     """The name of mask_images/ says either; beside images/ it can only be masks."""
-    assert [role.kind for role in folder_roles("mask_images")] == ["picture", "mask"]
+    assert [role.kind for role in folder_roles("mask_images")] == ["image", "mask"]
     layout = find(put(tmp_path, "images/a.png", "mask_images/a.png"))
     assert pairs(layout, tmp_path) == {"pool": [("images/a.png", "mask_images/a.png")]}
 

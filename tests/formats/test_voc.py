@@ -14,9 +14,9 @@ from pixelwise.config import DataConfig
 from pixelwise.datasets.convert import convert
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import DataError, LabelsError, MaskError, PairingError, PixelwiseError
-from pixelwise.formats import FORMATS, find_format, read_place
-from pixelwise.formats.base import Found
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats import FORMATS, find_format, read_dataset
+from pixelwise.formats.base import ReadResult
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.voc import voc_colour
 from pixelwise.imageio.masks import write_mask
 from pixelwise.labels import Labels
@@ -54,15 +54,15 @@ def usual(root: Path, **masks: np.ndarray) -> Path:
     return put(root, files)
 
 
-def look(root: Path, **config: object) -> Found:
-    return read_place(DataConfig.model_validate(config), root, root)[1]
+def look(root: Path, **config: object) -> ReadResult:
+    return read_dataset(DataConfig.model_validate(config), root, root)[1]
 
 
 def opened(root: Path, **config: object) -> DataSplits:
     return open_data(DataConfig.model_validate({"split": NONE} | config), root)
 
 
-def subsets(found: Found) -> dict[str, list[str]]:
+def subsets(found: ReadResult) -> dict[str, list[str]]:
     return {split: [record.id for record in records] for split, records in found.layout.splits.items()}
 
 
@@ -75,7 +75,7 @@ def mask_of(splits: DataSplits, id_: str) -> np.ndarray:
     raise AssertionError(id_)
 
 
-def why(found: Found) -> list[tuple[str, str]]:
+def why(found: ReadResult) -> list[tuple[str, str]]:
     return sorted((one.file, one.why) for one in found.layout.problems)
 
 
@@ -387,7 +387,7 @@ def test_class_names_that_say_nothing_or_not_the_same_are_refused(tmp_path):
 
 def test_masks_of_labelme2voc_without_their_names_are_not_taken_for_vocs(tmp_path):
     put(tmp_path, {"JPEGImages/a.jpg": "", "SegmentationClassPNG/a.png": IDS})
-    assert find_format(Place(tmp_path, tmp_path, DataConfig()))[0].name != "voc"
+    assert find_format(DatasetRoot(tmp_path, tmp_path, DataConfig()))[0].name != "voc"
 
 
 # Writing -------------------------------------------------------------------------------------------------------------
@@ -471,7 +471,7 @@ def test_every_kind_of_labels_comes_back(labels, tmp_path):
     splits = opened(tmp_path / "in", labels=labels.to_dict(), mask_values={"binary": False})
     done = convert(splits, FORMATS["voc"], tmp_path / "out")
     assert (done.pixels, done.changed_pixels) == (1200, 0)
-    assert find_format(Place(tmp_path / "out", tmp_path, DataConfig()))[0].name == "voc"
+    assert find_format(DatasetRoot(tmp_path / "out", tmp_path, DataConfig()))[0].name == "voc"
 
 
 def test_more_classes_than_a_palette_holds_are_refused(tmp_path):

@@ -18,9 +18,9 @@ from pixelwise.config import DataConfig, read_request
 from pixelwise.datasets.convert import convert
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import ConfigError, DataError, LabelsError, MaskError, PairingError, PixelwiseError
-from pixelwise.formats import FORMATS, find_format, read_place
-from pixelwise.formats.base import Found
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats import FORMATS, find_format, read_dataset
+from pixelwise.formats.base import ReadResult
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.yolo import cut_open
 from pixelwise.formats.yolo_splits import label_path
 from pixelwise.geometry.contours import fill, trace
@@ -53,8 +53,8 @@ def usual(root: Path, text: str = LEFT, described: str = f"train: images/train\n
     return put(root, {"images/val/b.jpg": "", "labels/val/b.txt": TOP, "data.yaml": described})
 
 
-def look(root: Path, **config: object) -> Found:
-    return read_place(DataConfig.model_validate(config), root, root)[1]
+def look(root: Path, **config: object) -> ReadResult:
+    return read_dataset(DataConfig.model_validate(config), root, root)[1]
 
 
 def opened(root: Path, **config: object) -> DataSplits:
@@ -63,7 +63,7 @@ def opened(root: Path, **config: object) -> DataSplits:
     return open_data(DataConfig.model_validate(plain), base)
 
 
-def splits(found: Found) -> dict[str, list[str]]:
+def splits(found: ReadResult) -> dict[str, list[str]]:
     return {split: [record.id for record in records] for split, records in found.layout.splits.items()}
 
 
@@ -141,7 +141,7 @@ def test_images_elsewhere_than_below_the_root_raise_nothing_while_looking(tmp_pa
     put(tmp_path / "far", {"images/a.jpg": ""})
     root = put(tmp_path / "set", {"notes.txt": "words"})
     config = {"images": str(tmp_path / "far" / "images")}
-    assert FORMATS["yolo"].detect(Place(root, root, DataConfig.model_validate(config))) is None
+    assert FORMATS["yolo"].detect(DatasetRoot(root, root, DataConfig.model_validate(config))) is None
     with pytest.raises(DataError, match=r"far/labels/a\.txt, found none at all"):
         look(root, format="yolo", **config)
 
@@ -337,7 +337,7 @@ def test_a_yaml_whose_aliases_stand_for_billions_is_refused_at_once(open_, close
     usual(tmp_path, described="\n".join(["a0: &a0 [1]", *rows, "train: images/train", "names: *a39"]) + "\n")
     with pytest.raises(ConfigError, match=r"data\.yaml: expected at most 1,000,000 values, found aliases that stand"):
         read_request(tmp_path)
-    assert find_format(Place(tmp_path, tmp_path, DataConfig()))[0].name == "yolo"  # by its text files
+    assert find_format(DatasetRoot(tmp_path, tmp_path, DataConfig()))[0].name == "yolo"  # by its text files
 
 
 def test_annotations_that_are_no_yaml_of_yolo_are_refused(tmp_path):
@@ -492,7 +492,7 @@ def test_shares_are_of_the_image_as_exif_turns_it(tmp_path):
 )
 def test_tables_of_numbers_beside_images_are_not_taken_for_labels_and_take_no_time(line, tmp_path):
     put(tmp_path, {"a.jpg": "", "a.txt": line})
-    assert FORMATS["yolo"].detect(Place(tmp_path, tmp_path, DataConfig())) is None
+    assert FORMATS["yolo"].detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) is None
 
 
 def test_records_can_be_sent_to_worker_processes(tmp_path):
@@ -698,4 +698,4 @@ def test_real_masks_come_back_save_for_void(real, tmp_path):
 
 def test_a_folder_with_masks_in_labels_is_not_taken_for_yolo(tmp_path):
     put(tmp_path, {"images/a.png": "", "labels/a.png": "", "notes.txt": "0 0 0 1 1 0 1\n"})
-    assert find_format(Place(tmp_path, tmp_path, DataConfig()))[0].name == "masks"
+    assert find_format(DatasetRoot(tmp_path, tmp_path, DataConfig()))[0].name == "masks"

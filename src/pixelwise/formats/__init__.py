@@ -29,13 +29,13 @@ from pixelwise.formats import (
     voc,
     yolo,
 )
-from pixelwise.formats.base import Format, Found
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.base import Format, ReadResult
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.folders.siblings import Search
 from pixelwise.formats.folders.tree import Tree, Wanted
 from pixelwise.formats.records import SPLITS, short
 
-__all__ = ["FORMATS", "Format", "Found", "find_format", "read_place"]
+__all__ = ["FORMATS", "Format", "ReadResult", "find_format", "read_dataset"]
 
 # The more particular before the general: `folders` takes what nobody else knows.
 _ALL = (
@@ -58,7 +58,7 @@ _ALL = (
 FORMATS = {one.name: one for one in _ALL}
 
 
-def find_format(place: Place) -> tuple[Format, str | None]:
+def find_format(place: DatasetRoot) -> tuple[Format, str | None]:
     """Find the format of a place: the one that the configuration names, else the one that recognises it.
 
     Returns:
@@ -92,7 +92,7 @@ def find_format(place: Place) -> tuple[Format, str | None]:
     return claims[0] if claims else (folders.FORMAT, None)
 
 
-def read_place(config: DataConfig, root: Path, base: Path) -> tuple[Format, Found]:
+def read_dataset(config: DataConfig, root: Path, base: Path) -> tuple[Format, ReadResult]:
     """Find the format of a data set, and read it.
 
     Raises:
@@ -103,7 +103,7 @@ def read_place(config: DataConfig, root: Path, base: Path) -> tuple[Format, Foun
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
         raise DataError(root, expected="the data set's folder", found=found, do="Check the path, and data.root.")
-    place = Place(root, base, config)
+    place = DatasetRoot(root, base, config)
     kind, why = find_format(place)
     read = kind.read(place)
     if why is None:
@@ -113,7 +113,7 @@ def read_place(config: DataConfig, root: Path, base: Path) -> tuple[Format, Foun
     return kind, replace(read, layout=replace(read.layout, notices=(told, *read.layout.notices)))
 
 
-def _require_no_other(place: Place, kind: Format, why: str, read: Found) -> None:
+def _require_no_other(place: DatasetRoot, kind: Format, why: str, read: ReadResult) -> None:
     """Refuse a place where folders of images and masks belong together, too, of whose images the format reads none.
 
     Neither lies there by accident, and which is meant does not follow from which lies deeper.

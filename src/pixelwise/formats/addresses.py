@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 
 NOTHING = "no such image"
 _UPLOAD = re.compile("[0-9a-f]{8}-(?=.)")
@@ -24,7 +24,7 @@ _UPLOAD = re.compile("[0-9a-f]{8}-(?=.)")
 class Addresses:
     """Find images by the addresses that a tool gives them."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: DatasetRoot) -> None:
         self.place = place
         self._known = frozenset(place.images.paths)
         self._kept: dict[str, list[Path]] = defaultdict(list)

@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from pixelwise.errors import DataError, LabelsError, MaskError
-from pixelwise.formats.base import Format, Found
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.base import Format, ReadResult
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.folders import find_records
 from pixelwise.formats.records import Layout, short
 from pixelwise.imageio.images import read_mask_values
@@ -56,7 +56,7 @@ flag*
 """
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise the benchmark's tables or folder; else its folders and the names of its images, where the masks fit."""
     if place.config.images is not None:
         return None
@@ -77,7 +77,7 @@ def detect(place: Place) -> str | None:
     return None
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Pair images and masks, and name the classes.
 
     Raises:
@@ -100,16 +100,16 @@ def read(place: Place) -> Found:
     labels, source = _labels(place, root)
     notice = f"{labels.num_classes} classes by {source}; id 0 (other) counts in nothing"
     layout = Layout(f"ADE20K: {layout.kind}", layout.splits, layout.problems, (*layout.notices, notice))
-    return Found(layout, labels, MaskRule(binary=False))
+    return ReadResult(layout, labels, MaskRule(binary=False))
 
 
-def _root(place: Place) -> Path:
+def _root(place: DatasetRoot) -> Path:
     """Give the folder of the benchmark, which may lie in the one that was named."""
     inside = place.root / _FOLDER
     return inside if inside.is_dir() else place.root
 
 
-def _full(place: Place) -> str | None:
+def _full(place: DatasetRoot) -> str | None:
     """Name a file that only the full ADE20K has."""
     named = (path for path in place.files if path.name == "index_ade20k.pkl" or path.name.endswith("_seg.png"))
     wanted = (p for p in named if p.suffix == ".pkl" or _OWN_NAMES.fullmatch(p.stem.removesuffix("_seg")))
@@ -152,7 +152,7 @@ def _require_untouched(masks: Sequence[Path]) -> None:
             )
 
 
-def _labels(place: Place, root: Path) -> tuple[Labels, str]:
+def _labels(place: DatasetRoot, root: Path) -> tuple[Labels, str]:
     """Name the classes by the table, else by the benchmark; `data.ignored` counts in nothing."""
     table = next((root / name for name in _TABLES if (root / name).is_file()), None)
     rows = benchmark() if table is None else _read_table(table)

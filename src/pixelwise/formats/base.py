@@ -1,6 +1,6 @@
 """What an annotation format is to the house: how it is recognised, read and written.
 
-Comes in: a `Place`. Goes out: the records of its images and what the format itself says of the classes. A format knows
+Comes in: a `DatasetRoot`. Goes out: the records of its images and what the format itself says of the classes. A format knows
 nothing of other formats, of division into parts beyond what names tell, or of training.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, MaskError
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.records import Layout
 from pixelwise.geometry.contours import Outline, components, fill, trace
 from pixelwise.imageio.masks import MaskRule
@@ -30,7 +30,7 @@ BACKGROUNDS = ("background", "_background_", "__background__", "unlabeled", "unl
 
 
 @dataclass(frozen=True)
-class Found:
+class ReadResult:
     """Hold what was read.
 
     Args:
@@ -92,15 +92,15 @@ class Format:
 
     name: str
     title: str
-    detect: Callable[[Place], str | None]
-    read: Callable[[Place], Found]
+    detect: Callable[[DatasetRoot], str | None]
+    read: Callable[[DatasetRoot], ReadResult]
     write: Callable[[Path, Labels], Writer] | None = None
     loses: str = ""
     by_name: bool = False
 
 
 def drawn_labels(
-    place: Place,
+    place: DatasetRoot,
     names: Iterable[str],
     *,
     ids: Sequence[int] = (),
@@ -152,7 +152,7 @@ def drawn_labels(
     return Labels(own, numbers, tuple(drawn) if colours else (), countable), unlabelled
 
 
-def shape_name(place: Place, name: str) -> str | None:
+def shape_name(place: DatasetRoot, name: str) -> str | None:
     """Give a class its name, or None where its pixels count in nothing."""
     return None if name == IGNORED or name in place.config.ignored else name
 

@@ -24,9 +24,9 @@ from pathlib import Path
 
 from pixelwise.config import SplitFilesConfig
 from pixelwise.errors import DataError
-from pixelwise.formats.base import Format, Found
+from pixelwise.formats.base import Format, ReadResult
 from pixelwise.formats.colour_maps import Entry, by_colour, by_value, find_map, holds_values, in_colour, read_map, told
-from pixelwise.formats.dataset_root import Place, split_of_folder
+from pixelwise.formats.dataset_root import DatasetRoot, split_of_folder
 from pixelwise.formats.folders import find_records
 from pixelwise.formats.records import SPLITS, Layout
 from pixelwise.imageio.images import IMAGE_SUFFIXES, read_mask_values
@@ -73,13 +73,13 @@ class _Way:
     values: bool = False
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise one of the four layouts by the names of its folders and tables."""
     way = _find(place, _folders(place))
     return None if way is None else way.why
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Pair images and masks, and find the classes.
 
     Raises:
@@ -102,18 +102,18 @@ def read(place: Place) -> Found:
     coloured = in_colour(masks)
     where, entries = _entries(place.root, [record.image for record in records], masks, coloured)
     if not entries:
-        return Found(layout)
+        return ReadResult(layout)
     by_id = not coloured if way.values else holds_values(entries, masks)
     labels, rule = (by_value if by_id else by_colour)(where, entries, place.config.ignored)
     if set(labels.names) <= {each.name for text in (_TUTORIAL, _ALL) for each in _table(text)}:
         labels = replace(labels, countable=tuple(each in _THINGS for each in labels.names))
-    return Found(replace(layout, notices=(*layout.notices, *told(where, entries, labels))), labels, rule)
+    return ReadResult(replace(layout, notices=(*layout.notices, *told(where, entries, labels))), labels, rule)
 
 
 Folders = Mapping[Path, Sequence[Path]]
 
 
-def _folders(place: Place) -> Folders:
+def _folders(place: DatasetRoot) -> Folders:
     """Give the images, masks among them, that lie in each folder."""
     own: dict[Path, list[Path]] = defaultdict(list)
     for path in place.files:
@@ -122,7 +122,7 @@ def _folders(place: Place) -> Folders:
     return own
 
 
-def _find(place: Place, own: Folders) -> _Way | None:
+def _find(place: DatasetRoot, own: Folders) -> _Way | None:
     """Find the layout: which folders hold what."""
     root = place.root
     images, masks = _ORIGINAL
@@ -155,7 +155,7 @@ def _suffix(files: Iterable[Path], ending: str) -> str | None:
     return suffixes.most_common(1)[0][0] if suffixes else None
 
 
-def _layout(place: Place, way: _Way, own: Folders) -> Layout:
+def _layout(place: DatasetRoot, way: _Way, own: Folders) -> Layout:
     """Pair by globs and templates, as a data.yaml would name them; what the configuration names goes before."""
     config = place.config
     notices: tuple[str, ...] = ()
@@ -176,7 +176,7 @@ def _layout(place: Place, way: _Way, own: Folders) -> Layout:
     return replace(layout, kind="CamVid's folders", notices=(*layout.notices, *notices))
 
 
-def _left_out(place: Place, way: _Way, own: Folders) -> tuple[str, ...]:
+def _left_out(place: DatasetRoot, way: _Way, own: Folders) -> tuple[str, ...]:
     """Tell of folders of parts that are not read: without one of masks beside them, or the second of a part."""
     read = {place.root / name for folders in way.folders.values() for name in folders}
     rest = (folder for folder in sorted(own) if folder.parent == place.root and folder not in read)

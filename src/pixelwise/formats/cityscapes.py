@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 
 from pixelwise.errors import LabelsError, MaskError
-from pixelwise.formats.base import Format, Found, load_json
+from pixelwise.formats.base import Format, ReadResult, load_json
 from pixelwise.formats.colour_maps import by_value, read_map, told
-from pixelwise.formats.dataset_root import Place, gather, split_of_folder
+from pixelwise.formats.dataset_root import DatasetRoot, make_layout, split_of_folder
 from pixelwise.formats.records import ORPHAN, Problem, Record, short
 from pixelwise.formats.shapes import Drawing, Polygon, Shape
 from pixelwise.imageio.masks import MaskRule
@@ -137,7 +137,7 @@ def evaluated(ignored: Container[str] = (), *, train_ids: bool = False) -> Label
     )
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise images and annotations by the endings of their names."""
     image = next((path for path in place.images.paths if path.stem.endswith(_IMAGE)), None)
     truth = next((path for path in place.files if _file(path)), None)
@@ -146,7 +146,7 @@ def detect(place: Place) -> str | None:
     return f"{truth.name} goes with an image that ends in {_IMAGE}"
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Pair images and annotations by what their paths and names have in common.
 
     Raises:
@@ -173,8 +173,8 @@ def read(place: Place) -> Found:
         problems.append(Problem(short(min(truths[key].values()), place.root), ORPHAN))
     if drawn:
         notices.append(f"{drawn} of {len(images)} masks are drawn from polygons: no labelIds lie there")
-    layout = gather("Cityscapes", records, sorted(problems, key=lambda each: each.file), (*notices, *own_notices))
-    return Found(layout, labels, rule)
+    layout = make_layout("Cityscapes", records, sorted(problems, key=lambda each: each.file), (*notices, *own_notices))
+    return ReadResult(layout, labels, rule)
 
 
 Truths = Mapping[str, Mapping[tuple[str, str], Path]]
@@ -192,7 +192,7 @@ def _key(path: Path, base: str, root: Path, folders: Container[str]) -> str:
     return "/".join((*above[place:], base))
 
 
-def _images(place: Place) -> tuple[dict[str, Path], list[Problem], list[str]]:
+def _images(place: DatasetRoot) -> tuple[dict[str, Path], list[Problem], list[str]]:
     """Find the images: those below leftImg8bit/ where there is such a folder, for whole videos may lie beside it."""
     named = [path for path in place.images.paths if path.stem.endswith(_IMAGE)]
     inside = [path for path in named if _IMAGE[1:] in path.parent.parts]
@@ -209,7 +209,7 @@ def _images(place: Place) -> tuple[dict[str, Path], list[Problem], list[str]]:
     return images, problems, notices
 
 
-def _truths(place: Place) -> Truths:
+def _truths(place: DatasetRoot) -> Truths:
     found: dict[str, dict[tuple[str, str], Path]] = defaultdict(dict)
     for path in place.files:
         match = _file(path)
@@ -228,7 +228,7 @@ def _part(path: Path, root: Path) -> str:
     return "train" if "train_extra" in names else split_of_folder(path, root) or "pool"
 
 
-def _labels(place: Place, truths: Truths) -> tuple[Labels, MaskRule, tuple[str, ...]]:
+def _labels(place: DatasetRoot, truths: Truths) -> tuple[Labels, MaskRule, tuple[str, ...]]:
     """Find the classes: those of label_colors.txt where they are others, else those of the evaluation."""
     table = place.root / "label_colors.txt"
     entries = read_map(table) if table.is_file() else ()
@@ -241,7 +241,7 @@ def _labels(place: Place, truths: Truths) -> tuple[Labels, MaskRule, tuple[str, 
     return labels, MaskRule(binary=False), (notice,)
 
 
-def _drawing(place: Place, path: Path) -> Drawing:
+def _drawing(place: DatasetRoot, path: Path) -> Drawing:
     plain = load_json(path)
     objects = plain.get("objects") if isinstance(plain, Mapping) else None
     if not isinstance(objects, list):
@@ -252,7 +252,7 @@ def _drawing(place: Place, path: Path) -> Drawing:
     return Drawing(path, shapes, noted, None, place.config.overlap or "file")
 
 
-def _shape(place: Place, path: Path, item: Any) -> Shape | None:
+def _shape(place: DatasetRoot, path: Path, item: Any) -> Shape | None:
     """Read one object; None where it is deleted, or of a label that is not drawn (license plate)."""
     try:
         if item.get("deleted"):

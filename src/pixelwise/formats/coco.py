@@ -30,7 +30,7 @@ from pixelwise.formats.base import (
     IGNORED,
     ExportImage,
     Format,
-    Found,
+    ReadResult,
     drawn_labels,
     mentions,
     painted,
@@ -48,7 +48,7 @@ from pixelwise.formats.coco_document import (
     match_images,
     unlisted,
 )
-from pixelwise.formats.dataset_root import Place, gather, split_of_file, split_of_folder
+from pixelwise.formats.dataset_root import DatasetRoot, make_layout, split_of_file, split_of_folder
 from pixelwise.formats.records import Problem, Record, short
 from pixelwise.formats.shapes import Box, Drawing, Region, Runs, Shape
 from pixelwise.geometry.run_lengths import of_regions
@@ -66,7 +66,7 @@ _SIZE = "object with run lengths of another size than its image"
 _CLASS = "object of a category that its file does not list"
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise a JSON file of images, categories, and annotations with masks or boxes."""
     found = next((path for path in largest(place) if _kind(path) and mentions(path, "category_id")), None)
     return None if found is None else f"{short(found, place.root)} holds images, categories and annotations"
@@ -79,7 +79,7 @@ def _kind(path: Path) -> str | None:
     return "keypoints" if mentions(path, "num_keypoints") else "objects"
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Read every file of objects, and find the images that they list.
 
     Raises:
@@ -118,10 +118,10 @@ def read(place: Place) -> Found:
         notices.append(f"{empty} of {len(matches)} images have no object: {unlabelled or 'ignored'} in every pixel")
     taken = {match.image for match in matches}
     notices += unlisted(place.images.paths, taken, place, "images on disk")
-    return Found(gather("COCO annotations", records, problems, notices), labels)
+    return ReadResult(make_layout("COCO annotations", records, problems, notices), labels)
 
 
-def _files(place: Place) -> list[Path]:
+def _files(place: DatasetRoot) -> list[Path]:
     """List the files of objects; those of keypoints only where there are none, for they repeat the persons of the others."""
     files = place.annotations(".json")
     if place.config.annotations is not None and files:
@@ -252,7 +252,7 @@ class _Sorted:
     notices: list[str]
 
 
-def _sort(document: Document, place: Place) -> _Sorted:
+def _sort(document: Document, place: DatasetRoot) -> _Sorted:
     """Sort the objects of a file by image; those of no image are told."""
     file = short(document.path, place.root)
     objects: dict[Hashable, list[_Object]] = defaultdict(list)
@@ -276,7 +276,7 @@ def _sort(document: Document, place: Place) -> _Sorted:
     return _Sorted(objects, used, problems, notices)
 
 
-def _require_masks(documents: Sequence[Document], place: Place) -> None:
+def _require_masks(documents: Sequence[Document], place: DatasetRoot) -> None:
     """Refuse files for detection: where nothing but boxes is drawn, there is no mask to learn from."""
     objects = [one for document in documents for one in document.annotations if isinstance(one, _Object)]
     if not objects or not all(one.fault == _BOX for one in objects):
@@ -302,7 +302,7 @@ def _faults(match: Match, objects: Sequence[_Object]) -> list[tuple[_Object, str
     return faults
 
 
-def _drawing(match: Match, objects: Sequence[_Object], place: Place, unlabelled: str | None) -> Drawing:
+def _drawing(match: Match, objects: Sequence[_Object], place: DatasetRoot, unlabelled: str | None) -> Drawing:
     names = match.document.categories
     shapes = tuple(
         Shape(shape_name(place, names[one.category].name), one.region) for one in objects if one.region is not None

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from pixelwise.errors import DataError, LabelsError, MaskError
 from pixelwise.formats.base import BACKGROUNDS, ExportImage, copy_image, load_json
-from pixelwise.formats.dataset_root import ImageIndex, Place
+from pixelwise.formats.dataset_root import DatasetRoot, ImageIndex
 from pixelwise.formats.records import Problem, short
 from pixelwise.labels import Colour
 
@@ -72,7 +72,7 @@ class Classes:
     notices: tuple[str, ...]
 
 
-def largest(place: Place) -> list[Path]:
+def largest(place: DatasetRoot) -> list[Path]:
     """List the JSON files worth a look: COCO has few and large ones, other tools one for each image."""
 
     def size(path: Path) -> int:
@@ -230,7 +230,10 @@ def _same_names(document: Document) -> list[str]:
 
 
 def match_images(
-    documents: Sequence[Document], images: ImageIndex, place: Place, other: Callable[[Entry], str | None] | None = None
+    documents: Sequence[Document],
+    images: ImageIndex,
+    place: DatasetRoot,
+    other: Callable[[Entry], str | None] | None = None,
 ) -> tuple[list[Match], list[Problem]]:
     """Find the image on disk of every entry.
 
@@ -270,7 +273,7 @@ def match_images(
 
 
 def _find_images(
-    document: Document, images: ImageIndex, place: Place, other: Callable[[Entry], str | None] | None
+    document: Document, images: ImageIndex, place: DatasetRoot, other: Callable[[Entry], str | None] | None
 ) -> tuple[list[tuple[Entry, Path]], list[Problem]]:
     """Find the images of one file, and tell those that are missing."""
     found: list[tuple[Entry, Path]] = []
@@ -294,7 +297,7 @@ def _find_images(
     return found, lost
 
 
-def _no_images(document: Document, place: Place, why: str) -> DataError:
+def _no_images(document: Document, place: DatasetRoot, why: str) -> DataError:
     many = len(document.entries)
     first = ", ".join(repr(entry.name) for entry in list(document.entries.values())[:_SHOWN])
     return DataError(
@@ -305,7 +308,7 @@ def _no_images(document: Document, place: Place, why: str) -> DataError:
     )
 
 
-def _same_images(one: Path, two: Path, many: int, place: Place) -> DataError:
+def _same_images(one: Path, two: Path, many: int, place: DatasetRoot) -> DataError:
     names = short(one, place.root), short(two, place.root)
     return DataError(
         place.root,
@@ -315,7 +318,7 @@ def _same_images(one: Path, two: Path, many: int, place: Place) -> DataError:
     )
 
 
-def unlisted(files: Iterable[Path], taken: Collection[Path], place: Place, what: str) -> tuple[str, ...]:
+def unlisted(files: Iterable[Path], taken: Collection[Path], place: DatasetRoot, what: str) -> tuple[str, ...]:
     """Tell how many files on disk no annotation speaks of; nothing where there are none."""
     every = list(files)
     rest = [path for path in every if path not in taken]

@@ -24,7 +24,16 @@ from PIL import Image
 from scipy import ndimage
 
 from pixelwise.errors import DataError, MaskError
-from pixelwise.formats.base import BACKGROUND, ExportImage, Format, Found, drawn_labels, mentions, segments, shape_name
+from pixelwise.formats.base import (
+    BACKGROUND,
+    ExportImage,
+    Format,
+    ReadResult,
+    drawn_labels,
+    mentions,
+    segments,
+    shape_name,
+)
 from pixelwise.formats.coco_document import (
     Document,
     Match,
@@ -36,7 +45,7 @@ from pixelwise.formats.coco_document import (
     match_images,
     unlisted,
 )
-from pixelwise.formats.dataset_root import ImageIndex, Place, gather, split_of_file, split_of_folder, walk
+from pixelwise.formats.dataset_root import DatasetRoot, ImageIndex, make_layout, split_of_file, split_of_folder, walk
 from pixelwise.formats.records import Problem, Record, short
 from pixelwise.formats.shapes import unknown_class
 from pixelwise.imageio.images import read_mask_values, read_size
@@ -48,13 +57,13 @@ _WORDS = ("segments_info", "images", "categories", "annotations")
 _MAX_ID = 2**24 - 1
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise a JSON file of images, categories and annotations with `segments_info`."""
     found = next((path for path in largest(place) if mentions(path, *_WORDS)), None)
     return None if found is None else f"{short(found, place.root)} holds segments_info"
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Read every file of segments, and find the images and PNG files that it lists.
 
     Raises:
@@ -93,7 +102,7 @@ def read(place: Place) -> Found:
         problems += one.problems
     for one in {one.folder: one for one in sheets.values()}.values():  # several files may share a folder
         notices += unlisted(one.files.values(), taken, place, f"PNG files of {short(one.folder, place.root)}/")
-    return Found(gather("COCO panoptic segments", records, problems, notices), labels)
+    return ReadResult(make_layout("COCO panoptic segments", records, problems, notices), labels)
 
 
 class _Segment(NamedTuple):
@@ -110,7 +119,7 @@ def _lightened(plain: dict[str, Any]) -> Any:
     return _Segment(plain.get("id"), key_of(plain["category_id"]), plain.get("area"))
 
 
-def _folder(document: Document, place: Place) -> Path:
+def _folder(document: Document, place: DatasetRoot) -> Path:
     """Find the folder of a file's PNG masks: beside it, called like it; else anywhere below the root, by either name."""
     stem = document.path.stem
     beside = document.path.with_suffix("")
@@ -144,7 +153,7 @@ class _Sheets:
         place: for names in messages.
     """
 
-    def __init__(self, document: Document, folder: Path, place: Place) -> None:
+    def __init__(self, document: Document, folder: Path, place: DatasetRoot) -> None:
         self.document, self.folder = document, folder
         self.name = short(document.path, place.root)
         self.files = {
@@ -175,7 +184,7 @@ class _Sheets:
         every = (one for own in self.annotations.values() for one in own["segments_info"] if isinstance(one, _Segment))
         return {known[one.category].name for one in every if one.category in known}
 
-    def source(self, match: Match, place: Place, void: str | None) -> _Segments | Problem:
+    def source(self, match: Match, place: DatasetRoot, void: str | None) -> _Segments | Problem:
         """Give what makes an image's mask, or why there is none."""
         own = self.annotations.get(match.entry.id)
         image = short(match.image, place.root)

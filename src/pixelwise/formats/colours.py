@@ -24,9 +24,9 @@ from PIL import Image
 
 from pixelwise.errors import DataError, LabelsError, PixelwiseError
 from pixelwise.formats import camvid, voc
-from pixelwise.formats.base import IGNORED, ExportImage, Format, Found, copy_image
+from pixelwise.formats.base import IGNORED, ExportImage, Format, ReadResult, copy_image
 from pixelwise.formats.colour_maps import Entry, by_colour, by_value, find_map, holds_values, read_map, told
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.folders import find_records
 from pixelwise.formats.records import Layout, Record, short
 from pixelwise.imageio.safe_reading import read_text
@@ -38,7 +38,7 @@ _TABLE = "class_dict.csv"
 _WHITE = (255, 255, 255)
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise a table of colours or values beside masks that `folders` would pair with images."""
     try:
         tables = _tables(place)
@@ -53,7 +53,7 @@ def detect(place: Place) -> str | None:
     return f"{short(tables[0], place.root)} lies beside masks" if masks else None
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Pair images and masks, and name the classes by the table.
 
     Raises:
@@ -69,10 +69,10 @@ def read(place: Place) -> Found:
     labels, rule = (by_value if values else by_colour)(table, entries, place.config.ignored)
     what = "values" if values else "colours"
     notices = (*layout.notices, f"the masks hold {what}, named by {name}", *told(table, entries, labels))
-    return Found(Layout(f"{what}, {layout.kind}", layout.splits, layout.problems, notices), labels, rule)
+    return ReadResult(Layout(f"{what}, {layout.kind}", layout.splits, layout.problems, notices), labels, rule)
 
 
-def _layout(place: Place) -> Layout:
+def _layout(place: DatasetRoot) -> Layout:
     return find_records(place)
 
 
@@ -80,7 +80,7 @@ def _records(layout: Layout) -> Iterable[Record]:
     return (record for records in layout.splits.values() for record in records)
 
 
-def _tables(place: Place) -> tuple[Path, ...]:
+def _tables(place: DatasetRoot) -> tuple[Path, ...]:
     """Find the table at the root, else Roboflow's in the folders of images."""
     table = find_map(place.root)
     if table is not None:
@@ -89,7 +89,7 @@ def _tables(place: Place) -> tuple[Path, ...]:
     return tuple(path for path in named if read_text(path)[:64].lower().lstrip().startswith("pixel value"))
 
 
-def _entries(place: Place) -> tuple[Path, tuple[Entry, ...]]:
+def _entries(place: DatasetRoot) -> tuple[Path, tuple[Entry, ...]]:
     """Read the table; several have to say the same."""
     tables = _tables(place)
     if not tables:

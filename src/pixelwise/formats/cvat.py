@@ -26,8 +26,17 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pixelwise.errors import DataError, MaskError
-from pixelwise.formats.base import IGNORED, ExportImage, Format, Found, copy_image, drawn_labels, painted, shape_name
-from pixelwise.formats.dataset_root import Place, gather, split_of_file, split_of_folder
+from pixelwise.formats.base import (
+    IGNORED,
+    ExportImage,
+    Format,
+    ReadResult,
+    copy_image,
+    drawn_labels,
+    painted,
+    shape_name,
+)
+from pixelwise.formats.dataset_root import DatasetRoot, make_layout, split_of_file, split_of_folder
 from pixelwise.formats.records import Problem, Record, short
 from pixelwise.formats.shapes import Drawing, Lengths, Polygon, Region, Shape, oval, turned
 from pixelwise.geometry.contours import components
@@ -58,13 +67,13 @@ class _Image:
     error: MaskError | None = None
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise XML files whose root is `annotations`, with what CVAT puts into it."""
     ours = (path for path in place.annotations(".xml")[:_LOOKED_INTO] if _Parser(path).glance())
     return next((f"{short(path, place.root)} holds <annotations> of CVAT" for path in ours), None)
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Read every XML file of CVAT, and find its images.
 
     Raises:
@@ -83,10 +92,12 @@ def read(place: Place) -> Found:
         drawing = Drawing(file.path, shapes, image.size, unlabelled, place.config.overlap or "file")
         id_ = place.images.id_of(path)
         records[_part(place, file, image, path)].append(Record(id_, path, file.path, source=drawing))
-    return Found(gather("CVAT XML", records, problems, (*told, *_notices(files, [one[2] for one in taken]))), labels)
+    return ReadResult(
+        make_layout("CVAT XML", records, problems, (*told, *_notices(files, [one[2] for one in taken]))), labels
+    )
 
 
-def _paired(place: Place, files: Sequence[_Parser]) -> tuple[list[tuple[Path, _Parser, _Image]], list[Problem]]:
+def _paired(place: DatasetRoot, files: Sequence[_Parser]) -> tuple[list[tuple[Path, _Parser, _Image]], list[Problem]]:
     """Find the image of every image element, and tell what found no partner or cannot be read."""
     known, owner = frozenset(place.images.paths), dict[Path, str]()
     taken, problems = [], []
@@ -109,7 +120,7 @@ def _paired(place: Place, files: Sequence[_Parser]) -> tuple[list[tuple[Path, _P
     return taken, problems + [Problem(short(path, place.root), "image without a mask") for path in lost]
 
 
-def _image(place: Place, known: frozenset[Path], file: _Parser, image: _Image) -> Path | str:
+def _image(place: DatasetRoot, known: frozenset[Path], file: _Parser, image: _Image) -> Path | str:
     """Find an image where CVAT's export lays it (a project's in a folder for each subset), else by its name."""
     name = image.name.replace("\\", "/")
     bases = ["images", f"images/{image.subset}"] if image.subset else ["images"]
@@ -120,14 +131,16 @@ def _image(place: Place, known: frozenset[Path], file: _Parser, image: _Image) -
     return place.images.find(f"{image.subset}/{name}" if image.subset else name, file.path)
 
 
-def _part(place: Place, file: _Parser, image: _Image, path: Path) -> str:
+def _part(place: DatasetRoot, file: _Parser, image: _Image, path: Path) -> str:
     """Tell the part: by the subset, the folders of the image on disk, those of its name, or the file's name."""
     root = place.root
     ways = (root / image.subset / "x", path, root / image.name.replace("\\", "/"))
     return next(filter(None, (split_of_folder(way, root) for way in ways)), split_of_file(file.path, root)) or "pool"
 
 
-def _labels(place: Place, files: Sequence[_Parser], images: Sequence[_Image]) -> tuple[Labels, str | None, list[str]]:
+def _labels(
+    place: DatasetRoot, files: Sequence[_Parser], images: Sequence[_Image]
+) -> tuple[Labels, str | None, list[str]]:
     """Make the classes: those that the files name, in their order, and those that shapes have besides."""
     used = {name for image in images for name, *_ in image.shapes}
     named: dict[str, tuple[Colour | None, bool]] = {}

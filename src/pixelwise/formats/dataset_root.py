@@ -26,7 +26,7 @@ _PART_WORDS = {name: split for split, names in SPLIT_FOLDERS.items() for name in
 
 
 @dataclass(frozen=True)
-class Place:
+class DatasetRoot:
     """Name where a data set lies.
 
     Args:
@@ -214,7 +214,7 @@ def split_of_file(path: Path, root: Path) -> str | None:
     return splits.pop() if len(splits) == 1 else split_of_folder(path, root)
 
 
-def gather(
+def make_layout(
     kind: str, records: Mapping[str, list[Record]], problems: Iterable[Problem] = (), notices: Iterable[str] = ()
 ) -> Layout:
     """Make a layout of records per part; those of "pool" join train where there is one."""

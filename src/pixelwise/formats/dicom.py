@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pixelwise.errors import DataError
-from pixelwise.formats.base import Format, Found
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.base import Format, ReadResult
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.nifti import read_volumes
 from pixelwise.formats.records import short
 from pixelwise.formats.stack_pairs import Volumes, candidates, first_series, named_splits
@@ -18,13 +18,13 @@ from pixelwise.imageio.dicom import is_dicom, read_series
 from pixelwise.imageio.nifti import is_nifti
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise DICOM by the content of a few files of each folder, below the root or among what the configuration names."""
     folder = first_series(place)
     return None if folder is None else f"{short(folder, place.root)}/ holds DICOM"
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Find all series, and their masks.
 
     Raises:

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, ImageError, MaskError
-from pixelwise.formats.base import Format, Found, drawn_labels, load_json, mentions, shape_name
-from pixelwise.formats.dataset_root import Place, gather, split_of_folder
+from pixelwise.formats.base import Format, ReadResult, drawn_labels, load_json, mentions, shape_name
+from pixelwise.formats.dataset_root import DatasetRoot, make_layout, split_of_folder
 from pixelwise.formats.geo_features import Feature, Features, is_collection, read_features
 from pixelwise.formats.projection import carrier, plain_name
 from pixelwise.formats.records import Problem, Record, Window, short
@@ -75,7 +75,7 @@ class _Raster:
         return np.stack([world.min(0), world.max(0)])
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise a feature collection beside GeoTIFFs."""
     if not any(path.suffix.lower() in _RASTERS for path in place.files):
         return None
@@ -84,7 +84,7 @@ def detect(place: Place) -> str | None:
     return None if found is None else f"{short(found, place.root)} holds features"
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Read every vector file and the header of every raster, and paint the one onto the other.
 
     Raises:
@@ -117,11 +117,15 @@ def read(place: Place) -> Found:
         many = [short(raster.path, place.root) for raster in empty if raster not in strange]
         notices.append(f"no feature lies on {_few(many)}: {len(many)} of {len(rasters)} rasters hold background only")
     records, divided = _records(place, kept, shapes, laid, unlabelled)
-    return Found(gather("rasters with features", records, [*problems, *asked], [*notices, *divided]), labels)
+    return ReadResult(make_layout("rasters with features", records, [*problems, *asked], [*notices, *divided]), labels)
 
 
 def _records(
-    place: Place, rasters: Sequence[_Raster], shapes: Mapping[Path, list[Shape]], laid: _Laid, unlabelled: str | None
+    place: DatasetRoot,
+    rasters: Sequence[_Raster],
+    shapes: Mapping[Path, list[Shape]],
+    laid: _Laid,
+    unlabelled: str | None,
 ) -> tuple[dict[str, list[Record]], list[str]]:
     """Make a record of every raster, or of its blocks where there is but one; and say so."""
     records: dict[str, list[Record]] = defaultdict(list)
@@ -138,7 +142,7 @@ def _records(
     return records, [f"{told}: scores on a part of it say little of other places"]
 
 
-def _rasters(place: Place) -> tuple[list[_Raster], list[Problem]]:
+def _rasters(place: DatasetRoot) -> tuple[list[_Raster], list[Problem]]:
     """Read the headers of all rasters, which must say where they lie."""
     rasters: list[_Raster] = []
     problems = []
@@ -282,13 +286,13 @@ class _Laid:
         return told + sorted(carried)
 
 
-def _looked_at(place: Place, raster: _Raster, laid: _Laid) -> bool:
+def _looked_at(place: DatasetRoot, raster: _Raster, laid: _Laid) -> bool:
     """Say whether a raster without features was labelled all the same."""
     own = any(vector.path.stem == raster.path.stem for vector in laid.vectors)
     return place.config.images is not None or own or laid.surround(raster)
 
 
-def _asked(place: Place, strange: Sequence[_Raster], others: Sequence[_Raster]) -> list[Problem]:
+def _asked(place: DatasetRoot, strange: Sequence[_Raster], others: Sequence[_Raster]) -> list[Problem]:
     names = [short(raster.path, place.root) for raster in others]
     value = names[0] if len(names) == 1 else f"[{', '.join(names)}]"
     do = (
@@ -301,7 +305,7 @@ def _asked(place: Place, strange: Sequence[_Raster], others: Sequence[_Raster]) 
     return [Problem(short(raster.path, place.root), "raster without a feature anywhere near", do) for raster in strange]
 
 
-def _nowhere(place: Place, rasters: Sequence[_Raster], vectors: Sequence[Features]) -> DataError:
+def _nowhere(place: DatasetRoot, rasters: Sequence[_Raster], vectors: Sequence[Features]) -> DataError:
     many = sum(len(vector.areas) for vector in vectors)
     systems = ", ".join(sorted({vector.crs for vector in vectors}))
     others = ", ".join(sorted({raster.crs[:40] for raster in rasters}))
@@ -335,7 +339,7 @@ def _blocks(record: Record, size: tuple[int, int]) -> list[Record]:
 # What features are -----------------------------------------------------------------------------------------------------
 
 
-def _classes(place: Place, vectors: Sequence[Features]) -> tuple[Callable[[Feature], str], list[str], str]:
+def _classes(place: DatasetRoot, vectors: Sequence[Features]) -> tuple[Callable[[Feature], str], list[str], str]:
     """Find out what names the class of a feature: a function, all names, and what was decided, in words."""
     features = [feature for vector in vectors for feature in vector.areas]
     wanted = place.config.attribute

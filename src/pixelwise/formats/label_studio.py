@@ -32,7 +32,7 @@ from pixelwise.formats.base import (
     IGNORED,
     ExportImage,
     Format,
-    Found,
+    ReadResult,
     copy_image,
     drawn_labels,
     load_json,
@@ -41,7 +41,7 @@ from pixelwise.formats.base import (
     shape_name,
 )
 from pixelwise.formats.brush import decode_brush, encode_brush
-from pixelwise.formats.dataset_root import Place, gather, split_of_file, split_of_folder
+from pixelwise.formats.dataset_root import DatasetRoot, make_layout, split_of_file, split_of_folder
 from pixelwise.formats.records import Problem, Record, short
 from pixelwise.formats.shapes import Drawing, Lengths, Polygon, Region, Shape, oval, turned
 from pixelwise.imageio.images import IMAGE_SUFFIXES
@@ -77,7 +77,7 @@ class _Drawn:
     without_area: Counter[str] = field(default_factory=Counter)
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise JSON files with tasks and annotations, or flat records with regions."""
     likely = sorted(place.annotations(".json"), key=lambda path: len(path.parts))[:_FIRST]  # there may be one an image
     for path in islice(filter(_promises, likely), _LOOKED_INTO):
@@ -136,7 +136,7 @@ def _tasks(path: Path, plain: Any) -> list[_Task]:
     return list(tasks.values())
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Read every export, choose one annotation a task, and find its image.
 
     Raises:
@@ -157,11 +157,11 @@ def read(place: Place) -> Found:
         drawing = Drawing(task.file, shapes, drawn.size, unlabelled, place.config.overlap or "file")
         split = split_of_folder(image, place.root) or split_of_file(task.file, place.root) or "pool"
         records[split].append(Record(place.images.id_of(image), image, task.file, source=drawing))
-    return Found(gather("Label Studio JSON", records, problems, notices), labels)
+    return ReadResult(make_layout("Label Studio JSON", records, problems, notices), labels)
 
 
 def _paired(
-    place: Place, tasks: Iterable[_Task]
+    place: DatasetRoot, tasks: Iterable[_Task]
 ) -> tuple[list[tuple[Path, _Task, _Drawn]], list[Problem], Iterable[str]]:
     """Find the image of every labelled task and read its regions; tell what found no partner or cannot be read."""
     addresses, owner = Addresses(place), dict[Path, str]()

@@ -25,7 +25,7 @@ from pixelwise.errors import MaskError
 from pixelwise.formats.base import (
     ExportImage,
     Format,
-    Found,
+    ReadResult,
     copy_image,
     drawn_labels,
     load_json,
@@ -33,7 +33,7 @@ from pixelwise.formats.base import (
     painted,
     shape_name,
 )
-from pixelwise.formats.dataset_root import Place, gather, split_of_folder
+from pixelwise.formats.dataset_root import DatasetRoot, make_layout, split_of_folder
 from pixelwise.formats.records import Problem, Record, short
 from pixelwise.formats.shapes import Bitmap, Drawing, Polygon, Region, Several, Shape
 from pixelwise.imageio.safe_reading import read_text
@@ -58,7 +58,7 @@ _DRAW = "Draw it again, or take it out."
 _LOOKED_INTO = 3
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise JSON files with `shapes` and `imagePath`."""
     for path in place.annotations(".json")[:_LOOKED_INTO]:
         if not mentions(path, "shapes", "imagePath"):  # another tool's file may be large
@@ -72,7 +72,7 @@ def detect(place: Place) -> str | None:
     return None
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Read every JSON file, and find its image.
 
     Raises:
@@ -114,10 +114,10 @@ def read(place: Place) -> Found:
         drawing = Drawing(path, painted_on, size, unlabelled, place.config.overlap or "file")
         split = split_of_folder(image, place.root) or split_of_folder(path, place.root) or "pool"
         records[split].append(Record(place.images.id_of(image), image, path, source=drawing))
-    return Found(gather("LabelMe files", records, problems), labels)
+    return ReadResult(make_layout("LabelMe files", records, problems), labels)
 
 
-def _image(place: Place, path: Path, plain: dict[str, Any]) -> Path | str:
+def _image(place: DatasetRoot, path: Path, plain: dict[str, Any]) -> Path | str:
     """Find the image by `imagePath`; where that is of another machine or renamed, by the name of the JSON file."""
     found = place.images.find(str(plain.get("imagePath") or ""), path)
     if isinstance(found, Path):
@@ -126,7 +126,7 @@ def _image(place: Place, path: Path, plain: dict[str, Any]) -> Path | str:
     return beside if isinstance(beside, Path) and beside.parent == path.parent else found
 
 
-def _names(place: Place, used: set[str]) -> list[str]:
+def _names(place: DatasetRoot, used: set[str]) -> list[str]:
     """Order the classes as labels.txt does, then by name."""
     listed: list[str] = []
     if (place.root / "labels.txt").is_file():

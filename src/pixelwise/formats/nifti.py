@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.errors import ConfigError, ImageError, LabelsError, MaskError
-from pixelwise.formats.base import Format, Found, load_json
-from pixelwise.formats.dataset_root import Place, gather
+from pixelwise.formats.base import Format, ReadResult, load_json
+from pixelwise.formats.dataset_root import DatasetRoot, make_layout
 from pixelwise.formats.records import Layout, short
 from pixelwise.formats.split_lists import divide_by_lists, find_lists
 from pixelwise.formats.stack_pairs import (
@@ -36,7 +36,7 @@ from pixelwise.labels import Labels
 _DESCRIPTION = "dataset.json"
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise NIfTI files by their names, below the root or among what the configuration names, without DICOM beside."""
     if first_series(place) is not None:
         return None
@@ -45,7 +45,7 @@ def detect(place: Place) -> str | None:
     return None if found is None else f"{short(found, place.root)} is a volume"
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Find all volumes and their masks.
 
     Raises:
@@ -56,7 +56,7 @@ def read(place: Place) -> Found:
     return read_volumes(Volumes(place), _described(place))
 
 
-def read_volumes(volumes: Volumes, told: Mapping[str, Any]) -> Found:
+def read_volumes(volumes: Volumes, told: Mapping[str, Any]) -> ReadResult:
     """Pair the volumes of a place, DICOM series among them, and cut them into slices.
 
     Args:
@@ -78,7 +78,7 @@ def read_volumes(volumes: Volumes, told: Mapping[str, Any]) -> Found:
         if volumes.series or not find_by_folders(volumes, paths):
             find_by_place(volumes, paths)
             _require_one_vocabulary(volumes)
-    layout = gather("volumes", volumes.splits, volumes.problems)
+    layout = make_layout("volumes", volumes.splits, volumes.problems)
     lists = find_lists(place.config, place.root, place.base)
     layout = divide_by_lists(layout, lists, place.root) if lists else layout
     stacks, problems = volumes.stacks(layout)
@@ -92,10 +92,10 @@ def read_volumes(volumes: Volumes, told: Mapping[str, Any]) -> Found:
         labels, named = name_ids(every)
     notices = [*volumes.notices, *layout.notices, *notices, *named]
     splits = {split: tuple(own) for split, own in records.items()}
-    return Found(Layout(f"{layout.kind}, cut into slices", splits, tuple(problems), tuple(notices)), labels)
+    return ReadResult(Layout(f"{layout.kind}, cut into slices", splits, tuple(problems), tuple(notices)), labels)
 
 
-def _described(place: Place) -> Mapping[str, Any]:
+def _described(place: DatasetRoot) -> Mapping[str, Any]:
     """Read dataset.json; empty where there is none.
 
     Raises:
@@ -127,13 +127,13 @@ def _require_bands(stacks: Sequence[Stack], told: Mapping[str, Any]) -> None:
             )
 
 
-def _is_named(place: Place) -> bool:
+def _is_named(place: DatasetRoot) -> bool:
     """Say whether the user names the classes, or how mask values become others: tables in the masks then say nothing."""
     described = any((folder / "labels.yaml").is_file() for folder in (place.base, place.root))
     return place.config.labels is not None or place.config.mask_values is not None or described
 
 
-def _labels(place: Place, told: Mapping[str, Any]) -> Labels | None:
+def _labels(place: DatasetRoot, told: Mapping[str, Any]) -> Labels | None:
     """Read the classes of dataset.json, from id to name (MSD) or from name to id (nnU-Net)."""
     plain = told.get("labels")
     if not plain or _is_named(place):

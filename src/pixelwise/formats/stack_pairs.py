@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 
 from pixelwise.config import SplitFilesConfig
 from pixelwise.errors import ConfigError, DataError, MaskError, PairingError
-from pixelwise.formats.dataset_root import Place, split_of_folder, walk
+from pixelwise.formats.dataset_root import DatasetRoot, split_of_folder, walk
 from pixelwise.formats.folders.pairing import find_tie, pair
 from pixelwise.formats.folders.roles import MASKS, Role, folder_roles
 from pixelwise.formats.records import ORPHAN, SPLIT_FOLDERS, SPLITS, Layout, Problem, Record, short
@@ -61,7 +61,7 @@ class Volumes:
         notices: what was decided.
     """
 
-    place: Place
+    place: DatasetRoot
     series: Series = field(default_factory=dict)
     splits: dict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
     more: dict[Path, list[Path]] = field(default_factory=dict)
@@ -160,7 +160,7 @@ def by_key(paths: Iterable[Path], folder: Path) -> dict[str, list[Path]]:
 # By the configuration --------------------------------------------------------------------------------------------------
 
 
-def named_splits(place: Place) -> dict[str, SplitFilesConfig]:
+def named_splits(place: DatasetRoot) -> dict[str, SplitFilesConfig]:
     """Give what the configuration names: parts, and "pool" for what stands under `data.images`."""
     named = {split: value for split in SPLITS if isinstance(value := getattr(place.config, split), SplitFilesConfig)}
     if place.config.images is not None:
@@ -168,7 +168,7 @@ def named_splits(place: Place) -> dict[str, SplitFilesConfig]:
     return named
 
 
-def named_volumes(place: Place) -> list[Path]:
+def named_volumes(place: DatasetRoot) -> list[Path]:
     """Find the files and folders that the configuration names as images; none where it makes no sense."""
     try:
         return [path for split in named_splits(place).values() for path in place.matching(split.images, "data.images")]
@@ -181,7 +181,7 @@ def files_of(found: Iterable[Path]) -> list[Path]:
     return [file for path in found for file in ([path] if path.is_file() else sorted(walk(path)))]
 
 
-def candidates(place: Place) -> dict[Path, list[Path]]:
+def candidates(place: DatasetRoot) -> dict[Path, list[Path]]:
     """Gather, by folder, the files below the root, or among what the configuration names, that may be DICOM by their names."""
     files: Iterable[Path] = place.files
     if named_splits(place):
@@ -193,7 +193,7 @@ def candidates(place: Place) -> dict[Path, list[Path]]:
     return found
 
 
-def first_series(place: Place) -> Path | None:
+def first_series(place: DatasetRoot) -> Path | None:
     """Find a folder with DICOM in it, looking into a few files of each of the first folders."""
     folders = list(candidates(place).items())[:_FOLDERS_LOOKED_INTO]
     return next((folder for folder, paths in folders if any(map(is_dicom, paths[:_FILES_LOOKED_INTO]))), None)
@@ -259,16 +259,16 @@ def find_by_folders(volumes: Volumes, paths: Sequence[Path]) -> bool:
         if role is None:
             outside.append(path)
             continue
-        kinds = found.setdefault((folder.parent, role.base), {"picture": defaultdict(list), "mask": defaultdict(list)})
+        kinds = found.setdefault((folder.parent, role.base), {"image": defaultdict(list), "mask": defaultdict(list)})
         kinds[role.kind][key_below(path, folder)].append(path)
-    if not any(kinds["picture"] and kinds["mask"] for kinds in found.values()):
+    if not any(kinds["image"] and kinds["mask"] for kinds in found.values()):
         return False
     for (above, base), kinds in found.items():
         if not kinds["mask"]:
             lost = f"{len(kinds['picture'])} volumes below {short(above, place.root)}/ lie in a folder of images"
             volumes.notices.append(f"{lost} ({base or 'images'}) without one of masks, and are left out")
             continue
-        for split, images, masks in _by_split(kinds["picture"], kinds["mask"], base, place.root):
+        for split, images, masks in _by_split(kinds["image"], kinds["mask"], base, place.root):
             volumes.add(split, images, masks)
     for own in volumes.splits.values():  # several folders of images may hold volumes of one name
         many = Counter(record.id for record in own)

@@ -30,9 +30,9 @@ import numpy as np
 from PIL import Image
 
 from pixelwise.errors import DataError, LabelsError, PairingError
-from pixelwise.formats.base import ExportImage, Format, Found, copy_image
+from pixelwise.formats.base import ExportImage, Format, ReadResult, copy_image
 from pixelwise.formats.colour_maps import Entry, by_colour, by_value, holds_values, in_colour, read_map, told
-from pixelwise.formats.dataset_root import ImageIndex, Place, gather
+from pixelwise.formats.dataset_root import DatasetRoot, ImageIndex, make_layout
 from pixelwise.formats.records import ORPHAN, SPLIT_FOLDERS, SPLITS, Problem, Record, short
 from pixelwise.imageio.images import IMAGE_SUFFIXES
 from pixelwise.imageio.masks import MaskRule
@@ -68,7 +68,7 @@ _VOC = (
 )
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise SegmentationClass/; and what is near enough to be refused with a word: SBD's .mat files, VOC's boxes."""
     homes = _homes(place)
     if homes:
@@ -80,7 +80,7 @@ def detect(place: Place) -> str | None:
     return None
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Pair images and masks by name, and divide them by the lists.
 
     Raises:
@@ -111,7 +111,7 @@ def read(place: Place) -> Found:
             records[split] += [replace(record, id=prefix + record.id) for record in each]
         problems += odd
     labels, rule, named = _classes(place, homes, [r.mask for r in _all(records) if r.mask is not None])
-    return Found(gather("Pascal VOC", records, problems, (*named, *notices)), labels, rule)
+    return ReadResult(make_layout("Pascal VOC", records, problems, (*named, *notices)), labels, rule)
 
 
 def _all(records: Mapping[str, Iterable[Record]]) -> list[Record]:
@@ -121,7 +121,7 @@ def _all(records: Mapping[str, Iterable[Record]]) -> list[Record]:
 # Files ---------------------------------------------------------------------------------------------------------------
 
 
-def _homes(place: Place) -> list[tuple[Path, dict[str, Path]]]:
+def _homes(place: DatasetRoot) -> list[tuple[Path, dict[str, Path]]]:
     """Find the folders that hold SegmentationClass/, and the masks of each by their path below that, without suffix."""
     found: dict[Path, dict[str, dict[str, Path]]] = defaultdict(lambda: defaultdict(dict))
     named = {path.parent for path in place.files if path.name == _LABELME_NAMES}
@@ -135,19 +135,19 @@ def _homes(place: Place) -> list[tuple[Path, dict[str, Path]]]:
     return [(home, next(kinds[name] for name in _MASKS if name in kinds)) for home, kinds in sorted(found.items())]
 
 
-def _mats(place: Place) -> list[Path]:
+def _mats(place: DatasetRoot) -> list[Path]:
     folders = (*_MASKS, "cls")
     return [path for path in place.files if path.suffix == ".mat" and path.parent.name in folders]
 
 
-def _boxes(place: Place) -> list[Path]:
+def _boxes(place: DatasetRoot) -> list[Path]:
     """Find VOC's boxes: XML in Annotations/ beside JPEGImages/."""
     found = [path for path in place.files if path.suffix == ".xml" and path.parent.name == "Annotations"]
     homes = {path.parent.parent for path in place.files if path.parent.name == _IMAGES}
     return [path for path in found if path.parent.parent in homes]
 
 
-def _refusal(place: Place) -> DataError:
+def _refusal(place: DatasetRoot) -> DataError:
     mats, boxes = _mats(place), _boxes(place)
     if mats:
         found = (
@@ -164,7 +164,7 @@ def _refusal(place: Place) -> DataError:
     return DataError(place.root, expected="masks as PNG in SegmentationClass/", found=found, do=do)
 
 
-def _finder(place: Place, home: Path) -> tuple[Find, Sequence[Path]]:
+def _finder(place: DatasetRoot, home: Path) -> tuple[Find, Sequence[Path]]:
     """Give what finds the image of a name: in JPEGImages/; without that, anywhere but among masks. And all of them."""
     inside = [path for path in place.images.paths if path.is_relative_to(home / _IMAGES)]
     if not inside:
@@ -183,7 +183,7 @@ def _finder(place: Place, home: Path) -> tuple[Find, Sequence[Path]]:
     return find, inside
 
 
-def _lists(place: Place, home: Path, notices: list[str]) -> list[tuple[str, Path]]:
+def _lists(place: DatasetRoot, home: Path, notices: list[str]) -> list[tuple[str, Path]]:
     """Find the lists of the parts; without those of parts, all lists are of one pool (CVAT's default.txt, trainval.txt)."""
     files = [path for path in place.files if path.parent == home / _LISTS and path.suffix == ".txt"]
     words = {word: split for split, names in SPLIT_FOLDERS.items() for word in names}
@@ -195,7 +195,7 @@ def _lists(place: Place, home: Path, notices: list[str]) -> list[tuple[str, Path
 
 
 def _divided(
-    place: Place, masks: Mapping[str, Path], lists: Iterable[tuple[str, Path]], find: Find, notices: list[str]
+    place: DatasetRoot, masks: Mapping[str, Path], lists: Iterable[tuple[str, Path]], find: Find, notices: list[str]
 ) -> tuple[dict[str, list[Record]], list[Problem], set[str]]:
     """Take what the lists name: records, problems, and all names."""
     records: dict[str, list[Record]] = defaultdict(list)
@@ -230,7 +230,7 @@ def _name(line: str) -> str:
 
 
 def _pooled(
-    place: Place, masks: Mapping[str, Path], find: Find, images: Iterable[Path]
+    place: DatasetRoot, masks: Mapping[str, Path], find: Find, images: Iterable[Path]
 ) -> tuple[dict[str, list[Record]], list[Problem]]:
     """Take every image that has a mask: without lists nobody says that others are to have none."""
     records: list[Record] = []
@@ -251,7 +251,7 @@ def _pooled(
 
 
 def _classes(
-    place: Place, homes: Sequence[tuple[Path, Any]], masks: Sequence[Path]
+    place: DatasetRoot, homes: Sequence[tuple[Path, Any]], masks: Sequence[Path]
 ) -> tuple[Labels | None, MaskRule, tuple[str, ...]]:
     """Name the classes: as labelmap.txt does, else as class_names.txt does, else as VOC does; None: nobody does."""
     folders = (*(home for home, _ in homes), place.root)

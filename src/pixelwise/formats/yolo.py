@@ -25,8 +25,8 @@ import yaml
 from numpy.typing import NDArray
 
 from pixelwise.errors import MaskError
-from pixelwise.formats.base import ExportImage, Format, Found, copy_image, drawn_labels, painted, shape_name
-from pixelwise.formats.dataset_root import Place, gather
+from pixelwise.formats.base import ExportImage, Format, ReadResult, copy_image, drawn_labels, painted, shape_name
+from pixelwise.formats.dataset_root import DatasetRoot, make_layout
 from pixelwise.formats.records import SPLITS, Problem, Record, short
 from pixelwise.formats.shapes import Drawing, Polygon, Shape
 from pixelwise.formats.yolo_splits import CLASS_LISTS, Told, choose, describe, label_path, yamls
@@ -44,7 +44,7 @@ _LINE = re.compile(r"\s*\d+(\.0*)?(\s+[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?){4
 _OUTLINE = "an outline: class x1 y1 x2 y2 x3 y3 …"
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise a YAML with parts and names, or text files with a class and shares in each line."""
     for path in yamls(place):
         return f"{short(path, place.root)} names parts and classes"
@@ -56,7 +56,7 @@ def detect(place: Place) -> str | None:
     return None
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Find the images of each part, and read the text file of each.
 
     Raises:
@@ -83,7 +83,7 @@ def read(place: Place) -> Found:
         shapes = tuple(Shape(shape_name(place, names[kind]), polygon) for kind, polygon in rows)
         drawing = Drawing(label, shapes, None, unlabelled, place.config.overlap or "area")
         records[chosen[image]].append(Record(place.images.id_of(image), image, label, source=drawing))
-    return Found(gather("YOLO label files", records, problems, (*told.notices, *notices, *more)), labels)
+    return ReadResult(make_layout("YOLO label files", records, problems, (*told.notices, *notices, *more)), labels)
 
 
 def _is_filled(path: Path) -> bool:
@@ -105,7 +105,7 @@ def _looks_like_labels(path: Path) -> bool:
     return "labels" in path.parts or max(map(float, line.split()[1:])) <= 1 + _SLACK
 
 
-def _orphans(place: Place, texts: set[Path]) -> list[Problem]:
+def _orphans(place: DatasetRoot, texts: set[Path]) -> list[Problem]:
     """Find text files that belong to no image: all in labels/, elsewhere those that look like it."""
     images = (path for path in place.files if path.suffix.lower() in IMAGE_SUFFIXES)
     lost = texts - {label_path(image, place.root) for image in images}
@@ -115,7 +115,7 @@ def _orphans(place: Place, texts: set[Path]) -> list[Problem]:
 
 
 def _drawn(
-    place: Place, told: Told, chosen: Iterable[Path], texts: set[Path]
+    place: DatasetRoot, told: Told, chosen: Iterable[Path], texts: set[Path]
 ) -> tuple[list[tuple[Path, Path, list[tuple[int, Polygon]]]], list[Problem], list[str]]:
     """Read the text file of each image: image, text file and its rows; with problems and notices."""
     drawn: list[tuple[Path, Path, list[tuple[int, Polygon]]]] = []

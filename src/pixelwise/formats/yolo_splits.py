@@ -17,7 +17,7 @@ from typing import Any
 
 from pixelwise.config import is_yolo, read_yaml, yolo_home
 from pixelwise.errors import ConfigError, DataError, LabelsError, MaskError, PairingError
-from pixelwise.formats.dataset_root import Place, split_of_folder
+from pixelwise.formats.dataset_root import DatasetRoot, split_of_folder
 from pixelwise.formats.records import SPLIT_FOLDERS, Problem, short
 from pixelwise.imageio.safe_reading import read_text
 
@@ -53,7 +53,7 @@ def label_path(image: Path, root: Path) -> Path:
     return root.joinpath(*folders, image.with_suffix(".txt").name)
 
 
-def yamls(place: Place) -> Iterator[Path]:
+def yamls(place: DatasetRoot) -> Iterator[Path]:
     """Find the YAML files of YOLO: those that `data.annotations` names, else those at the root."""
     for suffix in (".yaml", ".yml"):
         for path in place.annotations(suffix):
@@ -68,7 +68,7 @@ def yamls(place: Place) -> Iterator[Path]:
                     yield path
 
 
-def describe(place: Place) -> Told:
+def describe(place: DatasetRoot) -> Told:
     """Read what the YAML says, else the list of classes and darknet's lists of images.
 
     Raises:
@@ -103,7 +103,7 @@ def describe(place: Place) -> Told:
     return Told(file, names, splits, *_home(place, file, plain))
 
 
-def _home(place: Place, file: Path, plain: Mapping[str, Any]) -> tuple[Path, tuple[str, ...]]:
+def _home(place: DatasetRoot, file: Path, plain: Mapping[str, Any]) -> tuple[Path, tuple[str, ...]]:
     """Find the folder that the paths in a YAML start from, and say so where it is not the YAML's own."""
     home = yolo_home(file, plain)
     inside = None if home is None else _inside(place, home)
@@ -116,7 +116,7 @@ def _home(place: Place, file: Path, plain: Mapping[str, Any]) -> tuple[Path, tup
     return inside, ()
 
 
-def _inside(place: Place, folder: Path) -> Path | None:
+def _inside(place: DatasetRoot, folder: Path) -> Path | None:
     """Name a folder as it lies below the root; None where it does not."""
     if folder.is_relative_to(place.root):
         return folder
@@ -124,7 +124,7 @@ def _inside(place: Place, folder: Path) -> Path | None:
     return place.root / whole.relative_to(root) if whole.is_relative_to(root) else None
 
 
-def _without_yaml(place: Place) -> Told:
+def _without_yaml(place: DatasetRoot) -> Told:
     """Take the names from a list of classes, and the parts from lists of images at the root, as darknet has them."""
     lists = [path for path in place.files if path.name in CLASS_LISTS or path.suffix == ".names"]
     texts = {path: read_text(path).rstrip() for path in lists}
@@ -181,7 +181,7 @@ def _names(file: Path, given: Any, count: Any) -> dict[int, str] | None:
     return names
 
 
-def choose(place: Place, told: Told, texts: set[Path]) -> tuple[dict[Path, str], list[Problem], list[str]]:
+def choose(place: DatasetRoot, told: Told, texts: set[Path]) -> tuple[dict[Path, str], list[Problem], list[str]]:
     """Give each image its part: as the YAML says, else as its folders do; with problems and notices.
 
     Raises:
@@ -205,7 +205,7 @@ def choose(place: Place, told: Told, texts: set[Path]) -> tuple[dict[Path, str],
     return choice.chosen, choice.problems, choice.notices
 
 
-def _by_folders(place: Place, texts: set[Path]) -> tuple[dict[Path, str], list[Problem], list[str]]:
+def _by_folders(place: DatasetRoot, texts: set[Path]) -> tuple[dict[Path, str], list[Problem], list[str]]:
     """Take the images of every folder in which one has a text file: the others there have none since they show nothing."""
     labels = {image: label_path(image, place.root) for image in place.images.paths}
     homes = {label.parent for label in labels.values() if label in texts}
@@ -220,7 +220,7 @@ def _by_folders(place: Place, texts: set[Path]) -> tuple[dict[Path, str], list[P
 class _Choice:
     """Collect the images of each part, as the entries of a YAML name them."""
 
-    def __init__(self, place: Place, told: Told, texts: set[Path]) -> None:
+    def __init__(self, place: DatasetRoot, told: Told, texts: set[Path]) -> None:
         self.place, self.told, self.texts = place, told, texts
         self.chosen: dict[Path, str] = {}
         self.problems: list[Problem] = []
@@ -283,7 +283,7 @@ class _Choice:
         return None, False
 
 
-def _no_texts(place: Place, image: Path) -> DataError:
+def _no_texts(place: DatasetRoot, image: Path) -> DataError:
     expected = f"a text file with outlines for the images, as {short(label_path(image, place.root), place.root)}"
     do = "Put labels/ beside images/; or name another format, if these are masks: --set data.format=masks."
     return DataError(place.root, expected=expected, found="none at all", do=do)

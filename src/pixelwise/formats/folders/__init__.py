@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.config import SplitFilesConfig
-from pixelwise.formats.base import ExportImage, Format, Found, copy_image
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.base import ExportImage, Format, ReadResult, copy_image
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.folders.gathering import find_by_folders
 from pixelwise.formats.folders.globs import find_by_globs
 from pixelwise.formats.records import SPLITS, Layout, Problem, short
@@ -38,7 +38,7 @@ from pixelwise.imageio.masks import write_mask
 from pixelwise.labels import Labels
 
 
-def find_records(place: Place) -> Layout:
+def find_records(place: DatasetRoot) -> Layout:
     """Find every image and its mask.
 
     Raises:
@@ -64,8 +64,8 @@ def _without_partners(layout: Layout, root: Path) -> Layout:
     return Layout(layout.kind, splits, problems + layout.problems, layout.notices)
 
 
-def _read(place: Place) -> Found:
-    return Found(find_records(place))
+def _read(place: DatasetRoot) -> ReadResult:
+    return ReadResult(find_records(place))
 
 
 class _Writer:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pixelwise.errors import ConfigError
-from pixelwise.formats.dataset_root import Place, gather
+from pixelwise.formats.dataset_root import DatasetRoot, make_layout
 from pixelwise.formats.folders.beside import find_beside
 from pixelwise.formats.folders.globs import INVALID
 from pixelwise.formats.folders.pairing import key_of, pair
@@ -26,7 +26,7 @@ from pixelwise.formats.records import ORPHAN, Layout, Problem, Record, short
 _SHOWN = 4
 
 
-def find_by_folders(place: Place) -> Layout:
+def find_by_folders(place: DatasetRoot) -> Layout:
     """Find folders that belong together, else images and masks side by side.
 
     Raises:
@@ -53,7 +53,7 @@ def find_by_folders(place: Place) -> Layout:
     found.leave_other_kinds()
     problems = [Problem(short(path, tree.root), why, found.advice) for _, path, why in found.odd]
     kind = "folders of images and masks" if pairs else "images and masks side by side"
-    layout = gather(kind, found.records, problems, found.notices)
+    layout = make_layout(kind, found.records, problems, found.notices)
     return layout if layout.splits else replace(layout, splits={"pool": ()})
 
 
@@ -82,7 +82,7 @@ class _Gathering:
 
     def take(self, one: Pair) -> None:
         """Take a pair of folders."""
-        base = [] if not one.base or is_folder_of("picture", one.base) else [one.base]
+        base = [] if not one.base or is_folder_of("image", one.base) else [one.base]
         above = [*one.home.relative_to(self.tree.root).parts, *base]
         paired = pair(one.images, one.truths, one.tie)
         for record in paired.records:

@@ -56,19 +56,19 @@ def _words(words: Sequence[str]) -> str:
 
 
 _BEHIND = {
-    kind: re.compile(rf"(.*?)_?({_words(words)})_?([0-9]*)") for kind, words in (("picture", IMAGES), ("mask", MASKS))
+    kind: re.compile(rf"(.*?)_?({_words(words)})_?([0-9]*)") for kind, words in (("image", IMAGES), ("mask", MASKS))
 }
 _BEFORE = {
     kind: re.compile(rf"(?i:{_words(words)})(?:_|(?=[A-Z]))(.+)")
-    for kind, words in (("picture", IMAGES), ("mask", (*MASKS, "ann")))  # ann_dir/ is the partner of img_dir/
+    for kind, words in (("image", IMAGES), ("mask", (*MASKS, "ann")))  # ann_dir/ is the partner of img_dir/
 }
 _STEM_BEHIND = {
     kind: re.compile(rf"(.+)[_\-. ](?:{_words(words)})(?:[_\- ]?([0-9]+))?", re.I)
-    for kind, words in (("mask", MASKS), ("picture", _IMAGE_ENDS))
+    for kind, words in (("mask", MASKS), ("image", _IMAGE_ENDS))
 }
 _STEM_BEFORE = {
     kind: re.compile(rf"(?:{_words(words)})[_\-. ](.+)", re.I)
-    for kind, words in (("mask", MASKS), ("picture", _IMAGE_ENDS))
+    for kind, words in (("mask", MASKS), ("image", _IMAGE_ENDS))
 }
 
 

@@ -102,7 +102,7 @@ class Search:
 
     def _empty(self, home: Path, folders: Sequence[Path]) -> list[Pair]:
         """Take images/ and a folder of masks in which nothing lies yet: every image lacks its mask."""
-        images = [path for path in folders if is_folder_of("picture", path.name)]
+        images = [path for path in folders if is_folder_of("image", path.name)]
         if len(images) != 1 or any(is_folder_of("mask", path.name) for path in folders):
             return []
         masks = next((home / name for name in MASKS if (home / name).is_dir()), None)
@@ -226,7 +226,7 @@ def _candidates(
     seen = set()
     for path, role in masks:
         for other in folders:
-            equal = [one for one in folder_roles(other.name) if one.kind == "picture" and one.base == role.base]
+            equal = [one for one in folder_roles(other.name) if one.kind == "image" and one.base == role.base]
             fits = any(one.number == role.number for one in equal) if numbers else bool(equal)
             fits = fits or (bool(role.base) and not role.number and fold(other.name) == role.base)
             if fits and other != path and (other, path) not in seen:
@@ -239,7 +239,7 @@ def _without_roles(files: Files) -> Files:
     bare: dict[str, list[Path]] = defaultdict(list)
     for key, paths in files.items():
         *folders, stem = key.split("/")
-        kept = [name for name in folders if not is_folder_of("picture", name) and not is_folder_of("mask", name)]
+        kept = [name for name in folders if not is_folder_of("image", name) and not is_folder_of("mask", name)]
         bare["/".join([*kept, stem])] += paths
     return dict(bare)
 

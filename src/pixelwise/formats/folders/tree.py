@@ -16,7 +16,7 @@ from shlex import quote
 import yaml
 
 from pixelwise.errors import ConfigError
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.folders.pairing import Affix
 from pixelwise.formats.records import short
 from pixelwise.imageio.images import IMAGE_SUFFIXES
@@ -38,7 +38,7 @@ def option(key: str, value: str) -> str:
 class Tree:
     """Hold the images of a place by folder, and those of kinds that are not read."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: DatasetRoot) -> None:
         self.root = place.root
         self.own: dict[Path, list[Path]] = defaultdict(list)
         self.folders: dict[Path, list[Path]] = {self.root: []}

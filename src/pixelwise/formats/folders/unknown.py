@@ -29,7 +29,7 @@ def nothing_here(tree: Tree) -> DataError:
             found=f"{many} file{'s' * (many != 1)} of other kinds ({', '.join(tree.foreign_kinds())})",
             do="Save those as PNG, with the same values.",
         )
-    called = [path for path in tree.folders if path != tree.root and is_folder_of("picture", path.name)]
+    called = [path for path in tree.folders if path != tree.root and is_folder_of("image", path.name)]
     full = [path for path in called if tree.holds(path)]
     if full:
         return _no_masks(tree, full[0])
