@@ -13,7 +13,7 @@ from pixelwise.config import Config, DataConfig, with_overrides
 from pixelwise.datasets.dataset import open_data
 from pixelwise.errors import DataError, LabelsError, PairingError
 from pixelwise.formats import read_dataset
-from pixelwise.formats.folders.roles import Role, stem_role
+from pixelwise.formats.folders.names import Role, stem_role
 from pixelwise.formats.records import Layout
 
 
@@ -66,7 +66,7 @@ def options(error: DataError) -> list[list[str]]:
 def test_masks_called_as_their_images_with_a_word(tmp_path: Path, mask: str, suffix: str) -> None:
     layout = find(put(tmp_path, f"x/y/a{suffix}", f"x/y/{mask}{suffix}"))
     assert pairs(layout, tmp_path) == [(f"x/y/a{suffix}", f"x/y/{mask}{suffix}")]
-    assert layout.notices == (f"masks lie beside their images in x/y/: a{suffix} with {mask}{suffix}",)
+    assert layout.notices == (f"masks are beside their images in x/y/: a{suffix} with {mask}{suffix}",)
     assert not layout.problems
 
 

@@ -72,7 +72,7 @@ def test_without_a_list_of_train_the_rest_is_train(tmp_path: Path) -> None:
     (tmp_path / "splits/val.txt").write_text("c\n")
     layout = find(tmp_path)
     assert ids(layout) == {"val": ["c"], "train": ["a", "b"]}
-    assert layout.notices == ("2 of 3 images are in no list and make the train part",)
+    assert layout.notices == ("2 of 3 images are in no list and become the train split",)
 
 
 def test_lists_need_masks_only_for_what_they_name(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_image_in_two_lists(tmp_path: Path) -> None:
     put(tmp_path, "images/a.jpg", "masks/a.png", "splits/x")
     (tmp_path / "splits/train.txt").write_text("a\n")
     (tmp_path / "splits/test.txt").write_text("a\n")
-    with pytest.raises(PairingError, match=r"expected every image in one part, found a in train and test. Remove it"):
+    with pytest.raises(PairingError, match=r"expected every image in one split, found a in train and test. Remove it"):
         find(tmp_path)
 
 
@@ -186,7 +186,7 @@ def test_folders_that_hold_nothing_to_work_with(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         find(tmp_path)
     assert str(error.value) == (
-        f"{tmp_path}: expected images and masks in folders called so (images/ and masks/, train/ and train_masks/) or side "
+        f"{tmp_path}: expected images and masks in folders with such names (images/ and masks/, train/ and train_masks/) or side "
         "by side (a.jpg and a_mask.png), found an empty folder. "
         "Say where they are: --set 'data.images=…/*' --set 'data.masks=…/{stem}.png'."
     )
@@ -235,7 +235,7 @@ def test_images_beside_the_folders_of_parts_are_told(tmp_path: Path) -> None:
     put(tmp_path, "images/train/a.png", "masks/train/a.png", "images/extra/b.png", "images/c.png", "masks/extra/b.png")
     layout = find(tmp_path)
     assert ids(layout) == {"train": ["a"]}
-    assert layout.notices == ("2 files in no folder of a part: left out (images/c.png, …)",)
+    assert layout.notices == ("2 files in no folder of a split: left out (images/c.png, …)",)
 
 
 def test_a_part_whose_images_lie_elsewhere_is_told(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelwise.formats.folders.pairing import Affix, Tie, find_tie, key_of, pair
+from pixelwise.formats.folders.names import Affix, Tie, find_tie, key_of, pair
 
 
 def ties(images: list[str], masks: list[str]) -> Tie:
@@ -66,7 +66,7 @@ def test_pairs_keep_the_names_of_the_images() -> None:
         ("x/img_1", Path("m/x/m_1.png")),
         ("x/img_2", Path("m/x/m_2.png")),
     ]
-    assert done.odd == [(Path("m/x/m_9.png"), "mask without an image")]
+    assert done.problems == [(Path("m/x/m_9.png"), "mask without an image")]
 
 
 @settings(max_examples=200, deadline=None, database=None)
@@ -85,7 +85,7 @@ def test_a_tie_gives_every_image_its_own_mask(stems: set[str], around: tuple[str
     assert tie.rival is None
     assert tie.count == len(stems)
     done = pair(images, truths, tie)
-    assert not done.odd
+    assert not done.problems
     assert {r.id: r.mask for r in done.records} == {stem: Path(f"{before}{stem}{behind}.png") for stem in stems}
 
 

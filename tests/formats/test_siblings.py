@@ -17,9 +17,9 @@ from pixelwise.config import Config, DataConfig, load_config, with_overrides
 from pixelwise.datasets.dataset import open_data
 from pixelwise.errors import ConfigError, DataError, PairingError
 from pixelwise.formats import read_dataset
-from pixelwise.formats.folders.pairing import find_tie
-from pixelwise.formats.folders.roles import folder_roles
-from pixelwise.formats.folders.several import OBJECTS
+from pixelwise.formats.folders.names import find_tie
+from pixelwise.formats.folders.names import folder_roles
+from pixelwise.formats.folders.search import OBJECTS
 from pixelwise.formats.records import Layout
 
 
@@ -129,7 +129,7 @@ def test_several_places_are_taken_together_and_told(tmp_path: Path) -> None:
     put(tmp_path, "s1/images/a.png", "s1/masks/a.png", "s2/imgs/a.png", "s2/gt/a.png")
     layout = find(tmp_path)
     assert [record.id for record in layout.splits["pool"]] == ["s1/a", "s2/a"]
-    assert layout.notices == ("what lies in several folders is taken together: s1/, s2/",)
+    assert layout.notices == ("the images of several folders are combined: s1/, s2/",)
 
 
 def test_a_place_of_the_same_kind_without_masks_is_a_problem(tmp_path: Path) -> None:
@@ -193,13 +193,13 @@ def test_two_folders_of_images_are_asked_about(tmp_path: Path) -> None:
 def test_a_folder_in_which_nothing_matches_is_left_out_and_told(tmp_path: Path) -> None:
     layout = find(put(tmp_path, "images/a.png", "photos/z.png", "masks/a.png"))
     assert pairs(layout, tmp_path) == {"pool": [("images/a.png", "masks/a.png")]}
-    assert layout.notices == ("photos/ holds no file that matches one in masks/, and is left out",)
+    assert layout.notices == ("photos/ holds no file that matches one in masks/ and is left out",)
 
 
 def test_a_second_truth_is_left_out_but_two_without_a_first_are_asked_about(tmp_path: Path) -> None:
     layout = find(put(tmp_path / "one", "images/a.png", "gt/a.png", "gt2/a.png"))
     assert pairs(layout, tmp_path / "one") == {"pool": [("images/a.png", "gt/a.png")]}
-    assert layout.notices == ("gt2/ is a second truth beside gt/ and is left out",)
+    assert layout.notices == ("gt2/ is a second set of masks beside gt/ and is left out",)
     with pytest.raises(PairingError, match=r"--set data\.masks=gt1, or --set data\.masks=gt2\."):
         find(put(tmp_path / "two", "images/a.png", "gt1/a.png", "gt2/a.png"))
     layout = find(put(tmp_path / "own", "images/a.png", "images2/b.png", "masks/a.png", "masks2/b.png"))
@@ -246,7 +246,7 @@ def test_folders_called_otherwise_get_the_command_that_names_them(tmp_path: Path
 def test_masks_of_valid_pixels_are_used_and_told(tmp_path: Path, name: str) -> None:
     layout = find(put(tmp_path, "images/a.png", "masks/a.png", f"{name}/a_{name}.png"))
     assert layout.splits["pool"][0].valid == tmp_path / name / f"a_{name}.png"
-    assert layout.notices == (f"what is zero in {name}/ counts in nothing (--set data.valid=none: it counts)",)
+    assert layout.notices == (f"pixels that are zero in {name}/ are ignored (to use them: --set data.valid=none)",)
     assert find(tmp_path, valid="none").splits["pool"][0].valid is None
     assert find(tmp_path, valid=name).splits["pool"][0].valid is not None
 
@@ -283,7 +283,7 @@ def test_drive_as_it_lies(real: Callable[[str], Path]) -> None:
             assert record.image.stem == record.mask.stem == record.valid.stem
             assert (record.mask.parent.name, record.valid.parent.name) == ("gt", "fov")
             assert record.image.parents[1] == record.mask.parents[1] == record.valid.parents[1]
-    assert "test/gt2/ is a second truth beside gt/ and is left out" in splits.notices
+    assert "test/gt2/ is a second set of masks beside gt/ and is left out" in splits.notices
     config = load_config(Path(__file__).parents[2] / "recipes" / "drive.yaml").data.model_copy(
         update={"root": str(root)}
     )
@@ -312,7 +312,7 @@ def test_every_image_is_paired_or_told(tmp_path_factory: pytest.TempPathFactory,
     used = [p for own in layout.splits.values() for r in own for p in (r.image, r.mask, r.valid) if p is not None]
     assert len(used) == len(set(used)), "no file is used twice"
     left = {n for n in names if not n.endswith(".txt")} - {p.relative_to(root).as_posix() for p in used}
-    if not layout.problems and not any("in no folder of a part" in notice for notice in layout.notices):
+    if not layout.problems and not any("in no folder of a split" in notice for notice in layout.notices):
         # Neither of which names the mask of an image that it names.
         aside = [m[1] + "/" for notice in layout.notices if (m := re.match(r"(\S+)/ (?:is a second|holds no)", notice))]
         told = sum(int(m[1]) for notice in layout.notices if (m := re.match(r"([0-9]+) files? ", notice)))
@@ -363,7 +363,7 @@ def test_numbers_behind_all_names_are_asked_about_as_objects(tmp_path: Path) -> 
     put(tmp_path, "images/a.jpg", "images/b.jpg", *(f"masks/{n}_mask_{k}.png" for n in "ab" for k in (1, 2)))
     with pytest.raises(PairingError) as error:
         find(tmp_path)
-    assert error.value.do.startswith(OBJECTS + " If one is the truth: --set 'data.masks=\"{stem}_mask_1.png\"', or ")
+    assert error.value.do.startswith(OBJECTS + " If one is the ground truth: --set 'data.masks=\"{stem}_mask_1.png\"', or ")
 
 
 def test_a_folder_of_masks_for_every_class(tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def test_a_folder_of_masks_for_every_class(tmp_path: Path) -> None:
         open_data(DataConfig(), tmp_path)
     assert error.value.do == (
         "If masks/car/, masks/road/ hold the masks of one class each, join them into one mask for every image, with an id"
-        " for each class. If one of them is the truth: --set 'data.images=images/*' --set 'data.masks=masks/car/{stem}.tif'."
+        " for each class. If one of them is the ground truth: --set 'data.images=images/*' --set 'data.masks=masks/car/{stem}.tif'."
     )
     deep = put(tmp_path / "deep", "images/x/1.jpg", "masks/car/x/1.png", "masks/road/x/1.png")
     (message,) = told(find(deep))
@@ -409,7 +409,7 @@ def test_a_test_part_inside_whose_truth_is_kept_back_is_told(tmp_path: Path) -> 
 
 def test_images_of_kinds_that_are_not_read_are_told(tmp_path: Path) -> None:
     layout = find(put(tmp_path / "some", "images/a.png", "masks/a.png", "images/b.bmp", "masks/b.BMP"))
-    assert layout.notices == ("2 files of kinds that are not read (.bmp): left out (images/b.bmp, …)",)
+    assert layout.notices == ("2 files of kinds that cannot be read (.bmp): left out (images/b.bmp, …)",)
     with pytest.raises(
         DataError,
         match=r"expected images and masks as \.png, .*, found 2 files of other kinds \(\.gif\)\. Save those",

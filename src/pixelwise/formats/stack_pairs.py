@@ -24,8 +24,8 @@ from pathlib import Path, PurePosixPath
 from pixelwise.config import SplitFilesConfig
 from pixelwise.errors import ConfigError, DataError, MaskError, PairingError
 from pixelwise.formats.dataset_root import DatasetRoot, split_of_folder, walk
-from pixelwise.formats.folders.pairing import find_tie, pair
-from pixelwise.formats.folders.roles import MASKS, Role, folder_roles
+from pixelwise.formats.folders.names import find_tie, pair
+from pixelwise.formats.folders.names import MASKS, Role, folder_roles
 from pixelwise.formats.records import ORPHAN, SPLIT_FOLDERS, SPLITS, Layout, Problem, Record, short
 from pixelwise.formats.stacks import Stack
 from pixelwise.imageio.dicom import is_dicom
@@ -82,7 +82,7 @@ class Volumes:
                 return
         paired = pair(images, masks, find_tie(images, masks))
         self.splits[split] += paired.records
-        for path, why in paired.odd:
+        for path, why in paired.problems:
             self.problem(path, why)
 
     def _channels(self, images: Mapping[str, list[Path]], masks: Mapping[str, list[Path]]) -> dict[str, list[Path]]:
