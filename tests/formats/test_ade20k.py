@@ -17,6 +17,7 @@ from pixelwise.formats.ade20k import benchmark
 from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.imageio.masks import read_mask, write_mask
 
+NAMES = [each.name for each in benchmark()]
 EVERY_ID = np.arange(151, dtype=np.uint8).reshape(1, 151)
 TABLE = (
     "Idx\tRatio\tTrain\tVal\tStuff\tName\n1\t0.1576\t11664\t1172\t1\twall\n2\t0.1072\t6046\t612\t1\tbuilding, edifice\n"
@@ -59,11 +60,10 @@ def kind(root: Path, **config: Any) -> str:
 
 
 def test_the_benchmark_has_150_names_and_the_instance_tracks_100_things() -> None:
-    own = benchmark()
-    assert list(own) == list(range(1, 151))
-    assert len({name for name, _ in own.values()}) == 150
-    assert {id_ for id_, (_, thing) in own.items() if thing} == THINGS
-    names = {id_: name for id_, (name, _) in own.items()}
+    assert [each.id for each in benchmark()] == list(range(1, 151))
+    assert len(set(NAMES)) == 150
+    assert {each.id for each in benchmark() if each.countable} == THINGS
+    names = dict(enumerate(NAMES, 1))
     some = {1: "wall", 13: "person", 21: "car", 45: "chest of drawers", 100: "buffet", 131: "screen", 150: "flag"}
     assert {id_: names[id_] for id_ in some} == some
 
@@ -72,7 +72,7 @@ def test_the_benchmark_as_it_unpacks(tmp_path: Path) -> None:
     root = tmp_path / "ADEChallengeData2016"
     lay(root, {"training/ADE_train_00000001": EVERY_ID, "validation/ADE_val_00000001": EVERY_ID[:, :3]})
     (root / "objectInfo150.txt").write_text("Idx\tRatio\tTrain\tVal\tStuff\tName\n" + "\n".join(
-        f"{id_}\t0.1\t1\t1\t{int(not thing)}\t{name}, other name   " for id_, (name, thing) in benchmark().items()
+        f"{each.id}\t0.1\t1\t1\t{int(not each.countable)}\t{each.name}, other name   " for each in benchmark()
     ))  # fmt: skip
     (root / "sceneCategories.txt").write_text("ADE_train_00000001 airport_terminal\n")
     splits = opened(root)
@@ -80,9 +80,9 @@ def test_the_benchmark_as_it_unpacks(tmp_path: Path) -> None:
     assert {split.name: [record.id for record in split.records] for split in splits} == {
         "train": ["ADE_train_00000001"], "val": ["ADE_val_00000001"]
     }  # fmt: skip
-    assert splits.labels.names == tuple(name for name, _ in benchmark().values())
-    assert splits.labels.countable == tuple(thing for _, thing in benchmark().values())
-    assert "150 classes by objectInfo150.txt; id 0 (other) counts in nothing" in splits.notices
+    assert splits.labels.names == tuple(NAMES)
+    assert splits.labels.countable == tuple(each.countable for each in benchmark())
+    assert "150 classes of objectInfo150.txt; id 0 (other) is ignored" in splits.notices
     # The folder above may be named, too.
     assert opened(tmp_path).labels == splits.labels
 
@@ -123,12 +123,11 @@ def test_masks_that_were_reduced_already_are_refused_with_the_fix(tmp_path: Path
     with pytest.raises(MaskError) as caught:
         opened(tmp_path)
     assert str(caught.value) == (
-        f"{path}: expected ids 0 (other) and 1–150, as the benchmark has them, found 255 in 1 pixel, as where 1 was already "
-        "taken off (reduce_zero_label). Use the masks as they were published; or, where ids begin with 0 (wall), set "
+        f"{path}: expected ids 0 (other) and 1–150, as in the benchmark, found 255 in 1 pixel: 1 was probably "
+        "already subtracted (reduce_zero_label). Use the masks as they were published; or, if ids begin with 0 (wall), set "
         "data.format: masks and data.labels: {names: [wall, …], ignore_index: 255}."
     )
-    names = [name for name, _ in benchmark().values()]
-    splits = opened(tmp_path, format="masks", labels={"names": names, "ignore_index": 255})
+    splits = opened(tmp_path, format="masks", labels={"names": NAMES, "ignore_index": 255})
     assert first(splits)[0].tolist() == [255, *range(150)]
 
 
@@ -219,16 +218,15 @@ def test_a_palette_means_its_indices_and_sixteen_bits_are_not_cut(tmp_path: Path
 def test_names_without_ids_keep_the_ids_of_the_files(tmp_path: Path) -> None:
     """A list of names says nothing of ids: read as 0–149, every class would be its neighbour."""
     lay(tmp_path, {"training/ADE_train_00000001": EVERY_ID})
-    names = [name for name, _ in benchmark().values()]
-    splits = opened(tmp_path, labels=names)
+    splits = opened(tmp_path, labels=NAMES)
     assert splits.labels.ids == tuple(range(1, 151))
     assert splits.labels.ignore_ids == (0,)
     assert first(splits)[0].tolist() == [255, *range(150)]
     assert "ids of the classes are as the annotations have them" in splits.notices
     # Whoever gives ids means them, and a class that is left out is an error, not void.
-    assert opened(tmp_path, labels={"names": names, "ids": list(range(150))}).labels.ids == tuple(range(150))
+    assert opened(tmp_path, labels={"names": NAMES, "ids": list(range(150))}).labels.ids == tuple(range(150))
     with pytest.raises(MaskError, match="found 150 in 1 pixel"):
-        first(opened(tmp_path, labels=names[:-1]))
+        first(opened(tmp_path, labels=NAMES[:-1]))
 
 
 def test_the_full_ade20k_is_refused_with_the_fix(tmp_path: Path) -> None:

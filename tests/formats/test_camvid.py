@@ -86,7 +86,7 @@ def test_the_tutorials_folders_have_eleven_classes_and_void(tmp_path: Path) -> N
     assert list(splits.labels.names) == ELEVEN
     assert (splits.labels.ids, splits.labels.ignore_ids) == (tuple(range(11)), (11,))
     assert first(splits) == [[0, 3, 255]]
-    assert "CamVid's 11 classes, by the names of the images: Void counts in nothing" in splits.notices
+    assert "ignored classes of CamVid's 11 classes: Void" in splits.notices
 
 
 def test_real_camvid_opens_without_a_word_as_its_recipe_has_it(real: Any) -> None:
@@ -126,7 +126,7 @@ def test_classes_json_names_any_classes(tmp_path: Path) -> None:
     assert splits.labels.ignore_ids == (1,)
     assert splits.labels.countable == (False, False)
     assert first(splits) == [[0, 255, 1]]
-    assert "classes.json: void of all counts in nothing" in splits.notices
+    assert "ignored classes of classes.json: void of all" in splits.notices
     assert opened(tmp_path, ignored=["sea"]).labels.names == ("boat",)
 
 
@@ -175,7 +175,7 @@ def test_folders_of_parts_that_are_not_read_are_told(tmp_path: Path) -> None:
         opened(tmp_path)
     splits = opened(tmp_path, format="camvid")
     assert ids(splits) == {"train": ["train/0001TP_006690"]}
-    why = "1 images are left out; no masks are beside them, or the part has another folder"
+    why = "1 images are left out; no masks are beside them, or the split has another folder"
     assert [notice for notice in splits.notices if "left out" in notice] == [f"test/: {why}", f"training/: {why}"]
     assert not any("left out" in notice for notice in opened(tutorial(tmp_path / "whole")).notices)
 
@@ -275,7 +275,7 @@ def test_a_format_that_is_named_and_not_there_is_told(tmp_path: Path) -> None:
             '{"names": ["a", "b"], "palette": [[0, 0, 0]]}',
             "expected a colour for every name, found 1 for 2",
         ),
-        ("classes.json", '{"names": []}', "expected classes and what stands for them, found none"),
+        ("classes.json", '{"names": []}', "expected classes with colours or values, found none"),
         ("classes.json", '{"names": ["a", "a"]}', "expected every entry once, found a twice"),
         ("class_dict.csv", "name,r,g,b\nroad,1,2\n", "row 2: expected 4 columns, found 3"),
         ("class_dict.csv", "name,r,g,b\nroad,1,2,300\n", "row 2: expected three values 0–255"),

@@ -84,7 +84,7 @@ def test_names_may_hold_anything(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("class_dict.csv", "", "expected classes and what stands for them, found none. Write name,r,g,b."),
+        ("class_dict.csv", "", "expected classes with colours or values, found none. Write name,r,g,b."),
         ("class_dict.csv", "name,r,g,b\n", "found none"),
         ("class_dict.csv", "name,r,g,b\na,1,2\n", "row 2: expected 4 columns, found 3. Correct the row."),
         ("class_dict.csv", "a,1,2\n", "row 1: expected 4 columns, found 3. Correct the row."),
@@ -184,7 +184,7 @@ def test_labels_of_colours() -> None:
         by_colour("t", [ROAD, Entry("road", (1, 2, 3))])
     with pytest.raises(LabelsError, match="t: expected a colour for every class, found none for sky"):
         by_colour("t", [ROAD, Entry("sky")])
-    with pytest.raises(LabelsError, match="t: expected a class that counts, found none"):
+    with pytest.raises(LabelsError, match="t: expected a class that is not ignored, found none"):
         by_colour("t", [Entry("void", (0, 0, 0))])
 
 

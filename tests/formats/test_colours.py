@@ -65,7 +65,7 @@ def test_a_table_beside_images_and_masks_names_the_colours(tmp_path: Path) -> No
     assert splits.labels.colours == (ROAD, SKY)
     assert first(splits) == [[0, 1, 255]]
     assert "the masks hold colours, named by class_dict.csv" in splits.notices
-    assert "class_dict.csv: void counts in nothing" in splits.notices
+    assert "ignored classes of class_dict.csv: void" in splits.notices
 
 
 @pytest.mark.parametrize("name", ["label_colors.txt", "labelmap.txt", "colormap.json", "classes.json"])

@@ -110,7 +110,7 @@ def test_a_data_set_of_the_decathlon_with_its_description(tmp_path: Path) -> Non
     assert splits.description["labels"] == "the annotations"
     assert records(splits) == {"train": [f"la_{k}/{s}" for k in ("003", "004") for s in range(4)]}
     assert any(
-        "1 volumes below ./ lie in a folder of images (ts) without one of masks" in told for told in splits.notices
+        "1 volumes in a folder of images below ./ (ts) have no folder of masks" in told for told in splits.notices
     )
 
 
@@ -227,7 +227,7 @@ def test_where_several_masks_fit_every_pair_is_named_with_the_options_that_choos
     volume(tmp_path / "ct a.nii.gz")
     for name in ("seg_one", "seg_two"):
         volume(tmp_path / f"{name}.nii.gz", ids(1, 2))
-    with pytest.raises(PairingError, match="found several that lie on the same voxels") as error:
+    with pytest.raises(PairingError, match="found several with the same voxels") as error:
         opened(tmp_path)
     assert "--set 'data.images=ct a.nii.gz' --set data.masks=seg_one.nii.gz" in error.value.do
     found = opened(tmp_path, images="ct a.nii.gz", masks="seg_two.nii.gz")
@@ -284,7 +284,7 @@ def test_a_single_volume_is_divided_into_blocks_of_neighbours_with_a_notice(tmp_
     assert [split.name for split in splits] == ["train", "val"]
     numbers = sorted(record.plane.index for record in splits.val.records)
     assert numbers == [numbers[0], numbers[0] + 1]
-    assert any("there is one volume only" in told for told in splits.notices)
+    assert any("the only volume is divided" in told for told in splits.notices)
 
 
 def test_named_images_need_named_masks_and_patterns_must_match(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_label_tables_name_the_ids_that_occur(tmp_path: Path) -> None:
     volume(tmp_path / "labels/a.nii.gz", ids(2, 5, 9), table=table)
     splits = opened(tmp_path)
     assert (splits.labels.names, splits.labels.ids) == (("background", "liver", "class_5", "rib"), (0, 2, 5, 9))
-    assert any("1 of 4 occur nowhere and are left out; 5 stand in no table" in told for told in splits.notices)
+    assert any("1 of 4 do not occur and are left out; 5 are in no table" in told for told in splits.notices)
     named = opened(tmp_path, labels={"names": {0: "rest", 2: "l", 5: "x", 9: "r"}})
     assert named.labels.names == ("rest", "l", "x", "r")
 
@@ -387,7 +387,7 @@ def test_points_in_time_are_refused_unless_they_are_named_as_channels(tmp_path: 
         volume(tmp_path / f"imagesTr/{name}.nii.gz", array, t="sec")
         volume(tmp_path / f"labelsTr/{name}.nii.gz", ids(1))
     with pytest.raises(
-        ImageError, match=r"a\.nii\.gz: expected one volume, or one band a channel, found 3 points in time"
+        ImageError, match=r"a\.nii\.gz: expected one volume, or one band per channel, found 3 points in time"
     ):
         opened(tmp_path)
     (tmp_path / "dataset.json").write_text(json.dumps({"modality": {"0": "FLAIR", "1": "T1w", "2": "T2w"}}))

@@ -17,8 +17,7 @@ from pixelwise.config import Config, DataConfig, load_config, with_overrides
 from pixelwise.datasets.dataset import open_data
 from pixelwise.errors import ConfigError, DataError, PairingError
 from pixelwise.formats import read_dataset
-from pixelwise.formats.folders.names import find_tie
-from pixelwise.formats.folders.names import folder_roles
+from pixelwise.formats.folders.names import find_tie, folder_roles
 from pixelwise.formats.folders.search import OBJECTS
 from pixelwise.formats.records import Layout
 
@@ -363,7 +362,9 @@ def test_numbers_behind_all_names_are_asked_about_as_objects(tmp_path: Path) -> 
     put(tmp_path, "images/a.jpg", "images/b.jpg", *(f"masks/{n}_mask_{k}.png" for n in "ab" for k in (1, 2)))
     with pytest.raises(PairingError) as error:
         find(tmp_path)
-    assert error.value.do.startswith(OBJECTS + " If one is the ground truth: --set 'data.masks=\"{stem}_mask_1.png\"', or ")
+    assert error.value.do.startswith(
+        OBJECTS + " If one is the ground truth: --set 'data.masks=\"{stem}_mask_1.png\"', or "
+    )
 
 
 def test_a_folder_of_masks_for_every_class(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_a_test_part_whose_masks_are_kept_secret_is_left_out_and_told(tmp_path):
     found = look(put(tmp_path, {"JPEGImages/s.jpg": "", "JPEGImages/t.jpg": ""}))
     assert subsets(found) == {"train": ["a", "b"]}
     assert found.layout.problems == ()
-    assert "test.txt: no image has a mask (2 listed): there is no test part" in found.layout.notices
+    assert "test.txt: no image has a mask (2 listed): there is no test split" in found.layout.notices
 
 
 def test_lists_that_are_of_no_part(tmp_path):
@@ -160,13 +160,13 @@ def test_lists_that_are_of_no_part(tmp_path):
     put(tmp_path, {"ImageSets/Segmentation/train.txt": "b\n", "ImageSets/Segmentation/trainaug.txt": "a\nb\n"})
     found = look(tmp_path)
     assert subsets(found) == {"train": ["b"]}
-    assert "ImageSets/Segmentation: not read beside the lists of parts: trainaug.txt" in found.layout.notices
+    assert "ImageSets/Segmentation: not read beside the lists of splits: trainaug.txt" in found.layout.notices
 
 
 def test_a_image_in_two_lists_is_refused(tmp_path):
     usual(tmp_path)
     put(tmp_path, {"ImageSets/Segmentation/train.txt": "a\nb\n", "ImageSets/Segmentation/val.txt": "b\n"})
-    with pytest.raises(PairingError, match=r"val\.txt: expected every image in one part, found b in train and val"):
+    with pytest.raises(PairingError, match=r"val\.txt: expected every image in one split, found b in train and val"):
         look(tmp_path)
 
 
@@ -185,7 +185,7 @@ def test_other_sets_that_are_laid_out_like_voc_have_classes_of_their_own(tmp_pat
     assert splits.labels.names == ("class_0", "class_1", "class_15", "class_20")
     assert splits.labels.ids == (0, 1, 15, 20)
     assert (splits.train.read(0).mask == splits.labels.ignore_index).sum() == 2
-    assert any("no image is called as Pascal VOC's are, and 255 counts in nothing" in told for told in splits.notices)
+    assert any("no image is named like Pascal VOC's" in told for told in splits.notices)
     inside = opened(usual(tmp_path / "VOCdevkit/VOC2007", a=IDS)).labels.names
     assert inside[:2] == ("background", "aeroplane")
 
@@ -228,9 +228,9 @@ def test_sbd_is_refused_with_the_fix(tmp_path):
     with pytest.raises(DataError) as error:
         look(tmp_path)
     assert str(error.value) == (
-        f"{tmp_path}: expected masks as PNG in SegmentationClass/, found .mat files as SBD has them (1: dataset/cls/a.mat)."
-        " Save what is in each, scipy.io.loadmat(file)['GTcls']['Segmentation'][0, 0], as PNG of the same name in"
-        " SegmentationClass/; or take SegmentationClassAug/, which others made from them."
+        f"{tmp_path}: expected masks as PNG in SegmentationClass/, found .mat files as in SBD (1: dataset/cls/a.mat)."
+        " Save the content of each, scipy.io.loadmat(file)['GTcls']['Segmentation'][0, 0], as PNG of the same name in"
+        " SegmentationClass/; or use SegmentationClassAug/, which was made from them."
     )
 
 
@@ -246,7 +246,7 @@ def test_the_advice_for_sbd_works(tmp_path):
 def test_boxes_alone_are_refused(tmp_path):
     put(tmp_path, {"JPEGImages/a.jpg": "", "Annotations/a.xml": "<annotation><object><bndbox/></object></annotation>"})
     with pytest.raises(
-        DataError, match=r"found boxes alone \(Annotations/a\.xml\)\. Draw outlines: boxes are no segment"
+        DataError, match=r"found boxes alone \(Annotations/a\.xml\)\. Annotate contours: boxes are not a segment"
     ):
         look(tmp_path)
     with pytest.raises(DataError, match=r"expected masks as PNG in SegmentationClass/, found none\. Check the path"):
@@ -297,7 +297,7 @@ def test_ignored_in_the_table_counts_in_nothing_and_that_is_told(tmp_path):
     splits = opened(cvat(tmp_path, COLOURS[KINDS], CVAT.replace("sky", "ignored")))
     assert splits.labels.names == ("background", "car")
     assert (splits.train.read(0).mask == 255).sum() == (KINDS == 2).sum()
-    assert "labelmap.txt: ignored counts in nothing" in splits.notices
+    assert "ignored classes of labelmap.txt: ignored" in splits.notices
 
 
 def test_an_export_without_images_is_paired_with_those_that_lie_beside_it(tmp_path):
@@ -316,7 +316,7 @@ def test_an_export_without_images_is_paired_with_those_that_lie_beside_it(tmp_pa
         ),
         ("car:0,0,256::\n", "expected three values 0–255, found"),
         ("car:1,2,3::\ncar:4,5,6::\n", "expected every entry once, found car twice"),
-        ("", "expected classes and what stands for them, found none"),
+        ("", "expected classes with colours or values, found none"),
     ],
 )
 def test_a_table_that_cannot_be_meant_is_refused(table, message, tmp_path):
@@ -375,7 +375,7 @@ def test_labelme2voc_names_its_classes_line_by_line(folder, tmp_path):
 
 def test_class_names_that_say_nothing_or_not_the_same_are_refused(tmp_path):
     put(usual(tmp_path / "one"), {"class_names.txt": " \n"})
-    with pytest.raises(LabelsError, match=r"class_names\.txt: expected names of classes, found none\. Write the name"):
+    with pytest.raises(LabelsError, match=r"class_names\.txt: expected names of classes, found none\. Write one class"):
         look(tmp_path)
     put(tmp_path / "one", {"class_names.txt": "a\nb"})
     put(usual(tmp_path / "two"), {"class_names.txt": "b\na"})

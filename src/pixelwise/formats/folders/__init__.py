@@ -69,6 +69,15 @@ def _read(dataset: DatasetRoot) -> ReadResult:
     return ReadResult(find_records(dataset))
 
 
+def copy_into_folders(out: Path, image: ExportImage) -> tuple[Path, Path]:
+    """Copy an image to images/ of its split; return the copy and the path of its mask in masks/."""
+    target = out / image.split / "images" / f"{image.id}{image.image.suffix.lower()}"
+    copy_image(image, target)
+    mask = out / image.split / "masks" / f"{image.id}.png"
+    mask.parent.mkdir(parents=True, exist_ok=True)
+    return target, mask
+
+
 class _Writer:
     """Writes images and palette masks in two folders per split."""
 
@@ -78,10 +87,7 @@ class _Writer:
 
     def add(self, image: ExportImage) -> Path:
         """Write a mask as PNG with the ids of the classes."""
-        target = self.out / image.split / "images" / f"{image.id}{image.image.suffix.lower()}"
-        copy_image(image, target)
-        mask = self.out / image.split / "masks" / f"{image.id}.png"
-        mask.parent.mkdir(parents=True, exist_ok=True)
+        target, mask = copy_into_folders(self.out, image)
         write_mask(mask, image.mask, self.labels)
         return target
 

@@ -100,7 +100,9 @@ def _find_partners(
     if not by_stem:
         raise DataError(where, expected="masks", found=f"none that match {pattern} in {root}", do="Check the pattern.")
     image_stems = _by_stem(record.image for record in records)
-    repeated = [path for stems in (by_stem, image_stems) for paths in stems.values() if len(paths) > 1 for path in paths]
+    repeated = [
+        path for stems in (by_stem, image_stems) for paths in stems.values() if len(paths) > 1 for path in paths
+    ]
     if repeated:
         raise PairingError(
             where,

@@ -75,9 +75,7 @@ _FILE_SUFFIX = {
     kind: re.compile(rf"(.+)[_\-. ](?:{_any_of(words)})(?:[_\- ]?([0-9]+))?", re.I)
     for kind, words in _FILE_WORDS.items()
 }
-_FILE_PREFIX = {
-    kind: re.compile(rf"(?:{_any_of(words)})[_\-. ](.+)", re.I) for kind, words in _FILE_WORDS.items()
-}
+_FILE_PREFIX = {kind: re.compile(rf"(?:{_any_of(words)})[_\-. ](.+)", re.I) for kind, words in _FILE_WORDS.items()}
 
 
 @lru_cache(maxsize=4096)
@@ -291,9 +289,14 @@ def _tie_without_common_affixes(images: Collection[str], masks: Collection[str])
 def _common_affix(keys: Collection[str]) -> Affix:
     """Find the whole words that all names begin and end with, without cutting numbers or longer words."""
     stems = [key.rpartition("/")[2] for key in keys]
-    before = os.path.commonprefix(stems).rstrip("0123456789")
+    before = _common_prefix(stems).rstrip("0123456789")
     # A word ends at a separator, or where a number begins in all names.
     if not (before and before[-1].isalpha() and all(stem[len(before) : len(before) + 1].isdigit() for stem in stems)):
         before = re.sub(r"[^_\-. ]+$", "", before)
-    behind = os.path.commonprefix([stem[len(before) :][::-1] for stem in stems])[::-1]
+    behind = _common_prefix([stem[len(before) :][::-1] for stem in stems])[::-1]
     return Affix(before, re.sub(r"^[^_\-. ]+", "", behind))
+
+
+def _common_prefix(texts: Sequence[str]) -> str:
+    first, last = min(texts), max(texts)
+    return first[: next((k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
