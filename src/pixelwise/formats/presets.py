@@ -44,18 +44,11 @@ class FolderLayout:
 
 @dataclass(frozen=True)
 class LayoutMatch:
-    """A folder layout found in a data set.
-
-    Args:
-        dataset: the data set.
-        layout: the declared layout.
-        splits: image folder, mask folder and ending of the names of masks, per split or for "pool".
-
-    """
+    """A folder layout found in a data set."""
 
     dataset: DatasetRoot
     layout: FolderLayout
-    splits: dict[str, tuple[str, str, str]]
+    splits: dict[str, tuple[str, str, str]]  # image folder, mask folder and ending of the masks, per split or "pool"
 
     @property
     def reason(self) -> str:

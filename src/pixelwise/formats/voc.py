@@ -81,18 +81,11 @@ _VOC = (
 
 @dataclass(frozen=True)
 class _Home:
-    """A folder with masks in SegmentationClass/ (or a copy) and images in JPEGImages/.
-
-    Args:
-        dataset: the data set.
-        folder: the folder.
-        masks: the masks by their path below their folder, without suffix.
-
-    """
+    """A folder with masks in SegmentationClass/ (or a copy) and images in JPEGImages/."""
 
     dataset: DatasetRoot
     folder: Path
-    masks: dict[str, Path]
+    masks: dict[str, Path]  # by their path below their folder, without suffix
 
     def short(self, path: Path) -> str:
         """Return a path relative to the root of the data set."""

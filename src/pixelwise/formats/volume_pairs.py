@@ -47,21 +47,12 @@ Named = Mapping[str, list[Path]]
 
 @dataclass(eq=False)
 class VolumePairs:
-    """The image volumes of a data set while masks are searched for them.
-
-    Args:
-        dataset: the data set.
-        series: header and files of each folder with a DICOM series.
-        splits: image and mask by name, per split.
-        channels: further channels of an image.
-        problems: volumes without a partner.
-        notices: what was decided.
-    """
+    """The image volumes of a data set while masks are searched for them."""
 
     dataset: DatasetRoot
-    series: Series = field(default_factory=dict)
+    series: Series = field(default_factory=dict)  # header and files of each folder with a DICOM series
     splits: dict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
-    channels: dict[Path, list[Path]] = field(default_factory=dict)
+    channels: dict[Path, list[Path]] = field(default_factory=dict)  # further channels of an image
     problems: list[Problem] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
@@ -310,13 +301,7 @@ def find_by_position(volumes: VolumePairs, paths: Sequence[Path]) -> None:
 
 
 def ambiguous(root: Path, pairs: Mapping[Path, Sequence[Path]], found: str) -> PairingError:
-    """Return the error that asks which pair is meant, with the options that choose each.
-
-    Args:
-        root: root of the data set.
-        pairs: possible masks by image.
-        found: what is ambiguous.
-    """
+    """Return the error that asks which pair is meant, with the options that choose each; `pairs` are masks by image."""
     listed = [(short(image, root), short(mask, root)) for image, masks in pairs.items() for mask in masks]
     shown = "; ".join(f"{image} with {mask}" for image, mask in listed[:_MOST_SHOWN])
     more = f" (and {len(listed) - _MOST_SHOWN} more)" if len(listed) > _MOST_SHOWN else ""

@@ -26,21 +26,13 @@ _BLOCKS = 5
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """An image volume.
-
-    Args:
-        id: its name.
-        header: header of the volume; `header.path` is the file, or the folder of a series.
-        mask: the label volume.
-        slices: the files of a series, in the order of the header's last axis.
-        more: headers of volumes with further bands.
-    """
+    """An image volume and its label volume."""
 
     id: str
-    header: VolumeHeader
+    header: VolumeHeader  # `header.path` is the file, or the folder of a series
     mask: Path
-    slices: tuple[Path, ...] = ()
-    more: tuple[VolumeHeader, ...] = ()
+    slices: tuple[Path, ...] = ()  # the files of a series, in the order of the header's last axis
+    more: tuple[VolumeHeader, ...] = ()  # headers of volumes with further bands
 
     def across(self, common: Across) -> Across:
         """Return the direction of the slices: that of a series is fixed by its files."""

@@ -57,26 +57,15 @@ def find_by_folders(dataset: DatasetRoot) -> Layout:
 
 @dataclass
 class _LayoutBuilder:
-    """A layout under construction.
-
-    Args:
-        tree: the images of the data set.
-        records: records per split.
-        problems: files without a partner: split, path, reason.
-        notices: what was decided.
-        image_folders: depth and name of the folders with images; images in others like them should have masks, too.
-        accounted: files in a record, problem or notice.
-        advice: how to join masks if images have several; otherwise "".
-
-    """
+    """A layout under construction."""
 
     tree: Tree
     records: dict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
-    problems: list[tuple[str, Path, str]] = field(default_factory=list)
+    problems: list[tuple[str, Path, str]] = field(default_factory=list)  # split, path and reason
     notices: list[str] = field(default_factory=list)
-    image_folders: set[tuple[int, str]] = field(default_factory=set)
-    accounted: set[Path] = field(default_factory=set)
-    advice: str = ""
+    image_folders: set[tuple[int, str]] = field(default_factory=set)  # depth and name; similar ones should have masks
+    accounted: set[Path] = field(default_factory=set)  # files in a record, problem or notice
+    advice: str = ""  # how to join masks, if images have several
 
     def add_pair(self, folders: FolderPair) -> None:
         """Add the files of a pair of folders."""

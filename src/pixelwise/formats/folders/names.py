@@ -45,18 +45,11 @@ _LONGEST_STEM = 200
 
 @dataclass(frozen=True)
 class Role:
-    """A possible meaning of a name.
+    """A possible meaning of a name."""
 
-    Args:
-        kind: "image", "mask" or "valid".
-        base: the rest of the name, in lower case for folders; the partner has the same.
-        number: a number after the word, or 0.
-
-    """
-
-    kind: str
-    base: str = ""
-    number: int = 0
+    kind: str  # "image", "mask" or "valid"
+    base: str = ""  # the rest of the name, in lower case for folders; the partner has the same
+    number: int = 0  # a number after the word
 
 
 def _any_of(words: Iterable[str]) -> str:
@@ -81,7 +74,7 @@ _FILE_PREFIX = {kind: re.compile(rf"(?:{_any_of(words)})[_\-. ](.+)", re.I) for 
 @lru_cache(maxsize=4096)
 def folder_roles(name: str) -> tuple[Role, ...]:
     """Return all possible roles of a folder name, the shortest base first: "mask_images" is both images and masks."""
-    text = _underscores(name)
+    text = re.sub(r"[\- .]", "_", name)
     roles = {Role("valid")} if text.lower() in VALID else set()
     for kind, pattern in _FOLDER_SUFFIX.items():
         if found := pattern.fullmatch(text.lower()):
@@ -99,11 +92,7 @@ def has_role(kind: str, name: str) -> bool:
 
 def folder_base(name: str) -> str:
     """Return a folder name in the form of `Role.base`."""
-    return _underscores(name).lower()
-
-
-def _underscores(name: str) -> str:
-    return re.sub(r"[\- .]", "_", name)
+    return re.sub(r"[\- .]", "_", name).lower()
 
 
 def stem_role(stem: str) -> Role | None:
@@ -153,19 +142,12 @@ class Affix:
 
 @dataclass(frozen=True)
 class Tie:
-    """How the names of masks follow from those of images.
-
-    Args:
-        image, mask: affixes that are removed before names are compared.
-        count: number of images that find a mask.
-        rival: another affix of masks that fits equally well.
-
-    """
+    """How the names of masks follow from those of images: the affixes to remove before names are compared."""
 
     image: Affix = Affix()
     mask: Affix = Affix()
-    count: int = 0
-    rival: Affix | None = None
+    count: int = 0  # images that find a mask
+    rival: Affix | None = None  # another affix of masks that fits equally well
 
     @property
     def plain(self) -> bool:

@@ -94,20 +94,12 @@ class Tree:
 
 @dataclass(frozen=True)
 class MaskRequest:
-    """What `data.masks` and `data.valid` request when `data.images` is not given.
+    """What `data.masks` and `data.valid` request when `data.images` is not given."""
 
-    Args:
-        folder: name or path of the folder of masks; "" for any.
-        affix: prefix and suffix around the stem of the image in the name of the mask; None if it has to be found.
-        suffix: file suffix of masks, with the dot; "" for any.
-        valid: name of the folder of masks of valid pixels; "none" for none; None for those of the table.
-
-    """
-
-    folder: str = ""
-    affix: Affix | None = None
-    suffix: str = ""
-    valid: str | None = None
+    folder: str = ""  # name or path of the folder of masks; "" for any
+    affix: Affix | None = None  # around the stem of the image in the name of the mask; None if it has to be found
+    suffix: str = ""  # file suffix of masks, with the dot; "" for any
+    valid: str | None = None  # folder of masks of valid pixels; "none" for none; None for those of the table
 
     @classmethod
     def parse(cls, masks: str | None, valid: str | None) -> MaskRequest:
@@ -152,26 +144,16 @@ class MaskRequest:
 
 @dataclass(frozen=True)
 class FolderPair:
-    """A folder of images and its folder of masks.
-
-    Args:
-        parent: the folder that contains both.
-        image_folder, mask_folder: the folders; `image_folder` is `parent` if it contains the images itself.
-        images, masks: their files by name.
-        tie: how the names of the masks follow from those of the images.
-        base: what the names of the folders share.
-        valid: the folder of masks of valid pixels, and its file for each name of an image.
-
-    """
+    """A folder of images and its folder of masks, with their files by name."""
 
     parent: Path
-    image_folder: Path
+    image_folder: Path  # `parent` if it contains the images itself
     mask_folder: Path
     images: Files
     masks: Files
     tie: Tie
-    base: str = ""
-    valid: tuple[Path, Mapping[str, Path]] | None = None
+    base: str = ""  # what the names of the folders share
+    valid: tuple[Path, Mapping[str, Path]] | None = None  # the folder of masks of valid pixels, and its file per image
 
     @property
     def folders(self) -> set[Path]:
@@ -313,11 +295,14 @@ class Search:
         """Add the folder of masks of valid pixels, if there is one."""
         requested = self.request.valid
         folders = [path for path in folders if path not in pair.folders and path not in self.left_out]
-        if requested is None:
-            named = [path for path in folders if has_role("valid", path.name) and not pair.base]
-        else:
-            named = [path for path in folders if requested.strip("/") in (path.name, short(path, self.tree.root))]
-        matching = [(path, files) for path in named if (files := self._valid_files(path, pair))]
+        matching: list[tuple[Path, dict[str, Path]]] = []
+        for path in folders:
+            if requested is None:
+                named = has_role("valid", path.name) and not pair.base
+            else:
+                named = requested.strip("/") in (path.name, short(path, self.tree.root))
+            if named and (files := self._valid_files(path, pair)):
+                matching.append((path, files))
         if len(matching) > 1:
             raise PairingError(
                 pair.parent,

@@ -18,26 +18,19 @@ from pixelwise.formats.folders.names import key_of, stem_role
 from pixelwise.formats.folders.search import MaskRequest, Tree, option
 from pixelwise.formats.records import ORPHAN, UNMASKED, Record, composed, short
 
+Named = dict[str, list[Path]]
 _LOSSY = (".jpg", ".jpeg", ".webp")
 _LOSSLESS = (".png", ".tif", ".tiff")
 
 
 @dataclass
 class SideBySide:
-    """Pairs of files in the same folder.
-
-    Args:
-        records: the pairs.
-        problems: files without a partner in a folder that has pairs, each with the reason.
-        folders: the folders with pairs.
-        examples: one pair per way of naming.
-
-    """
+    """Pairs of files in the same folder."""
 
     records: list[Record] = field(default_factory=list)
-    problems: list[tuple[Path, str]] = field(default_factory=list)
+    problems: list[tuple[Path, str]] = field(default_factory=list)  # in a folder that has pairs, with the reason
     folders: list[Path] = field(default_factory=list)
-    examples: dict[str, str] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)  # one pair per way of naming
 
     def notice(self, root: Path) -> str:
         """Describe how images and masks were paired."""
@@ -77,50 +70,44 @@ def _is_mask(path: Path) -> bool:
     return role is not None and role.kind == "mask"
 
 
-@dataclass
-class _Stems:
-    """Files by their stem, and those with a word of the table by the rest of their stem."""
-
-    files: dict[str, list[Path]]
-    images: dict[str, list[Path]]
-    masks: dict[str, list[Path]]
-
-    @classmethod
-    def of(cls, paths: Iterable[Path]) -> _Stems:
-        stems = cls(defaultdict(list), defaultdict(list), defaultdict(list))
-        for path in paths:
-            stem = composed(path.stem)
-            stems.files[stem].append(path)
-            role = stem_role(stem)
-            if role is not None:
-                (stems.masks if role.kind == "mask" else stems.images)[role.base].append(path)
-        return stems
+def _by_stem(paths: Iterable[Path]) -> tuple[Named, Named, Named]:
+    """Group all files by their stem; images and masks with a word of the table by the rest of their stem."""
+    files: Named = defaultdict(list)
+    images: Named = defaultdict(list)
+    masks: Named = defaultdict(list)
+    for path in paths:
+        stem = composed(path.stem)
+        files[stem].append(path)
+        role = stem_role(stem)
+        if role is not None:
+            (masks if role.kind == "mask" else images)[role.base].append(path)
+    return files, images, masks
 
 
 def _requested_pairs(paths: Sequence[Path], request: MaskRequest) -> Iterator[tuple[Path, Path, str]]:
     """Pair as `data.masks` requests, such as {stem}_seg.png."""
     assert request.affix is not None
-    stems = _Stems.of(paths)
+    by_stem, named_images, _ = _by_stem(paths)
     for mask in paths:
         core = request.affix.core(composed(mask.stem))
         if core is not None and request.suffix in ("", mask.suffix.lower()):
-            images = [path for path in stems.files.get(core, []) if path != mask] or stems.images.get(core, [])
+            images = [path for path in by_stem.get(core, []) if path != mask] or named_images.get(core, [])
             if len(images) == 1:
                 yield images[0], mask, "requested"
 
 
 def _pairs(paths: Iterable[Path], root: Path) -> Iterator[tuple[Path, Path, str]]:
     """Yield image, mask, and the way in which the mask is named."""
-    stems = _Stems.of(paths)
+    by_stem, named_images, named_masks = _by_stem(paths)
     used: set[Path] = set()
-    for core, masks in stems.masks.items():
-        images = [*stems.files.get(core, ()), *stems.images.get(core, ())]
+    for core, masks in named_masks.items():
+        images = [*by_stem.get(core, ()), *named_images.get(core, ())]
         if len(images) == len(masks) == 1:
             used |= {images[0], masks[0]}
             yield images[0], masks[0], composed(masks[0].stem).replace(core, "x", 1)
         elif images:
             _require_one(core, images, masks, root)
-    for files in stems.files.values():  # equal names
+    for files in by_stem.values():  # equal names
         if len(files) < 2 or used & set(files):
             continue
         lossy = [path for path in files if path.suffix.lower() in _LOSSY]
