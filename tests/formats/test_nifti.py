@@ -1,4 +1,4 @@
-"""NIfTI volumes as people lay them out: the Decathlon, nnU-Net, folders, loose files."""
+"""NIfTI volumes in the layouts of the Decathlon and nnU-Net, in folders, and loose."""
 
 import json
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_images_and_labels_are_read_slice_by_slice(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sample.mask, ids(1, 2)[::-1, ::-1, 1].T)
 
 
-def test_slices_of_a_volume_stay_in_one_part(tmp_path: Path) -> None:
+def test_slices_of_a_volume_stay_in_one_split(tmp_path: Path) -> None:
     splits = opened(pairs(tmp_path, "a b c d e"), split={"val": 0.4, "test": 0.2})
     subsets = {split.name: {record.group for record in split.records} for split in splits}
     assert {name: len(groups) for name, groups in subsets.items()} == {"train": 2, "val": 2, "test": 1}
@@ -151,7 +151,7 @@ def test_a_missing_channel_is_a_problem(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-def test_parts_are_told_by_folders_and_by_lists(tmp_path: Path) -> None:
+def test_splits_by_folders_and_by_lists(tmp_path: Path) -> None:
     for split in ("train", "val"):
         pairs(tmp_path / "folders" / split, "a")
     assert records(opened(tmp_path / "folders")) == {
@@ -172,13 +172,13 @@ def test_parts_are_told_by_folders_and_by_lists(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("train", "val"), [("imagesTr labelsTr", "imagesVa labelsVa"), ("train_images train_masks", "val_images val_masks")]
 )
-def test_parts_are_told_by_the_ends_of_folder_names(tmp_path: Path, train: str, val: str) -> None:
+def test_splits_by_the_endings_of_folder_names(tmp_path: Path, train: str, val: str) -> None:
     for name, folders in (("a", train), ("b", val)):
         pairs(tmp_path, name, *folders.split())
     assert records(opened(tmp_path)) == {"train": [f"a/{k}" for k in range(4)], "val": [f"b/{k}" for k in range(4)]}
 
 
-def test_volumes_of_one_name_in_folders_of_several_patients_are_told_apart(tmp_path: Path) -> None:
+def test_volumes_with_one_name_in_folders_of_several_patients_are_distinguished(tmp_path: Path) -> None:
     for patient in ("p1", "p2"):
         pairs(tmp_path / patient, "ct")
     splits = opened(tmp_path, split={"val": 0.5, "test": 0})
@@ -187,7 +187,7 @@ def test_volumes_of_one_name_in_folders_of_several_patients_are_told_apart(tmp_p
     assert all(len({record.group for record in split.records}) == 1 for split in splits)
 
 
-def test_what_has_no_partner_is_told(tmp_path: Path) -> None:
+def test_files_without_a_partner_are_reported(tmp_path: Path) -> None:
     pairs(tmp_path, "a")
     volume(tmp_path / "images/b.nii.gz")
     volume(tmp_path / "labels/c.nii.gz", ids(1))
@@ -427,7 +427,7 @@ def test_the_hash_follows_what_is_read(tmp_path: Path) -> None:
     assert before != opened(tmp_path).train.hash()
 
 
-def test_volumes_are_recognised_and_other_places_are_not(tmp_path: Path) -> None:
+def test_volumes_are_recognised_and_other_folders_are_not(tmp_path: Path) -> None:
     place = DatasetRoot(pairs(tmp_path / "a", "x"), tmp_path / "a", DataConfig())
     assert find_format(place)[0].name == "nifti"
     (tmp_path / "b").mkdir()
@@ -435,7 +435,7 @@ def test_volumes_are_recognised_and_other_places_are_not(tmp_path: Path) -> None
     assert FORMATS["nifti"].detect(DatasetRoot(tmp_path / "b", tmp_path / "b", DataConfig())) is None
 
 
-def test_the_hippocampus_set_is_read_as_it_lies(real: Any) -> None:
+def test_real_hippocampus_needs_no_configuration(real: Any) -> None:
     root = real("hippocampus")
     splits = open_data(DataConfig(), root)
     assert sum(len(split) for split in splits) == 1720
@@ -445,6 +445,6 @@ def test_the_hippocampus_set_is_read_as_it_lies(real: Any) -> None:
         sample, record = splits.train.read(index), splits.train.records[index]
         assert sample.image.dtype == np.float32
         for array, path in ((sample.image[0], record.image), (sample.mask, record.mask)):
-            stored = nibabel.load(path)  # all lie as RAS, 1 mm
+            stored = nibabel.load(path)  # all are RAS, 1 mm
             plane = np.asarray(stored.dataobj)[::-1, ::-1, record.plane.index].T
             np.testing.assert_array_equal(array, plane.astype(array.dtype))
