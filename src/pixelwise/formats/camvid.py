@@ -35,7 +35,7 @@ from pixelwise.formats.colour_maps import (
     read_names,
 )
 from pixelwise.formats.dataset_root import DatasetRoot
-from pixelwise.formats.presets import FolderLayout, find_layout, parse_classes
+from pixelwise.formats.presets import FolderLayout, find_layout, parse_classes, read_layout
 
 _LAYOUTS = (
     FolderLayout("701_StillsRaw_full", "LabeledApproved_full/{stem}_L"),
@@ -69,8 +69,11 @@ _COUNTABLE = {each.name: each.countable for each in (*_TUTORIAL, *_ORIGINAL)}
 
 def detect(dataset: DatasetRoot) -> str | None:
     """Recognise one of the four layouts by the names of its folders and tables."""
-    match = find_layout(dataset, _LAYOUTS)
-    return None if match is None else match.reason
+    found = find_layout(dataset, _LAYOUTS)
+    if found is None:
+        return None
+    files = next(iter(found[1].values()))
+    return f"{files.images[0]} with {files.masks}"
 
 
 def read(dataset: DatasetRoot) -> ReadResult:
@@ -81,26 +84,27 @@ def read(dataset: DatasetRoot) -> ReadResult:
         ConfigError: an invalid list.
 
     """
-    match = find_layout(dataset, _LAYOUTS)
-    if match is None:
+    found = find_layout(dataset, _LAYOUTS)
+    if found is None:
         raise DataError(
             dataset.root,
             expected="train/ and trainannot/, train/ and train_labels/, or images/ and labels/ with codes.txt",
             found="none of these",
             do="Leave data.format out, or set data.format: masks.",
         )
-    layout = match.read("CamVid's folders")
+    folder_layout, splits = found
+    layout = read_layout(dataset, splits)
     masks = layout.masks
     coloured = in_colour(masks)
     where, entries = _find_entries(dataset.root, [record.image for record in layout.records], masks, coloured)
     if not entries:
-        return ReadResult(layout)
-    by_id = not coloured if match.layout.holds_ids else holds_values(entries, masks)
+        return ReadResult(replace(layout, kind="CamVid's folders"))
+    by_id = not coloured if folder_layout.holds_ids else holds_values(entries, masks)
     labels, rule = (by_value if by_id else by_colour)(where, entries, dataset.config.ignored)
     if set(labels.names) <= _COUNTABLE.keys():
         labels = replace(labels, countable=tuple(_COUNTABLE[name] for name in labels.names))
     notices = (*layout.notices, *ignored_notice(where, entries, labels))
-    return ReadResult(replace(layout, notices=notices), labels, rule)
+    return ReadResult(replace(layout, kind="CamVid's folders", notices=notices), labels, rule)
 
 
 def _find_entries(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pixelwise.config import SplitFilesConfig
 from pixelwise.formats.dataset_root import DatasetRoot, split_of_folder
 from pixelwise.formats.folders import find_records
-from pixelwise.formats.records import SPLITS, Layout
+from pixelwise.formats.records import SPLITS, Layout, short
 from pixelwise.imageio.images import IMAGE_SUFFIXES
 
 _CLASS = re.compile(r"(.+?)(\*?)((?: -?\d+)*)")
@@ -42,90 +41,58 @@ class FolderLayout:
     holds_ids: bool = False
 
 
-@dataclass(frozen=True)
-class LayoutMatch:
-    """A folder layout found in a data set."""
-
-    dataset: DatasetRoot
-    layout: FolderLayout
-    splits: dict[str, tuple[str, str, str]]  # image folder, mask folder and ending of the masks, per split or "pool"
-
-    @property
-    def reason(self) -> str:
-        """Why the layout matches."""
-        images, masks, _ = next(iter(self.splits.values()))
-        table = next((name for name in self.layout.requires if (self.dataset.root / name).is_file()), None)
-        return f"{images}/ with {masks}/{f' and {table}' if table else ''}"
-
-    @cached_property
-    def _images(self) -> dict[Path, list[Path]]:
-        return _images_by_folder(self.dataset)
-
-    def read(self, kind: str, list_of_val: str = "valid.txt") -> Layout:
-        """Pair the files as if a data.yaml named them; what the configuration names has priority.
-
-        Raises:
-            DataError: no images, or no masks.
-            ConfigError: an invalid template or list.
-
-        """
-        dataset = self.dataset
-        config = dataset.config
-        notices: tuple[str, ...] = ()
-        if not dataset.named_splits:
-            named = {split: self._files(*folders) for split, folders in self.splits.items()}
-            pool = named.pop("pool", None)
-            update: dict[str, object] = dict(named)
-            if pool is not None:
-                update |= {"images": pool.images, "masks": pool.masks}
-                if (dataset.root / list_of_val).is_file() and not any(getattr(config, split) for split in SPLITS):
-                    update["val"] = list_of_val
-            config = config.model_copy(update=update)
-            notices = self._unused_folders()
-        layout = find_records(replace(dataset, config=config))
-        return replace(layout, kind=kind, notices=(*layout.notices, *notices))
-
-    def _files(self, images: str, masks: str, ending: str) -> SplitFilesConfig:
-        root = self.dataset.root
-        suffix = _suffix(self._images[root / masks], ending) or ".png"
-        globs = sorted({f"{images}/*{path.suffix}" for path in self._images[root / images]})
-        return SplitFilesConfig(images=globs, masks=f"{masks}/{{stem}}{ending}{suffix}")
-
-    def _unused_folders(self) -> tuple[str, ...]:
-        """Report folders named after a split that have no folder of masks, or are the second of a split."""
-        root = self.dataset.root
-        used = {root / name for images, masks, _ in self.splits.values() for name in (images, masks)}
-        return tuple(
-            f"{folder.name}/: {len(paths)} images are left out; no masks are beside them, or the split has another folder"
-            for folder, paths in sorted(self._images.items())
-            if folder.parent == root and folder not in used and split_of_folder(folder / "x", root)
-        )
+Splits = dict[str, SplitFilesConfig]
 
 
-def find_layout(dataset: DatasetRoot, layouts: Iterable[FolderLayout]) -> LayoutMatch | None:
-    """Return the first of several folder layouts that matches a data set."""
+def find_layout(dataset: DatasetRoot, layouts: Iterable[FolderLayout]) -> tuple[FolderLayout, Splits] | None:
+    """Return the first of several folder layouts that matches a data set, and its files per split or for "pool"."""
     root = dataset.root
     folders = _images_by_folder(dataset)
+    children = sorted(path for path in folders if path.parent == root)
     for layout in layouts:
         if layout.requires and not any((root / name).is_file() for name in layout.requires):
             continue
-        candidates = {"pool": [layout.images]}
+        candidates = [("pool", root / layout.images)]
         if layout.images == "{split}":
-            children = sorted(path for path in folders if path.parent == root)
-            candidates = {
-                split: [path.name for path in children if split_of_folder(path / "x", root) == split]
-                for split in SPLITS
-            }
-        splits: dict[str, tuple[str, str, str]] = {}
-        for split, names in candidates.items():
-            for images in names:
-                template = PurePosixPath(layout.masks.format(images=images, stem="{stem}"))
-                masks, ending = template.parent.as_posix(), template.name.removeprefix("{stem}")
-                if root / images in folders and _suffix(folders.get(root / masks, ()), ending):
-                    splits.setdefault(split, (images, masks, ending))
+            candidates = [(split, path) for path in children if (split := split_of_folder(path / "x", root))]
+        splits: Splits = {}
+        for split, images in candidates:
+            masks = root / layout.masks.format(images=images.name, stem="{stem}")
+            ending = masks.name.removeprefix("{stem}")
+            suffixes = Counter(path.suffix for path in folders.get(masks.parent, ()) if path.stem.endswith(ending))
+            if images in folders and suffixes and split not in splits:
+                globs = sorted({f"{images.name}/*{path.suffix}" for path in folders[images]})
+                suffix = suffixes.most_common(1)[0][0]
+                splits[split] = SplitFilesConfig(images=globs, masks=f"{short(masks, root)}{suffix}")
         if splits:
-            return LayoutMatch(dataset, layout, splits)
+            return layout, splits
     return None
+
+
+def read_layout(dataset: DatasetRoot, splits: Splits, list_of_val: str = "valid.txt") -> Layout:
+    """Pair the files of a folder layout as if a data.yaml named them; what the configuration names has priority.
+
+    Raises:
+        DataError: no images, or no masks.
+        ConfigError: an invalid template or list.
+
+    """
+    if dataset.named_splits:
+        return find_records(dataset)
+    root = dataset.root
+    update: dict[str, object] = {split: files for split, files in splits.items() if split != "pool"}
+    if "pool" in splits:
+        update |= {"images": splits["pool"].images, "masks": splits["pool"].masks}
+        if (root / list_of_val).is_file() and not any(getattr(dataset.config, split) for split in SPLITS):
+            update["val"] = list_of_val
+    layout = find_records(replace(dataset, config=dataset.config.model_copy(update=update)))
+    used = {(root / pattern).parent for files in splits.values() for pattern in (files.images[0], files.masks or "")}
+    unused = tuple(
+        f"{folder.name}/: {len(paths)} images are left out; no masks are beside them, or the split has another folder"
+        for folder, paths in sorted(_images_by_folder(dataset).items())
+        if folder.parent == root and folder not in used and split_of_folder(folder / "x", root)
+    )
+    return replace(layout, notices=(*layout.notices, *unused))
 
 
 def _images_by_folder(dataset: DatasetRoot) -> dict[Path, list[Path]]:
@@ -134,9 +101,3 @@ def _images_by_folder(dataset: DatasetRoot) -> dict[Path, list[Path]]:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             folders[path.parent].append(path)
     return folders
-
-
-def _suffix(files: Sequence[Path], ending: str) -> str | None:
-    """Return the most common suffix of the files whose stem has an ending."""
-    suffixes = Counter(path.suffix for path in files if path.stem.endswith(ending))
-    return suffixes.most_common(1)[0][0] if suffixes else None
