@@ -240,10 +240,10 @@ def make_layout(
     kind: str, records: Mapping[str, list[Record]], problems: Iterable[Problem] = (), notices: Iterable[str] = ()
 ) -> Layout:
     """Return a layout of records per split; a pool beside a train split becomes part of train."""
-    splits = {split: list(own) for split, own in records.items() if own}
+    splits = {split: list(each) for split, each in records.items() if each}
     if "train" in splits and "pool" in splits:
         splits["train"] += splits.pop("pool")
-    return Layout(kind, {split: tuple(own) for split, own in splits.items()}, tuple(problems), tuple(notices))
+    return Layout(kind, {split: tuple(each) for split, each in splits.items()}, tuple(problems), tuple(notices))
 
 
 def files_in(paths: Iterable[Path]) -> list[Path]:

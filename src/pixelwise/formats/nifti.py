@@ -79,8 +79,8 @@ def read_volumes(volumes: VolumePairs, description: Mapping[str, Any]) -> ReadRe
     lists = find_lists(config, dataset.root, dataset.base)
     layout = divide_by_lists(layout, lists, dataset.root) if lists else layout
     by_split, problems = volumes.volumes(layout)
-    for own in by_split.values():
-        _require_no_time(own, description)
+    for group in by_split.values():
+        _require_no_time(group, description)
     records, notices = cut_into_slices(by_split)
     labels: Labels | None = None
     # If the user names the classes or maps the values of masks, tables in the files do not apply.
@@ -88,9 +88,9 @@ def read_volumes(volumes: VolumePairs, description: Mapping[str, Any]) -> ReadRe
     if config.labels is None and config.mask_values is None and not has_file:
         labels = _labels(dataset.root / _DESCRIPTION, description.get("labels"))
         if labels is None:
-            labels, table_notices = labels_from_tables([record for own in records.values() for record in own])
+            labels, table_notices = labels_from_tables([record for group in records.values() for record in group])
             notices += table_notices
-    splits = {split: tuple(own) for split, own in records.items()}
+    splits = {split: tuple(group) for split, group in records.items()}
     notices = [*volumes.notices, *layout.notices, *notices]
     return ReadResult(Layout(f"{layout.kind}, cut into slices", splits, tuple(problems), tuple(notices)), labels)
 
@@ -149,7 +149,7 @@ def _labels(path: Path, plain: Any) -> Labels | None:
 
 def _require_consistent_tables(volumes: VolumePairs) -> None:
     """Refuse masks, paired by position, whose tables name an id differently: they are of different data sets."""
-    records = (record for own in volumes.splits.values() for record in own)
+    records = (record for group in volumes.splits.values() for record in group)
     pairs: dict[Path, list[Path]] = {record.image: [record.mask] for record in records if record.mask}
     try:
         merge_label_tables(mask for masks in pairs.values() for mask in masks)

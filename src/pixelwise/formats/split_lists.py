@@ -25,9 +25,9 @@ def find_lists(config: DataConfig, root: Path, base: Path) -> dict[str, Path]:
     if not lists and not any(getattr(config, split) for split in SPLITS) and config.images is None:
         for split, names in SPLIT_FOLDERS.items():
             files = (root / "splits" / f"{name}.txt" for name in names)
-            found = next((path for path in files if path.is_file()), None)
-            if found is not None:
-                lists[split] = found
+            default = next((path for path in files if path.is_file()), None)
+            if default is not None:
+                lists[split] = default
     return lists
 
 

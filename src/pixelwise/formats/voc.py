@@ -207,11 +207,11 @@ def read(dataset: DatasetRoot) -> ReadResult:
     notices: list[str] = []
     for home in homes:
         lists = home.lists(notices)
-        found, odd = home.divide(lists, notices) if lists else home.pool()
+        found, home_problems = home.divide(lists, notices) if lists else home.pool()
         prefix = "" if len(homes) == 1 else f"{home.short(home.folder)}/"
         for split, each in found.items():
             records[split] += [replace(record, id=prefix + record.id) for record in each]
-        problems += odd
+        problems += home_problems
     layout = make_layout("Pascal VOC", records, problems)
     labels, rule, label_notices = _find_labels(dataset, [home.folder for home in homes], layout.masks)
     return ReadResult(replace(layout, notices=(*label_notices, *notices)), labels, rule)

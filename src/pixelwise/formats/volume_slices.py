@@ -41,7 +41,7 @@ class Volume:
 
 def cut_into_slices(splits: Mapping[str, Sequence[Volume]]) -> tuple[dict[str, list[Record]], list[str]]:
     """Return a record per slice of the volumes of each split, and notices."""
-    volumes = [volume for own in splits.values() for volume in own]
+    volumes = [volume for group in splits.values() for volume in group]
     if not volumes:
         return {}, []
     common = coarsest([v.header for v in volumes if not v.slices] or [v.header for v in volumes])
@@ -49,8 +49,8 @@ def cut_into_slices(splits: Mapping[str, Sequence[Volume]]) -> tuple[dict[str, l
     dtype = np.result_type(*dtypes).name if len(dtypes) > 1 else None
     blocks = _BLOCKS if len(volumes) == 1 and "pool" in splits else 1
     records = {
-        split: [record for volume in own for record in _slices(volume, common, dtype, blocks)]
-        for split, own in splits.items()
+        split: [record for volume in group for record in _slices(volume, common, dtype, blocks)]
+        for split, group in splits.items()
     }
     directions = " and ".join(sorted({volume.across(common) for volume in volumes}))
     spacing = np.median([volume.header.grid(common).spacing for volume in volumes], axis=0)
