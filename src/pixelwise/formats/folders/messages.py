@@ -83,7 +83,8 @@ def _command(tree: Tree) -> str | None:
         named = any(role.kind == "mask" for role in folder_roles(folder.name))
         return named, all(path.suffix.lower() in (".png", ".tif", ".tiff") for path in tree.images[folder])
 
-    images, masks = sorted(max(common, key=common.__getitem__), key=like_masks)
+    best = max(common, key=common.__getitem__)
+    images, masks = sorted(best, key=like_masks)
     image_name, mask_name = short(images, tree.root), short(masks, tree.root)
     image_option = option("data.images", f"{glob.escape(image_name)}/*")
     mask_option = option("data.masks", f"{mask_name}/{{stem}}{tree.images[masks][0].suffix}")
