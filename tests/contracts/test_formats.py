@@ -1,4 +1,4 @@
-"""What every annotation format owes: it recognises what it writes, and a mask comes back as it was, or the loss is told."""
+"""Contract of annotation formats: written data is recognised, and masks are read back unchanged or the loss is documented."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pixelwise.config import DataConfig
 from pixelwise.datasets.convert import convert
 from pixelwise.datasets.dataset import open_data
 from pixelwise.formats import FORMATS, find_format
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.imageio.masks import write_mask
 from pixelwise.labels import Labels
 
 WRITERS = [name for name, one in FORMATS.items() if one.write is not None]
 LABELS = (
     Labels(("background", "road", "tree")),
-    Labels(("sky", "road", "tree"), (4, 0, 9)),  # none is called background
-    Labels(("_background_", "road", "tree")),  # as LabelMe calls it
+    Labels(("sky", "road", "tree"), (4, 0, 9)),  # without background
+    Labels(("_background_", "road", "tree")),  # LabelMe's name
 )
 ROUNDS, EACH = 51, 20  # 1020 masks a writer
 MASKS = st.lists(
@@ -38,7 +38,7 @@ MASKS = st.lists(
 
 
 def lay(folder: Path, masks: list[np.ndarray], labels: Labels) -> DataConfig:
-    """Write images and masks in folders of parts, names with folders, spaces and letters beyond ASCII among them."""
+    """Write images and masks in folders of splits; some names have folders, spaces and non-ASCII letters."""
     for number, mask in enumerate(masks):
         part = ("train", "val", "test")[number % 3]
         name = (f"a {number}", f"straße/{number}", f"train_{number}.v2")[number // 3 % 3]
@@ -53,7 +53,7 @@ def lay(folder: Path, masks: list[np.ndarray], labels: Labels) -> DataConfig:
 
 @pytest.mark.parametrize("labels", LABELS, ids=["with background", "without", "with another name for it"])
 @pytest.mark.parametrize("name", WRITERS)
-def test_masks_come_back_or_the_loss_is_told(name, labels, tmp_path_factory):
+def test_masks_are_read_back_or_the_loss_is_documented(name, labels, tmp_path_factory):
     rounds = ROUNDS // len(LABELS)
 
     @settings(max_examples=rounds, deadline=None, suppress_health_check=list(HealthCheck), database=None)
@@ -71,7 +71,7 @@ def test_masks_come_back_or_the_loss_is_told(name, labels, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_what_is_written_is_recognised_and_has_its_parts_and_images(name, tmp_path):
+def test_written_data_sets_are_recognised_with_their_splits_and_images(name, tmp_path):
     labels = LABELS[0]
     rng = np.random.default_rng(0)
     masks = [np.kron(rng.integers(0, 3, (4, 5)), np.ones((8, 8))).astype(np.uint8) for _ in range(6)]
@@ -80,9 +80,9 @@ def test_what_is_written_is_recognised_and_has_its_parts_and_images(name, tmp_pa
     out = tmp_path / "out"
     out.mkdir()
     done = convert(splits, FORMATS[name], out)
-    (out / "data.yaml").unlink()  # what is left is what the tool itself would have written
+    (out / "data.yaml").unlink()  # the rest is what the other tool would write
     config = DataConfig.model_validate({"labels": labels.to_dict(), "split": {"val": 0, "test": 0}})
-    assert find_format(Place(out, out, config))[0].name == name
+    assert find_format(DatasetRoot(out, out, config))[0].name == name
     back = open_data(config, out)
     assert {part.name: len(part) for part in back} == {"train": 2, "val": 2, "test": 2}
     for part, own in zip(back, splits, strict=True):
@@ -92,11 +92,11 @@ def test_what_is_written_is_recognised_and_has_its_parts_and_images(name, tmp_pa
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_an_empty_folder_is_of_no_format_and_files_of_noise_raise_nothing_while_looking(name, tmp_path):
+def test_detection_rejects_empty_folders_and_does_not_raise_on_noise(name, tmp_path):
     rng = np.random.default_rng(0)
-    assert FORMATS[name].detect(Place(tmp_path, tmp_path, DataConfig())) is None
+    assert FORMATS[name].detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) is None
     for suffix in ("json", "xml", "txt", "yaml", "yml", "csv", "png"):
         (tmp_path / f"noise.{suffix}").write_bytes(rng.bytes(200))
         (tmp_path / f"empty.{suffix}").touch()
         (tmp_path / f"list.{suffix}").write_text("[1, [2], {}]")
-    assert FORMATS[name].detect(Place(tmp_path, tmp_path, DataConfig())) is None
+    assert FORMATS[name].detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) is None

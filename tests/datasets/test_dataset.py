@@ -140,7 +140,7 @@ def test_masks_with_another_name_are_recognised(tmp_path: Path) -> None:
         save(tmp_path / "masks" / f"p{k}_mask.png", halves())
     splits = opened(tmp_path, split={"val": 0.34})
     assert sum(len(split) for split in splits) == 3
-    assert splits.notices[0] == "masks were found by a name that is not quite the image's: x with x_mask"
+    assert splits.notices[0] == "masks are named differently from their images: x with x_mask"
     splits = opened(tmp_path, images="images/*", masks="masks/{stem}_mask.png", split={"val": 0.34})
     assert sum(len(split) for split in splits) == 3
 

@@ -1,4 +1,4 @@
-"""ADE20K: 0 counts in nothing, 1–150 stay what they are, and nothing is shifted twice or not at all (TRAPS C7, A5)."""
+"""ADE20K: id 0 is ignored, ids 1–150 are kept, and ids are shifted exactly once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import ConfigError, DataError, LabelsError, MaskError, PairingError
 from pixelwise.formats import find_format
 from pixelwise.formats.ade20k import benchmark
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.imageio.masks import read_mask, write_mask
 
+NAMES = [each.name for each in benchmark()]
 EVERY_ID = np.arange(151, dtype=np.uint8).reshape(1, 151)
 TABLE = (
     "Idx\tRatio\tTrain\tVal\tStuff\tName\n1\t0.1576\t11664\t1172\t1\twall\n2\t0.1072\t6046\t612\t1\tbuilding, edifice\n"
@@ -55,24 +56,23 @@ def first(splits: DataSplits) -> np.ndarray:
 
 
 def kind(root: Path, **config: Any) -> str:
-    return find_format(Place(root, root, DataConfig.model_validate(config)))[0].name
+    return find_format(DatasetRoot(root, root, DataConfig.model_validate(config)))[0].name
 
 
 def test_the_benchmark_has_150_names_and_the_instance_tracks_100_things() -> None:
-    own = benchmark()
-    assert list(own) == list(range(1, 151))
-    assert len({name for name, _ in own.values()}) == 150
-    assert {id_ for id_, (_, thing) in own.items() if thing} == THINGS
-    names = {id_: name for id_, (name, _) in own.items()}
+    assert [each.id for each in benchmark()] == list(range(1, 151))
+    assert len(set(NAMES)) == 150
+    assert {each.id for each in benchmark() if each.countable} == THINGS
+    names = dict(enumerate(NAMES, 1))
     some = {1: "wall", 13: "person", 21: "car", 45: "chest of drawers", 100: "buffet", 131: "screen", 150: "flag"}
     assert {id_: names[id_] for id_ in some} == some
 
 
-def test_the_benchmark_as_it_unpacks(tmp_path: Path) -> None:
+def test_the_benchmark_as_distributed(tmp_path: Path) -> None:
     root = tmp_path / "ADEChallengeData2016"
     lay(root, {"training/ADE_train_00000001": EVERY_ID, "validation/ADE_val_00000001": EVERY_ID[:, :3]})
     (root / "objectInfo150.txt").write_text("Idx\tRatio\tTrain\tVal\tStuff\tName\n" + "\n".join(
-        f"{id_}\t0.1\t1\t1\t{int(not thing)}\t{name}, other name   " for id_, (name, thing) in benchmark().items()
+        f"{each.id}\t0.1\t1\t1\t{int(not each.countable)}\t{each.name}, other name   " for each in benchmark()
     ))  # fmt: skip
     (root / "sceneCategories.txt").write_text("ADE_train_00000001 airport_terminal\n")
     splits = opened(root)
@@ -80,10 +80,10 @@ def test_the_benchmark_as_it_unpacks(tmp_path: Path) -> None:
     assert {split.name: [record.id for record in split.records] for split in splits} == {
         "train": ["ADE_train_00000001"], "val": ["ADE_val_00000001"]
     }  # fmt: skip
-    assert splits.labels.names == tuple(name for name, _ in benchmark().values())
-    assert splits.labels.countable == tuple(thing for _, thing in benchmark().values())
-    assert "150 classes by objectInfo150.txt; id 0 (other) counts in nothing" in splits.notices
-    # The folder above may be named, too.
+    assert splits.labels.names == tuple(NAMES)
+    assert splits.labels.countable == tuple(each.countable for each in benchmark())
+    assert "150 classes of objectInfo150.txt; id 0 (other) is ignored" in splits.notices
+    # The parent folder also works.
     assert opened(tmp_path).labels == splits.labels
 
 
@@ -123,17 +123,16 @@ def test_masks_that_were_reduced_already_are_refused_with_the_fix(tmp_path: Path
     with pytest.raises(MaskError) as caught:
         opened(tmp_path)
     assert str(caught.value) == (
-        f"{path}: expected ids 0 (other) and 1–150, as the benchmark has them, found 255 in 1 pixel, as where 1 was already "
-        "taken off (reduce_zero_label). Use the masks as they were published; or, where ids begin with 0 (wall), set "
+        f"{path}: expected ids 0 (other) and 1–150, as in the benchmark, found 255 in 1 pixel: 1 was probably "
+        "already subtracted (reduce_zero_label). Use the masks as they were published; or, if ids begin with 0 (wall), set "
         "data.format: masks and data.labels: {names: [wall, …], ignore_index: 255}."
     )
-    names = [name for name, _ in benchmark().values()]
-    splits = opened(tmp_path, format="masks", labels={"names": names, "ignore_index": 255})
+    splits = opened(tmp_path, format="masks", labels={"names": NAMES, "ignore_index": 255})
     assert first(splits)[0].tolist() == [255, *range(150)]
 
 
 def test_background_that_is_a_class_stays_one(tmp_path: Path) -> None:
-    """Own masks in these folders, with 0 for a class: nothing says ADE20K, so nothing is taken off."""
+    """Other masks in these folders, with 0 as a class, are not ADE20K: no id is removed."""
     lay(tmp_path, {"training/a": np.array([[0, 1, 2]], np.uint8), "validation/b": np.array([[0, 1, 2]], np.uint8)})
     assert kind(tmp_path) == "masks"
     splits = opened(tmp_path)
@@ -141,7 +140,7 @@ def test_background_that_is_a_class_stays_one(tmp_path: Path) -> None:
     assert first(splits).tolist() == [[0, 1, 2]]
 
 
-def test_names_of_images_make_it_only_where_the_masks_fit(tmp_path: Path) -> None:
+def test_names_of_images_are_recognised_only_if_the_ids_fit(tmp_path: Path) -> None:
     lay(tmp_path, {"training/ADE_train_00000001": EVERY_ID})
     assert kind(tmp_path) == "ade20k"
     assert kind(tmp_path, images="images/training/*", masks="annotations/training/{stem}.png") == "masks"
@@ -195,7 +194,7 @@ def test_broken_tables_fail_by_name(tmp_path: Path, text: str | bytes, error: ty
     assert words in str(caught.value)
 
 
-def test_ignored_classes_count_in_nothing(tmp_path: Path) -> None:
+def test_ignored_classes_are_ignored(tmp_path: Path) -> None:
     lay(tmp_path, {"training/ADE_train_00000001": EVERY_ID})
     splits = opened(tmp_path, ignored=["wall", "flag"])
     assert splits.labels.num_classes == 148
@@ -203,7 +202,7 @@ def test_ignored_classes_count_in_nothing(tmp_path: Path) -> None:
     assert first(splits)[0, [0, 1, 2, 150]].tolist() == [255, 255, 0, 255]
 
 
-def test_a_palette_means_its_indices_and_sixteen_bits_are_not_cut(tmp_path: Path) -> None:  # TRAPS C1, C6
+def test_palettes_are_read_as_indices_and_16_bits_are_not_truncated(tmp_path: Path) -> None:
     path = lay(tmp_path, {"training/ADE_train_00000001": EVERY_ID}) / "annotations/training/ADE_train_00000001.png"
     image = Image.fromarray(EVERY_ID)
     image.putpalette(np.random.default_rng(0).integers(0, 256, 768, np.uint8).tobytes())
@@ -217,18 +216,17 @@ def test_a_palette_means_its_indices_and_sixteen_bits_are_not_cut(tmp_path: Path
 
 
 def test_names_without_ids_keep_the_ids_of_the_files(tmp_path: Path) -> None:
-    """A list of names says nothing of ids: read as 0–149, every class would be its neighbour."""
+    """A list of names has no ids: read as 0–149, every class would be its neighbour."""
     lay(tmp_path, {"training/ADE_train_00000001": EVERY_ID})
-    names = [name for name, _ in benchmark().values()]
-    splits = opened(tmp_path, labels=names)
+    splits = opened(tmp_path, labels=NAMES)
     assert splits.labels.ids == tuple(range(1, 151))
     assert splits.labels.ignore_ids == (0,)
     assert first(splits)[0].tolist() == [255, *range(150)]
     assert "ids of the classes are taken from the annotations" in splits.notices
-    # Whoever gives ids means them, and a class that is left out is an error, not void.
-    assert opened(tmp_path, labels={"names": names, "ids": list(range(150))}).labels.ids == tuple(range(150))
+    # Given ids are used, and pixels of a missing class are an error, not ignored.
+    assert opened(tmp_path, labels={"names": NAMES, "ids": list(range(150))}).labels.ids == tuple(range(150))
     with pytest.raises(MaskError, match="found 150 in 1 pixel"):
-        first(opened(tmp_path, labels=names[:-1]))
+        first(opened(tmp_path, labels=NAMES[:-1]))
 
 
 def test_the_full_ade20k_is_refused_with_the_fix(tmp_path: Path) -> None:
@@ -246,11 +244,11 @@ def test_the_full_ade20k_is_refused_with_the_fix(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"found the full ADE20K \(index_ade20k.pkl\)"):
         opened(tmp_path)
     (tmp_path / "index_ade20k.pkl").unlink()
-    (folder / "tooth_seg.png").touch()  # somebody else's
+    (folder / "tooth_seg.png").touch()  # of another data set
     assert kind(tmp_path) == "masks"
 
 
-def test_images_without_masks_are_told(tmp_path: Path) -> None:
+def test_images_without_masks_are_reported(tmp_path: Path) -> None:
     lay(tmp_path, {"training/ADE_train_00000001": EVERY_ID, "training/ADE_train_00000002": EVERY_ID})
     (tmp_path / "annotations/training/ADE_train_00000002.png").unlink()
     with pytest.raises(PairingError, match="image without a mask: 1"):

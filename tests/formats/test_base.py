@@ -1,4 +1,4 @@
-"""The classes of shapes: which one stands for what no shape covers."""
+"""Labels of annotated shapes: the class of unlabelled pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from pixelwise.config import DataConfig
 from pixelwise.errors import DataError
 from pixelwise.formats.base import drawn_labels
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 
 
 @pytest.mark.parametrize(
@@ -23,15 +23,15 @@ from pixelwise.formats.dataset_root import Place
         (["road", "__ignore__"], ("background", "road"), "background"),
     ],
 )
-def test_background_is_the_class_called_so_in_letters_of_any_size_or_a_new_one(
+def test_background_is_the_class_of_that_name_in_any_case_or_a_new_one(
     tmp_path: Path, names: list[str], classes: tuple[str, ...], ground: str
 ) -> None:
-    labels, unlabelled = drawn_labels(Place(tmp_path, tmp_path, DataConfig()), names)
+    labels, unlabelled = drawn_labels(DatasetRoot(tmp_path, tmp_path, DataConfig()), names)
     assert (labels.names, unlabelled) == (classes, ground)
 
 
-def test_pixels_without_a_shape_count_in_nothing_where_that_is_asked_for(tmp_path: Path) -> None:
-    place = Place(tmp_path, tmp_path, DataConfig(unlabelled="ignore"))
+def test_pixels_without_a_shape_are_ignored_on_request(tmp_path: Path) -> None:
+    place = DatasetRoot(tmp_path, tmp_path, DataConfig(unlabelled="ignore"))
     labels, unlabelled = drawn_labels(place, ["road"])
     assert (labels.names, unlabelled) == (("road",), None)
     with pytest.raises(DataError, match=r"expected classes in the annotations, found none\. Label some images\."):

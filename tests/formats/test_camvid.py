@@ -1,4 +1,4 @@
-"""CamVid as it is handed on, four ways, and other people's sets that are laid out like it."""
+"""CamVid in its four distributed layouts, and other data sets with the same layout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pixelwise.config import DataConfig, read_yaml
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import DataError, LabelsError, MaskError, PairingError
 from pixelwise.formats import find_format
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 
 ELEVEN = [
     "Sky",
@@ -50,7 +50,7 @@ def opened(root: Path, **config: Any) -> DataSplits:
 
 
 def kind(root: Path) -> str:
-    return find_format(Place(root, root, DataConfig()))[0].name
+    return find_format(DatasetRoot(root, root, DataConfig()))[0].name
 
 
 def first(splits: DataSplits) -> list[list[int]]:
@@ -86,10 +86,10 @@ def test_the_tutorials_folders_have_eleven_classes_and_void(tmp_path: Path) -> N
     assert list(splits.labels.names) == ELEVEN
     assert (splits.labels.ids, splits.labels.ignore_ids) == (tuple(range(11)), (11,))
     assert first(splits) == [[0, 3, 255]]
-    assert "CamVid's 11 classes, by the names of the images: Void counts in nothing" in splits.notices
+    assert "ignored classes of CamVid's 11 classes: Void" in splits.notices
 
 
-def test_real_camvid_opens_without_a_word_as_its_recipe_has_it(real: Any) -> None:
+def test_real_camvid_needs_no_configuration_and_equals_its_recipe(real: Any) -> None:
     root = real("camvid")
     splits = opened(root)
     assert {split.name: len(split) for split in splits} == {"train": 367, "val": 101, "test": 233}
@@ -126,26 +126,26 @@ def test_classes_json_names_any_classes(tmp_path: Path) -> None:
     assert splits.labels.ignore_ids == (1,)
     assert splits.labels.countable == (False, False)
     assert first(splits) == [[0, 255, 1]]
-    assert "classes.json: void of all counts in nothing" in splits.notices
+    assert "ignored classes of classes.json: void of all" in splits.notices
     assert opened(tmp_path, ignored=["sea"]).labels.names == ("boat",)
 
 
-def test_two_classes_of_0_and_255_are_not_read_as_one_and_void(tmp_path: Path) -> None:  # TRAPS C2
+def test_two_classes_of_0_and_255_are_not_read_as_one_and_void(tmp_path: Path) -> None:
     tutorial(tmp_path, ((0, 255, 255),), "a")
     assert first(opened(tmp_path)) == [[0, 1, 1]]
     (tmp_path / "classes.json").write_text(json.dumps({"names": ["ground", "crack"]}))
     splits = opened(tmp_path)
     assert splits.labels.names == ("ground", "crack")
     assert first(splits) == [[0, 1, 1]]
-    # Unless 255 is said to be no class.
+    # Unless 255 is declared as ignored.
     (tmp_path / "classes.json").write_text(json.dumps({"names": {"0": "ground", "1": "crack", "255": "ignore"}}))
     assert first(opened(tmp_path)) == [[0, 255, 255]]
 
 
-def test_a_palette_means_its_indices_and_sixteen_bits_are_not_cut(tmp_path: Path) -> None:  # TRAPS C1, C6
+def test_palettes_are_read_as_indices_and_16_bits_are_not_truncated(tmp_path: Path) -> None:
     tutorial(tmp_path)
     for split in ("train", "val", "test"):
-        # A palette of the tutorial's own colours, in another order than its ids.
+        # A palette of the tutorial's colours, in another order than its ids.
         put(
             tmp_path / f"{split}annot/0001TP_006690.png",
             [[0, 3, 11]],
@@ -158,7 +158,7 @@ def test_a_palette_means_its_indices_and_sixteen_bits_are_not_cut(tmp_path: Path
     assert first(opened(tmp_path)) == [[0, 256, 299]]
 
 
-def test_what_has_no_partner_is_told(tmp_path: Path) -> None:
+def test_files_without_a_partner_are_reported(tmp_path: Path) -> None:
     tutorial(tmp_path)
     image(tmp_path / "train/0001TP_006720.png")
     put(tmp_path / "valannot/0001TP_006750.png", [[0, 1, 2]])
@@ -168,19 +168,19 @@ def test_what_has_no_partner_is_told(tmp_path: Path) -> None:
     assert "mask without an image: 1 (valannot/0001TP_006750.png)" in str(caught.value)
 
 
-def test_folders_of_parts_that_are_not_read_are_told(tmp_path: Path) -> None:
+def test_folders_of_splits_that_are_not_read_are_reported(tmp_path: Path) -> None:
     tutorial(tmp_path, splits="train training")
     image(tmp_path / "test/0001TP_000001.png")  # whose masks are kept secret
     with pytest.raises(DataError, match=r"found camvid \(.*\); masks \(training/ with trainingannot/"):
         opened(tmp_path)
     splits = opened(tmp_path, format="camvid")
     assert ids(splits) == {"train": ["train/0001TP_006690"]}
-    why = "1 images are left out; no masks are beside them, or the part has another folder"
+    why = "1 images are left out; no masks are beside them, or the split has another folder"
     assert [notice for notice in splits.notices if "left out" in notice] == [f"test/: {why}", f"training/: {why}"]
     assert not any("left out" in notice for notice in opened(tutorial(tmp_path / "whole")).notices)
 
 
-def test_suffixes_in_capitals_and_other_files_do_no_harm(tmp_path: Path) -> None:
+def test_upper_case_suffixes_and_other_files_are_accepted(tmp_path: Path) -> None:
     tutorial(tmp_path, splits="val")
     image(tmp_path / "train/0001TP_000001.PNG")
     (tmp_path / "train/Thumbs.db").touch()
@@ -204,7 +204,7 @@ def test_kaggles_folders_have_colours_and_void(tmp_path: Path) -> None:
     assert splits.labels.names == ("Car", "Road")
     assert splits.labels.countable == (True, False)
     assert first(splits) == [[1, 0, 255]]
-    # What a run writes down reads the same masks the same way.
+    # The written configuration reads the same masks in the same way.
     assert splits.description["mask_values"] == {"colours": True, "ignored": [[0, 0, 0]]}
     again = opened(tmp_path, labels=splits.labels.to_dict(), mask_values=splits.description["mask_values"])
     assert first(again) == first(splits)
@@ -222,7 +222,7 @@ def test_the_original_has_32_colours_with_or_without_its_table(tmp_path: Path) -
     assert opened(tmp_path).labels.names == ("Car", "Road")
 
 
-def test_an_unknown_colour_is_told_with_its_share(tmp_path: Path) -> None:
+def test_an_unknown_colour_is_reported_with_its_share(tmp_path: Path) -> None:
     image(tmp_path / "701_StillsRaw_full/0006R0_f00930.png")
     put(tmp_path / "LabeledApproved_full/0006R0_f00930_L.png", [[ROAD, CAR, (9, 200, 9)]])
     with pytest.raises(MaskError, match=r"found \(9, 200, 9\) in 1 pixel \(33\.3 %\)"):
@@ -251,14 +251,14 @@ def test_fast_ais_folder_has_lines_for_ids_and_its_own_list(tmp_path: Path) -> N
     assert list(ids(opened(tmp_path))) == ["train"]
 
 
-def test_the_configuration_goes_before_the_folders(tmp_path: Path) -> None:
+def test_the_configuration_has_priority_over_the_folders(tmp_path: Path) -> None:
     fast_ai(tmp_path)
     splits = opened(tmp_path, format="camvid", images="images/*", masks="labels/{stem}_P.png")
-    assert list(ids(splits)) == ["train"]  # valid.txt is none of what it names
+    assert list(ids(splits)) == ["train"]  # valid.txt is not named
     assert splits.labels.names == ("Animal", "Road")
 
 
-def test_a_format_that_is_named_and_not_there_is_told(tmp_path: Path) -> None:
+def test_a_named_format_that_does_not_match_is_an_error(tmp_path: Path) -> None:
     image(tmp_path / "images/a.png")
     with pytest.raises(
         Exception, match=r"expected train/ and trainannot/, .*, found none of these\. Leave data\.format out"
@@ -275,7 +275,7 @@ def test_a_format_that_is_named_and_not_there_is_told(tmp_path: Path) -> None:
             '{"names": ["a", "b"], "palette": [[0, 0, 0]]}',
             "expected a colour for every name, found 1 for 2",
         ),
-        ("classes.json", '{"names": []}', "expected classes and what stands for them, found none"),
+        ("classes.json", '{"names": []}', "expected classes with colours or values, found none"),
         ("classes.json", '{"names": ["a", "a"]}', "expected every entry once, found a twice"),
         ("class_dict.csv", "name,r,g,b\nroad,1,2\n", "row 2: expected 4 columns, found 3"),
         ("class_dict.csv", "name,r,g,b\nroad,1,2,300\n", "row 2: expected three values 0–255"),

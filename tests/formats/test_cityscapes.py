@@ -1,4 +1,4 @@
-"""Cityscapes: which file is read, which label is which class, and polygons as the makers' own script draws them."""
+"""Cityscapes: choice of files, classes of labels, and polygons as in the published script."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import DataError, LabelsError, MaskError, PairingError
 from pixelwise.formats import find_format
 from pixelwise.formats.cityscapes import evaluated, read_table
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.imageio.masks import write_mask
 
 # What cityscapesScripts prints for the evaluated labels: id and trainId, by name.
@@ -78,24 +78,21 @@ def test_the_table_holds_the_labels_as_published() -> None:
     assert [each.name for each in table if each.countable] == [
         "person", "rider", "car", "truck", "bus", "caravan", "trailer", "train", "motorcycle", "bicycle"
     ]  # fmt: skip
-    assert {each.category for each in table} == {
-        "void", "flat", "construction", "object", "nature", "sky", "human", "vehicle"
-    }  # fmt: skip
     assert evaluated().colours[:2] == ((128, 64, 128), (244, 35, 232))
     assert len(set(evaluated().colours)) == 19
 
 
-def test_label_ids_become_the_nineteen_classes_and_every_other_counts_in_nothing(tmp_path: Path) -> None:
+def test_label_ids_become_the_nineteen_classes_and_every_other_is_ignored(tmp_path: Path) -> None:
     put(tmp_path, "train/aachen/aachen_000000_000019", ALL_IDS)
     splits = opened(tmp_path)
     assert splits.description["format"] == "cityscapes"
     assert splits.labels.names == tuple(EVALUATED)
     assert splits.labels.ids == tuple(pair[0] for pair in EVALUATED.values())
     np.testing.assert_array_equal(mask(tmp_path), TRAIN_IDS[ALL_IDS])
-    assert "19 of Cityscapes' 35 labels are classes; the others count in nothing" in splits.notices
+    assert "19 of Cityscapes' 35 labels are classes; the others are ignored" in splits.notices
 
 
-def test_parts_and_cities_are_as_they_lie_and_the_better_file_is_taken(tmp_path: Path) -> None:
+def test_splits_and_cities_are_kept_and_the_better_file_is_used(tmp_path: Path) -> None:
     road, sky = np.full((2, 2), 7, np.uint8), np.full((2, 2), 23, np.uint8)
     put(tmp_path, "train/aachen/aachen_000000_000019", road)
     put(tmp_path, "train/aachen/aachen_000000_000019", TRAIN_IDS[sky], "labelTrainIds")
@@ -116,7 +113,7 @@ def test_parts_and_cities_are_as_they_lie_and_the_better_file_is_taken(tmp_path:
     assert splits.test
     assert splits.train.read(0).mask.tolist() == [[0, 0], [0, 0]]
     assert splits.train.read(1).mask.tolist() == [[10, 10], [10, 10]]
-    # The masks of the public test part are "out of roi" and the like: read, and void.
+    # The masks of the public test split are "out of roi" and similar: all ignored.
     assert (splits.test.read(0).mask == splits.labels.ignore_index).all()
 
 
@@ -134,7 +131,7 @@ def test_train_ids_are_read_where_no_label_ids_are(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-def test_images_and_annotations_without_a_partner_are_told(tmp_path: Path) -> None:
+def test_images_and_annotations_without_a_splitner_are_reported(tmp_path: Path) -> None:
     path = put(tmp_path, "train/a/a_000000_000000", ALL_IDS)
     lost = put(tmp_path, "train/a/a_000000_000001", ALL_IDS)
     lost.rename(lost.with_name("a_000000_000002_gtFine_labelIds.png"))
@@ -148,24 +145,24 @@ def test_images_and_annotations_without_a_partner_are_told(tmp_path: Path) -> No
     assert len(splits.skipped) == 2
 
 
-def test_frames_of_a_video_beside_the_images_are_left_out_and_told(tmp_path: Path) -> None:
+def test_frames_of_a_video_beside_the_images_are_left_out_and_reported(tmp_path: Path) -> None:
     put(tmp_path, "train/a/a_000000_000000", ALL_IDS)
     frame = tmp_path / "leftImg8bit_sequence" / "train" / "a" / "a_000000_000001_leftImg8bit.png"
     frame.parent.mkdir(parents=True)
     frame.touch()
-    assert "1 images are in other folders than leftImg8bit/ and are left out" in opened(tmp_path).notices
+    assert "1 images outside leftImg8bit/ are left out" in opened(tmp_path).notices
 
 
 # Polygons ------------------------------------------------------------------------------------------------------------
 
 
-def test_polygons_are_drawn_in_file_order_by_the_rules_of_the_makers(tmp_path: Path) -> None:
+def test_polygons_are_drawn_in_file_order_by_the_published_rules(tmp_path: Path) -> None:
     truth = polygons(
         box("road", 0, 0, 30, 20),
         box("cargroup", 0, 0, 10, 10),  # a group of cars are cars
         box("license plate", 2, 2, 4, 4),  # has no id: not drawn, the car stays
         box("sky", 0, 0, 30, 20, deleted=1),
-        box("person", 5, 5, 15, 15),  # later lies on top
+        box("person", 5, 5, 15, 15),  # later shapes are on top
         box("polegroup", 20, 0, 24, 20),  # a label of its own, not evaluated
         box("out of roi", 0, 18, 30, 20),
     )
@@ -177,10 +174,10 @@ def test_polygons_are_drawn_in_file_order_by_the_rules_of_the_makers(tmp_path: P
     assert (drawn[:18, 20:24] == void).all()
     assert (drawn[18:] == void).all()
     assert (drawn[:18, 24:] == road).all()
-    assert "1 of 1 masks are drawn from polygons: no labelIds lie there" in splits.notices
+    assert "1 of 1 masks are drawn from polygons, since they have no labelIds" in splits.notices
 
 
-def test_what_no_polygon_covers_counts_in_nothing(tmp_path: Path) -> None:
+def test_what_no_polygon_covers_is_ignored(tmp_path: Path) -> None:
     put(tmp_path, "train/a/a_000000_000000", polygons(box("road", 0, 0, 5, 5)), "polygons", "gtCoarse")
     drawn = mask(tmp_path)
     assert (drawn[:5, :5] == 0).all()
@@ -202,7 +199,7 @@ OBJECTS = st.lists(st.tuples(st.sampled_from(["road", "sky", "car", "parking"]),
 
 @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(OBJECTS)
-def test_polygons_differ_from_the_makers_own_script_along_outlines_only(tmp_path_factory: Any, objects: Any) -> None:
+def test_polygons_differ_from_the_published_script_only_along_contours(tmp_path_factory: Any, objects: Any) -> None:
     root = tmp_path_factory.mktemp("drawn")
     truth = polygons(*({"label": name, "polygon": points} for name, points in objects), size=(31, 41))
     put(root, "train/a/a_000000_000000", truth, "polygons")
@@ -222,7 +219,7 @@ def test_polygons_differ_from_the_makers_own_script_along_outlines_only(tmp_path
         ('{"objects": [7]}', "found an object that cannot be read"),
         ('{"objects": [{"polygon": []}]}', "found an object that cannot be read ('label')"),
         ('{"objects": [{"label": "car", "polygon": [[1, 2], [3]]}]}', "found an object that cannot be read"),
-        ('{"objects": [{"label": "car", "polygon": [[1, NaN]]}]}', "points that are no numbers"),
+        ('{"objects": [{"label": "car", "polygon": [[1, NaN]]}]}', "points that are not finite numbers"),
         ('{"objects": [{"label": "car", "polygon": "x"}]}', "found an object that cannot be read"),
         ("[" * 100_000, "recursion"),
     ],
@@ -237,24 +234,24 @@ def test_broken_polygons_fail_by_name(tmp_path: Path, text: str, found: str) -> 
     assert str(caught.value).endswith("again.")
 
 
-def test_an_unknown_label_in_polygons_is_told_with_the_fix(tmp_path: Path) -> None:
+def test_an_unknown_label_in_polygons_is_reported_with_the_fix(tmp_path: Path) -> None:
     put(tmp_path, "train/a/a_000000_000000", polygons(box("road", 0, 0, 9, 9), box("tram", 2, 2, 5, 5)), "polygons")
     with pytest.raises(LabelsError, match=r"found 'tram' in 1 image\. Add them, or .* data\.ignored: \[tram\]\."):
         opened(tmp_path)
     assert (mask(tmp_path, ignored=["tram"])[2:5, 2:5] == 255).all()
 
 
-def test_a_size_that_is_not_the_images_is_an_error(tmp_path: Path) -> None:
+def test_a_size_other_than_that_of_the_image_is_an_error(tmp_path: Path) -> None:
     path = put(tmp_path, "train/a/a_000000_000000", polygons(box("road", 0, 0, 9, 9)), "polygons")
     path.write_text(json.dumps(polygons(box("road", 0, 0, 9, 9), size=(21, 30))))
     with pytest.raises(PairingError, match="expected 20×30 pixels"):
         opened(tmp_path)
 
 
-# Traps ---------------------------------------------------------------------------------------------------------------
+# Mask values ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_palette_means_its_indices_and_sixteen_bits_are_not_cut(tmp_path: Path) -> None:  # TRAPS C1, C6
+def test_palettes_are_read_as_indices_and_16_bits_are_not_truncated(tmp_path: Path) -> None:
     path = put(tmp_path, "train/a/a_000000_000000", ALL_IDS)
     image = Image.fromarray(ALL_IDS)
     image.putpalette(np.random.default_rng(0).integers(0, 256, 768, np.uint8).tobytes())
@@ -271,7 +268,7 @@ def test_an_id_that_is_none_of_the_labels_is_an_error(tmp_path: Path) -> None:
         mask(tmp_path)
 
 
-def test_ignored_classes_count_in_nothing_and_what_is_written_holds_ids_of_the_evaluation_server(
+def test_ignored_classes_are_ignored_and_what_is_written_holds_ids_of_the_evaluation_server(
     tmp_path: Path,
 ) -> None:
     put(tmp_path, "train/a/a_000000_000000", ALL_IDS)
@@ -282,7 +279,7 @@ def test_ignored_classes_count_in_nothing_and_what_is_written_holds_ids_of_the_e
     labels = opened(tmp_path).labels
     write_mask(tmp_path / "out.png", np.array([[0, 18, labels.ignore_index]], np.uint8), labels)
     assert np.asarray(Image.open(tmp_path / "out.png")).tolist() == [[7, 33, 0]]
-    with pytest.raises(LabelsError, match="expected a class that counts"):
+    with pytest.raises(LabelsError, match="expected a class that is not ignored"):
         evaluated(tuple(EVALUATED))
 
 
@@ -298,7 +295,7 @@ def test_own_classes_of_an_export_in_this_layout_are_those_of_its_table(tmp_path
     assert splits.labels.names == ("background", "crack", "rust")
     assert splits.labels.colours[1] == (128, 0, 0)
     assert mask(tmp_path).tolist() == [[0, 1], [2, 2]]
-    # The table of all Cityscapes' labels says nothing new.
+    # A table of all Cityscapes labels changes nothing.
     rows = (f"{r} {g} {b} {each.name.replace(' ', '')}" for each in read_table() for r, g, b in [each.colour])
     (tmp_path / "label_colors.txt").write_text("\n".join(rows))
     assert opened(tmp_path).labels.names == tuple(EVALUATED)
@@ -306,7 +303,7 @@ def test_own_classes_of_an_export_in_this_layout_are_those_of_its_table(tmp_path
 
 def test_names_alone_do_not_make_cityscapes(tmp_path: Path) -> None:
     def name(root: Path) -> str:
-        return find_format(Place(root, root, DataConfig()))[0].name
+        return find_format(DatasetRoot(root, root, DataConfig()))[0].name
 
     (tmp_path / "a_leftImg8bit.png").touch()
     assert name(tmp_path) == "masks"

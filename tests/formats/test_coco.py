@@ -25,8 +25,8 @@ from pixelwise.config import DataConfig
 from pixelwise.datasets.convert import convert
 from pixelwise.datasets.dataset import open_data
 from pixelwise.errors import DataError, LabelsError, MaskError, PairingError, PixelwiseError
-from pixelwise.formats import FORMATS, base, coco, find_format, read_place
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats import FORMATS, base, coco, find_format, read_dataset
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.shapes import CocoRLE, Drawing, Shape
 from pixelwise.imageio.masks import write_mask
 from pixelwise.imageio.raster import turn
@@ -73,7 +73,7 @@ def write_dataset(root: Path, plain: Any, name: str = "annotations.json", *, ima
 
 
 def find(root: Path, **config: Any) -> Any:
-    return read_place(DataConfig.model_validate(config), root, root)[1]
+    return read_dataset(DataConfig.model_validate(config), root, root)[1]
 
 
 def records(found: Any) -> list[Any]:
@@ -824,7 +824,7 @@ def test_real_masks_round_trip(real, tmp_path):
     splits = open_data(DataConfig.model_validate(config), path.parent)
     done = convert(replace(splits, train=some), FORMATS["coco"], tmp_path)
     assert (done.images, done.changed_pixels) == (9, 0)
-    assert find_format(Place(tmp_path, tmp_path, DataConfig()))[0].name == "coco"
+    assert find_format(DatasetRoot(tmp_path, tmp_path, DataConfig()))[0].name == "coco"
     reference = index(tmp_path / "annotations/instances_train.json")
     assert len(reference.imgs) == 9
 
@@ -834,5 +834,5 @@ def test_detection_reads_few_files(tmp_path, monkeypatch):
         (tmp_path / f"{number}.json").write_text("{}")
     probed = []
     monkeypatch.setattr(coco, "mentions", lambda path, *words: probed.append(path) or False)
-    assert coco.detect(Place(tmp_path, tmp_path, DataConfig())) is None
+    assert coco.detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) is None
     assert len(set(probed)) <= 32

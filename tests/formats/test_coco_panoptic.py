@@ -19,8 +19,8 @@ from pixelwise.config import DataConfig
 from pixelwise.datasets.convert import convert
 from pixelwise.datasets.dataset import open_data
 from pixelwise.errors import DataError, LabelsError, MaskError, PairingError, PixelwiseError
-from pixelwise.formats import FORMATS, find_format, read_place
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats import FORMATS, find_format, read_dataset
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.imageio.masks import write_mask
 from pixelwise.imageio.raster import turn
 from pixelwise.labels import Labels
@@ -86,7 +86,7 @@ def write_dataset(root: Path, plain: dict[str, Any], name: str = "panoptic.json"
 
 
 def find(root: Path, **config: Any) -> Any:
-    return read_place(DataConfig.model_validate(config), root, root)[1]
+    return read_dataset(DataConfig.model_validate(config), root, root)[1]
 
 
 def records(found: Any) -> list[Any]:
@@ -465,7 +465,7 @@ def test_written_segments_are_objects_and_other_classes(tmp_path):
     out.mkdir()
     done = convert(splits, FORMATS["coco-panoptic"], out)
     assert (done.images, done.changed_pixels, done.loses) == (3, 0, "")
-    assert find_format(Place(out, out, DataConfig()))[0].name == "coco-panoptic"
+    assert find_format(DatasetRoot(out, out, DataConfig()))[0].name == "coco-panoptic"
     back = find(out)
     assert (back.labels.names, back.labels.ids) == (labels.names, labels.ids)
     assert (back.labels.countable, back.labels.colours) == (labels.countable, labels.colours)

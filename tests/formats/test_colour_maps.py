@@ -1,4 +1,4 @@
-"""Tables beside masks, as the tools and the sets of the world write them."""
+"""Tables beside masks, as written by various tools and data sets."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_names_may_hold_anything(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("class_dict.csv", "", "expected classes and what stands for them, found none. Write name,r,g,b."),
+        ("class_dict.csv", "", "expected classes with colours or values, found none. Write name,r,g,b."),
         ("class_dict.csv", "name,r,g,b\n", "found none"),
         ("class_dict.csv", "name,r,g,b\na,1,2\n", "row 2: expected 4 columns, found 3. Correct the row."),
         ("class_dict.csv", "a,1,2\n", "row 1: expected 4 columns, found 3. Correct the row."),
@@ -117,7 +117,7 @@ def test_broken_tables_fail_by_name(tmp_path: Path, name: str, text: str, words:
     assert words in str(caught.value)
 
 
-def test_a_huge_table_is_none(tmp_path: Path) -> None:
+def test_a_huge_file_is_not_a_table(tmp_path: Path) -> None:
     with (tmp_path / "classes.json").open("wb") as file:
         file.truncate(5_000_000_000)
     with pytest.raises(LabelsError, match="found 5,000,000,000 bytes"):
@@ -125,7 +125,7 @@ def test_a_huge_table_is_none(tmp_path: Path) -> None:
 
 
 def attempt(work: Callable[..., Any], *given: Any) -> tuple[Any, str]:
-    """Give the result, and what the error of the house says; any other is raised."""
+    """Return the result and the message of a PixelwiseError; other errors are raised."""
     try:
         return work(*given), ""
     except PixelwiseError as error:
@@ -134,7 +134,7 @@ def attempt(work: Callable[..., Any], *given: Any) -> tuple[Any, str]:
 
 @settings(max_examples=150, deadline=None, database=None)
 @given(st.one_of(st.text(), st.binary()), st.sampled_from(["a.csv", "a.txt", "a.json"]))
-def test_any_text_is_a_table_or_an_error_that_teaches(tmp_path_factory: Any, text: str | bytes, name: str) -> None:
+def test_any_text_is_a_table_or_a_clear_error(tmp_path_factory: Any, text: str | bytes, name: str) -> None:
     path = tmp_path_factory.getbasetemp() / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
     entries, said = attempt(read_map, path)
@@ -159,7 +159,7 @@ PLAIN = st.recursive(
 
 @settings(max_examples=300, deadline=None, database=None)
 @given(PLAIN)
-def test_any_json_is_a_table_or_an_error_that_teaches(tmp_path_factory: Any, plain: Any) -> None:
+def test_any_json_is_a_table_or_a_clear_error(tmp_path_factory: Any, plain: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "any.json"
     path.write_text(json.dumps(plain))
     entries, said = attempt(read_map, path)
@@ -184,7 +184,7 @@ def test_labels_of_colours() -> None:
         by_colour("t", [ROAD, Entry("road", (1, 2, 3))])
     with pytest.raises(LabelsError, match="t: expected a colour for every class, found none for sky"):
         by_colour("t", [ROAD, Entry("sky")])
-    with pytest.raises(LabelsError, match="t: expected a class that counts, found none"):
+    with pytest.raises(LabelsError, match="t: expected a class that is not ignored, found none"):
         by_colour("t", [Entry("void", (0, 0, 0))])
 
 
@@ -194,7 +194,7 @@ def test_labels_of_values() -> None:
     assert rule.binary
     labels, rule = by_value("t", [ROAD, SKY, Entry("ignore", (0, 0, 0), 255)])
     assert (labels.ids, labels.ignore_ids, labels.colours) == ((0, 1), (255,), (ROAD.colour, SKY.colour))
-    assert not rule.binary  # 0 and 255 in a mask are road and nothing
+    assert not rule.binary  # 0 and 255 in a mask are road and ignored
     with pytest.raises(LabelsError, match="t: expected every entry once, found 1 twice"):
         by_value("t", [Entry("a", None, 1), Entry("b", None, 1)])
 
@@ -203,8 +203,8 @@ def test_labels_of_values() -> None:
     ("pixels", "palette", "values"),
     [
         ([[0, 1, 1]], None, True),
-        ([[0, 1, 255]], None, True),  # 255 is no class, by habit
-        ([[0, 1, 9]], None, False),  # no line of the table: the error will show its colour
+        ([[0, 1, 255]], None, True),  # 255 is ignored by convention
+        ([[0, 1, 9]], None, False),  # not in the table: the error shows its colour
         ([[[128, 64, 128]]], None, False),
         ([[0, 1]], [128, 64, 128, 70, 130, 180], False),  # a palette of the table's colours, in whatever order
         ([[0, 1]], [0, 0, 0, 9, 9, 9], True),
@@ -225,5 +225,5 @@ def test_grey_values_that_are_colours_of_the_table_are_read_as_these(tmp_path: P
     entries = [Entry("road", (255, 255, 255)), Entry("ground", (0, 0, 0))]
     Image.fromarray(np.array([[0, 255]], np.uint8)).save(tmp_path / "a.png")
     assert not holds_values(entries, [tmp_path / "a.png"])
-    Image.fromarray(np.array([[True, False]])).save(tmp_path / "a.png")  # TRAPS C3
+    Image.fromarray(np.array([[True, False]])).save(tmp_path / "a.png")
     assert not holds_values(entries, [tmp_path / "a.png"])

@@ -1,4 +1,4 @@
-"""Masks with a table beside them, in whatever folders; and what is written comes back, colour by colour."""
+"""Colour masks with a table, in all folder layouts, and the writer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pixelwise.datasets.convert import convert
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import ConfigError, LabelsError, MaskError
 from pixelwise.formats import FORMATS, find_format
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.imageio.masks import write_mask
 from pixelwise.labels import Labels
 
@@ -41,7 +41,7 @@ def opened(root: Path, **config: Any) -> DataSplits:
 
 
 def kind(root: Path, **config: Any) -> str:
-    return find_format(Place(root, root, DataConfig.model_validate(config)))[0].name
+    return find_format(DatasetRoot(root, root, DataConfig.model_validate(config)))[0].name
 
 
 def first(splits: DataSplits) -> list[list[int]]:
@@ -65,11 +65,11 @@ def test_a_table_beside_images_and_masks_names_the_colours(tmp_path: Path) -> No
     assert splits.labels.colours == (ROAD, SKY)
     assert first(splits) == [[0, 1, 255]]
     assert "the masks hold colours, named by class_dict.csv" in splits.notices
-    assert "class_dict.csv: void counts in nothing" in splits.notices
+    assert "ignored classes of class_dict.csv: void" in splits.notices
 
 
 @pytest.mark.parametrize("name", ["label_colors.txt", "labelmap.txt", "colormap.json", "classes.json"])
-def test_the_other_tables_do_as_well(tmp_path: Path, name: str) -> None:
+def test_other_kinds_of_tables(tmp_path: Path, name: str) -> None:
     (coloured(tmp_path) / "class_dict.csv").unlink()
     assert kind(tmp_path) == "masks"
     texts = {
@@ -91,7 +91,7 @@ def test_the_other_tables_do_as_well(tmp_path: Path, name: str) -> None:
         ("train/119_sat.jpg", "train/119_mask.png"),
     ],
 )
-def test_any_folders_that_are_understood_without_a_table_are_with_one(tmp_path: Path, image: str, mask: str) -> None:
+def test_all_folder_layouts_work_with_a_table(tmp_path: Path, image: str, mask: str) -> None:
     full_image(tmp_path / image)
     put(tmp_path / mask, [[ROAD, SKY, VOID]])
     (tmp_path / "class_dict.csv").write_text(TABLE)
@@ -136,7 +136,7 @@ def test_values_of_sixteen_bits_are_not_cut(tmp_path: Path) -> None:  # TRAPS C6
 
 
 @pytest.mark.parametrize("bits", [False, True])
-def test_black_and_white_are_the_colours_that_the_table_names(tmp_path: Path, bits: bool) -> None:  # TRAPS C2, C3
+def test_black_and_white_are_the_colours_that_the_table_names(tmp_path: Path, bits: bool) -> None:
     coloured(tmp_path, [[0, 255, 255]], dtype=bool if bits else np.uint8)
     (tmp_path / "class_dict.csv").write_text("name,r,g,b\nroad,255,255,255\nbackground,0,0,0\n")
     assert first(opened(tmp_path)) == [[1, 0, 0]]
@@ -150,7 +150,7 @@ def test_lossy_masks_are_refused(tmp_path: Path) -> None:  # TRAPS C4
         first(opened(tmp_path))
 
 
-def test_an_unknown_colour_is_told_with_its_share_and_data_ignored_takes_classes_out(tmp_path: Path) -> None:
+def test_an_unknown_colour_is_reported_with_its_share_and_data_ignored_takes_classes_out(tmp_path: Path) -> None:
     coloured(tmp_path, [[ROAD, SKY, (9, 200, 9), (9, 200, 9)]])
     with pytest.raises(MaskError, match=r"found \(9, 200, 9\) in 2 pixels \(50 %\)\. Assign that colour to a class"):
         first(opened(tmp_path))
@@ -160,7 +160,7 @@ def test_an_unknown_colour_is_told_with_its_share_and_data_ignored_takes_classes
     assert first(splits) == [[0, 255, 255]]
 
 
-def test_a_broken_table_is_told_and_not_passed_over(tmp_path: Path) -> None:
+def test_a_broken_table_is_an_error(tmp_path: Path) -> None:
     coloured(tmp_path)
     (tmp_path / "class_dict.csv").write_text("name,r,g,b\nroad,128,64\n")
     with pytest.raises(LabelsError, match=r"class_dict\.csv, row 2: expected 4 columns, found 3"):
@@ -168,13 +168,13 @@ def test_a_broken_table_is_told_and_not_passed_over(tmp_path: Path) -> None:
     (tmp_path / "class_dict.csv").write_bytes(b"name,r,g,b\nstra\xdfe,1,2,3\n")
     with pytest.raises(ConfigError, match="expected a text file in UTF-8"):
         opened(tmp_path)
-    # classes.json is a name that many tools use: what is in it decides.
+    # Many tools use the name classes.json; its content decides.
     (tmp_path / "class_dict.csv").unlink()
     (tmp_path / "classes.json").write_text('{"version": 7, "items": [{}]}')
     assert kind(tmp_path) == "masks"
 
 
-def test_a_table_alone_makes_no_data_set(tmp_path: Path) -> None:
+def test_a_table_alone_is_not_a_data_set(tmp_path: Path) -> None:
     (tmp_path / "class_dict.csv").write_text(TABLE)
     full_image(tmp_path / "images/a.jpg")
     assert kind(tmp_path) == "masks"
@@ -186,7 +186,7 @@ def test_labels_that_name_classes_alone_have_the_colours_of_the_table(tmp_path: 
     assert splits.labels.colours == (SKY, ROAD)
     assert first(splits) == [[1, 0, 255]]
     assert "colours of the classes are taken from the annotations" in splits.notices
-    # What the table leaves out may be made a class.
+    # Ignored entries of the table may be made a class.
     own = {"names": ["road", "sky", "hole"], "colours": [list(ROAD), list(SKY), [0, 0, 0]]}
     assert first(opened(tmp_path, labels=own)) == [[0, 1, 2]]
     with pytest.raises(MaskError, match=r"found \(70, 130, 180\) in 1 pixel"):
@@ -197,7 +197,7 @@ def test_labels_that_name_classes_alone_have_the_colours_of_the_table(tmp_path: 
 
 
 def roboflow(root: Path) -> Path:
-    """What "Semantic Segmentation Masks" exports: values, and the table in each part."""
+    """What "Semantic Segmentation Masks" exports: values, and the table in each split."""
     for split, name in (("train", "a_jpg.rf.01"), ("valid", "b_jpg.rf.02"), ("test", "c_jpg.rf.03")):
         full_image(root / split / f"{name}.jpg")
         put(root / split / f"{name}_mask.png", [[0, 1, 2]])
@@ -214,13 +214,13 @@ def test_roboflows_masks_beside_images_hold_values(tmp_path: Path) -> None:
     assert first(splits) == [[0, 1, 2]]
 
 
-def test_roboflows_parts_have_to_be_of_one_version(tmp_path: Path) -> None:
+def test_roboflows_splits_have_to_be_of_one_version(tmp_path: Path) -> None:
     (roboflow(tmp_path) / "valid/_classes.csv").write_text("Pixel Value, Class\n0, background\n1, rust\n2, crack\n")
     with pytest.raises(
         LabelsError, match=r"expected the same classes as in test/_classes\.csv, found 'rust' \(1\) in one"
     ):
         opened(tmp_path)
-    # Its table of classification is called the same.
+    # Its table for classification has the same name.
     for split in ("train", "valid", "test"):
         (tmp_path / split / "_classes.csv").write_text("filename, crack, rust\na.jpg, 1, 0\n")
     assert kind(tmp_path) == "masks"
@@ -230,7 +230,7 @@ def test_roboflows_parts_have_to_be_of_one_version(tmp_path: Path) -> None:
 
 
 def written(tmp_path: Path, labels: Labels, mask: Any) -> tuple[Path, int]:
-    """Convert one mask of indices; give the folder, and how many pixels came back otherwise."""
+    """Convert one mask of indices; return the folder and the number of changed pixels."""
     for folder in ("in", "out"):
         (tmp_path / folder).mkdir()
     full_image(tmp_path / "in/train/images/a.png", np.shape(mask)[:2])
@@ -282,7 +282,7 @@ def test_classes_called_void_stay_classes_for_the_table_says_what_is_ignored(tmp
     assert first(opened(out)) == [[0, 1, 255]]
 
 
-def test_more_classes_than_a_byte_holds_come_back(tmp_path: Path) -> None:
+def test_more_classes_than_a_byte_holds_are_read_back(tmp_path: Path) -> None:
     labels = Labels(tuple(f"class {i}" for i in range(300)), colours=((1, 2, 3),) * 300, ignore_ids=(65535,))
     for folder in ("in", "out"):
         (tmp_path / folder).mkdir()

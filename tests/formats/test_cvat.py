@@ -15,10 +15,10 @@ from PIL import Image
 from pixelwise.config import DataConfig
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import DataError, MaskError, PairingError
-from pixelwise.formats import FORMATS, find_format, read_place
+from pixelwise.formats import FORMATS, find_format, read_dataset
 from pixelwise.formats.base import ExportImage
 from pixelwise.formats.cvat import FORMAT
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.labels import Labels
 
 # A task as exported by CVAT 2, without dates and segments.
@@ -99,7 +99,7 @@ def write_dataset(
 
 
 def find(root: Path, **config: Any) -> Any:
-    return read_place(DataConfig.model_validate(config), root, root)[1]
+    return read_dataset(DataConfig.model_validate(config), root, root)[1]
 
 
 def opened(root: Path, **config: Any) -> DataSplits:
@@ -119,7 +119,7 @@ def problems_of(layout: Any) -> list[tuple[str, str]]:
 def test_a_task_with_label_order_and_colours(tmp_path: Path) -> None:
     box = '<box label="road" source="manual" occluded="1" xtl="1.00" ytl="2.00" xbr="4.00" ybr="5.00" z_order="0">\n</box>'
     write_dataset(tmp_path, document(image(box, polygon("6.00,0.00;10.00,0.00;10.00,4.00;6.00,4.00"))), "images/a.png")
-    place = Place(tmp_path, tmp_path, DataConfig())
+    place = DatasetRoot(tmp_path, tmp_path, DataConfig())
     assert FORMAT.detect(place) == "annotations.xml has <annotations> of CVAT"
     assert find_format(place)[0] is FORMATS["cvat"] is FORMAT
     splits = opened(tmp_path)
@@ -307,7 +307,7 @@ def test_videos_are_errors(tmp_path: Path) -> None:
     )
     track += ' points="0,0;1,0;1,1" z_order="0"></polygon>\n  </track>\n'
     write_dataset(tmp_path, document(track), "images/frame_000000.png")
-    assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) is not None
+    assert FORMAT.detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) is not None
     with pytest.raises(
         MaskError,
         match=rf'xml:{FIRST}: expected shapes in images, found a <track> of a video\. Export the annotations as "CVAT',
@@ -365,7 +365,7 @@ def test_dtds_and_entities_are_errors(tmp_path: Path, text: str) -> None:
     write_dataset(tmp_path, text, "a.png")
     tracemalloc.start()
     begin = time.perf_counter()
-    assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) is not None
+    assert FORMAT.detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) is not None
     with pytest.raises(
         MaskError, match=r"xml:\d: expected XML without a DTD, found <!DOCTYPE>, which can define entities\. Export"
     ):
@@ -386,7 +386,7 @@ def test_undefined_entities_are_errors(tmp_path: Path) -> None:
 def test_malformed_xml_is_an_error_with_its_line(tmp_path: Path) -> None:
     whole = document(image(mask("0, 1", 0, 0, 1, 1)))
     write_dataset(tmp_path, whole[: whole.index("</image>")], "a.png")
-    assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) is not None
+    assert FORMAT.detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) is not None
     with pytest.raises(MaskError) as error:
         find(tmp_path)
     assert str(error.value) == (
@@ -415,7 +415,7 @@ def test_xml_of_other_tools_is_not_read(tmp_path: Path) -> None:
     write_dataset(tmp_path, '<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "x.dtd"><svg/>', at="plan.xml")
     assert not find(tmp_path).layout.problems
     write_dataset(tmp_path, "<annotation><object/></annotation>", at="annotations.xml")
-    assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) is None
+    assert FORMAT.detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) is None
     with pytest.raises(
         DataError,
         match=r'expected an annotations\.xml of CVAT, found none\. Export the annotations as "CVAT for images',

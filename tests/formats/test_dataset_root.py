@@ -1,4 +1,4 @@
-"""A place: images by the names that annotations give them, and one set in it, not two."""
+"""Lookup of images by the names in annotations, and data sets with two formats."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from PIL import Image
 
 from pixelwise.config import DataConfig
 from pixelwise.errors import DataError
-from pixelwise.formats import read_place
-from pixelwise.formats.dataset_root import ImageIndex, Place, walk
+from pixelwise.formats import read_dataset
+from pixelwise.formats.dataset_root import DatasetRoot, ImageIndex, walk
 from pixelwise.formats.records import Record
 
 
@@ -26,7 +26,7 @@ def put(root: Path, *names: str) -> Path:
 
 
 def read(root: Path, **config: Any) -> list[Record]:
-    layout = read_place(DataConfig.model_validate(config), root, root)[1].layout
+    layout = read_dataset(DataConfig.model_validate(config), root, root)[1].layout
     return [record for own in layout.splits.values() for record in own]
 
 
@@ -43,7 +43,7 @@ def test_a_question_mark_in_the_name_of_a_file_begins_no_query() -> None:
 
 
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
-def test_accents_may_be_signs_of_their_own_on_either_side(forms: tuple[str, str]) -> None:
+def test_accents_may_be_decomposed_on_either_side(forms: tuple[str, str]) -> None:
     on_disk, named = (unicodedata.normalize(form, "fürth/é.jpg") for form in forms)
     root = Path("/r")
     images = ImageIndex(root, [root / on_disk, root / "else" / Path(on_disk).name])
@@ -54,11 +54,11 @@ def test_accents_may_be_signs_of_their_own_on_either_side(forms: tuple[str, str]
 def test_folders_with_brackets_can_be_named_and_patterns_stay_patterns(tmp_path: Path) -> None:
     put(tmp_path, "scans [final]/a.png", "part1/b.png", "part2/c.png")
     for wanted, found in (("scans [final]", ["a"]), (str(tmp_path / "scans [final]"), ["a"]), ("part[2]", ["c"])):
-        place = Place(tmp_path, tmp_path, DataConfig(images=wanted))
+        place = DatasetRoot(tmp_path, tmp_path, DataConfig(images=wanted))
         assert [path.stem for path in place.images.paths] == found
 
 
-def test_another_set_below_folders_of_images_and_masks_is_asked_about(tmp_path: Path) -> None:
+def test_another_set_below_folders_of_images_and_masks_is_ambiguous(tmp_path: Path) -> None:
     inner = "VOCdevkit/VOC2012"
     put(tmp_path, "images/b.png", "masks/b.png", f"{inner}/JPEGImages/a.png", f"{inner}/SegmentationClass/a.png")
     with pytest.raises(DataError) as caught:
@@ -86,7 +86,7 @@ def test_annotations_of_images_that_have_masks_besides_are_one_set(tmp_path: Pat
     assert record.source is not None
 
 
-def test_a_path_that_is_just_so_is_meant_whatever_copies_there_are() -> None:
+def test_an_exact_path_is_preferred_to_copies() -> None:
     root = Path("/r")
     names = ("images/train/a.jpg", "backup/images/train/a.jpg", "x/a.jpg", "x/y/a.jpg")
     images = ImageIndex(root, [root / name for name in names])
@@ -96,21 +96,21 @@ def test_a_path_that_is_just_so_is_meant_whatever_copies_there_are() -> None:
     assert images.find("a.jpg") == "4 images of that name"
 
 
-def test_names_without_suffix_are_told_apart_by_their_folders() -> None:
+def test_names_without_suffix_are_distinguished_by_their_folders() -> None:
     root = Path("/r")
     images = ImageIndex(root, [root / name for name in ("train/frame_000000.PNG", "val/frame_000000.PNG")])
     assert images.find("val/frame_000000") == root / "val/frame_000000.PNG"
 
 
-def test_many_images_of_one_name_are_found_in_time() -> None:
-    """Each by its path: looking through all of that name, 20,000 times, would take minutes."""
+def test_many_images_with_one_name_are_found_fast() -> None:
+    """Lookup is by path: comparing all 20,000 images of one name would take minutes."""
     root = Path("/r")
     paths = [root / f"patient{k:05}/slice.png" for k in range(20_000)]
     images = ImageIndex(root, paths)
     assert [images.find(f"patient{k:05}/slice.png") for k in range(20_000)] == paths
 
 
-def test_folders_that_systems_keep_for_themselves_hold_no_images(tmp_path: Path) -> None:
+def test_folders_of_the_operating_system_are_skipped(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "images/@eaDir/a.png/thumb.png", "$RECYCLE.BIN/b.png", "__MACOSX/images/c.png")
     (tmp_path / "images" / "again").symlink_to(tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in walk(tmp_path)] == ["images/a.png"]

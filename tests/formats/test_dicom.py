@@ -1,4 +1,4 @@
-"""DICOM series with label volumes: in the order of space, in real units, and never mirrored against the labels."""
+"""DICOM series with label volumes: order of slices, units, and alignment with the labels."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pixelwise.datasets.convert import convert
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import ConfigError, DataError, ImageError, PairingError
 from pixelwise.formats import FORMATS, find_format
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.reading import read_record_image
 from pixelwise.imageio import dicom
 from pixelwise.imageio.images import Limits
@@ -58,7 +58,7 @@ def stored(k: int) -> np.ndarray:
 
 
 def series(folder: Path, directions: Any = AXIAL, step: np.ndarray = STEP, **tags: Any) -> list[Path]:
-    """Write a series whose names are in no order of space."""
+    """Write a series whose file names do not follow the order of slices."""
     names = ["IM3", "IM1", "IM4", "IM2"]
     return [
         slice_file(
@@ -69,7 +69,7 @@ def series(folder: Path, directions: Any = AXIAL, step: np.ndarray = STEP, **tag
 
 
 def affine_of(directions: Any = AXIAL, step: np.ndarray = STEP) -> np.ndarray:
-    """Give, by hand from the standard, the matrix from (column, row, slice) to right, front, head."""
+    """Return, by hand from the standard, the matrix from (column, row, slice) to right, front, head."""
     along, down = np.array(directions[:3]), np.array(directions[3:])
     matrix = np.eye(4)
     matrix[:3, 0], matrix[:3, 1], matrix[:3, 2], matrix[:3, 3] = along * SPACING[1], down * SPACING[0], step, ORIGIN
@@ -197,7 +197,7 @@ def test_signed_values(tmp_path: Path) -> None:
         ({"Modality": "RTSTRUCT", "ImagePositionPatient": None}, r"found a segmentation \(RTSTRUCT\)\. .*plastimatch"),
     ],
 )
-def test_files_that_are_no_slices_are_refused_in_words(tmp_path: Path, tags: dict[str, Any], found: str) -> None:
+def test_files_that_are_not_slices_are_refused(tmp_path: Path, tags: dict[str, Any], found: str) -> None:
     with pytest.raises(ImageError, match=rf"odd: {found}|odd: .*{found}"):
         dicom.read_slice(slice_file(tmp_path / "odd", stored(0), ORIGIN, **tags))
 
@@ -221,7 +221,7 @@ def test_a_gap_and_two_slices_at_one_place_are_refused(tmp_path: Path) -> None:
         dicom.read_series([*files, twin])
 
 
-def test_bits_beyond_those_stored_are_no_part_of_a_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bits_beyond_those_stored_are_not_part_of_a_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = slice_file(tmp_path / "high", stored(0) + 4096, ORIGIN)
     np.testing.assert_array_equal(dicom.read_pixels(path)[1][..., 0].T, stored(0) - 1024)
     monkeypatch.setattr(
@@ -328,10 +328,10 @@ def test_a_series_that_cannot_be_read_stops_or_is_left_out(tmp_path: Path) -> No
     assert len(splits.skipped) == 2
 
 
-def test_dicom_is_told_by_its_content(tmp_path: Path) -> None:
+def test_dicom_is_recognised_by_its_content(tmp_path: Path) -> None:
     series(tmp_path / "ct")
     label_volume(tmp_path / "seg.nii.gz")
-    kind, why = find_format(Place(tmp_path, tmp_path, DataConfig()))
+    kind, why = find_format(DatasetRoot(tmp_path, tmp_path, DataConfig()))
     assert (kind.name, why) == ("dicom", "ct/ holds DICOM")
     assert dicom.is_dicom(tmp_path / "ct/IM1")
     assert not dicom.is_dicom(tmp_path / "seg.nii.gz")

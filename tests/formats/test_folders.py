@@ -5,12 +5,12 @@ import pytest
 
 from pixelwise.config import DataConfig, SplitFilesConfig
 from pixelwise.errors import ConfigError, DataError, PairingError
-from pixelwise.formats import read_place
+from pixelwise.formats import read_dataset
 from pixelwise.formats.records import Layout
 
 
 def put(root: Path, *names: str) -> Path:
-    """Layouts open no image, so empty files do."""
+    """Create empty files; layouts do not open images."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
@@ -18,7 +18,7 @@ def put(root: Path, *names: str) -> Path:
 
 
 def find(root: Path, **config: object) -> Layout:
-    return read_place(DataConfig.model_validate(config), root, root)[1].layout
+    return read_dataset(DataConfig.model_validate(config), root, root)[1].layout
 
 
 def ids(layout: Layout) -> dict[str, list[str]]:
@@ -44,7 +44,7 @@ def test_folders_inside_images_are_mirrored(tmp_path: Path) -> None:
     assert not layout.problems
 
 
-def test_parts_outside(tmp_path: Path) -> None:
+def test_splits_outside(tmp_path: Path) -> None:
     put(tmp_path, "train/images/a.png", "train/masks/a.png", "valid/images/b.png", "valid/labels/b.png")
     assert ids(find(put(tmp_path, "test/images/c.png", "test/gt/c.png"))) == {
         "train": ["a"],
@@ -53,7 +53,7 @@ def test_parts_outside(tmp_path: Path) -> None:
     }
 
 
-def test_parts_inside(tmp_path: Path) -> None:
+def test_splits_inside(tmp_path: Path) -> None:
     put(tmp_path, "images/train/a.png", "masks/train/a.png", "images/val/a.png", "masks/val/a.png")
     assert ids(find(tmp_path)) == {"train": ["a"], "val": ["a"]}
 
@@ -72,7 +72,7 @@ def test_without_a_list_of_train_the_rest_is_train(tmp_path: Path) -> None:
     (tmp_path / "splits/val.txt").write_text("c\n")
     layout = find(tmp_path)
     assert ids(layout) == {"val": ["c"], "train": ["a", "b"]}
-    assert layout.notices == ("2 of 3 images are in no list and make the train part",)
+    assert layout.notices == ("2 of 3 images are in no list and become the train split",)
 
 
 def test_lists_need_masks_only_for_what_they_name(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_lists_need_masks_only_for_what_they_name(tmp_path: Path) -> None:
     assert why(find(tmp_path)) == [("images/b.jpg", "image without a mask")]
 
 
-def test_a_listed_name_that_is_nowhere_or_everywhere(tmp_path: Path) -> None:
+def test_listed_names_of_no_image_or_of_several(tmp_path: Path) -> None:
     put(tmp_path, "images/x/1.jpg", "images/y/1.jpg", "masks/x/1.png", "masks/y/1.png", "splits/x")
     (tmp_path / "splits/train.txt").write_text("1\nx/1\nq\n")
     assert why(find(tmp_path)) == [
@@ -90,11 +90,11 @@ def test_a_listed_name_that_is_nowhere_or_everywhere(tmp_path: Path) -> None:
     ]
 
 
-def test_a_image_in_two_lists(tmp_path: Path) -> None:
+def test_an_image_in_two_lists(tmp_path: Path) -> None:
     put(tmp_path, "images/a.jpg", "masks/a.png", "splits/x")
     (tmp_path / "splits/train.txt").write_text("a\n")
     (tmp_path / "splits/test.txt").write_text("a\n")
-    with pytest.raises(PairingError, match=r"expected every image in one part, found a in train and test. Remove it"):
+    with pytest.raises(PairingError, match=r"expected every image in one split, found a in train and test. Remove it"):
         find(tmp_path)
 
 
@@ -107,7 +107,7 @@ def test_lists_that_the_configuration_names(tmp_path: Path) -> None:
         find(tmp_path, images="p/*.jpg", masks="m/{stem}_mask.png", val="none.txt")
 
 
-def test_files_without_partner_in_both_directions(tmp_path: Path) -> None:
+def test_files_without_splitner_in_both_directions(tmp_path: Path) -> None:
     layout = find(put(tmp_path, "images/a.png", "images/b.png", "masks/a.png", "masks/c.png"))
     assert ids(layout) == {"pool": ["a"]}
     assert why(layout) == [("images/b.png", "image without a mask"), ("masks/c.png", "mask without an image")]
@@ -137,7 +137,7 @@ def test_template_finds_masks_that_belong_to_no_image(tmp_path: Path) -> None:
     assert why(layout) == [("m/c_mask.png", "mask without an image"), ("p/b.jpg", "image without a mask")]
 
 
-def test_template_shared_by_the_parts(tmp_path: Path) -> None:
+def test_template_shared_by_the_splits(tmp_path: Path) -> None:
     put(tmp_path, "tr/a.jpg", "te/b.jpg", "m/a.jpg.png", "m/b.jpg.png")
     layout = find(tmp_path, masks="m/{name}.png", train={"images": "tr/*"}, test={"images": ["te/*.jpg"]})
     assert ids(layout) == {"train": ["tr/a"], "test": ["te/b"]}
@@ -160,13 +160,13 @@ def test_masks_of_valid_pixels(tmp_path: Path) -> None:
     assert why(layout) == [("p/b.jpg", "image without its mask of valid pixels")]
 
 
-def test_pool_beside_a_part(tmp_path: Path) -> None:
+def test_pool_beside_a_split(tmp_path: Path) -> None:
     put(tmp_path, "a/1.png", "a/m/1.png", "b/2.png", "b/m/2.png")
     layout = find(tmp_path, images="a/*.png", masks="{parent}/m/{stem}.png", test={"images": "b/*.png"})
     assert ids(layout) == {"test": ["b/2"], "pool": ["a/1"]}
 
 
-def test_configurations_that_make_no_sense(tmp_path: Path) -> None:
+def test_invalid_configurations(tmp_path: Path) -> None:
     put(tmp_path, "p/a.jpg", "m/a.png")
     with pytest.raises(ConfigError, match=r"data.masks: expected where the masks are, found nothing. Add masks"):
         find(tmp_path, images="p/*.jpg")
@@ -182,11 +182,11 @@ def test_configurations_that_make_no_sense(tmp_path: Path) -> None:
         find(tmp_path, images="/p/*.png", masks="m/{stem}.png")
 
 
-def test_folders_that_hold_nothing_to_work_with(tmp_path: Path) -> None:
+def test_folders_without_usable_files(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         find(tmp_path)
     assert str(error.value) == (
-        f"{tmp_path}: expected images and masks in folders called so (images/ and masks/, train/ and train_masks/) or side "
+        f"{tmp_path}: expected images and masks in folders with such names (images/ and masks/, train/ and train_masks/) or side "
         "by side (a.jpg and a_mask.png), found an empty folder. "
         "Say where they are: --set 'data.images=…/*' --set 'data.masks=…/{stem}.png'."
     )
@@ -225,20 +225,20 @@ def test_a_template_gives_every_image_a_mask_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("template", ["m/{stem.png}", "m/{stem[x]}", "m/{other}", "m/{}", "m/{stem"])
-def test_templates_that_make_no_sense_are_refused(tmp_path: Path, template: str) -> None:
+def test_invalid_templates_are_refused(tmp_path: Path, template: str) -> None:
     put(tmp_path, "images/a.png")
     with pytest.raises(ConfigError, match=r"expected a template with \{stem\}, \{name\} or \{parent\}, found"):
         find(tmp_path, images="images/*", masks=template)
 
 
-def test_images_beside_the_folders_of_parts_are_told(tmp_path: Path) -> None:
+def test_images_beside_the_folders_of_splits_are_reported(tmp_path: Path) -> None:
     put(tmp_path, "images/train/a.png", "masks/train/a.png", "images/extra/b.png", "images/c.png", "masks/extra/b.png")
     layout = find(tmp_path)
     assert ids(layout) == {"train": ["a"]}
-    assert layout.notices == ("2 files in no folder of a part: left out (images/c.png, …)",)
+    assert layout.notices == ("2 files in no folder of a split: left out (images/c.png, …)",)
 
 
-def test_a_part_whose_images_lie_elsewhere_is_told(tmp_path: Path) -> None:
+def test_a_split_whose_images_are_elsewhere_is_reported(tmp_path: Path) -> None:
     put(tmp_path, "train/images/a.png", "train/masks/a.png", "val/scans/b.png", "test/notes.txt", "docs/c.png")
     layout = find(tmp_path)
     assert ids(layout) == {"train": ["a"]}
@@ -249,7 +249,7 @@ def test_a_part_whose_images_lie_elsewhere_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
-def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_links_to_folders_are_followed_except_loops(tmp_path: Path) -> None:
     put(tmp_path / "far", "images/b.png", "masks/b.png")
     put(tmp_path / "d", "images/a.png", "masks/a.png")
     for kind in ("images", "masks"):

@@ -18,7 +18,7 @@ from pixelwise.datasets.convert import convert
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import DataError, ImageError, MaskError, PairingError
 from pixelwise.formats import FORMATS, find_format
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.vector_features import read_features
 
 UTM = "EPSG:32616"
@@ -434,18 +434,18 @@ def test_images_other_than_geotiffs_are_problems(tmp_path: Path) -> None:
 
 def test_detection(tmp_path: Path) -> None:
     two(tmp_path / "a", {}, {})
-    kind, why = find_format(Place(tmp_path / "a", tmp_path / "a", DataConfig()))
+    kind, why = find_format(DatasetRoot(tmp_path / "a", tmp_path / "a", DataConfig()))
     assert (kind.name, why) == ("geojson", "x.geojson has features")
     vector(tmp_path / "b/x.geojson", area(box(0, 0, 1, 1)))
     (tmp_path / "b/a.png").touch()
-    assert FORMATS["geojson"].detect(Place(tmp_path / "b", tmp_path / "b", DataConfig())) is None
+    assert FORMATS["geojson"].detect(DatasetRoot(tmp_path / "b", tmp_path / "b", DataConfig())) is None
 
 
 def test_the_type_can_come_last_in_the_file(tmp_path: Path) -> None:
     raster(tmp_path / "a.tif")
     plain = {"features": [area(box(5, 5, 25, 20))] * 60, "type": "FeatureCollection"}
     (tmp_path / "x.geojson").write_text(json.dumps(plain))
-    assert FORMATS["geojson"].detect(Place(tmp_path, tmp_path, DataConfig())) == "x.geojson has features"
+    assert FORMATS["geojson"].detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) == "x.geojson has features"
 
 
 def test_rasters_and_blocks_are_converted(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from PIL import Image
 from pixelwise.config import DataConfig
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import DataError, MaskError
-from pixelwise.formats import FORMATS, find_format, label_studio, read_place
+from pixelwise.formats import FORMATS, find_format, label_studio, read_dataset
 from pixelwise.formats.base import ExportImage, mentions
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.label_studio import FORMAT
 from pixelwise.formats.label_studio_brush import decode_brush, encode_brush
 from pixelwise.labels import Labels
@@ -107,7 +107,7 @@ def write_dataset(
 
 
 def find(root: Path, **config: Any) -> Any:
-    return read_place(DataConfig.model_validate(config), root, root)[1]
+    return read_dataset(DataConfig.model_validate(config), root, root)[1]
 
 
 def opened(root: Path, **config: Any) -> DataSplits:
@@ -129,7 +129,7 @@ def test_full_export_with_later_regions_on_top(tmp_path: Path) -> None:
     results = [region(low, 0), region(square("tree", 2, 2, 5, 6), 1), region({"choices": ["good"]}, 2, type="choices")]
     results.append({"from_id": "r0", "to_id": "r1", "type": "relation", "direction": "right"})
     write_dataset(tmp_path, [task(annotation(*results))])
-    place = Place(tmp_path, tmp_path, DataConfig())
+    place = DatasetRoot(tmp_path, tmp_path, DataConfig())
     assert FORMAT.detect(place) == "project-7.json has tasks of Label Studio"
     assert find_format(place)[0] is FORMATS["label-studio"] is FORMAT
     splits = opened(tmp_path)
@@ -305,7 +305,10 @@ def test_flat_export_with_several_records_of_a_task(tmp_path: Path) -> None:
         {"image": "c.png", "id": 3, "annotator": 1, "annotation_id": 7, "created_at": "2026-01-01T00:00:00Z"},
     ]
     write_dataset(tmp_path, records, "a.png", "b.png", "c.png")
-    assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) == "project-7.json has flat records of Label Studio"
+    assert (
+        FORMAT.detect(DatasetRoot(tmp_path, tmp_path, DataConfig()))
+        == "project-7.json has flat records of Label Studio"
+    )
     splits = opened(tmp_path)
     assert splits.labels.names == ("background", "new")
     assert [np.argwhere(splits.train.read(k).mask).tolist() for k in range(3)] == [[[0, 0]], [[0, 2]], []]
@@ -351,10 +354,10 @@ def test_detection_reads_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return mentions(path, *words)
 
     monkeypatch.setattr(label_studio, "mentions", noted)
-    assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) == "z.json has tasks of Label Studio"
+    assert FORMAT.detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) == "z.json has tasks of Label Studio"
     assert set(read) == {tmp_path / "z.json"}
     (tmp_path / "z.json").unlink()
-    assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) is None
+    assert FORMAT.detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) is None
     assert len(set(read)) <= 51
 
 
@@ -638,7 +641,7 @@ def test_an_annotation_without_results_is_an_error(tmp_path: Path) -> None:
 )
 def test_files_of_other_tools_are_not_recognised(tmp_path: Path, plain: Any) -> None:
     write_dataset(tmp_path, plain)
-    assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) is None
+    assert FORMAT.detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) is None
     with pytest.raises(DataError, match=r"expected a JSON export of Label Studio, found none\. Export as"):
         find(tmp_path, format="label-studio")
 
@@ -649,7 +652,7 @@ def test_malformed_json(tmp_path: Path) -> None:
     assert not find(tmp_path).layout.problems
     whole = (tmp_path / "project-7.json").read_text()
     (tmp_path / "project-7.json").write_text(whole[:-9])
-    assert FORMAT.detect(Place(tmp_path, tmp_path, DataConfig())) is None
+    assert FORMAT.detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) is None
     with pytest.raises(
         MaskError, match=r"project-7\.json: expected a JSON file, found .*\. Export the annotations again"
     ):

@@ -16,8 +16,8 @@ from PIL import Image
 from pixelwise.config import DataConfig
 from pixelwise.datasets.dataset import open_data
 from pixelwise.errors import MaskError, PairingError
-from pixelwise.formats import find_format, read_place
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats import find_format, read_dataset
+from pixelwise.formats.dataset_root import DatasetRoot
 
 SIZE = (40, 60)
 
@@ -57,7 +57,7 @@ def masks(folder: Path, **config) -> dict[str, np.ndarray]:
 
 def test_detection(tmp_path):
     write(tmp_path, "a", [shape("cat", [[0, 0], [9, 0], [9, 9]])])
-    kind, why = find_format(Place(tmp_path, tmp_path, DataConfig()))
+    kind, why = find_format(DatasetRoot(tmp_path, tmp_path, DataConfig()))
     assert (kind.name, why) == ("labelme", "a.json has shapes and imagePath")
 
 
@@ -178,7 +178,7 @@ def test_ids_of_images_outside_the_root(tmp_path):
     (tmp_path / "outside").mkdir()
     Image.new("RGB", SIZE[::-1]).save(tmp_path / "outside" / "a.jpg")
     config = DataConfig.model_validate({"format": "labelme", "images": str(tmp_path / "outside")})
-    layout = read_place(config, tmp_path / "set", tmp_path / "set")[1].layout
+    layout = read_dataset(config, tmp_path / "set", tmp_path / "set")[1].layout
     assert [record.id for record in layout.splits["pool"]] == ["a"]
 
 
@@ -187,7 +187,7 @@ def test_embedded_images_are_not_kept_in_memory(tmp_path):
         shapes = [shape("cat", [[0, 0], [9, 9]], "rectangle")]
         write(tmp_path, f"p{number}", shapes, imageData="A" * 1_000_000)
     tracemalloc.start()
-    layout = read_place(DataConfig(format="labelme"), tmp_path, tmp_path)[1].layout
+    layout = read_dataset(DataConfig(format="labelme"), tmp_path, tmp_path)[1].layout
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(layout.splits["pool"]) == 20

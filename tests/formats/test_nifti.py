@@ -1,4 +1,4 @@
-"""NIfTI volumes as people lay them out: the Decathlon, nnU-Net, folders, loose files."""
+"""NIfTI volumes in the layouts of the Decathlon and nnU-Net, in folders, and loose."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from pixelwise.datasets.convert import convert
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import ConfigError, ImageError, LabelsError, MaskError, PairingError
 from pixelwise.formats import FORMATS, find_format
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 
 SHAPE = (6, 5, 4)
 AFFINE = np.diag([1.0, 1, 3, 1])
@@ -77,7 +77,7 @@ def test_images_and_labels_are_read_slice_by_slice(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sample.mask, ids(1, 2)[::-1, ::-1, 1].T)
 
 
-def test_slices_of_a_volume_stay_in_one_part(tmp_path: Path) -> None:
+def test_slices_of_a_volume_stay_in_one_split(tmp_path: Path) -> None:
     splits = opened(pairs(tmp_path, "a b c d e"), split={"val": 0.4, "test": 0.2})
     subsets = {split.name: {record.group for record in split.records} for split in splits}
     assert {name: len(groups) for name, groups in subsets.items()} == {"train": 2, "val": 2, "test": 1}
@@ -110,7 +110,7 @@ def test_a_data_set_of_the_decathlon_with_its_description(tmp_path: Path) -> Non
     assert splits.description["labels"] == "the annotations"
     assert records(splits) == {"train": [f"la_{k}/{s}" for k in ("003", "004") for s in range(4)]}
     assert any(
-        "1 volumes below ./ lie in a folder of images (ts) without one of masks" in told for told in splits.notices
+        "1 volumes in a folder of images below ./ (ts) have no folder of masks" in told for told in splits.notices
     )
 
 
@@ -151,7 +151,7 @@ def test_a_missing_channel_is_a_problem(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-def test_parts_are_told_by_folders_and_by_lists(tmp_path: Path) -> None:
+def test_splits_by_folders_and_by_lists(tmp_path: Path) -> None:
     for split in ("train", "val"):
         pairs(tmp_path / "folders" / split, "a")
     assert records(opened(tmp_path / "folders")) == {
@@ -172,13 +172,13 @@ def test_parts_are_told_by_folders_and_by_lists(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("train", "val"), [("imagesTr labelsTr", "imagesVa labelsVa"), ("train_images train_masks", "val_images val_masks")]
 )
-def test_parts_are_told_by_the_ends_of_folder_names(tmp_path: Path, train: str, val: str) -> None:
+def test_splits_by_the_endings_of_folder_names(tmp_path: Path, train: str, val: str) -> None:
     for name, folders in (("a", train), ("b", val)):
         pairs(tmp_path, name, *folders.split())
     assert records(opened(tmp_path)) == {"train": [f"a/{k}" for k in range(4)], "val": [f"b/{k}" for k in range(4)]}
 
 
-def test_volumes_of_one_name_in_folders_of_several_patients_are_told_apart(tmp_path: Path) -> None:
+def test_volumes_with_one_name_in_folders_of_several_patients_are_distinguished(tmp_path: Path) -> None:
     for patient in ("p1", "p2"):
         pairs(tmp_path / patient, "ct")
     splits = opened(tmp_path, split={"val": 0.5, "test": 0})
@@ -187,7 +187,7 @@ def test_volumes_of_one_name_in_folders_of_several_patients_are_told_apart(tmp_p
     assert all(len({record.group for record in split.records}) == 1 for split in splits)
 
 
-def test_what_has_no_partner_is_told(tmp_path: Path) -> None:
+def test_files_without_a_partner_are_reported(tmp_path: Path) -> None:
     pairs(tmp_path, "a")
     volume(tmp_path / "images/b.nii.gz")
     volume(tmp_path / "labels/c.nii.gz", ids(1))
@@ -227,7 +227,7 @@ def test_where_several_masks_fit_every_pair_is_named_with_the_options_that_choos
     volume(tmp_path / "ct a.nii.gz")
     for name in ("seg_one", "seg_two"):
         volume(tmp_path / f"{name}.nii.gz", ids(1, 2))
-    with pytest.raises(PairingError, match="found several that lie on the same voxels") as error:
+    with pytest.raises(PairingError, match="found several with the same voxels") as error:
         opened(tmp_path)
     assert "--set 'data.images=ct a.nii.gz' --set data.masks=seg_one.nii.gz" in error.value.do
     found = opened(tmp_path, images="ct a.nii.gz", masks="seg_two.nii.gz")
@@ -284,7 +284,7 @@ def test_a_single_volume_is_divided_into_blocks_of_neighbours_with_a_notice(tmp_
     assert [split.name for split in splits] == ["train", "val"]
     numbers = sorted(record.plane.index for record in splits.val.records)
     assert numbers == [numbers[0], numbers[0] + 1]
-    assert any("there is one volume only" in told for told in splits.notices)
+    assert any("the only volume is divided" in told for told in splits.notices)
 
 
 def test_named_images_need_named_masks_and_patterns_must_match(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_label_tables_name_the_ids_that_occur(tmp_path: Path) -> None:
     volume(tmp_path / "labels/a.nii.gz", ids(2, 5, 9), table=table)
     splits = opened(tmp_path)
     assert (splits.labels.names, splits.labels.ids) == (("background", "liver", "class_5", "rib"), (0, 2, 5, 9))
-    assert any("1 of 4 occur nowhere and are left out; 5 stand in no table" in told for told in splits.notices)
+    assert any("1 of 4 do not occur and are left out; 5 are in no table" in told for told in splits.notices)
     named = opened(tmp_path, labels={"names": {0: "rest", 2: "l", 5: "x", 9: "r"}})
     assert named.labels.names == ("rest", "l", "x", "r")
 
@@ -389,7 +389,7 @@ def test_points_in_time_are_refused_unless_they_are_named_as_channels(tmp_path: 
         volume(tmp_path / f"imagesTr/{name}.nii.gz", array, t="sec")
         volume(tmp_path / f"labelsTr/{name}.nii.gz", ids(1))
     with pytest.raises(
-        ImageError, match=r"a\.nii\.gz: expected one volume, or one band a channel, found 3 points in time"
+        ImageError, match=r"a\.nii\.gz: expected one volume, or one band per channel, found 3 points in time"
     ):
         opened(tmp_path)
     (tmp_path / "dataset.json").write_text(json.dumps({"modality": {"0": "FLAIR", "1": "T1w", "2": "T2w"}}))
@@ -429,15 +429,15 @@ def test_the_hash_follows_what_is_read(tmp_path: Path) -> None:
     assert before != opened(tmp_path).train.hash()
 
 
-def test_volumes_are_recognised_and_other_places_are_not(tmp_path: Path) -> None:
-    place = Place(pairs(tmp_path / "a", "x"), tmp_path / "a", DataConfig())
+def test_volumes_are_recognised_and_other_folders_are_not(tmp_path: Path) -> None:
+    place = DatasetRoot(pairs(tmp_path / "a", "x"), tmp_path / "a", DataConfig())
     assert find_format(place)[0].name == "nifti"
     (tmp_path / "b").mkdir()
     (tmp_path / "b/a.png").touch()
-    assert FORMATS["nifti"].detect(Place(tmp_path / "b", tmp_path / "b", DataConfig())) is None
+    assert FORMATS["nifti"].detect(DatasetRoot(tmp_path / "b", tmp_path / "b", DataConfig())) is None
 
 
-def test_the_hippocampus_set_is_read_as_it_lies(real: Any) -> None:
+def test_real_hippocampus_needs_no_configuration(real: Any) -> None:
     root = real("hippocampus")
     splits = open_data(DataConfig(), root)
     assert sum(len(split) for split in splits) == 1720
@@ -447,6 +447,6 @@ def test_the_hippocampus_set_is_read_as_it_lies(real: Any) -> None:
         sample, record = splits.train.read(index), splits.train.records[index]
         assert sample.image.dtype == np.float32
         for array, path in ((sample.image[0], record.image), (sample.mask, record.mask)):
-            stored = nibabel.load(path)  # all lie as RAS, 1 mm
+            stored = nibabel.load(path)  # all are RAS, 1 mm
             plane = np.asarray(stored.dataobj)[::-1, ::-1, record.plane.index].T
             np.testing.assert_array_equal(array, plane.astype(array.dtype))

@@ -1,4 +1,4 @@
-"""The page about formats: its table is the registry, and what it calls a `data.yaml` is one."""
+"""The page on formats: its table matches the registry, and its `data.yaml` is valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pascal VOC as its makers give it, as CVAT writes it, and as people copy it."""
+"""Pascal VOC as distributed, as written by CVAT and labelme2voc, and similar layouts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pixelwise.config import DataConfig
 from pixelwise.datasets.convert import convert
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import DataError, LabelsError, MaskError, PairingError, PixelwiseError
-from pixelwise.formats import FORMATS, find_format, read_place
-from pixelwise.formats.base import Found
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats import FORMATS, find_format, read_dataset
+from pixelwise.formats.base import ReadResult
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.voc import voc_colour
 from pixelwise.imageio.masks import write_mask
 from pixelwise.labels import Labels
@@ -47,27 +47,27 @@ def put(root: Path, files: dict[str, str | np.ndarray], palette: list[int] | Non
 
 
 def usual(root: Path, **masks: np.ndarray) -> Path:
-    """Lay out images in VOC's way, without lists."""
+    """Create VOC's layout without lists."""
     files: dict[str, str | np.ndarray] = {}
     for name, mask in (masks or {"a": IDS, "b": IDS}).items():
         files |= {f"JPEGImages/{name}.jpg": "", f"SegmentationClass/{name}.png": mask}
     return put(root, files)
 
 
-def look(root: Path, **config: object) -> Found:
-    return read_place(DataConfig.model_validate(config), root, root)[1]
+def look(root: Path, **config: object) -> ReadResult:
+    return read_dataset(DataConfig.model_validate(config), root, root)[1]
 
 
 def opened(root: Path, **config: object) -> DataSplits:
     return open_data(DataConfig.model_validate({"split": NONE} | config), root)
 
 
-def subsets(found: Found) -> dict[str, list[str]]:
+def subsets(found: ReadResult) -> dict[str, list[str]]:
     return {split: [record.id for record in records] for split, records in found.layout.splits.items()}
 
 
 def mask_of(splits: DataSplits, id_: str) -> np.ndarray:
-    """Give a mask as the ids of its classes."""
+    """Return a mask as the ids of its classes."""
     for split in splits:
         for index, record in enumerate(split.records):
             if record.id == id_:
@@ -75,7 +75,7 @@ def mask_of(splits: DataSplits, id_: str) -> np.ndarray:
     raise AssertionError(id_)
 
 
-def why(found: Found) -> list[tuple[str, str]]:
+def why(found: ReadResult) -> list[tuple[str, str]]:
     return sorted((one.file, one.why) for one in found.layout.problems)
 
 
@@ -89,7 +89,7 @@ def test_the_palette_is_that_of_the_development_kit():
     assert len({voc_colour(k) for k in range(256)}) == 256
 
 
-def test_the_set_as_it_is_unpacked(tmp_path):
+def test_voc_as_distributed(tmp_path):
     home = usual(tmp_path / "VOCdevkit/VOC2012", **{"2007_000032": IDS, "2007_000033": IDS[::-1], "2008_1": IDS})
     put(home, {f"JPEGImages/2009_{k}.jpg": "" for k in range(5)})
     put(home, {"ImageSets/Segmentation/train.txt": "2007_000032\n", "ImageSets/Segmentation/val.txt": "2007_000033\n"})
@@ -115,7 +115,7 @@ def test_the_set_as_it_is_unpacked(tmp_path):
     assert (splits.train.read(0).mask == splits.labels.ignore_index).sum() == 2
 
 
-def test_without_lists_all_is_one_pool_and_what_has_no_partner_a_problem(tmp_path):
+def test_without_lists_all_is_one_pool_and_files_without_a_partner_are_problems(tmp_path):
     usual(tmp_path)
     put(tmp_path, {"SegmentationClass/lost.png": IDS, "JPEGImages/bare.jpg": "", "JPEGImages/a.png": ""})
     found = look(tmp_path)
@@ -144,29 +144,29 @@ def test_listed_files_that_are_not_there_are_problems(tmp_path):
     assert not any("in no list" in notice for notice in found.layout.notices)
 
 
-def test_a_test_part_whose_masks_are_kept_secret_is_left_out_and_told(tmp_path):
+def test_a_test_split_without_masks_is_left_out_and_reported(tmp_path):
     usual(tmp_path)
     put(tmp_path, {"ImageSets/Segmentation/train.txt": "a.jpg\nb\n", "ImageSets/Segmentation/test.txt": "s\nt\n"})
     found = look(put(tmp_path, {"JPEGImages/s.jpg": "", "JPEGImages/t.jpg": ""}))
     assert subsets(found) == {"train": ["a", "b"]}
     assert found.layout.problems == ()
-    assert "test.txt: no image has a mask (2 listed): there is no test part" in found.layout.notices
+    assert "test.txt: no image has a mask (2 listed): there is no test split" in found.layout.notices
 
 
-def test_lists_that_are_of_no_part(tmp_path):
+def test_lists_that_are_not_of_a_split(tmp_path):
     usual(tmp_path)
     put(tmp_path, {"ImageSets/Segmentation/trainval.txt": "a\n"})
     assert subsets(look(tmp_path)) == {"pool": ["a"]}
     put(tmp_path, {"ImageSets/Segmentation/train.txt": "b\n", "ImageSets/Segmentation/trainaug.txt": "a\nb\n"})
     found = look(tmp_path)
     assert subsets(found) == {"train": ["b"]}
-    assert "ImageSets/Segmentation: not read beside the lists of parts: trainaug.txt" in found.layout.notices
+    assert "ImageSets/Segmentation: not read beside the lists of splits: trainaug.txt" in found.layout.notices
 
 
-def test_a_image_in_two_lists_is_refused(tmp_path):
+def test_an_image_in_two_lists_is_refused(tmp_path):
     usual(tmp_path)
     put(tmp_path, {"ImageSets/Segmentation/train.txt": "a\nb\n", "ImageSets/Segmentation/val.txt": "b\n"})
-    with pytest.raises(PairingError, match=r"val\.txt: expected every image in one part, found b in train and val"):
+    with pytest.raises(PairingError, match=r"val\.txt: expected every image in one split, found b in train and val"):
         look(tmp_path)
 
 
@@ -185,7 +185,7 @@ def test_other_sets_that_are_laid_out_like_voc_have_classes_of_their_own(tmp_pat
     assert splits.labels.names == ("class_0", "class_1", "class_15", "class_20")
     assert splits.labels.ids == (0, 1, 15, 20)
     assert (splits.train.read(0).mask == splits.labels.ignore_index).sum() == 2
-    assert any("no image is called as Pascal VOC's are, and 255 counts in nothing" in told for told in splits.notices)
+    assert any("no image is named like Pascal VOC's" in told for told in splits.notices)
     inside = opened(usual(tmp_path / "VOCdevkit/VOC2007", a=IDS)).labels.names
     assert inside[:2] == ("background", "aeroplane")
 
@@ -228,9 +228,9 @@ def test_sbd_is_refused_with_the_fix(tmp_path):
     with pytest.raises(DataError) as error:
         look(tmp_path)
     assert str(error.value) == (
-        f"{tmp_path}: expected masks as PNG in SegmentationClass/, found .mat files as SBD has them (1: dataset/cls/a.mat)."
-        " Save what is in each, scipy.io.loadmat(file)['GTcls']['Segmentation'][0, 0], as PNG of the same name in"
-        " SegmentationClass/; or take SegmentationClassAug/, which others made from them."
+        f"{tmp_path}: expected masks as PNG in SegmentationClass/, found .mat files as in SBD (1: dataset/cls/a.mat)."
+        " Save the content of each, scipy.io.loadmat(file)['GTcls']['Segmentation'][0, 0], as PNG of the same name in"
+        " SegmentationClass/; or use SegmentationClassAug/, which was made from them."
     )
 
 
@@ -246,7 +246,7 @@ def test_the_advice_for_sbd_works(tmp_path):
 def test_boxes_alone_are_refused(tmp_path):
     put(tmp_path, {"JPEGImages/a.jpg": "", "Annotations/a.xml": "<annotation><object><bndbox/></object></annotation>"})
     with pytest.raises(
-        DataError, match=r"found boxes alone \(Annotations/a\.xml\)\. Draw outlines: boxes are no segment"
+        DataError, match=r"found boxes alone \(Annotations/a\.xml\)\. Annotate contours: boxes are not a segment"
     ):
         look(tmp_path)
     with pytest.raises(DataError, match=r"expected masks as PNG in SegmentationClass/, found none\. Check the path"):
@@ -293,14 +293,14 @@ def test_pixels_of_vocs_border_do_not_count_though_the_table_does_not_name_them(
     assert mask_of(opened(cvat(tmp_path, mask)), "sub/a")[0, 0] == 255
 
 
-def test_ignored_in_the_table_counts_in_nothing_and_that_is_told(tmp_path):
+def test_ignored_in_the_table_is_ignored_and_that_is_reported(tmp_path):
     splits = opened(cvat(tmp_path, COLOURS[KINDS], CVAT.replace("sky", "ignored")))
     assert splits.labels.names == ("background", "car")
     assert (splits.train.read(0).mask == 255).sum() == (KINDS == 2).sum()
-    assert "labelmap.txt: ignored counts in nothing" in splits.notices
+    assert "ignored classes of labelmap.txt: ignored" in splits.notices
 
 
-def test_an_export_without_images_is_paired_with_those_that_lie_beside_it(tmp_path):
+def test_an_export_without_images_is_paired_with_images_beside_it(tmp_path):
     cvat(tmp_path, COLOURS[KINDS])
     (tmp_path / "JPEGImages").rename(tmp_path / "pictures")
     found = look(tmp_path)
@@ -316,10 +316,10 @@ def test_an_export_without_images_is_paired_with_those_that_lie_beside_it(tmp_pa
         ),
         ("car:0,0,256::\n", "expected three values 0–255, found"),
         ("car:1,2,3::\ncar:4,5,6::\n", "expected every entry once, found car twice"),
-        ("", "expected classes and what stands for them, found none"),
+        ("", "expected classes with colours or values, found none"),
     ],
 )
-def test_a_table_that_cannot_be_meant_is_refused(table, message, tmp_path):
+def test_invalid_tables_are_refused(table, message, tmp_path):
     with pytest.raises(LabelsError) as error:
         look(cvat(tmp_path, COLOURS[KINDS], table))
     assert message in str(error.value)
@@ -373,9 +373,9 @@ def test_labelme2voc_names_its_classes_line_by_line(folder, tmp_path):
     assert look(tmp_path).labels.names == ("background", "car", "sky")
 
 
-def test_class_names_that_say_nothing_or_not_the_same_are_refused(tmp_path):
+def test_empty_or_different_class_names_are_refused(tmp_path):
     put(usual(tmp_path / "one"), {"class_names.txt": " \n"})
-    with pytest.raises(LabelsError, match=r"class_names\.txt: expected names of classes, found none\. Write the name"):
+    with pytest.raises(LabelsError, match=r"class_names\.txt: expected names of classes, found none\. Write one class"):
         look(tmp_path)
     put(tmp_path / "one", {"class_names.txt": "a\nb"})
     put(usual(tmp_path / "two"), {"class_names.txt": "b\na"})
@@ -387,14 +387,14 @@ def test_class_names_that_say_nothing_or_not_the_same_are_refused(tmp_path):
 
 def test_masks_of_labelme2voc_without_their_names_are_not_taken_for_vocs(tmp_path):
     put(tmp_path, {"JPEGImages/a.jpg": "", "SegmentationClassPNG/a.png": IDS})
-    assert find_format(Place(tmp_path, tmp_path, DataConfig()))[0].name != "voc"
+    assert find_format(DatasetRoot(tmp_path, tmp_path, DataConfig()))[0].name != "voc"
 
 
 # Writing -------------------------------------------------------------------------------------------------------------
 
 
 def written(folder: Path, masks: dict[str, np.ndarray], labels: Labels) -> tuple[DataSplits, Path]:
-    """Lay out masks of one part each, "train/a" say, and give them opened, and a folder to write into."""
+    """Create masks of one split each, such as "train/a"; return the opened data set and a folder to write to."""
     for name, mask in masks.items():
         split, stem = name.split("/", 1)
         image, path = folder / "in" / split / "images" / f"{stem}.jpg", folder / "in" / split / "masks" / f"{stem}.png"
@@ -459,7 +459,7 @@ def test_without_our_description_the_same_classes_are_found_by_their_colours(tmp
         Labels(tuple(f"class {k}" for k in range(255))),
     ],
 )
-def test_every_kind_of_labels_comes_back(labels, tmp_path):
+def test_every_kind_of_labels_is_read_back(labels, tmp_path):
     rng = np.random.default_rng(0)
     mask = rng.integers(0, labels.num_classes, (30, 40)).astype(np.uint8)
     if labels.ignore_ids:
@@ -471,7 +471,7 @@ def test_every_kind_of_labels_comes_back(labels, tmp_path):
     splits = opened(tmp_path / "in", labels=labels.to_dict(), mask_values={"binary": False})
     done = convert(splits, FORMATS["voc"], tmp_path / "out")
     assert (done.pixels, done.changed_pixels) == (1200, 0)
-    assert find_format(Place(tmp_path / "out", tmp_path, DataConfig()))[0].name == "voc"
+    assert find_format(DatasetRoot(tmp_path / "out", tmp_path, DataConfig()))[0].name == "voc"
 
 
 def test_more_classes_than_a_palette_holds_are_refused(tmp_path):
@@ -481,7 +481,7 @@ def test_more_classes_than_a_palette_holds_are_refused(tmp_path):
         FORMATS["voc"].write(tmp_path, Labels(tuple(f"class {k}" for k in range(256))))
 
 
-def test_real_masks_come_back(real, tmp_path):
+def test_real_masks_are_read_back(real, tmp_path):
     splits = open_data(DataConfig.model_validate({"split": NONE}), real("camvid"))
     few = DataSplits(splits.train.subset(range(5)), splits.val.subset(range(2)), None, splits.labels, (), (), {})
     (tmp_path / "out").mkdir()

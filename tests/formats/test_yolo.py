@@ -18,9 +18,9 @@ from pixelwise.config import DataConfig, read_request
 from pixelwise.datasets.convert import convert
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import ConfigError, DataError, LabelsError, MaskError, PairingError, PixelwiseError
-from pixelwise.formats import FORMATS, find_format, read_place
-from pixelwise.formats.base import Found
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats import FORMATS, find_format, read_dataset
+from pixelwise.formats.base import ReadResult
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.yolo import label_path
 from pixelwise.geometry.contours import fill, join_holes, trace
 from pixelwise.imageio.masks import write_mask
@@ -54,8 +54,8 @@ def make_dataset(
     return put(root, {"images/val/b.jpg": "", "labels/val/b.txt": TOP, "data.yaml": description})
 
 
-def find(root: Path, **config: object) -> Found:
-    return read_place(DataConfig.model_validate(config), root, root)[1]
+def find(root: Path, **config: object) -> ReadResult:
+    return read_dataset(DataConfig.model_validate(config), root, root)[1]
 
 
 def opened(root: Path, **config: object) -> DataSplits:
@@ -64,7 +64,7 @@ def opened(root: Path, **config: object) -> DataSplits:
     return open_data(DataConfig.model_validate(plain), base)
 
 
-def splits(found: Found) -> dict[str, list[str]]:
+def splits(found: ReadResult) -> dict[str, list[str]]:
     return {split: [record.id for record in records] for split, records in found.layout.splits.items()}
 
 
@@ -142,7 +142,7 @@ def test_detection_with_images_outside_the_root(tmp_path):
     put(tmp_path / "outside", {"images/a.jpg": ""})
     root = put(tmp_path / "set", {"notes.txt": "words"})
     config = {"images": str(tmp_path / "outside" / "images")}
-    assert FORMATS["yolo"].detect(Place(root, root, DataConfig.model_validate(config))) is None
+    assert FORMATS["yolo"].detect(DatasetRoot(root, root, DataConfig.model_validate(config))) is None
     with pytest.raises(DataError, match=r"outside/labels/a\.txt, found none"):
         find(root, format="yolo", **config)
 
@@ -338,7 +338,7 @@ def test_yaml_alias_bombs_are_errors(open_, close, tmp_path):
     make_dataset(tmp_path, description="\n".join(["a0: &a0 [1]", *rows, "train: images/train", "names: *a39"]) + "\n")
     with pytest.raises(ConfigError, match=r"data\.yaml: expected at most 1,000,000 values, found aliases that stand"):
         read_request(tmp_path)
-    assert find_format(Place(tmp_path, tmp_path, DataConfig()))[0].name == "yolo"  # recognised by its text files
+    assert find_format(DatasetRoot(tmp_path, tmp_path, DataConfig()))[0].name == "yolo"  # recognised by its text files
 
 
 def test_annotations_other_than_a_yolo_yaml_are_errors(tmp_path):
@@ -493,7 +493,7 @@ def test_fractions_refer_to_the_upright_image(tmp_path):
 )
 def test_other_tables_of_numbers_are_not_recognised(line, tmp_path):
     put(tmp_path, {"a.jpg": "", "a.txt": line})
-    assert FORMATS["yolo"].detect(Place(tmp_path, tmp_path, DataConfig())) is None
+    assert FORMATS["yolo"].detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) is None
 
 
 def test_splits_can_be_pickled(tmp_path):
@@ -702,4 +702,4 @@ def test_real_masks_round_trip_except_ignored_pixels(real, tmp_path):
 
 def test_a_labels_folder_with_masks_is_not_yolo(tmp_path):
     put(tmp_path, {"images/a.png": "", "labels/a.png": "", "notes.txt": "0 0 0 1 1 0 1\n"})
-    assert find_format(Place(tmp_path, tmp_path, DataConfig()))[0].name == "masks"
+    assert find_format(DatasetRoot(tmp_path, tmp_path, DataConfig()))[0].name == "masks"

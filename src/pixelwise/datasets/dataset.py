@@ -20,7 +20,7 @@ from pixelwise.config import DataConfig, SplitConfig
 from pixelwise.datasets.classes import find_labels
 from pixelwise.datasets.split import name_groups, split_groups
 from pixelwise.errors import DataError, MaskError, PairingError
-from pixelwise.formats import read_place
+from pixelwise.formats import read_dataset
 from pixelwise.formats.reading import (
     as_bands,
     file_hash,
@@ -198,7 +198,7 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
         ConfigError: an invalid list, template or expression.
     """
     root = base / config.root if config.root else base
-    kind, found = read_place(config, root, base)
+    kind, found = read_dataset(config, root, base)
     layout = found.layout
     rule = MaskRule.from_config(config.mask_values) if config.mask_values is not None else found.rule or MaskRule()
     if layout.problems and not config.skip_bad:

@@ -1,17 +1,15 @@
-"""The formats that people label in, one file each, and which of them a place is in.
+"""Annotation formats, one module each, and the detection of the format of a data set.
 
-Comes in: the `data` section and a root folder. Goes out: the records of the images, and what the format says of the
-classes. To add a format, write its file and add its `FORMAT` to `_ALL`; the contract suite picks it up from there.
+To add a format, write its module and add its `FORMAT` to `_ALL`; the contract suite tests every entry.
 """
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 from pathlib import Path
 
-from pixelwise.config import DataConfig, SplitFilesConfig
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.config import DataConfig
+from pixelwise.errors import ConfigError, DataError, nearest
 from pixelwise.formats import (
     ade20k,
     camvid,
@@ -29,15 +27,13 @@ from pixelwise.formats import (
     voc,
     yolo,
 )
-from pixelwise.formats.base import Format, Found
-from pixelwise.formats.dataset_root import Place
-from pixelwise.formats.folders.siblings import Search
-from pixelwise.formats.folders.tree import Tree, Wanted
-from pixelwise.formats.records import SPLITS, short
+from pixelwise.formats.base import Format, ReadResult
+from pixelwise.formats.dataset_root import DatasetRoot
+from pixelwise.formats.records import short
 
-__all__ = ["FORMATS", "Format", "Found", "find_format", "read_place"]
+__all__ = ["FORMATS", "Format", "ReadResult", "find_format", "read_dataset"]
 
-# The more particular before the general: `folders` takes what nobody else knows.
+# Specific formats before general ones; `folders` is the fallback.
 _ALL = (
     dicom.FORMAT,
     nifti.FORMAT,
@@ -55,86 +51,80 @@ _ALL = (
     colours.FORMAT,
     folders.FORMAT,
 )
-FORMATS = {one.name: one for one in _ALL}
+FORMATS = {format_.name: format_ for format_ in _ALL}
 
 
-def find_format(place: Place) -> tuple[Format, str | None]:
-    """Find the format of a place: the one that the configuration names, else the one that recognises it.
+def find_format(dataset: DatasetRoot) -> tuple[Format, str | None]:
+    """Return the format that the configuration names, otherwise the one detected, otherwise folders of masks.
 
     Returns:
-        The format, and why in words; None where it was named, or nothing else fits.
+        The format, and the reason; None if it was named or is the fallback.
 
     Raises:
         ConfigError: an unknown name.
-        DataError: several formats recognise the place.
+        DataError: several formats are detected.
 
     """
-    config = place.config
+    config = dataset.config
     if config.format is not None:
         if config.format in FORMATS:
             return FORMATS[config.format], None
-        near = difflib.get_close_matches(config.format, FORMATS, 1, 0.4)
-        do = f"Did you mean {near[0]!r}?" if near else "Choose one, or leave it out."
+        do = nearest(config.format, FORMATS, "Choose one, or leave it out.")
         raise ConfigError("data.format", expected=f"one of {', '.join(FORMATS)}", found=repr(config.format), do=do)
-    by_name = config.images is not None or any(isinstance(getattr(config, split), SplitFilesConfig) for split in SPLITS)
-    # Named masks are files of masks; images that are named alone may be those of some annotations.
-    masks = by_name and config.annotations is None and (config.images is None or config.masks is not None)
-    asked = [one for one in _ALL if one is not folders.FORMAT and (one.by_name or not masks)]
-    claims = [(one, why) for one in asked if (why := one.detect(place)) is not None]
-    if len(claims) > 1:
-        found = "; ".join(f"{one.name} ({why})" for one, why in claims)
-        raise DataError(
-            place.root,
-            expected="annotations of one format",
-            found=found,
-            do=f"Say which is meant: --set data.format={claims[0][0].name}.",
-        )
-    return claims[0] if claims else (folders.FORMAT, None)
+    # If masks are named, they are mask files; images named without masks may belong to annotation files.
+    masks_named = config.annotations is None and (config.images is None or config.masks is not None)
+    by_name = bool(dataset.named_splits) and masks_named
+    candidates = [each for each in _ALL if each is not folders.FORMAT and (each.by_name or not by_name)]
+    detected = [(each, reason) for each in candidates if (reason := each.detect(dataset)) is not None]
+    if len(detected) > 1:
+        found = "; ".join(f"{each.name} ({reason})" for each, reason in detected)
+        raise _ambiguous(dataset, found, f"--set data.format={detected[0][0].name}")
+    return detected[0] if detected else (folders.FORMAT, None)
 
 
-def read_place(config: DataConfig, root: Path, base: Path) -> tuple[Format, Found]:
-    """Find the format of a data set, and read it.
+def read_dataset(config: DataConfig, root: Path, base: Path) -> tuple[Format, ReadResult]:
+    """Detect the format of a data set and read its annotations.
 
     Raises:
-        DataError: no folder, no images, nothing that is understood; or another set beside, in folders of masks.
-        ConfigError: a key of the `data` section that makes no sense.
+        DataError: no folder, no images, invalid annotations, or a second data set in folders of masks beside.
+        ConfigError: an invalid key of the `data` section.
 
     """
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
         raise DataError(root, expected="the data set's folder", found=found, do="Check the path, and data.root.")
-    place = Place(root, base, config)
-    kind, why = find_format(place)
-    read = kind.read(place)
-    if why is None:
-        return kind, read
-    _require_no_other(place, kind, why, read)
-    told = f"read as {kind.title}: {why}"
-    return kind, replace(read, layout=replace(read.layout, notices=(told, *read.layout.notices)))
+    dataset = DatasetRoot(root, base, config)
+    format_, reason = find_format(dataset)
+    result = format_.read(dataset)
+    if reason is None:
+        return format_, result
+    _require_no_other(dataset, format_, reason, result)
+    notices = (f"read as {format_.title}: {reason}", *result.layout.notices)
+    return format_, replace(result, layout=replace(result.layout, notices=notices))
 
 
-def _require_no_other(place: Place, kind: Format, why: str, read: Found) -> None:
-    """Refuse a place where folders of images and masks belong together, too, of whose images the format reads none.
-
-    Neither lies there by accident, and which is meant does not follow from which lies deeper.
+def _require_no_other(dataset: DatasetRoot, format_: Format, reason: str, result: ReadResult) -> None:
+    """Refuse a data set that also has matching folders of images and masks with none of the images that were read.
 
     Raises:
-        DataError: there are some.
+        DataError: there are such folders; it is not clear which data set is meant.
 
     """
-    if kind is colours.FORMAT or place.config.images is not None or place.config.annotations is not None:
-        return  # colours are read from such folders themselves; and who names files says what is meant
+    if format_ is colours.FORMAT or dataset.config.images is not None or dataset.config.annotations is not None:
+        return  # colour masks are read from such folders; named files are unambiguous
     try:
-        pairs = Search(Tree(place), Wanted()).pairs(place.root)
+        pairs = folders.find_folder_pairs(dataset)
     except DataError:
-        return  # nothing that belongs together without a question
-    used = {record.image for records in read.layout.splits.values() for record in records}
-    for one in pairs:
-        if one.tie.count and used.isdisjoint(path for paths in one.images.values() for path in paths):
-            folders = f"{short(one.image_folder, place.root)}/ with {short(one.masks, place.root)}/"
-            raise DataError(
-                place.root,
-                expected="annotations of one format",
-                found=f"{kind.name} ({why}); masks ({folders}, of whose images the other has none)",
-                do=f"Say which is meant: --set data.format={kind.name}, or --set data.format=masks.",
-            )
+        return  # no unambiguous pair of folders
+    used = {record.image for record in result.layout.records}
+    for pair in pairs:
+        if pair.tie.count and used.isdisjoint(path for paths in pair.images.values() for path in paths):
+            shown = f"{short(pair.image_folder, dataset.root)}/ with {short(pair.mask_folder, dataset.root)}/"
+            found = f"{format_.name} ({reason}); masks ({shown}, of whose images the other has none)"
+            option = f"--set data.format={format_.name}, or --set data.format=masks"
+            raise _ambiguous(dataset, found, option)
+
+
+def _ambiguous(dataset: DatasetRoot, found: str, option: str) -> DataError:
+    do = f"Say which is meant: {option}."
+    return DataError(dataset.root, expected="annotations of one format", found=found, do=do)

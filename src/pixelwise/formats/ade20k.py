@@ -1,17 +1,16 @@
 """ADE20K's scene parsing benchmark: images/ and annotations/ with training/ and validation/, masks of ids 0–150.
 
-Comes in: a place. Goes out: images and masks paired by name, and 150 classes. Id 0 is "other" and counts in nothing; ids
-1–150 stay what they are in the files and in `Labels.ids`. So what elsewhere is called reduce_zero_label is no step that could
-be done twice or forgotten: `Labels.encode` takes id 1 to the first class, and `Labels.decode` gives it back on writing. A mask
-with 255 in it is refused, for there somebody took off the 1 already, and every class would be read as its neighbour.
+Id 0 ("other") is ignored; ids 1–150 are kept in `Labels.ids`, so the step known as reduce_zero_label is neither needed nor
+done twice: `Labels.encode` maps id 1 to the first class, and `Labels.decode` maps it back. Masks that contain 255 are refused:
+1 was already subtracted, and every class would be read as its neighbour.
 
-Names are the first of each list in objectInfo150.txt (or .csv) where it lies there, and of the benchmark else. There is no
-writer: 0 means "other" here, so that labels of another set would lose their first class in every tool that knows the layout.
+Class names are the first of each list in objectInfo150.txt (or .csv), otherwise those of the benchmark. There is no writer:
+tools that know the layout take id 0 for "other" and would drop the first class of another data set.
 
-The full ADE20K (`_seg.png` with objects in red and green, more than 3000 names) is recognised and refused: its index is a
-pickle, and most of its names occur a few times.
+The full ADE20K (`_seg.png` with objects in red and green, more than 3000 names) is detected and refused: its index is a
+pickle, and most of its names occur only a few times.
 
-Source: the MIT Scene Parsing Benchmark, objectInfo150.txt (names), and its instance track (which 100 classes are things).
+Source: the MIT Scene Parsing Benchmark, objectInfo150.txt (names), and its instance track (the 100 countable classes).
 """
 
 from __future__ import annotations
@@ -25,21 +24,22 @@ from pathlib import Path
 import numpy as np
 
 from pixelwise.errors import DataError, LabelsError, MaskError
-from pixelwise.formats.base import Format, Found
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.base import Format, ReadResult
+from pixelwise.formats.colour_maps import Entry, by_value, highest_value, sample_masks
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.folders import find_records
-from pixelwise.formats.records import Layout, short
-from pixelwise.imageio.images import read_mask_values
+from pixelwise.formats.presets import parse_classes
+from pixelwise.formats.records import short
 from pixelwise.imageio.masks import MaskRule
 from pixelwise.imageio.safe_reading import read_text
-from pixelwise.labels import Labels
 
 _TABLES = ("objectInfo150.txt", "objectInfo150.csv")
 _FOLDER = "ADEChallengeData2016"
-_OWN_NAMES = re.compile(r"ADE_(train|val)_\d{8}")
-_LOOKED_INTO = 8
+_FILE_NAMES = re.compile(r"ADE_(train|val)_\d{8}")
+_SAMPLED = 8
+_OTHER = Entry("other", id=0, ignored=True)
 
-# The first name of each class, 1–150; * where the instance track counts its objects.
+# The first name of each class, 1–150; * if its objects are annotated in the instance track.
 _CLASSES = """
 wall, building, sky, floor, tree, ceiling, road, bed*, windowpane*, grass, cabinet*, sidewalk, person*, earth, door*, table*,
 mountain, plant, curtain*, chair*, car*, water, painting*, sofa*, shelf*, house, sea, mirror*, rug, field, armchair*, seat*,
@@ -56,141 +56,114 @@ flag*
 """
 
 
-def detect(place: Place) -> str | None:
-    """Recognise the benchmark's tables or folder; else its folders and the names of its images, where the masks fit."""
-    if place.config.images is not None:
+def detect(dataset: DatasetRoot) -> str | None:
+    """Recognise the benchmark's tables or folder, otherwise its folders and names of images if the ids match."""
+    if dataset.config.images is not None:
         return None
-    full = _full(place)
+    full = _find_full(dataset)
     if full is not None:
         return f"{full} is of the full ADE20K"
-    root = _root(place)
+    root = _benchmark_root(dataset)
     if not all((root / name).is_dir() for name in ("images", "annotations")):
         return None
     table = next((name for name in (*_TABLES, "sceneCategories.txt") if (root / name).is_file()), None)
     if table is not None:
-        return f"{table} lies beside images/ and annotations/"
+        return f"{table} beside images/ and annotations/"
     if root.name == _FOLDER:
-        return f"the folder is called {_FOLDER}"
-    own = [path for path in place.files if _OWN_NAMES.fullmatch(path.stem) and "annotations" in path.parts]
-    if own and _highest(own) <= 150:
-        return f"{short(own[0], place.root)} is called as ADE20K's masks are, and holds no id above 150"
+        return f"the folder is named {_FOLDER}"
+    masks = [path for path in dataset.files if _FILE_NAMES.fullmatch(path.stem) and "annotations" in path.parts]
+    if 0 <= highest_value(masks, _SAMPLED) <= 150:
+        return f"{short(masks[0], dataset.root)} is named like ADE20K's masks, and has no id above 150"
     return None
 
 
-def read(place: Place) -> Found:
+def read(dataset: DatasetRoot) -> ReadResult:
     """Pair images and masks, and name the classes.
 
     Raises:
-        DataError: the full ADE20K, no images, or a table that is not understood.
-        MaskError: masks of which the 1 was taken off already.
+        DataError: the full ADE20K, no images, or an invalid table.
+        MaskError: masks from which 1 was already subtracted.
 
     """
-    full = _full(place)
+    full = _find_full(dataset)
     if full is not None:
         raise DataError(
-            place.root,
+            dataset.root,
             expected=f"the scene parsing benchmark ({_FOLDER}): images/ and annotations/ with ids 0–150",
             found=f"the full ADE20K ({full}), whose masks hold objects of 3000 kinds in red and green",
             do="Use the benchmark, which has the same images with 150 classes; or write masks of the classes you want.",
         )
-    root = _root(place)
-    layout = find_records(replace(place, root=root))
-    masks = [record.mask for records in layout.splits.values() for record in records if record.mask is not None]
-    _require_untouched(masks)
-    labels, source = _labels(place, root)
-    notice = f"{labels.num_classes} classes by {source}; id 0 (other) counts in nothing"
-    layout = Layout(f"ADE20K: {layout.kind}", layout.splits, layout.problems, (*layout.notices, notice))
-    return Found(layout, labels, MaskRule(binary=False))
+    root = _benchmark_root(dataset)
+    layout = find_records(replace(dataset, root=root))
+    _require_original_ids(layout.masks)
+    table = next((root / name for name in _TABLES if (root / name).is_file()), None)
+    entries = benchmark() if table is None else _read_table(table)
+    labels, _ = by_value(table or "ADE20K", (_OTHER, *entries), dataset.config.ignored)
+    source = "the benchmark" if table is None else table.name
+    notice = f"{labels.num_classes} classes of {source}; id 0 (other) is ignored"
+    layout = replace(layout, kind=f"ADE20K: {layout.kind}", notices=(*layout.notices, notice))
+    return ReadResult(layout, labels, MaskRule(binary=False))
 
 
-def _root(place: Place) -> Path:
-    """Give the folder of the benchmark, which may lie in the one that was named."""
-    inside = place.root / _FOLDER
-    return inside if inside.is_dir() else place.root
+def _benchmark_root(dataset: DatasetRoot) -> Path:
+    """Return the folder of the benchmark, which may be in the root."""
+    inside = dataset.root / _FOLDER
+    return inside if inside.is_dir() else dataset.root
 
 
-def _full(place: Place) -> str | None:
-    """Name a file that only the full ADE20K has."""
-    named = (path for path in place.files if path.name == "index_ade20k.pkl" or path.name.endswith("_seg.png"))
-    wanted = (p for p in named if p.suffix == ".pkl" or _OWN_NAMES.fullmatch(p.stem.removesuffix("_seg")))
-    return next((short(path, place.root) for path in wanted), None)
+def _find_full(dataset: DatasetRoot) -> str | None:
+    """Return a file that only the full ADE20K has."""
+    for path in dataset.files:
+        segmentation = path.name.endswith("_seg.png") and _FILE_NAMES.fullmatch(path.stem.removesuffix("_seg"))
+        if path.name == "index_ade20k.pkl" or segmentation:
+            return short(path, dataset.root)
+    return None
 
 
-def _some(masks: Sequence[Path]) -> Sequence[Path]:
-    return masks[:: max(len(masks) // _LOOKED_INTO, 1)][:_LOOKED_INTO]
-
-
-def _highest(masks: Sequence[Path]) -> int:
-    """Give the highest value in some masks; beyond all ids where none can be read, or one is of colours."""
-    highest = -1
-    for path in _some(masks):
-        try:
-            values = read_mask_values(path).values
-        except DataError:
-            continue
-        highest = max(highest, int(values.max()) if values.ndim == 2 else 256)
-    return highest if highest >= 0 else 256
-
-
-def _require_untouched(masks: Sequence[Path]) -> None:
-    """Refuse masks with 255: some are looked into, and the others refuse it by name when they are read."""
-    for path in _some(masks):
-        try:
-            values = read_mask_values(path).values
-        except DataError:
-            continue  # told where the mask is used
-        many = int(np.count_nonzero(values == 255)) if values.ndim == 2 else 0
-        if many:
+def _require_original_ids(masks: Sequence[Path]) -> None:
+    """Refuse masks with 255 in a sample; in others, 255 is an error when they are read."""
+    for path, raw in sample_masks(masks, _SAMPLED):
+        count = int(np.count_nonzero(raw.values == 255)) if raw.values.ndim == 2 else 0
+        if count:
+            pixels = f"{count} pixel{'s' * (count != 1)}"
             raise MaskError(
                 path,
-                expected="ids 0 (other) and 1–150, as the benchmark has them",
-                found=f"255 in {many} pixel{'s' * (many != 1)}, as where 1 was already taken off (reduce_zero_label)",
+                expected="ids 0 (other) and 1–150, as in the benchmark",
+                found=f"255 in {pixels}: 1 was probably already subtracted (reduce_zero_label)",
                 do=(
-                    "Use the masks as they were published; or, where ids begin with 0 (wall), set data.format: masks and"
+                    "Use the masks as they were published; or, if ids begin with 0 (wall), set data.format: masks and"
                     " data.labels: {names: [wall, …], ignore_index: 255}."
                 ),
             )
 
 
-def _labels(place: Place, root: Path) -> tuple[Labels, str]:
-    """Name the classes by the table, else by the benchmark; `data.ignored` counts in nothing."""
-    table = next((root / name for name in _TABLES if (root / name).is_file()), None)
-    rows = benchmark() if table is None else _read_table(table)
-    counted = {id_: row for id_, row in rows.items() if row[0] not in place.config.ignored}
-    if not counted:
-        raise LabelsError("data.ignored", expected="a class that counts", found="none", do="Take some out of the list.")
-    names, things = zip(*counted.values(), strict=True)
-    void = (0, *(id_ for id_ in rows if id_ not in counted))  # the first is what is written for ignored pixels
-    source = "the benchmark's own names" if table is None else table.name
-    return Labels(names, tuple(counted), countable=things, ignore_ids=void), source
+def benchmark() -> list[Entry]:
+    """Return the 150 classes of the benchmark."""
+    return [Entry(name, None, id_, False, thing) for id_, (name, thing, _) in enumerate(parse_classes(_CLASSES), 1)]
 
 
-def benchmark() -> dict[int, tuple[str, bool]]:
-    """Give name and whether its objects can be counted, per id 1–150."""
-    names = [name.strip() for name in _CLASSES.replace("\n", " ").split(",")]
-    return {id_: (name.rstrip("*"), name.endswith("*")) for id_, name in enumerate(names, 1)}
-
-
-def _read_table(path: Path) -> dict[int, tuple[str, bool]]:
+def _read_table(path: Path) -> list[Entry]:
     """Read Idx, Ratio, Train, Val, perhaps Stuff, and Name, separated by tabs, commas or spaces."""
     lines = [line for line in read_text(path).splitlines() if line.strip()]
     head, *rest = [_cells(line, path.suffix) for line in lines] or [[]]
     columns = [cell.lower() for cell in head]
-    rows: dict[int, tuple[str, bool]] = {}
-    own = benchmark()
+    countable = {each.id: each.countable for each in benchmark()}
+    entries: dict[int, Entry] = {}
     for number, cells in enumerate(rest, 2):
         row = dict(zip(columns, cells, strict=False))
-        index, name = row.get("idx", ""), re.split(r"[,;]", row.get("name", ""))[0].strip()
-        if not re.fullmatch(r"[1-9]\d{0,4}", index) or not name or int(index) in rows:
+        index = row.get("idx", "")
+        name = re.split(r"[,;]", row.get("name", ""))[0].strip()
+        if not re.fullmatch(r"[1-9]\d{0,4}", index) or not name or int(index) in entries:
             where = f"{path}, line {number}"
             found = repr(lines[number - 1][:80])
             raise LabelsError(where, expected="a new Idx from 1 on, and a Name", found=found, do="Correct the line.")
-        taken = {name for name, _ in rows.values()}
-        thing = row.get("stuff", "") == "0" if "stuff" in row else own.get(int(index), ("", False))[1]
-        rows[int(index)] = (f"{name} {index}" if name in taken else name, thing)
-    if not rows:
+        if any(each.name == name for each in entries.values()):
+            name = f"{name} {index}"
+        thing = row["stuff"] == "0" if "stuff" in row else countable.get(int(index), False)
+        entries[int(index)] = Entry(name, None, int(index), False, thing)
+    if not entries:
         raise LabelsError(path, expected="the columns Idx and Name", found="no row", do="Copy the file again.")
-    return rows
+    return list(entries.values())
 
 
 def _cells(line: str, suffix: str) -> list[str]:
@@ -198,10 +171,8 @@ def _cells(line: str, suffix: str) -> list[str]:
         return [cell.strip() for cell in next(csv.reader([line]))]
     if "\t" in line:
         return [cell.strip() for cell in line.split("\t")]
-    cells = line.split()
-    # A name may hold spaces, and stands last; before it are numbers only.
-    first = next((place for place, cell in enumerate(cells) if not re.fullmatch(r"[\d.]+", cell)), len(cells))
-    return cells if first == 0 else [*cells[:first], " ".join(cells[first:])]
+    match = re.fullmatch(r"((?:[\d.]+\s+)+)(.*)", line.strip())  # a name may contain spaces, after numbers only
+    return [*match[1].split(), match[2]] if match else line.split()
 
 
 FORMAT = Format("ade20k", "ADE20K (scene parsing)", detect, read)

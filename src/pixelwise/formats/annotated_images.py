@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelwise.errors import DataError
-from pixelwise.formats.base import BACKGROUNDS, IGNORED, ExportImage, Found, copy_image, shape_name
-from pixelwise.formats.dataset_root import Place, gather
+from pixelwise.formats.base import BACKGROUNDS, IGNORED, ExportImage, ReadResult, copy_image, shape_name
+from pixelwise.formats.dataset_root import DatasetRoot, make_layout
 from pixelwise.formats.records import Problem, Record, short
 from pixelwise.formats.shapes import Drawing, Overlap, Region, Shape
 from pixelwise.labels import Labels
@@ -32,7 +32,7 @@ class AnnotatedImage:
 class ImageMatcher:
     """Assign images to annotations, at most one annotation each, and collect the problems."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: DatasetRoot) -> None:
         self.place = place
         self.problems: list[Problem] = []
         self._owners: dict[Path, str] = {}
@@ -86,14 +86,14 @@ def class_names(images: Iterable[AnnotatedImage]) -> set[str]:
 
 
 def found_images(
-    place: Place,
+    place: DatasetRoot,
     title: str,
     images: Iterable[AnnotatedImage],
     labels: tuple[Labels, str | None],
     problems: Iterable[Problem],
     notices: Iterable[str] = (),
     overlap: Overlap = "file",
-) -> Found:
+) -> ReadResult:
     """Make the records of annotated images.
 
     Args:
@@ -111,7 +111,7 @@ def found_images(
         drawing = Drawing(image.file, shapes, image.size, labels[1], place.config.overlap or overlap)
         record = Record(place.images.id_of(image.image), image.image, image.file, source=drawing, nodata=image.nodata)
         records[image.split or "pool"].append(record)
-    return Found(gather(title, records, problems, notices), labels[0])
+    return ReadResult(make_layout(title, records, problems, notices), labels[0])
 
 
 def shape_notices(

@@ -1,8 +1,4 @@
-"""What an annotation format is to the house: how it is recognised, read and written.
-
-Comes in: a `Place`. Goes out: the records of its images and what the format itself says of the classes. A format knows
-nothing of other formats, of division into parts beyond what names tell, or of training.
-"""
+"""The interface of an annotation format (detect, read, write), and what several formats share."""
 
 from __future__ import annotations
 
@@ -11,14 +7,16 @@ import mmap
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pixelwise.errors import DataError, MaskError
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.records import Layout
 from pixelwise.geometry.contours import Contour, components, fill, trace
 from pixelwise.imageio.masks import MaskRule
@@ -30,13 +28,13 @@ BACKGROUNDS = ("background", "_background_", "__background__", "unlabeled", "unl
 
 
 @dataclass(frozen=True)
-class Found:
-    """Hold what was read.
+class ReadResult:
+    """The annotations of a data set.
 
     Args:
-        layout: records per part, files without a partner, notices.
-        labels: the classes, where the format names them; None: `labels.yaml` does, or the masks are looked at.
-        rule: how the values of mask files become ids, where the format says so and `data.mask_values` does not.
+        layout: records per split, files without a partner, notices.
+        labels: the classes, if the format names them; otherwise they come from `labels.yaml` or the masks.
+        rule: how values of mask files become ids, if the format defines it; `data.mask_values` overrides it.
 
     """
 
@@ -47,12 +45,12 @@ class Found:
 
 @dataclass(frozen=True)
 class ExportImage:
-    """Hold what a writer is given: one image and its mask.
+    """One image and its mask, as passed to a writer.
 
     Args:
-        part: "train", "val" or "test".
-        id: a name with forward slashes and without suffix, unique in its part.
-        image: the image's file.
+        split: "train", "val" or "test".
+        id: a name with forward slashes and without suffix, unique in its split.
+        image: the image file.
         size: (H, W), upright.
         mask: (H, W) class indices, or `labels.ignore_index`.
 
@@ -66,102 +64,101 @@ class ExportImage:
 
 
 class Writer(Protocol):
-    """Write a data set image by image."""
+    """Writes a data set image by image."""
 
     def add(self, image: ExportImage) -> Path:
-        """Write one image's mask, and a copy of the image; say where the copy is."""
+        """Write the mask of one image and a copy of the image; return the path of the copy."""
 
     def close(self) -> dict[str, Any]:
-        """Write what stands in one file for all; give the `data` section that reads it back (root left out)."""
+        """Write the files common to all images; return the `data` section that reads the data set, without root."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """Describe one format.
+    """An annotation format.
 
     Args:
-        name: what `data.format` and `convert --to` call it.
-        title: what people call it.
-        detect: say in words why a place is of this format, or None. Looks at names, and into a file or two; raises nothing.
-        read: find and understand everything.
-        write: give a writer into an empty folder, or None where the format is read only.
-        loses: what a mask may lose in it, in words; "" where it loses nothing.
-        by_name: whether `data.images` and `data.masks` can name its files, too.
+        name: its name in `data.format` and `convert --to`.
+        title: its usual name.
+        detect: return the reason why a data set has this format, or None. Looks at file names and into a few files;
+            never raises.
+        read: read the data set.
+        write: return a writer into an empty folder; None if the format is read-only.
+        loses: what masks may lose in this format; "" if nothing.
+        by_name: whether `data.images` and `data.masks` can name its files.
 
     """
 
     name: str
     title: str
-    detect: Callable[[Place], str | None]
-    read: Callable[[Place], Found]
+    detect: Callable[[DatasetRoot], str | None]
+    read: Callable[[DatasetRoot], ReadResult]
     write: Callable[[Path, Labels], Writer] | None = None
     loses: str = ""
     by_name: bool = False
 
 
 def drawn_labels(
-    place: Place,
+    dataset: DatasetRoot,
     names: Iterable[str],
     *,
     ids: Sequence[int] = (),
     colours: Sequence[Colour] = (),
     things: Iterable[str] | None = None,
 ) -> tuple[Labels, str | None]:
-    """Make the labels of shapes: the classes named, without those ignored, and with one for what no shape covers.
+    """Return the labels of annotated shapes: the named classes without the ignored ones, plus one for unlabelled pixels.
 
     Args:
-        place: its `data.unlabelled` and `data.ignored` are followed.
-        names: every class, in the order wanted; `IGNORED` and those of `data.ignored` are taken out.
-        ids: an id for each, in the same order; all are moved up by one where 0 is among them and background needs it.
-        colours: a colour for each; drawn where there are none.
-        things: the classes made of objects that can be counted; None: all but background.
+        dataset: its `data.unlabelled` and `data.ignored` apply.
+        names: all classes in order; `IGNORED` and those in `data.ignored` are removed.
+        ids: an id per class; all are increased by one if 0 is among them and a background class is added.
+        colours: a colour per class; generated if not given.
+        things: the countable classes; None: all but background.
 
     Returns:
-        Labels, and the name of the class of unlabelled pixels (None: they count in nothing).
+        The labels, and the name of the class of unlabelled pixels (None: they are ignored).
 
     Raises:
-        DataError: `data.unlabelled` names none of them; or it is "ignore", and there is no class (`classes` refuses
-            background alone, once it is known whether anybody else names some).
+        DataError: `data.unlabelled` names none of the classes; or it is "ignore", and there is no class (background as
+            the only class is refused later, when other sources of class names are known).
 
     """
     names = list(dict.fromkeys(names))
     shown: Sequence[Colour | None] = colours or [None] * len(names)
     rows = list(zip(names, ids or range(1, len(names) + 1), shown, strict=True))
-    rows = [row for row in rows if row[0] != IGNORED and row[0] not in place.config.ignored]
-    given, wanted = {row[0] for row in rows}, place.config.unlabelled
-    unlabelled: str | None = wanted
-    if wanted == "ignore":
+    rows = [row for row in rows if shape_name(dataset, row[0]) is not None]
+    present = {row[0] for row in rows}
+    requested = dataset.config.unlabelled
+    unlabelled: str | None = requested
+    if requested == "ignore":
         unlabelled = None
-    elif wanted.lower() in BACKGROUNDS:
-        called = {name.lower(): name for name in reversed(names) if name in given} | {name: name for name in given}
-        unlabelled = next((called[name] for name in (wanted, *BACKGROUNDS) if name in called), wanted)
-        if unlabelled not in given:
+    elif requested.lower() in BACKGROUNDS:
+        spelt = {name.lower(): name for name in reversed(names) if name in present} | {name: name for name in present}
+        unlabelled = next((spelt[name] for name in (requested, *BACKGROUNDS) if name in spelt), requested)
+        if unlabelled not in present:
             rows = [(name, i + (min(row[1] for row in rows) < 1), colour) for name, i, colour in rows]
             rows.insert(0, (unlabelled, 0, (38, 40, 48) if colours else None))
-    elif wanted not in given:
+    elif requested not in present:
         raise DataError(
             "data.unlabelled",
-            expected=f"background, ignore, or one of {', '.join(sorted(given)[:12]) or 'no classes'}",
-            found=repr(wanted),
+            expected=f"background, ignore, or one of {', '.join(sorted(present)[:12]) or 'no classes'}",
+            found=repr(requested),
             do="Correct the name.",
         )
     if not rows:
-        raise DataError(place.root, expected="classes in the annotations", found="none", do="Label some images.")
-    own, numbers, drawn = zip(*rows, strict=True)
-    countable = tuple(name != unlabelled if things is None else name in set(things) for name in own)
-    return Labels(own, numbers, tuple(drawn) if colours else (), countable), unlabelled
+        raise DataError(dataset.root, expected="classes in the annotations", found="none", do="Label some images.")
+    kept, numbers, drawn = zip(*rows, strict=True)
+    countable = tuple(name != unlabelled if things is None else name in set(things) for name in kept)
+    return Labels(kept, numbers, tuple(drawn) if colours else (), countable), unlabelled
 
 
-def shape_name(place: Place, name: str) -> str | None:
-    """Give a class its name, or None where its pixels count in nothing."""
-    return None if name == IGNORED or name in place.config.ignored else name
+def shape_name(dataset: DatasetRoot, name: str) -> str | None:
+    """Return the name of a class, or None if its pixels are ignored."""
+    return None if name == IGNORED or name in dataset.config.ignored else name
 
 
 def mentions(path: Path, *words: str) -> bool:
-    """Say whether a JSON file holds every one of some words in quotation marks; nothing is parsed, and nothing raised.
-
-    A file of 400 MB is looked through in a fifth of a second.
-    """
+    """Return whether a JSON file contains all words in quotation marks, without parsing it; never raises."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
             return all(text.find(f'"{word}"'.encode()) >= 0 for word in words)
@@ -174,10 +171,10 @@ def load_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -
 
     Args:
         path: the file.
-        hook: is given every object as it is parsed; what it gives stands in its place.
+        hook: replaces each object as it is parsed (`object_hook`).
 
     Raises:
-        MaskError: it cannot be read, or is no JSON.
+        MaskError: the file cannot be read or is not JSON.
 
     """
     try:
@@ -188,53 +185,60 @@ def load_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -
 
 
 def painted(mask: NDArray[Any], labels: Labels) -> tuple[list[tuple[str, Contour]], str]:
-    """Turn a mask into outlines that give it again where each is painted over those before: holes need no rings.
+    """Convert a mask to contours that reproduce it when painted in order, each over those before; holes need no rings.
 
     Args:
         mask: (H, W) class indices, or `labels.ignore_index`.
         labels: the classes.
 
     Returns:
-        Name and outline per region that has to be painted, largest first, ignored pixels as `IGNORED`; and what is to
-        stand as `data.unlabelled`: the class called background, which is not painted where nothing lies below, else "ignore".
+        Name and contour per region that must be painted, largest first, with ignored pixels as `IGNORED`; and the value
+        for `data.unlabelled`: the background class, which is not painted where nothing is below, or "ignore".
 
     """
-    ground = next((name for name in BACKGROUNDS if name in labels.names), None)
-    below = labels.ignore_index if ground is None else labels.names.index(ground)
-    canvas = np.full(mask.shape, below, mask.dtype)
-    wanted: list[tuple[str, Contour]] = []
-    for outline in trace(mask):
-        top, left, box = fill((outline.outer,), (mask.shape[0], mask.shape[1]))
+    background = next((name for name in BACKGROUNDS if name in labels.names), None)
+    initial = labels.ignore_index if background is None else labels.names.index(background)
+    canvas = np.full(mask.shape, initial, mask.dtype)
+    regions: list[tuple[str, Contour]] = []
+    for contour in trace(mask):
+        top, left, box = fill((contour.outer,), (mask.shape[0], mask.shape[1]))
         view = canvas[top : top + box.shape[0], left : left + box.shape[1]]
-        if (view[box] == outline.id).all():
+        if (view[box] == contour.id).all():
             continue
-        view[box] = outline.id
-        wanted.append((IGNORED if outline.id == labels.ignore_index else labels.names[outline.id], outline))
-    return wanted, ground or "ignore"
+        view[box] = contour.id
+        regions.append((IGNORED if contour.id == labels.ignore_index else labels.names[contour.id], contour))
+    return regions, background or "ignore"
 
 
 def segments(mask: NDArray[Any], labels: Labels) -> tuple[NDArray[np.int32], list[int]]:
-    """Divide a mask into segments: every region of connected pixels of a countable class, and all pixels of any other.
+    """Divide a mask into segments: one per connected region of a countable class, one per other class.
 
     Args:
         mask: (H, W) class indices, or `labels.ignore_index`.
-        labels: the classes; its `countable` is followed. Ignored pixels are one segment.
+        labels: the classes and which are countable. Ignored pixels are one segment.
 
     Returns:
-        The segments' numbers from 0 on (H, W), and the value in the mask of each.
+        The segment numbers from 0 (H, W), and the mask value of each segment.
 
     """
-    apart = np.zeros(labels.ignore_index + 1, bool)
-    apart[: labels.num_classes] = labels.countable
+    countable = np.zeros(labels.ignore_index + 1, bool)
+    countable[: labels.num_classes] = labels.countable
     regions, count = components(mask)
     values = np.zeros(count, np.int64)
     values[regions] = mask
-    keys = np.where(apart[values], labels.ignore_index + 1 + np.arange(count), values)
+    keys = np.where(countable[values], labels.ignore_index + 1 + np.arange(count), values)
     _, first, numbers = np.unique(keys, return_index=True, return_inverse=True)
     return numbers.astype(np.int32)[regions], values[first].tolist()
 
 
 def copy_image(image: ExportImage, target: Path) -> None:
-    """Copy an image's file as it is; folders above are made."""
+    """Copy an image file unchanged; missing folders are created."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(image.image, target)
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """Encode an image as PNG."""
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

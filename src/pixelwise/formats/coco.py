@@ -23,9 +23,9 @@ from scipy import ndimage
 from pixelwise.errors import DataError, MaskError
 from pixelwise.formats import coco_json
 from pixelwise.formats.annotated_images import AnnotatedImage, background, found_images, shape_notices, value_names
-from pixelwise.formats.base import BACKGROUND, BACKGROUNDS, ExportImage, Format, Found, mentions, segments
+from pixelwise.formats.base import BACKGROUND, BACKGROUNDS, ExportImage, Format, ReadResult, mentions, segments
 from pixelwise.formats.coco_json import Document, Match, key_of
-from pixelwise.formats.dataset_root import Place, split_of_file, split_of_folder
+from pixelwise.formats.dataset_root import DatasetRoot, split_of_file, split_of_folder
 from pixelwise.formats.records import Problem, short
 from pixelwise.formats.shapes import CocoRLE, Crop, Region
 from pixelwise.geometry.run_lengths import encode_regions
@@ -41,7 +41,7 @@ _MALFORMED_RLE = "object whose run lengths have no valid size and counts"
 _OTHER_SIZE = "object with run lengths for another size than its image"
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise a JSON file with images, categories, and annotations with a category_id."""
     found = next((path for path in coco_json.largest(place) if _kind(path) and mentions(path, "category_id")), None)
     return None if found is None else f"{short(found, place.root)} has images, categories and annotations"
@@ -54,7 +54,7 @@ def _kind(path: Path) -> str | None:
     return "keypoints" if mentions(path, "num_keypoints") else "objects"
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Read every file with objects, and find the images that they list.
 
     Raises:
@@ -87,7 +87,7 @@ def read(place: Place) -> Found:
     return found_images(place, "COCO annotations", images, labels, problems, notices, overlap="area")
 
 
-def _files(place: Place) -> list[Path]:
+def _files(place: DatasetRoot) -> list[Path]:
     """List the files with objects; those with keypoints only if there are no others, whose persons they repeat."""
     files = place.annotations(".json")
     if place.config.annotations is not None and files:

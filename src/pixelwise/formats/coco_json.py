@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pixelwise.errors import DataError, LabelsError, MaskError
 from pixelwise.formats.annotated_images import export_copy
 from pixelwise.formats.base import BACKGROUNDS, ExportImage, drawn_labels, load_json
-from pixelwise.formats.dataset_root import ImageIndex, Place
+from pixelwise.formats.dataset_root import DatasetRoot, ImageIndex
 from pixelwise.formats.records import Problem, short
 from pixelwise.labels import Colour, Labels
 from pixelwise.storage import write_atomic
@@ -64,7 +64,7 @@ class Match(NamedTuple):
     image: Path
 
 
-def largest(place: Place) -> list[Path]:
+def largest(place: DatasetRoot) -> list[Path]:
     """List the largest JSON files: COCO has few and large ones, while other tools write one for each image."""
 
     def size(path: Path) -> int:
@@ -166,7 +166,7 @@ def _colour(category: dict[str, Any]) -> Colour | None:
 
 
 def make_labels(
-    place: Place, documents: Sequence[Document], used: Collection[str]
+    place: DatasetRoot, documents: Sequence[Document], used: Collection[str]
 ) -> tuple[tuple[Labels, str | None], list[str]]:
     """Merge the categories of all files by name; each class keeps its first id if it is free.
 
@@ -228,7 +228,7 @@ def _duplicate_names(document: Document) -> list[str]:
 
 
 def match_images(
-    documents: Sequence[Document], images: ImageIndex, place: Place, other: Callable[[Entry], str] | None = None
+    documents: Sequence[Document], images: ImageIndex, place: DatasetRoot, other: Callable[[Entry], str] | None = None
 ) -> tuple[list[Match], list[Problem]]:
     """Find the image file of every entry.
 
@@ -271,7 +271,7 @@ def match_images(
 
 
 def _find_images(
-    document: Document, images: ImageIndex, place: Place, other: Callable[[Entry], str] | None
+    document: Document, images: ImageIndex, place: DatasetRoot, other: Callable[[Entry], str] | None
 ) -> tuple[list[tuple[Entry, Path]], list[Problem]]:
     """Find the images of one file, and report those that are missing."""
     found: list[tuple[Entry, Path]] = []
@@ -302,7 +302,7 @@ def _find_images(
     return found, missing
 
 
-def unlisted(files: Iterable[Path], listed: Collection[Path], place: Place, what: str) -> tuple[str, ...]:
+def unlisted(files: Iterable[Path], listed: Collection[Path], place: DatasetRoot, what: str) -> tuple[str, ...]:
     """Describe the files that no annotation file lists; empty if there are none."""
     paths = list(files)
     rest = [path for path in paths if path not in listed]

@@ -23,9 +23,9 @@ from scipy import ndimage
 
 from pixelwise.errors import DataError, MaskError
 from pixelwise.formats import coco_json
-from pixelwise.formats.base import BACKGROUND, ExportImage, Format, Found, mentions, segments, shape_name
+from pixelwise.formats.base import BACKGROUND, ExportImage, Format, ReadResult, mentions, segments, shape_name
 from pixelwise.formats.coco_json import Document, Match, key_of
-from pixelwise.formats.dataset_root import ImageIndex, Place, gather, split_of_file, split_of_folder, walk
+from pixelwise.formats.dataset_root import DatasetRoot, ImageIndex, make_layout, split_of_file, split_of_folder, walk
 from pixelwise.formats.records import Problem, Record, short
 from pixelwise.formats.shapes import class_indices
 from pixelwise.imageio.images import read_mask_values, read_size
@@ -37,13 +37,13 @@ _WORDS = ("segments_info", "images", "categories", "annotations")
 _MAX_ID = 2**24 - 1
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise a JSON file with images, categories, and annotations with `segments_info`."""
     found = next((path for path in coco_json.largest(place) if mentions(path, *_WORDS)), None)
     return None if found is None else f"{short(found, place.root)} has segments_info"
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Read every file with segments, and find the images and PNG files that it lists.
 
     Raises:
@@ -78,7 +78,7 @@ def read(place: Place) -> Found:
     for folder, index in folders.items():
         notices += coco_json.unlisted(index.files.values(), listed, place, f"PNG files of {short(folder, place.root)}/")
     problems += [problem for index in indexes.values() for problem in index.problems]
-    return Found(gather("COCO panoptic segments", records, problems, notices), labels)
+    return ReadResult(make_layout("COCO panoptic segments", records, problems, notices), labels)
 
 
 class _Segment(NamedTuple):
@@ -95,7 +95,7 @@ def _compact(row: dict[str, Any]) -> Any:
     return _Segment(row.get("id"), key_of(row["category_id"]), row.get("area"))
 
 
-def _png_folder(document: Document, place: Place) -> Path:
+def _png_folder(document: Document, place: DatasetRoot) -> Path:
     """Find the folder with a file's PNG masks: next to it with the same name, else anywhere by its name or their names."""
     stem = document.path.stem
     beside = document.path.with_suffix("")
@@ -120,7 +120,7 @@ def _png_folder(document: Document, place: Place) -> Path:
 class _SegmentIndex:
     """The annotations and PNG masks of one file."""
 
-    def __init__(self, document: Document, place: Place) -> None:
+    def __init__(self, document: Document, place: DatasetRoot) -> None:
         self.document = document
         self.place = place
         self.folder = _png_folder(document, place)

@@ -25,8 +25,8 @@ from scipy import ndimage
 from pixelwise.errors import DataError, MaskError
 from pixelwise.formats import annotated_images, shapes
 from pixelwise.formats.annotated_images import AnnotatedImage, ImageMatcher, NamedRegion
-from pixelwise.formats.base import IGNORED, ExportImage, Format, Found, copy_image, drawn_labels
-from pixelwise.formats.dataset_root import Place, split_of_file, split_of_folder
+from pixelwise.formats.base import IGNORED, ExportImage, Format, ReadResult, copy_image, drawn_labels
+from pixelwise.formats.dataset_root import DatasetRoot, split_of_file, split_of_folder
 from pixelwise.formats.records import short
 from pixelwise.formats.shapes import MAX_PIXELS, Polygon, Region, RowRLE, finite_points, row_runs
 from pixelwise.geometry.contours import components
@@ -60,14 +60,14 @@ class _Image:
     error: MaskError | None = None
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise XML files with the root `annotations` and CVAT's elements in it."""
     paths = place.annotations(".xml")[:_MAX_PROBED_FILES]
     found = next((path for path in paths if _Parser(path).probe()), None)
     return None if found is None else f"{short(found, place.root)} has <annotations> of CVAT"
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Read every XML file of CVAT, and find its images.
 
     Raises:
@@ -95,7 +95,7 @@ def read(place: Place) -> Found:
     return annotated_images.found_images(place, "CVAT XML", images, labels, matcher.finish(), notices)
 
 
-def _find_image(place: Place, known: frozenset[Path], file: _Parser, image: _Image) -> Path | str:
+def _find_image(place: DatasetRoot, known: frozenset[Path], file: _Parser, image: _Image) -> Path | str:
     """Find an image where CVAT exports it (for projects, in a folder for each subset), else by its name."""
     name = image.name.replace("\\", "/")
     folders = ["images", f"images/{image.subset}"] if image.subset else ["images"]
@@ -114,7 +114,9 @@ def _split(root: Path, file: _Parser, image: _Image, path: Path) -> str | None:
     return split_of_file(file.path, root)
 
 
-def _labels(place: Place, files: Sequence[_Parser], used: set[str]) -> tuple[tuple[Labels, str | None], list[str]]:
+def _labels(
+    place: DatasetRoot, files: Sequence[_Parser], used: set[str]
+) -> tuple[tuple[Labels, str | None], list[str]]:
     """Make the labels from those of the files, in their order, and other classes of shapes; with notices."""
     declared: dict[str, tuple[Colour | None, bool]] = {}
     for file in files:

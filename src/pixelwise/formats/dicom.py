@@ -1,53 +1,48 @@
-"""DICOM series with label volumes in NIfTI, each on the voxels of its series.
+"""DICOM series with label volumes in NIfTI on the voxels of each series; read by slices.
 
-Comes in: a place. Goes out: a record for every slice. A folder is one series. Other NIfTI volumes in the place are images,
-too. Knows nothing of segmentations within DICOM (SEG, RTSTRUCT): what is to be done with those is said.
+A folder is one series. Other NIfTI volumes are images, too. Segmentations in DICOM (SEG, RTSTRUCT) are not read; the error
+names the tools that convert them.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pixelwise.errors import DataError
-from pixelwise.formats.base import Format, Found
-from pixelwise.formats.dataset_root import Place
+from pixelwise.formats.base import Format, ReadResult
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.nifti import read_volumes
 from pixelwise.formats.records import short
-from pixelwise.formats.stack_pairs import Volumes, candidates, first_series, named_splits
+from pixelwise.formats.volume_pairs import VolumePairs, dicom_candidates, first_series
 from pixelwise.imageio.dicom import is_dicom, read_series
 from pixelwise.imageio.nifti import is_nifti
 
 
-def detect(place: Place) -> str | None:
-    """Recognise DICOM by the content of a few files of each folder, below the root or among what the configuration names."""
-    folder = first_series(place)
-    return None if folder is None else f"{short(folder, place.root)}/ holds DICOM"
+def detect(dataset: DatasetRoot) -> str | None:
+    """Recognise DICOM by the content of a few files in each folder."""
+    folder = first_series(dataset)
+    return None if folder is None else f"{short(folder, dataset.root)}/ holds DICOM"
 
 
-def read(place: Place) -> Found:
-    """Find all series, and their masks.
+def read(dataset: DatasetRoot) -> ReadResult:
+    """Find all series and their masks.
 
     Raises:
-        DataError: a series that cannot be understood, no masks, or masks that lie elsewhere.
-        ConfigError: a key of the `data` section that makes no sense.
+        DataError: an invalid series, no masks, or masks on other voxels.
+        ConfigError: an invalid key of the `data` section.
 
     """
-    volumes = Volumes(place)
+    volumes = VolumePairs(dataset)
     series = {}
-    for folder, paths in candidates(place).items():
-        own = [path for path in paths if is_dicom(path)]
-        if not own:
-            continue
-        try:
-            series[folder] = read_series(own)
-        except DataError as error:
-            if not place.config.skip_bad:
-                raise
-            volumes.problem(Path(error.where), f"expected {error.expected}, found {error.found}")
+    for folder, candidates in dicom_candidates(dataset).items():
+        paths = [path for path in candidates if is_dicom(path)]
+        if paths:
+            try:
+                series[folder] = read_series(paths)
+            except DataError as error:
+                volumes.problems.append(volumes.skip(error))
     volumes.series = series
-    if not named_splits(place) and not any(is_nifti(path) for path in place.files):
+    if not dataset.named_splits and not any(map(is_nifti, dataset.files)):
         raise DataError(
-            place.root,
+            dataset.root,
             expected="a label volume in NIfTI (.nii.gz) on the voxels of a series",
             found="DICOM alone",
             do="Convert the segmentation (SEG with dcmqi's segimage2itkimage, RTSTRUCT with plastimatch) to NIfTI beside it.",

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, ImageError, MaskError
 from pixelwise.formats.annotated_images import AnnotatedImage, ImageMatcher, NamedRegion, found_images
-from pixelwise.formats.base import Format, Found, drawn_labels, load_json, mentions
-from pixelwise.formats.dataset_root import Place, split_of_folder
+from pixelwise.formats.base import Format, ReadResult, drawn_labels, load_json, mentions
+from pixelwise.formats.dataset_root import DatasetRoot, split_of_folder
 from pixelwise.formats.records import Problem, Record, short
 from pixelwise.formats.shapes import Polygon
 from pixelwise.formats.vector_features import Features, Points, crs_name, is_collection, read_features, transformer
@@ -64,7 +64,7 @@ class _Raster:
         return np.concatenate([world.min(0), world.max(0)])
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise a feature collection in a data set with GeoTIFFs."""
     if not any(path.suffix.lower() in _RASTERS for path in place.files):
         return None
@@ -73,7 +73,7 @@ def detect(place: Place) -> str | None:
     return None if found is None else f"{short(found, place.root)} has features"
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Read every vector file and the header of every raster, and find the features of each raster.
 
     Raises:
@@ -119,7 +119,7 @@ def read(place: Place) -> Found:
     return _divided(found, annotated[0].header.size) if len(annotated) == 1 else found
 
 
-def _divided(found: Found, size: tuple[int, int]) -> Found:
+def _divided(found: ReadResult, size: tuple[int, int]) -> ReadResult:
     """Divide a single raster into blocks, unless its folder is a split."""
     if "pool" not in found.layout.splits:
         return found
@@ -143,7 +143,7 @@ def _blocks(record: Record, size: tuple[int, int]) -> list[Record]:
     return [replace(record, id=id_, group=id_, window=window) for id_, window in zip(ids, windows, strict=True)]
 
 
-def _rasters(place: Place) -> tuple[list[_Raster], list[Problem]]:
+def _rasters(place: DatasetRoot) -> tuple[list[_Raster], list[Problem]]:
     """Read the headers of all rasters, which must be georeferenced."""
     rasters: list[_Raster] = []
     matcher = ImageMatcher(place)
@@ -308,7 +308,7 @@ def _list_annotated(names: Sequence[str]) -> str:
     return f"List the annotated rasters: --set 'data.images={value}'."
 
 
-def _no_overlap(place: Place, rasters: Sequence[_Raster], vectors: Sequence[Features]) -> DataError:
+def _no_overlap(place: DatasetRoot, rasters: Sequence[_Raster], vectors: Sequence[Features]) -> DataError:
     count = sum(len(vector.areas) for vector in vectors)
     sources = ", ".join(sorted({vector.crs for vector in vectors}))
     targets = ", ".join(sorted({raster.crs[:40] for raster in rasters}))
@@ -327,7 +327,9 @@ def _some(names: Sequence[str]) -> str:
 # Classes -------------------------------------------------------------------------------------------------------------
 
 
-def _classes(place: Place, vectors: Sequence[Features]) -> tuple[Callable[[Mapping[str, Any]], str], list[str], str]:
+def _classes(
+    place: DatasetRoot, vectors: Sequence[Features]
+) -> tuple[Callable[[Mapping[str, Any]], str], list[str], str]:
     """Determine the class of features: a function of their properties, all class names, and a notice."""
     rows = [properties for vector in vectors for properties in vector.properties]
     requested = place.config.attribute

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from pixelwise.errors import DataError, MaskError
 from pixelwise.formats import annotated_images
 from pixelwise.formats.annotated_images import AnnotatedImage, ImageMatcher, NamedRegion
-from pixelwise.formats.base import IGNORED, ExportImage, Format, Found, drawn_labels, load_json, mentions
-from pixelwise.formats.dataset_root import Place, split_of_file, split_of_folder
+from pixelwise.formats.base import IGNORED, ExportImage, Format, ReadResult, drawn_labels, load_json, mentions
+from pixelwise.formats.dataset_root import DatasetRoot, split_of_file, split_of_folder
 from pixelwise.formats.label_studio_brush import decode_brush, encode_brush
 from pixelwise.formats.records import short
 from pixelwise.formats.shapes import MAX_PIXELS, Polygon, Region, RowRLE, ellipse, finite_points, rectangle, rotate
@@ -67,7 +67,7 @@ class _Annotation:
     without_area: Counter[str] = field(default_factory=Counter)
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise JSON files with tasks and annotations, or with flat records and regions."""
     paths = sorted(place.annotations(".json"), key=lambda path: len(path.parts))[:_MAX_PROBED]
     for path in islice(filter(_is_candidate, paths), _MAX_PARSED_FILES):
@@ -131,7 +131,7 @@ def _tasks(path: Path, document: Any) -> list[_Task]:
     return list(tasks.values())
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Read every export, choose one annotation per task, and find its image.
 
     Raises:
@@ -222,7 +222,7 @@ class _ImageUrls:
     a dash, underscores instead of spaces, and without special characters.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: DatasetRoot) -> None:
         self.place = place
         self._known = frozenset(place.images.paths)
         self._by_upload_name: dict[str, list[Path]] = defaultdict(list)

@@ -23,8 +23,8 @@ from PIL import Image
 from pixelwise.errors import MaskError
 from pixelwise.formats import annotated_images
 from pixelwise.formats.annotated_images import AnnotatedImage, ImageMatcher, NamedRegion
-from pixelwise.formats.base import IGNORED, ExportImage, Format, Found, drawn_labels, load_json, mentions, painted
-from pixelwise.formats.dataset_root import Place, split_of_folder
+from pixelwise.formats.base import IGNORED, ExportImage, Format, ReadResult, drawn_labels, load_json, mentions, painted
+from pixelwise.formats.dataset_root import DatasetRoot, split_of_folder
 from pixelwise.formats.records import short
 from pixelwise.formats.shapes import MAX_PIXELS, Polygon, Region, RowRLE, ellipse, finite_points, row_runs
 from pixelwise.imageio.safe_reading import read_text
@@ -39,7 +39,7 @@ _MALFORMED = (LookupError, TypeError, ValueError, OSError, OverflowError, Syntax
 _MAX_PROBED_FILES = 3
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise JSON files with `shapes` and `imagePath`."""
     for path in place.annotations(".json")[:_MAX_PROBED_FILES]:
         if not mentions(path, "shapes", "imagePath"):  # other tools' files can be large
@@ -57,7 +57,7 @@ def _is_labelme(document: Any) -> bool:
     return isinstance(document, dict) and isinstance(document.get("shapes"), list)
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Read every JSON file and find its image.
 
     Raises:
@@ -88,7 +88,7 @@ def read(place: Place) -> Found:
     return annotated_images.found_images(place, "LabelMe files", images, labels, matcher.finish())
 
 
-def _find_image(place: Place, path: Path, name: str) -> Path | str:
+def _find_image(place: DatasetRoot, path: Path, name: str) -> Path | str:
     """Find the image by `imagePath`, else an image next to the JSON file with the same name."""
     found = place.images.find(name, path)
     if isinstance(found, Path):
@@ -97,7 +97,7 @@ def _find_image(place: Place, path: Path, name: str) -> Path | str:
     return beside if isinstance(beside, Path) and beside.parent == path.parent else found
 
 
-def _ordered(place: Place, names: set[str]) -> list[str]:
+def _ordered(place: DatasetRoot, names: set[str]) -> list[str]:
     """Sort classes as in labels.txt, the others by name."""
     listed: list[str] = []
     if (place.root / "labels.txt").is_file():

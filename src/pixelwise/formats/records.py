@@ -1,7 +1,4 @@
-"""The files of a data set before any is opened: a record per image, and what found no partner.
-
-Comes in and goes out: paths and words. Knows nothing of how they were found.
-"""
+"""The files of a data set before any is opened: one record per image, and the files without a partner."""
 
 from __future__ import annotations
 
@@ -19,47 +16,47 @@ from pixelwise.labels import Labels
 SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 SPLITS = tuple(SPLIT_FOLDERS)
 ORPHAN = "mask without an image"
-
-
-class MaskSource(Protocol):
-    """Make a mask from what an annotation says of one image: frozen, small, fit to be sent to worker processes."""
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """Give (H, W) as the annotation has it; None where it fits any image."""
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Name the classes that occur."""
-
-    def draw(self, labels: Labels, size: tuple[int, int]) -> NDArray[Any]:
-        """Make the mask (H, W) of class indices; classes are found in `labels` by name.
-
-        Raises:
-            MaskError: what the annotation holds cannot be understood.
-        """
-
-    def digest(self) -> str:
-        """Give a hash over all that makes the mask."""
-
+UNMASKED = "image without a mask"
 
 Window = tuple[int, int, int, int]
 
 
+class MaskSource(Protocol):
+    """Makes the mask of one image from its annotation; frozen, small and picklable for worker processes."""
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(H, W) as noted in the annotation; None if it fits any image."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the classes that occur."""
+
+    def draw(self, labels: Labels, size: tuple[int, int]) -> NDArray[Any]:
+        """Return the mask (H, W) of class indices; classes are looked up in `labels` by name.
+
+        Raises:
+            MaskError: the annotation is invalid.
+        """
+
+    def digest(self) -> str:
+        """Return a hash over everything that determines the mask."""
+
+
 @dataclass(frozen=True)
 class Record:
-    """Name the files of one image.
+    """The files of one image.
 
     Args:
-        id: the image's path without suffix, relative to its images/ folder, or to the root where globs name it.
-        image: the image.
-        mask: the file of its mask; where `source` is given, the file that the annotation stands in.
-        group: what must stay together in one part; None where images stand alone.
-        valid: a mask that is zero where pixels do not count.
-        source: makes the mask where a file does not hold it as it is: shapes, run lengths, segments.
-        plane: which slice is meant, where image and mask are volumes.
-        window: top, left, height and width of the piece of the image that is meant; None: all of it.
-        nodata: value of the image that stands for "nothing was measured here"; such pixels count in nothing.
+        id: path of the image without suffix, relative to its images/ folder, or to the root if it was named by a glob.
+        image: the image file.
+        mask: the mask file; with `source`, the file that holds the annotation.
+        group: images of one group must be in the same split; None if the image stands alone.
+        valid: a mask that is zero where pixels are ignored.
+        source: makes the mask if it is not stored as an image: shapes, run lengths, segments.
+        plane: the slice, if image and mask are volumes.
+        window: top, left, height and width of the part of the image to read; None for all of it.
+        nodata: image value of pixels without a measurement; they are ignored.
 
     """
 
@@ -76,7 +73,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Problem:
-    """Say which file found no partner, and why; and what to do about it, where the format knows better than anybody else."""
+    """A file without a partner, the reason, and the fix if the format has a specific one."""
 
     file: str
     why: str
@@ -85,19 +82,29 @@ class Problem:
 
 @dataclass(frozen=True)
 class Layout:
-    """Hold what was found: records per part ("train", "val", "test", or "pool" where nothing is divided yet)."""
+    """The records per split ("train", "val", "test", or "pool" if nothing is divided yet), problems and notices."""
 
     kind: str
     splits: Mapping[str, tuple[Record, ...]]
     problems: tuple[Problem, ...] = ()
     notices: tuple[str, ...] = ()
 
+    @property
+    def records(self) -> list[Record]:
+        """The records of all splits."""
+        return [record for records in self.splits.values() for record in records]
+
+    @property
+    def masks(self) -> list[Path]:
+        """The mask files of all splits."""
+        return [record.mask for record in self.records if record.mask is not None]
+
 
 def composed(name: str) -> str:
-    """Write letters with accents as one sign each: macOS, and archives made there, have them as two, and others as they are typed."""
+    """Return a name in Unicode form NFC; macOS and archives made there store accents as separate characters."""
     return name if name.isascii() else normalize("NFC", name)
 
 
 def short(path: Path, root: Path) -> str:
-    """Name a file as it lies below the root."""
+    """Return a path relative to the root, with forward slashes, or as it is if it is not below the root."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

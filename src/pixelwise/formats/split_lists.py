@@ -1,8 +1,4 @@
-"""Divide one pool of images by lists of names, as many public data sets do.
-
-Comes in: the `data` section, the folders, the pool that was found. Goes out: the parts. Knows nothing of pixels, masks or
-random division.
-"""
+"""Divide one pool of images by text files that list image names, as many public data sets do."""
 
 from __future__ import annotations
 
@@ -16,60 +12,52 @@ from pixelwise.imageio.safe_reading import read_text
 
 
 def find_lists(config: DataConfig, root: Path, base: Path) -> dict[str, Path]:
-    """Find the lists of the parts: those the configuration names, else splits/*.txt."""
+    """Return the list file of each split: those that the configuration names, otherwise splits/*.txt."""
     lists: dict[str, Path] = {}
     for split in SPLITS:
         name = getattr(config, split)
         if isinstance(name, str):
             path = next((folder / name for folder in (base, root) if (folder / name).is_file()), None)
             if path is None:
-                raise ConfigError(
-                    f"data.{split}",
-                    expected=f"the list {name}",
-                    found=f"no such file in {base} or {root}",
-                    do="Check the path.",
-                )
+                found = f"no such file in {base} or {root}"
+                raise ConfigError(f"data.{split}", expected=f"the list {name}", found=found, do="Check the path.")
             lists[split] = path
     if not lists and not any(getattr(config, split) for split in SPLITS) and config.images is None:
         for split, names in SPLIT_FOLDERS.items():
             files = (root / "splits" / f"{name}.txt" for name in names)
-            found = next((path for path in files if path.is_file()), None)
-            if found is not None:
-                lists[split] = found
+            default = next((path for path in files if path.is_file()), None)
+            if default is not None:
+                lists[split] = default
     return lists
 
 
 def divide_by_lists(layout: Layout, lists: Mapping[str, Path], root: Path) -> Layout:
-    """Put the images of the pool into the parts whose lists name them; without a list of train, the rest is train."""
+    """Divide the pool by the lists; without a list of train, the remaining images are train."""
     pool = layout.splits.get("pool")
     if pool is None:
-        raise ConfigError(
-            "data", expected="one pool of images for the lists", found=layout.kind, do="Name `images` and `masks`."
-        )
-    names = _names(pool, root)
-    place: dict[str, str] = {}
+        do = "Name `images` and `masks`."
+        raise ConfigError("data", expected="one pool of images for the lists", found=layout.kind, do=do)
+    records = _records_by_name(pool, root)
+    split_of: dict[str, str] = {}
     problems = [problem for problem in layout.problems if problem.why != ORPHAN]
     for split, path in lists.items():
         for line in _lines(path):
-            record = names.get(line) or names.get(PurePosixPath(line).with_suffix("").as_posix())
+            record = records.get(line) or records.get(PurePosixPath(line).with_suffix("").as_posix())
             if record is None:
-                why = "names several images" if line in names else "no such image"
+                why = "names several images" if line in records else "no such image"
                 problems.append(Problem(f"{path.name}: {line}", f"listed, but {why}"))
-            elif place.setdefault(record.id, split) != split:
-                raise PairingError(
-                    path,
-                    expected="every image in one part",
-                    found=f"{line} in {place[record.id]} and {split}",
-                    do="Remove it from one of the lists.",
-                )
-    rest = sum(record.id not in place for record in pool)
+            elif split_of.setdefault(record.id, split) != split:
+                found = f"{line} in {split_of[record.id]} and {split}"
+                do = "Remove it from one of the lists."
+                raise PairingError(path, expected="every image in one split", found=found, do=do)
+    unlisted = sum(record.id not in split_of for record in pool)
     notices = layout.notices
-    if rest:
-        fate = "are left out" if "train" in lists else "make the train part"
-        notices += (f"{rest} of {len(pool)} images are in no list and {fate}",)
-    wanted = [*lists, *([] if "train" in lists or not rest else ["train"])]
+    if unlisted:
+        fate = "are left out" if "train" in lists else "become the train split"
+        notices += (f"{unlisted} of {len(pool)} images are in no list and {fate}",)
+    names = [*lists, *([] if "train" in lists or not unlisted else ["train"])]
     default = None if "train" in lists else "train"
-    splits = {split: tuple(r for r in pool if place.get(r.id, default) == split) for split in wanted}
+    splits = {split: tuple(r for r in pool if split_of.get(r.id, default) == split) for split in names}
     others = {split: records for split, records in layout.splits.items() if split != "pool"}
     return Layout(f"{layout.kind}, divided by lists", splits | others, tuple(problems), notices)
 
@@ -79,12 +67,11 @@ def _lines(path: Path) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def _names(records: Iterable[Record], root: Path) -> dict[str, Record | None]:
-    """Give every name by which a list may call an image; None where a name fits several."""
+def _records_by_name(records: Iterable[Record], root: Path) -> dict[str, Record | None]:
+    """Return the record for every name that a list may use for an image; None where a name fits several."""
     names: dict[str, Record | None] = {}
     for record in records:
         path = PurePosixPath(short(record.image, root))
-        mine = {record.id, record.id + path.suffix, str(path), str(path.with_suffix("")), path.name, path.stem}
-        for name in mine:
+        for name in {record.id, record.id + path.suffix, str(path), str(path.with_suffix("")), path.name, path.stem}:
             names[name] = None if name in names else record
     return names

@@ -28,8 +28,8 @@ import yaml
 from pixelwise.config import is_yolo, read_yaml, yolo_home
 from pixelwise.errors import ConfigError, DataError, LabelsError, MaskError, PairingError
 from pixelwise.formats.annotated_images import AnnotatedImage, background, export_copy, found_images
-from pixelwise.formats.base import ExportImage, Format, Found, drawn_labels
-from pixelwise.formats.dataset_root import Place, split_of_folder
+from pixelwise.formats.base import ExportImage, Format, ReadResult, drawn_labels
+from pixelwise.formats.dataset_root import DatasetRoot, split_of_folder
 from pixelwise.formats.records import SPLIT_FOLDERS, SPLITS, Problem, short
 from pixelwise.formats.shapes import Polygon
 from pixelwise.geometry.contours import join_holes, trace
@@ -50,7 +50,7 @@ _LINE = re.compile(r"\s*\d+(\.0*)?(\s+[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?){4
 Row = tuple[int, Polygon]
 
 
-def detect(place: Place) -> str | None:
+def detect(place: DatasetRoot) -> str | None:
     """Recognise a YAML with splits and names, or text files with a class and fractions in each line."""
     for path in _yamls(place):
         return f"{short(path, place.root)} lists splits and classes"
@@ -62,7 +62,7 @@ def detect(place: Place) -> str | None:
     return None
 
 
-def read(place: Place) -> Found:
+def read(place: DatasetRoot) -> ReadResult:
     """Find the images of each split, and read the text file of each image.
 
     Raises:
@@ -130,7 +130,7 @@ class _Description:
     notices: tuple[str, ...] = ()
 
 
-def _yamls(place: Place) -> Iterator[Path]:
+def _yamls(place: DatasetRoot) -> Iterator[Path]:
     """Find YAML files of YOLO: those in `data.annotations`, else those at the root."""
     for path in (*place.annotations(".yaml"), *place.annotations(".yml")):
         if place.config.annotations is not None or path.parent == place.root:
@@ -144,7 +144,7 @@ def _yamls(place: Place) -> Iterator[Path]:
                 yield path
 
 
-def _describe(place: Place) -> _Description:
+def _describe(place: DatasetRoot) -> _Description:
     """Read the YAML, or else the list of classes and darknet's lists of images."""
     files = list(_yamls(place))
     if len(files) > 1:
@@ -173,7 +173,7 @@ def _describe(place: Place) -> _Description:
     return _Description(file, names, splits, *_home(place, file, content))
 
 
-def _home(place: Place, file: Path, content: Mapping[str, Any]) -> tuple[Path, tuple[str, ...]]:
+def _home(place: DatasetRoot, file: Path, content: Mapping[str, Any]) -> tuple[Path, tuple[str, ...]]:
     """Return the folder to which paths in a YAML are relative, with a notice if it is not the YAML's own."""
     home = yolo_home(file, content)
     inside = None if home is None else _inside(place, home)
@@ -186,7 +186,7 @@ def _home(place: Place, file: Path, content: Mapping[str, Any]) -> tuple[Path, t
     return inside, ()
 
 
-def _inside(place: Place, folder: Path) -> Path | None:
+def _inside(place: DatasetRoot, folder: Path) -> Path | None:
     """Return a folder as a path below the root; None if it is outside."""
     if folder.is_relative_to(place.root):
         return folder
@@ -194,7 +194,7 @@ def _inside(place: Place, folder: Path) -> Path | None:
     return place.root / resolved.relative_to(root) if resolved.is_relative_to(root) else None
 
 
-def _without_yaml(place: Place) -> _Description:
+def _without_yaml(place: DatasetRoot) -> _Description:
     """Read the names from a list of classes, and the splits from lists of images at the root, as in darknet."""
     lists = [path for path in place.files if path.name in _CLASS_LISTS or path.suffix == ".names"]
     texts = {path: read_text(path).rstrip() for path in lists}
@@ -256,7 +256,7 @@ def _class_names(file: Path, given: Any, count: Any) -> dict[int, str] | None:
 class _Reader:
     """Find the images of each split and read their text files; collect problems and notices."""
 
-    def __init__(self, place: Place, description: _Description) -> None:
+    def __init__(self, place: DatasetRoot, description: _Description) -> None:
         self.place = place
         self.description = description
         self.problems: list[Problem] = []

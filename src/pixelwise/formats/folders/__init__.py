@@ -1,91 +1,99 @@
-"""Find the images and masks of a data set in the folders people have, and pair them up.
+"""Folders of images and masks, paired by the names of folders and files; no file is opened.
 
-Comes in: the `data` section and a root folder. Goes out: records (paths) per part, and every file that has no partner.
-Knows nothing of pixels, classes or random division: no file is opened here.
+Without configuration, these layouts are detected, at the root or in any folders below it (`names` has the table of names, so
+`images` stands for `imgs`, `photos`, … and `masks` for `labels`, `gt`, …):
 
-What is understood without a word of configuration, at the root or in any number of folders below it (`roles` has the table
-of names, so `images` stands for `imgs`, `photos`, … and `masks` for `labels`, `gt`, …):
-
-    images/ masks/                          two folders whose names say it, and equal paths below them
-    train_images/ train_masks/              the same with anything before or behind that both share
+    images/ masks/                          two folders, and equal paths below them
+    train_images/ train_masks/              the same with a common prefix or suffix
     train/ trainannot/                      a folder, and one of its name with a word for masks added
-    a.png b.png masks/                      masks/ beside the images themselves
-    a.jpg a_mask.png  or  a.jpg a.png       image and mask side by side (where no two folders belong together)
+    a.png b.png masks/                      masks/ in the folder of the images
+    a.jpg a_mask.png  or  a.jpg a.png       image and mask side by side (if no two folders belong together)
 
-    {train,val,test}/… or …/{train,val,test}/   a folder called after a part makes it, wherever in the path; else: one pool
+    {train,val,test}/… or …/{train,val,test}/   a folder named after a split, anywhere in the path; otherwise: one pool
     splits/{train,val,test}.txt                 divides a pool
-    fov/, roi/ or valid/ beside images/         masks of valid pixels: what is zero there counts in nothing
-    gt2/ beside gt/                             a second truth: left out
-    images/{train,test}/ masks/train/           a val or test part without any mask: left out, as its truth is kept back
+    fov/, roi/ or valid/ beside images/         masks of valid pixels: pixels that are zero there are ignored
+    gt2/ beside gt/                             a second set of masks: left out
+    images/{train,test}/ masks/train/           a val or test split without any mask is left out
 
-Masks may have more in their names than the images, if it is the same in all (`masks/a_mask.png`). Where two things fit
-equally well, it is asked; `data.masks` then says which: a folder (`labels`), a name (`{stem}_gt.png`), or both.
+The names of masks may have a prefix or suffix that all share (`masks/a_mask.png`). If two things fit equally well, an error
+asks which is meant; `data.masks` then names a folder (`labels`), a file name (`{stem}_gt.png`), or both.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pixelwise.config import SplitFilesConfig
-from pixelwise.formats.base import ExportImage, Format, Found, copy_image
-from pixelwise.formats.dataset_root import Place
-from pixelwise.formats.folders.gathering import find_by_folders
+from pixelwise.formats.base import ExportImage, Format, ReadResult, copy_image
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.folders.globs import find_by_globs
-from pixelwise.formats.records import SPLITS, Layout, Problem, short
+from pixelwise.formats.folders.layout import find_by_folders
+from pixelwise.formats.folders.search import FolderPair, MaskRequest, Search, Tree
+from pixelwise.formats.records import UNMASKED, Layout, Problem, short
 from pixelwise.formats.split_lists import divide_by_lists, find_lists
 from pixelwise.imageio.masks import write_mask
 from pixelwise.labels import Labels
 
 
-def find_records(place: Place) -> Layout:
+def find_records(dataset: DatasetRoot) -> Layout:
     """Find every image and its mask.
 
     Raises:
-        DataError: no folder, no images, no masks.
-        PairingError: two things fit equally well, or an image is listed in two parts.
-        ConfigError: a template or list that makes no sense.
+        DataError: no images, or no masks.
+        PairingError: two things fit equally well, or an image is listed in two splits.
+        ConfigError: an invalid template or list.
 
     """
-    config = place.config
-    by_name = config.images is not None or any(isinstance(getattr(config, split), SplitFilesConfig) for split in SPLITS)
-    layout = find_by_globs(config, place.root) if by_name else find_by_folders(place)
-    lists = find_lists(config, place.root, place.base)
+    layout = find_by_globs(dataset) if dataset.named_splits else find_by_folders(dataset)
+    lists = find_lists(dataset.config, dataset.root, dataset.base)
     if lists:
-        layout = divide_by_lists(layout, lists, place.root)
-    return _without_partners(layout, place.root)
-
-
-def _without_partners(layout: Layout, root: Path) -> Layout:
-    """Turn the images that still have no mask into problems."""
-    lost = [record for records in layout.splits.values() for record in records if record.mask is None]
-    problems = tuple(Problem(short(record.image, root), "image without a mask") for record in lost)
+        layout = divide_by_lists(layout, lists, dataset.root)
+    unmasked = [record for record in layout.records if record.mask is None]
+    problems = tuple(Problem(short(record.image, dataset.root), UNMASKED) for record in unmasked)
     splits = {split: tuple(r for r in records if r.mask is not None) for split, records in layout.splits.items()}
-    return Layout(layout.kind, splits, problems + layout.problems, layout.notices)
+    return replace(layout, splits=splits, problems=problems + layout.problems)
 
 
-def _read(place: Place) -> Found:
-    return Found(find_records(place))
+def find_folder_pairs(dataset: DatasetRoot) -> list[FolderPair]:
+    """Find the folders of images and masks that belong together.
+
+    Raises:
+        PairingError: two folders fit equally well.
+
+    """
+    return Search(Tree(dataset), MaskRequest()).pairs(dataset.root)
+
+
+def _read(dataset: DatasetRoot) -> ReadResult:
+    return ReadResult(find_records(dataset))
+
+
+def copy_into_folders(out: Path, image: ExportImage) -> tuple[Path, Path]:
+    """Copy an image to images/ of its split; return the copy and the path of its mask in masks/."""
+    target = out / image.split / "images" / f"{image.id}{image.image.suffix.lower()}"
+    copy_image(image, target)
+    mask = out / image.split / "masks" / f"{image.id}.png"
+    mask.parent.mkdir(parents=True, exist_ok=True)
+    return target, mask
 
 
 class _Writer:
-    """Write images and palette masks, in two folders for each part."""
+    """Writes images and palette masks in two folders per split."""
 
     def __init__(self, out: Path, labels: Labels) -> None:
-        self.out, self.labels = out, labels
+        self.out = out
+        self.labels = labels
 
     def add(self, image: ExportImage) -> Path:
-        """Write a mask as PNG that keeps the ids."""
-        target = self.out / image.split / "images" / f"{image.id}{image.image.suffix.lower()}"
-        copy_image(image, target)
-        mask = self.out / image.split / "masks" / f"{image.id}.png"
-        mask.parent.mkdir(parents=True, exist_ok=True)
+        """Write a mask as PNG with the ids of the classes."""
+        target, mask = copy_into_folders(self.out, image)
         write_mask(mask, image.mask, self.labels)
         return target
 
     def close(self) -> dict[str, Any]:
-        """Need no more than the folders."""
+        """Return the `data` section; there are no further files."""
         return {"format": "masks"}
 
 
-FORMAT = Format("masks", "folders of masks", lambda place: None, _read, _Writer)
+FORMAT = Format("masks", "folders of masks", lambda dataset: None, _read, _Writer)

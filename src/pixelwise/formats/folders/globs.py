@@ -1,8 +1,4 @@
-"""Find and pair the images and masks that a configuration names by globs and templates.
-
-Comes in: the `data` section and a root folder. Goes out: records per part, and every file that has no partner. Knows
-nothing of what folders are called.
-"""
+"""Pair the images and masks that a configuration names by globs and templates."""
 
 from __future__ import annotations
 
@@ -12,59 +8,56 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from pixelwise.config import DataConfig, SplitFilesConfig
 from pixelwise.errors import ConfigError, DataError, PairingError
-from pixelwise.formats.folders.pairing import pair
-from pixelwise.formats.folders.tree import FOREIGN
-from pixelwise.formats.records import ORPHAN, SPLITS, Layout, Problem, Record, short
+from pixelwise.formats.dataset_root import DatasetRoot, fill_template, glob_files
+from pixelwise.formats.folders.names import pair
+from pixelwise.formats.folders.search import UNREADABLE
+from pixelwise.formats.records import ORPHAN, Layout, Problem, Record, short
 from pixelwise.imageio.images import IMAGE_SUFFIXES
 
 INVALID = "image without its mask of valid pixels"
 
 
-def find_by_globs(config: DataConfig, root: Path) -> Layout:
-    """Find the images that globs name, and the masks that templates or globs give them.
+def find_by_globs(dataset: DatasetRoot) -> Layout:
+    """Find the images that globs name, and their masks by templates or globs.
 
     Raises:
-        DataError: a pattern that matches nothing (PairingError: a mask for several images).
-        ConfigError: a template or pattern that makes no sense.
+        DataError: a pattern matches nothing (PairingError: a mask for several images).
+        ConfigError: an invalid template or pattern.
     """
-    named = {split: getattr(config, split) for split in SPLITS if isinstance(getattr(config, split), SplitFilesConfig)}
-    if config.images is not None:
-        if "train" in named:
-            raise ConfigError(
-                "data", expected="either `images` or `train.images`", found="both", do="Remove one of the two."
-            )
-        named["pool"] = SplitFilesConfig(images=config.images)
+    config, root = dataset.config, dataset.root
+    if {"train", "pool"} <= dataset.named_splits.keys():
+        do = "Remove one of the two."
+        raise ConfigError("data", expected="either `images` or `train.images`", found="both", do=do)
     splits: dict[str, tuple[Record, ...]] = {}
     problems: list[Problem] = []
-    expected: dict[Path, str] = {}
+    templates: dict[Path, str] = {}
     known: set[Path] = set()
-    for name, split in named.items():
+    for name, split in dataset.named_splits.items():
         key = "data" if name == "pool" else f"data.{name}"
-        masks, valid = split.masks or config.masks, split.valid or config.valid
+        masks = split.masks or config.masks
+        valid = split.valid or config.valid
         if masks is None:
-            raise ConfigError(
-                f"{key}.masks", expected="where the masks are", found="nothing", do="Add masks: 'masks/{stem}.png'."
-            )
-        images = _glob(split.images, root, f"{key}.images")
-        paired = pair(images, {})
-        problems += [Problem(short(path, root), why) for path, why in paired.odd]
-        records, orphans = _attach(tuple(paired.records), masks, root, f"{key}.masks", "mask")
+            do = "Add masks: 'masks/{stem}.png'."
+            raise ConfigError(f"{key}.masks", expected="where the masks are", found="nothing", do=do)
+        paired = pair(_find_images(split.images, root, f"{key}.images"), {})
+        problems += [Problem(short(path, root), why) for path, why in paired.problems]
+        records = paired.records
+        files, orphans = _find_partners(records, masks, root, f"{key}.masks", unique=True)
         problems += orphans
-        known |= {path for record in records for path in (record.image, record.mask) if path}
+        records = [replace(record, mask=path) for record, path in zip(records, files, strict=True)]
         if valid is not None:
-            records, _ = _attach(records, valid, root, f"{key}.valid", "valid")
-            problems += [Problem(short(r.image, root), INVALID) for r in records if r.valid is None]
-            known |= {record.valid for record in records if record.valid}
-            records = tuple(record for record in records if record.valid is not None)
-        splits[name] = records
-        expected |= {record.mask: masks for record in records if record.mask and "{" in masks}
-    problems += [Problem(short(path, root), ORPHAN) for path in _left_over(expected, known)]
+            files, _ = _find_partners(records, valid, root, f"{key}.valid", unique=False)
+            records = [replace(record, valid=path) for record, path in zip(records, files, strict=True)]
+            problems += [Problem(short(record.image, root), INVALID) for record in records if record.valid is None]
+        known |= {path for r in records for path in (r.image, r.mask, r.valid) if path}
+        splits[name] = tuple(record for record in records if valid is None or record.valid is not None)
+        templates |= {record.mask: masks for record in records if record.mask and "{" in masks}
+    problems += [Problem(short(path, root), ORPHAN) for path in _unused_masks(templates, known)]
     return Layout("named by globs", splits, tuple(problems))
 
 
-def _glob(patterns: str | list[str], root: Path, where: str) -> dict[str, list[Path]]:
+def _find_images(patterns: str | list[str], root: Path, where: str) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = defaultdict(list)
     patterns = [patterns] if isinstance(patterns, str) else patterns
     for path in sorted({path for pattern in patterns for path in _matches(root, pattern, where)}):
@@ -76,88 +69,73 @@ def _glob(patterns: str | list[str], root: Path, where: str) -> dict[str, list[P
 
 
 def _matches(root: Path, pattern: str, where: str) -> list[Path]:
-    """Give the files that a pattern matches; where it names no suffix, those that are called as images are."""
+    """Return the files that a pattern matches; if it has no suffix, only those with the suffix of an image."""
     suffix = PurePosixPath(pattern).suffix
-    wanted = (*IMAGE_SUFFIXES, *FOREIGN, "") if not suffix or set("*?[") & set(suffix) else None
-    try:
-        return [
-            path
-            for path in root.glob(pattern)
-            if (wanted is None or path.suffix.lower() in wanted) and path.is_file() and not path.name.startswith(".")
-        ]
-    except (ValueError, NotImplementedError) as error:
-        raise ConfigError(
-            where, expected="a pattern relative to the root", found=f"{pattern!r} ({error})", do="Correct it."
-        ) from error
+    any_suffix = suffix and not set("*?[") & set(suffix)
+    return [
+        path
+        for path in glob_files(root, pattern, where)
+        if (any_suffix or path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREADABLE, ""))
+        and path.is_file()
+        and not path.name.startswith(".")
+    ]
 
 
-def _attach(
-    records: tuple[Record, ...], pattern: str, root: Path, where: str, field: str
-) -> tuple[tuple[Record, ...], list[Problem]]:
-    """Give each record the file that a template or glob names, as its mask or its mask of valid pixels."""
+def _find_partners(
+    records: Sequence[Record], pattern: str, root: Path, where: str, *, unique: bool
+) -> tuple[Sequence[Path | None], list[Problem]]:
+    """Return the file of each record that a template or glob names, and files that belong to no record."""
     if "{" in pattern:
         paths = [_fill(pattern, record.image, root, where) for record in records]
-        several = sorted(path for path, n in Counter(paths).items() if n > 1 and path.is_file())
-        if several and field == "mask":  # one mask of valid pixels may well serve all images of a camera
+        shared = sorted(path for path, n in Counter(paths).items() if n > 1 and path.is_file())
+        if shared and unique:  # a mask of valid pixels may serve all images of a camera
             raise PairingError(
                 where,
                 expected="a mask of its own for every image",
-                found=f"{short(several[0], root)} for several",
+                found=f"{short(shared[0], root)} for several",
                 do="Use {parent} in the template.",
             )
-        return _filled(records, [path if path.is_file() else None for path in paths], field), []
-    stems: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(_matches(root, pattern, where)):
-        stems[path.stem].append(path)
-    if not stems:
+        return [path if path.is_file() else None for path in paths], []
+    by_stem = _by_stem(sorted(_matches(root, pattern, where)))
+    if not by_stem:
         raise DataError(where, expected="masks", found=f"none that match {pattern} in {root}", do="Check the pattern.")
-    twice = sorted(path for paths in stems.values() if len(paths) > 1 for path in paths)
-    shared = _shared_stems(records)
-    if twice or shared:
-        first = ", ".join(short(path, root) for path in (twice or shared)[:3])
+    image_stems = _by_stem(record.image for record in records)
+    repeated = [
+        path for stems in (by_stem, image_stems) for paths in stems.values() if len(paths) > 1 for path in paths
+    ]
+    if repeated:
         raise PairingError(
             where,
             expected="every file name once, since masks are found by name",
-            found=f"several files of the same name ({first})",
+            found=f"several files of the same name ({', '.join(short(path, root) for path in repeated[:3])})",
             do="Use a template with the folder: '{parent}/{stem}.png'.",
         )
-    own = [stems.get(record.image.stem, [None])[0] for record in records]
-    orphans = sorted(set(stems) - {record.image.stem for record in records})
-    return _filled(records, own, field), [Problem(short(stems[stem][0], root), ORPHAN) for stem in orphans]
+    orphans = sorted(by_stem.keys() - image_stems.keys())
+    files = [by_stem.get(record.image.stem, [None])[0] for record in records]
+    return files, [Problem(short(by_stem[stem][0], root), ORPHAN) for stem in orphans]
 
 
-def _shared_stems(records: Iterable[Record]) -> list[Path]:
+def _by_stem(paths: Iterable[Path]) -> dict[str, list[Path]]:
     stems: dict[str, list[Path]] = defaultdict(list)
-    for record in records:
-        stems[record.image.stem].append(record.image)
-    return [path for paths in stems.values() if len(paths) > 1 for path in paths]
-
-
-def _filled(records: Sequence[Record], paths: Sequence[Path | None], field: str) -> tuple[Record, ...]:
-    if field == "mask":
-        return tuple(replace(record, mask=path) for record, path in zip(records, paths, strict=True))
-    return tuple(replace(record, valid=path) for record, path in zip(records, paths, strict=True))
+    for path in paths:
+        stems[path.stem].append(path)
+    return stems
 
 
 def _fill(template: str, image: Path, root: Path, where: str) -> Path:
-    inside = PurePosixPath(short(image, root))
-    try:
-        text = template.format(stem=inside.stem, name=inside.name, parent=inside.parent.as_posix())
-    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
-        raise ConfigError(
-            where, expected="a template with {stem}, {name} or {parent}", found=repr(template), do="Correct it."
-        ) from error
-    return root / text
+    path = PurePosixPath(short(image, root))
+    return root / fill_template(template, path.stem, image, path.parent.as_posix(), where)
 
 
-def _left_over(expected: Mapping[Path, str], known: set[Path]) -> list[Path]:
-    """Find files that lie where a template puts masks and are named as it names them, but belong to no image."""
-    names: dict[Path, set[str]] = defaultdict(set)
-    for path, template in expected.items():
+def _unused_masks(templates: Mapping[Path, str], known: set[Path]) -> list[Path]:
+    """Return files that match a template of masks, in the folders where it found masks, but belong to no image."""
+    patterns: dict[Path, set[str]] = defaultdict(set)
+    for path, template in templates.items():
         pieces = re.split(r"\{\w+\}", PurePosixPath(template).name)
-        names[path.parent].add(".+".join(map(re.escape, pieces)))
-    found = []
-    for folder, patterns in names.items():
-        joined = re.compile("|".join(sorted(patterns)))
-        found += [p for p in folder.iterdir() if joined.fullmatch(p.name) and p.is_file() and p not in known]
-    return sorted(found)
+        patterns[path.parent].add(".+".join(map(re.escape, pieces)))
+    return sorted(
+        path
+        for folder, names in patterns.items()
+        for path in folder.iterdir()
+        if re.fullmatch("|".join(names), path.name) and path.is_file() and path not in known
+    )

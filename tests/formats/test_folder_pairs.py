@@ -1,4 +1,4 @@
-"""Folders of images beside folders of masks, in the layouts people have."""
+"""Folders of images beside folders of masks."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from hypothesis import strategies as st
 from pixelwise.config import Config, DataConfig, load_config, with_overrides
 from pixelwise.datasets.dataset import open_data
 from pixelwise.errors import ConfigError, DataError, PairingError
-from pixelwise.formats import read_place
-from pixelwise.formats.folders.pairing import find_tie
-from pixelwise.formats.folders.roles import folder_roles
-from pixelwise.formats.folders.several import OBJECTS
+from pixelwise.formats import read_dataset
+from pixelwise.formats.folders.names import find_tie, folder_roles
+from pixelwise.formats.folders.search import OBJECTS
 from pixelwise.formats.records import Layout
 
 
 def put(root: Path, *names: str) -> Path:
-    """Layouts open no image, so empty files do."""
+    """Create empty files; layouts do not open images."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
@@ -32,7 +31,7 @@ def put(root: Path, *names: str) -> Path:
 
 
 def find(root: Path, **config: object) -> Layout:
-    return read_place(DataConfig.model_validate({"format": "masks"} | config), root, root)[1].layout
+    return read_dataset(DataConfig.model_validate({"format": "masks"} | config), root, root)[1].layout
 
 
 def pairs(layout: Layout, root: Path) -> dict[str, list[tuple[str, str]]]:
@@ -45,12 +44,12 @@ def pairs(layout: Layout, root: Path) -> dict[str, list[tuple[str, str]]]:
 
 
 def obey(root: Path, error: DataError | ConfigError, choice: int = 0) -> Layout:
-    """Do what a message says, as a shell hands it on."""
+    """Apply an option that a message offers, as a shell would."""
     chosen = error.do.split(", or ")[choice].partition("--set")[2].rstrip(".")
     words = shlex.split("--set" + chosen)
     texts = [word for word in words if word != "--set"]
     config = with_overrides(Config(data=DataConfig(format="masks")), texts).data
-    return read_place(config, root, root)[1].layout
+    return read_dataset(config, root, root)[1].layout
 
 
 @pytest.mark.parametrize(
@@ -90,14 +89,14 @@ def test_img_dir_goes_with_ann_dir(tmp_path: Path) -> None:
     }
 
 
-def test_masks_of_images_are_no_images(tmp_path: Path) -> None:
-    """The name of mask_images/ says either; beside images/ it can only be masks."""
-    assert [role.kind for role in folder_roles("mask_images")] == ["picture", "mask"]
+def test_folders_named_mask_images_hold_masks(tmp_path: Path) -> None:
+    """mask_images/ may be images or masks; beside images/ it must be masks."""
+    assert [role.kind for role in folder_roles("mask_images")] == ["image", "mask"]
     layout = find(put(tmp_path, "images/a.png", "mask_images/a.png"))
     assert pairs(layout, tmp_path) == {"pool": [("images/a.png", "mask_images/a.png")]}
 
 
-def test_parts_by_the_names_of_folders_as_in_camvid(tmp_path: Path) -> None:
+def test_splits_by_the_names_of_folders_as_in_camvid(tmp_path: Path) -> None:
     put(tmp_path, "train/a.png", "trainannot/a.png", "val/a.png", "valannot/a.png", "test/c.png", "testannot/c.png")
     layout = find(tmp_path)
     assert {split: [r.id for r in records] for split, records in layout.splits.items()} == {
@@ -125,14 +124,14 @@ def test_folders_in_archives_in_archives(tmp_path: Path) -> None:
     assert pairs(layout, tmp_path) == {"pool": [("images/images/x/a.png", "masks/masks/x/a.png")]}
 
 
-def test_several_places_are_taken_together_and_told(tmp_path: Path) -> None:
+def test_several_folders_are_combined_and_reported(tmp_path: Path) -> None:
     put(tmp_path, "s1/images/a.png", "s1/masks/a.png", "s2/imgs/a.png", "s2/gt/a.png")
     layout = find(tmp_path)
     assert [record.id for record in layout.splits["pool"]] == ["s1/a", "s2/a"]
-    assert layout.notices == ("what lies in several folders is taken together: s1/, s2/",)
+    assert layout.notices == ("the images of several folders are combined: s1/, s2/",)
 
 
-def test_a_place_of_the_same_kind_without_masks_is_a_problem(tmp_path: Path) -> None:
+def test_a_similar_folder_without_masks_is_a_problem(tmp_path: Path) -> None:
     layout = find(put(tmp_path, "s1/images/a.png", "s1/masks/a.png", "s2/images/b.png"))
     assert [(p.file, p.why) for p in layout.problems] == [("s2/images/b.png", "image without a mask")]
 
@@ -143,7 +142,7 @@ def test_copies_beside_the_set_are_not_taken_for_more_images(tmp_path: Path) -> 
     assert layout.notices == ("2 files in no folder that goes with another: left out (backup/images/a.png, …)",)
 
 
-def test_a_test_part_beside_a_pool(tmp_path: Path) -> None:
+def test_a_test_split_beside_a_pool(tmp_path: Path) -> None:
     layout = find(put(tmp_path, "images/a.png", "masks/a.png", "test/images/b.png", "test/masks/b.png"))
     assert {split: [r.id for r in records] for split, records in layout.splits.items()} == {
         "pool": ["a"],
@@ -151,7 +150,7 @@ def test_a_test_part_beside_a_pool(tmp_path: Path) -> None:
     }
 
 
-def test_a_test_part_whose_truth_is_kept_back_is_told_but_train_needs_masks(tmp_path: Path) -> None:
+def test_a_test_split_without_masks_is_reported_but_train_needs_masks(tmp_path: Path) -> None:
     put(tmp_path, "train/images/a.png", "train/masks/a.png", "test/images/b.png", "test/images/c.png")
     layout = find(tmp_path)
     assert layout.notices == ("2 files in test, which has no masks: left out (test/images/b.png, …)",)
@@ -160,15 +159,15 @@ def test_a_test_part_whose_truth_is_kept_back_is_told_but_train_needs_masks(tmp_
     assert [problem.file for problem in layout.problems] == ["train/images/b.png"]
 
 
-def test_names_twice_in_a_part_are_kept_apart(tmp_path: Path) -> None:
+def test_names_twice_in_a_split_are_kept_apart(tmp_path: Path) -> None:
     put(tmp_path, "train1/images/a.png", "train1/masks/a.png", "train2/images/a.png", "train2/masks/a.png")
     assert [r.id for r in find(tmp_path).splits["train"]] == ["train1/images/a", "train2/images/a"]
 
 
-# Either may be meant -------------------------------------------------------------------------------------------------
+# Ambiguous layouts -------------------------------------------------------------------------------------------------
 
 
-def test_two_folders_of_masks_are_asked_about(tmp_path: Path) -> None:
+def test_two_folders_of_masks_are_ambiguous(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "images/b.png", "masks/a.png", "masks/b.png", "labels/a.png")
     with pytest.raises(PairingError) as error:
         find(tmp_path)
@@ -181,7 +180,7 @@ def test_two_folders_of_masks_are_asked_about(tmp_path: Path) -> None:
     assert layout.notices == ("1 file not named by data.masks: left out (labels/a.png)",)
 
 
-def test_two_folders_of_images_are_asked_about(tmp_path: Path) -> None:
+def test_two_folders_of_images_are_ambiguous(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "photos/a.jpg", "masks/a.png")
     with pytest.raises(
         PairingError, match=r"images/ with masks/ \(1 pair\) and photos/ with masks/ \(1 pair\)"
@@ -190,16 +189,16 @@ def test_two_folders_of_images_are_asked_about(tmp_path: Path) -> None:
     assert pairs(obey(tmp_path, error.value), tmp_path) == {"pool": [("images/a.png", "masks/a.png")]}
 
 
-def test_a_folder_in_which_nothing_matches_is_left_out_and_told(tmp_path: Path) -> None:
+def test_a_folder_in_which_nothing_matches_is_left_out_and_reported(tmp_path: Path) -> None:
     layout = find(put(tmp_path, "images/a.png", "photos/z.png", "masks/a.png"))
     assert pairs(layout, tmp_path) == {"pool": [("images/a.png", "masks/a.png")]}
-    assert layout.notices == ("photos/ holds no file that matches one in masks/, and is left out",)
+    assert layout.notices == ("photos/ holds no file that matches one in masks/ and is left out",)
 
 
-def test_a_second_truth_is_left_out_but_two_without_a_first_are_asked_about(tmp_path: Path) -> None:
+def test_a_second_set_of_masks_is_left_out_but_two_without_a_first_are_ambiguous(tmp_path: Path) -> None:
     layout = find(put(tmp_path / "one", "images/a.png", "gt/a.png", "gt2/a.png"))
     assert pairs(layout, tmp_path / "one") == {"pool": [("images/a.png", "gt/a.png")]}
-    assert layout.notices == ("gt2/ is a second truth beside gt/ and is left out",)
+    assert layout.notices == ("gt2/ is a second set of masks beside gt/ and is left out",)
     with pytest.raises(PairingError, match=r"--set data\.masks=gt1, or --set data\.masks=gt2\."):
         find(put(tmp_path / "two", "images/a.png", "gt1/a.png", "gt2/a.png"))
     layout = find(put(tmp_path / "own", "images/a.png", "images2/b.png", "masks/a.png", "masks2/b.png"))
@@ -228,7 +227,7 @@ def test_the_configuration_may_name_a_folder_that_the_table_lacks(tmp_path: Path
         find(tmp_path, masks="truthmaps", valid="fow")
 
 
-def test_folders_called_otherwise_get_the_command_that_names_them(tmp_path: Path) -> None:
+def test_folders_with_other_names_get_the_command_that_names_them(tmp_path: Path) -> None:
     put(tmp_path, "scans/a.jpg", "scans/b.jpg", "drawn by hand/a.png", "drawn by hand/b.png")
     with pytest.raises(DataError) as error:
         find(tmp_path)
@@ -243,15 +242,15 @@ def test_folders_called_otherwise_get_the_command_that_names_them(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["fov", "roi", "valid"])
-def test_masks_of_valid_pixels_are_used_and_told(tmp_path: Path, name: str) -> None:
+def test_masks_of_valid_pixels_are_used_and_reported(tmp_path: Path, name: str) -> None:
     layout = find(put(tmp_path, "images/a.png", "masks/a.png", f"{name}/a_{name}.png"))
     assert layout.splits["pool"][0].valid == tmp_path / name / f"a_{name}.png"
-    assert layout.notices == (f"what is zero in {name}/ counts in nothing (--set data.valid=none: it counts)",)
+    assert layout.notices == (f"pixels that are zero in {name}/ are ignored (to use them: --set data.valid=none)",)
     assert find(tmp_path, valid="none").splits["pool"][0].valid is None
     assert find(tmp_path, valid=name).splits["pool"][0].valid is not None
 
 
-def test_a_part_called_valid_is_no_mask_of_valid_pixels(tmp_path: Path) -> None:
+def test_a_split_called_valid_is_no_mask_of_valid_pixels(tmp_path: Path) -> None:
     put(tmp_path, "train/images/a.png", "train/masks/a.png", "valid/images/a.png", "valid/masks/a.png")
     layout = find(tmp_path)
     assert {split: [r.valid for r in records] for split, records in layout.splits.items()} == {
@@ -260,7 +259,7 @@ def test_a_part_called_valid_is_no_mask_of_valid_pixels(tmp_path: Path) -> None:
     }
 
 
-def test_a_image_without_its_mask_of_valid_pixels_is_a_problem(tmp_path: Path) -> None:
+def test_an_image_without_its_mask_of_valid_pixels_is_a_problem(tmp_path: Path) -> None:
     layout = find(put(tmp_path, "images/a.png", "images/b.png", "masks/a.png", "masks/b.png", "fov/a.png"))
     assert [(p.file, p.why) for p in layout.problems] == [("images/b.png", "image without its mask of valid pixels")]
     with pytest.raises(
@@ -269,10 +268,10 @@ def test_a_image_without_its_mask_of_valid_pixels_is_a_problem(tmp_path: Path) -
         find(put(tmp_path, "roi/a.png", "roi/b.png", "fov/b.png"))
 
 
-# The real ones -----------------------------------------------------------------------------------------------------------
+# Real data sets -----------------------------------------------------------------------------------------------------------
 
 
-def test_drive_as_it_lies(real: Callable[[str], Path]) -> None:
+def test_real_drive_needs_no_configuration(real: Callable[[str], Path]) -> None:
     root = real("drive")
     splits = open_data(DataConfig(), root)
     assert {split.name: len(split) for split in splits} == {"train": 16, "val": 4, "test": 20}
@@ -283,7 +282,7 @@ def test_drive_as_it_lies(real: Callable[[str], Path]) -> None:
             assert record.image.stem == record.mask.stem == record.valid.stem
             assert (record.mask.parent.name, record.valid.parent.name) == ("gt", "fov")
             assert record.image.parents[1] == record.mask.parents[1] == record.valid.parents[1]
-    assert "test/gt2/ is a second truth beside gt/ and is left out" in splits.notices
+    assert "test/gt2/ is a second set of masks beside gt/ and is left out" in splits.notices
     config = load_config(Path(__file__).parents[2] / "recipes" / "drive.yaml").data.model_copy(
         update={"root": str(root)}
     )
@@ -293,7 +292,7 @@ def test_drive_as_it_lies(real: Callable[[str], Path]) -> None:
     np.testing.assert_array_equal(by_recipe.read(3).mask, splits.test.read(3).mask)
 
 
-# Nothing is lost -------------------------------------------------------------------------------------------------------
+# Every file is accounted for -------------------------------------------------------------------------------------------------------
 
 NAMES = st.sampled_from(
     ["images", "masks", "labels", "gt", "gt2", "fov", "train", "trainannot", "val", "test", "Imgs", "x", "train_masks"]
@@ -303,17 +302,17 @@ FILES = st.sampled_from(["a.png", "b.png", "a.jpg", "a_mask.png", "b_seg.png", "
 
 @settings(max_examples=200, deadline=None, database=None)
 @given(st.sets(st.tuples(st.lists(NAMES, max_size=3), FILES).map(lambda n: "/".join([*n[0], n[1]])), max_size=12))
-def test_every_image_is_paired_or_told(tmp_path_factory: pytest.TempPathFactory, names: set[str]) -> None:
+def test_every_image_is_paired_or_reported(tmp_path_factory: pytest.TempPathFactory, names: set[str]) -> None:
     root = put(tmp_path_factory.mktemp("any"), *names)
     try:
         layout = find(root)
     except (DataError, ConfigError):
-        return  # said, and not left out
+        return  # reported as an error
     used = [p for own in layout.splits.values() for r in own for p in (r.image, r.mask, r.valid) if p is not None]
     assert len(used) == len(set(used)), "no file is used twice"
     left = {n for n in names if not n.endswith(".txt")} - {p.relative_to(root).as_posix() for p in used}
-    if not layout.problems and not any("in no folder of a part" in notice for notice in layout.notices):
-        # Neither of which names the mask of an image that it names.
+    if not layout.problems and not any("in no folder of a split" in notice for notice in layout.notices):
+        # Problems and this notice do not list the masks of the images that they list.
         aside = [m[1] + "/" for notice in layout.notices if (m := re.match(r"(\S+)/ (?:is a second|holds no)", notice))]
         told = sum(int(m[1]) for notice in layout.notices if (m := re.match(r"([0-9]+) files? ", notice)))
         assert len([name for name in left if not name.startswith(tuple(aside))]) == told
@@ -322,7 +321,7 @@ def test_every_image_is_paired_or_told(tmp_path_factory: pytest.TempPathFactory,
         assert len({record.id for record in own}) == len(own)
 
 
-def test_a_mask_of_valid_pixels_without_a_image_is_told(tmp_path: Path) -> None:
+def test_a_mask_of_valid_pixels_without_an_image_is_reported(tmp_path: Path) -> None:
     layout = find(put(tmp_path, "a.png", "masks/a.png", "fov/a.png", "fov/b.png"))
     assert [record.valid for record in layout.splits["pool"]] == [tmp_path / "fov/a.png"]
     assert any(notice.startswith("1 file ") and "fov/b.png" in notice for notice in layout.notices)
@@ -359,11 +358,13 @@ def test_objects_in_files_of_their_own(tmp_path: Path, masks: list[str]) -> None
     assert told(layout) == {OBJECTS}
 
 
-def test_numbers_behind_all_names_are_asked_about_as_objects(tmp_path: Path) -> None:
+def test_numbers_behind_all_names_are_ambiguous_as_objects(tmp_path: Path) -> None:
     put(tmp_path, "images/a.jpg", "images/b.jpg", *(f"masks/{n}_mask_{k}.png" for n in "ab" for k in (1, 2)))
     with pytest.raises(PairingError) as error:
         find(tmp_path)
-    assert error.value.do.startswith(OBJECTS + " If one is the truth: --set 'data.masks=\"{stem}_mask_1.png\"', or ")
+    assert error.value.do.startswith(
+        OBJECTS + " If one is the ground truth: --set 'data.masks=\"{stem}_mask_1.png\"', or "
+    )
 
 
 def test_a_folder_of_masks_for_every_class(tmp_path: Path) -> None:
@@ -372,20 +373,20 @@ def test_a_folder_of_masks_for_every_class(tmp_path: Path) -> None:
         open_data(DataConfig(), tmp_path)
     assert error.value.do == (
         "If masks/car/, masks/road/ hold the masks of one class each, join them into one mask for every image, with an id"
-        " for each class. If one of them is the truth: --set 'data.images=images/*' --set 'data.masks=masks/car/{stem}.tif'."
+        " for each class. If one of them is the ground truth: --set 'data.images=images/*' --set 'data.masks=masks/car/{stem}.tif'."
     )
     deep = put(tmp_path / "deep", "images/x/1.jpg", "masks/car/x/1.png", "masks/road/x/1.png")
     (message,) = told(find(deep))
     assert message.startswith("If masks/…/car/, masks/…/road/ hold")
 
 
-def test_files_that_are_merely_lost_get_no_such_advice(tmp_path: Path) -> None:
+def test_files_without_a_partner_get_no_such_advice(tmp_path: Path) -> None:
     layout = find(put(tmp_path, *(f"images/{n}.jpg" for n in "abc"), "masks/a.png", "masks/b.png", "masks/z.png"))
     assert len(layout.problems) == 2
     assert not told(layout)
 
 
-def test_many_masks_with_long_names_are_looked_at_in_time() -> None:
+def test_many_masks_with_long_names_are_fast() -> None:
     """DSB 2018 has 670 folders with names of 64 letters: 2,080 pieces each, of which one is as long as an image's name."""
     masks: dict[str, list[Path]] = {f"{k << 200:064x}": [] for k in range(1, 25)}
     start = time.process_time()
@@ -394,10 +395,10 @@ def test_many_masks_with_long_names_are_looked_at_in_time() -> None:
     assert time.process_time() - start < 2
 
 
-# Kept back, and not read ---------------------------------------------------------------------------------------------
+# Left out ---------------------------------------------------------------------------------------------
 
 
-def test_a_test_part_inside_whose_truth_is_kept_back_is_told(tmp_path: Path) -> None:
+def test_a_test_folder_inside_images_without_masks_is_reported(tmp_path: Path) -> None:
     put(tmp_path, "images/train/a.png", "masks/train/a.png", "images/test/b.png", "images/test/c.png")
     layout = find(tmp_path)
     assert pairs(layout, tmp_path) == {"train": [("images/train/a.png", "masks/train/a.png")]}
@@ -407,9 +408,9 @@ def test_a_test_part_inside_whose_truth_is_kept_back_is_told(tmp_path: Path) -> 
     assert [(p.file, p.why) for p in layout.problems] == [("images/test/c.png", "image without a mask")]
 
 
-def test_images_of_kinds_that_are_not_read_are_told(tmp_path: Path) -> None:
+def test_images_of_kinds_that_are_not_read_are_reported(tmp_path: Path) -> None:
     layout = find(put(tmp_path / "some", "images/a.png", "masks/a.png", "images/b.bmp", "masks/b.BMP"))
-    assert layout.notices == ("2 files of kinds that are not read (.bmp): left out (images/b.bmp, …)",)
+    assert layout.notices == ("2 files of kinds that cannot be read (.bmp): left out (images/b.bmp, …)",)
     with pytest.raises(
         DataError,
         match=r"expected images and masks as \.png, .*, found 2 files of other kinds \(\.gif\)\. Save those",

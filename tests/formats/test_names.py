@@ -1,4 +1,4 @@
-"""Names of masks that follow from those of images."""
+"""Pairing of the names of masks with those of images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelwise.formats.folders.pairing import Affix, Tie, find_tie, key_of, pair
+from pixelwise.formats.folders.names import Affix, Tie, find_tie, key_of, pair
 
 
 def ties(images: list[str], masks: list[str]) -> Tie:
@@ -23,7 +23,7 @@ def test_equal_names_come_first() -> None:
 
 
 @pytest.mark.parametrize(("before", "behind"), [("", "_mask"), ("gt_", ""), ("", "_L"), ("m.", "-x"), ("", "mask")])
-def test_what_stands_around_every_name(before: str, behind: str) -> None:
+def test_affixes_common_to_all_masks(before: str, behind: str) -> None:
     images = [f"x/{stem}" for stem in ("1", "2", "11", "12", "a_1")]
     tie = ties(images, [f"x/{before}{key[2:]}{behind}" for key in images])
     assert tie == Tie(mask=Affix(before, behind), count=5)
@@ -34,19 +34,19 @@ def test_most_masks_must_find_their_image() -> None:
     assert ties(["a", "b", "c", "d"], ["a_mask", "q", "r", "s"]).count == 0
 
 
-def test_numbers_are_never_cut_into() -> None:
+def test_numbers_are_not_cut() -> None:
     assert ties(["1", "2"], ["11", "12"]).count == 0
     assert ties(["img_10", "img_11"], ["m_00", "m_01"]).count == 0
     assert ties(["img_10", "img_11"], ["m_10", "m_11"]) == Tie(Affix("img_"), Affix("m_"), 2)
 
 
-def test_words_are_never_cut_into() -> None:
+def test_words_are_not_cut() -> None:
     assert ties(["caseaa", "caseab"], ["gtba", "gtbb"]).count == 0
     assert ties(["img001", "img002"], ["mask001", "mask002"]) == Tie(Affix("img"), Affix("mask"), 2)
     assert ties(["a_leftImg8bit", "b_leftImg8bit"], ["a_gtFine", "b_gtFine"]).mask == Affix("", "_gtFine")
 
 
-def test_what_is_taken_off_both_must_fit_every_file() -> None:
+def test_affixes_of_images_and_masks_must_fit_every_file() -> None:
     assert ties(["img_1", "img_2", "img_3"], ["m_1", "m_2"]).count == 0
     assert ties(["img_1", "img_2"], ["m_1", "m_3"]).count == 0
 
@@ -66,7 +66,7 @@ def test_pairs_keep_the_names_of_the_images() -> None:
         ("x/img_1", Path("m/x/m_1.png")),
         ("x/img_2", Path("m/x/m_2.png")),
     ]
-    assert done.odd == [(Path("m/x/m_9.png"), "mask without an image")]
+    assert done.problems == [(Path("m/x/m_9.png"), "mask without an image")]
 
 
 @settings(max_examples=200, deadline=None, database=None)
@@ -85,7 +85,7 @@ def test_a_tie_gives_every_image_its_own_mask(stems: set[str], around: tuple[str
     assert tie.rival is None
     assert tie.count == len(stems)
     done = pair(images, truths, tie)
-    assert not done.odd
+    assert not done.problems
     assert {r.id: r.mask for r in done.records} == {stem: Path(f"{before}{stem}{behind}.png") for stem in stems}
 
 
@@ -94,7 +94,7 @@ def test_letters_with_accents_are_equal_however_they_are_stored() -> None:
     assert key_of(typed, Path("images")) == key_of(of_macos, Path("masks"))
 
 
-def test_a_name_below_the_current_folder_is_whole() -> None:
+def test_a_name_below_the_current_folder_is_not_cut() -> None:
     assert key_of(Path("x/ab.png"), Path()) == "x/ab"
     assert key_of(Path("x/ab.png"), Path("x")) == "ab"
     assert key_of(Path("/x/ab.png"), Path("/")) == "x/ab"

@@ -12,8 +12,8 @@ import pytest
 from pixelwise.config import Config, DataConfig, with_overrides
 from pixelwise.datasets.dataset import open_data
 from pixelwise.errors import DataError, LabelsError, PairingError
-from pixelwise.formats import read_place
-from pixelwise.formats.folders.roles import Role, stem_role
+from pixelwise.formats import read_dataset
+from pixelwise.formats.folders.names import Role, stem_role
 from pixelwise.formats.records import Layout
 
 
@@ -25,7 +25,7 @@ def put(root: Path, *names: str) -> Path:
 
 
 def find(root: Path, **config: object) -> Layout:
-    return read_place(DataConfig.model_validate({"format": "masks"} | config), root, root)[1].layout
+    return read_dataset(DataConfig.model_validate({"format": "masks"} | config), root, root)[1].layout
 
 
 def pairs(layout: Layout, root: Path) -> list[tuple[str, str]]:
@@ -36,11 +36,11 @@ def pairs(layout: Layout, root: Path) -> list[tuple[str, str]]:
 
 
 def obey(root: Path, words: list[str]) -> Layout:
-    return read_place(with_overrides(Config(data=DataConfig(format="masks")), words).data, root, root)[1].layout
+    return read_dataset(with_overrides(Config(data=DataConfig(format="masks")), words).data, root, root)[1].layout
 
 
 def options(error: DataError) -> list[list[str]]:
-    """Read the options that a message offers, as a shell hands them on."""
+    """Parse the options that a message offers, as a shell would."""
     offers = error.do.partition("--set")[2].rstrip(".").split(", or ")
     return [[word for word in shlex.split("--set" + one.removeprefix("--set")) if word != "--set"] for one in offers]
 
@@ -63,21 +63,21 @@ def options(error: DataError) -> list[list[str]]:
     ],
 )
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_masks_called_as_their_images_with_a_word(tmp_path: Path, mask: str, suffix: str) -> None:
+def test_masks_named_as_their_images_with_a_word(tmp_path: Path, mask: str, suffix: str) -> None:
     layout = find(put(tmp_path, f"x/y/a{suffix}", f"x/y/{mask}{suffix}"))
     assert pairs(layout, tmp_path) == [(f"x/y/a{suffix}", f"x/y/{mask}{suffix}")]
-    assert layout.notices == (f"masks lie beside their images in x/y/: a{suffix} with {mask}{suffix}",)
+    assert layout.notices == (f"masks are beside their images in x/y/: a{suffix} with {mask}{suffix}",)
     assert not layout.problems
 
 
 @pytest.mark.parametrize("stem", ["street", "mask", "L", "a_l", "unlabel", "gt", "1_2", "_mask"])
-def test_stems_that_say_nothing(stem: str) -> None:
+def test_stems_without_a_role(stem: str) -> None:
     assert stem_role(stem) is None
 
 
 def test_words_at_the_end_come_before_those_at_the_beginning() -> None:
     assert stem_role("image_1_mask") == Role("mask", "image_1")
-    assert stem_role("image_1") == Role("picture", "1")
+    assert stem_role("image_1") == Role("image", "1")
     assert stem_role("benign (3)_mask_1") == Role("mask", "benign (3)", 1)
 
 
@@ -101,7 +101,7 @@ def test_lossy_images_with_masks_of_the_same_name(tmp_path: Path) -> None:
     assert layout.notices[0].endswith(", in 2 folders, whose names are not read as classes")
 
 
-def test_files_without_partner(tmp_path: Path) -> None:
+def test_files_without_splitner(tmp_path: Path) -> None:
     put(tmp_path, "A/Imgs/1.jpg", "A/Imgs/1.png", "A/Imgs/2.jpg", "A/Imgs/3_mask.png", "Free/Imgs/4.jpg", "docs/5.png")
     layout = find(tmp_path)
     assert sorted((problem.file, problem.why) for problem in layout.problems) == [
@@ -119,7 +119,7 @@ def test_several_masks_of_one_image_in_pieces_are_problems(tmp_path: Path) -> No
     assert {problem.file for problem in layout.problems} == {"b (2).png", "b (2)_mask.png", "b (2)_mask_1.png"}
 
 
-def test_two_masks_that_claim_one_image_are_asked_about(tmp_path: Path) -> None:
+def test_two_masks_that_claim_one_image_are_ambiguous(tmp_path: Path) -> None:
     put(tmp_path, "x.jpg", "x_mask.png", "x_seg.png", "y.jpg", "y_mask.png", "y_seg.png")
     with pytest.raises(PairingError) as error:
         find(tmp_path)
@@ -143,7 +143,7 @@ def test_either_of_two_lossless_files_may_be_the_mask(tmp_path: Path) -> None:
     assert [pairs(layout, tmp_path) for layout in found] == [[("d/x.tif", "d/x.png")], [("d/x.png", "d/x.tif")]]
 
 
-def test_a_image_that_might_be_the_mask_of_another_is_asked_about(tmp_path: Path) -> None:
+def test_an_image_that_may_be_the_mask_of_another_is_ambiguous(tmp_path: Path) -> None:
     put(tmp_path, "x.jpg", "x.png", "x_mask.png")
     with pytest.raises(PairingError, match=r"found x\.jpg and x\.png and x_mask\.png") as error:
         find(tmp_path)
@@ -158,7 +158,7 @@ def test_folders_that_belong_together_come_first(tmp_path: Path) -> None:
     ]
 
 
-def test_magnetic_tile_as_it_lies_asks_for_one_thing(real: Callable[[str], Path]) -> None:
+def test_real_magnetic_tile_needs_one_option(real: Callable[[str], Path]) -> None:
     root = real("magnetic_tile")
     layout = find(root)
     assert len(layout.splits["pool"]) == 492
@@ -178,7 +178,7 @@ def test_magnetic_tile_as_it_lies_asks_for_one_thing(real: Callable[[str], Path]
     assert set(np.unique(mask).tolist()) <= {0, 1}
 
 
-def test_names_are_whole_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_below_the_current_folder_are_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(put(tmp_path, "a.jpg", "a_mask.png", "b.jpg", "b_mask.png"))
     assert [record.id for record in find(Path()).splits["pool"]] == ["a", "b"]
 
