@@ -229,4 +229,4 @@ def _write(path: Path, result: Checkup, survey: Survey, model: Model | None) -> 
         return sample.image, sample.mask, model.predictor(sample.image, sample.grid, id=image).mask
 
     fetched = None if model is None else fetch
-    write_checkup(path, result.to_dict(), labels=survey.labels, look=look, fetch=fetched)
+    write_checkup(path, result.to_dict(), labels=survey.labels, read_example=look, fetch=fetched)
