@@ -114,18 +114,18 @@ def test_without_an_ignored_id_no_pixel_is_given_to_a_class() -> None:
         ({"names": ()}, "labels: expected at least one class name, found none. Name the classes."),
         (
             {"ids": (1,)},
-            "labels.ids: expected 2 entries, one per name, found 1. Give one entry per class, or leave the key out.",
+            "labels.ids: expected 2 entries, one per name, found 1. Add one entry per class, or omit the key.",
         ),
-        ({"ids": (3, 3)}, "labels.ids: expected every entry once, found 3 twice. Rename one."),
-        ({"names": ("a", "a")}, "labels.names: expected every entry once, found a twice. Rename one."),
+        ({"ids": (3, 3)}, "labels.ids: expected unique entries, found 3 twice. Change one."),
+        ({"names": ("a", "a")}, "labels.names: expected unique entries, found a twice. Change one."),
         ({"ids": (0, -1)}, "labels.ids: expected ids 0–16777215, found -1. Renumber the classes."),
         ({"ids": (0, 2**24)}, "labels.ids: expected ids 0–16777215, found 16777216. Renumber the classes."),
-        ({"ids": (0.5, 1)}, "labels.ids: expected whole numbers, found 0.5. Correct it."),
-        ({"ids": (False, 1)}, "labels.ids: expected whole numbers, found False. Correct it."),
+        ({"ids": (0.5, 1)}, "labels.ids: expected integers, found 0.5. Correct the value."),
+        ({"ids": (False, 1)}, "labels.ids: expected integers, found False. Correct the value."),
         (
             {"ignore_ids": (1,)},
-            "labels.ignore_index: expected an id that is no class, found 1, which is class 'b'. "
-            "Choose another ignore_index, or take the class out of the list.",
+            "labels.ignore_index: expected an id that is not a class, found 1, which is class 'b'. "
+            "Choose another ignore_index, or remove the class.",
         ),
         (
             {"colours": ((1, 2, 3), (1, 2, 256))},
@@ -137,7 +137,7 @@ def test_without_an_ignored_id_no_pixel_is_given_to_a_class() -> None:
         ),
         (
             {"countable": ("a", "b")},
-            "labels.countable: expected true or false per class, found ('a', 'b'). Correct it.",
+            "labels.countable: expected true or false per class, found ('a', 'b'). Correct the list.",
         ),
     ],
 )
@@ -213,13 +213,16 @@ def test_to_dict_and_back_through_json(names: list[str], ignore: list[int]) -> N
         ({"names": ["a"], "ids": 3}, "l.yaml: expected `ids` with a list of numbers, found 3. Write ids: [0, 1]."),
         (
             {"names": ["a"], "kolours": [], "x": 1},
-            "l.yaml: expected names, and any of ids, colours, countable, ignore_index, found kolours, x. "
+            "l.yaml: expected names, and optionally ids, colours, countable, ignore_index, found kolours, x. "
             "Correct the key.",
         ),
-        ({"names": ["a"], "ids": ["x"]}, "l.yaml: ids: expected whole numbers, found 'x'. Correct it."),
-        ({"names": ["a"], "ids": [1.5]}, "l.yaml: ids: expected whole numbers, found 1.5. Correct it."),
-        ({"names": ["a"], "ignore_index": "x"}, "l.yaml: ignore_index: expected whole numbers, found 'x'. Correct it."),
-        ({"names": ["a", "a"]}, "l.yaml: names: expected every entry once, found a twice. Rename one."),
+        ({"names": ["a"], "ids": ["x"]}, "l.yaml: ids: expected integers, found 'x'. Correct the value."),
+        ({"names": ["a"], "ids": [1.5]}, "l.yaml: ids: expected integers, found 1.5. Correct the value."),
+        (
+            {"names": ["a"], "ignore_index": "x"},
+            "l.yaml: ignore_index: expected integers, found 'x'. Correct the value.",
+        ),
+        ({"names": ["a", "a"]}, "l.yaml: names: expected unique entries, found a twice. Change one."),
         (
             {"names": ["a"], "colours": 3},
             "l.yaml: expected one entry per class, found 'int' object is not iterable. Write a list.",

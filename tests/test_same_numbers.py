@@ -100,8 +100,8 @@ def test_a_report_tells_of_images_that_are_gone_or_changed(copied):
     mask = copied / "data" / "val" / "masks" / second.name
     Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(mask)
     page = api.report(copied / "run").read_text()
-    assert "expected the image that was scored, found none" in page
-    assert "expected the mask that was scored, found another" in page
+    assert "expected the evaluated image, found none" in page
+    assert "expected the evaluated mask, found another mask" in page
 
 
 def test_a_report_needs_a_finished_run(copied):

@@ -38,8 +38,8 @@ def test_on_a_full_disk_the_old_file_stays_and_nothing_is_left(
     with pytest.raises(ResourceError) as error:
         write_atomic(path, b"new and longer")
     assert str(error.value) == (
-        f"{path}: expected room to write, found No space left on device. "
-        "Free space or choose another --out; what was there before is untouched."
+        f"{path}: expected a writable disk with free space, found No space left on device. "
+        "Free disk space or choose another --out. Existing files are unchanged."
     )
     assert error.value.exit_code == 4
     monkeypatch.undo()
@@ -82,9 +82,9 @@ def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ResourceError, match="expected room to write"):
+    with pytest.raises(ResourceError, match="expected a writable disk"):
         write_atomic(tmp_path / "file" / "a", b"")
-    with pytest.raises(ResourceError, match="expected room to write"):
+    with pytest.raises(ResourceError, match="expected a writable disk"):
         claim_folder(tmp_path / "file" / "a", overwrite=False)
 
 
@@ -134,7 +134,7 @@ def test_overwrite_removes_nothing_else(tmp_path: Path, results: tuple[str, ...]
     for name in ("images", "masks", "model"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.png").touch()
-    with pytest.raises(OutputExistsError, match=r"expected nothing but an earlier result to replace, found images, m"):
+    with pytest.raises(OutputExistsError, match=r"expected only an earlier result to replace, found images, m"):
         claim_folder(tmp_path, True, *([results] if results else []))
     assert len(list(tmp_path.rglob("*.png"))) == 3
 
@@ -146,9 +146,7 @@ def test_a_name_alone_makes_no_earlier_result(tmp_path: Path) -> None:
         (folder / held).mkdir(parents=True)
         (folder / held / "a.png").touch()
         given = (results, marker) if results and marker else ()
-        with pytest.raises(
-            OutputExistsError, match=rf"expected nothing but an earlier result to replace, found {held}\."
-        ):
+        with pytest.raises(OutputExistsError, match=rf"expected only an earlier result to replace, found {held}\."):
             claim_folder(folder, True, *given)
         assert (folder / held / "a.png").exists()
 

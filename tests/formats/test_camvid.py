@@ -276,7 +276,7 @@ def test_a_format_that_is_named_and_not_there_is_told(tmp_path: Path) -> None:
             "expected a colour for every name, found 1 for 2",
         ),
         ("classes.json", '{"names": []}', "expected classes and what stands for them, found none"),
-        ("classes.json", '{"names": ["a", "a"]}', "expected every entry once, found a twice"),
+        ("classes.json", '{"names": ["a", "a"]}', "expected unique entries, found a twice"),
         ("class_dict.csv", "name,r,g,b\nroad,1,2\n", "row 2: expected 4 columns, found 3"),
         ("class_dict.csv", "name,r,g,b\nroad,1,2,300\n", "row 2: expected three values 0–255"),
         ("label_colors.txt", "1 2 3 road\nnonsense\n", "line 2: expected a name and three values, found 'nonsense'"),

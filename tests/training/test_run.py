@@ -319,7 +319,10 @@ def test_a_full_disk_keeps_the_checkpoint_before(
         real(tensors, path, metadata)
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(ResourceError, match=r"expected room to write, found No space left on device\. Free space"):
+    with pytest.raises(
+        ResourceError,
+        match=r"expected a writable disk with free space, found No space left on device\. Free disk space",
+    ):
         pixelwise.train(discs, out=tmp_path / "run", steps=8, overrides=tiny)
     kept = checkpoint.checkpoints(tmp_path / "run" / "checkpoints")
     assert len(kept) == 1

@@ -112,7 +112,7 @@ def _package_file(name: str) -> Markup:
 
 
 def printable(text: object) -> str:
-    """Replace control characters, direction marks and lone surrogates by escapes such as \\x1b."""
+    """Replace control characters, direction marks and lone surrogates by hexadecimal escapes."""
     return "".join(_printable(c) for c in str(text))
 
 

@@ -7,8 +7,8 @@ undefined values, and the report leaves out what depends on them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -203,19 +203,10 @@ def _confusion(counts: Any, classes: tuple[ClassResult, ...], unassigned: int) -
     return np.column_stack([matrix, missing]) if unassigned and (missing >= 0).all() else matrix
 
 
-def suspects_from(plain: Any) -> tuple[Suspect, ...]:
+def suspects_from(plain: Iterable[Mapping[str, Any]]) -> tuple[Suspect, ...]:
     """Read the plain form of suspects."""
-    return tuple(
-        Suspect(
-            id=str(entry["id"]),
-            truth=entry["truth"],
-            prediction=entry["prediction"],
-            pixels=entry["pixels"],
-            box=tuple(map(int, entry["box"])),
-            confidence=entry["confidence"],
-        )
-        for entry in plain
-    )
+    keys = [key.name for key in fields(Suspect)]
+    return tuple(Suspect(**{key: entry[key] for key in keys}) for entry in plain)
 
 
 def _peer(plain: Mapping[str, Any] | None) -> tuple[str, tuple[PeerResult, ...]] | None:
