@@ -86,8 +86,8 @@ def test_that_not_all_was_listed_or_looked_at_is_told(data, tmp_path, monkeypatc
 def test_the_page_shows_them(data, tmp_path):
     pixelwise.check(data, model=model(tmp_path), out=tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
-    assert "Labels in doubt" in text
-    assert "97\u202f% sure that this" in text
+    assert "Possible annotation errors" in text
+    assert "with a confidence of 97\u202f%" in text
 
 
 def test_without_a_model_nothing_is_said_of_doubts(data):
