@@ -84,7 +84,7 @@ def test_without_a_temperature_none_is_kept(discs, tmp_path, tiny):
 
 @pytest.fixture
 def copied(trained, discs, tmp_path):
-    """A run whose images may be spoiled."""
+    """A copy of a run and its data, for modification."""
     shutil.copytree(discs, tmp_path / "data")
     shutil.copytree(trained, tmp_path / "run")
     config = (tmp_path / "run" / "config.yaml").read_text().replace(str(discs), str(tmp_path / "data"))
@@ -93,7 +93,7 @@ def copied(trained, discs, tmp_path):
     return tmp_path
 
 
-def test_a_report_tells_of_images_that_are_gone_or_changed(copied):
+def test_a_report_names_missing_and_modified_images(copied):
     first, second = sorted((copied / "data" / "val" / "images").iterdir())[:2]
     first.unlink()
     (copied / "data" / "val" / "masks" / first.name).unlink()
@@ -110,7 +110,7 @@ def test_a_report_needs_a_finished_run(copied):
         api.report(copied / "run")
 
 
-def test_a_report_that_cannot_be_written_costs_nothing_else(discs, tmp_path, tiny, monkeypatch):
+def test_a_report_that_cannot_be_written_is_a_notice(discs, tmp_path, tiny, monkeypatch):
     def full(*_, **__):
         raise ResourceError("report.html", expected="room to write", found="none", do="Free space.")
 
@@ -122,7 +122,7 @@ def test_a_report_that_cannot_be_written_costs_nothing_else(discs, tmp_path, tin
     assert "no report was written: report.html: expected room to write, found none. Free space." in notices
 
 
-def test_an_evaluation_says_how_to_repeat_it(trained, discs, tmp_path):
+def test_a_report_has_the_command_to_reproduce_it(trained, discs, tmp_path):
     api.evaluate(
         trained, discs, split="val", metrics=("surface",), convention="smp", out=tmp_path / "my scores",
         overrides=["evaluate.resamples=10"],
