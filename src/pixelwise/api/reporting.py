@@ -102,6 +102,7 @@ def write(
 
 def _fetch(split: Dataset, predictor: ImagePredictor, truths: Mapping[str, str | None]) -> Fetch:
     from pixelwise.evaluation import truth_digest
+    from pixelwise.imageio.images import fill_invalid
 
     indices = {record.id: index for index, record in enumerate(split.records)}
 
@@ -109,11 +110,13 @@ def _fetch(split: Dataset, predictor: ImagePredictor, truths: Mapping[str, str |
         if id not in indices:
             raise DataError(id, expected="the evaluated image", found="none", do="Restore it, or evaluate again.")
         sample = split.read(indices[id])
-        if sample.mask is None or truths.get(id) not in (None, truth_digest(sample.mask)):
+        truth = sample.truth(split.labels.ignore_index)
+        if truth is None or truths.get(id) not in (None, truth_digest(truth)):
             raise DataError(
                 id, expected="the evaluated mask", found="another mask", do="Restore it, or evaluate again."
             )
-        return sample.image, sample.mask, predictor(sample.image, sample.grid, id=id).mask
+        prediction = predictor(sample.image, sample.grid, sample.valid, id=id)
+        return fill_invalid(sample.image, sample.valid), truth, prediction.mask
 
     return fetch
 

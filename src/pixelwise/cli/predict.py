@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pixelwise.cli.terminal import Json, Overwrite, Progress, percent, print_json, put
+from pixelwise.cli.terminal import Json, Overrides, Overwrite, Progress, percent, print_json, put
 
 _SHOWN = 8
 
@@ -22,6 +22,7 @@ def run(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write the probability of each class.")
     ] = False,
+    overrides: Overrides = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -35,6 +36,7 @@ def run(
         out=out,
         overlays=overlays,
         probabilities=probabilities,
+        overrides=overrides or (),
         overwrite=overwrite,
         progress=lambda done, total, name: progress.line(f"predicting {done} of {total}: {name}", last=done == total),
     )
