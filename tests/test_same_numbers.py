@@ -73,13 +73,13 @@ def test_the_model_carries_its_temperature_and_its_scores(trained):
     readme = (trained / "model" / "README.md").read_text()
     assert f"mIoU **{100 * scores['miou']:.1f} %" in readme
     model = api.load(trained)
-    assert model.predictor.temperature == card["calibration"]["temperature"] != 1.0
+    assert model.predictor.spec.temperature == card["calibration"]["temperature"] != 1.0
 
 
 def test_without_a_temperature_none_is_kept(discs, tmp_path, tiny):
     run = api.train(discs, steps=2, out=tmp_path / "run", overrides=[*tiny, "evaluate.temperature=false"])
     assert run.model.card.calibration is None
-    assert run.model.predictor.temperature == 1.0
+    assert run.model.predictor.spec.temperature == 1.0
 
 
 @pytest.fixture
