@@ -19,7 +19,7 @@ from pixelwise.errors import (
 ALL = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
 
 
-def test_the_message_follows_the_grammar() -> None:
+def test_the_form_of_messages() -> None:
     error = MaskError(
         "masks/0412.png",
         expected="class ids 0–4",
@@ -33,7 +33,7 @@ def test_the_message_follows_the_grammar() -> None:
     assert (error.where, error.expected, error.found) == ("masks/0412.png", "class ids 0–4", "17 in 212 pixels")
 
 
-def test_the_four_parts_are_asked_for() -> None:
+def test_all_four_fields_are_required() -> None:
     with pytest.raises(TypeError):
         PixelwiseError("here")  # type: ignore[call-arg]
     with pytest.raises(TypeError):
@@ -41,7 +41,7 @@ def test_the_four_parts_are_asked_for() -> None:
 
 
 def drawn_tree() -> dict[str, tuple[str, int]]:
-    """Read the tree in the module's docstring: name → (parent, exit code)."""
+    """Parse the tree in the module docstring: name → (parent, exit code)."""
     tree: dict[str, tuple[str, int]] = {}
     above: list[tuple[int, str, int]] = []
     for line in (errors.__doc__ or "").splitlines():
@@ -56,19 +56,19 @@ def drawn_tree() -> dict[str, tuple[str, int]]:
     return tree
 
 
-def test_the_tree_in_the_docstring_is_the_tree() -> None:
+def test_the_docstring_lists_all_exceptions() -> None:
     assert drawn_tree() == {kind.__name__: (kind.__bases__[0].__name__, kind.exit_code) for kind in ALL}
     assert len(ALL) >= 13
 
 
-def test_exit_codes_tell_usage_data_and_resources_apart() -> None:
+def test_exit_codes() -> None:
     assert [k.exit_code for k in (PixelwiseError, UsageError, DataError, ResourceError)] == [1, 2, 3, 4]
     assert errors.Interrupted.exit_code == 130
     assert issubclass(DivergedError, ResourceError)
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_errors_come_back_whole_from_a_worker_process(kind: type[PixelwiseError]) -> None:
+def test_errors_can_be_pickled(kind: type[PixelwiseError]) -> None:
     error = kind("a.png", expected="this", found="that", do="Fix it.")
     back = pickle.loads(pickle.dumps(error))
     assert type(back) is kind
@@ -76,7 +76,7 @@ def test_errors_come_back_whole_from_a_worker_process(kind: type[PixelwiseError]
 
 
 class OutOfMemoryOfTorchError(RuntimeError):
-    """Stands for torch's own."""
+    """Stand-in for the exception of torch."""
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ class OutOfMemoryOfTorchError(RuntimeError):
         OutOfMemoryOfTorchError("CUDA out of memory. Tried to allocate 2 GiB."),
     ],
 )
-def test_too_little_memory_is_told_in_the_grammar(error: Exception) -> None:
+def test_out_of_memory_errors_are_converted(error: Exception) -> None:
     with pytest.raises(OutOfMemoryError) as caught, memory_respected("a.png", "Cut it."):
         raise error
     assert str(caught.value) == f"a.png: expected enough memory, found {error}. Cut it."
@@ -95,7 +95,7 @@ def test_too_little_memory_is_told_in_the_grammar(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), DataError("a", expected="b", found="c", do="D.")])
-def test_other_errors_pass_as_they_are(error: Exception) -> None:
+def test_other_errors_are_not_converted(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, memory_respected("a.png", "Cut it."):
         raise error
     assert caught.value is error

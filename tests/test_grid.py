@@ -10,28 +10,28 @@ from pixelwise.grid import Affine, Grid
 
 # A north-up GeoTIFF: 10 m pixels, rows run south.
 UTM: Affine = ((10.0, 0.0, 399_960.0), (0.0, -10.0, 5_100_000.0), (0.0, 0.0, 1.0))
-# 2 wide, 3 high, and each row pushed 1 to the side: the sides are 2 and √10, the area is 6.
+# 2 wide, 3 high, each row shifted by 1: the sides are 2 and √10, the area is 6.
 SHEARED: Affine = ((2.0, 1.0, 0.0), (0.0, 3.0, 0.0), (0.0, 0.0, 1.0))
 
 
-def test_where_nothing_is_known_a_pixel_is_one_pixel() -> None:
+def test_defaults() -> None:
     grid = Grid()
     assert (grid.spacing, grid.unit, grid.ndim, grid.pixel_size) == ((1.0, 1.0), "px", 2, 1.0)
     assert grid.to_world(np.array([[2, 5]])).tolist() == [[5.0, 2.0]]
 
 
-def test_size_of_a_pixel_from_the_spacing() -> None:
+def test_pixel_size_from_the_spacing() -> None:
     assert Grid((0.5, 0.25), "mm").pixel_size == 0.125
     assert Grid((2.0, 0.5, 0.25), "mm").pixel_size == 0.25
 
 
-def test_size_of_a_sheared_pixel_is_the_determinant_and_not_the_product_of_the_sides() -> None:
+def test_pixel_size_of_a_sheared_grid_is_the_determinant() -> None:
     grid = Grid((math.sqrt(10), 2.0), "m", SHEARED)
     assert grid.pixel_size == pytest.approx(6)
     assert math.prod(grid.spacing) == pytest.approx(6.32, abs=0.01)
 
 
-def test_rows_run_south() -> None:
+def test_rows_increase_to_the_south() -> None:
     grid = Grid((10.0, 10.0), "m", UTM, "EPSG:32633")
     assert grid.pixel_size == pytest.approx(100)
     assert grid.to_world(np.array([[3, 7]])).tolist() == [[399_960 + 70, 5_100_000 - 30]]
@@ -59,19 +59,19 @@ def grids(draw: st.DrawFn) -> Grid:
 
 
 @given(grids(), st.integers(0, 2**32 - 1))
-def test_world_and_back(grid: Grid, seed: int) -> None:
+def test_to_world_and_back(grid: Grid, seed: int) -> None:
     pixels = np.random.default_rng(seed).uniform(-50, 50, (5, grid.ndim))
     np.testing.assert_allclose(grid.to_pixels(grid.to_world(pixels)), pixels, atol=1e-3)
 
 
 @given(grids())
-def test_size_is_what_the_corners_of_a_pixel_span(grid: Grid) -> None:
+def test_pixel_size_is_the_area_between_the_corners(grid: Grid) -> None:
     corners = np.vstack([np.zeros(grid.ndim), np.eye(grid.ndim)])
     world = grid.to_world(corners)
     assert abs(np.linalg.det(world[1:] - world[0])) == pytest.approx(grid.pixel_size, rel=1e-3)
 
 
-def test_arrays_and_lists_of_a_file_reader_make_the_same_grid() -> None:
+def test_arrays_and_lists_are_equivalent() -> None:
     grid = Grid([10, 10], "m", np.array(UTM))  # type: ignore[arg-type]
     assert grid == Grid((10.0, 10.0), "m", UTM)
     assert hash(grid) == hash(Grid((10.0, 10.0), "m", UTM))
@@ -92,7 +92,7 @@ def test_arrays_and_lists_of_a_file_reader_make_the_same_grid() -> None:
         ({"affine": ((math.nan, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))}, "grid.affine: expected a matrix with"),
     ],
 )
-def test_what_a_grid_refuses(fields: dict[str, object], message: str) -> None:
+def test_invalid_grids(fields: dict[str, object], message: str) -> None:
     with pytest.raises(DataError) as error:
         Grid(**fields)  # type: ignore[arg-type]
     assert str(error.value).startswith(message)
@@ -102,7 +102,7 @@ def moved(pixels: float) -> Affine:
     return ((10.0, 0.0, UTM[0][2] + 10 * pixels), UTM[1], UTM[2])
 
 
-def test_a_ten_thousandth_of_a_pixel_is_forgiven() -> None:
+def test_tolerance_of_a_ten_thousandth_of_a_pixel() -> None:
     here = Grid((10.0, 10.0), "m", UTM, "EPSG:32633")
     here.require_same(Grid((10.0, 10.0), "m", moved(0.00009), "EPSG:32633"), "m.tif")
     here.require_same(Grid((10.0, 10.000_5), "m", UTM, "EPSG:32633"), "m.tif")
@@ -110,7 +110,7 @@ def test_a_ten_thousandth_of_a_pixel_is_forgiven() -> None:
         here.require_same(Grid((10.0, 10.0), "m", moved(0.0002), "EPSG:32633"), "m.tif")
 
 
-def test_a_pixel_of_a_hundred_thousandth_degree_is_still_a_pixel() -> None:
+def test_tolerance_is_relative_to_small_pixels() -> None:
     def at(x: float) -> Grid:
         return Grid(affine=((1e-5, 0.0, x), (0.0, -1e-5, 48.0), (0.0, 0.0, 1.0)))
 
@@ -130,16 +130,16 @@ def test_a_pixel_of_a_hundred_thousandth_degree_is_still_a_pixel() -> None:
         (Grid((10.0, 10.0), "m", UTM), "crs"),
     ],
 )
-def test_another_grid_is_an_error_and_not_a_warning(other: Grid, field: str) -> None:
+def test_a_different_grid_is_an_error(other: Grid, field: str) -> None:
     with pytest.raises(DataError, match=f"expected the image's {field} "):
         Grid((10.0, 10.0), "m", UTM, "EPSG:32633").require_same(other, "m.tif")
 
 
-def test_how_it_was_calibrated_is_no_difference() -> None:
+def test_the_calibration_is_not_compared() -> None:
     Grid(calibration="PixelSpacing").require_same(Grid(), "m.tif")
 
 
-def test_a_grid_of_other_axes() -> None:
+def test_with_another_number_of_axes() -> None:
     grid = Grid((10.0, 10.0), "m", UTM)
     assert grid.with_axes(2) is grid
     assert grid.with_axes(3) == Grid((1.0, 1.0, 1.0))

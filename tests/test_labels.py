@@ -10,7 +10,7 @@ from pixelwise.errors import LabelsError
 from pixelwise.labels import Labels, default_colours
 
 
-def test_what_is_not_given_is_drawn() -> None:
+def test_defaults() -> None:
     labels = Labels(("ground", "road"))
     assert (labels.ids, labels.countable, labels.ignore_ids) == ((0, 1), (False, False), (255,))
     assert labels.colours == default_colours(2)
@@ -22,7 +22,7 @@ def test_what_is_not_given_is_drawn() -> None:
     st.lists(st.integers(0, 300), max_size=3, unique=True),
     st.lists(st.integers(0, 255), max_size=12),
 )
-def test_ids_of_eight_bits_become_what_wider_ones_do(ids: list[int], ignored: list[int], stored: list[int]) -> None:
+def test_8_bit_ids_are_encoded_like_wider_ids(ids: list[int], ignored: list[int], stored: list[int]) -> None:
     labels = Labels(tuple(map(str, ids)), tuple(ids), ignore_ids=tuple(set(ignored) - set(ids)))
     narrow, wide = (labels.encode(np.array([stored, stored[::-1]], dtype).T) for dtype in (np.uint8, np.int64))
     assert np.array_equal(narrow[0], wide[0])
@@ -32,14 +32,14 @@ def test_ids_of_eight_bits_become_what_wider_ones_do(ids: list[int], ignored: li
 
 
 @given(st.integers(1, 40))
-def test_default_colours_differ_and_start_dark(count: int) -> None:
+def test_default_colours_are_distinct_and_start_dark(count: int) -> None:
     colours = default_colours(count)
     assert len(set(colours)) == len(colours) == count
     assert max(colours[0]) < 60
     assert all(colorsys.rgb_to_hls(*(v / 255 for v in c))[1] > 0.3 for c in colours[1:])
 
 
-def test_ids_with_gaps_in_any_order_become_indices_and_come_back() -> None:
+def test_ids_with_gaps_and_in_any_order() -> None:
     labels = Labels(("a", "b", "c"), ids=(7, 2, 300), ignore_ids=(9, 11))
     ids = np.array([[7, 2, 300], [9, 11, 7]], np.uint16)
     indices, unknown = labels.encode(ids)
@@ -48,18 +48,18 @@ def test_ids_with_gaps_in_any_order_become_indices_and_come_back() -> None:
     assert unknown == {}
     back = labels.decode(indices)
     assert back.dtype == np.uint16
-    # What is ignored comes back as the first of the ignored ids.
+    # Ignored pixels are decoded to the first ignored id.
     assert back.tolist() == [[7, 2, 300], [9, 9, 7]]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64, ">u2"])
-def test_unknown_ids_are_counted_and_never_become_a_class(dtype: object) -> None:
+def test_unknown_ids_are_counted_and_ignored(dtype: object) -> None:
     indices, unknown = Labels(("a", "b")).encode(np.array([[0, 1, 3], [17, 17, 255]], np.dtype(dtype)))
     assert indices.tolist() == [[0, 1, 255], [255, 255, 255]]
     assert unknown == {3: 1, 17: 2}
 
 
-def test_ids_that_do_not_fit_in_8_or_16_bits_are_not_cut() -> None:
+def test_ids_are_not_truncated_to_8_or_16_bits() -> None:
     labels = Labels(("a", "b"), ids=(0, 70_000))
     indices, unknown = labels.encode(np.array([[0, 70_000, 256, -1, 65_536]], np.int64))
     assert indices.tolist() == [[0, 1, 255, 255, 255]]
@@ -67,13 +67,13 @@ def test_ids_that_do_not_fit_in_8_or_16_bits_are_not_cut() -> None:
     assert labels.decode(np.array([1, 0, 255])).tolist() == [70_000, 0, 255]
 
 
-def test_nothing_becomes_nothing() -> None:
+def test_empty_arrays() -> None:
     indices, unknown = Labels(("a",)).encode(np.zeros((0, 4), np.uint8))
     assert (indices.shape, unknown) == ((0, 4), {})
 
 
 @pytest.mark.parametrize(("count", "ignore", "dtype"), [(255, 255, np.uint8), (256, 65535, np.uint16)])
-def test_the_ignore_index_is_never_a_class(count: int, ignore: int, dtype: type) -> None:
+def test_the_ignore_index_is_not_a_class(count: int, ignore: int, dtype: type) -> None:
     labels = Labels(tuple(f"c{k}" for k in range(count)), ignore_ids=(9999,))
     assert (labels.ignore_index, labels.dtype) == (ignore, dtype)
     indices, unknown = labels.encode(np.array([count - 1, 9999]))
@@ -92,7 +92,7 @@ def labels_and_ids(draw: st.DrawFn) -> tuple[Labels, np.ndarray]:
 
 
 @given(labels_and_ids())
-def test_decode_undoes_encode(case: tuple[Labels, np.ndarray]) -> None:
+def test_decode_inverts_encode(case: tuple[Labels, np.ndarray]) -> None:
     labels, ids = case
     indices, unknown = labels.encode(ids)
     assert not unknown
@@ -100,7 +100,7 @@ def test_decode_undoes_encode(case: tuple[Labels, np.ndarray]) -> None:
     np.testing.assert_array_equal(labels.decode(indices), ids)
 
 
-def test_without_an_ignored_id_no_pixel_is_given_to_a_class() -> None:
+def test_ignored_pixels_cannot_be_decoded_without_an_ignored_id() -> None:
     labels = Labels(("no", "yes"), ids=(0, 255))
     assert labels.ignore_ids == ()
     assert labels.decode(np.array([0, 1])).tolist() == [0, 255]
@@ -114,18 +114,18 @@ def test_without_an_ignored_id_no_pixel_is_given_to_a_class() -> None:
         ({"names": ()}, "labels: expected at least one class name, found none. Name the classes."),
         (
             {"ids": (1,)},
-            "labels.ids: expected 2 entries, one per name, found 1. Give one entry per class, or leave the key out.",
+            "labels.ids: expected 2 entries, one per name, found 1. Add one entry per class, or omit the key.",
         ),
-        ({"ids": (3, 3)}, "labels.ids: expected every entry once, found 3 twice. Rename one."),
-        ({"names": ("a", "a")}, "labels.names: expected every entry once, found a twice. Rename one."),
+        ({"ids": (3, 3)}, "labels.ids: expected unique entries, found 3 twice. Change one."),
+        ({"names": ("a", "a")}, "labels.names: expected unique entries, found a twice. Change one."),
         ({"ids": (0, -1)}, "labels.ids: expected ids 0–16777215, found -1. Renumber the classes."),
         ({"ids": (0, 2**24)}, "labels.ids: expected ids 0–16777215, found 16777216. Renumber the classes."),
-        ({"ids": (0.5, 1)}, "labels.ids: expected whole numbers, found 0.5. Correct it."),
-        ({"ids": (False, 1)}, "labels.ids: expected whole numbers, found False. Correct it."),
+        ({"ids": (0.5, 1)}, "labels.ids: expected integers, found 0.5. Correct the value."),
+        ({"ids": (False, 1)}, "labels.ids: expected integers, found False. Correct the value."),
         (
             {"ignore_ids": (1,)},
-            "labels.ignore_index: expected an id that is no class, found 1, which is class 'b'. "
-            "Choose another ignore_index, or take the class out of the list.",
+            "labels.ignore_index: expected an id that is not a class, found 1, which is class 'b'. "
+            "Choose another ignore_index, or remove the class.",
         ),
         (
             {"colours": ((1, 2, 3), (1, 2, 256))},
@@ -137,11 +137,11 @@ def test_without_an_ignored_id_no_pixel_is_given_to_a_class() -> None:
         ),
         (
             {"countable": ("a", "b")},
-            "labels.countable: expected true or false per class, found ('a', 'b'). Correct it.",
+            "labels.countable: expected true or false per class, found ('a', 'b'). Correct the list.",
         ),
     ],
 )
-def test_what_labels_refuse(fields: dict[str, object], message: str) -> None:
+def test_invalid_labels(fields: dict[str, object], message: str) -> None:
     with pytest.raises(LabelsError) as error:
         Labels(**({"names": ("a", "b")} | fields))  # type: ignore[arg-type]
     assert str(error.value) == message
@@ -160,11 +160,11 @@ def test_what_labels_refuse(fields: dict[str, object], message: str) -> None:
         {"names": ["a", "b"], "ignore_index": [255], "colours": None, "countable": [False, False]},
     ],
 )
-def test_the_plain_forms_that_mean_the_same(plain: object) -> None:
+def test_equivalent_plain_forms(plain: object) -> None:
     assert Labels.from_dict(plain) == Labels(("a", "b"))  # type: ignore[arg-type]
 
 
-def test_plain_forms_with_more() -> None:
+def test_plain_forms_with_optional_keys() -> None:
     assert Labels.from_dict({"names": {4: "a", 2: "b"}, "ignore_index": [0, 9]}) == Labels(
         ("a", "b"), ids=(4, 2), ignore_ids=(0, 9)
     )
@@ -196,7 +196,7 @@ def test_to_dict_and_back_through_json(names: list[str], ignore: list[int]) -> N
         ),
         ([], "l.yaml: expected `names` with a list of class names, found none. Add names: [a, b]."),
         ({}, "l.yaml: expected `names` with a list of class names, found none. Add names: [a, b]."),
-        # A text is a sequence of letters, and not a list of names.
+        # A string is not a list of names.
         (
             {"names": "road"},
             "l.yaml: expected `names` with a list of class names, found 'road'. Add names: [a, b].",
@@ -206,20 +206,23 @@ def test_to_dict_and_back_through_json(names: list[str], ignore: list[int]) -> N
             {"names": {0: "a", 1: "b"}, "ids": [3, 4]},
             "l.yaml: expected `names` with a list of class names, found {0: 'a', 1: 'b'}. Add names: [a, b].",
         ),
-        # YAML reads no as false.
+        # YAML parses no as false.
         ({"names": [False, True]}, "l.yaml: expected class names, found False. Put the name in quotes."),
         ({"names": ["a", None]}, "l.yaml: expected class names, found None. Put the name in quotes."),
         ({"names": ["a", ""]}, "l.yaml: expected class names, found ''. Put the name in quotes."),
         ({"names": ["a"], "ids": 3}, "l.yaml: expected `ids` with a list of numbers, found 3. Write ids: [0, 1]."),
         (
             {"names": ["a"], "kolours": [], "x": 1},
-            "l.yaml: expected names, and any of ids, colours, countable, ignore_index, found kolours, x. "
+            "l.yaml: expected names, and optionally ids, colours, countable, ignore_index, found kolours, x. "
             "Correct the key.",
         ),
-        ({"names": ["a"], "ids": ["x"]}, "l.yaml: ids: expected whole numbers, found 'x'. Correct it."),
-        ({"names": ["a"], "ids": [1.5]}, "l.yaml: ids: expected whole numbers, found 1.5. Correct it."),
-        ({"names": ["a"], "ignore_index": "x"}, "l.yaml: ignore_index: expected whole numbers, found 'x'. Correct it."),
-        ({"names": ["a", "a"]}, "l.yaml: names: expected every entry once, found a twice. Rename one."),
+        ({"names": ["a"], "ids": ["x"]}, "l.yaml: ids: expected integers, found 'x'. Correct the value."),
+        ({"names": ["a"], "ids": [1.5]}, "l.yaml: ids: expected integers, found 1.5. Correct the value."),
+        (
+            {"names": ["a"], "ignore_index": "x"},
+            "l.yaml: ignore_index: expected integers, found 'x'. Correct the value.",
+        ),
+        ({"names": ["a", "a"]}, "l.yaml: names: expected unique entries, found a twice. Change one."),
         (
             {"names": ["a"], "colours": 3},
             "l.yaml: expected one entry per class, found 'int' object is not iterable. Write a list.",
@@ -230,7 +233,7 @@ def test_to_dict_and_back_through_json(names: list[str], ignore: list[int]) -> N
         ),
     ],
 )
-def test_what_the_plain_form_refuses(plain: object, message: str) -> None:
+def test_invalid_plain_forms(plain: object, message: str) -> None:
     with pytest.raises(LabelsError) as error:
         Labels.from_dict(plain, "l.yaml")  # type: ignore[arg-type]
     assert str(error.value) == message

@@ -73,18 +73,18 @@ def test_the_model_carries_its_temperature_and_its_scores(trained):
     readme = (trained / "model" / "README.md").read_text()
     assert f"mIoU **{100 * scores['miou']:.1f} %" in readme
     model = api.load(trained)
-    assert model.predictor.temperature == card["calibration"]["temperature"] != 1.0
+    assert model.predictor.spec.temperature == card["calibration"]["temperature"] != 1.0
 
 
 def test_without_a_temperature_none_is_kept(discs, tmp_path, tiny):
     run = api.train(discs, steps=2, out=tmp_path / "run", overrides=[*tiny, "evaluate.temperature=false"])
     assert run.model.card.calibration is None
-    assert run.model.predictor.temperature == 1.0
+    assert run.model.predictor.spec.temperature == 1.0
 
 
 @pytest.fixture
 def copied(trained, discs, tmp_path):
-    """A run whose images may be spoiled."""
+    """A copy of a run and its data, for modification."""
     shutil.copytree(discs, tmp_path / "data")
     shutil.copytree(trained, tmp_path / "run")
     config = (tmp_path / "run" / "config.yaml").read_text().replace(str(discs), str(tmp_path / "data"))
@@ -93,15 +93,15 @@ def copied(trained, discs, tmp_path):
     return tmp_path
 
 
-def test_a_report_tells_of_images_that_are_gone_or_changed(copied):
+def test_a_report_names_missing_and_modified_images(copied):
     first, second = sorted((copied / "data" / "val" / "images").iterdir())[:2]
     first.unlink()
     (copied / "data" / "val" / "masks" / first.name).unlink()
     mask = copied / "data" / "val" / "masks" / second.name
     Image.fromarray(np.zeros_like(np.asarray(Image.open(mask)))).save(mask)
     page = api.report(copied / "run").read_text()
-    assert "expected the image that was scored, found none" in page
-    assert "expected the mask that was scored, found another" in page
+    assert "expected the evaluated image, found none" in page
+    assert "expected the evaluated mask, found another mask" in page
 
 
 def test_a_report_needs_a_finished_run(copied):
@@ -110,7 +110,7 @@ def test_a_report_needs_a_finished_run(copied):
         api.report(copied / "run")
 
 
-def test_a_report_that_cannot_be_written_costs_nothing_else(discs, tmp_path, tiny, monkeypatch):
+def test_a_report_that_cannot_be_written_is_a_notice(discs, tmp_path, tiny, monkeypatch):
     def full(*_, **__):
         raise ResourceError("report.html", expected="room to write", found="none", do="Free space.")
 
@@ -122,7 +122,7 @@ def test_a_report_that_cannot_be_written_costs_nothing_else(discs, tmp_path, tin
     assert "no report was written: report.html: expected room to write, found none. Free space." in notices
 
 
-def test_an_evaluation_says_how_to_repeat_it(trained, discs, tmp_path):
+def test_a_report_has_the_command_to_reproduce_it(trained, discs, tmp_path):
     api.evaluate(
         trained, discs, split="val", metrics=("surface",), convention="smp", out=tmp_path / "my scores",
         overrides=["evaluate.resamples=10"],

@@ -18,7 +18,7 @@ def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_the_file_appears_whole_in_a_new_folder(tmp_path: Path) -> None:
+def test_parent_folders_are_created(tmp_path: Path) -> None:
     write_atomic(tmp_path / "a" / "b" / "c.txt", "grün")
     assert (tmp_path / "a/b/c.txt").read_bytes() == "grün".encode()
     write_atomic(tmp_path / "a/b/c.txt", b"\x00\xff")
@@ -27,7 +27,7 @@ def test_the_file_appears_whole_in_a_new_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["writing", "flushing", "renaming"])
-def test_on_a_full_disk_the_old_file_stays_and_nothing_is_left(
+def test_a_full_disk_leaves_the_old_file_and_no_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     path = tmp_path / "model.bin"
@@ -38,8 +38,8 @@ def test_on_a_full_disk_the_old_file_stays_and_nothing_is_left(
     with pytest.raises(ResourceError) as error:
         write_atomic(path, b"new and longer")
     assert str(error.value) == (
-        f"{path}: expected room to write, found No space left on device. "
-        "Free space or choose another --out; what was there before is untouched."
+        f"{path}: expected a writable disk with free space, found No space left on device. "
+        "Free disk space or choose another --out. Existing files are unchanged."
     )
     assert error.value.exit_code == 4
     monkeypatch.undo()
@@ -47,7 +47,7 @@ def test_on_a_full_disk_the_old_file_stays_and_nothing_is_left(
     assert names(tmp_path) == ["model.bin"]
 
 
-def test_it_is_on_the_disk_before_it_takes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_flushed_before_they_are_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[bool, bool]] = []
     flush = storage._flush
 
@@ -57,12 +57,12 @@ def test_it_is_on_the_disk_before_it_takes_the_name(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(storage, "_flush", watched)
     write_atomic(tmp_path / "a", b"x")
-    # First the content, while the name is not taken; then the folder that holds the name.
+    # First the content under the temporary name, then the folder entry.
     assert seen == [(False, False), (True, True)]
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
-def test_whatever_stops_the_block_leaves_the_old_file(tmp_path: Path, kind: type[BaseException]) -> None:
+def test_any_exception_leaves_the_old_file(tmp_path: Path, kind: type[BaseException]) -> None:
     write_atomic(tmp_path / "a", b"old")
     with pytest.raises(kind), atomic_path(tmp_path / "a") as temporary:  # noqa: PT012 - half written is the point
         temporary.write_bytes(b"half")
@@ -71,7 +71,7 @@ def test_whatever_stops_the_block_leaves_the_old_file(tmp_path: Path, kind: type
     assert names(tmp_path) == ["a"]
 
 
-def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_replaced(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "a") as temporary:
         raise KeyboardInterrupt
     temporary.write_bytes(b"left by kill -9")
@@ -80,15 +80,15 @@ def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a"]
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ResourceError, match="expected room to write"):
+    with pytest.raises(ResourceError, match="expected a writable disk"):
         write_atomic(tmp_path / "file" / "a", b"")
-    with pytest.raises(ResourceError, match="expected room to write"):
+    with pytest.raises(ResourceError, match="expected a writable disk"):
         claim_folder(tmp_path / "file" / "a", overwrite=False)
 
 
-def test_json_is_readable_and_never_nan(tmp_path: Path) -> None:
+def test_json_is_indented_and_rejects_nan(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"ü": [1, None]})
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n "ü": [\n  1,\n  null\n ]\n}\n'
     with pytest.raises(ValueError, match="Out of range float"):
@@ -96,19 +96,19 @@ def test_json_is_readable_and_never_nan(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a.json").read_bytes()) == {"ü": [1, None]}
 
 
-def test_file_names_that_are_no_text_come_back_from_json(tmp_path: Path) -> None:
+def test_file_names_that_are_not_utf8_survive_json(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.png")
     write_json(tmp_path / "a.json", [name])
     assert json.loads((tmp_path / "a.json").read_bytes()) == [name]
 
 
-def test_a_new_and_an_empty_folder_are_claimed(tmp_path: Path) -> None:
+def test_new_and_empty_folders_can_be_claimed(tmp_path: Path) -> None:
     claim_folder(tmp_path / "a" / "b", overwrite=False)
     claim_folder(tmp_path / "a" / "b", overwrite=False)
     assert names(tmp_path / "a") == ["b"]
 
 
-def test_what_stands_there_is_refused_naming_the_two_ways_out(tmp_path: Path) -> None:
+def test_existing_files_are_not_replaced_without_overwrite(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").touch()
     with pytest.raises(OutputExistsError) as error:
         claim_folder(tmp_path, overwrite=False)
@@ -129,32 +129,30 @@ def test_overwrite_removes_an_earlier_result(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("results", [None, ("masks",)])
-def test_overwrite_removes_nothing_else(tmp_path: Path, results: tuple[str, ...] | None) -> None:
+def test_overwrite_removes_only_results(tmp_path: Path, results: tuple[str, ...] | None) -> None:
     # --out my_images --overwrite
     for name in ("images", "masks", "model"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.png").touch()
-    with pytest.raises(OutputExistsError, match=r"expected nothing but an earlier result to replace, found images, m"):
+    with pytest.raises(OutputExistsError, match=r"expected only an earlier result to replace, found images, m"):
         claim_folder(tmp_path, True, *([results] if results else []))
     assert len(list(tmp_path.rglob("*.png"))) == 3
 
 
-def test_a_name_alone_makes_no_earlier_result(tmp_path: Path) -> None:
-    # A folder of hand-drawn masks, a folder with a model that was copied there.
+def test_a_result_requires_its_marker(tmp_path: Path) -> None:
+    # A folder of annotated masks, and a folder with a copied model.
     for held, marker, results in (("masks", "predictions.json", ("predictions.json", "masks")), ("model", None, None)):
         folder = tmp_path / held
         (folder / held).mkdir(parents=True)
         (folder / held / "a.png").touch()
         given = (results, marker) if results and marker else ()
-        with pytest.raises(
-            OutputExistsError, match=rf"expected nothing but an earlier result to replace, found {held}\."
-        ):
+        with pytest.raises(OutputExistsError, match=rf"expected only an earlier result to replace, found {held}\."):
             claim_folder(folder, True, *given)
         assert (folder / held / "a.png").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names end earlier there")
-def test_a_name_as_long_as_names_may_be(tmp_path: Path) -> None:
+def test_a_file_name_of_maximum_length(tmp_path: Path) -> None:
     name = "ä" * 120 + "a" * 15
     assert len(os.fsencode(name)) == 255
     write_atomic(tmp_path / name, b"whole")
@@ -162,7 +160,7 @@ def test_a_name_as_long_as_names_may_be(tmp_path: Path) -> None:
     assert len(names(tmp_path)) == 1
 
 
-def test_overwrite_removes_no_file(tmp_path: Path) -> None:
+def test_overwrite_does_not_remove_a_file(tmp_path: Path) -> None:
     (tmp_path / "thesis.pdf").write_text("years")
     for overwrite in (False, True):
         with pytest.raises(OutputExistsError, match=r"found a file\. Choose another --out"):

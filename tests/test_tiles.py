@@ -16,7 +16,7 @@ def axes(draw, largest=300):
 
 
 @given(axes())
-def test_starts_cover_the_axis_in_aligned_growing_steps(case):
+def test_starts_are_aligned_increasing_and_cover_the_axis(case):
     size, tile, overlap, align = case
     places = starts(size, tile, overlap, align)
     assert places[0] == 0
@@ -26,14 +26,14 @@ def test_starts_cover_the_axis_in_aligned_growing_steps(case):
 
 
 @given(axes())
-def test_neighbours_share_at_least_the_overlap_that_one_step_allows(case):
+def test_neighbours_overlap_as_requested(case):
     size, tile, overlap, align = case
     least = min(padded(overlap, align), tile - align)
     assert all(a + tile - b >= least for a, b in itertools.pairwise(starts(size, tile, overlap, align)))
 
 
 @given(axes())
-def test_no_smaller_number_of_tiles_would_do(case):
+def test_the_number_of_tiles_is_minimal(case):
     size, tile, overlap, align = case
     count = len(starts(size, tile, overlap, align))
     least = min(padded(overlap, align), tile - align)
@@ -43,14 +43,14 @@ def test_no_smaller_number_of_tiles_would_do(case):
 
 
 @given(axes())
-def test_steps_are_even_to_one_alignment(case):
+def test_tiles_are_evenly_spaced(case):
     places = starts(*case[:3], case[3])
     steps = {b - a for a, b in itertools.pairwise(places)}
     assert not steps or max(steps) - min(steps) <= case[3]
 
 
 @given(st.tuples(axes(60), axes(60)), st.sampled_from([1, 4]))
-def test_windows_lie_inside_cover_everything_and_come_row_by_row(cases, align):
+def test_windows_stay_within_and_cover_the_shape_row_by_row(cases, align):
     shape = [case[0] for case in cases]
     tile = [padded(case[1], align) for case in cases]
     found = windows(shape, tile, [case[2] for case in cases], align)
@@ -63,11 +63,11 @@ def test_windows_lie_inside_cover_everything_and_come_row_by_row(cases, align):
     assert [w.start for w in found] == sorted(w.start for w in found)
 
 
-def test_a_tile_as_large_as_the_shape_is_the_shape():
+def test_one_window_if_the_tile_is_as_large_as_the_shape():
     assert windows((5, 7), (8, 8), (4, 4), 4) == [Window((0, 0), (5, 7))]
 
 
-def test_only_the_last_window_is_shorter_where_the_alignment_does_not_divide():
+def test_only_the_last_window_is_smaller():
     assert [w.shape[1] for w in windows((8, 21), (8, 8), (0, 4), 4)] == [8, 8, 8, 8, 5]
 
 
@@ -76,7 +76,7 @@ def test_three_axes():
 
 
 @pytest.mark.parametrize("case", [(0, 4, 0, 1), (5, 0, 0, 1), (5, 6, 0, 4), (5, 4, 4, 1), (5, 4, -1, 1), (5, 4, 0, 0)])
-def test_impossible_tilings_are_refused(case):
+def test_invalid_arguments(case):
     with pytest.raises(
         ValueError, match=rf"^size {case[0]}, tile {case[1]}, overlap {case[2]}, align {case[3]}: expected"
     ):
@@ -90,7 +90,7 @@ def test_padded_is_the_next_multiple(size, multiple):
 
 
 @given(st.integers(0, 100), st.integers(0, 100))
-def test_split_padding_reaches_the_target_with_the_odd_pixel_after(size, target):
+def test_split_padding_sums_up_with_the_larger_part_after(size, target):
     before, after = split_padding(size, target)
     assert size + before + after == max(size, target)
     assert 0 <= after - before <= 1

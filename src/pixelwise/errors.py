@@ -1,24 +1,21 @@
-"""Every exception of pixelwise, and the one grammar in which they speak.
-
-Comes in: what was expected, what was found, what to do. Goes out: one exception with one message. Knows nothing of the
-rest of the house.
+"""The exceptions of pixelwise.
 
     PixelwiseError                exit code 1
     ├── UsageError           2    the command or its options
     │   ├── ConfigError           a key or value of the configuration
-    │   └── OutputExistsError     the output is there already
+    │   └── OutputExistsError     the output exists already
     ├── DataError            3    something in the user's files
     │   ├── ImageError            an image cannot be decoded
-    │   ├── MaskError             a mask cannot be understood
-    │   ├── PairingError          images and masks do not match up
+    │   ├── MaskError             a mask is not valid
+    │   ├── PairingError          images and masks do not match
     │   ├── LabelsError           the description of the classes
-    │   └── ModelFileError        a model folder is incomplete or altered
+    │   └── ModelFileError        a model folder is incomplete or modified
     ├── ResourceError        4    memory, disk, time
-    │   ├── OutOfMemoryError      an image or a batch is too large for this machine
-    │   └── DivergedError         training met NaN or infinity again and again
-    └── Interrupted        130    stopped on request; the same command goes on
+    │   ├── OutOfMemoryError      not enough memory for an image or a batch
+    │   └── DivergedError         repeated NaN or infinite values in training
+    └── Interrupted        130    interrupted; the same command resumes
 
-Every message reads ``where: expected …, found …. Do …``.
+Messages have the form ``where: expected …, found …. Do …``.
 """
 
 from __future__ import annotations
@@ -32,13 +29,13 @@ from typing import Any
 
 
 class PixelwiseError(Exception):
-    """Say where, what was expected, what was found, and what to do about it.
+    """Base class of all errors: where, what was expected, what was found, and what to do.
 
     Args:
-        where: the file, key, line or argument the message is about.
-        expected: what should have been there, as the end of "expected …".
-        found: what was there instead, as the end of "found …".
-        do: one or more full sentences that tell the fix.
+        where: the file, key, line or argument.
+        expected: completes "expected …".
+        found: completes "found …".
+        do: how to fix it, as one or more sentences.
     """
 
     exit_code = 1
@@ -48,7 +45,7 @@ class PixelwiseError(Exception):
         super().__init__(f"{where}: expected {expected}, found {found}. {do}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Survive pickling, and so the way from a worker process to its parent."""
+        """Support pickling, so that errors can be raised in worker processes."""
         return _rebuild, (type(self), self.where, self.expected, self.found, self.do)
 
 
@@ -57,91 +54,91 @@ def _rebuild(kind: type[PixelwiseError], where: str, expected: str, found: str, 
 
 
 class UsageError(PixelwiseError):
-    """The command, an option or an argument is wrong."""
+    """A command, an option or an argument is not valid."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A key or a value of the configuration is wrong."""
+    """A key or a value of the configuration is not valid."""
 
 
 class OutputExistsError(UsageError):
-    """Something already stands where the output should go."""
+    """The output exists already."""
 
 
 class DataError(PixelwiseError):
-    """Something in the user's files is wrong."""
+    """The user's files are not valid."""
 
     exit_code = 3
 
 
 class ImageError(DataError):
-    """An image cannot be decoded, or not within the limits."""
+    """An image cannot be decoded, or exceeds the size limits."""
 
 
 class MaskError(DataError):
-    """A mask cannot be understood as class ids."""
+    """A mask does not consist of class ids."""
 
 
 class PairingError(DataError):
-    """Images and masks do not match up."""
+    """Images and masks do not match."""
 
 
 class LabelsError(DataError):
-    """The description of the classes is wrong."""
+    """The description of the classes is not valid."""
 
 
 class ModelFileError(DataError):
-    """A model folder is incomplete, altered or of an unknown version."""
+    """A model folder is incomplete, modified or of an unknown version."""
 
 
 class ResourceError(PixelwiseError):
-    """Memory, disk or time ran out."""
+    """Not enough memory, disk space or time."""
 
     exit_code = 4
 
 
 class OutOfMemoryError(ResourceError):
-    """An image or a batch does not fit the memory of this machine."""
+    """Not enough memory for an image or a batch."""
 
 
 class DivergedError(ResourceError):
-    """Training met NaN or infinity several times in a row."""
+    """The loss or the gradient was NaN or infinite several times in a row."""
 
 
-class Interrupted(PixelwiseError):  # noqa: N818 - a request, not a fault
-    """The work was stopped on request; the same command goes on where it stopped."""
+class Interrupted(PixelwiseError):  # noqa: N818 - a request, not an error
+    """The work was interrupted; the same command resumes it."""
 
     exit_code = 130
 
 
 @contextmanager
 def memory_respected(where: object, do: str) -> Iterator[None]:
-    """Turn what numpy, torch and its devices raise without memory into an `OutOfMemoryError`.
+    """Convert the out-of-memory errors of numpy, torch and its devices to `OutOfMemoryError`.
 
     Args:
-        where: what the message is about.
-        do: what would help.
+        where: subject of the message.
+        do: advice of the message.
 
     Raises:
-        OutOfMemoryError: in place of theirs.
+        OutOfMemoryError: instead of the original error.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        said = " ".join(str(error).split())
-        # torch has a class for its devices, and for the processor nothing but words.
-        if not isinstance(error, MemoryError) and not _SHORT.search(f"{type(error).__name__} {said}"):
+        message = " ".join(str(error).split())
+        # torch has an exception class for devices, but raises a RuntimeError on the CPU.
+        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(f"{type(error).__name__} {message}"):
             raise
-        raise OutOfMemoryError(where, expected="enough memory", found=said[:160] or "too little", do=do) from error
+        raise OutOfMemoryError(where, expected="enough memory", found=message[:160] or "too little", do=do) from error
 
 
-_SHORT = re.compile(r"OutOfMemory|out of memory|not enough memory|can't allocate memory|Cannot allocate memory")
+_OUT_OF_MEMORY = re.compile(r"OutOfMemory|out of memory|not enough memory|can't allocate memory|Cannot allocate memory")
 
 
 def renamed(old: str, new: str) -> property:
-    """Return a property that answers an old attribute name with the new attribute, and warns that it is deprecated."""
+    """Return a property for an old attribute name: a deprecated alias of the new attribute."""
 
     def get(self: object) -> Any:
         message = f"{type(self).__name__}.{old} is now called {new}"

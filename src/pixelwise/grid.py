@@ -1,7 +1,6 @@
-"""Where the pixels of an array lie in the world: the only place where pixels become millimetres.
+"""The spatial reference of an array: pixel spacing, unit, affine transform and CRS.
 
-Comes in: spacing, unit, affine, CRS, calibration, as a file header gave them. Goes out: a frozen `Grid` with positions,
-and the size of one pixel. Knows nothing of files, classes or tensors.
+Only this module converts between pixels and physical units.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ Affine = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True)
 class Grid:
-    """Place an array in the world.
+    """The spatial reference of an array.
 
     Args:
         spacing: distance between neighbouring pixel centres per axis, in array order: (row, column) or (slice, row, column).
-        unit: the unit of `spacing`: "px" where nothing is known, else "mm", "m", "deg", …
-        affine: homogeneous matrix from pixel (x, y[, z]), its centre at whole numbers, to world coordinates; None where unknown.
-        crs: coordinate reference system as an authority code or WKT; None where unknown.
-        calibration: how the spacing was obtained ("PixelSpacing", "GeoTransform", …); None where unknown.
+        unit: unit of `spacing`: "mm", "m", "deg", …, or "px" if unknown.
+        affine: homogeneous matrix from pixel (x, y[, z]), with pixel centres at integers, to world coordinates; None if unknown.
+        crs: coordinate reference system as an authority code or WKT; None if unknown.
+        calibration: source of the spacing ("PixelSpacing", "GeoTransform", …); None if unknown.
 
     Raises:
         DataError: a spacing that is not positive and finite, or an affine of the wrong shape or without an inverse.
@@ -53,9 +52,9 @@ class Grid:
                 "grid.affine",
                 expected=f"a {self.ndim + 1}×{self.ndim + 1} matrix",
                 found=f"shape {np.shape(self.affine)}",
-                do="Give the homogeneous matrix of as many axes as the array has.",
+                do="Use the homogeneous matrix for the axes of the array.",
             )
-        # Tuples, so that grids can be compared and hashed whatever the reader of the file gave.
+        # Tuples of floats make grids comparable and hashable.
         object.__setattr__(self, "affine", tuple(tuple(float(v) for v in row) for row in self.affine))
         if not (np.isfinite(self.affine).all() and self.pixel_size > 0):
             raise DataError(
@@ -67,24 +66,23 @@ class Grid:
 
     @property
     def ndim(self) -> int:
-        """Count the spatial axes: 2 or 3."""
+        """The number of spatial axes: 2 or 3."""
         return len(self.spacing)
 
     @property
     def pixel_size(self) -> float:
-        """Give the area (2-D) or volume (3-D) of one pixel in `unit` squared or cubed.
+        """The area (2-D) or volume (3-D) of one pixel in `unit` squared or cubed.
 
-        With an affine this is |det| of its linear part, which stays right for rotated and sheared grids (the product
-        of the spacings does not).
+        With an affine, this is |det| of its linear part, which is also correct for sheared grids.
         """
         if self.affine is not None:
             return float(abs(np.linalg.det(np.asarray(self.affine, float)[:-1, :-1])))
         return float(np.prod(self.spacing))
 
     def to_world(self, pixels: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Map pixel positions (N, ndim), (row, column) order with centres at whole numbers, to world (x, y[, z]).
+        """Convert pixel positions (N, ndim), in (row, column) order with centres at integers, to world (x, y[, z]).
 
-        Without an affine, world is the spacing times the pixel position.
+        Without an affine, world coordinates are the pixel position times the spacing.
         """
         xyz = np.asarray(pixels, float)[:, ::-1]
         if self.affine is None:
@@ -93,7 +91,7 @@ class Grid:
         return xyz @ matrix[:-1, :-1].T + matrix[:-1, -1]
 
     def to_pixels(self, world: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Map world positions (N, ndim), (x, y[, z]), to pixel positions (row, column) order: undo `to_world`."""
+        """Convert world positions (N, ndim), (x, y[, z]), to pixel positions in (row, column) order."""
         points = np.asarray(world, float)
         if self.affine is None:
             return (points / np.asarray(self.spacing)[::-1])[:, ::-1]
@@ -101,13 +99,14 @@ class Grid:
         return np.linalg.solve(matrix[:-1, :-1], (points - matrix[:-1, -1]).T).T[:, ::-1]
 
     def require_same(self, other: Grid, where: object) -> None:
-        """Raise where `other` does not lie on this grid (image and mask, say); 1e-4 of a pixel is forgiven.
+        """Raise if `other`, such as that of a mask, differs from this grid by more than 1e-4 of a pixel.
 
         Raises:
             DataError: spacing, unit, affine or CRS differ.
         """
         for field in ("spacing", "unit", "affine", "crs"):
-            mine, theirs = getattr(self, field), getattr(other, field)
+            mine = getattr(self, field)
+            theirs = getattr(other, field)
             if mine == theirs:
                 continue
             numeric = field in ("spacing", "affine") and mine is not None and theirs is not None
@@ -125,11 +124,11 @@ class Grid:
             )
 
     def _finest(self, field: str) -> float:
-        """Give the smallest distance between neighbouring pixels, in the numbers that `field` is written in."""
+        """Return the smallest distance between neighbouring pixels, in the unit of `field`."""
         if field == "spacing" or self.affine is None:
             return min(self.spacing)
         return float(np.linalg.norm(np.asarray(self.affine)[:-1, :-1], axis=0).min())
 
     def with_axes(self, ndim: int) -> Grid:
-        """Give a grid of `ndim` axes: itself where it fits, else one of unit spacing in pixels."""
+        """Return this grid if it has `ndim` axes, otherwise one with a spacing of 1 pixel."""
         return self if ndim == self.ndim else replace(Grid(), spacing=(1.0,) * ndim)

@@ -1,10 +1,7 @@
-"""What the classes are called, which ids stand for them in files, and which pixels do not count.
+"""The classes of a data set: names, ids in mask files, colours and ignored ids.
 
-Comes in: names, ids, colours, as the user wrote them. Goes out: a frozen `Labels`, and the exact translation between the
-ids of files and the class indices 0…K-1 used everywhere inside. Knows nothing of files, tensors or models.
-
-Inside pixelwise a mask always holds *indices*: 0…K-1, or `Labels.ignore_index`. The ids of files are translated at two
-doors only, `encode` on reading and `decode` on writing.
+In memory, masks contain class *indices* 0…K-1 or `Labels.ignore_index`. They are converted from and to the *ids* of files
+only by `Labels.encode` and `Labels.decode`.
 """
 
 from __future__ import annotations
@@ -25,7 +22,7 @@ _MAX_ID = 2**24 - 1
 
 
 def default_colours(count: int) -> tuple[Colour, ...]:
-    """Give `count` colours that stay apart: dark grey for the first class, then hues a golden angle apart."""
+    """Return `count` distinguishable colours: dark grey for the first class, then hues a golden angle apart."""
     colours: list[Colour] = [(38, 40, 48)]
     for k in range(1, count):
         hue = (0.58 + 0.61803398875 * (k - 1)) % 1.0
@@ -37,17 +34,17 @@ def default_colours(count: int) -> tuple[Colour, ...]:
 
 @dataclass(frozen=True)
 class Labels:
-    """Name the classes of a data set.
+    """The classes of a data set.
 
     Args:
         names: one name per class, in the order of the class indices.
-        ids: the id of each class in mask files; 0…K-1 where not given. Gaps and any order are fine.
-        colours: (red, green, blue) per class, 0-255; drawn where not given.
-        countable: whether each class is made of objects that can be counted ("thing"); none where not given.
-        ignore_ids: ids in files that count in no loss and no metric; 255 where not given and not a class.
+        ids: the id of each class in mask files, in any order and with gaps; 0…K-1 by default.
+        colours: (red, green, blue) per class, 0-255; `default_colours` by default.
+        countable: whether each class consists of countable objects ("thing"); False by default.
+        ignore_ids: ids of ignored pixels in files; by default 255, unless it is a class.
 
     Raises:
-        LabelsError: empty, duplicate or mismatching entries.
+        LabelsError: missing, duplicate or mismatching entries.
     """
 
     names: tuple[str, ...]
@@ -60,10 +57,10 @@ class Labels:
         put = object.__setattr__
         count = len(self.names)
         put(self, "names", tuple(str(name) for name in self.names))
-        put(self, "ids", tuple(_whole(i, "ids") for i in self.ids) or tuple(range(count)))
+        put(self, "ids", tuple(_integer(i, "ids") for i in self.ids) or tuple(range(count)))
         put(self, "colours", tuple(_colour(c) for c in self.colours) or default_colours(count))
         put(self, "countable", tuple(self.countable) or (False,) * count)
-        ignore = (255,) if self.ignore_ids is None else tuple(_whole(i, "ignore_index") for i in self.ignore_ids)
+        ignore = (255,) if self.ignore_ids is None else tuple(_integer(i, "ignore_index") for i in self.ignore_ids)
         put(self, "ignore_ids", tuple(i for i in ignore if self.ignore_ids is not None or i not in self.ids))
         self._validate()
 
@@ -76,55 +73,63 @@ class Labels:
                     f"labels.{field}",
                     expected=f"{len(self.names)} entries, one per name",
                     found=str(len(getattr(self, field))),
-                    do="Give one entry per class, or leave the key out.",
+                    do="Add one entry per class, or omit the key.",
                 )
         for field in ("names", "ids"):
             values = getattr(self, field)
-            twice = sorted({str(v) for v in values if values.count(v) > 1})
-            if twice:
+            duplicates = sorted({str(v) for v in values if values.count(v) > 1})
+            if duplicates:
                 raise LabelsError(
-                    f"labels.{field}", expected="every entry once", found=f"{', '.join(twice)} twice", do="Rename one."
+                    f"labels.{field}",
+                    expected="unique entries",
+                    found=f"{', '.join(duplicates)} twice",
+                    do="Change one.",
                 )
         both = sorted(set(self.ids) & set(self.ignore_ids or ()))
         if both:
             raise LabelsError(
                 "labels.ignore_index",
-                expected="an id that is no class",
+                expected="an id that is not a class",
                 found=f"{both[0]}, which is class {self.names[self.ids.index(both[0])]!r}",
-                do="Choose another ignore_index, or take the class out of the list.",
+                do="Choose another ignore_index, or remove the class.",
             )
         if not all(isinstance(c, bool) for c in self.countable):
             raise LabelsError(
-                "labels.countable", expected="true or false per class", found=str(self.countable), do="Correct it."
+                "labels.countable",
+                expected="true or false per class",
+                found=str(self.countable),
+                do="Correct the list.",
             )
-        odd = [i for i in (*self.ids, *(self.ignore_ids or ())) if not 0 <= i <= _MAX_ID]
-        if odd:
-            raise LabelsError("labels.ids", expected=f"ids 0–{_MAX_ID}", found=str(odd[0]), do="Renumber the classes.")
+        invalid = [i for i in (*self.ids, *(self.ignore_ids or ())) if not 0 <= i <= _MAX_ID]
+        if invalid:
+            raise LabelsError(
+                "labels.ids", expected=f"ids 0–{_MAX_ID}", found=str(invalid[0]), do="Renumber the classes."
+            )
 
     @property
     def num_classes(self) -> int:
-        """Count the classes, K."""
+        """The number of classes, K."""
         return len(self.names)
 
     @property
     def ignore_index(self) -> int:
-        """Give the value that marks an ignored pixel inside pixelwise: 255, or 65535 from 256 classes on."""
+        """The index of ignored pixels in memory: 255, or 65535 for more than 255 classes."""
         return 255 if self.num_classes <= 255 else 65535
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Give the smallest integer type that holds every index and the ignore index."""
+        """The smallest integer type for all class indices and the ignore index."""
         return np.dtype(np.uint8 if self.num_classes <= 255 else np.uint16)
 
     def encode(self, ids: NDArray[Any]) -> tuple[NDArray[Any], dict[int, int]]:
-        """Translate file ids into class indices.
+        """Convert ids of a file to class indices.
 
         Args:
-            ids: integer array (*S) as read from a mask file.
+            ids: integer array (*S).
 
         Returns:
-            The indices (*S) in `dtype`, and the unknown ids with their pixel counts (marked as ignored in the result:
-            the caller decides whether they are an error).
+            The indices (*S) as `dtype`, and the unknown ids with their pixel counts. Unknown ids are ignored in the result;
+            the caller decides whether they are an error.
         """
         if ids.dtype == np.uint8 and self.dtype == np.uint8:
             indices = self._encode_bytes(ids)
@@ -144,7 +149,7 @@ class Labels:
         return lut[places].reshape(ids.shape), unknown
 
     def _encode_bytes(self, ids: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-        """Translate ids of 8 bits, a fifth of the time that counting them takes; None where one is unknown."""
+        """Convert 8-bit ids, about five times as fast as the general case; None if there are unknown ids."""
         table, unknown = bytearray([self.ignore_index] * 256), bytearray([1] * 256)
         for index, id_ in enumerate(self.ids):
             if id_ < 256:
@@ -158,33 +163,33 @@ class Labels:
         return np.frombuffer(bytearray(stored.translate(table)), np.uint8).reshape(ids.shape)
 
     def decode(self, indices: NDArray[Any]) -> NDArray[Any]:
-        """Translate class indices back into file ids (ignored pixels become the first ignore id).
+        """Convert class indices to ids of a file; ignored pixels become the first ignored id.
 
         Args:
             indices: integer array (*S) of class indices.
 
         Returns:
-            Array (*S), uint8 where every id fits, else uint16 or int32.
+            Array (*S) of uint8, uint16 or int32, the smallest type for all ids.
 
         Raises:
-            LabelsError: ignored pixels, and no id that stands for them.
+            LabelsError: there are ignored pixels, but no id for them.
         """
         if not self.ignore_ids and (indices >= self.num_classes).any():
             raise LabelsError(
                 "labels.ignore_index",
                 expected="an id for ignored pixels",
                 found="none",
-                do="Set ignore_index to an id that is no class.",
+                do="Set ignore_index to an id that is not a class.",
             )
-        void = self.ignore_ids[0] if self.ignore_ids else self.ids[0]
-        top = max(*self.ids, void)
+        ignored = self.ignore_ids[0] if self.ignore_ids else self.ids[0]
+        top = max(*self.ids, ignored)
         dtype = np.uint8 if top < 256 else np.uint16 if top < 65536 else np.int32
-        lut = np.full(self.ignore_index + 1, void, dtype)
+        lut = np.full(self.ignore_index + 1, ignored, dtype)
         lut[: self.num_classes] = self.ids
         return lut[indices]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the plain form that `labels.yaml`, `config.yaml` and `model.json` hold."""
+        """Return the plain form, as in `labels.yaml`, `config.yaml` and `model.json`."""
         return {
             "names": list(self.names),
             "ids": list(self.ids),
@@ -195,12 +200,12 @@ class Labels:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any] | Sequence[str], where: str = "labels") -> Labels:
-        """Read the plain form: a list of names, or a mapping with `names` and any of the other fields.
+        """Read the plain form: a list of names, or a mapping with `names` and optionally the other fields.
 
-        `names` may itself be a mapping from id to name, `ignore_index` one id or a list.
+        `names` may also be a mapping from id to name, and `ignore_index` one id or a list.
 
         Raises:
-            LabelsError: unknown keys, or a value that `Labels` refuses.
+            LabelsError: unknown keys or invalid values.
         """
         if isinstance(plain, str) or not isinstance(plain, Mapping | Sequence):
             raise LabelsError(
@@ -217,7 +222,7 @@ class Labels:
         if data:
             raise LabelsError(
                 where,
-                expected="names, and any of ids, colours, countable, ignore_index",
+                expected="names, and optionally ids, colours, countable, ignore_index",
                 found=", ".join(map(str, data)),
                 do="Correct the key.",
             )
@@ -234,7 +239,7 @@ class Labels:
 def _names_and_ids(names: Any, ids: Any, where: str) -> tuple[tuple[str, ...], tuple[Any, ...]]:
     """Read a list of names, or a mapping from id to name.
 
-    YAML reads `no` as false and `null` as nothing, which are no names.
+    YAML parses `no` as false and `null` as None, which are not valid names.
     """
     if isinstance(names, Mapping) and ids is None:
         ids, names = tuple(names.keys()), tuple(names.values())
@@ -245,16 +250,16 @@ def _names_and_ids(names: Any, ids: Any, where: str) -> tuple[tuple[str, ...], t
             found="none" if not names else repr(names),
             do="Add names: [a, b].",
         )
-    odd = [name for name in names if isinstance(name, bool | list | tuple | dict) or name is None or name == ""]
-    if odd:
-        raise LabelsError(where, expected="class names", found=repr(odd[0]), do="Put the name in quotes.")
+    invalid = [name for name in names if isinstance(name, bool | list | tuple | dict) or name is None or name == ""]
+    if invalid:
+        raise LabelsError(where, expected="class names", found=repr(invalid[0]), do="Put the name in quotes.")
     if ids is not None and not isinstance(ids, list | tuple):
         raise LabelsError(where, expected="`ids` with a list of numbers", found=repr(ids), do="Write ids: [0, 1].")
     return tuple(map(str, names)), tuple(ids or ())
 
 
 def _unique(ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Do what `np.unique` does with inverse and counts; where the ids are small without sorting, and with ids of count 0."""
+    """Compute `np.unique` with inverse and counts; small ids without sorting, but including values with a count of 0."""
     flat = ids.reshape(-1)
     if flat.size and flat.dtype.kind in "ui" and int(flat.min()) >= 0 and int(flat.max()) < 65536:
         counts = np.bincount(flat)
@@ -263,19 +268,19 @@ def _unique(ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]
     return present, inverse, counts
 
 
-def _whole(value: Any, key: str) -> int:
+def _integer(value: Any, key: str) -> int:
     try:
         if not isinstance(value, bool):
             return int(value) if isinstance(value, str) else operator.index(value)
     except (TypeError, ValueError):
         pass
-    raise LabelsError(f"labels.{key}", expected="whole numbers", found=repr(value), do="Correct it.")
+    raise LabelsError(f"labels.{key}", expected="integers", found=repr(value), do="Correct the value.")
 
 
 def _colour(value: Any) -> Colour:
     colour = () if isinstance(value, str) or not hasattr(value, "__iter__") else tuple(value)
-    if len(colour) != 3 or not all(0 <= _whole(v, "colours") <= 255 for v in colour):
+    if len(colour) != 3 or not all(0 <= _integer(v, "colours") <= 255 for v in colour):
         raise LabelsError(
             "labels.colours", expected="three values 0–255 per class", found=str(value), do="Correct the colour."
         )
-    return _whole(colour[0], "colours"), _whole(colour[1], "colours"), _whole(colour[2], "colours")
+    return _integer(colour[0], "colours"), _integer(colour[1], "colours"), _integer(colour[2], "colours")

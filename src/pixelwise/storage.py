@@ -1,8 +1,4 @@
-"""Write files so that a crash, a kill or a full disk never leaves half of one.
-
-Comes in: a path and what to write. Goes out: the whole file under its name, or the old one untouched. Knows nothing of
-what the bytes mean.
-"""
+"""Write files and folders atomically: after a crash or on a full disk, the previous content is still there."""
 
 from __future__ import annotations
 
@@ -17,19 +13,19 @@ from typing import Any
 
 from pixelwise.errors import OutputExistsError, ResourceError
 
-# What a run folder is made of (see training.run).
+# The content of a run folder (see training.run).
 RUN = ("config.yaml", "request.json", "data.json", "log.jsonl", "scores.json", "report.html", "checkpoints", "model")
-# Written first into a run folder: where it is missing, the folder is no run, whatever else is in it.
+# The first file written to a run folder; without it, a folder is not a run folder.
 RUN_MARKER = "request.json"
 _LONGEST_NAME = 255
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; when the block ends well it is flushed to disk and takes the name.
+    """Yield a temporary path beside `path`; on success, it is flushed to disk and renamed to `path`.
 
     Raises:
-        ResourceError: the disk is full or cannot be written; the file that was there before is untouched.
+        ResourceError: the disk is full or cannot be written; an existing file is unchanged.
     """
     temporary = path.with_name(_temporary(path.name))
     try:
@@ -42,18 +38,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise _no_room(path, error) from error
+        raise _write_error(path, error) from error
 
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `folder`; when the block ends well it is flushed to disk and takes its place.
+    """Yield a temporary folder beside `folder`; on success, it is flushed to disk and renamed to `folder`.
 
-    One folder cannot be renamed onto another: between two renames the previous one stands under the name that
-    `previous_folder` gives.
+    A folder cannot replace another in one rename: between two renames, the old one is at `previous_folder(folder)`.
 
     Raises:
-        ResourceError: the disk is full or cannot be written; the folder that was there before is untouched.
+        ResourceError: the disk is full or cannot be written; an existing folder is unchanged.
     """
     fresh, previous = _beside(folder, "tmp"), previous_folder(folder)
     try:
@@ -70,41 +65,41 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     except OSError as error:
         if previous.exists() and not folder.exists():
             previous.rename(folder)
-        raise _no_room(folder, error) from error
+        raise _write_error(folder, error) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     shutil.rmtree(previous, ignore_errors=True)
 
 
 def _temporary(name: str) -> str:
-    """Name the file while it is written; a name as long as names may be leaves no room for more."""
+    """Return the name of the temporary file; hashed if a prefix and suffix would make it too long."""
     raw = os.fsencode(name)
     return f".{name}.tmp" if len(raw) <= _LONGEST_NAME - 5 else f".{hashlib.sha256(raw).hexdigest()}.tmp"
 
 
 def previous_folder(folder: Path) -> Path:
-    """Name the place where `atomic_folder` keeps the old folder between its two renames."""
+    """Return the path at which `atomic_folder` keeps the old folder between its two renames."""
     return _beside(folder, "previous")
 
 
 def _beside(folder: Path, state: str) -> Path:
-    whole = folder.absolute()  # "." has no name of its own
-    return whole.with_name(f".{whole.name}.{state}")
+    absolute = folder.absolute()  # "." has no name
+    return absolute.with_name(f".{absolute.name}.{state}")
 
 
-def _no_room(path: Path, error: OSError) -> ResourceError:
+def _write_error(path: Path, error: OSError) -> ResourceError:
     return ResourceError(
         path,
-        expected="room to write",
+        expected="a writable disk with free space",
         found=str(error.strerror or error),
-        do="Free space or choose another --out; what was there before is untouched.",
+        do="Free disk space or choose another --out. Existing files are unchanged.",
     )
 
 
 def _flush(path: Path) -> None:
     if path.is_dir() and os.name != "posix":
-        return  # Windows syncs no folders
-    # Windows flushes only what may be written to.
+        return  # Windows cannot flush folders
+    # Windows can only flush files opened for writing.
     descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR | getattr(os, "O_BINARY", 0))
     try:
         os.fsync(descriptor)
@@ -113,72 +108,70 @@ def _flush(path: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write `content` under `path`, whole or not at all (see `atomic_path`)."""
-    # File names are any bytes; those that UTF-8 cannot hold become escapes, which JSON reads back as they were.
+    """Write `content` to `path` atomically (see `atomic_path`)."""
+    # File names may contain bytes that are not valid UTF-8. They become escapes that JSON decodes again.
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_json(path: Path, plain: Any) -> None:
-    """Write plain values as readable JSON, whole or not at all."""
+    """Write plain values as indented JSON, atomically."""
     write_atomic(path, json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def require_claimable(
     folder: Path, overwrite: bool, results: Collection[str] = RUN, marker: str = RUN_MARKER
 ) -> list[Path]:
-    """Raise where `claim_folder` would, and remove nothing; give what it would remove.
-
-    Arguments and errors as there.
-    """
+    """Raise as `claim_folder` would, and return what it would remove, without removing it."""
     try:
-        return _held(folder, overwrite, results, marker)
+        return _removable(folder, overwrite, results, marker)
     except OSError as error:
-        raise _no_room(folder, error) from error
+        raise _write_error(folder, error) from error
 
 
 def claim_folder(folder: Path, overwrite: bool, results: Collection[str] = RUN, marker: str = RUN_MARKER) -> None:
-    """Make `folder`, which must be new or empty; `overwrite` empties it first.
+    """Create `folder`, which must be new or empty; `overwrite` empties it first.
 
     Args:
-        folder: where the output goes.
+        folder: the output folder.
         overwrite: remove an earlier result.
-        results: what such a result is made of; nothing else is ever removed, so that a mistyped --out costs nothing.
-        marker: the file among them that tells a result from other people's `masks` or `model`; the caller writes it first.
+        results: names in such a result. Nothing else is ever removed, so that a mistyped --out does no harm.
+        marker: the name that identifies a result, since other folders may also contain `masks` or `model`; the caller must
+            write it first.
 
     Raises:
-        OutputExistsError: it holds something and `overwrite` is false, or something that is no earlier result.
-        ResourceError: it cannot be made or emptied.
+        OutputExistsError: it is not empty and `overwrite` is false, or it contains other files than those of a result.
+        ResourceError: it cannot be created or emptied.
     """
     try:
-        for path in _held(folder, overwrite, results, marker):
+        for path in _removable(folder, overwrite, results, marker):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _no_room(folder, error) from error
+        raise _write_error(folder, error) from error
 
 
-def _held(folder: Path, overwrite: bool, results: Collection[str], marker: str) -> list[Path]:
+def _removable(folder: Path, overwrite: bool, results: Collection[str], marker: str) -> list[Path]:
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(
-            folder, expected="a new or empty folder", found="a file", do="Choose another --out, or remove it."
+            folder, expected="a new or empty folder", found="a file", do="Choose another --out, or remove the file."
         )
-    held = sorted(folder.iterdir()) if folder.exists() else []
-    if held and not overwrite:
+    found = sorted(folder.iterdir()) if folder.exists() else []
+    if found and not overwrite:
         raise OutputExistsError(
             folder,
             expected="a new or empty folder",
             found="files in it",
             do="Choose another --out, or add --overwrite to replace it.",
         )
-    kept = [p.name for p in held if not (p.name[0] == "." and p.suffix in (".tmp", ".previous"))]
+    kept = [p.name for p in found if not (p.name[0] == "." and p.suffix in (".tmp", ".previous"))]
     foreign = kept if marker not in kept else [name for name in kept if name not in results]
     if foreign:
         raise OutputExistsError(
             folder,
-            expected="nothing but an earlier result to replace",
+            expected="only an earlier result to replace",
             found=", ".join(foreign[:3]) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""),
-            do="Choose another --out, or empty the folder yourself.",
+            do="Choose another --out, or empty the folder manually.",
         )
-    return held
+    return found

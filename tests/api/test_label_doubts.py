@@ -86,8 +86,8 @@ def test_incomplete_lists_and_images_not_compared_are_reported(data, tmp_path, m
 def test_the_page_shows_suspects(data, tmp_path):
     pixelwise.check(data, model=model(tmp_path), out=tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
-    assert "Labels in doubt" in text
-    assert "97\u202f% sure that this" in text
+    assert "Possible annotation errors" in text
+    assert "with a confidence of 97\u202f%" in text
 
 
 def test_without_a_model_there_are_no_suspects(data):

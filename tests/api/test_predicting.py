@@ -447,9 +447,7 @@ def test_what_stands_in_out_is_kept_unless_it_is_an_earlier_result(tmp_path: Pat
     run(tmp_path / "in" / "b.png", tmp_path / "out", overwrite=True)
     assert tree(tmp_path / "out") == ["masks/b.png", "overlays/b.png", "predictions.json"]
     (tmp_path / "out" / "notes.txt").touch()
-    with pytest.raises(
-        OutputExistsError, match=r"expected nothing but an earlier result to replace, found notes\.txt\."
-    ):
+    with pytest.raises(OutputExistsError, match=r"expected only an earlier result to replace, found notes\.txt\."):
         run(tmp_path / "in", tmp_path / "out", overwrite=True)
 
 

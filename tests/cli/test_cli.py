@@ -18,7 +18,7 @@ from pixelwise import api, cli, errors
 from pixelwise.cli import terminal
 from pixelwise.errors import DataError, PixelwiseError
 
-# The frozen command line: arguments, then options. Knobs go into the configuration, reached by --set.
+# The command line: arguments, then options. Everything else is a configuration key (--set).
 FROZEN = {
     "demo": "--json --out --overwrite --time-limit",
     "check": "DATA --json --model --out --set",
@@ -46,42 +46,42 @@ REQUIRED |= {
 }
 
 
-class Said(NamedTuple):
+class Result(NamedTuple):
     code: int
     out: str
     err: str
 
 
-Say = Callable[..., Said]
+Invoke = Callable[..., Result]
 
 
 @pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
+def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Invoke:
     """Run the command line in this process."""
 
-    def run(*arguments: object) -> Said:
+    def run(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["pixelwise", *map(str, arguments)])
-        # Messages are not folded to the width of some terminal.
+        # Do not wrap messages.
         monkeypatch.setenv("COLUMNS", "300")
         monkeypatch.setenv("TERMINAL_WIDTH", "300")
         with pytest.raises(SystemExit) as end:
             cli.main()
         code = end.value.code
-        return Said(code if isinstance(code, int) else 0 if code is None else 1, *capsys.readouterr())
+        return Result(code if isinstance(code, int) else 0 if code is None else 1, *capsys.readouterr())
 
     return run
 
 
 def surface() -> dict[str, str]:
-    """Spell what every verb takes."""
+    """Return the arguments and options of each command."""
     group = typer.main.get_command(cli.app)
-    spelled = {}
+    commands = {}
     for name, verb in group.commands.items():  # type: ignore[attr-defined]
-        taken = [p for p in verb.params if p.name != "help"]
-        arguments = [p.metavar for p in taken if p.param_type_name == "argument"]
-        options = sorted(o for p in taken if p.param_type_name == "option" for o in (*p.opts, *p.secondary_opts))
-        spelled[name] = " ".join([*arguments, *options])
-    return spelled
+        parameters = [p for p in verb.params if p.name != "help"]
+        arguments = [p.metavar for p in parameters if p.param_type_name == "argument"]
+        options = sorted(o for p in parameters if p.param_type_name == "option" for o in (*p.opts, *p.secondary_opts))
+        commands[name] = " ".join([*arguments, *options])
+    return commands
 
 
 def test_verbs_and_options_are_frozen() -> None:
@@ -93,7 +93,7 @@ def test_options_are_long_and_spelled_with_hyphens() -> None:
     assert all(o.startswith("--") and "_" not in o and o.islower() for o in options if o.startswith("-"))
 
 
-def test_the_verbs_of_python_are_those_of_the_command_line() -> None:
+def test_every_command_has_a_function() -> None:
     # `pixelwise.models` is the package of the networks; the list is `pixelwise.api.models`.
     for verb in set(FROZEN) - {"demo", "models"}:
         assert callable(getattr(pixelwise, verb.replace("-", "_")))
@@ -125,18 +125,18 @@ assert not heavy, heavy
 
 
 @pytest.mark.parametrize("verb", FROZEN)
-def test_help_names_every_option_and_says_what_it_does(say: Say, verb: str) -> None:
-    said = say(verb, "--help")
-    assert said.code == 0
+def test_help_describes_every_option(invoke: Invoke, verb: str) -> None:
+    result = invoke(verb, "--help")
+    assert result.code == 0
     for word in FROZEN[verb].split():
-        line = next(line for line in said.out.splitlines() if word in line.split())
+        line = next(line for line in result.out.splitlines() if word in line.split())
         assert len(line.replace("│", "").split()) >= 4, line
 
 
-def test_no_arguments_show_the_help_and_are_a_usage_error(say: Say) -> None:
-    said = say()
-    assert said.code == 2
-    assert all(verb in said.out + said.err for verb in FROZEN)
+def test_no_arguments_show_the_help_and_are_a_usage_error(invoke: Invoke) -> None:
+    result = invoke()
+    assert result.code == 2
+    assert all(verb in result.out + result.err for verb in FROZEN)
 
 
 def test_it_can_be_called_as_a_module() -> None:
@@ -166,16 +166,16 @@ def test_it_can_be_called_as_a_module() -> None:
         (["check", "a", "b"], ["unexpected extra argument"]),
     ],
 )
-def test_a_wrong_command_is_code_2_and_names_what_is_near(say: Say, arguments: list[str], words: list[str]) -> None:
-    said = say(*arguments)
-    assert (said.code, said.out) == (2, "")
-    text = " ".join(said.err.replace("│", " ").split())
+def test_usage_errors_name_the_nearest_valid_name(invoke: Invoke, arguments: list[str], words: list[str]) -> None:
+    result = invoke(*arguments)
+    assert (result.code, result.out) == (2, "")
+    text = " ".join(result.err.replace("│", " ").split())
     assert all(word in text for word in words), text
 
 
 @pytest.mark.parametrize("verb", FROZEN)
-def test_an_unknown_option_of_any_verb_is_code_2(say: Say, verb: str) -> None:
-    assert say(verb, *REQUIRED[verb], "--qqq").code == 2
+def test_an_unknown_option_of_any_verb_is_code_2(invoke: Invoke, verb: str) -> None:
+    assert invoke(verb, *REQUIRED[verb], "--qqq").code == 2
 
 
 # Errors and exit codes
@@ -186,17 +186,17 @@ KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and is
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_an_error_is_its_message_on_standard_error_and_its_code(
-    say: Say, monkeypatch: pytest.MonkeyPatch, kind: type[PixelwiseError], options: tuple[str, ...]
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, kind: type[PixelwiseError], options: tuple[str, ...]
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise kind("a.png", expected="this", found="[that]", do="Fix it.")
 
     monkeypatch.setattr(api, "check", fail)
-    assert say("check", "d", *options) == (kind.exit_code, "", "a.png: expected this, found [that]. Fix it.\n")
+    assert invoke("check", "d", *options) == (kind.exit_code, "", "a.png: expected this, found [that]. Fix it.\n")
 
 
 @pytest.mark.parametrize("verb", ["check", "train", "evaluate", "predict"])
-def test_a_path_that_is_not_there_teaches(say: Say, verb: str, tmp_path: Path) -> None:
+def test_a_missing_path_is_reported(invoke: Invoke, verb: str, tmp_path: Path) -> None:
     here = str(tmp_path / "none")
     arguments = {
         "check": [here],
@@ -204,42 +204,40 @@ def test_a_path_that_is_not_there_teaches(say: Say, verb: str, tmp_path: Path) -
         "evaluate": [here, here],
         "predict": [here, here, "--out", tmp_path / "o"],
     }
-    said = say(verb, *arguments[verb])
-    assert (said.code, said.out) == (3, "")
-    assert said.err.startswith(f"{here}: expected a ")
-    assert said.err.endswith(", found nothing. Check the path.\n")
+    result = invoke(verb, *arguments[verb])
+    assert (result.code, result.out) == (3, "")
+    assert result.err.startswith(f"{here}: expected a ")
+    assert result.err.endswith(", found nothing. Check the path.\n")
     assert not (tmp_path / "o").exists()
 
 
-def test_a_wrong_override_is_code_2(say: Say, tmp_path: Path) -> None:
-    said = say("check", tmp_path, "--set", "train.stepps=3")
-    assert (said.code, said.out) == (2, "")
-    assert "found unknown key `train.stepps`. Did you mean `steps`?" in said.err
+def test_a_wrong_override_is_code_2(invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke("check", tmp_path, "--set", "train.stepps=3")
+    assert (result.code, result.out) == (2, "")
+    assert "found unknown key `train.stepps`. Did you mean `steps`?" in result.err
 
 
-def test_two_lengths_are_one_too_many(say: Say, tmp_path: Path) -> None:
-    said = say("train", tmp_path, "--steps", 3, "--epochs", 2)
-    assert said.code == 2
-    assert (
-        said.err == "train: expected one of time_limit, steps, epochs, found steps and epochs. Leave the others out.\n"
-    )
+def test_only_one_limit_is_allowed(invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke("train", tmp_path, "--steps", 3, "--epochs", 2)
+    assert result.code == 2
+    assert result.err == "train: expected one of time_limit, steps, epochs, found steps and epochs. Keep one of them.\n"
 
 
-def test_ctrl_c_is_130(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_is_130(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(api, "check", stop)
-    # Whoever started the tests in the background may have had the signal ignored.
+    # In background processes the signal may be ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        said = say("check", "d")
+        result = invoke("check", "d")
     finally:
         signal.signal(signal.SIGINT, before)
-    assert (said.code, said.out) == (130, "")
+    assert (result.code, result.out) == (130, "")
 
 
-def test_a_reader_that_went_away_is_no_error(tmp_path: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(tmp_path: Path) -> None:
     code = (
         "import sys, pixelwise.api as a, pixelwise.cli as c\n"
         "a.check = lambda *_, **__: a.Checkup('d', {}, (), (), 0.0); c.main()"
@@ -259,7 +257,7 @@ def test_a_reader_that_went_away_is_no_error(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_reader_that_left_a_long_document_is_no_error(tmp_path: Path) -> None:
+def test_a_closed_pipe_is_not_an_error_for_long_output(tmp_path: Path) -> None:
     code = (
         "import pixelwise.api as a, pixelwise.cli as c\n"
         "from pixelwise.checking import Finding\n"
@@ -280,7 +278,7 @@ def test_a_reader_that_left_a_long_document_is_no_error(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_log_that_nobody_reads_any_more_changes_neither_work_nor_code(discs: Path) -> None:
+def test_a_closed_standard_error_does_not_stop_the_work(discs: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "pixelwise.cli", "check"]
@@ -295,45 +293,45 @@ def test_a_log_that_nobody_reads_any_more_changes_neither_work_nor_code(discs: P
 # Results
 
 
-def document(said: Said) -> Any:
-    """Read the one JSON document that standard output must be."""
-    assert said.out.endswith("}\n")
-    return json.loads(said.out)
+def document(result: Result) -> Any:
+    """Parse the JSON document on standard output."""
+    assert result.out.endswith("}\n")
+    return json.loads(result.out)
 
 
-def test_check_of_good_data_is_code_0_and_says_so(say: Say, discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = say("check", discs)
-    assert said.code == 0
-    assert "warning  val has 4 images" in said.out
-    assert said.out.endswith("in 20 images: ready for training\n")
-    assert not any(line.endswith(" ") for line in said.out.splitlines())
-    assert "checking 20 of 20" in said.err
-    plain = document(say("check", discs, "--json"))
+def test_check_of_valid_data_is_code_0(invoke: Invoke, discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = invoke("check", discs)
+    assert result.code == 0
+    assert "warning  val has 4 images" in result.out
+    assert result.out.endswith("in 20 images: ready for training\n")
+    assert not any(line.endswith(" ") for line in result.out.splitlines())
+    assert "checking 20 of 20" in result.err
+    plain = document(invoke("check", discs, "--json"))
     assert plain["parts"] == {"train": 12, "val": 4, "test": 4}
     assert [one["name"] for one in plain["classes"]] == ["background", "disc"]
     assert sum(plain["classes"][1]["pictures"].values()) == 20
     monkeypatch.setattr(api, "check", lambda *_, **__: api.Checkup("d", {}, (), (), 0.0))
-    assert say("check", discs).out == "no problems found: ready for training\n"
+    assert invoke("check", discs).out == "no problems found: ready for training\n"
 
 
-def test_check_writes_a_page_where_it_is_asked_to(say: Say, discs: Path, tmp_path: Path) -> None:
-    said = say("check", discs, "--out", tmp_path / "check.html")
-    assert said.err.endswith(f"page: {tmp_path / 'check.html'}\n")
+def test_check_writes_a_page(invoke: Invoke, discs: Path, tmp_path: Path) -> None:
+    result = invoke("check", discs, "--out", tmp_path / "check.html")
+    assert result.err.endswith(f"page: {tmp_path / 'check.html'}\n")
     assert "val has 4 images" in (tmp_path / "check.html").read_text()
 
 
-def test_check_of_bad_data_is_code_1_and_names_file_and_fix(say: Say, discs: Path, tmp_path: Path) -> None:
+def test_check_of_invalid_data_is_code_1_and_names_the_file(invoke: Invoke, discs: Path, tmp_path: Path) -> None:
     import shutil
 
     shutil.copytree(discs, tmp_path / "d")
     bad = sorted((tmp_path / "d" / "train" / "images").iterdir())[0]
     bad.write_text("no image")
-    said = say("check", tmp_path / "d")
-    assert said.code == 1
-    assert said.out.startswith("error  ")
-    assert said.out.endswith("in 19 images: training would fail or be worthless\n")
-    assert bad.name in said.out
-    plain = say("check", tmp_path / "d", "--json")
+    result = invoke("check", tmp_path / "d")
+    assert result.code == 1
+    assert result.out.startswith("error  ")
+    assert result.out.endswith("in 19 images: training would fail or be worthless\n")
+    assert bad.name in result.out
+    plain = invoke("check", tmp_path / "d", "--json")
     findings = document(plain)["findings"]
     assert plain.code == 1
     keys = {"kind", "severity", "what", "where", "count", "of", "why", "fix", "examples", "paired"}
@@ -343,7 +341,7 @@ def test_check_of_bad_data_is_code_1_and_names_file_and_fix(say: Say, discs: Pat
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that learned nothing."""
+    """An untrained model."""
     import torch
 
     from pixelwise.labels import Labels
@@ -360,57 +358,57 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model"
 
 
-def test_evaluate_prints_a_table_or_one_document(say: Say, model: Path, discs: Path) -> None:
-    said = say("evaluate", model, discs)
-    assert said.code == 0
-    assert all(word in said.out for word in ("background", "disc", "mIoU", "pixel accuracy", "test, 4 images"))
-    plain = document(say("evaluate", model, discs, "--split", "val", "--json"))
+def test_evaluate_prints_a_table_or_json(invoke: Invoke, model: Path, discs: Path) -> None:
+    result = invoke("evaluate", model, discs)
+    assert result.code == 0
+    assert all(word in result.out for word in ("background", "disc", "mIoU", "pixel accuracy", "test, 4 images"))
+    plain = document(invoke("evaluate", model, discs, "--split", "val", "--json"))
     assert (plain["model"], plain["data"], plain["split"], plain["images"]) == (str(model), str(discs), "val", 4)
     assert {"miou", "miou_low", "miou_high", "pixel_accuracy", "frequency_weighted_iou", "convention"} <= set(plain)
     assert [c["name"] for c in plain["classes"]] == ["background", "disc"]
 
 
-def test_evaluate_names_the_parts_there_are(say: Say, model: Path, discs: Path) -> None:
-    said = say("evaluate", model, discs, "--split", "tset")
-    assert said.code == 3
-    assert said.err == f"{discs}: expected a split 'tset', found train, val, test. Choose --split test.\n"
+def test_evaluate_names_the_existing_splits(invoke: Invoke, model: Path, discs: Path) -> None:
+    result = invoke("evaluate", model, discs, "--split", "tset")
+    assert result.code == 3
+    assert result.err == f"{discs}: expected a split 'tset', found train, val, test. Choose --split test.\n"
 
 
-def test_predict_writes_and_tells(say: Say, model: Path, discs: Path, tmp_path: Path) -> None:
+def test_predict_writes_masks_and_prints_a_summary(invoke: Invoke, model: Path, discs: Path, tmp_path: Path) -> None:
     images = discs / "test" / "images"
-    said = say("predict", model, images, "--out", tmp_path / "o")
-    assert said.code == 0
-    assert said.out.endswith(f"\n4 predicted, 0 failed: {tmp_path / 'o'}\n")
+    result = invoke("predict", model, images, "--out", tmp_path / "o")
+    assert result.code == 0
+    assert result.out.endswith(f"\n4 predicted, 0 failed: {tmp_path / 'o'}\n")
     assert len(list((tmp_path / "o" / "masks").iterdir())) == 4
-    said = say("predict", model, images, "--out", tmp_path / "o")
-    assert said.code == 2
-    assert "Choose another --out, or add --overwrite to replace it." in said.err
+    result = invoke("predict", model, images, "--out", tmp_path / "o")
+    assert result.code == 2
+    assert "Choose another --out, or add --overwrite to replace it." in result.err
     bad = tmp_path / "bad.png"
     bad.write_text("no image")
     arguments = ("predict", model, images, bad, "--out", tmp_path / "o", "--overwrite", "--no-overlays", "--json")
-    said = say(*arguments)
-    plain = document(said)
-    assert said.code == 3
+    result = invoke(*arguments)
+    plain = document(result)
+    assert result.code == 3
     assert (len(plain["images"]), [f["file"] for f in plain["failed"]]) == (4, [str(bad)])
-    assert f"{bad}: expected " in said.err
+    assert f"{bad}: expected " in result.err
     assert not (tmp_path / "o" / "overlays").exists()
 
 
-def test_train_prints_one_document(say: Say, discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+def test_train_prints_json(invoke: Invoke, discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     overrides = [word for text in tiny for word in ("--set", text)]
-    said = say("train", discs, "--out", tmp_path / "run", "--steps", 2, "--json", *overrides)
-    assert said.code == 0, said.err
-    plain = document(said)
+    result = invoke("train", discs, "--out", tmp_path / "run", "--steps", 2, "--json", *overrides)
+    assert result.code == 0, result.err
+    plain = document(result)
     assert plain["run"] == str(tmp_path / "run")
     assert plain["scores"]["images"] == 4
-    assert "step 2/2" in said.err
-    again = say("train", discs, "--out", tmp_path / "run", "--steps", 2, *overrides)
+    assert "step 2/2" in result.err
+    again = invoke("train", discs, "--out", tmp_path / "run", "--steps", 2, *overrides)
     assert (again.code, again.out) == (2, "")
 
 
 @pytest.mark.parametrize("test_part", [True, False])
-def test_what_is_named_as_next_works(
-    say: Say, discs: Path, tiny: tuple[str, ...], tmp_path: Path, test_part: bool
+def test_the_suggested_next_command_works(
+    invoke: Invoke, discs: Path, tiny: tuple[str, ...], tmp_path: Path, test_part: bool
 ) -> None:
     import shutil
 
@@ -418,28 +416,28 @@ def test_what_is_named_as_next_works(
     shutil.copytree(discs, data) if test_part else shutil.copytree(discs / "train", data)
     shutil.copy(discs / "labels.yaml", data)
     overrides = [word for text in tiny for word in ("--set", text)]
-    said = say("train", data, "--out", tmp_path / "run", "--steps", 1, *overrides)
-    assert said.code == 0, said.err
-    following = said.out.splitlines()[-1].split()
+    result = invoke("train", data, "--out", tmp_path / "run", "--steps", 1, *overrides)
+    assert result.code == 0, result.err
+    following = result.out.splitlines()[-1].split()
     assert following[:3] == ["next", "pixelwise", "evaluate"]
-    scored = say(*following[2:])
+    scored = invoke(*following[2:])
     assert scored.code == 0, scored.err
     assert ("run · test," if test_part else "run · val,") in scored.out
 
 
-def test_evaluate_tells_what_was_left_out(say: Say, model: Path, discs: Path, tmp_path: Path) -> None:
+def test_evaluate_reports_skipped_files(invoke: Invoke, model: Path, discs: Path, tmp_path: Path) -> None:
     import shutil
 
     shutil.copytree(discs, tmp_path / "d")
     bad = sorted((tmp_path / "d" / "test" / "images").iterdir())[0]
     bad.write_bytes(bad.read_bytes()[:-200])
-    said = say("evaluate", model, tmp_path / "d", "--set", "data.skip_bad=true", "--json")
-    assert said.code == 0
-    assert any(bad.name in notice for notice in document(said)["notices"])
-    assert f"note: {bad}: expected a whole PNG" in said.err
+    result = invoke("evaluate", model, tmp_path / "d", "--set", "data.skip_bad=true", "--json")
+    assert result.code == 0
+    assert any(bad.name in notice for notice in document(result)["notices"])
+    assert f"note: {bad}: expected a whole PNG" in result.err
 
 
-# How it speaks
+# Output
 
 
 @pytest.mark.parametrize(
@@ -454,11 +452,11 @@ def test_evaluate_tells_what_was_left_out(say: Say, model: Path, discs: Path, tm
         (3723, "1:02:03 h"),
     ],
 )
-def test_durations_are_for_people(seconds: float, text: str) -> None:
+def test_durations(seconds: float, text: str) -> None:
     assert terminal.duration(seconds) == text
 
 
-def test_shares_are_for_people() -> None:
+def test_percentages() -> None:
     assert [terminal.percent(v) for v in (None, 0, 0.12345, 1)] == ["–", "0.0 %", "12.3 %", "100.0 %"]
 
 
@@ -472,7 +470,7 @@ SPREAD = {
 }
 
 
-def test_names_in_brackets_are_names_and_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
+def test_brackets_in_names_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
     row = {f"{name}{end}": 0.5 for name in ("iou", "dice", "precision", "recall") for end in ("", "_low", "_high")}
     plain = {
         "classes": [row | {"name": "car [parked]", "pixels": 1234567}, row | {"name": "[/]", "pixels": 0}],
@@ -484,13 +482,13 @@ def test_names_in_brackets_are_names_and_not_markup(capsys: pytest.CaptureFixtur
         "interval": "[i]",
     }
     terminal.print_scores(plain, title="runs/[x]/a", baseline={"answer": "[b]", "pixel_accuracy": 0.8, "miou": 0.2})
-    said = capsys.readouterr().out
+    result = capsys.readouterr().out
     for text in ("car [parked]", "[/]", "runs/[x]/a", "[red]", "[i]", "'[b]'", "1,234,567", "80.0 – 100.0"):
-        assert text in said
+        assert text in result
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
-def test_json_is_json_in_any_encoding(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+def test_json_is_valid_in_any_encoding(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
     plain = {"straße": "道", "file": os.fsdecode(b"\xff.png")}
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
@@ -499,12 +497,12 @@ def test_json_is_json_in_any_encoding(monkeypatch: pytest.MonkeyPatch, encoding:
     assert json.loads(raw.getvalue().decode(encoding)) == plain
 
 
-def test_json_holds_no_nan() -> None:
+def test_json_rejects_nan() -> None:
     with pytest.raises(ValueError, match="Out of range float"):
         terminal.print_json({"miou": float("nan")})
 
 
-def test_messages_reach_a_terminal_that_knows_few_letters() -> None:
+def test_messages_are_escaped_for_limited_encodings() -> None:
     code = (
         "import pixelwise.api as a, pixelwise.cli as c\n"
         "from pixelwise.errors import DataError\n"
@@ -521,7 +519,7 @@ def test_messages_reach_a_terminal_that_knows_few_letters() -> None:
     assert done.stderr == rb"\udcff.png: expected ids 0\u20134, found \u9053. Fix it." + os.linesep.encode()
 
 
-def test_progress_away_from_a_terminal_is_plain_lines_now_and_then(
+def test_progress_without_a_terminal_is_plain_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([100.0, 101.0, 102.0, 115.0, 116.0])
@@ -546,7 +544,7 @@ def test_progress_on_a_terminal_is_one_live_line(monkeypatch: pytest.MonkeyPatch
     assert sys.stderr.getvalue() == "\r\033[K1 of 2\r\033[Knote\n\r\033[K2 of 2\ndone\n"  # type: ignore[attr-defined]
 
 
-def test_a_step_is_shown_with_rate_score_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_step_shows_rate_score_and_remaining_time(capsys: pytest.CaptureFixture[str]) -> None:
     listen = terminal.training_listener(terminal.Progress())
     step = {"event": "step", "step": 50, "steps": 100, "seconds": 20.0, "loss": 0.25, "eta": 20.0, "miou": 0.5}
     listen(step)
@@ -557,7 +555,7 @@ def test_a_step_is_shown_with_rate_score_and_time_left(capsys: pytest.CaptureFix
     assert capsys.readouterr().err == "━" * 24 + " step 100/100 · loss 0.250 · 2.0 s/step · 0 s left\n"
 
 
-def test_an_unforeseen_fault_is_not_hidden(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_exceptions_are_not_hidden(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     def fault(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
@@ -568,29 +566,31 @@ def test_an_unforeseen_fault_is_not_hidden(say: Say, monkeypatch: pytest.MonkeyP
     assert not issubclass(ZeroDivisionError, DataError)
 
 
-def test_what_is_named_as_next_can_be_pasted(say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_suggested_next_command_is_quoted(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     done = SimpleNamespace(folder=tmp_path / "my run", scores={"images": 4}, splits=("train", "val"))
     monkeypatch.setattr(api, "train", lambda *_, **__: done)
     monkeypatch.setattr(cli.train, "print_scores", lambda *_, **__: None)
-    words = shlex.split(say("train", "d").out.splitlines()[-1])
+    words = shlex.split(invoke("train", "d").out.splitlines()[-1])
     folder, config = str(done.folder), str(done.folder / "config.yaml")
     assert words == ["next", "pixelwise", "evaluate", folder, config, "--split", "val"]
 
 
-def test_a_stopped_demo_says_how_to_go_on(say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_interrupted_demo_names_the_command_to_resume(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def stop(*_: object, **__: object) -> None:
         raise errors.Interrupted("run", expected="to finish", found="a request to stop", do="Type the same again.")
 
     monkeypatch.setattr(api, "draw_demo_data", lambda *_, **__: None)
     monkeypatch.setattr(api, "check", lambda *_: api.Checkup("d", {}, (), (), 0.0))
     monkeypatch.setattr(api, "train", stop)
-    said = say("demo", "--out", tmp_path / "demo", "--time-limit", "7s")
-    assert said.code == 130
+    result = invoke("demo", "--out", tmp_path / "demo", "--time-limit", "7s")
+    assert result.code == 130
     data, run = tmp_path / "demo" / "data", tmp_path / "demo" / "run"
-    assert said.err.endswith(f"Go on: pixelwise train {data} --time-limit 7s --out {run}\n")
+    assert result.err.endswith(f"To resume: pixelwise train {data} --time-limit 7s --out {run}\n")
 
 
-def test_a_demo_replaces_a_demo_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_demo_replaces_only_a_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pixelwise.demo import synthetic
 
     monkeypatch.setattr(synthetic, "write_road_scenes", lambda folder, **_: folder.mkdir())
@@ -604,37 +604,37 @@ def test_a_demo_replaces_a_demo_and_nothing_else(tmp_path: Path, monkeypatch: py
 # Networks
 
 
-def test_models_are_listed_with_what_one_should_know(say: Say) -> None:
-    said = say("models")
-    assert said.code == 0
-    line = next(line for line in said.out.splitlines() if line.startswith("segformer-b0 "))
+def test_models_are_listed(invoke: Invoke) -> None:
+    result = invoke("models")
+    assert result.code == 0
+    line = next(line for line in result.out.splitlines() if line.startswith("segformer-b0 "))
     assert all(word in line for word in ("3.7 M", "stride 32", "transformers", "ade20k", "non-commercial"))
-    assert "--search resnet34" in said.out
-    plain = document(say("models", "--json"))["models"]
+    assert "--search resnet34" in result.out
+    plain = document(invoke("models", "--json"))["models"]
     assert {"name", "source", "parameters", "stride", "paper", "weights", "license"} == set(plain[0])
-    assert [m["name"] for m in plain] == [line.split()[0] for line in said.out.split("\n\n")[0].splitlines()]
+    assert [m["name"] for m in plain] == [line.split()[0] for line in result.out.split("\n\n")[0].splitlines()]
 
 
-def test_models_are_searched(say: Say) -> None:
-    said = say("models", "--search", "unet/resnet18")
-    assert any(line.startswith("unet/resnet18 ") for line in said.out.splitlines())
-    assert say("models", "--search", "nothing so called").out == "no name holds 'nothing so called'\n"
+def test_models_can_be_searched(invoke: Invoke) -> None:
+    result = invoke("models", "--search", "unet/resnet18")
+    assert any(line.startswith("unet/resnet18 ") for line in result.out.splitlines())
+    assert invoke("models", "--search", "nothing so called").out == "no name contains 'nothing so called'\n"
 
 
-def test_a_pickle_becomes_safetensors_and_is_told_to_be_one(say: Say, tmp_path: Path) -> None:
+def test_pickles_are_converted_with_a_note(invoke: Invoke, tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
     torch.save({"state_dict": {"module.a": torch.ones(3)}}, tmp_path / "a.pt")
     out = tmp_path / "b" / "a.safetensors"
-    said = say("import-weights", tmp_path / "a.pt", "--out", out)
-    assert (said.code, said.out.splitlines()[0]) == (0, f"1 tensors in {out}")
-    assert "a.pt is a pickle" in said.err
+    result = invoke("import-weights", tmp_path / "a.pt", "--out", out)
+    assert (result.code, result.out.splitlines()[0]) == (0, f"1 tensors in {out}")
+    assert "a.pt is a pickle" in result.err
     assert load_file(out)["a"].tolist() == [1, 1, 1]
-    assert say("import-weights", tmp_path / "a.pt", "--out", out).code == 2
-    assert document(say("import-weights", tmp_path / "a.pt", "--out", out, "--overwrite", "--json"))["tensors"] == 1
+    assert invoke("import-weights", tmp_path / "a.pt", "--out", out).code == 2
+    assert document(invoke("import-weights", tmp_path / "a.pt", "--out", out, "--overwrite", "--json"))["tensors"] == 1
 
 
-def test_push_wants_a_name(say: Say, model: Path) -> None:
-    said = say("push", model, "nowhere")
-    assert (said.code, said.err) == (2, "push: expected OWNER/NAME, found 'nowhere'. Name the repository so.\n")
+def test_push_requires_a_repository_name(invoke: Invoke, model: Path) -> None:
+    result = invoke("push", model, "nowhere")
+    assert (result.code, result.err) == (2, "push: expected OWNER/NAME, found 'nowhere'. Correct the name.\n")

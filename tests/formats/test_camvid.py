@@ -276,7 +276,7 @@ def test_a_named_format_that_does_not_match_is_an_error(tmp_path: Path) -> None:
             "expected a colour for every name, found 1 for 2",
         ),
         ("classes.json", '{"names": []}', "expected classes with colours or values, found none"),
-        ("classes.json", '{"names": ["a", "a"]}', "expected every entry once, found a twice"),
+        ("classes.json", '{"names": ["a", "a"]}', "expected unique entries, found a twice"),
         ("class_dict.csv", "name,r,g,b\nroad,1,2\n", "row 2: expected 4 columns, found 3"),
         ("class_dict.csv", "name,r,g,b\nroad,1,2,300\n", "row 2: expected three values 0–255"),
         ("label_colors.txt", "1 2 3 road\nnonsense\n", "line 2: expected a name and three values, found 'nonsense'"),

@@ -180,7 +180,7 @@ def test_labels_of_colours() -> None:
         LabelsError, match=r"t: expected a colour of its own for every class, found \(128, 64, 128\) for 'road'"
     ):
         by_colour("t", [ROAD, Entry("sky", ROAD.colour)])
-    with pytest.raises(LabelsError, match="t: expected every entry once, found road twice"):
+    with pytest.raises(LabelsError, match="t: expected unique entries, found road twice"):
         by_colour("t", [ROAD, Entry("road", (1, 2, 3))])
     with pytest.raises(LabelsError, match="t: expected a colour for every class, found none for sky"):
         by_colour("t", [ROAD, Entry("sky")])
@@ -195,7 +195,7 @@ def test_labels_of_values() -> None:
     labels, rule = by_value("t", [ROAD, SKY, Entry("ignore", (0, 0, 0), 255)])
     assert (labels.ids, labels.ignore_ids, labels.colours) == ((0, 1), (255,), (ROAD.colour, SKY.colour))
     assert not rule.binary  # 0 and 255 in a mask are road and ignored
-    with pytest.raises(LabelsError, match="t: expected every entry once, found 1 twice"):
+    with pytest.raises(LabelsError, match="t: expected unique entries, found 1 twice"):
         by_value("t", [Entry("a", None, 1), Entry("b", None, 1)])
 
 

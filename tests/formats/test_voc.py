@@ -315,7 +315,7 @@ def test_an_export_without_images_is_paired_with_images_beside_it(tmp_path):
             "expected a colour of its own for every class, found (0, 0, 0) for 'car' and 'sky'",
         ),
         ("car:0,0,256::\n", "expected three values 0–255, found"),
-        ("car:1,2,3::\ncar:4,5,6::\n", "expected every entry once, found car twice"),
+        ("car:1,2,3::\ncar:4,5,6::\n", "expected unique entries, found car twice"),
         ("", "expected classes with colours or values, found none"),
     ],
 )

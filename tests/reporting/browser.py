@@ -1,4 +1,4 @@
-"""A headless Chromium that is spoken to through two pipes: sizes, colour schemes, screenshots, print, and what it complains of."""
+"""A headless Chromium, controlled through two pipes (Chrome DevTools Protocol)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FLAGS = "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-firs
 
 
 def chromium() -> str:
-    """Give Chromium's path, or skip."""
+    """Return the path of Chromium, or skip the test."""
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
         pytest.skip("chromium is not installed")
@@ -25,10 +25,10 @@ def chromium() -> str:
 
 
 class Browser:
-    """Hold one page; `problems` gathers errors, warnings of the policy, and requests to anywhere."""
+    """One page; `problems` collects errors, policy violations and network requests."""
 
     def __enter__(self) -> Browser:
-        path = chromium()  # skips before anything is made that would have to be cleaned up
+        path = chromium()  # may skip, so before anything that needs cleaning up
         self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         to_read, self.write = os.pipe()
         self.read, to_write = os.pipe()
@@ -69,7 +69,7 @@ class Browser:
         self.profile.cleanup()
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Ask for something, and give the answer; events that come before it are looked at."""
+        """Call a method of the protocol and return its result; events before it are recorded."""
         self.number += 1
         message = {"id": self.number, "method": method, "params": parameters}
         if self.session:
@@ -86,14 +86,14 @@ class Browser:
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self.buffer:
             piece = os.read(self.read, 1 << 20)
-            assert piece, "chromium went away"
+            assert piece, "chromium exited"
             self.buffer += piece
         line, _, self.buffer = self.buffer.partition(b"\0")
         event = json.loads(line)
-        self._look(event.get("method"), event.get("params", {}))
+        self._record(event.get("method"), event.get("params", {}))
         return event
 
-    def _look(self, method: str | None, facts: dict[str, Any]) -> None:
+    def _record(self, method: str | None, facts: dict[str, Any]) -> None:
         if method == "Page.loadEventFired":
             self.loaded += 1
         elif method == "Runtime.exceptionThrown":
@@ -108,7 +108,7 @@ class Browser:
                 self.problems.append(f"request to {address}")
 
     def show(self, path: Path, width: int = 1440, height: int = 900, dark: bool = False) -> None:
-        """Open a file in a window of that size."""
+        """Open a file in a window of a given size."""
         self.resize(width, height, dark)
         before = self.loaded
         self.call("Page.navigate", url=path.absolute().as_uri())
@@ -123,16 +123,16 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def ask(self, expression: str) -> Any:
-        """Evaluate JavaScript, whatever the policy of the page."""
+        """Evaluate JavaScript, regardless of the policy of the page."""
         found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
     def image(self) -> bytes:
-        """Take the whole page as PNG."""
+        """Return a screenshot of the entire page as PNG."""
         found = self.call("Page.captureScreenshot", captureBeyondViewport=True, format="png")
         return base64.b64decode(found["data"])
 
     def printed(self) -> bytes:
-        """Print to PDF."""
+        """Return the page printed to PDF."""
         return base64.b64decode(self.call("Page.printToPDF", printBackground=True)["data"])

@@ -1,4 +1,4 @@
-"""What tests of the report share: a real evaluation of drawn images, and a run folder."""
+"""Fixtures of the report tests: an evaluation of synthetic images, and a run folder."""
 
 from __future__ import annotations
 

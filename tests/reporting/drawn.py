@@ -1,4 +1,4 @@
-"""Drawn images with their truth and with predictions beside it, and a real evaluation of them."""
+"""Synthetic images with ground truth and predictions, and an evaluation of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pixelwise.types import Prediction, Sample
 
 @dataclass
 class Case:
-    """Hold labelled images with what was predicted; it predicts, and shows its probabilities."""
+    """Annotated images with predictions; both a data set and a predictor."""
 
     labels: Labels
     samples: list[Sample]
@@ -42,14 +42,14 @@ class Case:
         return json.loads(json.dumps({"model": "runs/first", "data": "data", "split": "test", **plain}))
 
 
-class Seeing(Case):
-    """A case that shows its probabilities."""
+class ObservableCase(Case):
+    """A predictor that also provides probabilities."""
 
     def observed(self, image, grid, valid, id, observe):
         mask, k = self.predictions[id], self.labels.num_classes
-        sure = np.where(mask == self.labels.ignore_index, 0, mask)
+        predicted = np.where(mask == self.labels.ignore_index, 0, mask)
         probabilities = np.full((k, *mask.shape), 0.05 / max(k - 1, 1), np.float32)
-        np.put_along_axis(probabilities, sure[None].astype(np.int64), 0.95 if k > 1 else 1.0, 0)
+        np.put_along_axis(probabilities, predicted[None].astype(np.int64), 0.95 if k > 1 else 1.0, 0)
         observe(0, probabilities / probabilities.sum(0))
         return self(image, grid, valid, id=id)
 
@@ -61,9 +61,9 @@ def draw(
     seed: int = 0,
     bands: int = 3,
     dtype: Any = np.uint8,
-    seeing=True,
+    observable=True,
 ):
-    """Draw images of rectangles, with void, and predictions that lie a little beside the truth."""
+    """Draw images of rectangles with ignored pixels, and predictions that are slightly shifted."""
     generator = np.random.default_rng(seed)
     samples, predictions = [], {}
     for i in range(images):
@@ -77,4 +77,4 @@ def draw(
         image = (generator.random((bands, *mask.shape)) * np.iinfo(dtype).max).astype(dtype)
         samples.append(Sample(image, mask, Grid(), f"p{i:02}"))
         predictions[f"p{i:02}"] = predicted
-    return (Seeing if seeing else Case)(labels, samples, predictions)
+    return (ObservableCase if observable else Case)(labels, samples, predictions)

@@ -1,4 +1,4 @@
-"""The page of a check: it says what was found, shows the offenders, breaks out of nothing, and fits."""
+"""The page of a data check: content, escaping and layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def finding(severity="error", **changes):
     plain = {
         "kind": "unknown-ids", "severity": severity, "what": "3 masks hold ids that no class has: 17 in 212 pixels",
         "where": ["masks/a.png", "masks/<script>alert(1)</script>.png", "c", "d", "e"], "count": 6, "of": 9,
-        "why": "A class without a name is learned by nobody.", "fix": "pixelwise check data --set 'data.ignored=[x]'",
+        "why": "A class without a name is not learned.", "fix": "pixelwise check data --set 'data.ignored=[x]'",
         "examples": [["train", 0], ["val", 1]],
     }  # fmt: skip
     return plain | changes
@@ -41,7 +41,7 @@ def plain(findings=None):
     }
 
 
-def look(split, index):
+def read_example(split, index):
     if split == "val":
         raise MaskError("masks/b.png", expected="ids 0–2", found="17", do="Add it.")
     image = np.random.default_rng(index).integers(0, 255, (3, 50, 70), dtype=np.uint8)
@@ -50,22 +50,22 @@ def look(split, index):
 
 @pytest.fixture
 def page(tmp_path):
-    write_checkup(tmp_path / "check.html", plain(), labels=LABELS, look=look)
+    write_checkup(tmp_path / "check.html", plain(), labels=LABELS, read_example=read_example)
     return tmp_path / "check.html"
 
 
-def test_every_finding_stands_there_with_its_fix_and_nothing_is_markup_that_should_be_text(page):
+def test_findings_are_shown_with_their_fix_and_escaped(page):
     text = page.read_text()
     assert text.count('<article class="finding') == 3
     assert "3 masks hold ids that no class has: 17 in 212 pixels" in text
-    assert "--set &#x27;data.ignored=[x]&#x27;" in text
+    assert "--set &#39;data.ignored=[x]&#39;" in text
     assert "<b>person" not in text
     assert "<i>data" not in text
     assert "<script>alert" not in text
     assert text.count("<script>") == 1
 
 
-def test_offenders_are_shown_and_those_that_cannot_be_read_say_why(page):
+def test_examples_are_shown_or_the_reason_why_not(page):
     text = page.read_text()
     assert text.count('src="data:image/webp') == 2 * 2  # image and mask of train 0, in two findings
     assert "masks/b.png: expected ids 0–2, found 17. Add it." in text
@@ -74,50 +74,50 @@ def test_offenders_are_shown_and_those_that_cannot_be_read_say_why(page):
 
 
 def test_each_image_is_fetched_once(tmp_path):
-    asked = []
+    read = []
 
-    def counted(split, index):
-        asked.append((split, index))
-        return look(split, index)
+    def recording(split, index):
+        read.append((split, index))
+        return read_example(split, index)
 
-    write_checkup(tmp_path / "c.html", plain(), labels=LABELS, look=counted)
-    assert sorted(asked) == [("train", 0), ("val", 1)]
+    write_checkup(tmp_path / "c.html", plain(), labels=LABELS, read_example=recording)
+    assert sorted(read) == [("train", 0), ("val", 1)]
 
 
 @pytest.mark.parametrize(
     ("severities", "verdict"),
     [
-        (["error", "warning"], "1\u00a0finding would block training"),
-        (["warning"], "The data can be trained on; the warnings"),
-        (["notice"], "The data can be trained on."),
-        ([], "The data can be trained on."),
+        (["error", "warning"], "1\u00a0error would prevent training"),
+        (["warning"], "The data can be used for training, but the warnings"),
+        (["notice"], "The data can be used for training."),
+        ([], "The data can be used for training."),
     ],
 )
-def test_the_verdict_follows_from_the_worst(tmp_path, severities, verdict):
+def test_the_verdict_depends_on_the_worst_severity(tmp_path, severities, verdict):
     write_checkup(tmp_path / "c.html", plain([finding(s) for s in severities]), labels=LABELS)
     assert verdict in (tmp_path / "c.html").read_text()
 
 
-def test_classes_have_shares_and_a_part_without_one_is_marked(page):
+def test_classes_have_shares_and_missing_classes_are_marked(page):
     text = page.read_text()
     assert re.search(r'class="number miss"[^>]*>0 of 6<', text)
     assert "2 of 3" in text
     assert "2\u202f% of the pixels are ignored" in text
 
 
-def test_suspects_are_shown_where_a_model_was_asked(tmp_path):
+def test_suspects_are_shown_if_a_model_was_given(tmp_path):
     suspect = {
         "id": "train/p1", "truth": "background", "prediction": "road", "pixels": 90, "box": [1, 2, 20, 30], "confidence": 0.97,
     }  # fmt: skip
 
     def fetch(id):
         assert id == "train/p1"
-        return (*look("train", 0)[1:], np.ones((50, 70), np.uint8))
+        return (*read_example("train", 0)[1:], np.ones((50, 70), np.uint8))
 
     write_checkup(tmp_path / "c.html", plain() | {"suspects": [suspect], "model": "run"}, labels=LABELS, fetch=fetch)
     text = (tmp_path / "c.html").read_text()
-    assert "Labels in doubt" in text
-    assert "97\u202f% sure" in text
+    assert "Possible annotation errors" in text
+    assert "with a confidence of 97\u202f%" in text
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def browser():
 
 
 @pytest.mark.parametrize("width", [360, 1440])
-def test_it_fits_and_asks_nobody(browser, page, width):
+def test_it_fits_and_makes_no_requests(browser, page, width):
     browser.problems.clear()
     browser.show(page, width)
     browser.ask(OPEN_ALL)
@@ -137,7 +137,7 @@ def test_it_fits_and_asks_nobody(browser, page, width):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_every_text_stands_out(browser, page, dark):
+def test_all_text_has_enough_contrast(browser, page, dark):
     browser.show(page, dark=dark)
     browser.ask(OPEN_ALL)
     assert browser.ask(CONTRAST) == []

@@ -1,4 +1,4 @@
-"""Numbers as they are written."""
+"""Formatting of numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelwise.reporting.numbers import cell, count, decimal, interval, link, percent, plural, short, value_of
+from pixelwise.reporting.numbers import count, decimal, interval, percent, plural, short
+from pixelwise.reporting.results import Value
 
 THIN = "\u202f"
 
@@ -20,7 +21,7 @@ def test_short_counts_have_three_digits(number, text):
 
 
 @given(st.integers(1, 10**12))
-def test_short_counts_are_right_to_half_a_percent(number):
+def test_short_counts_are_accurate_to_half_a_percent(number):
     text = short(number)
     scale = {"k": 1e3, "M": 1e6, "G": 1e9}.get(text[-1], 1)
     assert float(text.rstrip("kMG")) * scale == pytest.approx(number, rel=0.0051)
@@ -34,7 +35,7 @@ def test_percent(share, text):
     assert percent(share) == f"{text}{THIN}%"
 
 
-def test_nearly_nothing_is_not_nothing_and_nearly_all_is_not_all():
+def test_only_exact_values_are_shown_as_0_and_100_percent():
     assert percent(0.0001) == f"<\u20090.1{THIN}%"
     assert percent(0.99999) == f">\u200999.9{THIN}%"
     assert percent(None) == "–"
@@ -46,20 +47,12 @@ def test_counts_and_plurals():
     assert plural(2, "class") == "2\u00a0classes"
 
 
-def test_values_that_are_no_numbers_are_undefined():
-    value = value_of({"iou": float("nan"), "iou_low": True, "iou_high": "x", "iou_n": 3.0}, "iou")
-    assert (value.value, value.low, value.high, value.n) == (None, None, None, 3)
-    assert interval(value) == ""
-    assert "undefined" in cell(value)
-    assert "n\u00a03" in cell(value)
-
-
-def test_lengths_have_other_digits_than_shares():
+def test_lengths_are_not_formatted_as_shares():
     assert decimal(0.12345, "iou") == "0.123"
     assert decimal(60.2078, "hausdorff") == "60.2"
     assert decimal(2.7008, "hausdorff") == "2.701"
 
 
-def test_an_unknown_score_is_shown_without_a_link():
-    assert link("new_score") == "new score"
-    assert link("iou") == '<a href="#def-iou" class="term">IoU</a>'
+def test_intervals():
+    assert interval(Value("iou", 0.5, 0.25, 0.75, 3)) == "0.250–0.750"
+    assert interval(Value("iou", 0.5, None, 0.75, 3)) == ""

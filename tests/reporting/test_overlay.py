@@ -13,44 +13,44 @@ GREEN, RED = (0, 200, 0), (200, 0, 0)
 LABELS = Labels(("background", "leaf", "rust"), colours=((9, 9, 9), GREEN, RED))
 
 
-def test_every_class_in_its_colour_and_what_is_ignored_in_white() -> None:
+def test_classes_have_their_colours_and_ignored_pixels_are_white() -> None:
     painted = colourise(np.array([[0, 1], [2, 255]], np.uint8), LABELS)
     assert painted.dtype == np.uint8
     assert painted.tolist() == [[[9, 9, 9], [0, 200, 0]], [[200, 0, 0], [255, 255, 255]]]
 
 
-def test_more_classes_than_a_byte_holds() -> None:
+def test_more_than_256_classes() -> None:
     labels = Labels(tuple(f"c{k}" for k in range(300)), ignore_ids=(999,))
     painted = colourise(np.array([[255, 299, 65535]], np.uint16), labels)
     assert painted[0].tolist() == [list(labels.colours[255]), list(labels.colours[299]), [255, 255, 255]]
 
 
-def test_the_background_stays_clear_and_the_rest_is_tinted() -> None:
+def test_the_background_is_not_tinted() -> None:
     image = np.full((3, 6, 6), 100, np.uint8)
     mask = np.zeros((6, 6), np.uint8)
     mask[:, 3:] = 1
     shown = overlay(image, mask, LABELS, opacity=0.5)
     assert (shown[:, :2] == 100).all()
     assert (shown[:, 3:] == [50, 150, 50]).all()
-    assert (shown[:, 2] == 45).all()  # a darker rim where classes meet
+    assert (shown[:, 2] == 45).all()  # darker contours
     assert (overlay(image, mask, LABELS, opacity=1)[:, 3:] == GREEN).all()
 
 
-def test_a_first_class_that_is_no_background_is_tinted_too() -> None:
+def test_a_first_class_that_is_not_a_background_is_tinted() -> None:
     labels = Labels(("road", "car"), colours=(RED, GREEN))
     assert (overlay(np.full((3, 2, 2), 100, np.uint8), np.zeros((2, 2), np.uint8), labels, 1) == RED).all()
 
 
-def test_strips_meet_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_have_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
     image = generator.integers(0, 60000, (3, 23, 17)).astype(np.uint16)
     mask = generator.integers(0, 3, (23, 17)).astype(np.uint8)
-    whole = overlay(image, mask, LABELS)
+    expected = overlay(image, mask, LABELS)
     monkeypatch.setattr(module, "_STRIP", 4)
-    np.testing.assert_array_equal(overlay(image, mask, LABELS), whole)
+    np.testing.assert_array_equal(overlay(image, mask, LABELS), expected)
 
 
-def test_neither_image_nor_mask_is_changed() -> None:
+def test_image_and_mask_are_not_modified() -> None:
     image, mask = np.full((3, 4, 4), 100, np.uint8), np.eye(4, dtype=np.uint8)
     overlay(image, mask, LABELS)
     contact_sheet([(image, mask, mask)], LABELS, 40)
@@ -73,7 +73,7 @@ def test_the_smallest_images(size: tuple[int, int]) -> None:
     assert contact_sheet([(np.zeros((1, *size), np.uint8), None, np.zeros(size, np.uint8))], LABELS, 40).ndim == 3
 
 
-def test_a_sheet_shows_image_truth_prediction_and_where_they_differ() -> None:
+def test_a_sheet_shows_image_truth_prediction_and_difference() -> None:
     image = np.full((3, 40, 40), 100, np.uint8)
     truth = np.zeros((40, 40), np.uint8)
     truth[:20] = 255
@@ -83,10 +83,10 @@ def test_a_sheet_shows_image_truth_prediction_and_where_they_differ() -> None:
     assert sheet.shape[1] == 4 * 40 + 3 * 6
     row = sheet[24 : 24 + 40]
     assert (row[:, :40] == 100).all()
-    differs = row[:, 3 * 46 :]
-    # What is ignored is not wrong; the rest shows the class that was predicted.
-    assert (differs[2:17] == 25).all()
-    assert np.abs(differs[24:].astype(int) - GREEN).max() <= 1
+    difference = row[:, 3 * 46 :]
+    # Ignored pixels are not wrong; wrong pixels show the predicted class.
+    assert (difference[2:17] == 25).all()
+    assert np.abs(difference[24:].astype(int) - GREEN).max() <= 1
 
 
 def test_rows_of_different_shapes_and_without_truth() -> None:
@@ -98,18 +98,18 @@ def test_rows_of_different_shapes_and_without_truth() -> None:
     assert sheet.shape[0] > 24 + 30 + 6 + 120
 
 
-def test_a_legend_of_many_classes_is_wrapped() -> None:
+def test_the_legend_of_many_classes_is_wrapped() -> None:
     many = Labels(tuple(f"a class of a long name {k}" for k in range(12)))
     row = (np.zeros((3, 10, 10), np.uint8), None, np.zeros((10, 10), np.uint8))
     one, twelve = contact_sheet([row], LABELS, 100), contact_sheet([row], many, 100)
     assert twelve.shape[1] == one.shape[1]
     assert twelve.shape[0] > one.shape[0] + 3 * 22
-    # Every colour of the legend is on the sheet.
+    # All colours are on the sheet.
     seen = {tuple(pixel) for pixel in twelve.reshape(-1, 3).tolist()}
     assert set(many.colours) <= seen
 
 
-def test_a_image_is_written_whole(tmp_path: Path) -> None:
+def test_png_files_are_written(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     write_png(tmp_path / "new" / "a.png", pixels)
     with Image.open(tmp_path / "new" / "a.png") as image:

@@ -1,4 +1,4 @@
-"""The whole page: sound HTML, every number with its n and the way to its definition, and nothing that can be broken out of."""
+"""The report: valid HTML, scores with intervals and links to their definitions, and escaping."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from tests.reporting.drawn import draw
 from pixelwise.errors import DataError
 from pixelwise.labels import Labels
 from pixelwise.metrics.definitions import DEFINITIONS
-from pixelwise.reporting import choose, write_report
+from pixelwise.reporting import write_report
+from pixelwise.reporting.gallery import choose
+from pixelwise.reporting.results import Results
 
 VOID = {"br", "col", "hr", "img", "input", "link", "meta"}
 EVIL = "<script>alert(1)</script>\"'></style><img src=x onerror=alert(1)>\u202egnp.exe\u2066\udcff\x00\x1b[31m"
 
 
 class Page(HTMLParser):
-    """Read a page, and refuse elements that are not closed in order."""
+    """Parse a page, and reject elements that are not closed in order."""
 
     def __init__(self, text):
         super().__init__()
@@ -58,7 +60,7 @@ def written(tmp_path, scores, labels, **options):
     return Page(raw.decode("utf-8"))
 
 
-def require_sound(page):
+def require_valid(page):
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     for link in page.all("a"):
@@ -74,7 +76,7 @@ def require_sound(page):
     assert all(drawing.get("aria-label") for drawing in page.all("svg"))
 
 
-def test_the_page_is_sound_and_whole(tmp_path, case, scores, run):
+def test_the_page_is_valid_and_complete(tmp_path, case, scores, run):
     case.fetched.clear()
     page = written(
         tmp_path,
@@ -85,31 +87,31 @@ def test_the_page_is_sound_and_whole(tmp_path, case, scores, run):
         environment={"Python": "3.11"},
         commands=["pixelwise evaluate run data"],
     )
-    require_sound(page)
+    require_valid(page)
     sections = [section["id"] for section in page.all("section")]
     assert sections == [
-        "classes", "pictures", "suspects", "confusion", "sizes", "distances", "calibration", "scores", "training", "data",
+        "classes", "images", "suspects", "confusion", "sizes", "distances", "calibration", "scores", "training", "data",
         "configuration", "repeat", "definitions",
     ]  # fmt: skip
     assert "pixelwise evaluate run data" in page.text
     assert (
-        "temperature 1.25, fitted on the val part, which moved the calibration error there from 0.080 to 0.020"
+        "temperature of 1.25, fitted on the val split, which changed the calibration error there from 0.080 to 0.020"
         in page.text
     )
     assert "because # of <b>this</b>" in page.text
-    assert "1 step had a loss or gradient that was no number, and was not made." in page.text
+    assert "1 step with a loss or gradient that is not finite was skipped." in page.text
     assert (tmp_path / "report.html").stat().st_size < 4e6
 
 
-def test_only_what_is_shown_is_fetched_and_each_image_once(tmp_path, case, scores):
+def test_only_images_shown_are_fetched_and_only_once(tmp_path, case, scores):
     case.fetched.clear()
     written(tmp_path, scores, case.labels, fetch=case.fetch)
-    chosen = {id for ids in choose(scores).values() for id in ids}
+    chosen = {id for ids in choose(Results.from_dict(scores)).values() for id in ids}
     assert len(case.fetched) == len(set(case.fetched))
     assert set(case.fetched) == chosen | {one["id"] for one in scores["tables"]["suspects"][:12]}
 
 
-def test_every_score_stands_there_with_its_interval_its_n_and_a_link_to_its_definition(tmp_path, case, scores):
+def test_all_scores_have_interval_n_and_definition(tmp_path, case, scores):
     page = written(tmp_path, scores, case.labels)
     links = {link["href"] for link in page.all("a")}
     for row in (scores, *scores["classes"]):
@@ -125,14 +127,14 @@ def test_every_score_stands_there_with_its_interval_its_n_and_a_link_to_its_defi
             assert f"n\xa0{n}" in " ".join(page.words), key
 
 
-def test_sentences_say_what_the_numbers_are(tmp_path, case, scores):
+def test_the_summary_has_the_scores(tmp_path, case, scores):
     text = written(tmp_path, scores, case.labels).text
     miou = round(100 * scores["miou"])
-    assert f"On 12 images, prediction and truth overlap by {miou} % on average over the 4 classes" in text
+    assert f"On 12 images, prediction and ground truth overlap by {miou} % (IoU), averaged over the 4 classes." in text
     assert f"always “ {scores['baseline']['answer']} ” {scores['baseline']['miou']:.3f}" in text
 
 
-def test_nothing_breaks_out(tmp_path, run):
+def test_all_text_is_escaped(tmp_path, run):
     labels = Labels((EVIL, "שלום<b>", "x" * 3000, "&amp;"))
     case = draw(labels, images=6)
     scores = case.scores()
@@ -157,7 +159,7 @@ def test_nothing_breaks_out(tmp_path, run):
         environment={EVIL: EVIL},
         commands=[EVIL],
     )
-    require_sound(page)
+    require_valid(page)
     assert "<script>alert(1)</script>" in page.text, "shown as text"
     raw = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert raw.count("<script") == 1
@@ -166,7 +168,7 @@ def test_nothing_breaks_out(tmp_path, run):
     assert "\\xff" in raw
 
 
-def test_the_policy_forbids_all_but_what_is_there(tmp_path, case, scores):
+def test_the_content_security_policy_allows_only_the_script(tmp_path, case, scores):
     import base64
     import hashlib
 
@@ -184,46 +186,46 @@ def test_the_policy_forbids_all_but_what_is_there(tmp_path, case, scores):
 @pytest.mark.parametrize(
     "missing", ["tables", "per_image", "baseline", "confusion", "convention", "interval", "excluded"]
 )
-def test_a_missing_part_leaves_out_what_needs_it(tmp_path, case, scores, missing):
-    part = {key: value for key, value in scores.items() if key != missing}
-    require_sound(written(tmp_path, part, case.labels, fetch=case.fetch))
+def test_missing_keys_are_tolerated(tmp_path, case, scores, missing):
+    rest = {key: value for key, value in scores.items() if key != missing}
+    require_valid(written(tmp_path, rest, case.labels, fetch=case.fetch))
 
 
-def test_masks_of_another_tool_have_no_probabilities_and_no_run(tmp_path):
-    case = draw(Labels(("background", "disc")), seeing=False)
+def test_masks_have_no_probabilities_and_no_run(tmp_path):
+    case = draw(Labels(("background", "disc")), observable=False)
     page = written(tmp_path, case.scores(), case.labels, fetch=case.fetch)
-    require_sound(page)
+    require_valid(page)
     assert not {"calibration", "suspects", "training", "data", "configuration"} & {s["id"] for s in page.all("section")}
 
 
 def test_one_class(tmp_path):
     case = draw(Labels(("all",)))
-    require_sound(written(tmp_path, case.scores(), case.labels, fetch=case.fetch))
+    require_valid(written(tmp_path, case.scores(), case.labels, fetch=case.fetch))
 
 
-def test_one_image_has_no_interval_and_says_so(tmp_path):
+def test_one_image_has_no_interval(tmp_path):
     case = draw(Labels(("background", "disc")), images=1)
     page = written(tmp_path, case.scores(), case.labels, fetch=case.fetch)
-    require_sound(page)
+    require_valid(page)
     assert "no interval" in page.text
     assert case.fetched == ["p00"]
 
 
-def test_many_classes_show_the_matrix_as_a_image_and_the_strongest_confusions(tmp_path):
+def test_the_matrix_of_many_classes_is_an_image(tmp_path):
     labels = Labels(tuple(f"class number {k}" for k in range(150)))
     case = draw(labels, images=6)
     scores = case.scores()
     page = written(tmp_path, scores, labels, fetch=case.fetch)
-    require_sound(page)
+    require_valid(page)
     assert sum(image.get("class") == "pixels" for image in page.all("img")) == 3
     matrix = np.array(scores["confusion"])
     np.fill_diagonal(matrix, 0)
     t, p = np.unravel_index(matrix.argmax(), matrix.shape)
-    assert f"class number {t} is taken for class number {p}" in page.text
+    assert f"class number {t} predicted as class number {p}" in page.text
     assert (tmp_path / "report.html").stat().st_size < 4e6
 
 
-def test_undefined_scores_are_shown_as_such(tmp_path, case, scores):
+def test_undefined_scores(tmp_path, case, scores):
     nothing = copy.deepcopy(scores)
     for row in (nothing, *nothing["classes"], nothing["baseline"]):
         for key in DEFINITIONS:
@@ -233,54 +235,54 @@ def test_undefined_scores_are_shown_as_such(tmp_path, case, scores):
     for one in nothing["per_image"]:
         one["miou"] = None
     page = written(tmp_path, nothing, case.labels, fetch=case.fetch)
-    require_sound(page)
-    assert "No class has a union of truth and prediction, so there is no mIoU." in page.text
+    require_valid(page)
+    assert "No class occurs in the ground truth or in a prediction, so the mIoU is undefined." in page.text
     assert "nan" not in page.text.lower().split()
 
 
 @pytest.mark.parametrize(("bands", "dtype"), [(1, np.uint8), (1, np.uint16), (7, np.uint16), (2, np.int32)])
-def test_images_of_every_kind(tmp_path, bands, dtype):
+def test_bands_and_pixel_types(tmp_path, bands, dtype):
     case = draw(Labels(("background", "disc")), images=3, bands=bands, dtype=dtype)
     page = written(tmp_path, case.scores(), case.labels, fetch=case.fetch)
     assert sum("panel" not in image and "alt" in image for image in page.all("img")) >= 12
 
 
-def test_what_the_prediction_left_open_is_a_column_and_rows_add_up(tmp_path):
-    case = draw(Labels(("background", "disc")), seeing=False)
+def test_pixels_without_a_predicted_class_are_a_column(tmp_path):
+    case = draw(Labels(("background", "disc")), observable=False)
     for mask in case.predictions.values():
         mask[10:20] = 255
     scores = case.scores()
     assert scores["unassigned_pixels"]
     page = written(tmp_path, scores, case.labels)
-    assert "(open)" in page.text
+    assert "(no class)" in page.text
     recall = scores["classes"][0]["recall"]
     shown = re.findall(r'class="number hit" style="--w:(\d+)%"', (tmp_path / "report.html").read_text())
     assert shown[0] == f"{100 * recall:.0f}"
 
 
-def test_a_image_that_is_gone_is_told_and_breaks_nothing(tmp_path, case, scores):
+def test_missing_images_are_reported(tmp_path, case, scores):
     def gone(id):
         raise DataError(id, expected="an image", found="nothing", do="Check the path.")
 
     page = written(tmp_path, scores, case.labels, fetch=gone)
-    require_sound(page)
+    require_valid(page)
     assert "expected an image, found nothing. Check the path." in page.text
 
 
-def test_a_run_folder_that_is_empty_or_broken_breaks_nothing(tmp_path, case, scores):
+def test_empty_and_damaged_run_folders(tmp_path, case, scores):
     folder = tmp_path / "broken"
     folder.mkdir()
-    require_sound(written(tmp_path, scores, case.labels, run=folder))
+    require_valid(written(tmp_path, scores, case.labels, run=folder))
     (folder / "config.yaml").write_bytes(b"a: [\xff")
     (folder / "data.json").write_text('{"fingerprint": [1]}')
     (folder / "log.jsonl").write_text(
         '[1]\n{"event": "step"}\nnot json\n{"event": "step", "step": "x", "loss": null}\n'
     )
     page = written(tmp_path, scores, case.labels, run=folder)
-    require_sound(page)
-    assert "a: [\\xff" in page.text, "what is no YAML is shown as it is"
+    require_valid(page)
+    assert "a: [\\xff" in page.text, "invalid YAML is shown as text"
 
 
-def test_equal_input_gives_an_equal_page(tmp_path, case, scores):
+def test_equal_input_results_in_an_equal_page(tmp_path, case, scores):
     first = written(tmp_path, scores, case.labels, fetch=case.fetch)
     assert first.elements == written(tmp_path, scores, case.labels, fetch=case.fetch).elements

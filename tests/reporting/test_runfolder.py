@@ -1,4 +1,4 @@
-"""A run folder is read as far as it can be."""
+"""Run folders are read even if they are incomplete or damaged."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 import yaml
 
 from pixelwise.config import Config, config_from_dict, dump_config
-from pixelwise.reporting.runfolder import Setting, read_run, settings
+from pixelwise.reporting.runfolder import Setting, read_run, read_settings
 
 
-def test_every_setting_comes_with_its_value_and_its_reason():
+def test_settings_have_values_and_reasons():
     labels = {"names": ["a # b", "it's", '"q"', "no: way", "x"], "ignore_index": [255]}
     config = config_from_dict({"data": {"root": "/tmp/# place", "labels": labels}})
     reasons = {"train.steps": "10 epochs # of 3 images", "data.labels": 'it\'s "so"', "model.name": "[odd: reason"}
-    found = settings(dump_config(config, reasons))
+    found = read_settings(dump_config(config, reasons))
     plain = config.model_dump()
     assert [(one.section, one.key) for one in found] == [(s, k) for s, values in plain.items() for k in values]
     for one in found:
@@ -24,9 +24,9 @@ def test_every_setting_comes_with_its_value_and_its_reason():
         assert one.reason == reasons.get(f"{one.section}.{one.key}", "")
 
 
-def test_files_written_by_hand_are_read_too():
+def test_handwritten_files_are_read():
     text = "seed: 3 # top\nlist:\n  a:\n    - 1\n    - 2\n  b: {c: 1} # why\n  text: |\n    two\n    lines\nlast: x"
-    assert settings(text) == [
+    assert read_settings(text) == [
         Setting("seed", "", "3", "top"),
         Setting("list", "a", "- 1\n    - 2", ""),
         Setting("list", "b", "{c: 1}", "why"),
@@ -38,11 +38,11 @@ def test_files_written_by_hand_are_read_too():
 @pytest.mark.parametrize(
     "text", ["", "a: [", "- 1\n- 2", "a: !!python/object:os.system x", "a: &x [*x]", "\t", "[" * 5000]
 )
-def test_what_is_no_configuration_gives_no_settings_and_no_error(text):
-    assert all(isinstance(one, Setting) for one in settings(text))
+def test_other_texts_have_no_settings_and_raise_no_error(text):
+    assert all(isinstance(one, Setting) for one in read_settings(text))
 
 
-def test_a_torn_log_is_read_up_to_the_tear(run):
+def test_an_incomplete_log_is_read(run):
     found = read_run(run)
     assert len(found.of("step")) == 40
     assert len(found.of("validation")) == 2
@@ -50,6 +50,6 @@ def test_a_torn_log_is_read_up_to_the_tear(run):
     assert len(found.settings) == sum(len(values) for values in Config().model_dump().values())
 
 
-def test_no_folder_tells_nothing(tmp_path):
+def test_a_missing_folder_is_empty(tmp_path):
     found = read_run(tmp_path / "nowhere")
     assert (found.settings, found.config, found.data, found.card, found.events) == ((), "", {}, {}, ())

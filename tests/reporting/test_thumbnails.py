@@ -1,4 +1,4 @@
-"""Which images are chosen, and what is made of them."""
+"""Small versions of images and masks."""
 
 from __future__ import annotations
 
@@ -7,63 +7,19 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from pixelwise.labels import Labels
-from pixelwise.reporting import choose
-from pixelwise.reporting.thumbnails import EACH, area_error, crop, difference, encoded, exact, flat, panels
+from pixelwise.reporting.thumbnails import crop, difference, encode, encode_png, view, worst_slice
 
 LABELS = Labels(("background", "disc"))
 
 
-def entry(id, miou, shift=0):
-    return {"id": id, "miou": miou, "pixels": 100, "counts": [[0, 50, 60, 60 + shift, 3], [1, 30, 40, 40 - shift, 0]]}
+def opened(thumbnail):
+    return Image.open(io.BytesIO(base64.b64decode(thumbnail.uri.partition(",")[2])))
 
 
-def opened(panel):
-    return Image.open(io.BytesIO(base64.b64decode(panel.uri.partition(",")[2])))
-
-
-def test_worst_typical_best_and_those_of_wrong_areas_are_chosen_once_each():
-    images = [entry(f"{i:02}", i / 40, 20 if i in (0, 15, 16) else 0) for i in range(40)]
-    chosen = choose({"per_image": images[::-1]})
-    assert chosen == {
-        "worst": ["00", "01", "02", "03"],
-        "median": ["20", "19", "21", "18"],
-        "best": ["39", "38", "37", "36"],
-        "area": ["15", "16"],
-    }
-
-
-@given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=30))
-def test_no_image_is_chosen_twice_nor_one_without_a_score(values):
-    images = [entry(str(i), value, i) for i, value in enumerate(values)]
-    chosen = choose({"per_image": images})
-    ids = [id for group in chosen.values() for id in group]
-    assert len(ids) == len(set(ids))
-    assert all(values[int(id)] is not None for id in ids)
-    assert all(1 <= len(group) <= EACH for group in chosen.values())
-    assert bool(ids) == any(value is not None for value in values)
-    if "worst" in chosen:
-        assert values[int(chosen["worst"][0])] == min(v for v in values if v is not None)
-        assert values[int(chosen["best"][0])] == max(v for v in values if v is not None)
-
-
-def test_few_images_are_all_shown_and_none_are_none():
-    assert choose({"per_image": [entry("b", 0.5), entry("a", 0.5), entry("c", 0.1)]}) == {"all": ["c", "a", "b"]}
-    assert choose({"per_image": []}) == choose({}) == {}
-
-
-def test_the_error_of_areas_by_hand():
-    # Class 0 takes 20 pixels too many, class 1 takes 20 too few: 40 of 100.
-    assert area_error(entry("a", 0.5, 20)) == 0.4
-    assert area_error(entry("a", 0.5)) == 0.0
-    assert area_error({"id": "a", "pixels": 0, "counts": []}) is None
-
-
-def test_a_crop_holds_its_box_with_a_margin_inside_the_image():
+def test_a_crop_contains_its_box_with_a_margin_within_the_image():
     image, mask = np.zeros((3, 200, 300)), np.arange(60000).reshape(200, 300)
     for box in ((90, 140, 110, 160), (0, 0, 10, 10), (190, 290, 200, 300), (0, 0, 200, 300), (50, 0, 51, 300)):
         cut_image, truth, prediction = crop((image, mask, mask), box)
@@ -76,19 +32,19 @@ def test_a_crop_holds_its_box_with_a_margin_inside_the_image():
     assert truth.shape == (9, 7)
 
 
-def test_of_a_volume_the_slice_with_most_errors_is_shown():
+def test_the_slice_of_a_volume_with_the_most_errors_is_shown():
     truth, prediction = np.zeros((5, 4, 6), np.uint8), np.zeros((5, 4, 6), np.uint8)
     truth[1] = 255
     prediction[1], prediction[3, 0] = 1, 1
-    (image, t, p), place = flat((np.arange(120).reshape(1, 5, 4, 6), truth, prediction), 255)
+    (image, t, p), place = worst_slice((np.arange(120).reshape(1, 5, 4, 6), truth, prediction), 255)
     assert place == 3
     assert image.shape == (1, 4, 6)
     assert t.shape == p.shape == (4, 6)
     assert image[0, 0, 0] == 72
-    assert flat((image, t, p), 255)[1] is None
+    assert worst_slice((image, t, p), 255)[1] is None
 
 
-def test_differences_are_magenta_and_void_is_white():
+def test_wrong_pixels_are_magenta_and_ignored_pixels_white():
     truth, prediction = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
     prediction[0, 0], truth[3, 3] = 1, 255
     shown = difference(np.full((1, 4, 4), 9, np.uint8), truth, prediction, LABELS)
@@ -99,27 +55,28 @@ def test_differences_are_magenta_and_void_is_white():
 
 @pytest.mark.parametrize("shape", [(1, 1), (30, 40), (3000, 2000), (5000, 40), (40, 5000)])
 @pytest.mark.parametrize("bands", [1, 3, 6])
-def test_panels_are_small_whatever_comes(shape, bands):
+def test_panels_are_small_for_any_image(shape, bands):
     generator = np.random.default_rng(0)
     image = generator.integers(0, 60000, (bands, *shape)).astype(np.uint16)
     mask = generator.integers(0, 2, shape).astype(np.uint8)
     before = image.copy()
-    made = panels((image, mask, mask), LABELS, 20_000)
-    assert list(made) == ["picture", "truth", "prediction", "difference"]
-    for panel in made.values():
-        assert opened(panel).size == (panel.width, panel.height)
-        assert 1 <= panel.width <= 480
-        assert len(panel.uri) < 28_000
+    panels = view((image, mask, mask), LABELS, 20_000).panels
+    assert list(panels) == ["image", "truth", "prediction", "difference"]
+    for panel in panels.values():
+        assert opened(panel.image).size == (panel.image.width, panel.image.height)
+        assert 1 <= panel.image.width <= 480
+        assert len(panel.image.uri) < 28_000
+    assert panels["difference"].description == "0\u202f% of the pixels differ"
     np.testing.assert_array_equal(image, before)
 
 
-def test_a_smaller_budget_gives_a_smaller_file():
+def test_a_smaller_budget_results_in_a_smaller_file():
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3)).astype(np.uint8)
-    large, small = encoded(noise, 10**6), encoded(noise, 8000)
+    large, small = encode(noise, 10**6), encode(noise, 8000)
     assert len(small.uri) < 11_000 < len(large.uri)
     assert opened(large).size == (400, 300)
 
 
-def test_exact_images_keep_every_value():
+def test_png_thumbnails_are_lossless():
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
-    np.testing.assert_array_equal(np.asarray(opened(exact(pixels))), pixels)
+    np.testing.assert_array_equal(np.asarray(opened(encode_png(pixels))), pixels)

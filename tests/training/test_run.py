@@ -112,7 +112,7 @@ def test_a_killed_run_goes_on_bit_for_bit(
     process.wait()
     assert not (out / "scores.json").exists(), "the run was killed too late for this test"
     again = subprocess.run(command(discs, out, tiny, workers=workers), check=True, capture_output=True, text=True)
-    assert "going on at step" in again.stderr
+    assert "resuming at step" in again.stderr
     assert_same_weights(whole, out)
 
 
@@ -147,7 +147,7 @@ def test_a_stopped_run_goes_on_even_where_it_may_be_overwritten(
     process.wait()
     assert not (tmp_path / "run" / "scores.json").exists(), "the run was killed too late for this test"
     done = subprocess.run(again, check=True, capture_output=True, text=True)
-    assert "going on at step" in done.stderr
+    assert "resuming at step" in done.stderr
     assert_same_weights(whole, tmp_path / "run")
     # A finished one is replaced.
     done = subprocess.run(again, check=True, capture_output=True, text=True)
@@ -319,7 +319,10 @@ def test_a_full_disk_keeps_the_checkpoint_before(
         real(tensors, path, metadata)
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(ResourceError, match=r"expected room to write, found No space left on device\. Free space"):
+    with pytest.raises(
+        ResourceError,
+        match=r"expected a writable disk with free space, found No space left on device\. Free disk space",
+    ):
         pixelwise.train(discs, out=tmp_path / "run", steps=8, overrides=tiny)
     kept = checkpoint.checkpoints(tmp_path / "run" / "checkpoints")
     assert len(kept) == 1

@@ -1,7 +1,6 @@
-"""The verbs, one function each: what the command line does, for Python.
+"""The public functions, one per command of the command line.
 
-Comes in: paths, options, arrays. Goes out: plain results and files. Knows nothing of terminals; everything heavy is
-imported when a verb needs it, so that importing this module costs nothing.
+Heavy dependencies are imported inside the functions, so that importing this module is fast.
 """
 
 from __future__ import annotations
@@ -47,26 +46,27 @@ def train(
     overwrite: bool = False,
     listener: Listener | None = None,
 ) -> Run:
-    """Train on a data set, or go on with the unfinished run in `out`.
+    """Train on a data set, or resume the unfinished run in `out`.
 
     Args:
         data: a folder, a `data.yaml`, or a recipe.
-        model: name of the network (see `pixelwise models`), or a folder with a checkpoint of transformers.
-        out: run folder; `runs/<name of the data>` where not given.
-        time_limit: seconds, or text like "10m"; at most one of `time_limit`, `steps`, `epochs`.
+        model: name of the network (see `pixelwise models`), or a folder with a transformers checkpoint.
+        out: run folder; `runs/<name of the data>` by default.
+        time_limit: seconds, or a text such as "10m"; at most one of `time_limit`, `steps`, `epochs`.
         steps: optimizer steps.
-        epochs: passes over the training part.
-        seed: of everything drawn.
-        overrides: "a.b=c" texts for the configuration.
-        skip_bad: leave out files that cannot be used, count and record them.
-        weights: what to begin with: imagenet, coco, ade20k, cityscapes, a folder or file, or a Hub name.
-        freeze: what stands still: "encoder", "none", or its first N layers.
-        accept_license: take weights that allow no commercial use.
-        overwrite: replace a finished run or another request's in `out`; an unfinished one of this request goes on.
-        listener: called with every event (see `training.runlog`).
+        epochs: passes over the training split.
+        seed: random seed.
+        overrides: configuration overrides such as "train.batch_size=8".
+        skip_bad: skip files that cannot be used, and record them.
+        weights: initial weights: imagenet, coco, ade20k, cityscapes, a folder or file, or a Hub name.
+        freeze: layers to freeze: "encoder", "none", or the number of first layers.
+        accept_license: accept weights with a non-commercial licence.
+        overwrite: replace a finished run, or one with other arguments, in `out`; an unfinished run with the same arguments is
+            resumed.
+        listener: called with each event (see `training.runlog`).
 
     Raises:
-        PixelwiseError: see `errors`; `Interrupted` leaves a run that the same call goes on with.
+        PixelwiseError: see `errors`. After `Interrupted`, the same call resumes the run.
     """
     limit = _seconds(time_limit, steps, epochs)
     from pixelwise.training.run import Request, train_run
@@ -92,11 +92,11 @@ def train(
 
 
 def _seconds(time_limit: float | str | None, steps: int | None, epochs: float | None) -> float | None:
-    """Read the time limit; refuse a second length beside it."""
+    """Return the time limit in seconds, and check that at most one limit is given."""
     given = [k for k, v in (("time_limit", time_limit), ("steps", steps), ("epochs", epochs)) if v is not None]
     if len(given) > 1:
         raise UsageError(
-            "train", expected="one of time_limit, steps, epochs", found=" and ".join(given), do="Leave the others out."
+            "train", expected="one of time_limit, steps, epochs", found=" and ".join(given), do="Keep one of them."
         )
     from pixelwise.training.budget import parse_duration
 
@@ -109,17 +109,17 @@ def _seconds(time_limit: float | str | None, steps: int | None, epochs: float | 
 
 
 def _report(run: Run, listener: Listener | None) -> None:
-    """Write the report of a run that has just ended; what goes wrong with it is told, and costs nothing else."""
+    """Write the report of a run that has just finished; errors are reported as notices."""
     from pixelwise.config import load_config
 
     if not load_config(run.folder / "config.yaml").evaluate.report:
         return
     try:
         report(run.folder)
-    except Exception as error:  # whatever it is, the run is finished and whole
+    except Exception as error:  # the run itself is complete
         if listener is not None:
-            said = str(error) if isinstance(error, PixelwiseError) else f"{type(error).__name__}: {error}"
-            listener({"event": "notice", "text": f"no report was written: {said}"})
+            message = str(error) if isinstance(error, PixelwiseError) else f"{type(error).__name__}: {error}"
+            listener({"event": "notice", "text": f"no report was written: {message}"})
 
 
 def predict(
@@ -166,20 +166,20 @@ def predict(
 
 
 def models(search: str = "") -> tuple[Entry, ...]:
-    """List the networks whose name holds a word: see `models.catalogue.Entry`."""
+    """Return the networks whose name contains a text (see `models.catalogue.Entry`)."""
     from pixelwise.models import catalogue
 
     return catalogue.search(search)
 
 
 def import_weights(file: str | Path, out: str | Path, *, overwrite: bool = False) -> int:
-    """Write the tensors of a pickled checkpoint as safetensors; give their number.
+    """Convert a pickled checkpoint to safetensors, and return the number of tensors.
 
-    A pickle can run whatever its author wrote. Only tensors are read, but that reader was got around before: only for
-    files of people one trusts.
+    Pickles can execute code. Only tensors are read, but such restrictions were circumvented before: only use files from
+    trusted sources.
 
     Raises:
-        ModelFileError: no tensors in the file.
+        ModelFileError: the file contains no tensors.
         OutputExistsError: `out` exists.
     """
     import safetensors.torch
@@ -192,7 +192,7 @@ def import_weights(file: str | Path, out: str | Path, *, overwrite: bool = False
         raise UsageError("--out", expected="a .safetensors file", found=str(out), do="Add the suffix.")
     if path.exists() and not overwrite:
         raise OutputExistsError(
-            path, expected="no such file", found="one", do="Choose another --out, or add --overwrite."
+            path, expected="a new file", found="an existing file", do="Choose another --out, or add --overwrite."
         )
     tensors = read_foreign(Path(file))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -201,23 +201,23 @@ def import_weights(file: str | Path, out: str | Path, *, overwrite: bool = False
 
 
 def push(model: str | Path, repository: str, *, public: bool = False) -> str:
-    """Copy a model to the Hugging Face Hub with a README; give its address (see `models.hub.push`)."""
+    """Upload a model to the Hugging Face Hub with a model card, and return its address (see `models.hub.push`)."""
     from pixelwise.models import hub
 
     if not HUB_NAME.fullmatch(repository):
-        raise UsageError("push", expected="OWNER/NAME", found=repr(repository), do="Name the repository so.")
+        raise UsageError("push", expected="OWNER/NAME", found=repr(repository), do="Correct the name.")
     return hub.push(load(model).folder, repository, private=not public)
 
 
 def draw_demo_data(
     folder: Path, *, overwrite: bool = False, progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Draw the demonstration's road scenes into `folder/data`; `folder` must be new, empty or an earlier demonstration."""
+    """Generate the road scenes of the demo in `folder/data`; `folder` must be new, empty or an earlier demo."""
     from pixelwise.demo.synthetic import write_road_scenes
     from pixelwise.storage import claim_folder
 
     claim_folder(folder, overwrite, (_DEMO, "data", "run", "evaluation", "predictions", "look.png"), _DEMO)
-    (folder / _DEMO).write_text("made by `pixelwise demo`, which may replace this folder\n", encoding="utf-8")
+    (folder / _DEMO).write_text("created by `pixelwise demo`, which may replace this folder\n", encoding="utf-8")
     write_road_scenes(folder / "data", progress=progress)
     return folder / "data"
 
@@ -231,7 +231,7 @@ def draw_sheet(
     split: str = "test",
     overrides: Sequence[str] = (),
 ) -> Path:
-    """Draw images, truths, predictions and differences of `count` images, spread over a part, as one PNG."""
+    """Draw image, ground truth, prediction and difference of `count` images, evenly spaced in a split, as one PNG."""
     from pixelwise.config import read_request
     from pixelwise.datasets.dataset import open_data
     from pixelwise.imageio.images import fill_invalid

@@ -195,4 +195,4 @@ def _write_page(path: Path, result: Checkup, survey: Survey, model: Model | None
         return fill_invalid(sample.image, sample.valid), truth, prediction.mask
 
     fetch = None if model is None else predict
-    write_checkup(path, result.to_dict(), labels=survey.labels, look=read, fetch=fetch)
+    write_checkup(path, result.to_dict(), labels=survey.labels, read_example=read, fetch=fetch)

@@ -1,7 +1,4 @@
-"""What the verbs give back: a model that is ready to predict, and a run.
-
-Comes in: folders. Goes out: `Model` and `Run`. Knows nothing of terminals or of how runs are made.
-"""
+"""Load trained models and runs."""
 
 from __future__ import annotations
 
@@ -28,12 +25,12 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(frozen=True)
 class Model:
-    """Hold a trained model, ready to predict.
+    """A trained model, ready to predict.
 
     Args:
-        folder: where it was loaded from.
-        predictor: the only way from image to `Prediction`.
-        card: what `model.json` says.
+        folder: the folder it was loaded from.
+        predictor: computes predictions.
+        card: content of `model.json`.
     """
 
     folder: Path
@@ -42,7 +39,7 @@ class Model:
 
     @property
     def labels(self) -> Labels:
-        """Give the classes."""
+        """The classes."""
         return self.card.labels
 
     def with_settings(self, **settings: Any) -> Model:
@@ -60,16 +57,16 @@ class Model:
     ) -> Prediction:
         """Predict one image or volume.
 
-        Pixels that a file marks as nodata get `labels.ignore_index`.
+        Nodata pixels of a file become `labels.ignore_index`.
 
         Args:
-            source: a path, or an array (C, H, W) of raw values; (H, W) for a single band.
-            grid: where an array lies in the world; files bring their own.
-            probabilities: return them too, (K, H, W) float32.
+            source: a path, or an array (C, H, W) of raw pixel values; (H, W) for a single band.
+            grid: spatial reference of an array; that of files is read.
+            probabilities: also return probabilities (K, H, W), float32.
 
         Raises:
             ImageError: the file cannot be read.
-            DataError: the image has not as many bands as the model was trained on.
+            DataError: the number of bands differs from the training data.
         """
         if isinstance(source, str | Path):
             from pixelwise.api.predicting import predict_file
@@ -81,38 +78,38 @@ class Model:
 
 @dataclass(frozen=True)
 class Run:
-    """Hold a run folder: configuration, log, scores, and the best model."""
+    """A run folder: configuration, log, scores, and the best model."""
 
     folder: Path
 
     @cached_property
     def scores(self) -> dict[str, Any]:
-        """Read `scores.json`: the best model on the validation part.
+        """The content of `scores.json`: scores of the best model on the validation split.
 
         Raises:
-            DataError: no finished run there.
+            DataError: the run is not finished.
         """
         import json
 
         path = self.folder / "scores.json"
         if not path.is_file():
-            raise DataError(self.folder, expected="a finished run", found="no scores.json", do="Train it to the end.")
+            raise DataError(self.folder, expected="a finished run", found="no scores.json", do="Finish the training.")
         scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return scores
 
     @cached_property
     def splits(self) -> tuple[str, ...]:
-        """Name the parts of the data set that it was trained on: train, val, and test where there is one."""
+        """The splits of the data set: train, val, and test if there is one."""
         import json
 
-        known = json.loads((self.folder / "data.json").read_text(encoding="utf-8"))
-        return tuple(known["splits"]["images"])
+        data = json.loads((self.folder / "data.json").read_text(encoding="utf-8"))
+        return tuple(data["splits"]["images"])
 
     parts = renamed("parts", "splits")
 
     @cached_property
     def model(self) -> Model:
-        """Load the best model."""
+        """The best model."""
         return load(self.folder)
 
 
@@ -120,21 +117,21 @@ def load(path: str | Path, *, device: str | None = None, flips: bool | None = No
     """Load a model folder, or the best model of a run folder.
 
     Args:
-        path: the folder, or OWNER/NAME on the Hub where there is no such folder.
-        device: "cpu", "cuda", …; the fastest there is where not given.
-        flips: average over mirrored copies when predicting, in the directions that training mirrored; where not given,
-            as the model was scored.
+        path: the folder, or OWNER/NAME on the Hub if there is no such folder.
+        device: "cpu", "cuda", …; the fastest available by default.
+        flips: average over mirrored copies, in the directions used for augmentation; by default as the model was
+            evaluated.
 
     Raises:
-        ModelFileError: no model there, or one that is incomplete or altered.
+        ModelFileError: there is no model, or it is incomplete or modified.
     """
     folder = Path(path)
-    folder = folder / "model" if _there(folder / "model") else folder
-    if not _there(folder) and HUB_NAME.fullmatch(str(path)) and not folder.parent.exists():
+    folder = folder / "model" if _exists(folder / "model") else folder
+    if not _exists(folder) and HUB_NAME.fullmatch(str(path)) and not folder.parent.exists():
         from pixelwise.models.hub import pull
 
         folder = pull(str(path))
-    if not _there(folder):
+    if not _exists(folder):
         found = "a file" if folder.exists() else "nothing"
         raise ModelFileError(path, expected="a model folder or a run folder", found=found, do="Check the path.")
     from pixelwise.inference.backend import open_backend
@@ -147,16 +144,16 @@ def load(path: str | Path, *, device: str | None = None, flips: bool | None = No
 
 
 def holds_masks(folder: Path) -> bool:
-    """Tell a folder of images from one with a model: by what lies in it, not by its name."""
+    """Whether a folder contains masks rather than a model."""
     from pixelwise.imageio.images import IMAGE_SUFFIXES
 
-    if not folder.is_dir() or _there(folder / "model") or (folder / "model.json").exists():
+    if not folder.is_dir() or _exists(folder / "model") or (folder / "model.json").exists():
         return False
     return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))
 
 
 def load_card(folder: Path) -> dict[str, Any] | None:
-    """Read `model.json` of a run or model folder, without the model; None where there is none."""
+    """Read `model.json` of a run or model folder; None if there is none."""
     import json
 
     for place in (folder / "model", folder):
@@ -166,8 +163,8 @@ def load_card(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _there(folder: Path) -> bool:
+def _exists(folder: Path) -> bool:
     from pixelwise.storage import previous_folder
 
-    # A process that was killed between two renames leaves the model under the other name.
+    # A process killed between two renames leaves the model under its previous name.
     return folder.is_dir() or previous_folder(folder).is_dir()

@@ -1,7 +1,4 @@
-"""Reports: what `report.html` shows of a run, or of masks that were scored.
-
-Comes in: scores, the part of the data set they are of, what predicted it. Goes out: `report.html`. Knows nothing of terminals.
-"""
+"""Write the report of a run, or of an evaluation."""
 
 from __future__ import annotations
 
@@ -29,19 +26,19 @@ SCORES, REPORT, CONFIG = "scores.json", "report.html", "config.yaml"
 
 
 def report(run: str | Path, *, out: str | Path | None = None) -> Path:
-    """Write the report of a finished run anew: its best model on the validation part.
+    """Write the report of a finished run: its best model on the validation split.
 
-    For other images, `evaluate` writes a report beside its scores.
+    For other images, `evaluate` writes a report with its scores.
 
     Args:
         run: the run folder.
-        out: the HTML file; `report.html` in the run folder where not given.
+        out: the HTML file; `report.html` in the run folder by default.
 
     Returns:
         The path of the file.
 
     Raises:
-        DataError: no finished run there, or its images are gone.
+        DataError: `run` is not a finished run, or its images do not exist any more.
     """
     from pixelwise.config import read_request
     from pixelwise.datasets.dataset import open_data
@@ -50,21 +47,21 @@ def report(run: str | Path, *, out: str | Path | None = None) -> Path:
     for name in (SCORES, CONFIG):
         if not (folder / name).is_file():
             raise DataError(
-                folder, expected="a finished run", found=f"no {name}", do="Train it to the end, or use evaluate --out."
+                folder, expected="a finished run", found=f"no {name}", do="Finish the training, or use evaluate --out."
             )
     config, base = read_request(folder / CONFIG)
     split = open_data(config.data, base).val
     if split is None:
-        raise DataError(folder, expected="the run's validation images", found="none", do="Restore them.")
+        raise DataError(folder, expected="the run's validation images", found="none", do="Restore the images.")
     path = folder / REPORT if out is None else Path(out)
     plain = json.loads((folder / SCORES).read_text(encoding="utf-8"))
-    again = [
+    commands = [
         f"pixelwise train {quote(str(folder / CONFIG))} --out again",
         f"pixelwise evaluate {quote(str(folder))} {quote(str(folder / CONFIG))} --split val",
         f"pixelwise report {quote(str(folder))}",
     ]
-    named = {"model": str(folder), "data": config.data.root or str(folder)}
-    write(path, named | plain, split, load(folder).predictor, folder, again)
+    evaluated = {"model": str(folder), "data": config.data.root or str(folder)}
+    write(path, evaluated | plain, split, load(folder).predictor, folder, commands)
     return path
 
 
@@ -76,15 +73,15 @@ def write(
     run: Path | None,
     commands: list[str],
 ) -> None:
-    """Write a report; the images that it shows are read and predicted again.
+    """Write a report. The images it shows are read and predicted again.
 
     Args:
         path: the HTML file.
-        plain: the scores, as `Evaluation.to_dict` gives them.
-        split: the images that were scored.
-        predictor: what was scored.
-        run: its run folder, where there is one.
-        commands: what to type to get the same again.
+        plain: the plain form of the `Evaluation`.
+        split: the evaluated images.
+        predictor: the evaluated predictor.
+        run: its run folder; None if there is none.
+        commands: commands that reproduce the results.
 
     Raises:
         ResourceError: the file cannot be written.
@@ -107,15 +104,17 @@ def _fetch(split: Dataset, predictor: ImagePredictor, truths: Mapping[str, str |
     from pixelwise.evaluation import truth_digest
     from pixelwise.imageio.images import fill_invalid
 
-    places = {record.id: index for index, record in enumerate(split.records)}
+    indices = {record.id: index for index, record in enumerate(split.records)}
 
     def fetch(id: str) -> tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]:
-        if id not in places:
-            raise DataError(id, expected="the image that was scored", found="none", do="Restore it, or score anew.")
-        sample = split.read(places[id])
+        if id not in indices:
+            raise DataError(id, expected="the evaluated image", found="none", do="Restore it, or evaluate again.")
+        sample = split.read(indices[id])
         truth = sample.truth(split.labels.ignore_index)
         if truth is None or truths.get(id) not in (None, truth_digest(truth)):
-            raise DataError(id, expected="the mask that was scored", found="another", do="Restore it, or score anew.")
+            raise DataError(
+                id, expected="the evaluated mask", found="another mask", do="Restore it, or evaluate again."
+            )
         prediction = predictor(sample.image, sample.grid, sample.valid, id=id)
         return fill_invalid(sample.image, sample.valid), truth, prediction.mask
 
@@ -123,7 +122,7 @@ def _fetch(split: Dataset, predictor: ImagePredictor, truths: Mapping[str, str |
 
 
 def _environment() -> dict[str, str]:
-    """Name what computed: versions, system, processor."""
+    """Return the versions, system and hardware."""
     import torch
 
     names = ("pixelwise", "torch", "torchvision", "numpy")

@@ -1,7 +1,6 @@
-"""The command line: parse, call the API, print.
+"""The command line: parse arguments, call the API, print results.
 
-Comes in: arguments. Goes out: text on standard error, results on standard output, an exit code. Knows nothing of how the
-work is done; nothing heavy is imported before a verb runs.
+The commands depend on `pixelwise.api` and `pixelwise.errors` only. Nothing heavy is imported before a command runs.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ import typer
 
 from pixelwise import __version__
 from pixelwise.cli import check, compare, convert, demo, evaluate, import_weights, models, predict, push, report, train
-from pixelwise.cli.terminal import complain
+from pixelwise.cli.terminal import put_error
 from pixelwise.errors import PixelwiseError, ResourceError
 
 app = typer.Typer(
     name="pixelwise",
-    help="Train, score and use models that give every pixel a class.",
+    help="Train, evaluate and use image segmentation models.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,8 +27,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"pixelwise {__version__}")
         raise typer.Exit
 
@@ -37,10 +36,10 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Train, score and use models that give every pixel a class."""
+    """Train, evaluate and use image segmentation models."""
 
 
 for verb in (demo, check, train, evaluate, compare, report, predict, convert, models, import_weights, push):
@@ -48,24 +47,29 @@ for verb in (demo, check, train, evaluate, compare, report, predict, convert, mo
 
 
 def main() -> None:
-    """Run the command line and leave with 0 done, 1 problems found, 2 usage, 3 data, 4 resources, 130 interrupted."""
+    """Run the command line.
+
+    Exit codes: 0 done, 1 problems found, 2 usage, 3 data, 4 resources, 130 interrupted.
+    """
     for stream in (sys.stdout, sys.stderr):
-        # A file name may be any bytes, and a terminal may know few letters; neither may end the work.
+        # File names may be any bytes and the encoding of a terminal may be limited; neither may stop the work.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
             app()
         finally:
-            sys.stdout.flush()  # here, where a reader that has gone can still be answered
+            sys.stdout.flush()  # here, where a closed pipe is still handled
     except PixelwiseError as error:
-        complain(f"\r\033[K{error}\n" if sys.stderr.isatty() else f"{error}\n")
+        put_error(f"\r\033[K{error}\n" if sys.stderr.isatty() else f"{error}\n")
         sys.exit(error.exit_code)
     except MemoryError as error:
-        complain(f"memory: expected enough, found too little ({error}). Use smaller images, or a larger machine.\n")
+        put_error(
+            f"memory: expected enough memory, found too little ({error}). Use smaller images or a larger machine.\n"
+        )
         sys.exit(ResourceError.exit_code)
     except KeyboardInterrupt:
-        complain("\nstopped\n")
+        put_error("\ninterrupted\n")
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Let `python -m pixelwise.cli` be the command."""
+"""Run the command line with `python -m pixelwise.cli`."""
 
 from pixelwise.cli import main
 

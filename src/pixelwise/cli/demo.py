@@ -1,8 +1,9 @@
-"""`pixelwise demo`: the whole way once, on road scenes that are drawn for it."""
+"""`pixelwise demo`: all steps once, on synthetic road scenes."""
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,60 +13,52 @@ from pixelwise.errors import Interrupted
 
 
 def run(
-    out: Annotated[str, typer.Option(help="Folder for everything.")] = "demo",
-    time_limit: Annotated[str, typer.Option(help="How long the training may take.")] = "90s",
+    out: Annotated[str, typer.Option(help="Folder for all files.")] = "demo",
+    time_limit: Annotated[str, typer.Option(help="Training time.")] = "90s",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Draw a road-scene data set, then check, train, evaluate and predict, and show what to look at."""
-    from pathlib import Path
-
+    """Generate a data set of road scenes, then check, train, evaluate and predict."""
     from pixelwise import api
 
-    began, progress, folder = time.monotonic(), Progress(), Path(out)
+    began = time.monotonic()
+    progress = Progress()
+    folder = Path(out)
     data, trained, scored = (str(folder / name) for name in ("data", "run", "evaluation"))
 
-    def step(text: str, command: str | None = None) -> None:
-        progress.say(f"\n{text}" + (f"\n$ {command}" if command else ""))
+    def step(text: str, command: str = "") -> None:
+        progress.say(f"\n{text}\n$ {command}" if command else f"\n{text}")
 
-    step(f"Drawing road scenes into {data}: background, road, vehicle, pedestrian")
+    step(f"Generating road scenes in {data}: background, road, vehicle, pedestrian")
     api.draw_demo_data(
-        folder, overwrite=overwrite, progress=lambda k, n: progress.line(f"drawing {k} of {n}", last=k == n)
+        folder, overwrite=overwrite, progress=lambda k, n: progress.line(f"image {k} of {n}", last=k == n)
     )
-    step("Is something wrong with the data?", f"pixelwise check {data}")
+    step("Check the data", f"pixelwise check {data}")
     findings = api.check(data).findings
     for finding in findings:
         progress.say(f"{finding.severity}: {finding.what}")
     if not findings:
-        progress.say("nothing found")
+        progress.say("no problems found")
     step("Train a U-Net from scratch", f"pixelwise train {data} --time-limit {time_limit} --out {trained}")
     _train(data, time_limit, trained, progress)
-    step("How good is it on images it has never seen?", f"pixelwise evaluate {trained} {data} --out {scored}")
-    result = api.evaluate(trained, data, out=scored)
-    plain = result.to_dict()
+    step("Evaluate on images not used for training", f"pixelwise evaluate {trained} {data} --out {scored}")
+    scores = api.evaluate(trained, data, out=scored).to_dict()
     if not as_json:
-        print_scores(plain, title=f"{trained} · test, {plain['images']} images", baseline=plain["baseline"])
+        print_scores(scores, title=f"{trained} · test, {scores['images']} images", baseline=scores["baseline"])
     step("Predict masks", f"pixelwise predict {trained} {data}/test/images --out {folder / 'predictions'}")
     api.predict(trained, f"{data}/test/images", out=folder / "predictions")
     sheet = api.draw_sheet(trained, data, folder / "look.png", count=6)
+    seconds = time.monotonic() - began
     if as_json:
-        print_json(
-            {
-                "data": data,
-                "run": trained,
-                "sheet": str(sheet),
-                "report": f"{scored}/report.html",
-                "seconds": time.monotonic() - began,
-                **plain,
-            }
-        )
+        facts = {"data": data, "run": trained, "sheet": str(sheet), "report": f"{scored}/report.html"}
+        print_json(facts | {"seconds": seconds} | scores)
         return
-    put(f"\nDone in {duration(time.monotonic() - began)}. Look at:\n")
     put(
-        f"  {scored}/report.html    how good it is, where it fails, and what every number means\n"
-        f"  {sheet}    images, truth, prediction, and where they differ\n"
-        f"  {folder / 'predictions' / 'overlays'}    every test image with its mask\n"
-        f"  {trained}/config.yaml    every choice, and why\n"
+        f"\nDone in {duration(seconds)}. Results:\n"
+        f"  {scored}/report.html    scores, errors, and the definition of each score\n"
+        f"  {sheet}    images, ground truth, predictions and differences\n"
+        f"  {folder / 'predictions' / 'overlays'}    all test images with their masks\n"
+        f"  {trained}/config.yaml    the configuration, with reasons\n"
         "\nNext, with your own images in my_data/images and masks in my_data/masks:\n"
         "  pixelwise check my_data\n"
         "  pixelwise train my_data --time-limit 10m\n"
@@ -73,11 +66,11 @@ def run(
 
 
 def _train(data: str, time_limit: str, out: str, progress: Progress) -> None:
-    """Train; say how to go on without the rest of the demonstration where it is stopped."""
+    """Train; if interrupted, name the command that resumes the training."""
     from pixelwise import api
 
     try:
         api.train(data, time_limit=time_limit, out=out, listener=training_listener(progress))
-    except Interrupted as stopped:
-        again = f"pixelwise train {data} --time-limit {time_limit} --out {out}"
-        raise Interrupted(stopped.where, expected=stopped.expected, found=stopped.found, do=f"Go on: {again}") from None
+    except Interrupted as error:
+        command = f"pixelwise train {data} --time-limit {time_limit} --out {out}"
+        raise Interrupted(error.where, expected=error.expected, found=error.found, do=f"To resume: {command}") from None

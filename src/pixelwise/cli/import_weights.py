@@ -1,13 +1,12 @@
-"""`pixelwise import-weights FILE`: a pickled checkpoint becomes safetensors."""
+"""`pixelwise import-weights FILE`: convert a pickled checkpoint to safetensors."""
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from pixelwise.cli.terminal import Json, Overwrite, print_json
+from pixelwise.cli.terminal import Json, Overwrite, print_json, put, put_error
 
 
 def run(
@@ -16,12 +15,12 @@ def run(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Turn a pickled checkpoint into safetensors. A pickle can run its author's code: only for files of people you trust."""
+    """Convert a pickled checkpoint to safetensors. Pickles can execute code: only use files from trusted sources."""
     from pixelwise import api
 
-    sys.stderr.write(f"note: {file} is a pickle; only tensors are read, but trust whoever made it\n")
+    put_error(f"note: {file} is a pickle. Only tensors are read, but use files from trusted sources only\n")
     count = api.import_weights(file, out, overwrite=overwrite)
     if as_json:
         print_json({"file": out, "tensors": count})
         return
-    sys.stdout.write(f"{count} tensors in {out}\nnext     pixelwise train DATA --model NAME --weights {out}\n")
+    put(f"{count} tensors in {out}\nnext     pixelwise train DATA --model NAME --weights {out}\n")

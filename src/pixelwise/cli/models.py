@@ -1,21 +1,20 @@
-"""`pixelwise models`: what can be trained."""
+"""`pixelwise models`: list the available networks."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from pixelwise.cli.terminal import Json, print_json
+from pixelwise.cli.terminal import Json, print_json, put
 
 
 def run(
-    search: Annotated[str, typer.Option(help="Only names that hold this word; of all combinations, too.")] = "",
+    search: Annotated[str, typer.Option(help="List only names that contain this text, among all combinations.")] = "",
     as_json: Json = False,
 ) -> None:
-    """List the networks: parameters, coarsest cell, whose code, and which pretrained weights there are under which licence."""
+    """List the networks with their parameters, output stride, source, licence and pretrained weights."""
     from pixelwise import api
 
     found = api.models(search)
@@ -26,18 +25,19 @@ def run(
     for entry in found:
         size = f"{entry.parameters / 1e6:7.1f} M" if entry.parameters else " " * 9
         stride = f"stride {entry.stride:2d}" if entry.stride else " " * 9
-        words: dict[str, list[str]] = {}
-        for word, terms in entry.weights:
-            words.setdefault(terms, []).append(word)
-        weights = (
-            "; ".join(f"{', '.join(known)} ({terms})" for terms, known in words.items()) or "no pretrained weights"
+        by_licence: dict[str, list[str]] = {}
+        for weights, licence in entry.weights:
+            by_licence.setdefault(licence, []).append(weights)
+        pretrained = "; ".join(f"{', '.join(names)} ({licence})" for licence, names in by_licence.items())
+        put(
+            f"{entry.name:{width}} {size}  {stride}  {entry.source}, {entry.license}; "
+            f"{pretrained or 'no pretrained weights'}\n"
         )
-        sys.stdout.write(f"{entry.name:{width}} {size}  {stride}  {entry.source}, {entry.license}; {weights}\n")
     if not search:
-        sys.stdout.write(
-            "\nARCHITECTURE/ENCODER of segmentation_models.pytorch, unet/resnet34 say: --search resnet34 lists them."
-            "\nA semantic segmentation checkpoint of transformers: its folder, or OWNER/NAME on the Hub."
-            "\nAll take any number of bands, and images of any size.\n"
+        put(
+            "\nARCHITECTURE/ENCODER of segmentation_models.pytorch, such as unet/resnet34: --search resnet34 lists them."
+            "\nSemantic segmentation checkpoints of transformers: a folder, or OWNER/NAME on the Hub."
+            "\nAll models accept any number of bands and images of any size.\n"
         )
     elif not found:
-        sys.stdout.write(f"no name holds {search!r}\n")
+        put(f"no name contains {search!r}\n")

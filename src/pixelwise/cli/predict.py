@@ -1,4 +1,4 @@
-"""`pixelwise predict MODEL SOURCE…`: masks for images."""
+"""`pixelwise predict MODEL SOURCE…`: predict masks."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ import typer
 
 from pixelwise.cli.terminal import Json, Overrides, Overwrite, Progress, percent, print_json, put
 
+_SHOWN = 8
+
 
 def run(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A run folder or a model folder.")],
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE…", help="Images, folders, globs.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE…", help="Images, folders or glob patterns.")],
     out: Annotated[str, typer.Option(help="Folder for the masks.")],
     flips: Annotated[
-        bool, typer.Option("--flips", help="Average over mirrored copies: slower, a little better.")
+        bool, typer.Option("--flips", help="Average over mirrored copies: slower, slightly better.")
     ] = False,
-    overlays: Annotated[bool, typer.Option(help="Write the masks over the images, too.")] = True,
+    overlays: Annotated[bool, typer.Option(help="Also write the masks drawn over the images.")] = True,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Write every class's probability, too.")
+        bool, typer.Option("--probabilities", help="Also write the probability of each class.")
     ] = False,
     overrides: Overrides = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Predict masks. A bad file is named and left out, and the exit code is 3; the rest is done."""
+    """Predict masks. Files that cannot be read are reported and skipped, with exit code 3."""
     from pixelwise import api
 
     progress = Progress()
@@ -41,11 +43,11 @@ def run(
     if as_json:
         print_json(result.to_dict())
     else:
-        for entry in result.images[:8]:
+        for entry in result.images[:_SHOWN]:
             shares = ", ".join(f"{name} {percent(share)}" for name, share in entry["shares"].items() if share >= 0.0005)
             put(f"{entry['file']}: {shares}\n")
-        if len(result.images) > 8:
-            put(f"… and {len(result.images) - 8} more\n")
+        if len(result.images) > _SHOWN:
+            put(f"… and {len(result.images) - _SHOWN} more\n")
         put(f"\n{len(result.images)} predicted, {len(result.failed)} failed: {result.folder}\n")
     for failure in result.failed:
         progress.say(failure["error"])

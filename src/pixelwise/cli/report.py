@@ -1,4 +1,4 @@
-"""`pixelwise report RUN`: the page that shows how good a run's model is."""
+"""`pixelwise report RUN`: write the report of a run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pixelwise.cli.terminal import Json, print_json, put
 
 def run(
     folder: Annotated[str, typer.Argument(metavar="RUN", help="A finished run.")],
-    out: Annotated[str | None, typer.Option(help="The HTML file; report.html in the run where not given.")] = None,
+    out: Annotated[str | None, typer.Option(help="The HTML file; report.html in the run folder by default.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a run's report.html anew; `evaluate --out` writes one for other images."""
+    """Write report.html of a run again. For other images, use `evaluate --out`."""
     from pixelwise import api
 
     path = api.report(folder, out=out)

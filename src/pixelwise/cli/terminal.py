@@ -1,7 +1,4 @@
-"""How the verbs speak: one JSON document on standard output, or text for people; progress on standard error.
-
-Comes in: plain values and events. Goes out: text. Knows nothing of what they mean beyond their keys.
-"""
+"""Output of the commands: one JSON document or tables on standard output, progress on standard error."""
 
 from __future__ import annotations
 
@@ -10,19 +7,21 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; everything else goes to standard error.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set a key of the configuration.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; all other output goes to standard error.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set a configuration key.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in --out.")]
 
-_PLAIN_EVERY = 10.0
+_PLAIN_INTERVAL = 10.0
+_CLEAR = "\r\033[K"
 
 
 class Progress:
-    """Show progress: one live line on a terminal, a plain line now and then elsewhere."""
+    """Shows progress on standard error: one live line on a terminal, otherwise a plain line every 10 seconds."""
 
     def __init__(self) -> None:
         self.live = sys.stderr.isatty()
@@ -30,24 +29,22 @@ class Progress:
         self.open = False
 
     def line(self, text: str, last: bool = False) -> None:
-        """Show the newest state; `last` ends the line."""
+        """Show the current state; `last` ends the line."""
         now = time.monotonic()
-        if self.live:
-            if last or now - self.shown > 0.1:
-                complain(f"\r\033[K{text}" + ("\n" if last else ""))
-                self.shown, self.open = now, not last
-        elif last or now - self.shown > _PLAIN_EVERY:
-            complain(text + "\n")
-            self.shown = now
+        if not last and now - self.shown <= (0.1 if self.live else _PLAIN_INTERVAL):
+            return
+        put_error((_CLEAR if self.live else "") + text + ("\n" if last or not self.live else ""))
+        self.shown = now
+        self.open = self.live and not last
 
     def say(self, text: str) -> None:
-        """Write a line that stays."""
-        complain(("\r\033[K" if self.open else "") + text + "\n")
+        """Print a permanent line."""
+        put_error((_CLEAR if self.open else "") + text + "\n")
         self.open = False
 
 
 def print_json(plain: Any) -> None:
-    """Write one JSON document to standard output; in escapes what its encoding cannot hold."""
+    """Print one JSON document, with escapes for characters that the encoding of standard output lacks."""
     text = json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False)
     try:
         text.encode(sys.stdout.encoding or "ascii")
@@ -57,7 +54,7 @@ def print_json(plain: Any) -> None:
 
 
 def put(text: str) -> None:
-    """Write to standard output; where its reader has gone, end in peace."""
+    """Write to standard output; exit normally if its reader has closed the pipe."""
     try:
         sys.stdout.write(text)
     except BrokenPipeError:
@@ -65,124 +62,112 @@ def put(text: str) -> None:
         raise typer.Exit(0) from None
 
 
-def complain(text: str) -> None:
-    """Write to standard error; where nobody listens any more, the work goes on."""
+def put_error(text: str) -> None:
+    """Write to standard error; ignore a closed pipe, so that the work continues."""
     with contextlib.suppress(BrokenPipeError):
         sys.stderr.write(text)
         sys.stderr.flush()
 
 
+def put_rich(*renderables: Any, width: int = 100) -> None:
+    """Print rich tables and texts to standard output, `width` characters wide if it is not a terminal."""
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else width)
+    with console.capture() as captured:
+        for renderable in renderables:
+            console.print(renderable)
+    put(captured.get())
+
+
 def duration(seconds: float) -> str:
-    """Write seconds for people: 42 s, 3:07 min, 1:02:03 h."""
-    whole = max(round(seconds), 0)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02d} min"
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d} h"
+    """Format a duration: 42 s, 3:07 min, 1:02:03 h."""
+    total = max(round(seconds), 0)
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60}:{total % 60:02d} min"
+    return f"{total // 3600}:{total // 60 % 60:02d}:{total % 60:02d} h"
 
 
 def percent(value: float | None) -> str:
-    """Write a share for people."""
+    """Format a share in percent."""
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def print_scores(plain: dict[str, Any], *, title: str, baseline: dict[str, Any] | None = None) -> None:
-    """Print a table of scores with intervals, and what a model that always says one class would get."""
-    from rich.console import Console
+    """Print a table of scores with intervals, and the scores of a constant prediction.
 
-    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 100)
-    with console.capture() as written:
-        console.print(_overlaps(plain, title))
-        if any("hausdorff" in row for row in plain["classes"]):
-            console.print(_surfaces(plain["classes"]))
-        console.print(f"{plain['convention']}\n{plain['interval']}", style="dim", markup=False)
-        if baseline:
-            console.print(
-                f"For comparison: always answering {baseline['answer']!r} gets pixel accuracy "
-                f"{percent(baseline['pixel_accuracy'])} and mIoU {percent(baseline['miou'])}.",
-                style="dim",
-                markup=False,
-            )
-    put(written.get())
+    Args:
+        plain: the scores, as in `scores.json`.
+        title: title of the table.
+        baseline: the entry `baseline` of `scores.json`.
+    """
+    from rich.text import Text
 
-
-def _overlaps(plain: dict[str, Any], title: str) -> Any:
-    """Lay out the scores of each class, and those over all classes below."""
-    from rich.markup import escape  # names and paths may hold [brackets]
-    from rich.table import Table
-
-    table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column("")
-    near = any("boundary_iou" in row for row in plain["classes"])
-    for column in (
-        "IoU",
-        "95 % interval",
-        "Dice",
-        *(["near edges"] if near else []),
-        "precision",
-        "recall",
-        "pixels",
-        "n",
-    ):
-        table.add_column(column, justify="right")
-    for row in plain["classes"]:
-        keys = ("precision", "recall") if not near else ("boundary_iou", "precision", "recall")
-        table.add_row(
-            escape(row["name"]),
-            percent(row["iou"]),
-            _interval(row, "iou"),
-            percent(row["dice"]),
-            *(percent(row[key]) for key in keys),
-            f"{row['pixels']:,}",
-            "–" if row.get("iou_n") is None else str(row["iou_n"]),
+    tables = [_overlap_table(plain, title)]
+    if any("hausdorff" in row for row in plain["classes"]):
+        tables.append(_surface_table(plain["classes"]))
+    notes = [plain["convention"], plain["interval"]]
+    if baseline:
+        notes.append(
+            f"For comparison: predicting {baseline['answer']!r} everywhere gives a pixel accuracy of "
+            f"{percent(baseline['pixel_accuracy'])} and an mIoU of {percent(baseline['miou'])}."
         )
+    put_rich(*tables, Text("\n".join(notes), "dim"))
+
+
+def _overlap_table(plain: dict[str, Any], title: str) -> Any:
+    """Return a table of the scores by class, and of the scores over all classes below."""
+    columns = {"dice": "Dice", "boundary_iou": "boundary IoU", "precision": "precision", "recall": "recall"}
+    if not any("boundary_iou" in row for row in plain["classes"]):
+        del columns["boundary_iou"]
+    table = _table(["IoU", "95 % interval", *columns.values(), "pixels", "n"], title)
+    for row in plain["classes"]:
+        scores = [percent(row["iou"]), _interval(row, "iou"), *(percent(row[key]) for key in columns)]
+        table.add_row(_escape(row["name"]), *scores, f"{row['pixels']:,}", _n(row, "iou"))
     table.add_section()
-    means = [
-        ("mIoU", "miou"),
-        ("mIoU, true classes", "miou_present"),
-        ("mean Dice", "mean_dice"),
-        ("pixel accuracy", "pixel_accuracy"),
-    ]
-    means += [("mIoU near edges", "boundary_miou"), ("calibration error", "ece")]
-    for name, key in means:
+    means = {
+        "miou": "mIoU",
+        "miou_present": "mIoU, annotated classes",
+        "mean_dice": "mean Dice",
+        "pixel_accuracy": "pixel accuracy",
+        "boundary_miou": "boundary mIoU",
+        "ece": "calibration error",
+    }
+    for key, name in means.items():
         if key in plain:
-            cells = [percent(plain[key]), _interval(plain, key)]
-            n = plain.get(f"{key}_n")
-            rest = [""] * (len(table.columns) - 4)
-            table.add_row(
-                f"[bold]{name}", *cells, *rest, "–" if n is None else str(n), style="bold" if key == "miou" else ""
-            )
+            blank = [""] * (len(columns) + 1)
+            cells = [percent(plain[key]), _interval(plain, key), *blank, _n(plain, key)]
+            table.add_row(f"[bold]{name}", *cells, style="bold" if key == "miou" else "")
     return table
 
 
-def _surfaces(classes: list[dict[str, Any]]) -> Any:
-    """Lay out distances between surfaces, in the unit that the convention names."""
-    from rich.markup import escape
+def _surface_table(classes: list[dict[str, Any]]) -> Any:
+    """Return a table of surface distances, in the unit of the grid."""
+    distances = {"hausdorff": "Hausdorff", "hausdorff95": "95 %", "surface_distance": "mean distance"}
+    shares = {"surface_dice": "surface Dice", "missed": "missed", "invented": "invented"}
+    table = _table([*distances.values(), *shares.values(), "n"])
+    for row in classes:
+        cells = ["–" if row[key] is None else f"{row[key]:.2f}" for key in distances]
+        table.add_row(_escape(row["name"]), *cells, *(percent(row[key]) for key in shares), str(row["hausdorff_n"]))
+    return table
+
+
+def _table(columns: list[str], title: str | None = None) -> Any:
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    for column in ("Hausdorff", "95 %", "mean distance", "surface Dice", "missed", "invented", "n"):
+    shown = None if title is None else _escape(title)
+    table = Table("", title=shown, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in columns:
         table.add_column(column, justify="right")
-    for row in classes:
-        far = [
-            "–" if row[key] is None else f"{row[key]:.2f}" for key in ("hausdorff", "hausdorff95", "surface_distance")
-        ]
-        shares = [percent(row[key]) for key in ("surface_dice", "missed", "invented")]
-        table.add_row(escape(row["name"]), *far, *shares, str(row["hausdorff_n"]))
     return table
 
 
-def print_peer(plain: dict[str, Any]) -> None:
-    """Print the numbers by another library's convention, where there are any."""
-    peer = plain.get("peer")
-    if peer is None:
-        return
-    put(f"\nBy the convention of {peer['convention']}:\n")
-    for score in peer["scores"]:
-        interval = _interval(score, "value")
-        put(f"  {percent(score['value'])} ({interval})  {score['call']}: {score['says']}\n")
+def _escape(text: str) -> str:
+    from rich.markup import escape  # names and paths may contain [brackets]
+
+    return escape(text)
 
 
 def _interval(row: dict[str, Any], key: str) -> str:
@@ -190,31 +175,48 @@ def _interval(row: dict[str, Any], key: str) -> str:
     return "–" if low is None or high is None else f"{100 * low:.1f} – {100 * high:.1f}"
 
 
-def training_listener(progress: Progress) -> Any:
-    """Give a listener that shows the events of a training run."""
+def _n(row: dict[str, Any], key: str) -> str:
+    n = row.get(f"{key}_n")
+    return "–" if n is None else str(n)
+
+
+def print_peer(plain: dict[str, Any]) -> None:
+    """Print the scores by the convention of another library, if there are any."""
+    peer = plain.get("peer")
+    if peer is None:
+        return
+    put(f"\nBy the convention of {peer['convention']}:\n")
+    for score in peer["scores"]:
+        put(f"  {percent(score['value'])} ({_interval(score, 'value')})  {score['call']}: {score['says']}\n")
+
+
+def training_listener(progress: Progress) -> Callable[[dict[str, Any]], None]:
+    """Return a listener that shows the events of a training run."""
 
     def listen(event: dict[str, Any]) -> None:
-        kind = event["event"]
-        if kind == "notice":
-            progress.say(f"note: {event['text']}")
-        elif kind == "plan":
-            _say_plan(progress, event["config"], event["reasons"])
-        elif kind == "resume":
-            progress.say(f"going on at step {event['step']} of {event['steps']}")
-        elif kind == "recount":
-            progress.say(f"step {event['step']}: counted again, {event['steps']} steps in all")
-        elif kind == "step":
-            progress.line(_step_line(event), last=event["step"] == event["steps"])
-        elif kind == "skipped":
-            progress.say(f"step {event['step']} skipped: loss {event['loss']}, gradient norm {event['gradient_norm']}")
-        elif kind == "validation":
-            best = " (best so far)" if event["best"] else ""
-            progress.say(f"step {event['step']}: validation mIoU {percent(event['miou'])}{best}")
-        elif kind == "calibrated":
-            before, after = percent(event["ece_before"]), percent(event["ece_after"])
-            progress.say(f"temperature {event['temperature']:.3g}: calibration error {before} → {after} on validation")
-        elif kind in ("calibrating", "scoring"):
-            progress.line(f"{kind} {event['done']} of {event['total']}", last=event["done"] == event["total"])
+        match event["event"]:
+            case "notice":
+                progress.say(f"note: {event['text']}")
+            case "plan":
+                _show_plan(progress, event["config"], event["reasons"])
+            case "resume":
+                progress.say(f"resuming at step {event['step']} of {event['steps']}")
+            case "recount":
+                progress.say(f"step {event['step']}: number of steps adjusted to {event['steps']}")
+            case "step":
+                progress.line(_step_line(event), last=event["step"] == event["steps"])
+            case "skipped":
+                progress.say(
+                    f"step {event['step']} skipped: loss {event['loss']}, gradient norm {event['gradient_norm']}"
+                )
+            case "validation":
+                best = " (best so far)" if event["best"] else ""
+                progress.say(f"step {event['step']}: validation mIoU {percent(event['miou'])}{best}")
+            case "calibrated":
+                change = f"{percent(event['ece_before'])} → {percent(event['ece_after'])}"
+                progress.say(f"temperature {event['temperature']:.3g}: validation calibration error {change}")
+            case "calibrating" | "scoring" as stage:
+                progress.line(f"{stage} {event['done']} of {event['total']}", last=event["done"] == event["total"])
 
     return listen
 
@@ -223,15 +225,14 @@ def _step_line(event: dict[str, Any]) -> str:
     rate = event["step"] / event["seconds"] if event["seconds"] else 0.0
     speed = f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / max(rate, 1e-9):.1f} s/step"
     score = "" if event["miou"] is None else f" · best mIoU {percent(event['miou'])}"
-    done = event["step"] / event["steps"]
-    bar = "━" * round(done * 24) + "╌" * (24 - round(done * 24))
+    filled = round(24 * event["step"] / event["steps"])
     return (
-        f"{bar} step {event['step']}/{event['steps']} · loss {event['loss']:.3f}{score} · {speed} · "
-        f"{duration(event['eta'])} left"
+        f"{'━' * filled}{'╌' * (24 - filled)} step {event['step']}/{event['steps']} · loss {event['loss']:.3f}{score} · "
+        f"{speed} · {duration(event['eta'])} left"
     )
 
 
-def _say_plan(progress: Progress, config: dict[str, Any], reasons: dict[str, str]) -> None:
+def _show_plan(progress: Progress, config: dict[str, Any], reasons: dict[str, str]) -> None:
     model, train = config["model"], config["train"]
     crop = "×".join(map(str, train["crop"]))
     widths = f" {model['features']}" if model["features"] else ""

@@ -1,4 +1,4 @@
-"""`pixelwise train DATA`: a run folder with the best model."""
+"""`pixelwise train DATA`: train a model."""
 
 from __future__ import annotations
 
@@ -21,30 +21,33 @@ from pixelwise.cli.terminal import (
 
 def run(
     data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a data.yaml, a recipe or an annotation file.")],
-    model: Annotated[str | None, typer.Option(help="The network; unet where not given.")] = None,
+    model: Annotated[str | None, typer.Option(help="The network; unet by default.")] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Begin with: imagenet, coco, ade20k, cityscapes, a folder, a file, a Hub name.")
+        str | None,
+        typer.Option(help="Initial weights: imagenet, coco, ade20k, cityscapes, a folder, a file or a Hub name."),
     ] = None,
-    freeze: Annotated[str | None, typer.Option(help="What stands still: encoder, none, or its first N layers.")] = None,
+    freeze: Annotated[
+        str | None, typer.Option(help="Layers to freeze: encoder, none, or the number of first layers.")
+    ] = None,
     accept_license: Annotated[
-        bool, typer.Option("--accept-license", help="Take weights that allow no commercial use.")
+        bool, typer.Option("--accept-license", help="Accept weights with a non-commercial licence.")
     ] = False,
-    time_limit: Annotated[str | None, typer.Option(help="How long it may take: 90s, 10m, 1h30m.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="How many optimizer steps.")] = None,
-    epochs: Annotated[float | None, typer.Option(min=0.01, help="How many passes over the images.")] = None,
-    out: Annotated[str | None, typer.Option(help="The run folder; runs/NAME where not given.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything drawn.")] = None,
+    time_limit: Annotated[str | None, typer.Option(help="Training time: 90s, 10m, 1h30m.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of optimizer steps.")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0.01, help="Number of passes over the images.")] = None,
+    out: Annotated[str | None, typer.Option(help="The run folder; runs/NAME by default.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The random seed.")] = None,
     overrides: Overrides = None,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out files that cannot be used, and count them.")
+        bool, typer.Option("--skip-bad", help="Skip files that cannot be used, and report their number.")
     ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Train on a data set; the same command goes on with an unfinished run."""
+    """Train on a data set. The same command resumes an unfinished run."""
     from pixelwise import api
 
-    done = api.train(
+    result = api.train(
         data,
         model=model,
         out=out,
@@ -60,14 +63,14 @@ def run(
         overwrite=overwrite,
         listener=training_listener(Progress()),
     )
+    folder = result.folder
     if as_json:
-        print_json({"run": str(done.folder), "scores": done.scores})
+        print_json({"run": str(folder), "scores": result.scores})
         return
-    print_scores(done.scores, title=f"{done.folder} · validation, {done.scores['images']} images")
-    put(f"\nmodel    {done.folder / 'model'}\nconfig   {done.folder / 'config.yaml'}\n")
-    if (done.folder / "report.html").is_file():
-        put(f"report   {done.folder / 'report.html'}\n")
-    # The run's own config.yaml, since it divides the images as they were divided.
-    split = "" if "test" in done.splits else " --split val"
-    named = f"{quote(str(done.folder))} {quote(str(done.folder / 'config.yaml'))}"
-    put(f"next     pixelwise evaluate {named}{split}\n")
+    print_scores(result.scores, title=f"{folder} · validation, {result.scores['images']} images")
+    put(f"\nmodel    {folder / 'model'}\nconfig   {folder / 'config.yaml'}\n")
+    if (folder / "report.html").is_file():
+        put(f"report   {folder / 'report.html'}\n")
+    # The config.yaml of the run, because it describes the same splits.
+    split = "" if "test" in result.splits else " --split val"
+    put(f"next     pixelwise evaluate {quote(str(folder))} {quote(str(folder / 'config.yaml'))}{split}\n")

@@ -1,11 +1,10 @@
-"""The report: one HTML file that shows how good predictions are, and where every number comes from.
+"""HTML reports of evaluations and data checks, and drawings of masks over images.
 
-Comes in: plain scores, a run folder, a way to fetch images. Goes out: the file. Knows nothing of models or of
+Reports are made from plain results, run folders and a function that fetches images. They must not depend on models or
 training.
 """
 
 from pixelwise.reporting.checkup import write_checkup
-from pixelwise.reporting.page import write_report
-from pixelwise.reporting.thumbnails import choose
+from pixelwise.reporting.report import write_report
 
-__all__ = ["choose", "write_checkup", "write_report"]
+__all__ = ["write_checkup", "write_report"]

@@ -1,15 +1,12 @@
-"""What a run folder tells of itself, as far as it does.
+"""Read what a run folder contains, for the report.
 
-Comes in: the folder of a run, finished or not, whole or not. Goes out: its configuration with reasons, its curves, the
-facts of its data and of its model. Knows nothing of training, nor of how anything is shown.
-
-Nothing here raises for what is missing or broken: a report shows what there is.
+Runs may be unfinished or damaged: missing or unreadable files lead to empty values, never to an error.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True)
 class Setting:
-    """Hold one key of the configuration, as text, and why it is so; empty where it was given or is the default."""
+    """A configuration key, its value as text, and the reason for a derived value; empty for given or default values."""
 
     section: str
     key: str
@@ -31,14 +28,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Hold what a run folder tells.
+    """The content of a run folder.
 
     Args:
-        settings: of `config.yaml`; none where it is no readable YAML.
-        config: the text of `config.yaml`.
-        data: `data.json`.
-        card: `model/model.json`.
-        events: of `log.jsonl`, in order.
+        settings: settings in `config.yaml`; empty if it is not valid YAML.
+        config: text of `config.yaml`.
+        data: content of `data.json`.
+        card: content of `model/model.json`.
+        events: events in `log.jsonl`, in order.
     """
 
     settings: tuple[Setting, ...] = ()
@@ -48,52 +45,48 @@ class RunFolder:
     events: tuple[Event, ...] = ()
 
     def of(self, kind: str) -> list[Event]:
-        """Give the events of one kind."""
+        """Return the events of one kind."""
         return [event for event in self.events if event.get("event") == kind]
+
+    @property
+    def calibration(self) -> Mapping[str, Any]:
+        """How the probabilities were calibrated; empty if they were not."""
+        found = self.card.get("calibration")
+        return found if isinstance(found, Mapping) else {}
 
 
 def read_run(folder: Path) -> RunFolder:
-    """Read what there is of a run."""
+    """Read a run folder."""
     config = _text(folder / "config.yaml")
     return RunFolder(
-        settings=tuple(settings(config)),
+        settings=tuple(read_settings(config)),
         config=config,
-        data=_mapping(folder / "data.json"),
-        card=_mapping(folder / "model" / "model.json"),
-        events=tuple(_events(_text(folder / "log.jsonl"))),
+        data=_mapping(_text(folder / "data.json")),
+        card=_mapping(_text(folder / "model" / "model.json")),
+        # A process killed while writing leaves an incomplete last line.
+        events=tuple(event for line in _text(folder / "log.jsonl").splitlines() if (event := _mapping(line))),
     )
 
 
-def settings(text: str) -> list[Setting]:
-    """Read `section: {key: value  # reason}` from the text of a YAML file; nothing where it is no such file."""
-    lines = text.splitlines()
+def read_settings(text: str) -> list[Setting]:
+    """Read `section: {key: value  # reason}` from a YAML text; empty if it has another form."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        return list(_walk(root, lines))
-    except (yaml.YAMLError, ValueError, RecursionError, IndexError):
+        return list(_settings(yaml.compose(text, Loader=yaml.SafeLoader), text))
+    except (yaml.YAMLError, ValueError, RecursionError):
         return []
 
 
-def _walk(root: Any, lines: list[str]) -> Iterator[Setting]:
+def _settings(root: Any, text: str) -> Iterator[Setting]:
     if not isinstance(root, yaml.MappingNode):
         return
     for section, values in root.value:
         entries = values.value if isinstance(values, yaml.MappingNode) else [(section, values)]
         for key, value in entries:
-            start, end = value.start_mark, value.end_mark
-            first, last = (start.line, start.column), (end.line, end.column)
-            # A value ends where its own characters do: what the line has behind it can only be a comment.
-            inside = lines[first[0] : last[0] + 1]
-            if len(inside) > 1 and last[1] == 0:
-                inside, last = inside[:-1], (last[0] - 1, len(inside[-2]))
-            if not inside:
-                continue
-            rest = inside[-1][last[1] :] if last[0] < len(lines) else ""
-            inside[-1] = inside[-1][: last[1]]
-            inside[0] = inside[0][first[1] :]
-            reason = rest.strip().removeprefix("#").strip() if rest.strip().startswith("#") else ""
-            written = "\n".join(inside).strip()
-            yield Setting(str(section.value), "" if key is section else str(key.value), written, reason)
+            # Block values end at the start of a later line, so that what follows them is not a comment.
+            written = text[value.start_mark.index : value.end_mark.index]
+            rest = "" if written.endswith("\n") else text[value.end_mark.index :].partition("\n")[0].strip()
+            reason = rest.removeprefix("#").strip() if rest.startswith("#") else ""
+            yield Setting(str(section.value), "" if key is section else str(key.value), written.strip(), reason)
 
 
 def _text(path: Path) -> str:
@@ -103,19 +96,10 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _mapping(path: Path) -> dict[str, Any]:
+def _mapping(text: str) -> dict[str, Any]:
+    """Parse a JSON object; empty if the text is not one."""
     try:
-        plain = json.loads(_text(path) or "{}")
+        plain = json.loads(text)
     except (ValueError, RecursionError):
         return {}
     return plain if isinstance(plain, dict) else {}
-
-
-def _events(text: str) -> Iterator[Event]:
-    for line in text.splitlines():
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
-            continue  # a line that a kill tore
-        if isinstance(event, dict):
-            yield event

@@ -1,5 +1,5 @@
 "use strict";
-// Sort a table by a column: the only thing here that needs a script.
+// Sort tables by column; everything else works without scripts.
 for (const table of document.querySelectorAll("table[data-sortable]")) {
   const body = table.tBodies[0];
   table.querySelectorAll("thead th").forEach((head, column) => {
