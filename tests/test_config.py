@@ -80,20 +80,20 @@ TRAIN = (
     [
         (
             "# a run\ntrain:\n  seed: 1\n  crops: 32\n",
-            f":4: expected one of {TRAIN}, found unknown key `train.crops`. Did you mean `crop`?",
+            f":4: expected one of {TRAIN}, found unknown key `train.crops`. Did you mean 'crop'?",
         ),
         (
             "trian:\n  steps: 8\n",
             ":1: expected one of data, model, train, augment, loss, predict, evaluate, found unknown key `trian`. "
-            "Did you mean `train`?",
+            "Did you mean 'train'?",
         ),
         (
             "data:\n  train:\n    images: a\n    mask: b\n",
-            ":4: expected one of images, masks, valid, found unknown key `data.train.mask`. Did you mean `masks`?",
+            ":4: expected one of images, masks, valid, found unknown key `data.train.mask`. Did you mean 'masks'?",
         ),
         (
             "data:\n  split:\n    value: 0.1\n",
-            ":3: expected one of val, test, seed, anew, found unknown key `data.split.value`. Did you mean `val`?",
+            ":3: expected one of val, test, seed, anew, found unknown key `data.split.value`. Did you mean 'val'?",
         ),
         # An unknown key is told before a wrong value.
         (
@@ -104,7 +104,7 @@ TRAIN = (
         (
             "str: 3\n",
             ":1: expected one of data, model, train, augment, loss, predict, evaluate, found unknown key `str`. "
-            "Did you mean `train`?",
+            "Did you mean 'train'?",
         ),
         (
             "predict:\n  QqConfig: 3\n",
@@ -170,7 +170,7 @@ def test_a_wrong_value_is_named_with_its_line(tmp_path: Path, written: Any, text
         ),
         (b"a: 1\n---\na: 2\n", ": expected a readable YAML file, found expected a single document"),
         (b"- a\n- b\n", ": expected keys and values, found list. Write `key: value` lines."),
-        (b"a:\n  b: 1\n  c: 1\n  b: 2\n", ":4: expected every key once, found `a.b` on line 2, too. Keep one."),
+        (b"a:\n  b: 1\n  c: 1\n  b: 2\n", ":4: expected unique keys, found `a.b` on line 2, too. Remove one of them."),
     ],
 )
 def test_files_that_are_no_configuration(tmp_path: Path, content: bytes, message: str) -> None:
@@ -238,16 +238,16 @@ def test_overrides_keep_what_stood_there() -> None:
             "--set data.root=2024-13-45: expected a YAML value, found 2024-13-45. Quote the value.",
         ),
         ("train=3", "--set: train: expected keys and values, found 3. Correct the value."),
-        ("train.seed.x=3", "--set train.seed.x=3: expected 'seed' to hold keys, found 0. Name a key that exists."),
-        ("train.stepps=3", f"--set: expected one of {TRAIN}, found unknown key `train.stepps`. Did you mean `steps`?"),
+        ("train.seed.x=3", "--set train.seed.x=3: expected 'seed' to have keys, found 0. Name an existing key."),
+        ("train.stepps=3", f"--set: expected one of {TRAIN}, found unknown key `train.stepps`. Did you mean 'steps'?"),
         (
             "trian.steps=3",
             "--set: expected one of data, model, train, augment, loss, predict, evaluate, found unknown key `trian`. "
-            "Did you mean `train`?",
+            "Did you mean 'train'?",
         ),
         (
             "data.train.image=a",
-            "--set: expected one of images, masks, valid, found unknown key `data.train.image`. Did you mean `images`?",
+            "--set: expected one of images, masks, valid, found unknown key `data.train.image`. Did you mean 'images'?",
         ),
         ("train.steps=0", "--set: train.steps: expected greater than or equal to 1, found 0. Correct the value."),
         (
@@ -266,7 +266,7 @@ def test_replace_checks_what_it_sets() -> None:
     assert configs.replace(Config(), train={"steps": 9}, model={"stem": 4}).train.steps == 9
     with pytest.raises(ConfigError, match=r"config: train\.steps: expected greater than or equal to 1"):
         configs.replace(Config(), train={"steps": 0})
-    with pytest.raises(ConfigError, match=r"unknown key `trian`\. Did you mean `train`"):
+    with pytest.raises(ConfigError, match=r"unknown key `trian`\. Did you mean 'train'"):
         configs.replace(Config(), trian={"steps": 1})
 
 
@@ -312,7 +312,7 @@ def test_what_a_request_refuses(tmp_path: Path) -> None:
         read_request(tmp_path)
     assert str(error.value) == (
         f"{tmp_path / 'data.yaml'}:3: expected one of {', '.join(DataConfig.model_fields)}, found unknown key `maks`. "
-        "Did you mean `masks`?"
+        "Did you mean 'masks'?"
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixelwise.config import TrainConfig
+from pixelwise.config import Config, draft, replace
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.labels import Labels
 from pixelwise.models.base import SegmentationModel
@@ -205,7 +205,7 @@ def test_a_batch_of_one_trains_from_twice_the_stride_on(model, request):
     model.train()
     side = 2 * model.stride
     truth = torch.arange(side * side).view(1, side, side) % 5
-    outputs = model.training_outputs(images(1, side, side))
+    outputs = model.outputs(images(1, side, side))
     sum(torch.nn.functional.cross_entropy(logits, truth) for logits in (outputs.logits, *outputs.auxiliary)).backward()
     unused = next((parts for kind, parts in UNUSED.items() if kind in str(request.node.callspec.params["model"])), ())
     gradients = {n: p.grad for n, p in model.named_parameters() if not any(part in n for part in unused)}
@@ -215,13 +215,13 @@ def test_a_batch_of_one_trains_from_twice_the_stride_on(model, request):
     assert len(silent) <= 0.05 * len(gradients), silent
 
 
-def test_training_outputs_are_logits_of_the_same_shape(model):
+def test_outputs_are_logits_of_the_same_shape(model):
     assert model.train()(images(2, 33, 47)).shape == (2, 5, 33, 47)
 
 
 def test_auxiliary_heads_answer_in_training_only(model):
     for mode in (True, False):
-        outputs = model.train(mode).training_outputs(images(2, 33, 47))
+        outputs = model.train(mode).outputs(images(2, 33, 47))
         assert outputs.logits.shape == (2, 5, 33, 47)
         assert all(logits.shape == (2, 5, 33, 47) for logits in outputs.auxiliary)
         assert mode or not outputs.auxiliary
@@ -342,7 +342,7 @@ def test_reduced_precision_gives_nearly_the_same(model):
 
 
 def test_frozen_means_frozen(model):
-    held = Frozen(model.train(), TrainConfig(steps=10, freeze="encoder"))
+    held = Frozen(model.train(), draft(replace(Config(), train={"steps": 10, "freeze": "encoder"})).train)
     held.hold(0)
     prefixes = tuple(prefix for layer in model.encoder_stages() for prefix in layer)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items() if name.startswith(prefixes)}

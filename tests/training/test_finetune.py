@@ -5,14 +5,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelwise.config import TrainConfig
+from pixelwise.config import Config, ResolvedTrain, draft
 from pixelwise.errors import ConfigError
 from pixelwise.models.catalogue import build_model
 from pixelwise.training.finetune import Frozen, frozen_layers, head_alone, rate_factors
 
 
-def train(**values: object) -> TrainConfig:
-    return TrainConfig.model_validate({"steps": 100, **values})
+def train(**values: object) -> ResolvedTrain:
+    return draft(Config.model_validate({"train": {"steps": 100, **values}})).train
 
 
 @pytest.mark.parametrize(("freeze", "held"), [(None, 0), ("none", 0), ("encoder", 5), (0, 0), (2, 2), (5, 5)])

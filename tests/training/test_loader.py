@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pixelwise.batch import Batch
-from pixelwise.config import AugmentConfig, DataConfig
+from pixelwise.config import DataConfig, ResolvedAugment
 from pixelwise.datasets.dataset import open_data
 from pixelwise.errors import ImageError
 from pixelwise.grid import Grid
@@ -16,7 +16,7 @@ from pixelwise.training.loader import Crops, Stream, batches, cache_fits
 from pixelwise.training.transforms import CropTransform
 from pixelwise.types import Sample
 
-ALL = AugmentConfig(rotate=20, scale=(0.7, 1.4), flip_horizontal=0.5, brightness=0.2, contrast=0.2, noise=0.1)
+ALL = ResolvedAugment(rotate=20, scale=(0.7, 1.4), flip_horizontal=0.5, brightness=0.2, contrast=0.2, noise=0.1)
 
 
 class Drawn:
@@ -35,7 +35,13 @@ class Drawn:
 
 
 def crops(
-    dataset: object, *, seed: int = 0, cache: bool = False, bands: int = 3, crop: int = 16, augment: AugmentConfig = ALL
+    dataset: object,
+    *,
+    seed: int = 0,
+    cache: bool = False,
+    bands: int = 3,
+    crop: int = 16,
+    augment: ResolvedAugment = ALL,
 ) -> Crops:
     transform = CropTransform((crop, crop), augment, 0.5, 255, (100.0,) * bands, (50.0,) * bands)
     return Crops(dataset, transform, seed, cache)  # type: ignore[arg-type]
@@ -136,7 +142,7 @@ def test_one_image_fills_any_batch() -> None:
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int16", "int32", "float32", "float64", ">u2", ">f4"])
 @pytest.mark.parametrize("bands", [1, 5])
 def test_images_of_any_type(dtype: str, bands: int) -> None:
-    plain = AugmentConfig(flip_horizontal=0.5)
+    plain = ResolvedAugment(flip_horizontal=0.5)
     batch = take(crops(Drawn(4, dtype, bands), bands=bands, augment=plain), batch_size=4, count=1)[0]
     assert batch.images.shape == (4, bands, 16, 16)
     for name, image, mask in zip(batch.ids, batch.images, batch.masks, strict=True):
@@ -150,7 +156,7 @@ def test_large_16_bit_values_do_not_turn_negative(value: int) -> None:
         def read(self, index: int) -> Sample:
             return replace(super().read(index), image=np.full((1, 20, 24), value, np.uint16))
 
-    batch = take(crops(Bright(2), bands=1, augment=AugmentConfig()), batch_size=2, count=1)[0]
+    batch = take(crops(Bright(2), bands=1, augment=ResolvedAugment()), batch_size=2, count=1)[0]
     assert (batch.images == value).all()
 
 
@@ -159,7 +165,7 @@ def test_masks_of_more_than_255_classes() -> None:
         def read(self, index: int) -> Sample:
             return replace(super().read(index), mask=np.full((20, 24), 300 + index, np.uint16))
 
-    transform = CropTransform((32, 32), AugmentConfig(), 0.5, 65535, (0.0,) * 3, (1.0,) * 3)
+    transform = CropTransform((32, 32), ResolvedAugment(), 0.5, 65535, (0.0,) * 3, (1.0,) * 3)
     batch = take(Crops(Many(2), transform, 0, False), batch_size=2, count=1)[0]  # type: ignore[arg-type]
     assert sorted(batch.masks.unique().tolist()) == [300, 301, 65535]
 
@@ -227,7 +233,7 @@ def test_a_image_that_cannot_be_read_is_named_with_any_number_of_workers(
 def test_a_image_of_another_kind_than_those_looked_at_is_named(discs: Path, bands: int, dtype: str) -> None:
     part = open_data(DataConfig(), discs).train
     assert part is not None
-    transform = CropTransform((16, 16), AugmentConfig(), 0.5, 255, (100.0,) * bands, (50.0,) * bands)
+    transform = CropTransform((16, 16), ResolvedAugment(), 0.5, 255, (100.0,) * bands, (50.0,) * bands)
     source = Crops(part, transform, 0, False, (bands, dtype))
     with pytest.raises(ImageError, match=rf"expected {bands} bands? of {dtype}, as the others have, found 3 of uint8"):
         take(source, count=1)

@@ -10,10 +10,12 @@ import torch
 
 from pixelwise.training import machine
 
+CGROUP_V2 = ("memory.max", "memory.current", "inactive_file")
+
 # Make and drop arrays of 40 MB, and count the pages that the system had to bring for the last ten of a hundred.
 _COUNT = """
 import resource, numpy
-from pixelwise.training.machine import freed_memory_kept
+from pixelwise.training.machine import keep_freed_memory
 
 def faults():
     for i in range(100):
@@ -23,7 +25,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 by_itself = faults()
-with freed_memory_kept() as kept:
+with keep_freed_memory() as kept:
     print(kept, by_itself, faults())
 """
 
@@ -40,7 +42,7 @@ def test_freed_memory_is_used_again_without_asking_the_system() -> None:
 
 def test_an_error_inside_still_ends_it() -> None:
     def fail() -> None:
-        with machine.freed_memory_kept():
+        with machine.keep_freed_memory():
             raise KeyError("inside")
 
     with pytest.raises(KeyError, match="inside"):
@@ -49,7 +51,7 @@ def test_an_error_inside_still_ends_it() -> None:
 
 def test_systems_without_glibc_train_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    with machine.freed_memory_kept() as kept:
+    with machine.keep_freed_memory() as kept:
         assert not kept
 
 
@@ -68,11 +70,11 @@ def test_free_memory_is_some_and_not_all() -> None:
 
 
 def test_a_control_group_leaves_its_limit_less_what_is_used_but_for_the_cache(tmp_path: Path) -> None:
-    assert machine._left(tmp_path, *machine._V2) is None
+    assert machine._control_group_free(tmp_path, *CGROUP_V2) is None
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("700\n")
-    assert machine._left(tmp_path, *machine._V2) is None
+    assert machine._control_group_free(tmp_path, *CGROUP_V2) is None
     (tmp_path / "memory.max").write_text("1000\n")
-    assert machine._left(tmp_path, *machine._V2) == 300
+    assert machine._control_group_free(tmp_path, *CGROUP_V2) == 300
     (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 250\n")
-    assert machine._left(tmp_path, *machine._V2) == 550
+    assert machine._control_group_free(tmp_path, *CGROUP_V2) == 550

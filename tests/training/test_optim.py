@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from pixelwise.config import TrainConfig
+from pixelwise.config import Config, draft, replace
 from pixelwise.models.unet import UNet
 from pixelwise.training.optim import AveragedWeights, adamw, begin_at_prior, head_inputs, rate
 from pixelwise.training.schedule import validation_steps
@@ -90,7 +90,7 @@ def test_decay_0_copies_the_model_norm_statistics_included() -> None:
 
 @pytest.mark.parametrize(("steps", "count"), [(1, 1), (1, 10), (7, 3), (1000, 10), (50, 50)])
 def test_the_last_step_is_always_validated_and_the_gaps_shrink(steps: int, count: int) -> None:
-    due = sorted(validation_steps(TrainConfig(steps=steps, validations=count)))
+    due = sorted(validation_steps(draft(replace(Config(), train={"steps": steps, "validations": count})).train))
     assert due[-1] == steps
     assert due[0] >= 1
     assert len(due) <= count

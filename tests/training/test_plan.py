@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from pixelwise.config import Config, replace
-from pixelwise.training.plan import Machine, Weights, derive, head_rate, settle
+from pixelwise.training.plan import InitialWeights, Machine, derive, head_rate, settle
 from pixelwise.types import Fingerprint
 
 CPU = Machine("cpu", 2, True)
@@ -59,13 +59,13 @@ DEEP = dataclasses.replace(
 
 
 def test_a_device_that_does_not_count_alike_twice_is_told() -> None:
-    assert "may differ in their last bits" in derive(Config(), FACTS, Machine("cuda", 8, True))[1]["train.device"]
+    assert "may differ in the last bits" in derive(Config(), FACTS, Machine("cuda", 8, True))[1]["train.device"]
     assert "bits" not in derive(Config(), FACTS, CPU)[1]["train.device"]
 
 
 def test_the_loss_has_its_reason_too() -> None:
     _, reasons = derive(Config(), FACTS, CPU)
-    assert reasons["loss.dice"] == "half: in it every class counts alike, and the rarest has 1 % of the pixels"
+    assert reasons["loss.dice"] == "half: all classes have the same weight, and the rarest has 1 % of the pixels"
     other, reasons = derive(replace(Config(), loss={"dice": 0.8}), FACTS, CPU)
     assert (other.loss.cross_entropy, other.loss.dice) == (0.5, 0.8)
     assert not {"loss.cross_entropy", "loss.dice"} & set(reasons)
@@ -76,8 +76,8 @@ def test_values_far_beyond_the_others_are_clipped_and_the_moments_are_those_of_w
     assert config.model.clip == [(102.0, 1393.0)]
     assert (config.model.mean, config.model.std) == ([454.8], [250.2])
     assert reasons["model.clip"] == (
-        "the farthest value lies 20.9 standard deviations beyond the range of 99 % of the pixels and 90 % of every "
-        "class's: values are brought into it"
+        "the largest outlier is 20.9 standard deviations outside the range of 99 % of the pixels and 90 % of every "
+        "class: values are clipped to it"
     )
     assert reasons["model.mean"].endswith(", clipped")
 
@@ -149,9 +149,7 @@ def test_classes_of_one_side_are_not_mirrored() -> None:
     assert config.augment.flip_vertical == 0.5
     assert (config.augment.rotate or 0) <= 5
     _, reasons = settle(replace(derive(Config(), body, CPU)[0], train={"steps": 9}), body, 100)
-    assert (
-        reasons["augment.flip_horizontal"] == "classes 1, 2 are always on the same side: left and right are not alike"
-    )
+    assert reasons["augment.flip_horizontal"] == "classes 1, 2 are always on the same side"
     few = dataclasses.replace(body, one_sided_by_chance=(0.02, 1.0, 0.9))
     assert derived(few).augment.flip_horizontal == 0.5
     mostly = dataclasses.replace(body, one_sided=(0.05, 0.8, None), one_sided_by_chance=(0.02, 0.3, None))
@@ -205,8 +203,8 @@ def test_the_more_often_a_image_is_seen_the_more_it_is_changed() -> None:
 def test_how_often_a_image_is_seen_is_told_in_plain_digits() -> None:
     filled = derive(Config(), FACTS, CPU)[0]
     said = [settle(replace(filled, train={"steps": steps}), FACTS, 100)[1]["augment.noise"] for steps in (100, 10_000)]
-    assert "is seen about 1.5 times" in said[0]
-    assert "is seen about 152 times" in said[1]
+    assert "is used about 1.5 times" in said[0]
+    assert "is used about 152 times" in said[1]
 
 
 def test_averaging_covers_about_a_tenth_of_the_run() -> None:
@@ -245,7 +243,7 @@ def test_rare_classes_weigh_by_the_root_of_their_rarity() -> None:
     assert derived(dataclasses.replace(FACTS, pixel_counts=(990, 0, 10))).loss.class_weights[1] == 1.0
 
 
-WHOLE = Weights("w", "MIT", (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+WHOLE = InitialWeights("w", "MIT", (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
 
 
 def test_weights_bring_their_licence_their_numbers_and_smaller_rates() -> None:
@@ -254,7 +252,7 @@ def test_weights_bring_their_licence_their_numbers_and_smaller_rates() -> None:
     fresh, _ = derive(Config(), FACTS, CPU)
     assert config.train.learning_rate == pytest.approx(0.4 * (fresh.train.learning_rate or 0))
     assert (config.train.layer_decay, config.train.head_warmup) == (0.9, 0.05)
-    assert "0.4 of the rate for fresh ones" in reasons["train.learning_rate"]
+    assert "0.4 of the rate for new ones" in reasons["train.learning_rate"]
     assert head_rate(16, WHOLE)[0] == pytest.approx(head_rate(16)[0] / 0.4)  # as fast as a fresh head
     assert head_rate(1000, WHOLE)[0] == 10.0
 
@@ -268,7 +266,7 @@ def test_a_head_that_knows_the_classes_is_not_hurried() -> None:
     known = dataclasses.replace(WHOLE, head_new=False)
     config, reasons = derive(Config(), FACTS, CPU, known)
     assert config.train.head_warmup == 0.0
-    assert reasons["train.head_warmup"].endswith("the head knows these classes already")
+    assert reasons["train.head_warmup"].endswith("the head was trained on these classes")
     assert head_rate(16, known)[0] == 1.0
 
 

@@ -14,7 +14,7 @@ import pixelwise
 from pixelwise.config import load_config
 from pixelwise.errors import DataError, DivergedError, Interrupted, OutputExistsError, ResourceError, UsageError
 from pixelwise.training import budget, checkpoint, loop
-from pixelwise.training.loader import Crops
+from pixelwise.training.assembly import Components
 from pixelwise.training.runlog import read_log
 from pixelwise.training.schedule import last_step
 
@@ -130,7 +130,7 @@ def test_a_stopped_run_saves_leaves_with_130_and_goes_on_bit_for_bit(
     _, errors = process.communicate(timeout=30)
     assert time.monotonic() - began < 5
     assert process.returncode == 130, errors
-    assert "expected to finish, found a request to stop. Type the same command again to go on." in errors
+    assert "expected no interruption, found Ctrl-C or SIGTERM. Run the same command again to resume." in errors
     assert checkpoint.checkpoints(out / "checkpoints")
     subprocess.run(command(discs, out, tiny), check=True, capture_output=True)
     assert_same_weights(whole, out)
@@ -224,7 +224,7 @@ def test_changed_data_do_not_go_on(discs: Path, tiny: tuple[str, ...], tmp_path:
     out = _stopped(data, tiny, tmp_path)
     first, other = sorted((data / part / "masks").iterdir())[:2]
     shutil.copy(other, first)
-    with pytest.raises(DataError, match=f"expected the {called} part as it was when the run began, found other files"):
+    with pytest.raises(DataError, match=f"expected the {called} split as it was when the run began, found other files"):
         pixelwise.train(data, out=out, steps=9, overrides=tiny)
 
 
@@ -282,7 +282,7 @@ def test_three_skipped_steps_in_a_row_end_the_run(
 ) -> None:
     monkeypatch.setattr(loop, "gradients", lambda *_: float("inf"))
     with pytest.raises(
-        DivergedError, match=r"NaN or infinity in 3 steps in a row, last on .*Look at these images, or lower"
+        DivergedError, match=r"NaN or infinity in 3 steps in a row, last on .*Check these images, or lower"
     ):
         pixelwise.train(discs, out=tmp_path / "run", steps=8, overrides=tiny)
     assert not checkpoint.checkpoints(tmp_path / "run" / "checkpoints")
@@ -333,7 +333,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(
 def test_accumulated_batches_make_the_step_of_one_large_batch(discs: Path) -> None:
     """Cross-entropy, weighted, with unequal numbers of ignored pixels: the mean of means would differ (TRAPS B7)."""
     from pixelwise.batch import Batch
-    from pixelwise.config import LossConfig, TrainConfig
+    from pixelwise.config import Config, LossConfig, draft, replace
     from pixelwise.losses import combined_loss
     from pixelwise.models.unet import UNet
 
@@ -349,7 +349,7 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(discs: Path) -> No
         model.zero_grad()
         parts = zip(images.split(sizes), masks.split(sizes), strict=True)
         group = [Batch(i, m, ()) for i, m in parts]
-        value = loop.gradients(model, loss, group, TrainConfig(accumulate=len(sizes), device="cpu"))
+        value = loop.gradients(model, loss, group, draft(replace(Config(), train={"accumulate": len(sizes)})).train)
         gradients.append((value, [p.grad.clone() for p in model.parameters()]))
     assert gradients[0][0] == pytest.approx(gradients[1][0], rel=1e-5)
     for one, two in zip(gradients[0][1], gradients[1][1], strict=True):
@@ -382,14 +382,14 @@ def test_only_one_length_can_be_given(discs: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("own", ["train.steps=9", "train.steps = 9"])
 def test_a_length_among_the_overrides_is_one_too(discs: Path, tmp_path: Path, given: dict, own: str) -> None:
     option = "--" + next(iter(given)).replace("_", "-")
-    with pytest.raises(UsageError, match=f"expected one length, found {option} and --set {own}. Leave the others out"):
+    with pytest.raises(UsageError, match=f"expected one length, found {option} and --set {own}. Give only one of them"):
         pixelwise.train(discs, out=tmp_path / "run", overrides=(own,), **given)
 
 
 def test_epochs_become_steps(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     run = pixelwise.train(discs, out=tmp_path / "run", epochs=2, overrides=tiny)
     text = (run.folder / "config.yaml").read_text()
-    assert "steps: 6  # 2 epochs of 12 images, 4 a step" in text
+    assert "steps: 6  # 2 epochs of 12 images, 4 per step" in text
 
 
 def test_a_time_limit_becomes_steps_once(discs: Path, tmp_path: Path) -> None:
@@ -452,14 +452,14 @@ def test_a_step_is_measured_with_its_augmentation(
 ) -> None:
     measured = []
 
-    def step_seconds(_: object, __: object, ___: object, crops: Crops, ____: int) -> float:
-        measured.append(crops.transform.augment)
+    def step_seconds(_: object, components: Components, __: int) -> float:
+        measured.append(components.crops.transform.augment)
         return 0.5
 
     monkeypatch.setattr(budget, "step_seconds", step_seconds)
     run = pixelwise.train(discs, out=tmp_path / "run", time_limit=6, overrides=tiny)
     trained = load_config(run.folder / "config.yaml").augment
-    assert measured[0].flip_horizontal is None
+    assert measured[0].flip_horizontal == 0.0
     assert (measured[-1].flip_horizontal, measured[-1].flip_vertical) == (
         trained.flip_horizontal,
         trained.flip_vertical,

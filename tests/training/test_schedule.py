@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelwise.config import TrainConfig
+from pixelwise.config import ResolvedTrain
 from pixelwise.training.schedule import last_step, next_recount, steps_at, validation_steps
 
 
-def train(steps: int, *recounts: tuple[int, int], validations: int = 5) -> TrainConfig:
-    return TrainConfig(steps=steps, recounts=recounts, validations=validations)
+def train(steps: int, *recounts: tuple[int, int], validations: int = 5) -> ResolvedTrain:
+    return ResolvedTrain(
+        steps=steps, recounts=recounts, validations=validations, crop=(8, 8), batch_size=1, learning_rate=1.0
+    )
 
 
 def test_a_recount_holds_from_its_step_on() -> None:

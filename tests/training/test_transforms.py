@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision import tv_tensors
 
-from pixelwise.config import AugmentConfig
+from pixelwise.config import ResolvedAugment
 from pixelwise.training.transforms import CropTransform
 
 IGNORE = 255
-EVERYTHING = AugmentConfig(rotate=180, scale=(0.5, 2), flip_horizontal=0.5, flip_vertical=0.5)
+EVERYTHING = ResolvedAugment(rotate=180, scale=(0.5, 2), flip_horizontal=0.5, flip_vertical=0.5)
 
 
 def transform(
@@ -17,7 +17,7 @@ def transform(
 ) -> CropTransform:
     # Outside the image the image is 0, which no class below looks like.
     return CropTransform(
-        crop, AugmentConfig.model_validate(augment), class_crops, IGNORE, (0.0,) * bands, (1.0,) * bands
+        crop, ResolvedAugment.model_validate(augment), class_crops, IGNORE, (0.0,) * bands, (1.0,) * bands
     )
 
 
@@ -131,7 +131,7 @@ def test_nothing_is_invented(
 @pytest.mark.parametrize("augment", [{}, {"scale": (0.5, 0.5)}, {"rotate": 180}])
 @pytest.mark.parametrize("ignore", [255, 65535])
 def test_outside_the_image_the_mask_is_ignored_and_the_image_goes_on(augment: dict[str, object], ignore: int) -> None:
-    draw = CropTransform((64, 64), AugmentConfig.model_validate(augment), 0.0, ignore, (7.0, 30.0), (1.0, 1.0))
+    draw = CropTransform((64, 64), ResolvedAugment.model_validate(augment), 0.0, ignore, (7.0, 30.0), (1.0, 1.0))
     image, mask = torch.full((2, 20, 24), 100.0), torch.ones(20, 24, dtype=torch.int32)
     for seed in range(8):
         full_image, truth = draw(image, mask, np.random.default_rng(seed))
@@ -231,7 +231,7 @@ def test_the_image_itself_is_not_touched() -> None:
     image, mask = image_that_is_its_mask(0, (40, 40))
     before = image.clone(), mask.clone()
     draw = CropTransform(
-        (40, 40), AugmentConfig(noise=1, brightness=1, contrast=0.5, flip_vertical=1), 0, IGNORE, (0.0,), (50.0,)
+        (40, 40), ResolvedAugment(noise=1, brightness=1, contrast=0.5, flip_vertical=1), 0, IGNORE, (0.0,), (50.0,)
     )
     draw(image, mask, np.random.default_rng(0))
     assert torch.equal(image, before[0])
@@ -240,7 +240,7 @@ def test_the_image_itself_is_not_touched() -> None:
 
 def tinted(**augment: float) -> np.ndarray:
     """Give the differences that many draws make to an image of two bands at 10 and 1000."""
-    draw = CropTransform((8, 8), AugmentConfig.model_validate(augment), 0, IGNORE, (8.0, 900.0), (2.0, 100.0))
+    draw = CropTransform((8, 8), ResolvedAugment.model_validate(augment), 0, IGNORE, (8.0, 900.0), (2.0, 100.0))
     image = torch.tensor([10.0, 1000.0])[:, None, None].expand(2, 8, 8)
     mask = torch.zeros(8, 8, dtype=torch.uint8)
     draws = [draw(image, mask, np.random.default_rng(seed))[0] - image for seed in range(200)]

@@ -1,4 +1,4 @@
-"""`pixelwise train DATA`: a run folder with the best model."""
+"""`pixelwise train DATA`."""
 
 from __future__ import annotations
 
@@ -21,27 +21,26 @@ from pixelwise.cli.terminal import (
 
 def run(
     data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a data.yaml, a recipe or an annotation file.")],
-    model: Annotated[str | None, typer.Option(help="The network; unet where not given.")] = None,
+    model: Annotated[str | None, typer.Option(help="Network; default: unet.")] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Begin with: imagenet, coco, ade20k, cityscapes, a folder, a file, a Hub name.")
+        str | None,
+        typer.Option(help="Pretrained weights: imagenet, coco, ade20k, cityscapes, a folder, a file, a Hub name."),
     ] = None,
-    freeze: Annotated[str | None, typer.Option(help="What stands still: encoder, none, or its first N layers.")] = None,
+    freeze: Annotated[str | None, typer.Option(help="Layers to freeze: encoder, none, or its first N layers.")] = None,
     accept_license: Annotated[
-        bool, typer.Option("--accept-license", help="Take weights that allow no commercial use.")
+        bool, typer.Option("--accept-license", help="Accept weights that exclude commercial use.")
     ] = False,
-    time_limit: Annotated[str | None, typer.Option(help="How long it may take: 90s, 10m, 1h30m.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="How many optimizer steps.")] = None,
-    epochs: Annotated[float | None, typer.Option(min=0.01, help="How many passes over the images.")] = None,
-    out: Annotated[str | None, typer.Option(help="The run folder; runs/NAME where not given.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything drawn.")] = None,
+    time_limit: Annotated[str | None, typer.Option(help="Time limit: 90s, 10m, 1h30m.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of optimizer steps.")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0.01, help="Number of passes over the images.")] = None,
+    out: Annotated[str | None, typer.Option(help="Run folder; default: runs/NAME.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed.")] = None,
     overrides: Overrides = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out files that cannot be used, and count them.")
-    ] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and count files that cannot be used.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Train on a data set; the same command goes on with an unfinished run."""
+    """Train on a data set. The same command resumes an unfinished run."""
     from pixelwise import api
 
     done = api.train(
@@ -67,7 +66,7 @@ def run(
     put(f"\nmodel    {done.folder / 'model'}\nconfig   {done.folder / 'config.yaml'}\n")
     if (done.folder / "report.html").is_file():
         put(f"report   {done.folder / 'report.html'}\n")
-    # The run's own config.yaml, since it divides the images as they were divided.
+    # config.yaml of the run contains the split of the images.
     split = "" if "test" in done.splits else " --split val"
     named = f"{quote(str(done.folder))} {quote(str(done.folder / 'config.yaml'))}"
     put(f"next     pixelwise evaluate {named}{split}\n")
