@@ -40,12 +40,12 @@ def set_(*overrides: str) -> Config:
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "train: {}\n", "\ufeffdata: {}\n"])
-def test_what_is_not_said_is_default(written: Any, text: str) -> None:
+def test_missing_values_have_defaults(written: Any, text: str) -> None:
     assert written(text) == Config()
 
 
 @pytest.mark.parametrize("text", ["1e-4", "1.0e-4", "1E-4", "0.0001", '"0.0001"'])
-def test_a_learning_rate_as_people_write_it(written: Any, text: str) -> None:
+def test_notations_of_a_learning_rate(written: Any, text: str) -> None:
     # YAML 1.1 reads 1e-4, without a point, as text.
     assert written(f"train:\n  learning_rate: {text}\n").train.learning_rate == 1e-4
     assert set_(f"train.learning_rate={text}").train.learning_rate == 1e-4
@@ -173,14 +173,14 @@ def test_a_wrong_value_is_named_with_its_line(tmp_path: Path, written: Any, text
         (b"a:\n  b: 1\n  c: 1\n  b: 2\n", ":4: expected unique keys, found `a.b` on line 2, too. Remove one of them."),
     ],
 )
-def test_files_that_are_no_configuration(tmp_path: Path, content: bytes, message: str) -> None:
+def test_invalid_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "c.yaml").write_bytes(content)
     with pytest.raises(ConfigError) as error:
         read_yaml(tmp_path / "c.yaml")
     assert str(error.value).startswith(f"{tmp_path / 'c.yaml'}{message}")
 
 
-def test_nothing_there_and_a_folder(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml: expected a YAML file, found nothing\. Check the path\."):
         load_config(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match=r"expected a readable YAML file, found .*directory"):
@@ -218,7 +218,7 @@ def test_overrides_reach_into_sections_that_are_null() -> None:
     assert set_("data.labels={names: [a, b], ids: [0, 255]}").data.labels == {"names": ["a", "b"], "ids": [0, 255]}
 
 
-def test_overrides_keep_what_stood_there() -> None:
+def test_overrides_keep_other_values() -> None:
     before = configs.replace(Config(), data={"mask_values": {0: 0, 255: 1}, "labels": {"names": {0: "a", 7: "b"}}})
     after = with_overrides(before, ["train.seed=3"])
     # Numbers that are keys stay numbers.
@@ -256,7 +256,7 @@ def test_overrides_keep_what_stood_there() -> None:
         ),
     ],
 )
-def test_what_overrides_refuse(text: str, message: str) -> None:
+def test_invalid_overrides_are_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         set_(text)
     assert str(error.value) == message
@@ -298,7 +298,7 @@ def test_a_root_that_is_set_starts_from_the_current_folder(tmp_path: Path, monke
     assert read_request(tmp_path / "sub", ["data.root=images"])[0].data.root == str(tmp_path / "images")
 
 
-def test_what_a_request_refuses(tmp_path: Path) -> None:
+def test_invalid_requests_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DataError,
         match=r"expected a folder, a data\.yaml, a recipe or an annotation file \(\.json, \.xml\), found nothing\. Check",
@@ -352,7 +352,7 @@ WORDS = st.text(st.characters(blacklist_categories=("Cs",)), max_size=8) | st.sa
     scale=st.none() | st.tuples(st.floats(0.01, 1), st.floats(1, 100)),
     reason=st.text(max_size=20),
 )
-def test_what_is_written_is_read_back_as_it_was(
+def test_a_written_configuration_is_read_back_unchanged(
     tmp_path_factory: pytest.TempPathFactory, reason: str, **drawn: Any
 ) -> None:
     config = configs.replace(
@@ -368,7 +368,7 @@ def test_what_is_written_is_read_back_as_it_was(
     assert load_config(path) == config
 
 
-def test_every_reason_stands_behind_its_value() -> None:
+def test_every_reason_follows_its_value() -> None:
     reasons = {
         f"{section}.{key}": f"because of {section} {key}: # 1 ×"
         for section, values in Config().model_dump().items()
@@ -390,7 +390,7 @@ def test_a_value_without_a_reason_has_no_comment() -> None:
     assert text.count("#") == 2  # the reason, and the line on top
 
 
-def test_the_written_form_of_what_was_read_has_every_key() -> None:
+def test_the_written_form_has_every_key() -> None:
     plain = yaml.safe_load(dump_config(Config(), {}))
     assert plain == json.loads(json.dumps(configs.Config().model_dump()))  # tuples are lists in a file
 

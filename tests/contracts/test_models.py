@@ -99,13 +99,13 @@ def images(count=1, height=40, width=36, seed=1):
     return torch.randint(0, 256, (count, 3, height, width), generator=torch.Generator().manual_seed(seed)).byte()
 
 
-def test_every_family_of_the_catalogue_keeps_the_contract():
+def test_every_family_of_the_catalogue_is_tested():
     covered = {name.rstrip("0123456789") for name, _ in (*MODELS, *MORE)}
     assert covered >= {"unet", "segformer-b", "fcn-resnet", "deeplabv3-mobilenetv", "lraspp-mobilenetv"}
     assert all(name in available() for name, _ in (*MODELS, *MORE) if "/" not in name and name != "transformers")
 
 
-def test_it_says_what_it_is(model):
+def test_attributes(model):
     assert isinstance(model, SegmentationModel)
     assert (model.in_channels, model.num_classes) == (3, 5)
     assert model.stride >= 1
@@ -114,7 +114,7 @@ def test_it_says_what_it_is(model):
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_any_size_in_the_same_size_out(model, size):
+def test_the_output_has_the_size_of_the_input(model, size):
     with torch.inference_mode():
         logits = model(images(2, *size))
     assert logits.shape == (2, 5, *size)
@@ -128,7 +128,7 @@ def test_the_type_of_the_pixels_does_not_matter(model, dtype):
         torch.testing.assert_close(model(images().to(dtype)), model(images()))
 
 
-def test_normalisation_is_inside(model):
+def test_normalisation_is_part_of_the_model(model):
     raw = copy.deepcopy(model)
     raw.normalise.mean.zero_()
     raw.normalise.std.fill_(1)
@@ -138,7 +138,7 @@ def test_normalisation_is_inside(model):
         assert not torch.allclose(raw(images()), model(images()))
 
 
-def test_clipping_is_inside_and_travels_with_the_weights(model, request, tmp_path):
+def test_clipping_is_part_of_the_model_and_its_weights(model, request, tmp_path):
     name, arguments = request.node.callspec.params["model"]
     ranges = [[20.0, 200.0], [0.0, 128.0], [60.5, 61.5]]
     plain = {**arguments, "in_channels": 3, "num_classes": 5, "mean": list(MEAN), "std": list(STD), "clip": ranges}
@@ -166,13 +166,13 @@ def test_clipping_is_exported(case):
         torch.testing.assert_close(program.module()(images(1, 91, 23)), model(images(1, 91, 23)))
 
 
-def test_images_of_a_batch_do_not_touch_each_other(model):
+def test_images_of_a_batch_are_independent(model):
     batch = images(3)
     with torch.inference_mode():
         torch.testing.assert_close(model(batch)[1:2], model(batch[1:2]), rtol=1e-4, atol=1e-4)
 
 
-def test_it_is_pure(model):
+def test_the_model_has_no_side_effects(model):
     batch = images()
     before = batch.clone()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -191,7 +191,7 @@ def test_memory_layout_does_not_matter(model):
         torch.testing.assert_close(twin(last), plain, rtol=1e-4, atol=1e-4)
 
 
-def test_a_step_of_stride_pixels_moves_the_answer_and_changes_nothing_else(model, request):
+def test_the_model_is_equivariant_to_shifts_by_the_stride(model, request):
     if request.node.callspec.params["model"][0].startswith(GLOBAL):
         pytest.skip("this network looks at the whole image")
     image, far = images(1, 32, 320), 128
@@ -219,7 +219,7 @@ def test_outputs_are_logits_of_the_same_shape(model):
     assert model.train()(images(2, 33, 47)).shape == (2, 5, 33, 47)
 
 
-def test_auxiliary_heads_answer_in_training_only(model):
+def test_auxiliary_logits_exist_in_training_mode_only(model):
     for mode in (True, False):
         outputs = model.train(mode).outputs(images(2, 33, 47))
         assert outputs.logits.shape == (2, 5, 33, 47)
@@ -227,7 +227,7 @@ def test_auxiliary_heads_answer_in_training_only(model):
         assert mode or not outputs.auxiliary
 
 
-def test_the_layers_of_the_encoder_are_named_once_and_leave_head_and_decoder_out(model):
+def test_encoder_stages_cover_the_encoder_once(model):
     names = [name for name, _ in model.named_parameters()]
     layers = model.encoder_stages()
     assert len(layers) >= 2
@@ -242,7 +242,7 @@ def test_the_layers_of_the_encoder_are_named_once_and_leave_head_and_decoder_out
     assert all(not found for name, found in zip(names, owners, strict=True) if id(model.get_parameter(name)) in head)
 
 
-def test_weights_survive_a_folder_bit_for_bit(model, request, tmp_path):
+def test_weights_are_saved_bit_for_bit(model, request, tmp_path):
     name, arguments = request.node.callspec.params["model"]
     labels = Labels(tuple("abcde"))
     plain = {**arguments, "in_channels": 3, "num_classes": 5}
@@ -261,7 +261,7 @@ FIXED = ("'beit'", "'dpt'", "'mobilevit'", "'mobilenet_v2'", "pan/")
 
 
 @pytest.mark.parametrize("model", EXPORTS, indirect=True)
-def test_it_exports_with_free_batch_height_and_width(model, request):
+def test_export_with_dynamic_batch_height_and_width(model, request):
     if any(kind in str(request.node.callspec.params["model"]) for kind in FIXED):
         pytest.skip("this network exports with a fixed size only")
     free = torch.export.Dim.DYNAMIC
@@ -275,13 +275,13 @@ def test_another_number_of_bands_is_refused(model, found):
     with pytest.raises(DataError) as caught:
         model(torch.zeros(1, found, 8, 8))
     assert str(caught.value) == (
-        f"images: expected 3 bands, found {found}. Give images of the kind that the model was trained on, "
+        f"images: expected 3 bands, found {found}. Use images like those of the training, "
         f"or train a model on {found} bands."
     )
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 3, 0, 8)])
-def test_other_axes_and_no_pixels_are_refused(model, shape):
+def test_invalid_shapes_are_refused(model, shape):
     with pytest.raises(DataError, match=r"^images: expected (four axes|at least 1×1 pixels).*, found shape"):
         model(torch.zeros(shape))
 
@@ -294,28 +294,28 @@ def test_other_axes_and_no_pixels_are_refused(model, shape):
         (
             {"mean": (1, 2)},
             "model.mean: expected 3 finite values, one per band, found [1.0, 2.0]. "
-            "Give one value per band in raw pixel values, or leave the key out.",
+            "Give one raw pixel value per band, or remove the key.",
         ),
         (
             {"std": (1, 0, 1)},
             "model.std: expected 3 positive values, one per band, found [1.0, 0.0, 1.0]. "
-            "Give one value per band in raw pixel values, or leave the key out.",
+            "Give one raw pixel value per band, or remove the key.",
         ),
         (
             {"clip": [(0, 1)]},
             "model.clip: expected 3 pairs of a smaller and a larger value, one per band, found [[0.0, 1.0]]. "
-            "Give one pair per band in raw pixel values, or leave the key out.",
+            "Give one pair of raw pixel values per band, or remove the key.",
         ),
         (
             {"clip": [(0, 1), (5, 5), (0, 1)]},
             "model.clip: expected 3 pairs of a smaller and a larger value, one per band, "
             "found [[0.0, 1.0], [5.0, 5.0], [0.0, 1.0]]. "
-            "Give one pair per band in raw pixel values, or leave the key out.",
+            "Give one pair of raw pixel values per band, or remove the key.",
         ),
     ],
 )
 @pytest.mark.parametrize("case", ALL, ids=str)
-def test_arguments_that_make_no_model_are_refused(case, wrong, message):
+def test_invalid_arguments_are_refused(case, wrong, message):
     name, arguments = case
     with pytest.raises(ConfigError) as caught:
         build_model(name, **(arguments | wrong))
@@ -341,7 +341,7 @@ def test_reduced_precision_gives_nearly_the_same(model):
     assert torch.corrcoef(torch.stack([plain.flatten(), reduced.flatten()]))[0, 1] > 0.5
 
 
-def test_frozen_means_frozen(model):
+def test_frozen_layers_do_not_change(model):
     held = Frozen(model.train(), draft(replace(Config(), train={"steps": 10, "freeze": "encoder"})).train)
     held.hold(0)
     prefixes = tuple(prefix for layer in model.encoder_stages() for prefix in layer)
@@ -357,7 +357,7 @@ def test_frozen_means_frozen(model):
 
 
 @pytest.mark.slow
-def test_it_compiles(model):
+def test_torch_compile(model):
     compiled = torch.compile(model, backend="aot_eager")
     with torch.inference_mode():
         torch.testing.assert_close(compiled(images(2, 64, 64)), model(images(2, 64, 64)), rtol=1e-4, atol=1e-4)

@@ -77,7 +77,7 @@ def test_segmentation_models_pytorch(name):
         torch.testing.assert_close(model(images()), library(normalised(images())), rtol=1e-5, atol=1e-5)
 
 
-def test_transformers_segformer_is_enlarged_before_anything_is_decided():
+def test_logits_of_segformer_are_enlarged():
     torch.manual_seed(3)
     library = spread(SegformerForSemanticSegmentation(SegformerConfig(num_labels=6)))
     model = ours("segformer-b0", library)
@@ -88,7 +88,7 @@ def test_transformers_segformer_is_enlarged_before_anything_is_decided():
         torch.testing.assert_close(model(images()), wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_a_model_folder_is_a_checkpoint_of_transformers(tmp_path):
+def test_a_model_folder_is_a_transformers_checkpoint(tmp_path):
     torch.manual_seed(4)
     labels = Labels(("wall", "floor", "sky"))
     plain = {"in_channels": 3, "num_classes": 3}
@@ -122,7 +122,7 @@ def test_auxiliary_heads_of_transformers_are_trained():
     assert model.eval().training_outputs(images()).auxiliary == ()
 
 
-def test_what_is_padded_is_cut_off_again():
+def test_padding_is_cut_off():
     model = build_model("unet/resnet18", num_classes=6).eval()
     image = images(50, 70)
     padded = torch.nn.functional.pad(image.float(), (0, 26, 0, 14), mode="replicate")
@@ -131,7 +131,7 @@ def test_what_is_padded_is_cut_off_again():
 
 
 @pytest.mark.parametrize("bands", [1, 2, 3, 4, 12])
-def test_adapted_bands_answer_alike_where_all_bands_are_alike(bands):
+def test_adapted_bands_keep_the_response_to_equal_bands(bands):
     weight = torch.randn(8, 3, 7, 7, generator=torch.Generator().manual_seed(0))
     grey = torch.rand(1, 1, 20, 20)
     wanted = torch.nn.functional.conv2d(grey.expand(-1, 3, -1, -1), weight)
@@ -150,6 +150,6 @@ def test_a_norm_with_one_value_per_channel_uses_its_statistics():
     assert norm.running_mean.abs().sum() > 0
 
 
-def test_logits_of_the_right_size_are_left_alone():
+def test_logits_of_the_right_size_are_unchanged():
     logits = torch.randn(1, 2, 5, 7)
     assert enlarge(logits, (5, 7)) is logits

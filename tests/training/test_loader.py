@@ -80,7 +80,7 @@ def test_no_workers_and_two_give_the_same_batches(source: Crops) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_going_on_at_batch_n_is_skipping_n(source: Crops, workers: int) -> None:
+def test_resuming_at_batch_n_equals_skipping_n(source: Crops, workers: int) -> None:
     whole = take(source, batch_size=5, count=6)
     assert same(take(source, batch_size=5, start=4, count=2, workers=workers), whole[4:])
 
@@ -98,7 +98,7 @@ def test_the_seed_changes_order_and_crops(source: Crops) -> None:
     assert not torch.equal(source[(0, 0)][0], other[(0, 0)][0])
 
 
-def test_a_crop_depends_on_seed_epoch_and_index_alone(source: Crops) -> None:
+def test_a_crop_depends_only_on_seed_epoch_and_index(source: Crops) -> None:
     first = source[(2, 5)]
     np.random.default_rng(0).random(7)
     torch.rand(3)
@@ -109,14 +109,14 @@ def test_a_crop_depends_on_seed_epoch_and_index_alone(source: Crops) -> None:
     assert not torch.equal(first[0], source[(3, 5)][0])
 
 
-def test_drawing_takes_nothing_from_the_global_generators(source: Crops) -> None:
+def test_the_global_generators_are_not_used(source: Crops) -> None:
     before = torch.random.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
     take(source, count=1)
     assert torch.equal(torch.random.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1]  # type: ignore[index]
 
 
-def test_every_epoch_is_a_whole_permutation_of_its_own() -> None:
+def test_every_epoch_is_a_complete_permutation() -> None:
     keys = list(Stream(7, 3, 0, 7 * 20))
     assert [epoch for epoch, _ in keys] == [k // 7 for k in range(140)]
     orders = [tuple(index for _, index in keys[at : at + 7]) for at in range(0, 140, 7)]
@@ -126,7 +126,7 @@ def test_every_epoch_is_a_whole_permutation_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 0), (0, 5), (6, 8), (13, 14), (3, 30)])
-def test_a_stream_may_begin_anywhere(start: int, stop: int) -> None:
+def test_a_stream_can_start_at_any_position(start: int, stop: int) -> None:
     piece = Stream(7, 0, start, stop)
     assert list(piece) == list(itertools.islice(Stream(7, 0, 0, 100), start, stop))
     assert len(piece) == stop - start
@@ -171,7 +171,7 @@ def test_masks_of_more_than_255_classes() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_arrays_that_may_not_be_written_are_copied() -> None:
+def test_read_only_arrays_are_copied() -> None:
     class Fixed(Drawn):
         def read(self, index: int) -> Sample:
             sample = super().read(index)
@@ -181,7 +181,7 @@ def test_arrays_that_may_not_be_written_are_copied() -> None:
     assert take(crops(Fixed(2)), batch_size=2, count=1)
 
 
-def test_images_are_read_once_where_they_are_kept() -> None:
+def test_cached_images_are_read_once() -> None:
     drawn = Drawn(3)
     source = crops(drawn, cache=True)
     assert drawn.reads == 3
@@ -192,7 +192,7 @@ def test_images_are_read_once_where_they_are_kept() -> None:
     assert drawn.reads == 6
 
 
-def test_the_cache_takes_a_quarter_of_the_free_memory_at_most(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_uses_at_most_a_quarter_of_the_free_memory(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     part = open_data(DataConfig(), discs).train
@@ -216,9 +216,7 @@ def test_the_cache_takes_a_quarter_of_the_free_memory_at_most(discs: Path, monke
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_image_that_cannot_be_read_is_named_with_any_number_of_workers(
-    discs: Path, tmp_path: Path, workers: int
-) -> None:
+def test_an_unreadable_image_is_named_with_any_number_of_workers(discs: Path, tmp_path: Path, workers: int) -> None:
     shutil.copytree(discs, tmp_path / "d")
     part = open_data(DataConfig(), tmp_path / "d").train
     assert part is not None
@@ -230,10 +228,12 @@ def test_a_image_that_cannot_be_read_is_named_with_any_number_of_workers(
 
 
 @pytest.mark.parametrize(("bands", "dtype"), [(1, "uint8"), (3, "uint16")])
-def test_a_image_of_another_kind_than_those_looked_at_is_named(discs: Path, bands: int, dtype: str) -> None:
+def test_an_image_with_other_bands_or_dtype_is_named(discs: Path, bands: int, dtype: str) -> None:
     part = open_data(DataConfig(), discs).train
     assert part is not None
     transform = CropTransform((16, 16), ResolvedAugment(), 0.5, 255, (100.0,) * bands, (50.0,) * bands)
     source = Crops(part, transform, 0, False, (bands, dtype))
-    with pytest.raises(ImageError, match=rf"expected {bands} bands? of {dtype}, as the others have, found 3 of uint8"):
+    with pytest.raises(
+        ImageError, match=rf"expected {bands} bands? of {dtype}, as in the other images, found 3 of uint8"
+    ):
         take(source, count=1)

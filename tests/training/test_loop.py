@@ -26,7 +26,7 @@ class Heads(nn.Module):
         return SimpleNamespace(logits=first, auxiliary=tuple(others))
 
 
-def test_distances_are_made_once_for_all_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_distances_are_computed_once_for_all_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model, loss = Heads(), combined_loss(LossConfig(boundary=0.3, auxiliary=0.25), num_classes=3)
     images, masks = torch.rand(4, 3, 8, 8), torch.randint(0, 3, (4, 8, 8))

@@ -74,7 +74,7 @@ def weights(run: pixelwise.Run) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("kind", ["camvid", "four_bands"])
-def test_the_whole_way(name: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_train_score_and_predict(name: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     data: Path = request.getfixturevalue(kind)
     name = str(checkpoint(tmp_path / "checkpoint")) if name == "a checkpoint" else name
 

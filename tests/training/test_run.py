@@ -58,7 +58,7 @@ def steps_logged(out: Path) -> int:
     return max((e.get("step", 0) for e in read_log(out / "log.jsonl")), default=0)
 
 
-def test_the_run_folder_is_whole(whole: Path, discs: Path) -> None:
+def test_the_run_folder_is_complete(whole: Path, discs: Path) -> None:
     assert {p.name for p in whole.iterdir()} == {
         "config.yaml",
         "data.json",
@@ -79,7 +79,7 @@ def test_the_run_folder_is_whole(whole: Path, discs: Path) -> None:
     assert pixelwise.evaluate(whole, discs, split="val").scores.miou.value == pytest.approx(best, abs=1e-12)
 
 
-def test_every_derived_value_says_why(whole: Path) -> None:
+def test_every_derived_value_has_a_reason(whole: Path) -> None:
     text = (whole / "config.yaml").read_text()
     for key in ("mean", "std", "up", "class_weights", "learning_rate", "ema", "flip_vertical", "tile"):
         line = next(line for line in text.splitlines() if line.startswith(f"  {key}:"))
@@ -98,7 +98,7 @@ def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_killed_run_goes_on_bit_for_bit(
+def test_a_killed_run_resumes_bit_for_bit(
     whole: Path, discs: Path, tiny: tuple[str, ...], tmp_path: Path, workers: int
 ) -> None:
     out = tmp_path / "run"
@@ -117,7 +117,7 @@ def test_a_killed_run_goes_on_bit_for_bit(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_saves_leaves_with_130_and_goes_on_bit_for_bit(
+def test_an_interrupted_run_exits_with_130_and_resumes_bit_for_bit(
     whole: Path, discs: Path, tiny: tuple[str, ...], tmp_path: Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "run"
@@ -136,7 +136,7 @@ def test_a_stopped_run_saves_leaves_with_130_and_goes_on_bit_for_bit(
     assert_same_weights(whole, out)
 
 
-def test_a_stopped_run_goes_on_even_where_it_may_be_overwritten(
+def test_an_unfinished_run_is_resumed_even_with_overwrite(
     whole: Path, discs: Path, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
     """Whoever types the command of a stopped run again, as the message says, must not lose it by an --overwrite in it."""
@@ -156,7 +156,7 @@ def test_a_stopped_run_goes_on_even_where_it_may_be_overwritten(
 
 
 @pytest.mark.parametrize("left", [".config.yaml.tmp", ".data.json.tmp"])
-def test_a_run_killed_while_its_plan_was_written_begins_again(
+def test_a_run_killed_while_writing_its_plan_starts_again(
     whole: Path, discs: Path, tiny: tuple[str, ...], tmp_path: Path, left: str
 ) -> None:
     out = tmp_path / "run"
@@ -168,9 +168,7 @@ def test_a_run_killed_while_its_plan_was_written_begins_again(
     assert not (out / left).exists()
 
 
-def test_a_folder_with_a_configuration_of_somebody_is_no_run(
-    discs: Path, tiny: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_folder_with_another_configuration_is_no_run(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(f"data: {{root: {discs}}}\n")
     for overwrite in (False, True):
         with pytest.raises(OutputExistsError):
@@ -178,9 +176,7 @@ def test_a_folder_with_a_configuration_of_somebody_is_no_run(
     assert (tmp_path / "config.yaml").read_text().startswith("data:")
 
 
-def test_a_recipe_that_was_changed_meanwhile_is_another_request(
-    discs: Path, tiny: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_changed_recipe_is_another_request(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"data: {{root: {discs}}}\ntrain: {{learning_rate: 0.002}}\n")
     out = _stopped(recipe, tiny, tmp_path)
@@ -198,13 +194,13 @@ def test_a_finished_run_is_not_overwritten(whole: Path, discs: Path, tiny: tuple
         pixelwise.train(discs, out=whole, steps=STEPS, overrides=tiny)
 
 
-def test_another_request_does_not_go_on_with_a_run(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+def test_another_request_does_not_resume_a_run(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     out = _stopped(discs, tiny, tmp_path)
     with pytest.raises(OutputExistsError, match="expected an unfinished run with steps = 7, found one with 9"):
         pixelwise.train(discs, out=out, steps=7, overrides=tiny)
 
 
-def test_another_number_of_epochs_does_not_go_on_with_a_run(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+def test_another_number_of_epochs_does_not_resume_a_run(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     """The rate falls over the epochs that were asked for: with more of them it would jump up again (TRAPS F)."""
 
     out = _stopped(discs, tiny, tmp_path, at=7, epochs=3)
@@ -216,7 +212,9 @@ def test_another_number_of_epochs_does_not_go_on_with_a_run(discs: Path, tiny: t
 
 
 @pytest.mark.parametrize(("part", "called"), [("train", "training"), ("val", "validation")])
-def test_changed_data_do_not_go_on(discs: Path, tiny: tuple[str, ...], tmp_path: Path, part: str, called: str) -> None:
+def test_a_run_with_changed_data_is_not_resumed(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path, part: str, called: str
+) -> None:
     import shutil
 
     data = tmp_path / "data"
@@ -259,7 +257,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_logged(
     assert all(torch.isfinite(t).all() for t in weights(run.folder).values())
 
 
-def test_a_skipped_step_leaves_no_trace_in_the_norms(
+def test_a_skipped_step_does_not_change_the_norms(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Images of infinity spoil batch norm's running statistics in the forward pass, before anyone sees the loss."""
@@ -306,7 +304,7 @@ def test_steps_skipped_in_a_row_are_counted_across_a_stop(
     assert skipped == [1, 2, 3]
 
 
-def test_a_full_disk_keeps_the_checkpoint_before(
+def test_a_full_disk_keeps_the_previous_checkpoint(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, calls = checkpoint.save_file, []
@@ -330,7 +328,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(
     assert run.scores["images"] == 4
 
 
-def test_accumulated_batches_make_the_step_of_one_large_batch(discs: Path) -> None:
+def test_accumulated_batches_equal_one_large_batch(discs: Path) -> None:
     """Cross-entropy, weighted, with unequal numbers of ignored pixels: the mean of means would differ (TRAPS B7)."""
     from pixelwise.batch import Batch
     from pixelwise.config import Config, LossConfig, draft, replace
@@ -356,7 +354,7 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(discs: Path) -> No
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
-def test_a_truncated_image_stops_the_run_or_is_left_out_and_counted(
+def test_a_truncated_image_is_an_error_or_skipped_and_counted(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
     import shutil
@@ -380,7 +378,7 @@ def test_only_one_length_can_be_given(discs: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", [{"steps": 3}, {"epochs": 1}, {"time_limit": "5s"}])
 @pytest.mark.parametrize("own", ["train.steps=9", "train.steps = 9"])
-def test_a_length_among_the_overrides_is_one_too(discs: Path, tmp_path: Path, given: dict, own: str) -> None:
+def test_a_length_among_the_overrides_counts(discs: Path, tmp_path: Path, given: dict, own: str) -> None:
     option = "--" + next(iter(given)).replace("_", "-")
     with pytest.raises(UsageError, match=f"expected one length, found {option} and --set {own}. Give only one of them"):
         pixelwise.train(discs, out=tmp_path / "run", overrides=(own,), **given)
@@ -392,7 +390,7 @@ def test_epochs_become_steps(discs: Path, tiny: tuple[str, ...], tmp_path: Path)
     assert "steps: 6  # 2 epochs of 12 images, 4 per step" in text
 
 
-def test_a_time_limit_becomes_steps_once(discs: Path, tmp_path: Path) -> None:
+def test_a_time_limit_becomes_steps(discs: Path, tmp_path: Path) -> None:
     began = time.monotonic()
     run = pixelwise.train(discs, out=tmp_path / "run", time_limit="15s", overrides=("model.features=[4,8]",))
     assert time.monotonic() - began < 60, "far beyond the limit"
@@ -425,9 +423,7 @@ def test_a_run_within_a_time_limit_is_a_function_of_its_configuration(
     assert_same_weights(timed, again)
 
 
-def test_a_given_length_is_stronger_than_what_a_configuration_says(
-    discs: Path, tiny: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_given_length_overrides_the_configuration(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     file = tmp_path / "other.yaml"
     file.write_text(f"data: {{root: {discs}}}\ntrain: {{steps: 100, recounts: [[3, 200]]}}\n")
     assert steps_logged(pixelwise.train(file, out=tmp_path / "a", steps=4, overrides=tiny).folder) == 4
@@ -436,9 +432,7 @@ def test_a_given_length_is_stronger_than_what_a_configuration_says(
     assert steps_logged(pixelwise.train(file, out=tmp_path / "c", overrides=own).folder) == 5
 
 
-def test_a_fresh_run_begins_with_the_frequency_of_the_classes(
-    discs: Path, tiny: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_new_run_starts_with_the_class_frequencies(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     still = ("train.learning_rate=1.0e-12", "train.ema=0", "loss.class_weights=none")
     run = pixelwise.train(discs, out=tmp_path / "run", steps=1, overrides=(*tiny, *still))
     counts = json.loads((run.folder / "data.json").read_text())["fingerprint"]["pixel_counts"]
@@ -447,7 +441,7 @@ def test_a_fresh_run_begins_with_the_frequency_of_the_classes(
     torch.testing.assert_close(bias, expected[:, None].expand_as(bias), atol=1e-5, rtol=0)
 
 
-def test_a_step_is_measured_with_its_augmentation(
+def test_steps_are_measured_with_augmentation(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = []

@@ -52,9 +52,7 @@ def test_the_range_is_derived_saved_and_used(glints: Path, tiny: tuple[str, ...]
     assert not np.array_equal(of_all, of_others)
 
 
-def test_a_model_that_begins_with_clipped_weights_clips_as_they_did(
-    glints: Path, tiny: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_model_with_pretrained_weights_clips_as_they_did(glints: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     first = pixelwise.train(
         glints, out=tmp_path / "first", steps=2, overrides=(*tiny, *END, "model.clip=[[150.0, 2000.0]]")
     )
