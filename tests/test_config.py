@@ -11,11 +11,14 @@ from pixelwise import config as configs
 from pixelwise.config import (
     Config,
     DataConfig,
+    ResolvedAugment,
     SplitFilesConfig,
+    draft,
     dump_config,
     load_config,
     read_request,
     read_yaml,
+    resolve,
     with_overrides,
 )
 from pixelwise.errors import ConfigError, DataError
@@ -95,12 +98,12 @@ TRAIN = (
             "data:\n  split:\n    value: 0.1\n",
             ":3: expected one of val, test, seed, anew, found unknown key `data.split.value`. Did you mean 'val'?",
         ),
-        # An unknown key is told before a wrong value.
+        # An unknown key is reported before an invalid value.
         (
             "model:\n  up: sideways\npredict:\n  qqqqq: 1\n",
             ":4: expected one of tile, overlap, flips, found unknown key `predict.qqqqq`. Remove it.",
         ),
-        # Keys that look like names of types are keys all the same.
+        # Keys that look like names of types.
         (
             "str: 3\n",
             ":1: expected one of data, model, train, augment, loss, predict, evaluate, found unknown key `str`. "
@@ -221,7 +224,7 @@ def test_overrides_reach_into_sections_that_are_null() -> None:
 def test_overrides_keep_other_values() -> None:
     before = configs.replace(Config(), data={"mask_values": {0: 0, 255: 1}, "labels": {"names": {0: "a", 7: "b"}}})
     after = with_overrides(before, ["train.seed=3"])
-    # Numbers that are keys stay numbers.
+    # Numeric keys stay numbers.
     assert after.data == before.data
     assert after.data.mask_values == {0: 0, 255: 1}
     assert after.train.seed == 3
@@ -268,6 +271,45 @@ def test_replace_checks_what_it_sets() -> None:
         configs.replace(Config(), train={"steps": 0})
     with pytest.raises(ConfigError, match=r"unknown key `trian`\. Did you mean 'train'"):
         configs.replace(Config(), trian={"steps": 1})
+
+
+# Resolving
+
+
+GIVEN = {
+    "model": {"mean": [0.0], "std": [1.0]},
+    "train": {"steps": 9, "validations": 1, "crop": (8, 8), "batch_size": 2, "learning_rate": 1e-3},
+}
+
+
+def test_a_resolved_configuration_has_defaults_for_values_that_older_versions_lack() -> None:
+    config = resolve(configs.replace(Config(), **GIVEN))
+    assert (config.train.steps, config.train.crop, config.train.device) == (9, (8, 8), "cpu")
+    assert (config.train.layer_decay, config.train.freeze, config.model.weights) == (1.0, "none", "none")
+    assert (config.augment, config.predict.tile) == (ResolvedAugment(), (512, 512))
+    assert (config.train.unfreeze, config.loss.ohem, config.model.features) == (None, None, None)
+
+
+@pytest.mark.parametrize(("section", "key"), [(section, key) for section in GIVEN for key in GIVEN[section]])
+def test_an_unset_value_is_named(section: str, key: str) -> None:
+    config = configs.replace(Config(), **GIVEN)
+    with pytest.raises(ConfigError, match=rf"^run/config\.yaml: expected a value of {section}\.{key}, found none\."):
+        resolve(configs.replace(config, **{section: {key: None}}), "run/config.yaml")
+
+
+def test_a_draft_has_placeholders_and_keeps_given_values() -> None:
+    config = draft(configs.replace(Config(), train={"steps": 7, "precision": "bf16"}))
+    assert (config.train.steps, config.train.precision, config.train.batch_size) == (7, "bf16", 1)
+
+
+def test_a_resolved_configuration_is_written_and_read_like_any_other(tmp_path: Path) -> None:
+    config = resolve(configs.replace(Config(), **GIVEN))
+    (tmp_path / "c.yaml").write_text(dump_config(config, {}))
+    assert resolve(load_config(tmp_path / "c.yaml")) == config
+    assert [list(values) for values in config.model_dump().values()] == [
+        list(values) for values in Config().model_dump().values()
+    ]
+    assert type(configs.replace(config, train={"steps": 8})) is type(config)
 
 
 # Requests
@@ -387,7 +429,7 @@ def test_a_value_without_a_reason_has_no_comment() -> None:
     text = dump_config(set_("train.steps=5"), {"train.seed": "one\nline"})
     assert "  steps: 5\n" in text
     assert "  seed: 0  # one line\n" in text
-    assert text.count("#") == 2  # the reason, and the line on top
+    assert text.count("#") == 2  # the reason, and the first line
 
 
 def test_the_written_form_has_every_key() -> None:

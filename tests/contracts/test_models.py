@@ -1,4 +1,4 @@
-"""What every model promises. A new model is one line in MODELS."""
+"""The contract of every model. A new model is one line in MODELS."""
 
 import copy
 import functools
@@ -15,7 +15,7 @@ from pixelwise.models.catalogue import available, build_model
 from pixelwise.models.weights import ModelCard, load_model, save_model
 from pixelwise.training.finetune import Frozen
 
-# As config.json of a checkpoint says it, but small.
+# Like config.json of a checkpoint, but small.
 TRANSFORMER = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
 BEIT = {"model_type": "beit", **TRANSFORMER, "image_size": 64, "out_indices": [1, 2, 3, 4]}
 BEIT |= {"use_relative_position_bias": True, "auxiliary_channels": 16}
@@ -36,7 +36,7 @@ MODELS = [
     ("unet/resnet18", {}),
     ("transformers", {"config": UPERNET}),
 ]
-# One of every other kind: many, so that they have the time that is marked slow.
+# One of every other kind; many, and therefore slow.
 MORE = [
     ("fcn-resnet50", {}),
     ("deeplabv3plus/mobilenet_v2", {}),
@@ -52,9 +52,9 @@ MORE = [
     ("transformers", {"config": {"model_type": "mobilenet_v2"}}),
 ]
 ALL = [*MODELS, *(pytest.param(case, marks=pytest.mark.slow, id=str(case)) for case in MORE)]
-# Those that look at the whole image: pooled, by attention, or by so many layers that it comes to that.
+# Models with a global receptive field: by pooling, attention or depth.
 GLOBAL = ("fcn", "unet/", "deeplabv3", "lraspp", "segformer", "pspnet", "pan", "upernet", "dpt", "transformers")
-# What their libraries define and never ask.
+# Layers that their libraries define but do not use.
 UNUSED = {
     "pspnet": ("layer3", "layer4"),
     "dpt/tu-vit": ("encoder.model.norm", "encoder.model.head"),
@@ -81,7 +81,7 @@ def settled(case):
 
 
 def _settle(model):
-    """Give batch norm statistics and the head a spread, as training would, so that outputs say something."""
+    """Randomise batch norm statistics and head, so that outputs are not trivial."""
     with torch.no_grad():
         for parameter in model.parameters():
             spread = 0.1 if parameter.ndim == 1 else 0.1 * parameter.abs().mean()
@@ -210,13 +210,19 @@ def test_a_batch_of_one_trains_from_twice_the_stride_on(model, request):
     unused = next((parts for kind, parts in UNUSED.items() if kind in str(request.node.callspec.params["model"])), ())
     gradients = {n: p.grad for n, p in model.named_parameters() if not any(part in n for part in unused)}
     assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients.values())
-    # Behind a pooling of a single image a norm has nothing to pass on.
+    # After pooling of a single image a norm has no gradient.
     silent = [n for n, g in gradients.items() if n.endswith("weight") and not g.abs().sum() > 0]
     assert len(silent) <= 0.05 * len(gradients), silent
 
 
 def test_outputs_are_logits_of_the_same_shape(model):
     assert model.train()(images(2, 33, 47)).shape == (2, 5, 33, 47)
+
+
+def test_the_old_name_of_outputs_warns(model):
+    with pytest.warns(DeprecationWarning, match="training_outputs is now called outputs"):
+        logits = model.eval().training_outputs(images(1, 32, 32)).logits
+    torch.testing.assert_close(logits, model.outputs(images(1, 32, 32)).logits)
 
 
 def test_auxiliary_logits_exist_in_training_mode_only(model):
@@ -252,11 +258,11 @@ def test_weights_are_saved_bit_for_bit(model, request, tmp_path):
         assert torch.equal(loaded(images()), model(images()))
 
 
-# Tracing takes half a minute where there is attention.
+# Tracing takes half a minute with attention.
 EXPORTS = [
     pytest.param(case, marks=() if "unet" in case[0] else pytest.mark.slow, id=str(case)) for case in (*MODELS, *MORE)
 ]
-# Their libraries turn a size into a plain number while they compute.
+# Their libraries convert a size to a Python number.
 FIXED = ("'beit'", "'dpt'", "'mobilevit'", "'mobilenet_v2'", "pan/")
 
 
@@ -337,7 +343,7 @@ def test_reduced_precision_gives_nearly_the_same(model):
         with torch.autocast("cpu", torch.bfloat16):
             reduced = model(images(2, 64, 64))
     assert reduced.dtype == torch.float32
-    # Weights that nobody trained make more of the eighth bit than trained ones do, the deeper the more.
+    # Random weights amplify rounding errors more than trained ones do, especially in deep networks.
     assert torch.corrcoef(torch.stack([plain.flatten(), reduced.flatten()]))[0, 1] > 0.5
 
 

@@ -1,4 +1,4 @@
-"""With the same weights, our adapters give what their libraries give."""
+"""With the same weights, adapters and their libraries compute the same logits."""
 
 import pytest
 import segmentation_models_pytorch as smp
@@ -35,7 +35,7 @@ def ours(name: str, library: torch.nn.Module, classes: int = 6) -> AdaptedModel:
 
 
 def spread(network: torch.nn.Module) -> torch.nn.Module:
-    """Give the norms' statistics something to say."""
+    """Set statistics of the norms that differ from the defaults."""
     torch.manual_seed(0)
     network.train()
     with torch.no_grad():
@@ -136,7 +136,7 @@ def test_adapted_bands_keep_the_response_to_equal_bands(bands):
     grey = torch.rand(1, 1, 20, 20)
     wanted = torch.nn.functional.conv2d(grey.expand(-1, 3, -1, -1), weight)
     found = torch.nn.functional.conv2d(grey.expand(-1, bands, -1, -1), adapt_bands(weight, bands))
-    if bands in (1, 3, 12):  # whole turns of red, green, blue
+    if bands in (1, 3, 12):  # multiples of red, green, blue
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
     assert adapt_bands(weight, bands).shape == (8, bands, 7, 7)
 

@@ -1,4 +1,4 @@
-"""A model folder as a repository of the Hub; a local folder stands for the Hub."""
+"""Model folders as repositories of the Hub, which a local folder replaces."""
 
 import dataclasses
 import shutil
@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let a folder stand for the Hub."""
+    """Replace the Hub by a folder."""
     import huggingface_hub
 
     root = tmp_path / "hub"
@@ -68,7 +68,7 @@ def test_the_content_of_the_readme(folder: Path) -> None:
     assert header["library_name"] == "pixelwise"
     assert header["license"] == "other"
     assert header["license_name"] == "user"
-    for said in (
+    for line in (
         "Trained on 12 images of fields, starting from the weights me/older.",
         "4 bands, uint16",
         "| 1 | crop |",
@@ -77,7 +77,7 @@ def test_the_content_of_the_readme(folder: Path) -> None:
         "## Limits",
         "| crop | – | – |",
     ):
-        assert said in text
+        assert line in text
 
 
 def test_without_a_network_the_error_says_what_to_download(there: Path) -> None:

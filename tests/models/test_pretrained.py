@@ -1,4 +1,4 @@
-"""Weights that others trained: how they get into a network, and where they come from."""
+"""Finding and loading pretrained weights."""
 
 import dataclasses
 import json
@@ -98,7 +98,7 @@ def test_a_model_folder(tmp_path: Path) -> None:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """Make a folder as `save_pretrained` writes it, with the processor's numbers."""
+    """Make a folder as `save_pretrained` writes it, with the normalisation of a processor."""
     names = {0: "sky", 1: "tree", 2: "road"}
     folder = tmp_path / "checkpoint"
     torch.manual_seed(5)
@@ -179,7 +179,7 @@ def test_without_a_network_the_error_names_what_to_copy(monkeypatch: pytest.Monk
 
 @pytest.fixture
 def there(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str | None]]:
-    """Let a local folder stand for the Hub, and note what is asked of it."""
+    """Replace the Hub by a local folder, and record the requests."""
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -236,7 +236,7 @@ def test_a_repository_without_safetensors_explains_import_weights(
 def test_an_unreachable_hub_file_is_not_treated_as_missing(
     there: list[tuple[str, str, str | None]], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A processor that one timeout hides would change how images are normalised."""
+    """Without its processor, images would be normalised differently."""
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -290,7 +290,7 @@ def test_the_first_convolution_of_patches_is_adapted_band_by_band() -> None:
     fill(other, Source("x", tensors(one)))
     image = torch.rand(1, 3, 16, 16)
     with torch.inference_mode():
-        # Red, green, blue twice, each counting half.
+        # Red, green, blue twice, each with half the weight.
         torch.testing.assert_close(other(image.repeat(1, 2, 1, 1)), one(image), rtol=1e-4, atol=1e-4)
 
 

@@ -11,7 +11,7 @@ def size(model):
 
 
 def shapes(model, images):
-    """Give the shape (channels, height, width) of what each part returns."""
+    """Return the shape (channels, height, width) of the output of each block."""
     seen = {}
     for name, module in model.named_modules():
         module.register_forward_hook(lambda _, __, out, name=name: seen.update({name: tuple(out.shape[1:])}))
@@ -101,7 +101,7 @@ def test_padding_repeats_the_last_row_and_column():
 
 @pytest.mark.parametrize("stem", [1, 2])
 def test_a_crop_from_the_corner_has_the_same_logits(stem):
-    """A tile that reaches the image's end is padded as the image is."""
+    """A tile at the end of the image is padded like the image."""
     torch.manual_seed(0)
     model = UNet(features=(4, 8), stem=stem).eval()
     image = torch.randn(1, 3, 150, 149)

@@ -1,4 +1,4 @@
-"""Which layers learn when, and how fast."""
+"""Freezing, unfreezing and learning rates per layer."""
 
 import pytest
 import torch

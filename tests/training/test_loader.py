@@ -20,7 +20,7 @@ ALL = ResolvedAugment(rotate=20, scale=(0.7, 1.4), flip_horizontal=0.5, brightne
 
 
 class Drawn:
-    """A data set in memory: image i holds the value i and class i % 2."""
+    """A data set in memory: image i has the value i and class i % 2."""
 
     def __init__(self, count: int, dtype: str = "uint8", bands: int = 3, size: tuple[int, int] = (20, 24)) -> None:
         self.count, self.dtype, self.bands, self.size, self.reads = count, np.dtype(dtype), bands, size, 0
@@ -75,7 +75,7 @@ def test_batches_have_shapes_types_and_ids(source: Crops) -> None:
 
 
 def test_no_workers_and_two_give_the_same_batches(source: Crops) -> None:
-    # 12 images in batches of 5: both the order and an epoch's end lie inside a batch.
+    # 12 images in batches of 5: an epoch ends inside a batch.
     assert same(take(source, batch_size=5, count=5), take(source, batch_size=5, count=5, workers=2))
 
 
@@ -88,7 +88,7 @@ def test_resuming_at_batch_n_equals_skipping_n(source: Crops, workers: int) -> N
 def test_the_cache_changes_nothing(source: Crops) -> None:
     kept = Crops(source.dataset, source.transform, source.seed, cache=True)
     assert same(take(source), take(kept))
-    # And nothing that is kept is changed by drawing from it.
+    # Cached images are not modified.
     assert same(take(source), take(kept))
 
 
@@ -135,7 +135,7 @@ def test_a_stream_can_start_at_any_position(start: int, stop: int) -> None:
 def test_one_image_fills_any_batch() -> None:
     batch = take(crops(Drawn(1)), batch_size=4, count=1)[0]
     assert batch.ids == ("p0",) * 4
-    # Each from its own epoch, so no two are alike.
+    # Each from another epoch, so all differ.
     assert not torch.equal(batch.images[0], batch.images[1])
 
 
@@ -201,7 +201,7 @@ def test_the_cache_uses_at_most_a_quarter_of_the_free_memory(discs: Path, monkey
     for quarter, dtype, fits in (
         (needed, "uint8", True),
         (needed - 1, "uint8", False),
-        (needed, "uint16", False),  # kept as int32
+        (needed, "uint16", False),  # stored as int32
         (len(part) * 64 * 64 * (3 * 4 + 1), "uint16", True),
         (len(part) * 64 * 64 * (3 * 8 + 1), "float64", True),
     ):

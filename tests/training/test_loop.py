@@ -1,4 +1,4 @@
-"""The gradients of one step: what is made once for all heads of a network."""
+"""Gradients of one step with auxiliary heads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pixelwise.training import loop
 
 
 class Heads(nn.Module):
-    """Two auxiliary heads beside the logits."""
+    """A model with two auxiliary heads."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the machine gives a run."""
+"""Cores, free memory and the allocator."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from pixelwise.training import machine
 
 CGROUP_V2 = ("memory.max", "memory.current", "inactive_file")
 
-# Make and drop arrays of 40 MB, and count the pages that the system had to bring for the last ten of a hundred.
+# Allocate and free 100 arrays of 40 MB, and count the page faults of the last ten.
 _COUNT = """
 import resource, numpy
 from pixelwise.training.machine import keep_freed_memory

@@ -53,7 +53,7 @@ def test_too_little_memory_for_one_crop_is_reported_and_batch_norm_keeps_two() -
 
 def test_the_peak_is_reset_before_each_measurement() -> None:
     def work(count: int) -> None:
-        torch.ones(count, dtype=torch.uint8)  # written, so that the system brings the pages
+        torch.ones(count, dtype=torch.uint8)  # written, so that the pages are allocated
 
     first = peak_bytes(lambda: work(MIB), CPU)
     if first is None:

@@ -17,7 +17,7 @@ from pixelwise.demo.synthetic import draw_discs
 from pixelwise.errors import ConfigError, Interrupted, ModelFileError
 from pixelwise.training.runlog import read_log
 
-# segmentation_models.pytorch's goes with the slow tests here; its unet/resnet18 runs in those below.
+# A network of segmentation_models.pytorch; unet/resnet18 is tested below.
 LIKE = pytest.param("deeplabv3plus/resnet18", marks=pytest.mark.slow)
 NETWORKS = ["segformer-b0", "deeplabv3-mobilenetv3", LIKE, "unet"]
 SMALL = ("train.batch_size=2", "train.crop=[64,64]", "train.precision=fp32", "train.channels_last=false")
@@ -25,7 +25,7 @@ SMALL = ("train.batch_size=2", "train.crop=[64,64]", "train.precision=fp32", "tr
 
 @pytest.fixture(scope="module")
 def four_bands(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Draw discs as TIFFs of four 16-bit bands."""
+    """Write discs as TIFFs with four 16-bit bands."""
     folder = tmp_path_factory.mktemp("four")
     for part, count in (("train", 6), ("val", 2), ("test", 2)):
         for what in ("images", "masks"):
@@ -116,7 +116,7 @@ def test_train_from_a_transformers_checkpoint(discs: Path, tmp_path: Path) -> No
 
 
 def frozen(first: pixelwise.Run, data: Path, out: Path, *overrides: str, **more: Any) -> pixelwise.Run:
-    """Tune a model whose encoder stands still."""
+    """Fine-tune a model with a frozen encoder."""
     return pixelwise.train(
         data,
         model="unet/resnet18",
@@ -139,7 +139,7 @@ def test_a_frozen_encoder_does_not_change(discs: Path, tmp_path: Path) -> None:
 
 
 def test_a_frozen_encoder_does_not_change_across_validations_and_interruption(discs: Path, tmp_path: Path) -> None:
-    """Its norms' statistics too: a `model.train()` after scoring, or on going on, would wake them (TRAPS F)."""
+    """Including the statistics of its norms, which `model.train()` after scoring or resuming would update."""
     first = pixelwise.train(discs, model="unet/resnet18", steps=1, out=tmp_path / "first", overrides=SMALL)
 
     def stop(event: dict[str, object]) -> None:
@@ -167,7 +167,7 @@ def test_too_many_frozen_layers_are_refused_before_training(discs: Path, tmp_pat
 
 @pytest.mark.parametrize("freeze", [pytest.param("2", marks=pytest.mark.slow), "encoder"])
 def test_recounts_keep_layers_frozen_and_unfreeze_them(discs: Path, tmp_path: Path, freeze: str) -> None:
-    """The optimizer's state belongs to the same parameters after a recount, and what was to thaw learns."""
+    """The optimizer state belongs to the same parameters after a recount, and unfrozen layers learn."""
     file = tmp_path / "data.yaml"
     file.write_text(f"data: {{root: {discs}}}\ntrain: {{steps: 6, recounts: [[2, 8], [5, 9]]}}\n")
     overrides = (*SMALL, "train.unfreeze=0.5", "train.ema=0")

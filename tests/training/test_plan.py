@@ -130,7 +130,7 @@ def test_the_coarsest_scale_has_four_cells_a_side(side: int, machine: Machine) -
     features, stem = config.model.features or [], config.model.stem or 1
     assert min(config.train.crop or (0,)) // (stem * 2 ** len(features)) >= 4
     assert len(features) == 4 or "4 scales" in reasons["model.features"]
-    assert len(features) == 4 or min(side, 256) / (stem * 2 ** (len(features) + 1)) < 4  # no fewer than need be
+    assert len(features) == 4 or min(side, 256) / (stem * 2 ** (len(features) + 1)) < 4  # no fewer than necessary
 
 
 def test_small_crops_have_fewer_scales() -> None:
@@ -253,7 +253,7 @@ def test_weights_determine_licence_normalisation_and_lower_rates() -> None:
     assert config.train.learning_rate == pytest.approx(0.4 * (fresh.train.learning_rate or 0))
     assert (config.train.layer_decay, config.train.head_warmup) == (0.9, 0.05)
     assert "0.4 of the rate for new ones" in reasons["train.learning_rate"]
-    assert head_rate(16, WHOLE)[0] == pytest.approx(head_rate(16)[0] / 0.4)  # as fast as a fresh head
+    assert head_rate(16, WHOLE)[0] == pytest.approx(head_rate(16)[0] / 0.4)  # as fast as a new head
     assert head_rate(1000, WHOLE)[0] == 10.0
 
 

@@ -41,7 +41,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(discs: Path, tiny: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nobody disturbed."""
+    """A run without interruption."""
     out = tmp_path_factory.mktemp("whole") / "run"
     subprocess.run(command(discs, out, tiny), check=True, capture_output=True)
     return out
@@ -73,7 +73,7 @@ def test_the_run_folder_is_complete(whole: Path, discs: Path) -> None:
     assert scores["images"] == 4
     assert scores["split"] == "val"
     assert [c["name"] for c in scores["classes"]] == ["background", "disc"]
-    # What is scored in training is what the model folder scores afterwards.
+    # Validation and the saved model have the same score.
     best = max(e["miou"] for e in read_log(whole / "log.jsonl") if e["event"] == "validation")
     assert scores["miou"] == pytest.approx(best, abs=1e-12)
     assert pixelwise.evaluate(whole, discs, split="val").scores.miou.value == pytest.approx(best, abs=1e-12)
@@ -85,7 +85,7 @@ def test_every_derived_value_has_a_reason(whole: Path) -> None:
         line = next(line for line in text.splitlines() if line.startswith(f"  {key}:"))
         assert "  # " in line, line
     left = [line.strip() for line in text.split("\nmodel:")[1].splitlines() if "null" in line]
-    # Of another library's networks alone; and what stands for "not at all", "all" and "as the images are".
+    # For networks of other libraries, or null means "never", "all" or "detect".
     loss, end = ["ohem: null", "cldice_classes: null"], ["masks: null", "surface_tolerance: null"]
     assert left == ["config: null", "unfreeze: null", *loss, *end]
 
@@ -103,7 +103,7 @@ def test_a_killed_run_resumes_bit_for_bit(
 ) -> None:
     out = tmp_path / "run"
     process = subprocess.Popen(command(discs, out, tiny, workers=workers), stderr=subprocess.DEVNULL)
-    # The first validation writes the first checkpoint; the kill comes some steps later.
+    # The first validation writes the first checkpoint; the run is killed some steps later.
     wait_for(out / "model" / "model.json")
     seen = steps_logged(out)
     while process.poll() is None and steps_logged(out) < min(seen + 3, STEPS):
@@ -139,7 +139,7 @@ def test_an_interrupted_run_exits_with_130_and_resumes_bit_for_bit(
 def test_an_unfinished_run_is_resumed_even_with_overwrite(
     whole: Path, discs: Path, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """Whoever types the command of a stopped run again, as the message says, must not lose it by an --overwrite in it."""
+    """The error message asks to repeat the command, which may contain --overwrite."""
     again = [*command(discs, tmp_path / "run", tiny), "--overwrite"]
     process = subprocess.Popen(again, stderr=subprocess.DEVNULL)
     wait_for(tmp_path / "run" / "model" / "model.json")
@@ -149,7 +149,7 @@ def test_an_unfinished_run_is_resumed_even_with_overwrite(
     done = subprocess.run(again, check=True, capture_output=True, text=True)
     assert "going on at step" in done.stderr
     assert_same_weights(whole, tmp_path / "run")
-    # A finished one is replaced.
+    # A finished run is replaced.
     done = subprocess.run(again, check=True, capture_output=True, text=True)
     assert "going on" not in done.stderr
     assert_same_weights(whole, tmp_path / "run")
@@ -201,7 +201,7 @@ def test_another_request_does_not_resume_a_run(discs: Path, tiny: tuple[str, ...
 
 
 def test_another_number_of_epochs_does_not_resume_a_run(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
-    """The rate falls over the epochs that were asked for: with more of them it would jump up again (TRAPS F)."""
+    """The learning rate falls over the given epochs; with more of them it would jump up again."""
 
     out = _stopped(discs, tiny, tmp_path, at=7, epochs=3)
     with pytest.raises(OutputExistsError, match="expected an unfinished run with epochs = 5, found one with 3"):
@@ -211,7 +211,7 @@ def test_another_number_of_epochs_does_not_resume_a_run(discs: Path, tiny: tuple
     assert steps_logged(run.folder) == 9
 
 
-@pytest.mark.parametrize(("part", "called"), [("train", "training"), ("val", "validation")])
+@pytest.mark.parametrize(("split", "name"), [("train", "training"), ("val", "validation")])
 def test_a_run_with_changed_data_is_not_resumed(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path, part: str, called: str
 ) -> None:
@@ -220,14 +220,14 @@ def test_a_run_with_changed_data_is_not_resumed(
     data = tmp_path / "data"
     shutil.copytree(discs, data)
     out = _stopped(data, tiny, tmp_path)
-    first, other = sorted((data / part / "masks").iterdir())[:2]
+    first, other = sorted((data / split / "masks").iterdir())[:2]
     shutil.copy(other, first)
-    with pytest.raises(DataError, match=f"expected the {called} split as it was when the run began, found other files"):
+    with pytest.raises(DataError, match=f"expected the {name} split as it was when the run began, found other files"):
         pixelwise.train(data, out=out, steps=9, overrides=tiny)
 
 
 def _stopped(data: Path, tiny: tuple[str, ...], tmp_path: Path, at: int = 5, **length: int) -> Path:
-    """A run, of 9 steps if not said otherwise, that stopped at one of them."""
+    """Return a run, by default of 9 steps, that was stopped at step `at`."""
 
     def stop(event: dict) -> None:
         if event["event"] == "step" and event["step"] == at:
@@ -260,7 +260,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_logged(
 def test_a_skipped_step_does_not_change_the_norms(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Images of infinity spoil batch norm's running statistics in the forward pass, before anyone sees the loss."""
+    """Infinite values change the running statistics of batch norm before the loss is known."""
     real, calls = loop.gradients, []
 
     def poisoned(model: object, loss: object, group: list, train: object) -> float:
@@ -289,7 +289,7 @@ def test_three_skipped_steps_in_a_row_end_the_run(
 def test_steps_skipped_in_a_row_are_counted_across_a_stop(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two before the stop and one after it are three: a stopped run ends as an undisturbed one does."""
+    """Two before an interruption and one after it are three."""
 
     def stop(event: dict) -> None:
         if event["event"] == "skipped" and event["step"] == 2:
@@ -329,7 +329,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(
 
 
 def test_accumulated_batches_equal_one_large_batch(discs: Path) -> None:
-    """Cross-entropy, weighted, with unequal numbers of ignored pixels: the mean of means would differ (TRAPS B7)."""
+    """With class weights and unequal numbers of ignored pixels, the mean of means would differ."""
     from pixelwise.batch import Batch
     from pixelwise.config import Config, LossConfig, draft, replace
     from pixelwise.losses import combined_loss
@@ -341,7 +341,7 @@ def test_accumulated_batches_equal_one_large_batch(discs: Path) -> None:
     loss = combined_loss(
         LossConfig(cross_entropy=1, dice=0), num_classes=2, ignore_index=255, class_weights=torch.tensor([1.0, 7.0])
     )
-    model = UNet(3, 2, features=(4, 8)).eval()  # eval: batch norm would see other batches
+    model = UNet(3, 2, features=(4, 8)).eval()  # eval: batch norm depends on the batches
     gradients = []
     for sizes in ([4], [1, 3]):
         model.zero_grad()
@@ -377,11 +377,13 @@ def test_only_one_length_can_be_given(discs: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [{"steps": 3}, {"epochs": 1}, {"time_limit": "5s"}])
-@pytest.mark.parametrize("own", ["train.steps=9", "train.steps = 9"])
-def test_a_length_among_the_overrides_counts(discs: Path, tmp_path: Path, given: dict, own: str) -> None:
+@pytest.mark.parametrize("override", ["train.steps=9", "train.steps = 9"])
+def test_a_length_among_the_overrides_counts(discs: Path, tmp_path: Path, given: dict, override: str) -> None:
     option = "--" + next(iter(given)).replace("_", "-")
-    with pytest.raises(UsageError, match=f"expected one length, found {option} and --set {own}. Give only one of them"):
-        pixelwise.train(discs, out=tmp_path / "run", overrides=(own,), **given)
+    with pytest.raises(
+        UsageError, match=f"expected one length, found {option} and --set {override}. Give only one of them"
+    ):
+        pixelwise.train(discs, out=tmp_path / "run", overrides=(override,), **given)
 
 
 def test_epochs_become_steps(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
@@ -403,12 +405,12 @@ def test_a_time_limit_becomes_steps(discs: Path, tmp_path: Path) -> None:
 def test_a_run_within_a_time_limit_is_a_function_of_its_configuration(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """Killed and gone on with, its steps counted again and again: its config.yaml alone gives the same weights."""
+    """After a kill, a resume and several recounts, config.yaml alone gives the same weights."""
     timed, again = tmp_path / "timed", tmp_path / "again"
     began = command(discs, timed, tiny)
     place = began.index("--steps")
     lean = [f"evaluate.{text}" for text in ("report=false", "temperature=false", "metrics=[]")]
-    # Long enough for a step on a machine that others use, too.
+    # Long enough for a step on a busy machine.
     began[place : place + 2] = ["--time-limit", "12s", *(part for text in lean for part in ("--set", text))]
     process = subprocess.Popen(began, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(timed / "checkpoints")

@@ -1,4 +1,4 @@
-"""What a run refuses before it begins, and what others may rely on when it is done."""
+"""Errors before a run begins, and properties of a finished run."""
 
 import json
 import shutil
@@ -114,7 +114,7 @@ def test_validations_are_measured_with_flips(
 def test_the_saved_weights_are_those_that_were_scored(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The averaged ones of the best step: not the raw ones beside them, nor those of the end (TRAPS F)."""
+    """They are the averaged weights of the best step, not the current ones or those of the last step."""
     scored: list[dict[str, torch.Tensor]] = []
     real = assembly.make_predictor
 
@@ -138,7 +138,7 @@ def test_the_saved_weights_are_those_that_were_scored(
 
 
 def test_ignored_pixels_with_more_than_255_classes(tiny: tuple[str, ...], tmp_path: Path) -> None:
-    """From 256 classes on another number stands for what is ignored; all parts of a run must know it (TRAPS C12)."""
+    """With 256 classes or more the ignore index is another number in loss, score and fingerprint."""
     ids = (np.arange(64 * 64) // 4 % 260).reshape(64, 64).astype(np.uint16)
     ids[:32] = 900
     for part in ("train", "val"):
@@ -159,7 +159,7 @@ def test_ignored_pixels_with_more_than_255_classes(tiny: tuple[str, ...], tmp_pa
 
 
 def test_a_model_left_by_an_interrupted_replacement_is_found(short: Path, tmp_path: Path) -> None:
-    """Killed between two renames: the model stands under its other name."""
+    """After a kill between two renames the model has its temporary name."""
     shutil.copytree(short, tmp_path / "run")
     (tmp_path / "run" / "model").rename(tmp_path / "run" / ".model.previous")
     for path in (tmp_path / "run", tmp_path / "run" / "model"):

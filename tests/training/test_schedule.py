@@ -1,4 +1,4 @@
-"""How long a run is and when it is scored."""
+"""Number of steps and validations of a run."""
 
 import itertools
 

@@ -15,14 +15,14 @@ EVERYTHING = ResolvedAugment(rotate=180, scale=(0.5, 2), flip_horizontal=0.5, fl
 def transform(
     crop: tuple[int, int] = (48, 48), *, bands: int = 1, class_crops: float = 0.0, **augment: object
 ) -> CropTransform:
-    # Outside the image the image is 0, which no class below looks like.
+    # Outside the image the value is 0, unlike any class below.
     return CropTransform(
         crop, ResolvedAugment.model_validate(augment), class_crops, IGNORE, (0.0,) * bands, (1.0,) * bands
     )
 
 
 def image_that_is_its_mask(seed: int, size: tuple[int, int] = (100, 120)) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw discs of classes 1…4; the image is 50 × the class, so that class 0 and value 0 stand for nothing real."""
+    """Draw discs of classes 1…4; the image is 50 × the class, so that 0 occurs in neither."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[: size[0], : size[1]]
     mask = np.ones(size, np.uint8)
@@ -33,7 +33,7 @@ def image_that_is_its_mask(seed: int, size: tuple[int, int] = (100, 120)) -> tup
 
 
 def eroded(mask: np.ndarray, by: int) -> np.ndarray:
-    """Mark the pixels whose neighbourhood holds one class only and lies inside the crop."""
+    """Mark the pixels whose neighbourhood has a single class and is inside the crop."""
     inside = np.zeros(mask.shape, bool)
     inside[by:-by, by:-by] = True
     for down in range(-by, by + 1):
@@ -64,7 +64,7 @@ def test_image_and_mask_stay_aligned(crop: tuple[int, int], augment: dict[str, o
         sure = eroded(truth, 3) & (truth != IGNORE)
         compared += int(sure.sum())
         np.testing.assert_array_equal(np.rint(full_image / 50)[sure], truth[sure])
-        # How far the image lies beside the mask: what moves it onto the mask, to first order, over all edges.
+        # The shift between image and mask, to first order, over all edges.
         known = np.where(truth == IGNORE, 0, truth) * 50.0
         flat = eroded(np.where(truth == IGNORE, 255, 0), 2)
         down, right = (g[flat] for g in np.gradient(known))
@@ -73,7 +73,7 @@ def test_image_and_mask_stay_aligned(crop: tuple[int, int], augment: dict[str, o
         shift += [down @ rest, right @ rest]
     assert compared > 3000
     moved = np.linalg.solve(slope, shift)
-    # Ids rounded down instead of to the nearest centre lie 0.3 to 0.5 beside the image.
+    # Class indices rounded down instead of to the nearest centre would be shifted by 0.3 to 0.5 pixels.
     assert np.abs(moved).max() < 0.15, moved
 
 
@@ -145,7 +145,7 @@ def test_outside_the_image_the_mask_is_ignored_and_the_image_continues(augment: 
 def test_outside_the_image_values_are_mirrored(rotate: float) -> None:
     image, mask = torch.arange(12.0).view(1, 3, 4), torch.ones(3, 4, dtype=torch.uint8)
     full_image, truth = transform((11, 20), rotate=rotate)(image, mask, np.random.default_rng(0))
-    around = ((4, 4), (8, 8))  # more than the image's own size: folded back twice
+    around = ((4, 4), (8, 8))  # more than the size of the image: reflected twice
     np.testing.assert_allclose(full_image[0], np.pad(image[0], around, mode="symmetric"), atol=1e-4)
     np.testing.assert_array_equal(truth == 1, np.pad(np.ones((3, 4), bool), around))
 
@@ -181,7 +181,7 @@ def test_class_crops_show_the_drawn_class(crop: tuple[int, int], augment: dict[s
         shown = [(draw(image, mask, np.random.default_rng(seed))[1] == 2).any() for seed in range(60)]
         return float(np.mean(shown))
 
-    # The commonest class is not looked for, so every crop is centred on the rare one; with a third class about half.
+    # The most frequent class is not drawn, so every crop is centred on the rare one; with a third class about half.
     assert share(0.0) < 0.15
     assert share(0.5) > 0.3
     assert share(1.0) > 0.95
@@ -227,7 +227,7 @@ def test_randomness_comes_only_from_the_generator() -> None:
 
 
 def test_the_input_image_is_not_modified() -> None:
-    # Decoded images are kept in memory and drawn from again and again.
+    # Cached images are used many times.
     image, mask = image_that_is_its_mask(0, (40, 40))
     before = image.clone(), mask.clone()
     draw = CropTransform(
@@ -239,7 +239,7 @@ def test_the_input_image_is_not_modified() -> None:
 
 
 def tinted(**augment: float) -> np.ndarray:
-    """Give the differences that many draws make to an image of two bands at 10 and 1000."""
+    """Return the changes of many draws to an image of two bands of values 10 and 1000."""
     draw = CropTransform((8, 8), ResolvedAugment.model_validate(augment), 0, IGNORE, (8.0, 900.0), (2.0, 100.0))
     image = torch.tensor([10.0, 1000.0])[:, None, None].expand(2, 8, 8)
     mask = torch.zeros(8, 8, dtype=torch.uint8)
@@ -249,18 +249,18 @@ def tinted(**augment: float) -> np.ndarray:
 
 def test_brightness_is_in_standard_deviations_of_the_band() -> None:
     changes = tinted(brightness=0.5)
-    assert np.ptp(changes, axis=(2, 3)).max() < 1e-3  # the whole crop alike
+    assert np.ptp(changes, axis=(2, 3)).max() < 1e-3  # constant over the crop
     peaks = np.abs(changes).max(axis=(0, 2, 3)) / [2.0, 100.0]
     assert (peaks <= 0.5 * 1.3 + 1e-5).all()
     assert (peaks > 0.4).all()
     bands = changes[:, :, 0, 0] / [2.0, 100.0]
-    assert np.corrcoef(bands.T)[0, 1] > 0.8  # mostly together, a little apart
+    assert np.corrcoef(bands.T)[0, 1] > 0.8  # mostly shared by the bands
     assert np.abs(bands[:, 0] - bands[:, 1]).max() > 0.05
 
 
 def test_contrast_keeps_the_mean() -> None:
     changes = np.abs(tinted(contrast=0.2)).max(axis=(0, 2, 3))
-    # 10 lies 2 above its mean, 1000 lies 100 above.
+    # 10 is 2 above the mean of its band, 1000 is 100 above.
     assert (changes <= 0.2 * 1.3 * np.array([2, 100]) + 1e-3).all()
     assert (changes > 0.15 * np.array([2, 100])).all()
 
@@ -270,7 +270,7 @@ def test_noise_differs_from_pixel_to_pixel() -> None:
     deviation = changes.std(axis=(2, 3)) / [2.0, 100.0]
     assert np.abs(changes.mean(axis=(0, 2, 3)) / [2.0, 100.0]).max() < 0.02
     assert deviation.max() < 0.75
-    assert 0.2 < deviation.mean() < 0.3  # between none and 0.5, evenly
+    assert 0.2 < deviation.mean() < 0.3  # uniform between 0 and 0.5
 
 
 def test_without_augmentation_nothing_is_changed() -> None:

@@ -100,7 +100,7 @@ def search(word: str = "") -> tuple[Entry, ...]:
 
 
 def _combination(name: str, count: bool) -> Entry:
-    encoder = parts(name)[1]
+    encoder = split_name(name)[1]
     license = license_of_encoder(encoder).replace("unknown", "") or "see its page"
     weights = (("imagenet", license),)
     source = "segmentation_models.pytorch"
@@ -190,7 +190,7 @@ def origin(name: str) -> str:
     return {"unet": "pixelwise", "smp": "segmentation_models.pytorch"}.get(module, module)
 
 
-def parts(name: str) -> tuple[str, str]:
+def split_name(name: str) -> tuple[str, str]:
     """Return architecture and encoder of ARCHITECTURE/ENCODER; the encoder of other names is empty."""
     architecture, _, encoder = name.partition("/")
     return architecture, encoder

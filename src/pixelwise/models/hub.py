@@ -59,8 +59,8 @@ def readme(card: ModelCard) -> str:
     lines[-1] += "normalisation is the first layer of the model."
     trained = card.trained or {}
     if trained:
-        begun = {"none": "random weights"}.get(str(trained.get("weights")), f"the weights {trained.get('weights')}")
-        lines += [f"Trained on {trained.get('pictures')} images of {trained.get('data')}, starting from {begun}.", ""]
+        initial = {"none": "random weights"}.get(str(trained.get("weights")), f"the weights {trained.get('weights')}")
+        lines += [f"Trained on {trained.get('pictures')} images of {trained.get('data')}, starting from {initial}.", ""]
     lines += [f"SHA-256 over names and contents of the training split: `{card.data_hash or 'not recorded'}`.", ""]
     lines += ["## Scores", "", *_scores(card.scores or {}, card.calibration), ""]
     terms = "chosen by the owner of the model; not stated here" if card.license == "user" else card.license

@@ -18,7 +18,7 @@ import safetensors.torch
 from torch import Tensor
 
 from pixelwise.errors import ConfigError, ModelFileError
-from pixelwise.models.catalogue import origin, parts
+from pixelwise.models.catalogue import origin, split_name
 from pixelwise.models.fetching import README, downloaded, is_hub_name, unreachable
 from pixelwise.models.licenses import (
     NVIDIA,
@@ -194,7 +194,7 @@ def _from_catalogue(name: str, weights: str) -> Source:
         repository = _NVIDIA_NAMES[weights].format(size=name[10:], side=640 if name.endswith("b5") else 512)
         return replace(_from_folder(downloaded(repository), repository), license=NVIDIA)
     if source == "segmentation_models.pytorch" and weights == "imagenet":
-        return _from_smp(parts(name)[1])
+        return _from_smp(split_name(name)[1])
     raise ConfigError(
         "model.weights",
         expected=f"weights that exist for {name}",
@@ -208,7 +208,7 @@ def _known_license(name: str) -> str:
     source = origin(name)
     if source == "transformers":
         return NVIDIA
-    return license_of_encoder(parts(name)[1]) if source == "segmentation_models.pytorch" else ""
+    return license_of_encoder(split_name(name)[1]) if source == "segmentation_models.pytorch" else ""
 
 
 _NVIDIA_NAMES = {

@@ -115,7 +115,7 @@ def with_network(config: Config) -> Config:
         ConfigError, ResourceError: the Hub cannot be reached, or the licence was not accepted.
     """
     model = config.model
-    architecture = catalogue.parts(model.name)[0]
+    architecture = catalogue.split_name(model.name)[0]
     known = architecture in catalogue.SMP_ARCHITECTURES or model.name in catalogue.available()
     # A misspelt architecture is not a Hub name: `build_model` reports the nearest valid name.
     misspelt = bool(difflib.get_close_matches(architecture.lower(), catalogue.SMP_ARCHITECTURES, 1, 0.75))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import nn
 
 from pixelwise.config import ResolvedTrain
@@ -106,8 +104,3 @@ class Frozen:
         """Unfreeze all parameters, since a later call of `fit` makes its optimizer of all of them."""
         for parameter in self.learned.values():
             parameter.requires_grad_(True)
-
-    def counts(self) -> Mapping[str, int]:
-        """Return the number of parameters that learn now, and of all parameters."""
-        learning = sum(p.numel() for p in self.learned.values() if p.requires_grad)
-        return {"learning": learning, "parameters": sum(p.numel() for p in self.model.parameters())}
