@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from pixelwise.labels import Labels
-from pixelwise.models.base import AdaptedModel, ForgivingBatchNorm2d, adapt_bands, enlarge
+from pixelwise.models.base import AdaptedModel, SafeBatchNorm2d, adapt_bands, enlarge
 from pixelwise.models.catalogue import build_model
 from pixelwise.models.weights import ModelCard, load_model, save_model
 
@@ -142,7 +142,7 @@ def test_adapted_bands_keep_the_response_to_equal_bands(bands):
 
 
 def test_a_norm_with_one_value_per_channel_uses_its_statistics():
-    norm = ForgivingBatchNorm2d(3).train()
+    norm = SafeBatchNorm2d(3).train()
     x = torch.randn(1, 3, 1, 1)
     torch.testing.assert_close(norm(x), x / (1 + norm.eps) ** 0.5)
     assert norm.running_mean.abs().sum() == 0

@@ -213,7 +213,7 @@ def test_another_number_of_epochs_does_not_resume_a_run(discs: Path, tiny: tuple
 
 @pytest.mark.parametrize(("split", "name"), [("train", "training"), ("val", "validation")])
 def test_a_run_with_changed_data_is_not_resumed(
-    discs: Path, tiny: tuple[str, ...], tmp_path: Path, part: str, called: str
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path, split: str, name: str
 ) -> None:
     import shutil
 

@@ -235,12 +235,7 @@ def replace(config: _AnyConfig, **sections: Mapping[str, Any]) -> _AnyConfig:
 
 
 def dump_config(config: Config, reasons: Mapping[str, str]) -> str:
-    """Write a configuration as YAML, with the reason of each derived value as a comment.
-
-    Args:
-        config: the resolved configuration.
-        reasons: dotted key → reason.
-    """
+    """Write a configuration as YAML, with the reason of each derived value as a comment."""
     lines = ["# Configuration of this run. Values with a comment were derived; the others were given or are defaults."]
     for section, values in config.model_dump().items():
         lines.append(f"{section}:")

@@ -254,7 +254,7 @@ def enlarge(logits: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
 
 
-class ForgivingBatchNorm2d(nn.BatchNorm2d):
+class SafeBatchNorm2d(nn.BatchNorm2d):
     """Batch norm that uses the running statistics if there is a single value per channel, where torch raises.
 
     This happens after global pooling with a batch of one.
@@ -270,10 +270,10 @@ class ForgivingBatchNorm2d(nn.BatchNorm2d):
 
 
 def allow_single_values(network: nn.Module) -> None:
-    """Turn every `BatchNorm2d` of a network into a `ForgivingBatchNorm2d`, in place."""
+    """Turn every `BatchNorm2d` of a network into a `SafeBatchNorm2d`, in place."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
-            module.__class__ = ForgivingBatchNorm2d
+            module.__class__ = SafeBatchNorm2d
 
 
 def stages(encoder: nn.Module, prefix: str) -> tuple[tuple[str, ...], ...]:

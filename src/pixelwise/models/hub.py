@@ -163,12 +163,7 @@ def write_readme(folder: Path) -> Path:
 
 
 def push(folder: Path, repository: str, *, private: bool = True) -> str:
-    """Upload a model folder with its README to the Hub.
-
-    Args:
-        folder: the model folder.
-        repository: OWNER/NAME; created if it does not exist.
-        private: whether a new repository is private.
+    """Upload a model folder with its README to the Hub repository OWNER/NAME, which is created if it does not exist.
 
     Returns:
         The URL of the repository.

@@ -36,11 +36,6 @@ def license_of_repository(readme: Path, config: Mapping[str, Any], where: str = 
     """Return the licence of a checkpoint, from the header of its README and the models that it derives from.
 
     The published weights of SegFormer are NVIDIA's; a SegFormer without a licence is taken for a copy of them.
-
-    Args:
-        readme: README.md of the repository; it may be missing.
-        config: content of its config.json.
-        where: name or folder of the repository.
     """
     header = _header(readme)
     ancestors = f"{where} {config.get('_name_or_path', '')} {header.get('base_model', '')}"

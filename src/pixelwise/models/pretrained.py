@@ -76,11 +76,6 @@ def fill(model: SegmentationModel, source: Source, *, keep_head: bool = True) ->
     The first convolution is adapted to the number of bands (`adapt_bands`). In the head and in auxiliary heads, tensors of
     another shape are not loaded; elsewhere they are an error.
 
-    Args:
-        model: the network.
-        source: the weights.
-        keep_head: whether to load the layers that compute the logits if they fit.
-
     Raises:
         ModelFileError: the weights belong to another network.
     """

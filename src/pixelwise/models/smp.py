@@ -18,11 +18,7 @@ def encoders() -> tuple[str, ...]:
 
 
 class SmpModel(AdaptedModel):
-    """A network of segmentation_models.pytorch.
-
-    Args:
-        name: ARCHITECTURE/ENCODER.
-        in_channels, num_classes, mean, std, clip: as for `SegmentationModel`.
+    """The network ARCHITECTURE/ENCODER of segmentation_models.pytorch.
 
     Raises:
         ConfigError: an unknown or incompatible architecture or encoder, or the library is not installed.

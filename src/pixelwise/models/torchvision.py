@@ -22,12 +22,7 @@ NAMES: Mapping[str, tuple[str, int]] = {
 
 
 class TorchvisionModel(AdaptedModel):
-    """A segmentation network of torchvision.
-
-    Args:
-        name: one of `NAMES`.
-        in_channels, num_classes, mean, std, clip: as for `SegmentationModel`.
-    """
+    """A segmentation network of torchvision, one of `NAMES`."""
 
     def __init__(
         self,

@@ -77,7 +77,7 @@ def require_norms(config: ResolvedConfig, model: SegmentationModel) -> None:
     """
     batch, crop = config.train.batch_size, config.train.crop
     cells = [-(-side // model.stride) for side in crop]
-    # Networks of other libraries fall back to running statistics: see `models.base.ForgivingBatchNorm2d`.
+    # Networks of other libraries fall back to running statistics: see `models.base.SafeBatchNorm2d`.
     if config.model.name == "unet" and batch * cells[0] * cells[1] < 2:
         raise ConfigError(
             "train.batch_size",
@@ -176,14 +176,7 @@ def pretrained(config: Config) -> Source | None:
 
 
 def initial_weights(config: Config, train: Dataset, facts: Fingerprint, source: Source) -> InitialWeights:
-    """Describe the initial weights, and which layers of the network they leave new.
-
-    Args:
-        config: with the size of the network.
-        train: training split; its classes decide whether the head is kept.
-        facts: fingerprint of the training split.
-        source: the weights.
-    """
+    """Describe the initial weights, and which layers of the network they leave new."""
     model = catalogue.build_empty(config.model.name, **arguments(config, train, facts))
     report = matched(model, source, keep_head=_keeps_head(source, train))[1]
     return InitialWeights(

@@ -60,12 +60,6 @@ def final_seconds(config: Config, model: SegmentationModel, card: ModelCard, val
 def finish(config: ResolvedConfig, val: Dataset, out: Path, notify: Listener) -> Path:
     """Calibrate and score the best model, mark the run as finished, and return its folder.
 
-    Args:
-        config: of the run; its `evaluate` section selects the metrics.
-        val: validation split.
-        out: run folder.
-        notify: called with events.
-
     Raises:
         Interrupted: the same request resumes here.
         OutOfMemoryError: the same request resumes here, too, and may select fewer metrics.

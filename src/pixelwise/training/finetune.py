@@ -16,11 +16,6 @@ def frozen_layers(train: ResolvedTrain, layers: int, step: int) -> int:
     Layers are unfrozen one by one, the last one first (Howard and Ruder 2018, arXiv:1801.06146), evenly spread over the
     share `train.unfreeze` of the steps.
 
-    Args:
-        train: with `freeze` and `unfreeze`.
-        layers: number of layers of the encoder.
-        step: the step to make.
-
     Raises:
         ConfigError: `train.freeze` exceeds the number of layers.
     """

@@ -108,12 +108,7 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def cache_fits(dataset: Dataset, dtype: str) -> bool:
-    """Whether all decoded images and masks fit a quarter of the free memory.
-
-    Args:
-        dataset: only headers are read.
-        dtype: numpy dtype name of the images.
-    """
+    """Whether all decoded images and masks fit a quarter of the free memory."""
     try:
         left = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 4
     except (ValueError, OSError, AttributeError):

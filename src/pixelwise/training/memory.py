@@ -25,12 +25,7 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def fit_memory(config: ResolvedConfig, components: Components) -> tuple[dict[str, int], Reasons]:
-    """Return `train.batch_size` and `train.accumulate` with which a step fits the memory, and the reasons.
-
-    Args:
-        config: with the desired `train.batch_size`, precision and memory format.
-        components: model, loss and crops; unchanged.
-    """
+    """Return `train.batch_size` and `train.accumulate` with which a step fits the memory, and the reasons."""
     device = torch.device(config.train.device)
     peak = step_bytes(config, components)
     release_freed_memory()  # of the measurement

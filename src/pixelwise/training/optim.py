@@ -72,14 +72,7 @@ def begin_at_prior(model: SegmentationModel, weights: Sequence[float]) -> None:
 
 
 def rate(step: int, steps: int, learning_rate: float, warmup: float) -> float:
-    """Return the learning rate of `step` (0 … steps-1): linear warm-up, then half a cosine down to 1 % of the peak.
-
-    Args:
-        step: the step to make.
-        steps: total number of steps.
-        learning_rate: the peak.
-        warmup: share of the steps with a rising rate.
-    """
+    """Return the learning rate of `step` (0 … steps-1): linear warm-up, then half a cosine down to 1 % of the peak."""
     rise = max(round(warmup * steps), 1)
     if step < rise:
         return learning_rate * (step + 1) / rise

@@ -287,11 +287,7 @@ def head_rate(inputs: int, weights: InitialWeights | None = None) -> tuple[float
     """Choose the factor on the learning rate of the layer that computes the logits.
 
     Adam changes every weight by at most the learning rate, so the logits of a layer with 16 inputs change 32 times more
-    slowly than those of a layer with 512 inputs. A factor of 512 / inputs compensates.
-
-    Args:
-        inputs: number of values summed into one logit.
-        weights: initial weights; None: random.
+    slowly than those of a layer with 512 inputs. A factor of 512 / inputs compensates, where `inputs` is the fan-in.
     """
     rate = round(max(512 / inputs, 1.0), 2)
     if weights is not None and not weights.encoder_only:
@@ -353,11 +349,7 @@ def settle(config: Config, facts: Fingerprint, distinct: int) -> tuple[Config, R
 
     Images used once or twice need no augmentation, and augmentation slows learning down; images used hundreds of times
     are memorised without it. In between, the ranges grow with the logarithm of the number of passes.
-
-    Args:
-        config: with `train.steps`.
-        facts: fingerprint of the training split.
-        distinct: number of distinct training images; those of one group count as one.
+    `distinct` images are counted by group, since those of one group show the same scene.
     """
     train, median = draft(config).train, facts.sizes[1]
     drawn = train.steps * train.accumulate * train.batch_size * train.crop[0] * train.crop[1]
