@@ -453,7 +453,7 @@ def test_steps_are_measured_with_augmentation(
         return 0.5
 
     monkeypatch.setattr(budget, "step_seconds", step_seconds)
-    run = pixelwise.train(discs, out=tmp_path / "run", time_limit=6, overrides=tiny)
+    run = pixelwise.train(discs, out=tmp_path / "run", time_limit=20, overrides=tiny)
     trained = load_config(run.folder / "config.yaml").augment
     assert measured[0].flip_horizontal == 0.0
     assert (measured[-1].flip_horizontal, measured[-1].flip_vertical) == (
