@@ -14,7 +14,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
-from pixelwise.config import AugmentConfig
+from pixelwise.config import ResolvedAugment
 from pixelwise.datasets.dataset import Dataset
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.torch_backend import TorchBackend
@@ -56,7 +56,7 @@ def tutorial(train: Dataset, channels: int, seed: int, seconds: float) -> tuple[
         )
 
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.01)
-    steps = _fit(model, optimizer, loss, _stream(train, AugmentConfig(), seed), began, seconds, floor=0.0, clip=1.0)
+    steps = _fit(model, optimizer, loss, _stream(train, ResolvedAugment(), seed), began, seconds, floor=0.0, clip=1.0)
     return _predictor(model, train, channels), steps
 
 
@@ -68,7 +68,7 @@ def documented_smp(train: Dataset, channels: int, seed: int, seconds: float) -> 
     model = Padded(network, channels)
     loss = smp.losses.DiceLoss(smp.losses.MULTICLASS_MODE, from_logits=True, ignore_index=train.labels.ignore_index)
     optimizer = torch.optim.Adam(model.parameters(), 2e-4)
-    augment = AugmentConfig(flip_horizontal=0.5, scale=(0.5, 1.5), brightness=0.2, contrast=0.2, noise=0.05)
+    augment = ResolvedAugment(flip_horizontal=0.5, scale=(0.5, 1.5), brightness=0.2, contrast=0.2, noise=0.05)
     steps = _fit(model, optimizer, loss, _stream(train, augment, seed), began, seconds, floor=1e-5 / 2e-4, clip=None)
     return _predictor(model, train, channels), steps
 
@@ -82,7 +82,7 @@ def _plain_dice(logits: Tensor, masks: Tensor, void: int) -> Tensor:
     return 1 - ((2 * both + 1) / (sizes + 1)).mean()
 
 
-def _stream(train: Dataset, augment: AugmentConfig, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _stream(train: Dataset, augment: ResolvedAugment, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     bands = train.read(0).image.shape[0]
     transform = CropTransform(
         SIZE, augment, 0.0, train.labels.ignore_index, IMAGENET_MEAN[:bands], IMAGENET_STD[:bands]

@@ -52,9 +52,9 @@ def work(args: argparse.Namespace, arm: str, seed: int, path: Path) -> None:
     described = subset(args.root / "camvid", 367, 0, args.out / "camvid")
     lines = sorted((described.parent / "val.txt").read_text().split())
     (described.parent / "val.txt").write_text("".join(f"{line}\n" for line in lines[::4]))
-    before = transformers.TransformersModel.training_outputs, loop.gradients
+    before = transformers.TransformersModel.outputs, loop.gradients
     if arm == "quarter":
-        transformers.TransformersModel.training_outputs = quarter_outputs  # type: ignore[method-assign]
+        transformers.TransformersModel.outputs = quarter_outputs  # type: ignore[method-assign]
         loop.gradients = budget.gradients = reduced(loop.gradients)
     try:
         run = pixelwise.train(
@@ -66,7 +66,7 @@ def work(args: argparse.Namespace, arm: str, seed: int, path: Path) -> None:
             overrides=TRAINING_ALONE,
         )
     finally:
-        transformers.TransformersModel.training_outputs, loop.gradients = before  # type: ignore[method-assign]
+        transformers.TransformersModel.outputs, loop.gradients = before  # type: ignore[method-assign]
         budget.gradients = before[1]
     events = [json.loads(line) for line in (run.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     facts = {"model": args.model, "arm": arm, "seed": seed, "minutes": args.minutes, "processor": processor()}
@@ -82,8 +82,8 @@ def quarter_outputs(model: Any, images: torch.Tensor) -> Any:
     from pixelwise.models.base import AdaptedModel, pad_end
 
     if not model.training:
-        return AdaptedModel.training_outputs(model, images)
-    found = model._answer(pad_end(model.normalise(images), model.stride, model.smallest))
+        return AdaptedModel.outputs(model, images)
+    found = model._logits(pad_end(model.normalise(images), model.stride, model.smallest))
     return Outputs(found[0].float(), tuple(logits.float() for logits in found[1:]))
 
 

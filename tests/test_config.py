@@ -11,11 +11,14 @@ from pixelwise import config as configs
 from pixelwise.config import (
     Config,
     DataConfig,
+    ResolvedAugment,
     SplitFilesConfig,
+    draft,
     dump_config,
     load_config,
     read_request,
     read_yaml,
+    resolve,
     with_overrides,
 )
 from pixelwise.errors import ConfigError, DataError
@@ -40,12 +43,12 @@ def set_(*overrides: str) -> Config:
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "train: {}\n", "\ufeffdata: {}\n"])
-def test_what_is_not_said_is_default(written: Any, text: str) -> None:
+def test_missing_values_have_defaults(written: Any, text: str) -> None:
     assert written(text) == Config()
 
 
 @pytest.mark.parametrize("text", ["1e-4", "1.0e-4", "1E-4", "0.0001", '"0.0001"'])
-def test_a_learning_rate_as_people_write_it(written: Any, text: str) -> None:
+def test_notations_of_a_learning_rate(written: Any, text: str) -> None:
     # YAML 1.1 reads 1e-4, without a point, as text.
     assert written(f"train:\n  learning_rate: {text}\n").train.learning_rate == 1e-4
     assert set_(f"train.learning_rate={text}").train.learning_rate == 1e-4
@@ -80,31 +83,31 @@ TRAIN = (
     [
         (
             "# a run\ntrain:\n  seed: 1\n  crops: 32\n",
-            f":4: expected one of {TRAIN}, found unknown key `train.crops`. Did you mean `crop`?",
+            f":4: expected one of {TRAIN}, found unknown key `train.crops`. Did you mean 'crop'?",
         ),
         (
             "trian:\n  steps: 8\n",
             ":1: expected one of data, model, train, augment, loss, predict, evaluate, found unknown key `trian`. "
-            "Did you mean `train`?",
+            "Did you mean 'train'?",
         ),
         (
             "data:\n  train:\n    images: a\n    mask: b\n",
-            ":4: expected one of images, masks, valid, found unknown key `data.train.mask`. Did you mean `masks`?",
+            ":4: expected one of images, masks, valid, found unknown key `data.train.mask`. Did you mean 'masks'?",
         ),
         (
             "data:\n  split:\n    value: 0.1\n",
-            ":3: expected one of val, test, seed, anew, found unknown key `data.split.value`. Did you mean `val`?",
+            ":3: expected one of val, test, seed, anew, found unknown key `data.split.value`. Did you mean 'val'?",
         ),
-        # An unknown key is told before a wrong value.
+        # An unknown key is reported before an invalid value.
         (
             "model:\n  up: sideways\npredict:\n  qqqqq: 1\n",
             ":4: expected one of tile, overlap, flips, found unknown key `predict.qqqqq`. Remove it.",
         ),
-        # Keys that look like names of types are keys all the same.
+        # Keys that look like names of types.
         (
             "str: 3\n",
             ":1: expected one of data, model, train, augment, loss, predict, evaluate, found unknown key `str`. "
-            "Did you mean `train`?",
+            "Did you mean 'train'?",
         ),
         (
             "predict:\n  QqConfig: 3\n",
@@ -170,17 +173,17 @@ def test_a_wrong_value_is_named_with_its_line(tmp_path: Path, written: Any, text
         ),
         (b"a: 1\n---\na: 2\n", ": expected a readable YAML file, found expected a single document"),
         (b"- a\n- b\n", ": expected keys and values, found list. Write `key: value` lines."),
-        (b"a:\n  b: 1\n  c: 1\n  b: 2\n", ":4: expected every key once, found `a.b` on line 2, too. Keep one."),
+        (b"a:\n  b: 1\n  c: 1\n  b: 2\n", ":4: expected unique keys, found `a.b` on line 2, too. Remove one of them."),
     ],
 )
-def test_files_that_are_no_configuration(tmp_path: Path, content: bytes, message: str) -> None:
+def test_invalid_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "c.yaml").write_bytes(content)
     with pytest.raises(ConfigError) as error:
         read_yaml(tmp_path / "c.yaml")
     assert str(error.value).startswith(f"{tmp_path / 'c.yaml'}{message}")
 
 
-def test_nothing_there_and_a_folder(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml: expected a YAML file, found nothing\. Check the path\."):
         load_config(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match=r"expected a readable YAML file, found .*directory"):
@@ -218,10 +221,10 @@ def test_overrides_reach_into_sections_that_are_null() -> None:
     assert set_("data.labels={names: [a, b], ids: [0, 255]}").data.labels == {"names": ["a", "b"], "ids": [0, 255]}
 
 
-def test_overrides_keep_what_stood_there() -> None:
+def test_overrides_keep_other_values() -> None:
     before = configs.replace(Config(), data={"mask_values": {0: 0, 255: 1}, "labels": {"names": {0: "a", 7: "b"}}})
     after = with_overrides(before, ["train.seed=3"])
-    # Numbers that are keys stay numbers.
+    # Numeric keys stay numbers.
     assert after.data == before.data
     assert after.data.mask_values == {0: 0, 255: 1}
     assert after.train.seed == 3
@@ -238,16 +241,16 @@ def test_overrides_keep_what_stood_there() -> None:
             "--set data.root=2024-13-45: expected a YAML value, found 2024-13-45. Quote the value.",
         ),
         ("train=3", "--set: train: expected keys and values, found 3. Correct the value."),
-        ("train.seed.x=3", "--set train.seed.x=3: expected 'seed' to hold keys, found 0. Name a key that exists."),
-        ("train.stepps=3", f"--set: expected one of {TRAIN}, found unknown key `train.stepps`. Did you mean `steps`?"),
+        ("train.seed.x=3", "--set train.seed.x=3: expected 'seed' to have keys, found 0. Name an existing key."),
+        ("train.stepps=3", f"--set: expected one of {TRAIN}, found unknown key `train.stepps`. Did you mean 'steps'?"),
         (
             "trian.steps=3",
             "--set: expected one of data, model, train, augment, loss, predict, evaluate, found unknown key `trian`. "
-            "Did you mean `train`?",
+            "Did you mean 'train'?",
         ),
         (
             "data.train.image=a",
-            "--set: expected one of images, masks, valid, found unknown key `data.train.image`. Did you mean `images`?",
+            "--set: expected one of images, masks, valid, found unknown key `data.train.image`. Did you mean 'images'?",
         ),
         ("train.steps=0", "--set: train.steps: expected greater than or equal to 1, found 0. Correct the value."),
         (
@@ -256,7 +259,7 @@ def test_overrides_keep_what_stood_there() -> None:
         ),
     ],
 )
-def test_what_overrides_refuse(text: str, message: str) -> None:
+def test_invalid_overrides_are_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         set_(text)
     assert str(error.value) == message
@@ -266,8 +269,47 @@ def test_replace_checks_what_it_sets() -> None:
     assert configs.replace(Config(), train={"steps": 9}, model={"stem": 4}).train.steps == 9
     with pytest.raises(ConfigError, match=r"config: train\.steps: expected greater than or equal to 1"):
         configs.replace(Config(), train={"steps": 0})
-    with pytest.raises(ConfigError, match=r"unknown key `trian`\. Did you mean `train`"):
+    with pytest.raises(ConfigError, match=r"unknown key `trian`\. Did you mean 'train'"):
         configs.replace(Config(), trian={"steps": 1})
+
+
+# Resolving
+
+
+GIVEN = {
+    "model": {"mean": [0.0], "std": [1.0]},
+    "train": {"steps": 9, "validations": 1, "crop": (8, 8), "batch_size": 2, "learning_rate": 1e-3},
+}
+
+
+def test_a_resolved_configuration_has_defaults_for_values_that_older_versions_lack() -> None:
+    config = resolve(configs.replace(Config(), **GIVEN))
+    assert (config.train.steps, config.train.crop, config.train.device) == (9, (8, 8), "cpu")
+    assert (config.train.layer_decay, config.train.freeze, config.model.weights) == (1.0, "none", "none")
+    assert (config.augment, config.predict.tile) == (ResolvedAugment(), (512, 512))
+    assert (config.train.unfreeze, config.loss.ohem, config.model.features) == (None, None, None)
+
+
+@pytest.mark.parametrize(("section", "key"), [(section, key) for section in GIVEN for key in GIVEN[section]])
+def test_an_unset_value_is_named(section: str, key: str) -> None:
+    config = configs.replace(Config(), **GIVEN)
+    with pytest.raises(ConfigError, match=rf"^run/config\.yaml: expected a value of {section}\.{key}, found none\."):
+        resolve(configs.replace(config, **{section: {key: None}}), "run/config.yaml")
+
+
+def test_a_draft_has_placeholders_and_keeps_given_values() -> None:
+    config = draft(configs.replace(Config(), train={"steps": 7, "precision": "bf16"}))
+    assert (config.train.steps, config.train.precision, config.train.batch_size) == (7, "bf16", 1)
+
+
+def test_a_resolved_configuration_is_written_and_read_like_any_other(tmp_path: Path) -> None:
+    config = resolve(configs.replace(Config(), **GIVEN))
+    (tmp_path / "c.yaml").write_text(dump_config(config, {}))
+    assert resolve(load_config(tmp_path / "c.yaml")) == config
+    assert [list(values) for values in config.model_dump().values()] == [
+        list(values) for values in Config().model_dump().values()
+    ]
+    assert type(configs.replace(config, train={"steps": 8})) is type(config)
 
 
 # Requests
@@ -298,7 +340,7 @@ def test_a_root_that_is_set_starts_from_the_current_folder(tmp_path: Path, monke
     assert read_request(tmp_path / "sub", ["data.root=images"])[0].data.root == str(tmp_path / "images")
 
 
-def test_what_a_request_refuses(tmp_path: Path) -> None:
+def test_invalid_requests_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DataError,
         match=r"expected a folder, a data\.yaml, a recipe or an annotation file \(\.json, \.xml\), found nothing\. Check",
@@ -312,7 +354,7 @@ def test_what_a_request_refuses(tmp_path: Path) -> None:
         read_request(tmp_path)
     assert str(error.value) == (
         f"{tmp_path / 'data.yaml'}:3: expected one of {', '.join(DataConfig.model_fields)}, found unknown key `maks`. "
-        "Did you mean `masks`?"
+        "Did you mean 'masks'?"
     )
 
 
@@ -352,7 +394,7 @@ WORDS = st.text(st.characters(blacklist_categories=("Cs",)), max_size=8) | st.sa
     scale=st.none() | st.tuples(st.floats(0.01, 1), st.floats(1, 100)),
     reason=st.text(max_size=20),
 )
-def test_what_is_written_is_read_back_as_it_was(
+def test_a_written_configuration_is_read_back_unchanged(
     tmp_path_factory: pytest.TempPathFactory, reason: str, **drawn: Any
 ) -> None:
     config = configs.replace(
@@ -368,7 +410,7 @@ def test_what_is_written_is_read_back_as_it_was(
     assert load_config(path) == config
 
 
-def test_every_reason_stands_behind_its_value() -> None:
+def test_every_reason_follows_its_value() -> None:
     reasons = {
         f"{section}.{key}": f"because of {section} {key}: # 1 ×"
         for section, values in Config().model_dump().items()
@@ -387,10 +429,10 @@ def test_a_value_without_a_reason_has_no_comment() -> None:
     text = dump_config(set_("train.steps=5"), {"train.seed": "one\nline"})
     assert "  steps: 5\n" in text
     assert "  seed: 0  # one line\n" in text
-    assert text.count("#") == 2  # the reason, and the line on top
+    assert text.count("#") == 2  # the reason, and the first line
 
 
-def test_the_written_form_of_what_was_read_has_every_key() -> None:
+def test_the_written_form_has_every_key() -> None:
     plain = yaml.safe_load(dump_config(Config(), {}))
     assert plain == json.loads(json.dumps(configs.Config().model_dump()))  # tuples are lists in a file
 

@@ -149,7 +149,7 @@ def test_a_run_that_failed_at_its_end_may_end_otherwise(discs, tmp_path, tiny, m
         raise MemoryError("a very large image")
 
     monkeypatch.setattr(ending, "evaluate", short_of_memory)
-    with pytest.raises(OutOfMemoryError, match=r"Type the same command with --set evaluate\.metrics=\[\]"):
+    with pytest.raises(OutOfMemoryError, match=r"Run the same command with --set evaluate\.metrics=\[\]"):
         api.train(discs, steps=2, out=tmp_path / "run", overrides=[*tiny])
     monkeypatch.setattr(ending, "evaluate", real)
     told = []
@@ -171,7 +171,7 @@ def test_a_stop_at_the_end_leaves_a_run_that_goes_on(discs, tmp_path, tiny):
         if event["event"] == "scoring":
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Interrupted, match="Type the same command again to go on"):
+    with pytest.raises(Interrupted, match="Run the same command again to resume"):
         api.train(discs, steps=2, out=tmp_path / "run", overrides=[*tiny], listener=stop)
     assert not (tmp_path / "run" / "scores.json").exists()
     assert api.train(discs, steps=2, out=tmp_path / "run", overrides=[*tiny]).scores["images"] == 4

@@ -1,4 +1,4 @@
-"""What travels between the loader, a network and its loss: `Batch` and `Outputs`, both made of tensors."""
+"""`Batch` and `Outputs`: what is passed between the data loader, a model and its loss."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Images and masks of one training step.
+    """Images and masks of one batch.
 
     Args:
-        images: (B, C, *S) float32, raw pixel values; invalid pixels hold the fill value.
-        masks: (B, *S) int64, class indices; invalid and ignored pixels hold the ignore index.
-        ids: the image each entry was taken from.
+        images: (B, C, *S) float32, raw pixel values; invalid pixels have the fill value.
+        masks: (B, *S) int64, class indices; invalid and ignored pixels have the ignore index.
+        ids: name of each image.
     """
 
     images: Tensor
@@ -24,11 +24,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network computes for a batch; losses read from it what they need.
+    """Outputs of a model for a batch.
 
     Args:
         logits: (B, K, *S) float32, at the size of the images.
-        auxiliary: logits of auxiliary heads, same shape; present in training mode only.
+        auxiliary: logits of auxiliary heads, same shape; in training mode only.
     """
 
     logits: Tensor

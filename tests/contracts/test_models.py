@@ -1,4 +1,4 @@
-"""What every model promises. A new model is one line in MODELS."""
+"""The contract of every model. A new model is one line in MODELS."""
 
 import copy
 import functools
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixelwise.config import TrainConfig
+from pixelwise.config import Config, draft, replace
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.labels import Labels
 from pixelwise.models.base import SegmentationModel
@@ -17,7 +17,7 @@ from pixelwise.models.weights import load_model, save_model
 from pixelwise.training.finetune import Frozen
 from pixelwise.types import ModelSpec
 
-# As config.json of a checkpoint says it, but small.
+# Like config.json of a checkpoint, but small.
 TRANSFORMER = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
 BEIT = {"model_type": "beit", **TRANSFORMER, "image_size": 64, "out_indices": [1, 2, 3, 4]}
 BEIT |= {"use_relative_position_bias": True, "auxiliary_channels": 16}
@@ -38,7 +38,7 @@ MODELS = [
     ("unet/resnet18", {}),
     ("transformers", {"config": UPERNET}),
 ]
-# One of every other kind: many, so that they have the time that is marked slow.
+# One of every other kind; many, and therefore slow.
 MORE = [
     ("fcn-resnet50", {}),
     ("deeplabv3plus/mobilenet_v2", {}),
@@ -54,9 +54,9 @@ MORE = [
     ("transformers", {"config": {"model_type": "mobilenet_v2"}}),
 ]
 ALL = [*MODELS, *(pytest.param(case, marks=pytest.mark.slow, id=str(case)) for case in MORE)]
-# Those that look at the whole image: pooled, by attention, or by so many layers that it comes to that.
+# Models with a global receptive field: by pooling, attention or depth.
 GLOBAL = ("fcn", "unet/", "deeplabv3", "lraspp", "segformer", "pspnet", "pan", "upernet", "dpt", "transformers")
-# What their libraries define and never ask.
+# Layers that their libraries define but do not use.
 UNUSED = {
     "pspnet": ("layer3", "layer4"),
     "dpt/tu-vit": ("encoder.model.norm", "encoder.model.head"),
@@ -83,7 +83,7 @@ def settled(case):
 
 
 def _settle(model):
-    """Give batch norm statistics and the head a spread, as training would, so that outputs say something."""
+    """Randomise batch norm statistics and head, so that outputs are not trivial."""
     with torch.no_grad():
         for parameter in model.parameters():
             spread = 0.1 if parameter.ndim == 1 else 0.1 * parameter.abs().mean()
@@ -101,13 +101,13 @@ def images(count=1, height=40, width=36, seed=1):
     return torch.randint(0, 256, (count, 3, height, width), generator=torch.Generator().manual_seed(seed)).byte()
 
 
-def test_every_family_of_the_catalogue_keeps_the_contract():
+def test_every_family_of_the_catalogue_is_tested():
     covered = {name.rstrip("0123456789") for name, _ in (*MODELS, *MORE)}
     assert covered >= {"unet", "segformer-b", "fcn-resnet", "deeplabv3-mobilenetv", "lraspp-mobilenetv"}
     assert all(name in available() for name, _ in (*MODELS, *MORE) if "/" not in name and name != "transformers")
 
 
-def test_it_says_what_it_is(model):
+def test_attributes(model):
     assert isinstance(model, SegmentationModel)
     assert (model.in_channels, model.num_classes) == (3, 5)
     assert model.stride >= 1
@@ -116,7 +116,7 @@ def test_it_says_what_it_is(model):
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_any_size_in_the_same_size_out(model, size):
+def test_the_output_has_the_size_of_the_input(model, size):
     with torch.inference_mode():
         logits = model(images(2, *size))
     assert logits.shape == (2, 5, *size)
@@ -130,7 +130,7 @@ def test_the_type_of_the_pixels_does_not_matter(model, dtype):
         torch.testing.assert_close(model(images().to(dtype)), model(images()))
 
 
-def test_normalisation_is_inside(model):
+def test_normalisation_is_part_of_the_model(model):
     raw = copy.deepcopy(model)
     raw.normalise.mean.zero_()
     raw.normalise.std.fill_(1)
@@ -140,7 +140,7 @@ def test_normalisation_is_inside(model):
         assert not torch.allclose(raw(images()), model(images()))
 
 
-def test_clipping_is_inside_and_travels_with_the_weights(model, request, tmp_path):
+def test_clipping_is_part_of_the_model_and_its_weights(model, request, tmp_path):
     name, arguments = request.node.callspec.params["model"]
     ranges = [[20.0, 200.0], [0.0, 128.0], [60.5, 61.5]]
     plain = {**arguments, "in_channels": 3, "num_classes": 5, "mean": list(MEAN), "std": list(STD), "clip": ranges}
@@ -172,13 +172,13 @@ def test_clipping_is_exported(case):
         torch.testing.assert_close(program.module()(images(1, 91, 23)), model(images(1, 91, 23)))
 
 
-def test_images_of_a_batch_do_not_touch_each_other(model):
+def test_images_of_a_batch_are_independent(model):
     batch = images(3)
     with torch.inference_mode():
         torch.testing.assert_close(model(batch)[1:2], model(batch[1:2]), rtol=1e-4, atol=1e-4)
 
 
-def test_it_is_pure(model):
+def test_the_model_has_no_side_effects(model):
     batch = images()
     before = batch.clone()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -197,7 +197,7 @@ def test_memory_layout_does_not_matter(model):
         torch.testing.assert_close(twin(last), plain, rtol=1e-4, atol=1e-4)
 
 
-def test_a_step_of_stride_pixels_moves_the_answer_and_changes_nothing_else(model, request):
+def test_the_model_is_equivariant_to_shifts_by_the_stride(model, request):
     if request.node.callspec.params["model"][0].startswith(GLOBAL):
         pytest.skip("this network looks at the whole image")
     image, far = images(1, 32, 320), 128
@@ -211,29 +211,35 @@ def test_a_batch_of_one_trains_from_twice_the_stride_on(model, request):
     model.train()
     side = 2 * model.stride
     truth = torch.arange(side * side).view(1, side, side) % 5
-    outputs = model.training_outputs(images(1, side, side))
+    outputs = model.outputs(images(1, side, side))
     sum(torch.nn.functional.cross_entropy(logits, truth) for logits in (outputs.logits, *outputs.auxiliary)).backward()
     unused = next((parts for kind, parts in UNUSED.items() if kind in str(request.node.callspec.params["model"])), ())
     gradients = {n: p.grad for n, p in model.named_parameters() if not any(part in n for part in unused)}
     assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients.values())
-    # Behind a pooling of a single image a norm has nothing to pass on.
+    # After pooling of a single image a norm has no gradient.
     silent = [n for n, g in gradients.items() if n.endswith("weight") and not g.abs().sum() > 0]
     assert len(silent) <= 0.05 * len(gradients), silent
 
 
-def test_training_outputs_are_logits_of_the_same_shape(model):
+def test_outputs_are_logits_of_the_same_shape(model):
     assert model.train()(images(2, 33, 47)).shape == (2, 5, 33, 47)
 
 
-def test_auxiliary_heads_answer_in_training_only(model):
+def test_the_old_name_of_outputs_warns(model):
+    with pytest.warns(DeprecationWarning, match="training_outputs is now called outputs"):
+        logits = model.eval().training_outputs(images(1, 32, 32)).logits
+    torch.testing.assert_close(logits, model.outputs(images(1, 32, 32)).logits)
+
+
+def test_auxiliary_logits_exist_in_training_mode_only(model):
     for mode in (True, False):
-        outputs = model.train(mode).training_outputs(images(2, 33, 47))
+        outputs = model.train(mode).outputs(images(2, 33, 47))
         assert outputs.logits.shape == (2, 5, 33, 47)
         assert all(logits.shape == (2, 5, 33, 47) for logits in outputs.auxiliary)
         assert mode or not outputs.auxiliary
 
 
-def test_the_layers_of_the_encoder_are_named_once_and_leave_head_and_decoder_out(model):
+def test_encoder_stages_cover_the_encoder_once(model):
     names = [name for name, _ in model.named_parameters()]
     layers = model.encoder_stages()
     assert len(layers) >= 2
@@ -248,7 +254,7 @@ def test_the_layers_of_the_encoder_are_named_once_and_leave_head_and_decoder_out
     assert all(not found for name, found in zip(names, owners, strict=True) if id(model.get_parameter(name)) in head)
 
 
-def test_weights_survive_a_folder_bit_for_bit(model, request, tmp_path):
+def test_weights_are_saved_bit_for_bit(model, request, tmp_path):
     name, arguments = request.node.callspec.params["model"]
     labels = Labels(tuple("abcde"))
     plain = {**arguments, "in_channels": 3, "num_classes": 5}
@@ -258,16 +264,16 @@ def test_weights_survive_a_folder_bit_for_bit(model, request, tmp_path):
         assert torch.equal(loaded(images()), model(images()))
 
 
-# Tracing takes half a minute where there is attention.
+# Tracing takes half a minute with attention.
 EXPORTS = [
     pytest.param(case, marks=() if "unet" in case[0] else pytest.mark.slow, id=str(case)) for case in (*MODELS, *MORE)
 ]
-# Their libraries turn a size into a plain number while they compute.
+# Their libraries convert a size to a Python number.
 FIXED = ("'beit'", "'dpt'", "'mobilevit'", "'mobilenet_v2'", "pan/")
 
 
 @pytest.mark.parametrize("model", EXPORTS, indirect=True)
-def test_it_exports_with_free_batch_height_and_width(model, request):
+def test_export_with_dynamic_batch_height_and_width(model, request):
     if any(kind in str(request.node.callspec.params["model"]) for kind in FIXED):
         pytest.skip("this network exports with a fixed size only")
     free = torch.export.Dim.DYNAMIC
@@ -281,13 +287,13 @@ def test_another_number_of_bands_is_refused(model, found):
     with pytest.raises(DataError) as caught:
         model(torch.zeros(1, found, 8, 8))
     assert str(caught.value) == (
-        f"images: expected 3 bands, found {found}. Give images of the kind that the model was trained on, "
+        f"images: expected 3 bands, found {found}. Use images like those of the training, "
         f"or train a model on {found} bands."
     )
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 3, 0, 8)])
-def test_other_axes_and_no_pixels_are_refused(model, shape):
+def test_invalid_shapes_are_refused(model, shape):
     with pytest.raises(DataError, match=r"^images: expected (four axes|at least 1×1 pixels).*, found shape"):
         model(torch.zeros(shape))
 
@@ -300,28 +306,28 @@ def test_other_axes_and_no_pixels_are_refused(model, shape):
         (
             {"mean": (1, 2)},
             "model.mean: expected 3 finite values, one per band, found [1.0, 2.0]. "
-            "Give one value per band in raw pixel values, or leave the key out.",
+            "Give one raw pixel value per band, or remove the key.",
         ),
         (
             {"std": (1, 0, 1)},
             "model.std: expected 3 positive values, one per band, found [1.0, 0.0, 1.0]. "
-            "Give one value per band in raw pixel values, or leave the key out.",
+            "Give one raw pixel value per band, or remove the key.",
         ),
         (
             {"clip": [(0, 1)]},
             "model.clip: expected 3 pairs of a smaller and a larger value, one per band, found [[0.0, 1.0]]. "
-            "Give one pair per band in raw pixel values, or leave the key out.",
+            "Give one pair of raw pixel values per band, or remove the key.",
         ),
         (
             {"clip": [(0, 1), (5, 5), (0, 1)]},
             "model.clip: expected 3 pairs of a smaller and a larger value, one per band, "
             "found [[0.0, 1.0], [5.0, 5.0], [0.0, 1.0]]. "
-            "Give one pair per band in raw pixel values, or leave the key out.",
+            "Give one pair of raw pixel values per band, or remove the key.",
         ),
     ],
 )
 @pytest.mark.parametrize("case", ALL, ids=str)
-def test_arguments_that_make_no_model_are_refused(case, wrong, message):
+def test_invalid_arguments_are_refused(case, wrong, message):
     name, arguments = case
     with pytest.raises(ConfigError) as caught:
         build_model(name, **(arguments | wrong))
@@ -343,12 +349,12 @@ def test_reduced_precision_gives_nearly_the_same(model):
         with torch.autocast("cpu", torch.bfloat16):
             reduced = model(images(2, 64, 64))
     assert reduced.dtype == torch.float32
-    # Weights that nobody trained make more of the eighth bit than trained ones do, the deeper the more.
+    # Random weights amplify rounding errors more than trained ones do, especially in deep networks.
     assert torch.corrcoef(torch.stack([plain.flatten(), reduced.flatten()]))[0, 1] > 0.5
 
 
-def test_frozen_means_frozen(model):
-    held = Frozen(model.train(), TrainConfig(steps=10, freeze="encoder"))
+def test_frozen_layers_do_not_change(model):
+    held = Frozen(model.train(), draft(replace(Config(), train={"steps": 10, "freeze": "encoder"})).train)
     held.hold(0)
     prefixes = tuple(prefix for layer in model.encoder_stages() for prefix in layer)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items() if name.startswith(prefixes)}
@@ -363,7 +369,7 @@ def test_frozen_means_frozen(model):
 
 
 @pytest.mark.slow
-def test_it_compiles(model):
+def test_torch_compile(model):
     compiled = torch.compile(model, backend="aot_eager")
     with torch.inference_mode():
         torch.testing.assert_close(compiled(images(2, 64, 64)), model(images(2, 64, 64)), rtol=1e-4, atol=1e-4)

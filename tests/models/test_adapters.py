@@ -1,4 +1,4 @@
-"""With the same weights, our adapters give what their libraries give."""
+"""With the same weights, adapters and their libraries compute the same logits."""
 
 import pytest
 import segmentation_models_pytorch as smp
@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from pixelwise.labels import Labels
-from pixelwise.models.base import AdaptedModel, ForgivingBatchNorm2d, adapt_bands, enlarge
+from pixelwise.models.base import AdaptedModel, SafeBatchNorm2d, adapt_bands, enlarge
 from pixelwise.models.card import ModelCard
 from pixelwise.models.catalogue import build_model
 from pixelwise.models.weights import load_model, save_model
@@ -37,7 +37,7 @@ def ours(name: str, library: torch.nn.Module, classes: int = 6) -> AdaptedModel:
 
 
 def spread(network: torch.nn.Module) -> torch.nn.Module:
-    """Give the norms' statistics something to say."""
+    """Set statistics of the norms that differ from the defaults."""
     torch.manual_seed(0)
     network.train()
     with torch.no_grad():
@@ -79,7 +79,7 @@ def test_segmentation_models_pytorch(name):
         torch.testing.assert_close(model(images()), library(normalised(images())), rtol=1e-5, atol=1e-5)
 
 
-def test_transformers_segformer_is_enlarged_before_anything_is_decided():
+def test_logits_of_segformer_are_enlarged():
     torch.manual_seed(3)
     library = spread(SegformerForSemanticSegmentation(SegformerConfig(num_labels=6)))
     model = ours("segformer-b0", library)
@@ -90,7 +90,7 @@ def test_transformers_segformer_is_enlarged_before_anything_is_decided():
         torch.testing.assert_close(model(images()), wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_a_model_folder_is_a_checkpoint_of_transformers(tmp_path):
+def test_a_model_folder_is_a_transformers_checkpoint(tmp_path):
     torch.manual_seed(4)
     labels = Labels(("wall", "floor", "sky"))
     plain = {"in_channels": 3, "num_classes": 3}
@@ -124,7 +124,7 @@ def test_auxiliary_heads_of_transformers_are_trained():
     assert model.eval().training_outputs(images()).auxiliary == ()
 
 
-def test_what_is_padded_is_cut_off_again():
+def test_padding_is_cut_off():
     model = build_model("unet/resnet18", num_classes=6).eval()
     image = images(50, 70)
     padded = torch.nn.functional.pad(image.float(), (0, 26, 0, 14), mode="replicate")
@@ -133,18 +133,18 @@ def test_what_is_padded_is_cut_off_again():
 
 
 @pytest.mark.parametrize("bands", [1, 2, 3, 4, 12])
-def test_adapted_bands_answer_alike_where_all_bands_are_alike(bands):
+def test_adapted_bands_keep_the_response_to_equal_bands(bands):
     weight = torch.randn(8, 3, 7, 7, generator=torch.Generator().manual_seed(0))
     grey = torch.rand(1, 1, 20, 20)
     wanted = torch.nn.functional.conv2d(grey.expand(-1, 3, -1, -1), weight)
     found = torch.nn.functional.conv2d(grey.expand(-1, bands, -1, -1), adapt_bands(weight, bands))
-    if bands in (1, 3, 12):  # whole turns of red, green, blue
+    if bands in (1, 3, 12):  # multiples of red, green, blue
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
     assert adapt_bands(weight, bands).shape == (8, bands, 7, 7)
 
 
 def test_a_norm_with_one_value_per_channel_uses_its_statistics():
-    norm = ForgivingBatchNorm2d(3).train()
+    norm = SafeBatchNorm2d(3).train()
     x = torch.randn(1, 3, 1, 1)
     torch.testing.assert_close(norm(x), x / (1 + norm.eps) ** 0.5)
     assert norm.running_mean.abs().sum() == 0
@@ -152,6 +152,6 @@ def test_a_norm_with_one_value_per_channel_uses_its_statistics():
     assert norm.running_mean.abs().sum() > 0
 
 
-def test_logits_of_the_right_size_are_left_alone():
+def test_logits_of_the_right_size_are_unchanged():
     logits = torch.randn(1, 2, 5, 7)
     assert enlarge(logits, (5, 7)) is logits

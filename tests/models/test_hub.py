@@ -1,4 +1,4 @@
-"""A model folder as a repository of the Hub; a local folder stands for the Hub."""
+"""Model folders as repositories of the Hub, which a local folder replaces."""
 
 import dataclasses
 import shutil
@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let a folder stand for the Hub."""
+    """Replace the Hub by a folder."""
     import huggingface_hub
 
     root = tmp_path / "hub"
@@ -58,7 +58,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def test_there_and_back_again(folder: Path, there: Path) -> None:
+def test_push_and_pull(folder: Path, there: Path) -> None:
     assert hub.push(folder, "me/fields") == "https://huggingface.co/me/fields"
     assert {p.name for p in (there / "me" / "fields").iterdir()} == {"README.md", "model.json", "model.safetensors"}
     model = load("me/fields")
@@ -66,14 +66,14 @@ def test_there_and_back_again(folder: Path, there: Path) -> None:
     assert (model.predict(image).mask == load(folder).predict(image).mask).all()
 
 
-def test_the_readme_says_what_one_should_know(folder: Path) -> None:
+def test_the_content_of_the_readme(folder: Path) -> None:
     text = hub.write_readme(folder).read_text()
     header = yaml.safe_load(text.split("---")[1])
     assert header["library_name"] == "pixelwise"
     assert header["license"] == "other"
     assert header["license_name"] == "user"
-    for said in (
-        "Trained on 12 images of fields, beginning with the weights me/older.",
+    for line in (
+        "Trained on 12 images of fields, starting from the weights me/older.",
         "4 bands, uint16",
         "| 1 | crop |",
         "90.0 % (80.0–95.0)",
@@ -81,17 +81,18 @@ def test_the_readme_says_what_one_should_know(folder: Path) -> None:
         "## Limits",
         "| crop | – | – |",
     ):
-        assert said in text
+        assert line in text
 
 
-def test_without_a_network_the_error_says_what_to_fetch(there: Path) -> None:
+def test_without_a_network_the_error_says_what_to_download(there: Path) -> None:
     with pytest.raises(
-        ResourceError, match=r"^me/nothing: expected a folder here, or a Hub .*no such host.* Fetch model.safe"
+        ResourceError,
+        match=r"^me/nothing: expected a local folder, or access to the Hub.*no such host.* Download model.safe",
     ):
         load("me/nothing")
 
 
-def test_a_repository_of_another_kind_is_refused(there: Path) -> None:
+def test_a_repository_without_model_is_refused(there: Path) -> None:
     (there / "me" / "other").mkdir(parents=True)
-    with pytest.raises(ModelFileError, match=r"expected a repository with model\.json, found another kind"):
+    with pytest.raises(ModelFileError, match=r"expected a repository with model\.json, found none"):
         load("me/other")

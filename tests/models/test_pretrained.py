@@ -1,4 +1,4 @@
-"""Weights that others trained: how they get into a network, and where they come from."""
+"""Finding and loading pretrained weights."""
 
 import dataclasses
 import json
@@ -36,7 +36,7 @@ def same(one: SegmentationModel, other: SegmentationModel) -> set[str]:
     return {k for k in a if a[k].shape == b[k].shape and torch.equal(a[k], b[k])}
 
 
-def test_equal_networks_take_everything() -> None:
+def test_equal_networks_load_everything() -> None:
     one, other = network(0), network(1)
     report = fill(other, Source("x", tensors(one)))
     assert same(one, other) == set(one.state_dict())
@@ -44,7 +44,7 @@ def test_equal_networks_take_everything() -> None:
     assert report.left_over == ()
 
 
-def test_a_head_of_other_classes_stays_fresh_and_is_told() -> None:
+def test_a_head_with_other_classes_is_new_and_reported() -> None:
     one, other = network(0), network(1, classes=3)
     fresh = other.network.segmentation_head[0].weight.clone()
     report = fill(other, Source("x", tensors(one), license="CC0"))
@@ -54,7 +54,7 @@ def test_a_head_of_other_classes_stays_fresh_and_is_told() -> None:
     assert "CC0" in report.sentence()
 
 
-def test_a_head_of_as_many_but_other_classes_can_be_refused() -> None:
+def test_a_head_with_as_many_other_classes_can_be_excluded() -> None:
     one, other = network(0), network(1)
     report = fill(other, Source("x", tensors(one)), keep_head=False)
     assert set(report.new) == {"network.segmentation_head.0.weight", "network.segmentation_head.0.bias"}
@@ -68,7 +68,7 @@ def test_the_first_convolution_is_adapted_to_the_bands(bands: int) -> None:
     assert torch.equal(other.network.encoder.conv1.weight, adapt_bands(first, bands))
 
 
-def test_the_library_s_own_names_are_understood_encoders_alone_too() -> None:
+def test_names_of_the_library_and_encoders_alone_are_recognised() -> None:
     one, other = network(0), network(1)
     fill(other, Source("x", one.network.state_dict()))
     assert same(one, other) >= {k for k in one.state_dict() if k.startswith("network.")}
@@ -81,11 +81,11 @@ def test_the_library_s_own_names_are_understood_encoders_alone_too() -> None:
 
 def test_weights_of_another_network_are_refused() -> None:
     other = network(0, name="unet/mobilenet_v2")
-    with pytest.raises(ModelFileError, match=r"^x: expected .* Choose the network that these weights belong to"):
+    with pytest.raises(ModelFileError, match=r"^x: expected .* Choose the network of these weights"):
         fill(other, Source("x", tensors(network(0))))
 
 
-def test_a_folder_of_ours(tmp_path: Path) -> None:
+def test_a_model_folder(tmp_path: Path) -> None:
     labels, one = Labels(tuple("abcde")), network(0)
     card = ModelCard(
         {"name": "unet/resnet18", "arguments": {"in_channels": 3, "num_classes": 5}}, ModelSpec(labels, 3), license="L"
@@ -100,7 +100,7 @@ def test_a_folder_of_ours(tmp_path: Path) -> None:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """Make a folder as `save_pretrained` writes it, with the processor's numbers."""
+    """Make a folder as `save_pretrained` writes it, with the normalisation of a processor."""
     names = {0: "sky", 1: "tree", 2: "road"}
     folder = tmp_path / "checkpoint"
     torch.manual_seed(5)
@@ -112,7 +112,7 @@ def checkpoint(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_checkpoint_of_transformers(checkpoint: Path) -> None:
+def test_a_transformers_checkpoint(checkpoint: Path) -> None:
     source = find_weights("segformer-b0", str(checkpoint))
     assert source.classes == ("sky", "tree", "road")
     assert source.mean == pytest.approx((127.5, 102.0, 76.5))
@@ -124,7 +124,7 @@ def test_a_checkpoint_of_transformers(checkpoint: Path) -> None:
     assert all(torch.equal(t, model.network.state_dict()[k]) for k, t in library.state_dict().items())
 
 
-def test_a_folder_without_safetensors_and_a_file_that_is_none(tmp_path: Path) -> None:
+def test_folders_and_files_without_safetensors_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").touch()
     with pytest.raises(
         ModelFileError, match=r"expected a folder with model.safetensors, found pytorch_model.bin\. Save"
@@ -150,7 +150,7 @@ def test_pickles_are_refused_and_can_be_imported(tmp_path: Path) -> None:
     assert same(one, other) >= {k for k in one.state_dict() if k.startswith("network.")}
 
 
-def test_a_pickle_that_runs_code_is_not_run(tmp_path: Path) -> None:
+def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
     trace = tmp_path / "ran"
 
     class Hostile:
@@ -158,12 +158,12 @@ def test_a_pickle_that_runs_code_is_not_run(tmp_path: Path) -> None:
             return Path.touch, (trace,)
 
     torch.save({"a": Hostile()}, tmp_path / "w.pt")
-    with pytest.raises(ModelFileError, match="expected a checkpoint of tensors alone"):
+    with pytest.raises(ModelFileError, match="expected a checkpoint with tensors only"):
         read_foreign(tmp_path / "w.pt")
     assert not trace.exists()
 
 
-def test_without_a_network_the_error_names_what_to_bring(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_the_error_names_what_to_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
     def offline(*_: object, **__: object) -> str:
@@ -173,15 +173,15 @@ def test_without_a_network_the_error_names_what_to_bring(monkeypatch: pytest.Mon
     with pytest.raises(ResourceError) as caught:
         find_weights("segformer-b0", "someone/segformer-roads")
     assert str(caught.value) == (
-        "someone/segformer-roads model.safetensors: expected the file, or a way to fetch it, found neither (Name or "
-        "service not known). Fetch https://huggingface.co/someone/segformer-roads on a machine with a network. Put its "
-        "config.json, preprocessor_config.json, README.md and model.safetensors into a folder here, and say --weights FOLDER."
+        "someone/segformer-roads model.safetensors: expected the file, or a network to download it, found neither (Name "
+        "or service not known). Download https://huggingface.co/someone/segformer-roads on a machine with a network. Copy "
+        "its config.json, preprocessor_config.json, README.md and model.safetensors to a folder, and use --weights FOLDER."
     )
 
 
 @pytest.fixture
 def there(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str | None]]:
-    """Let a local folder stand for the Hub, and note what is asked of it."""
+    """Replace the Hub by a local folder, and record the requests."""
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -198,7 +198,7 @@ def there(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, 
     return asked
 
 
-def test_weights_on_the_hub_are_fetched_file_by_file(there: list[tuple[str, str, str | None]]) -> None:
+def test_weights_on_the_hub_are_downloaded_file_by_file(there: list[tuple[str, str, str | None]]) -> None:
     source = find_weights("segformer-b0", "nvidia/segformer-b0-finetuned-ade-512-512", accept_license=True)
     assert source.license == NVIDIA
     assert source.classes == ("sky", "tree", "road")
@@ -209,7 +209,7 @@ def test_weights_on_the_hub_are_fetched_file_by_file(there: list[tuple[str, str,
     assert there[-1][0] == "nvidia/segformer-b5-finetuned-ade-640-640"
 
 
-def test_safetensors_that_the_hub_s_converter_offers_are_taken(
+def test_safetensors_of_the_hub_converter_are_used(
     there: list[tuple[str, str, str | None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub
@@ -226,19 +226,19 @@ def test_safetensors_that_the_hub_s_converter_offers_are_taken(
     assert {revision for _, name, revision in there if name == "config.json"} == {"refs/pr/7"}
 
 
-def test_a_repository_without_safetensors_says_how_to_bring_its_pickle(
+def test_a_repository_without_safetensors_explains_import_weights(
     there: list[tuple[str, str, str | None]],
 ) -> None:
     with pytest.raises(
-        ModelFileError, match=r"found none there\. Where you trust its author, .*import-weights pytorch_m"
+        ModelFileError, match=r"found no such file\. If you trust its author, .*import-weights pytorch_m"
     ):
         find_weights("segformer-b0", "me/converted")
 
 
-def test_a_file_of_the_hub_that_nobody_can_be_asked_for_is_not_taken_for_missing(
+def test_an_unreachable_hub_file_is_not_treated_as_missing(
     there: list[tuple[str, str, str | None]], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A processor that one timeout hides would change how images are normalised."""
+    """Without its processor, images would be normalised differently."""
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -276,7 +276,7 @@ def test_weights_that_do_not_exist_are_refused(name: str, weights: str) -> None:
         find_weights(name, weights)
 
 
-def test_numbers_that_normalise_are_never_taken_for_weights() -> None:
+def test_normalisation_buffers_are_not_loaded_as_weights() -> None:
     torch.manual_seed(0)
     one = build_model("unet", features=(4, 8), stem=2, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))
     other = build_model("unet", features=(4, 8), stem=2, in_channels=4, mean=(9.0,) * 4, std=(8.0,) * 4)
@@ -292,17 +292,17 @@ def test_the_first_convolution_of_patches_is_adapted_band_by_band() -> None:
     fill(other, Source("x", tensors(one)))
     image = torch.rand(1, 3, 16, 16)
     with torch.inference_mode():
-        # Red, green, blue twice, each counting half.
+        # Red, green, blue twice, each with half the weight.
         torch.testing.assert_close(other(image.repeat(1, 2, 1, 1)), one(image), rtol=1e-4, atol=1e-4)
 
 
-def test_weights_of_images_with_blue_first_are_turned_around() -> None:
+def test_weights_for_bgr_images_are_reversed() -> None:
     one, other = network(0), network(1)
     fill(other, Source("x", tensors(one), bgr=True))
     assert torch.equal(other.network.encoder.conv1.weight, one.network.encoder.conv1.weight.flip(1))
 
 
-def test_names_that_timm_flattened_are_understood() -> None:
+def test_flattened_names_of_timm_are_recognised() -> None:
     other = network(1, name="unet/tu-convnext_atto")
     given = {
         re.sub(r"^(\w+?)_(\d+)\.", r"\1.\2.", name): tensor.clone()
@@ -326,7 +326,7 @@ def test_names_that_timm_flattened_are_understood() -> None:
         ),
     ],
 )
-def test_processors_say_how_they_normalise(checkpoint: Path, plain: dict, mean: tuple, bgr: bool) -> None:
+def test_normalisation_is_read_from_the_processor(checkpoint: Path, plain: dict, mean: tuple, bgr: bool) -> None:
     (checkpoint / "preprocessor_config.json").write_text(json.dumps(plain))
     source = find_weights("segformer-b0", str(checkpoint))
     assert source.mean == pytest.approx(mean)
@@ -334,7 +334,7 @@ def test_processors_say_how_they_normalise(checkpoint: Path, plain: dict, mean: 
 
 
 @pytest.mark.parametrize("license", ["cc-by-nc-4.0", "apple-amlr", "fair-noncommercial-research-license"])
-def test_what_a_repository_says_of_its_licence_counts(checkpoint: Path, license: str) -> None:
+def test_the_licence_is_read_from_the_repository(checkpoint: Path, license: str) -> None:
     (checkpoint / "README.md").write_text(f"---\nlibrary_name: x\nlicense: {license}\n---\n# Hello\n")
     with pytest.raises(ConfigError, match=f"found {license}"):
         find_weights("segformer-b0", str(checkpoint))
@@ -353,13 +353,13 @@ def test_what_a_repository_says_of_its_licence_counts(checkpoint: Path, license:
         "license: other\nbase_model:\n- nvidia/segformer-b0-finetuned-ade",
     ],
 )
-def test_weights_that_descend_from_restricted_ones_are_restricted(checkpoint: Path, header: str) -> None:
+def test_weights_derived_from_restricted_ones_are_restricted(checkpoint: Path, header: str) -> None:
     (checkpoint / "README.md").write_text(f"---\n{header}\n---\n")
     with pytest.raises(ConfigError, match=r"(?i)found .*nvidia"):
         find_weights("segformer-b0", str(checkpoint))
 
 
-def test_what_the_hub_said_before_holds_without_a_network(
+def test_a_cached_missing_file_counts_without_a_network(
     there: list[tuple[str, str, str | None]], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub
@@ -373,17 +373,17 @@ def test_what_the_hub_said_before_holds_without_a_network(
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", cached)
     with pytest.raises(ResourceError, match=r"^me/roads model\.json"):
         find_weights("segformer-b0", "me/roads")
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: huggingface_hub._CACHED_NO_EXIST)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: object())
     assert find_weights("segformer-b0", "me/roads").classes == ("sky", "tree", "road")
 
 
-def test_a_segformer_of_which_nobody_says_anything_may_be_a_copy_of_nvidia_s(checkpoint: Path) -> None:
+def test_a_segformer_without_licence_may_be_a_copy_of_nvidia_s(checkpoint: Path) -> None:
     (checkpoint / "README.md").unlink()
     with pytest.raises(ConfigError, match="found unknown; SegFormer's published weights: NVIDIA"):
         find_weights("segformer-b0", str(checkpoint))
 
 
-def test_a_file_inside_a_folder_is_the_folder_s(checkpoint: Path) -> None:
+def test_a_weights_file_inside_a_folder_stands_for_the_folder(checkpoint: Path) -> None:
     (checkpoint / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
     with pytest.raises(ConfigError, match=r"found cc-by-nc-4\.0"):
         find_weights("segformer-b0", str(checkpoint / "model.safetensors"))
@@ -392,7 +392,7 @@ def test_a_file_inside_a_folder_is_the_folder_s(checkpoint: Path) -> None:
     assert found.mean is not None
 
 
-def test_words_are_words_and_paths_are_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_are_not_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cityscapes").mkdir()
     (tmp_path / "run").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -410,7 +410,7 @@ def test_words_are_words_and_paths_are_paths(tmp_path: Path, monkeypatch: pytest
         {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}},
     ],
 )
-def test_folders_of_encoders_say_how_they_saw_their_images(tmp_path: Path, config: dict) -> None:
+def test_normalisation_is_read_from_folders_of_encoders(tmp_path: Path, config: dict) -> None:
     one, other = network(0), network(1)
     encoder = {name: tensor.contiguous() for name, tensor in one.network.encoder.state_dict().items()}
     safetensors.torch.save_file(encoder, tmp_path / "model.safetensors")
@@ -422,12 +422,12 @@ def test_folders_of_encoders_say_how_they_saw_their_images(tmp_path: Path, confi
     assert (report.encoder_only, report.head_new) == (True, True)
 
 
-def test_encoders_whose_only_weights_are_restricted_say_so() -> None:
+def test_encoders_with_restricted_weights_only() -> None:
     with pytest.raises(ConfigError, match=r"found CC-BY-NC-4\.0"):
         find_weights("unet/resnext101_32x16d", "imagenet")
 
 
-def test_files_of_torchvision_are_read_as_tensors_alone(monkeypatch: pytest.MonkeyPatch, capsys: object) -> None:
+def test_torchvision_files_are_read_as_tensors_only(monkeypatch: pytest.MonkeyPatch, capsys: object) -> None:
     asked: dict[str, object] = {}
 
     def load(url: str, **given: object) -> dict[str, torch.Tensor]:

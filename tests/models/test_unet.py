@@ -11,7 +11,7 @@ def size(model):
 
 
 def shapes(model, images):
-    """Give the shape (channels, height, width) of what each part returns."""
+    """Return the shape (channels, height, width) of the output of each block."""
     seen = {}
     for name, module in model.named_modules():
         module.register_forward_hook(lambda _, __, out, name=name: seen.update({name: tuple(out.shape[1:])}))
@@ -20,7 +20,7 @@ def shapes(model, images):
 
 
 @pytest.mark.parametrize(("up", "parameters"), [("transposed", 31_037_698), ("bilinear", 31_384_898)])
-def test_the_paper_s_network_has_as_many_parameters_as_known(up, parameters):
+def test_the_number_of_parameters_of_the_paper_s_network(up, parameters):
     with torch.device("meta"):
         assert size(UNet(in_channels=3, num_classes=2, features=(64, 128, 256, 512), up=up)) == parameters
 
@@ -38,13 +38,13 @@ def test_shapes_at_every_scale_are_those_of_the_paper(up):
 
 
 @pytest.mark.parametrize(("up", "joined"), [("transposed", 512 + 512), ("bilinear", 512 + 1024)])
-def test_the_decoder_takes_skip_and_upsampled_channels(up, joined):
+def test_the_decoder_joins_skip_and_upsampled_channels(up, joined):
     with torch.device("meta"):
         block = Up(1024, 512, up)
     assert block.conv[0].in_channels == joined
 
 
-def test_parts_have_the_shapes_they_say():
+def test_blocks_have_the_documented_shapes():
     x = torch.randn(2, 3, 8, 12)
     assert DoubleConv(3, 5)(x).shape == (2, 5, 8, 12)
     assert Down(3, 5)(x).shape == (2, 5, 4, 6)
@@ -52,7 +52,7 @@ def test_parts_have_the_shapes_they_say():
 
 
 @pytest.mark.parametrize(("stem", "stride"), [(1, 16), (2, 32), (4, 64)])
-def test_the_stride_counts_stem_and_scales(stem, stride):
+def test_the_stride_includes_stem_and_scales(stem, stride):
     with torch.device("meta"):
         assert UNet(stem=stem).stride == stride
 
@@ -66,7 +66,7 @@ def test_a_patch_stem_works_at_a_fraction_of_the_size():
     assert seen[""] == (2, 64, 64)
 
 
-def test_the_head_of_a_patch_stem_gives_each_pixel_of_a_patch_its_own_logits():
+def test_the_head_of_a_patch_stem_has_logits_per_pixel():
     model = UNet(3, 2, features=(4,), stem=2).eval()
     with torch.no_grad():
         model.head.weight.zero_()
@@ -89,7 +89,7 @@ def test_bilinear_upsampling_has_half_pixel_centres():
     torch.testing.assert_close(Up(1, 1, "bilinear").up(ramp)[0, 0, 0], expected)
 
 
-def test_padding_repeats_the_end_and_moves_nothing():
+def test_padding_repeats_the_last_row_and_column():
     image = torch.arange(6.0).view(1, 1, 2, 3)
     padded = pad_end(image, 4)
     assert padded.shape == (1, 1, 4, 4)
@@ -100,8 +100,8 @@ def test_padding_repeats_the_end_and_moves_nothing():
 
 
 @pytest.mark.parametrize("stem", [1, 2])
-def test_the_corner_of_a_image_says_the_same_as_the_corner_cut_out(stem):
-    """A tile that reaches the image's end is padded as the image is."""
+def test_a_crop_from_the_corner_has_the_same_logits(stem):
+    """A tile at the end of the image is padded like the image."""
     torch.manual_seed(0)
     model = UNet(features=(4, 8), stem=stem).eval()
     image = torch.randn(1, 3, 150, 149)
@@ -110,7 +110,7 @@ def test_the_corner_of_a_image_says_the_same_as_the_corner_cut_out(stem):
     torch.testing.assert_close(corner[..., 60:, 60:], whole[..., 124:, 124:], rtol=1e-4, atol=1e-6)
 
 
-def test_signals_keep_their_size_and_fresh_logits_are_undecided():
+def test_activations_keep_their_variance_and_new_logits_are_small():
     torch.manual_seed(0)
     model = UNet(features=(8, 16, 32)).train()
     seen = {}
@@ -121,7 +121,7 @@ def test_signals_keep_their_size_and_fresh_logits_are_undecided():
     assert (probabilities - 0.5).abs().max() < 0.2
 
 
-def test_a_small_one_learns_which_pixels_are_bright():
+def test_a_small_unet_learns_which_pixels_are_bright():
     torch.manual_seed(0)
     model = UNet(1, 2, (4, 8), mean=(128,), std=(64,)).train()
     optimiser = torch.optim.Adam(model.parameters(), 0.02)
@@ -146,7 +146,7 @@ def test_a_small_one_learns_which_pixels_are_bright():
         ({"stem": 3}, "model.stem: expected 1, 2 or 4, found 3. Correct the value."),
     ],
 )
-def test_values_that_make_no_unet_are_refused(wrong, message):
+def test_invalid_values_are_refused(wrong, message):
     with pytest.raises(ConfigError) as caught:
         UNet(**wrong)
     assert str(caught.value) == message

@@ -26,7 +26,7 @@ def state_after(
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_a_checkpoint_gives_back_every_bit(tmp_path: Path, layout: torch.memory_format) -> None:
+def test_a_checkpoint_round_trip_is_bit_identical(tmp_path: Path, layout: torch.memory_format) -> None:
     saved = state_after(3, layout=layout)
     saved.best_miou, saved.best_step, saved.scored_step, saved.skipped, saved.seconds = 0.1 + 0.2, 2, 2, 1, 7.25
     save_checkpoint(tmp_path, saved)
@@ -46,7 +46,7 @@ def test_a_checkpoint_gives_back_every_bit(tmp_path: Path, layout: torch.memory_
     assert moments == 3 * len(list(saved.model.parameters()))
 
 
-def test_only_the_newest_two_stay(tmp_path: Path) -> None:
+def test_only_the_newest_two_are_kept(tmp_path: Path) -> None:
     state = state_after(0)
     for step in (1, 2, 10):
         state.step = step

@@ -1,32 +1,32 @@
-"""Which layers learn when, and how fast."""
+"""Freezing, unfreezing and learning rates per layer."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelwise.config import TrainConfig
+from pixelwise.config import Config, ResolvedTrain, draft
 from pixelwise.errors import ConfigError
 from pixelwise.models.catalogue import build_model
 from pixelwise.training.finetune import Frozen, frozen_layers, head_alone, rate_factors
 
 
-def train(**values: object) -> TrainConfig:
-    return TrainConfig.model_validate({"steps": 100, **values})
+def train(**values: object) -> ResolvedTrain:
+    return draft(Config.model_validate({"train": {"steps": 100, **values}})).train
 
 
 @pytest.mark.parametrize(("freeze", "held"), [(None, 0), ("none", 0), ("encoder", 5), (0, 0), (2, 2), (5, 5)])
-def test_without_thawing_what_is_frozen_stays(freeze: object, held: int) -> None:
+def test_layers_stay_frozen_without_unfreeze(freeze: object, held: int) -> None:
     assert {frozen_layers(train(freeze=freeze), 5, step) for step in (0, 50, 99)} == {held}
 
 
-def test_layers_thaw_one_by_one_from_the_decoder_on() -> None:
+def test_layers_are_unfrozen_one_by_one_from_the_last() -> None:
     run = train(freeze="encoder", unfreeze=0.5)
     assert [frozen_layers(run, 5, step) for step in (0, 9, 10, 20, 30, 40, 49, 50, 99)] == [5, 5, 4, 3, 2, 1, 1, 0, 0]
 
 
 @given(st.integers(0, 7), st.floats(0.01, 1.0), st.integers(1, 300), st.integers(1, 400), st.floats(0.1, 2.0))
-def test_nothing_freezes_again(layers: int, unfreeze: float, steps: int, border: int, more: float) -> None:
+def test_no_layer_is_frozen_again(layers: int, unfreeze: float, steps: int, border: int, more: float) -> None:
     run = train(
         freeze=layers, unfreeze=unfreeze, head_warmup=0.3, steps=steps, recounts=[[border, int(steps * more) + 1]]
     )
@@ -39,7 +39,7 @@ def test_nothing_freezes_again(layers: int, unfreeze: float, steps: int, border:
 
 def test_more_layers_than_there_are_is_an_error() -> None:
     with pytest.raises(
-        ConfigError, match=r"^train.freeze: expected at most 5 layers, .* found 6\. Choose fewer, or none\.$"
+        ConfigError, match=r"^train.freeze: expected at most 5 layers, .* found 6\. Freeze fewer layers, or none\.$"
     ):
         frozen_layers(train(freeze=6), 5, 0)
     with pytest.raises(ConfigError, match="expected a model with an encoder, found encoder"):
@@ -51,7 +51,7 @@ def test_the_head_learns_alone_at_first() -> None:
     assert not head_alone(train(), 0)
 
 
-def test_rates_fall_towards_the_input() -> None:
+def test_rates_decrease_towards_the_input() -> None:
     model = build_model("unet", features=(4, 8))
     factors = rate_factors(model, 10.0, 0.5)
     assert factors["head.weight"] == 10.0
@@ -61,7 +61,7 @@ def test_rates_fall_towards_the_input() -> None:
     assert set(rate_factors(model, 1.0, 1.0).values()) == {1.0}
 
 
-def test_norms_without_weights_of_their_own_learn_with_their_layer() -> None:
+def test_norms_without_weights_are_frozen_with_their_layer() -> None:
     model = build_model("unet", features=(4, 8), num_classes=3)
     model.down[0].conv[1] = torch.nn.BatchNorm2d(8, affine=False)
     held = Frozen(model.train(), train(freeze=1))
@@ -72,7 +72,7 @@ def test_norms_without_weights_of_their_own_learn_with_their_layer() -> None:
     assert not model.down[0].conv[1].training
 
 
-def test_frozen_means_frozen_norms_included() -> None:
+def test_frozen_layers_do_not_change_including_norms() -> None:
     model = build_model("unet", features=(4, 8), num_classes=3).train()
     held = Frozen(model, train(freeze=2, unfreeze=0.5, head_warmup=0.1))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 0.1)

@@ -1,4 +1,4 @@
-"""What the machine gives a run."""
+"""Cores, free memory and the allocator."""
 
 import os
 import subprocess
@@ -10,10 +10,12 @@ import torch
 
 from pixelwise.training import machine
 
-# Make and drop arrays of 40 MB, and count the pages that the system had to bring for the last ten of a hundred.
+CGROUP_V2 = ("memory.max", "memory.current", "inactive_file")
+
+# Allocate and free 100 arrays of 40 MB, and count the page faults of the last ten.
 _COUNT = """
 import resource, numpy
-from pixelwise.training.machine import freed_memory_kept
+from pixelwise.training.machine import keep_freed_memory
 
 def faults():
     for i in range(100):
@@ -23,12 +25,12 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 by_itself = faults()
-with freed_memory_kept() as kept:
+with keep_freed_memory() as kept:
     print(kept, by_itself, faults())
 """
 
 
-def test_freed_memory_is_used_again_without_asking_the_system() -> None:
+def test_freed_memory_is_reused_without_page_faults() -> None:
     printed = subprocess.run([sys.executable, "-c", _COUNT], capture_output=True, text=True, check=True).stdout.split()
     kept, by_itself, inside = printed[0], int(printed[1]), int(printed[2])
     if kept == "False":
@@ -38,41 +40,41 @@ def test_freed_memory_is_used_again_without_asking_the_system() -> None:
     assert inside < 50
 
 
-def test_an_error_inside_still_ends_it() -> None:
+def test_the_setting_is_reset_after_an_error() -> None:
     def fail() -> None:
-        with machine.freed_memory_kept():
+        with machine.keep_freed_memory():
             raise KeyError("inside")
 
     with pytest.raises(KeyError, match="inside"):
         fail()
 
 
-def test_systems_without_glibc_train_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_systems_without_glibc_are_supported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    with machine.freed_memory_kept() as kept:
+    with machine.keep_freed_memory() as kept:
         assert not kept
 
 
-def test_cores_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cores_are_those_available_to_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1 <= machine.cores() <= (os.cpu_count() or 1)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert machine.cores() == os.cpu_count()
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="this system tells nothing")
-def test_free_memory_is_some_and_not_all() -> None:
+def test_free_memory_is_positive_and_less_than_the_total() -> None:
     free = machine.free_memory(torch.device("cpu"))
     assert free is not None
     assert 0 < free < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert machine.free_memory(torch.device("meta")) is None
 
 
-def test_a_control_group_leaves_its_limit_less_what_is_used_but_for_the_cache(tmp_path: Path) -> None:
-    assert machine._left(tmp_path, *machine._V2) is None
+def test_free_memory_of_a_control_group(tmp_path: Path) -> None:
+    assert machine._control_group_free(tmp_path, *CGROUP_V2) is None
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("700\n")
-    assert machine._left(tmp_path, *machine._V2) is None
+    assert machine._control_group_free(tmp_path, *CGROUP_V2) is None
     (tmp_path / "memory.max").write_text("1000\n")
-    assert machine._left(tmp_path, *machine._V2) == 300
+    assert machine._control_group_free(tmp_path, *CGROUP_V2) == 300
     (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 250\n")
-    assert machine._left(tmp_path, *machine._V2) == 550
+    assert machine._control_group_free(tmp_path, *CGROUP_V2) == 550

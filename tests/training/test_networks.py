@@ -1,4 +1,4 @@
-"""Every kind of network goes the whole way: train, stop, go on, score, predict, fine-tune."""
+"""Train, interrupt, resume, score, predict and fine-tune every kind of network."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from pixelwise.demo.synthetic import draw_discs
 from pixelwise.errors import ConfigError, Interrupted, ModelFileError
 from pixelwise.training.runlog import read_log
 
-# segmentation_models.pytorch's goes with the slow tests here; its unet/resnet18 runs in those below.
+# A network of segmentation_models.pytorch; unet/resnet18 is tested below.
 LIKE = pytest.param("deeplabv3plus/resnet18", marks=pytest.mark.slow)
 NETWORKS = ["segformer-b0", "deeplabv3-mobilenetv3", LIKE, "unet"]
 SMALL = ("train.batch_size=2", "train.crop=[64,64]", "train.precision=fp32", "train.channels_last=false")
@@ -25,7 +25,7 @@ SMALL = ("train.batch_size=2", "train.crop=[64,64]", "train.precision=fp32", "tr
 
 @pytest.fixture(scope="module")
 def four_bands(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Draw discs as TIFFs of four 16-bit bands."""
+    """Write discs as TIFFs with four 16-bit bands."""
     folder = tmp_path_factory.mktemp("four")
     for part, count in (("train", 6), ("val", 2), ("test", 2)):
         for what in ("images", "masks"):
@@ -45,7 +45,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_whole_way_with_four_bands(name: str, four_bands: Path, tmp_path: Path) -> None:
+def test_train_score_and_predict_with_four_bands(name: str, four_bands: Path, tmp_path: Path) -> None:
     run = pixelwise.train(four_bands, model=name, steps=3, out=tmp_path / "run", overrides=SMALL)
     assert run.model.card.spec.channels == 4
     scores = pixelwise.evaluate(run.model, four_bands).scores
@@ -55,7 +55,7 @@ def test_the_whole_way_with_four_bands(name: str, four_bands: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_stopped_run_goes_on_bit_for_bit(name: str, discs: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_bit_for_bit(name: str, discs: Path, tmp_path: Path) -> None:
     whole = pixelwise.train(discs, model=name, steps=4, out=tmp_path / "whole", overrides=SMALL)
 
     def stop(event: dict[str, object]) -> None:
@@ -72,7 +72,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(name: str, discs: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_fine_tuning_begins_with_what_was_learned(name: str, discs: Path, four_bands: Path, tmp_path: Path) -> None:
+def test_fine_tuning_starts_from_the_given_weights(name: str, discs: Path, four_bands: Path, tmp_path: Path) -> None:
     first = pixelwise.train(four_bands, model=name, steps=1, out=tmp_path / "first", overrides=SMALL)
     still = (*SMALL, "train.learning_rate=1.0e-12", "train.ema=0")
     tuned = pixelwise.train(
@@ -83,11 +83,11 @@ def test_fine_tuning_begins_with_what_was_learned(name: str, discs: Path, four_b
     for key in learned:
         torch.testing.assert_close(other[key], one[key], atol=1e-6, rtol=0)
     said = (tuned.folder / "config.yaml").read_text()
-    assert "training begins with the weights" in said
+    assert "initial weights" in said
     assert load_config(tuned.folder / "config.yaml").train.head_rate == 1.0  # the classes are the same
 
 
-def test_a_checkpoint_of_transformers_goes_the_whole_way(discs: Path, tmp_path: Path) -> None:
+def test_train_from_a_transformers_checkpoint(discs: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     names = {0: "wall", 1: "floor", 2: "sky"}
     sizes = {"hidden_sizes": [16, 32, 40, 64], "decoder_hidden_size": 32}
@@ -116,7 +116,7 @@ def test_a_checkpoint_of_transformers_goes_the_whole_way(discs: Path, tmp_path: 
 
 
 def frozen(first: pixelwise.Run, data: Path, out: Path, *overrides: str, **more: Any) -> pixelwise.Run:
-    """Tune a model whose encoder stands still."""
+    """Fine-tune a model with a frozen encoder."""
     return pixelwise.train(
         data,
         model="unet/resnet18",
@@ -128,7 +128,7 @@ def frozen(first: pixelwise.Run, data: Path, out: Path, *overrides: str, **more:
     )
 
 
-def test_a_frozen_encoder_does_not_move(discs: Path, tmp_path: Path) -> None:
+def test_a_frozen_encoder_does_not_change(discs: Path, tmp_path: Path) -> None:
     first = pixelwise.train(discs, model="unet/resnet18", steps=1, out=tmp_path / "first", overrides=SMALL)
     tuned = frozen(first, discs, tmp_path / "tuned", "train.ema=0", steps=3)
     one, other = weights(first.folder), weights(tuned.folder)
@@ -138,8 +138,8 @@ def test_a_frozen_encoder_does_not_move(discs: Path, tmp_path: Path) -> None:
     assert not torch.equal(one["network.segmentation_head.0.weight"], other["network.segmentation_head.0.weight"])
 
 
-def test_a_frozen_encoder_stands_still_past_validations_and_a_stop(discs: Path, tmp_path: Path) -> None:
-    """Its norms' statistics too: a `model.train()` after scoring, or on going on, would wake them (TRAPS F)."""
+def test_a_frozen_encoder_does_not_change_across_validations_and_interruption(discs: Path, tmp_path: Path) -> None:
+    """Including the statistics of its norms, which `model.train()` after scoring or resuming would update."""
     first = pixelwise.train(discs, model="unet/resnet18", steps=1, out=tmp_path / "first", overrides=SMALL)
 
     def stop(event: dict[str, object]) -> None:
@@ -160,16 +160,14 @@ def test_a_frozen_encoder_stands_still_past_validations_and_a_stop(discs: Path, 
     assert [key for key in moved if key.startswith("network.decoder.") and key.endswith("running_mean")]
 
 
-def test_more_frozen_layers_than_there_are_is_said_before_training(discs: Path, tmp_path: Path) -> None:
+def test_too_many_frozen_layers_are_refused_before_training(discs: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^train.freeze: expected at most 3 layers"):
         pixelwise.train(discs, steps=1, freeze=9, out=tmp_path / "run", overrides=(*SMALL, "model.features=[4,8]"))
 
 
 @pytest.mark.parametrize("freeze", [pytest.param("2", marks=pytest.mark.slow), "encoder"])
-def test_a_run_that_counts_its_steps_again_keeps_what_is_frozen_and_thaws_it(
-    discs: Path, tmp_path: Path, freeze: str
-) -> None:
-    """The optimizer's state belongs to the same parameters after a recount, and what was to thaw learns."""
+def test_recounts_keep_layers_frozen_and_unfreeze_them(discs: Path, tmp_path: Path, freeze: str) -> None:
+    """The optimizer state belongs to the same parameters after a recount, and unfrozen layers learn."""
     file = tmp_path / "data.yaml"
     file.write_text(f"data: {{root: {discs}}}\ntrain: {{steps: 6, recounts: [[2, 8], [5, 9]]}}\n")
     overrides = (*SMALL, "train.unfreeze=0.5", "train.ema=0")
@@ -192,7 +190,7 @@ def test_a_run_that_counts_its_steps_again_keeps_what_is_frozen_and_thaws_it(
     assert not torch.equal(one["network.encoder.conv1.weight"], still["network.encoder.conv1.weight"])
 
 
-def test_fit_gives_the_model_back_with_everything_learning(discs: Path, tmp_path: Path) -> None:
+def test_fit_unfreezes_the_model_at_the_end(discs: Path, tmp_path: Path) -> None:
     from pixelwise.training import loop
 
     seen = []
@@ -209,14 +207,14 @@ def test_fit_gives_the_model_back_with_everything_learning(discs: Path, tmp_path
     assert seen == [True]
 
 
-def test_a_unet_of_another_size_than_would_be_derived_is_fine_tuned(discs: Path, tmp_path: Path) -> None:
+def test_fine_tuning_keeps_the_size_of_the_unet(discs: Path, tmp_path: Path) -> None:
     own = (*SMALL, "model.features=[6,12]", "model.stem=1")
     first = pixelwise.train(discs, steps=1, out=tmp_path / "first", overrides=own)
     tuned = pixelwise.train(discs, weights=first.folder, steps=1, out=tmp_path / "tuned", overrides=SMALL)
     assert load_config(tuned.folder / "config.yaml").model.features == [6, 12]
 
 
-def test_a_model_folder_of_a_transformers_network_is_a_name(discs: Path, tmp_path: Path) -> None:
+def test_a_model_folder_of_a_transformers_network_is_a_model_name(discs: Path, tmp_path: Path) -> None:
     first = pixelwise.train(discs, model="segformer-b0", steps=1, out=tmp_path / "first", overrides=SMALL)
     folder = tmp_path / "segformer-roads"
     (first.folder / "model").rename(folder)
@@ -231,20 +229,20 @@ def test_a_model_folder_of_a_transformers_network_is_a_name(discs: Path, tmp_pat
         ("unet++/resnet18", r"model\.name: .* Did you mean 'unet"),
     ],
 )
-def test_a_misspelt_network_is_not_looked_for_on_the_hub(name: str, message: str, discs: Path, tmp_path: Path) -> None:
+def test_a_misspelt_network_is_not_searched_on_the_hub(name: str, message: str, discs: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         pixelwise.train(discs, model=name, steps=1, out=tmp_path / "run", overrides=SMALL)
 
 
-def test_a_model_of_ours_as_a_name_is_told_to_be_weights(discs: Path, tmp_path: Path) -> None:
+def test_a_pixelwise_model_as_a_name_is_refused(discs: Path, tmp_path: Path) -> None:
     first = pixelwise.train(
         discs, steps=1, out=tmp_path / "first", overrides=(*SMALL, "model.features=[4,8]", "model.stem=1")
     )
-    with pytest.raises(ConfigError, match=r"found .*first, a model of pixelwise\. Begin with its weights"):
+    with pytest.raises(ConfigError, match=r"found .*first, a pixelwise model\. Use it as --weights"):
         pixelwise.train(discs, model=str(first.folder), steps=1, out=tmp_path / "run", overrides=SMALL)
 
 
-def test_a_checkpoint_whose_configuration_is_a_pointer_of_git_lfs_is_named(discs: Path, tmp_path: Path) -> None:
+def test_a_git_lfs_pointer_is_refused(discs: Path, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     folder.mkdir()
     (folder / "config.json").write_text("version https://git-lfs.github.com/spec/v1\n")

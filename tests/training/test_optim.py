@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from pixelwise.config import TrainConfig
+from pixelwise.config import Config, draft, replace
 from pixelwise.models.unet import UNet
 from pixelwise.training.optim import AveragedWeights, adamw, begin_at_prior, head_inputs, rate
 from pixelwise.training.schedule import validation_steps
@@ -34,13 +34,13 @@ def test_norms_and_biases_are_not_decayed_and_the_head_has_its_own_rate() -> Non
         assert kind[id(p)] == (0.01 if p.ndim > 1 else 0.0, 8.0 if name.startswith("head") else 1.0), name
 
 
-def test_the_inputs_of_a_head_are_counted() -> None:
+def test_head_inputs_is_the_fan_in() -> None:
     assert head_inputs(UNet(3, 2, features=(4, 8))) == 4
     assert head_inputs(UNet(3, 2, features=(4, 8), stem=2)) == 4
 
 
 @pytest.mark.parametrize("stem", [1, 2])
-def test_a_fresh_model_answers_with_the_frequency_of_the_classes(stem: Literal[1, 2]) -> None:
+def test_a_new_model_predicts_the_class_frequencies(stem: Literal[1, 2]) -> None:
     torch.manual_seed(0)
     model = UNet(3, 3, features=(4,), stem=stem)
     with torch.no_grad():
@@ -51,7 +51,7 @@ def test_a_fresh_model_answers_with_the_frequency_of_the_classes(stem: Literal[1
     torch.testing.assert_close(answer[2], torch.full((16, 16), 1e-4), rtol=1e-3, atol=0)
 
 
-def test_a_head_without_bias_is_left_alone() -> None:
+def test_a_head_without_bias_is_unchanged() -> None:
     model = UNet(3, 2, features=(4,))
     model.head = nn.Conv2d(4, 2, 1, bias=False)
     before = model.head.weight.clone()
@@ -59,7 +59,7 @@ def test_a_head_without_bias_is_left_alone() -> None:
     assert torch.equal(before, model.head.weight)
 
 
-def test_averaged_weights_follow_the_formula_and_leave_the_model_alone() -> None:
+def test_averaged_weights_follow_the_formula() -> None:
     torch.manual_seed(0)
     model = UNet(3, 2, features=(4,))
     averaged = AveragedWeights(model, 0.5)
@@ -79,7 +79,7 @@ def test_averaged_weights_follow_the_formula_and_leave_the_model_alone() -> None
     assert not any(p.requires_grad for p in averaged.model.parameters())
 
 
-def test_decay_0_copies_the_model_norm_statistics_included() -> None:
+def test_decay_0_copies_the_model_with_norm_statistics() -> None:
     model = UNet(3, 2, features=(4,)).train()
     averaged = AveragedWeights(model, 0.0)
     model(torch.rand(2, 3, 16, 16))
@@ -90,7 +90,7 @@ def test_decay_0_copies_the_model_norm_statistics_included() -> None:
 
 @pytest.mark.parametrize(("steps", "count"), [(1, 1), (1, 10), (7, 3), (1000, 10), (50, 50)])
 def test_the_last_step_is_always_validated_and_the_gaps_shrink(steps: int, count: int) -> None:
-    due = sorted(validation_steps(TrainConfig(steps=steps, validations=count)))
+    due = sorted(validation_steps(draft(replace(Config(), train={"steps": steps, "validations": count})).train))
     assert due[-1] == steps
     assert due[0] >= 1
     assert len(due) <= count

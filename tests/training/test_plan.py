@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from pixelwise.config import Config, replace
-from pixelwise.training.plan import Machine, Weights, derive, head_rate, settle
+from pixelwise.training.plan import InitialWeights, Machine, derive, head_rate, settle
 from pixelwise.types import Fingerprint
 
 CPU = Machine("cpu", 2, True)
@@ -30,7 +30,7 @@ def derived(
     return settle(replace(filled, train={"steps": steps}), facts, facts.images)[0]
 
 
-def test_every_gap_but_the_measured_ones_is_filled_and_explained() -> None:
+def test_all_values_but_measured_ones_are_derived_with_reasons() -> None:
     config, reasons = derive(Config(), FACTS, CPU)
     config, more = settle(replace(config, train={"steps": 100}), FACTS, 100)
     plain, before = config.model_dump(), Config().model_dump()
@@ -58,26 +58,26 @@ DEEP = dataclasses.replace(
 )
 
 
-def test_a_device_that_does_not_count_alike_twice_is_told() -> None:
-    assert "may differ in their last bits" in derive(Config(), FACTS, Machine("cuda", 8, True))[1]["train.device"]
+def test_nondeterminism_of_a_device_is_reported() -> None:
+    assert "may differ in the last bits" in derive(Config(), FACTS, Machine("cuda", 8, True))[1]["train.device"]
     assert "bits" not in derive(Config(), FACTS, CPU)[1]["train.device"]
 
 
-def test_the_loss_has_its_reason_too() -> None:
+def test_the_loss_weights_have_reasons() -> None:
     _, reasons = derive(Config(), FACTS, CPU)
-    assert reasons["loss.dice"] == "half: in it every class counts alike, and the rarest has 1 % of the pixels"
+    assert reasons["loss.dice"] == "half: all classes have the same weight, and the rarest has 1 % of the pixels"
     other, reasons = derive(replace(Config(), loss={"dice": 0.8}), FACTS, CPU)
     assert (other.loss.cross_entropy, other.loss.dice) == (0.5, 0.8)
     assert not {"loss.cross_entropy", "loss.dice"} & set(reasons)
 
 
-def test_values_far_beyond_the_others_are_clipped_and_the_moments_are_those_of_what_is_left() -> None:
+def test_outliers_are_clipped_and_excluded_from_mean_and_std() -> None:
     config, reasons = derive(Config(), DEEP, CPU)
     assert config.model.clip == [(102.0, 1393.0)]
     assert (config.model.mean, config.model.std) == ([454.8], [250.2])
     assert reasons["model.clip"] == (
-        "the farthest value lies 20.9 standard deviations beyond the range of 99 % of the pixels and 90 % of every "
-        "class's: values are brought into it"
+        "the largest outlier is 20.9 standard deviations outside the range of 99 % of the pixels and 90 % of every "
+        "class: values are clipped to it"
     )
     assert reasons["model.mean"].endswith(", clipped")
 
@@ -90,14 +90,14 @@ def test_values_far_beyond_the_others_are_clipped_and_the_moments_are_those_of_w
         dataclasses.replace(DEEP, core=(), core_mean=(), core_std=()),  # of an older version
     ],
 )
-def test_values_without_a_tail_stay(facts: Fingerprint) -> None:
+def test_values_without_outliers_are_not_clipped(facts: Fingerprint) -> None:
     config, reasons = derive(Config(), facts, CPU)
     assert config.model.clip == "none"
     assert reasons["model.clip"]
     assert config.model.mean == list(facts.mean)
 
 
-def test_clipping_is_chosen_by_whoever_chooses() -> None:
+def test_a_given_clip_is_kept() -> None:
     off, reasons = derive(replace(Config(), model={"clip": "none"}), DEEP, CPU)
     assert (off.model.clip, off.model.mean) == ("none", [457.0])
     assert "model.clip" not in reasons
@@ -115,7 +115,7 @@ def test_small_fractions_are_not_rounded_away() -> None:
     assert config.model.clip == [pytest.approx((2e-6, 3e-5), rel=1e-3)]
 
 
-def test_weights_bring_their_range_too() -> None:
+def test_weights_determine_the_clip_range() -> None:
     weights = dataclasses.replace(WHOLE, dtype="uint16", mean=(5.0,), std=(6.0,))
     assert derive(Config(), DEEP, CPU, weights)[0].model.clip == "none"
     clipped = dataclasses.replace(weights, clip=((1.0, 9.0),))
@@ -130,17 +130,17 @@ def test_the_coarsest_scale_has_four_cells_a_side(side: int, machine: Machine) -
     features, stem = config.model.features or [], config.model.stem or 1
     assert min(config.train.crop or (0,)) // (stem * 2 ** len(features)) >= 4
     assert len(features) == 4 or "4 scales" in reasons["model.features"]
-    assert len(features) == 4 or min(side, 256) / (stem * 2 ** (len(features) + 1)) < 4  # no fewer than need be
+    assert len(features) == 4 or min(side, 256) / (stem * 2 ** (len(features) + 1)) < 4  # no fewer than necessary
 
 
-def test_a_small_crop_has_fewer_scales_and_a_image_of_a_few_pixels_has_one() -> None:
+def test_small_crops_have_fewer_scales() -> None:
     small = derive(replace(Config(), train={"crop": [64, 64]}), FACTS, CPU)[0]
     assert (small.model.stem, small.model.features) == (2, [16, 32, 64])
     speck = derive(Config(), dataclasses.replace(FACTS, sizes=((3, 5),) * 3), CPU)[0]
     assert (speck.model.features, speck.train.crop) == ([16], (2, 4))
 
 
-def test_classes_of_one_side_are_not_mirrored() -> None:
+def test_one_sided_classes_are_not_mirrored() -> None:
     body = dataclasses.replace(
         FACTS, row_spread=0.02, one_sided=(0.05, 1.0, 0.97), one_sided_by_chance=(0.02, 0.4, 0.45)
     )
@@ -149,22 +149,20 @@ def test_classes_of_one_side_are_not_mirrored() -> None:
     assert config.augment.flip_vertical == 0.5
     assert (config.augment.rotate or 0) <= 5
     _, reasons = settle(replace(derive(Config(), body, CPU)[0], train={"steps": 9}), body, 100)
-    assert (
-        reasons["augment.flip_horizontal"] == "classes 1, 2 are always on the same side: left and right are not alike"
-    )
+    assert reasons["augment.flip_horizontal"] == "classes 1, 2 are always on the same side"
     few = dataclasses.replace(body, one_sided_by_chance=(0.02, 1.0, 0.9))
     assert derived(few).augment.flip_horizontal == 0.5
     mostly = dataclasses.replace(body, one_sided=(0.05, 0.8, None), one_sided_by_chance=(0.02, 0.3, None))
     assert derived(mostly).augment.flip_horizontal == 0.5
 
 
-def test_objects_larger_than_a_crop_are_told() -> None:
+def test_objects_larger_than_a_crop_are_reported() -> None:
     huge = dataclasses.replace(FACTS, object_sizes=((1.0, 2.0, 3.0), (5.0, 90_000.0, 1e5), None))
     assert "half of the regions of a class have 90000 pixels or more" in derive(Config(), huge, CPU)[1]["train.crop"]
     assert "regions" not in derive(Config(), FACTS, CPU)[1]["train.crop"]
 
 
-def test_what_is_given_stays() -> None:
+def test_given_values_are_kept() -> None:
     given = replace(Config(), train={"crop": (96, 64), "learning_rate": 1e-4}, augment={"flip_vertical": 0.25})
     config, reasons = derive(given, FACTS, CPU)
     config, more = settle(replace(config, train={"steps": 100}), FACTS, 100)
@@ -185,7 +183,7 @@ def test_the_crop_is_a_multiple_of_the_stride_within_the_image() -> None:
         assert all(c <= max(s, stride) for c, s in zip(crop, sizes, strict=True))
 
 
-def test_images_without_an_up_are_turned_and_flipped() -> None:
+def test_images_without_orientation_are_rotated_and_flipped() -> None:
     flat = derived(dataclasses.replace(FACTS, row_spread=0.02))
     assert flat.augment.flip_vertical == 0.5
     assert 30 < (flat.augment.rotate or 0) <= 45
@@ -194,7 +192,7 @@ def test_images_without_an_up_are_turned_and_flipped() -> None:
     assert (upright.augment.rotate or 0) <= 10
 
 
-def test_the_more_often_a_image_is_seen_the_more_it_is_changed() -> None:
+def test_augmentation_grows_with_the_number_of_passes() -> None:
     few, some, many = (derived(steps=steps).augment for steps in (20, 500, 100_000))
     assert few.scale == (1.0, 1.0)
     assert (few.rotate, few.brightness, few.noise) == (0, 0, 0)
@@ -202,11 +200,11 @@ def test_the_more_often_a_image_is_seen_the_more_it_is_changed() -> None:
     assert 0 < (few.brightness or 0) + (some.brightness or 0) < (many.brightness or 0)
 
 
-def test_how_often_a_image_is_seen_is_told_in_plain_digits() -> None:
+def test_the_number_of_passes_is_written_without_exponent() -> None:
     filled = derive(Config(), FACTS, CPU)[0]
     said = [settle(replace(filled, train={"steps": steps}), FACTS, 100)[1]["augment.noise"] for steps in (100, 10_000)]
-    assert "is seen about 1.5 times" in said[0]
-    assert "is seen about 152 times" in said[1]
+    assert "is used about 1.5 times" in said[0]
+    assert "is used about 152 times" in said[1]
 
 
 def test_averaging_covers_about_a_tenth_of_the_run() -> None:
@@ -219,7 +217,7 @@ def test_constant_bands_do_not_divide_by_zero() -> None:
 
 
 @pytest.mark.parametrize(("thickness", "stem"), [((80.0, 1.2, None), 1), ((80.0, 12.0, 9.0), 2)])
-def test_thin_classes_are_seen_at_full_resolution(thickness: tuple, stem: int) -> None:
+def test_thin_classes_need_full_resolution(thickness: tuple, stem: int) -> None:
     assert derived(dataclasses.replace(FACTS, thickness=thickness)).model.stem == stem
 
 
@@ -236,7 +234,7 @@ def test_a_narrow_head_learns_faster() -> None:
     assert head_rate(1000)[0] == 1
 
 
-def test_rare_classes_weigh_by_the_root_of_their_rarity() -> None:
+def test_rare_classes_are_weighted_by_the_inverse_square_root() -> None:
     weights = derived().loss.class_weights
     assert isinstance(weights, list)
     assert weights[2] / weights[0] == pytest.approx(90**0.5, rel=1e-2)
@@ -245,34 +243,34 @@ def test_rare_classes_weigh_by_the_root_of_their_rarity() -> None:
     assert derived(dataclasses.replace(FACTS, pixel_counts=(990, 0, 10))).loss.class_weights[1] == 1.0
 
 
-WHOLE = Weights("w", "MIT", (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+WHOLE = InitialWeights("w", "MIT", (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
 
 
-def test_weights_bring_their_licence_their_numbers_and_smaller_rates() -> None:
+def test_weights_determine_licence_normalisation_and_lower_rates() -> None:
     config, reasons = derive(Config(), FACTS, CPU, WHOLE)
     assert (config.model.license, config.model.mean, config.model.std) == ("MIT", [1, 2, 3], [4, 5, 6])
     fresh, _ = derive(Config(), FACTS, CPU)
     assert config.train.learning_rate == pytest.approx(0.4 * (fresh.train.learning_rate or 0))
     assert (config.train.layer_decay, config.train.head_warmup) == (0.9, 0.05)
-    assert "0.4 of the rate for fresh ones" in reasons["train.learning_rate"]
-    assert head_rate(16, WHOLE)[0] == pytest.approx(head_rate(16)[0] / 0.4)  # as fast as a fresh head
+    assert "0.4 of the rate for new ones" in reasons["train.learning_rate"]
+    assert head_rate(16, WHOLE)[0] == pytest.approx(head_rate(16)[0] / 0.4)  # as fast as a new head
     assert head_rate(1000, WHOLE)[0] == 10.0
 
 
-def test_the_licence_of_weights_is_a_fact_and_no_choice() -> None:
+def test_the_licence_of_weights_overrides_the_configuration() -> None:
     said = Config.model_validate({"model": {"license": "user"}})
     assert derive(said, FACTS, CPU, WHOLE)[0].model.license == "MIT"
 
 
-def test_a_head_that_knows_the_classes_is_not_hurried() -> None:
+def test_a_pretrained_head_has_the_normal_rate() -> None:
     known = dataclasses.replace(WHOLE, head_new=False)
     config, reasons = derive(Config(), FACTS, CPU, known)
     assert config.train.head_warmup == 0.0
-    assert reasons["train.head_warmup"].endswith("the head knows these classes already")
+    assert reasons["train.head_warmup"].endswith("the head was trained on these classes")
     assert head_rate(16, known)[0] == 1.0
 
 
-def test_a_decoder_behind_an_encoder_that_knows_something_learns_as_a_fresh_one() -> None:
+def test_a_new_decoder_has_the_rates_of_a_new_network() -> None:
     encoder = dataclasses.replace(WHOLE, encoder_only=True)
     config, _ = derive(Config(), FACTS, CPU, encoder)
     fresh, _ = derive(Config(), FACTS, CPU)
@@ -282,6 +280,6 @@ def test_a_decoder_behind_an_encoder_that_knows_something_learns_as_a_fresh_one(
     assert head_rate(16, encoder) == head_rate(16)
 
 
-def test_numbers_for_another_pixel_type_are_not_taken() -> None:
+def test_normalisation_for_another_pixel_type_is_not_used() -> None:
     other = dataclasses.replace(WHOLE, dtype="uint16")
     assert derive(Config(), FACTS, CPU, other)[0].model.mean == derive(Config(), FACTS, CPU)[0].model.mean

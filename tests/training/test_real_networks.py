@@ -1,4 +1,4 @@
-"""The networks that people name first, whole, on real images: train, stop, go on, score, predict."""
+"""The most popular networks on real images: train, interrupt, resume, score, predict."""
 
 import shutil
 from collections.abc import Callable
@@ -25,7 +25,7 @@ SMALL = ("train.batch_size=2", "train.crop=[128,128]", "train.precision=fp32", "
 
 @pytest.fixture
 def camvid(real: Callable[[str], Path], tmp_path: Path) -> Path:
-    """Lay out a few images of CamVid."""
+    """Copy a few images of CamVid."""
     root, folder = real("camvid"), tmp_path / "camvid"
     for part, count in COUNTS.items():
         places = [folder / part / what for what in ("images", "masks")]
@@ -41,7 +41,7 @@ def camvid(real: Callable[[str], Path], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def four_bands(real: Callable[[str], Path], tmp_path: Path) -> Path:
-    """Put a fourth band, excess green, beside the colours of aerial images, and make 16-bit TIFFs of them."""
+    """Write aerial images as 16-bit TIFFs with a fourth band, excess green."""
     root, folder = real("aerial_roads"), tmp_path / "four"
     images = iter(sorted((root / "images").glob("*.png")))
     for part, count in COUNTS.items():
@@ -60,7 +60,7 @@ def four_bands(real: Callable[[str], Path], tmp_path: Path) -> Path:
 
 
 def checkpoint(folder: Path) -> Path:
-    """Save a SegFormer of random weights as the Hub would hold it."""
+    """Save a SegFormer with random weights in the format of the Hub."""
     torch.manual_seed(0)
     network = SegformerForSemanticSegmentation(SegformerConfig(id2label=dict(enumerate("abcdefg"))))
     network.save_pretrained(folder)
@@ -74,7 +74,7 @@ def weights(run: pixelwise.Run) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("kind", ["camvid", "four_bands"])
-def test_the_whole_way(name: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_train_score_and_predict(name: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     data: Path = request.getfixturevalue(kind)
     name = str(checkpoint(tmp_path / "checkpoint")) if name == "a checkpoint" else name
 

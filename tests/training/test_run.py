@@ -14,7 +14,7 @@ import pixelwise
 from pixelwise.config import load_config
 from pixelwise.errors import DataError, DivergedError, Interrupted, OutputExistsError, ResourceError, UsageError
 from pixelwise.training import budget, checkpoint, loop
-from pixelwise.training.loader import Crops
+from pixelwise.training.assembly import Components
 from pixelwise.training.runlog import read_log
 from pixelwise.training.schedule import last_step
 
@@ -41,7 +41,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(discs: Path, tiny: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nobody disturbed."""
+    """A run without interruption."""
     out = tmp_path_factory.mktemp("whole") / "run"
     subprocess.run(command(discs, out, tiny), check=True, capture_output=True)
     return out
@@ -58,7 +58,7 @@ def steps_logged(out: Path) -> int:
     return max((e.get("step", 0) for e in read_log(out / "log.jsonl")), default=0)
 
 
-def test_the_run_folder_is_whole(whole: Path, discs: Path) -> None:
+def test_the_run_folder_is_complete(whole: Path, discs: Path) -> None:
     assert {p.name for p in whole.iterdir()} == {
         "config.yaml",
         "data.json",
@@ -73,19 +73,19 @@ def test_the_run_folder_is_whole(whole: Path, discs: Path) -> None:
     assert scores["images"] == 4
     assert scores["split"] == "val"
     assert [c["name"] for c in scores["classes"]] == ["background", "disc"]
-    # What is scored in training is what the model folder scores afterwards.
+    # Validation and the saved model have the same score.
     best = max(e["miou"] for e in read_log(whole / "log.jsonl") if e["event"] == "validation")
     assert scores["miou"] == pytest.approx(best, abs=1e-12)
     assert pixelwise.evaluate(whole, discs, split="val").scores.miou.value == pytest.approx(best, abs=1e-12)
 
 
-def test_every_derived_value_says_why(whole: Path) -> None:
+def test_every_derived_value_has_a_reason(whole: Path) -> None:
     text = (whole / "config.yaml").read_text()
     for key in ("mean", "std", "up", "class_weights", "learning_rate", "ema", "flip_vertical", "tile"):
         line = next(line for line in text.splitlines() if line.startswith(f"  {key}:"))
         assert "  # " in line, line
     left = [line.strip() for line in text.split("\nmodel:")[1].splitlines() if "null" in line]
-    # Of another library's networks alone; and what stands for "not at all", "all" and "as the images are".
+    # For networks of other libraries, or null means "never", "all" or "detect".
     loss, end = ["ohem: null", "cldice_classes: null"], ["masks: null", "surface_tolerance: null"]
     assert left == ["config: null", "unfreeze: null", *loss, *end]
 
@@ -98,12 +98,12 @@ def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_killed_run_goes_on_bit_for_bit(
+def test_a_killed_run_resumes_bit_for_bit(
     whole: Path, discs: Path, tiny: tuple[str, ...], tmp_path: Path, workers: int
 ) -> None:
     out = tmp_path / "run"
     process = subprocess.Popen(command(discs, out, tiny, workers=workers), stderr=subprocess.DEVNULL)
-    # The first validation writes the first checkpoint; the kill comes some steps later.
+    # The first validation writes the first checkpoint; the run is killed some steps later.
     wait_for(out / "model" / "model.json")
     seen = steps_logged(out)
     while process.poll() is None and steps_logged(out) < min(seen + 3, STEPS):
@@ -117,7 +117,7 @@ def test_a_killed_run_goes_on_bit_for_bit(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_saves_leaves_with_130_and_goes_on_bit_for_bit(
+def test_an_interrupted_run_exits_with_130_and_resumes_bit_for_bit(
     whole: Path, discs: Path, tiny: tuple[str, ...], tmp_path: Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "run"
@@ -130,16 +130,16 @@ def test_a_stopped_run_saves_leaves_with_130_and_goes_on_bit_for_bit(
     _, errors = process.communicate(timeout=30)
     assert time.monotonic() - began < 5
     assert process.returncode == 130, errors
-    assert "expected to finish, found a request to stop. Type the same command again to go on." in errors
+    assert "expected no interruption, found Ctrl-C or SIGTERM. Run the same command again to resume." in errors
     assert checkpoint.checkpoints(out / "checkpoints")
     subprocess.run(command(discs, out, tiny), check=True, capture_output=True)
     assert_same_weights(whole, out)
 
 
-def test_a_stopped_run_goes_on_even_where_it_may_be_overwritten(
+def test_an_unfinished_run_is_resumed_even_with_overwrite(
     whole: Path, discs: Path, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """Whoever types the command of a stopped run again, as the message says, must not lose it by an --overwrite in it."""
+    """The error message asks to repeat the command, which may contain --overwrite."""
     again = [*command(discs, tmp_path / "run", tiny), "--overwrite"]
     process = subprocess.Popen(again, stderr=subprocess.DEVNULL)
     wait_for(tmp_path / "run" / "model" / "model.json")
@@ -149,14 +149,14 @@ def test_a_stopped_run_goes_on_even_where_it_may_be_overwritten(
     done = subprocess.run(again, check=True, capture_output=True, text=True)
     assert "resuming at step" in done.stderr
     assert_same_weights(whole, tmp_path / "run")
-    # A finished one is replaced.
+    # A finished run is replaced.
     done = subprocess.run(again, check=True, capture_output=True, text=True)
     assert "going on" not in done.stderr
     assert_same_weights(whole, tmp_path / "run")
 
 
 @pytest.mark.parametrize("left", [".config.yaml.tmp", ".data.json.tmp"])
-def test_a_run_killed_while_its_plan_was_written_begins_again(
+def test_a_run_killed_while_writing_its_plan_starts_again(
     whole: Path, discs: Path, tiny: tuple[str, ...], tmp_path: Path, left: str
 ) -> None:
     out = tmp_path / "run"
@@ -168,9 +168,7 @@ def test_a_run_killed_while_its_plan_was_written_begins_again(
     assert not (out / left).exists()
 
 
-def test_a_folder_with_a_configuration_of_somebody_is_no_run(
-    discs: Path, tiny: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_folder_with_another_configuration_is_no_run(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(f"data: {{root: {discs}}}\n")
     for overwrite in (False, True):
         with pytest.raises(OutputExistsError):
@@ -178,9 +176,7 @@ def test_a_folder_with_a_configuration_of_somebody_is_no_run(
     assert (tmp_path / "config.yaml").read_text().startswith("data:")
 
 
-def test_a_recipe_that_was_changed_meanwhile_is_another_request(
-    discs: Path, tiny: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_changed_recipe_is_another_request(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"data: {{root: {discs}}}\ntrain: {{learning_rate: 0.002}}\n")
     out = _stopped(recipe, tiny, tmp_path)
@@ -198,14 +194,14 @@ def test_a_finished_run_is_not_overwritten(whole: Path, discs: Path, tiny: tuple
         pixelwise.train(discs, out=whole, steps=STEPS, overrides=tiny)
 
 
-def test_another_request_does_not_go_on_with_a_run(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+def test_another_request_does_not_resume_a_run(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     out = _stopped(discs, tiny, tmp_path)
     with pytest.raises(OutputExistsError, match="expected an unfinished run with steps = 7, found one with 9"):
         pixelwise.train(discs, out=out, steps=7, overrides=tiny)
 
 
-def test_another_number_of_epochs_does_not_go_on_with_a_run(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
-    """The rate falls over the epochs that were asked for: with more of them it would jump up again (TRAPS F)."""
+def test_another_number_of_epochs_does_not_resume_a_run(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    """The learning rate falls over the given epochs; with more of them it would jump up again."""
 
     out = _stopped(discs, tiny, tmp_path, at=7, epochs=3)
     with pytest.raises(OutputExistsError, match="expected an unfinished run with epochs = 5, found one with 3"):
@@ -215,21 +211,23 @@ def test_another_number_of_epochs_does_not_go_on_with_a_run(discs: Path, tiny: t
     assert steps_logged(run.folder) == 9
 
 
-@pytest.mark.parametrize(("part", "called"), [("train", "training"), ("val", "validation")])
-def test_changed_data_do_not_go_on(discs: Path, tiny: tuple[str, ...], tmp_path: Path, part: str, called: str) -> None:
+@pytest.mark.parametrize(("split", "name"), [("train", "training"), ("val", "validation")])
+def test_a_run_with_changed_data_is_not_resumed(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path, split: str, name: str
+) -> None:
     import shutil
 
     data = tmp_path / "data"
     shutil.copytree(discs, data)
     out = _stopped(data, tiny, tmp_path)
-    first, other = sorted((data / part / "masks").iterdir())[:2]
+    first, other = sorted((data / split / "masks").iterdir())[:2]
     shutil.copy(other, first)
-    with pytest.raises(DataError, match=f"expected the {called} part as it was when the run began, found other files"):
+    with pytest.raises(DataError, match=f"expected the {name} split as it was when the run began, found other files"):
         pixelwise.train(data, out=out, steps=9, overrides=tiny)
 
 
 def _stopped(data: Path, tiny: tuple[str, ...], tmp_path: Path, at: int = 5, **length: int) -> Path:
-    """A run, of 9 steps if not said otherwise, that stopped at one of them."""
+    """Return a run, by default of 9 steps, that was stopped at step `at`."""
 
     def stop(event: dict) -> None:
         if event["event"] == "step" and event["step"] == at:
@@ -259,10 +257,10 @@ def test_a_step_that_is_not_finite_is_skipped_and_logged(
     assert all(torch.isfinite(t).all() for t in weights(run.folder).values())
 
 
-def test_a_skipped_step_leaves_no_trace_in_the_norms(
+def test_a_skipped_step_does_not_change_the_norms(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Images of infinity spoil batch norm's running statistics in the forward pass, before anyone sees the loss."""
+    """Infinite values change the running statistics of batch norm before the loss is known."""
     real, calls = loop.gradients, []
 
     def poisoned(model: object, loss: object, group: list, train: object) -> float:
@@ -282,7 +280,7 @@ def test_three_skipped_steps_in_a_row_end_the_run(
 ) -> None:
     monkeypatch.setattr(loop, "gradients", lambda *_: float("inf"))
     with pytest.raises(
-        DivergedError, match=r"NaN or infinity in 3 steps in a row, last on .*Look at these images, or lower"
+        DivergedError, match=r"NaN or infinity in 3 steps in a row, last on .*Check these images, or lower"
     ):
         pixelwise.train(discs, out=tmp_path / "run", steps=8, overrides=tiny)
     assert not checkpoint.checkpoints(tmp_path / "run" / "checkpoints")
@@ -291,7 +289,7 @@ def test_three_skipped_steps_in_a_row_end_the_run(
 def test_steps_skipped_in_a_row_are_counted_across_a_stop(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two before the stop and one after it are three: a stopped run ends as an undisturbed one does."""
+    """Two before an interruption and one after it are three."""
 
     def stop(event: dict) -> None:
         if event["event"] == "skipped" and event["step"] == 2:
@@ -306,7 +304,7 @@ def test_steps_skipped_in_a_row_are_counted_across_a_stop(
     assert skipped == [1, 2, 3]
 
 
-def test_a_full_disk_keeps_the_checkpoint_before(
+def test_a_full_disk_keeps_the_previous_checkpoint(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, calls = checkpoint.save_file, []
@@ -333,10 +331,10 @@ def test_a_full_disk_keeps_the_checkpoint_before(
     assert run.scores["images"] == 4
 
 
-def test_accumulated_batches_make_the_step_of_one_large_batch(discs: Path) -> None:
-    """Cross-entropy, weighted, with unequal numbers of ignored pixels: the mean of means would differ (TRAPS B7)."""
+def test_accumulated_batches_equal_one_large_batch(discs: Path) -> None:
+    """With class weights and unequal numbers of ignored pixels, the mean of means would differ."""
     from pixelwise.batch import Batch
-    from pixelwise.config import LossConfig, TrainConfig
+    from pixelwise.config import Config, LossConfig, draft, replace
     from pixelwise.losses import combined_loss
     from pixelwise.models.unet import UNet
 
@@ -346,20 +344,20 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(discs: Path) -> No
     loss = combined_loss(
         LossConfig(cross_entropy=1, dice=0), num_classes=2, ignore_index=255, class_weights=torch.tensor([1.0, 7.0])
     )
-    model = UNet(3, 2, features=(4, 8)).eval()  # eval: batch norm would see other batches
+    model = UNet(3, 2, features=(4, 8)).eval()  # eval: batch norm depends on the batches
     gradients = []
     for sizes in ([4], [1, 3]):
         model.zero_grad()
         parts = zip(images.split(sizes), masks.split(sizes), strict=True)
         group = [Batch(i, m, ()) for i, m in parts]
-        value = loop.gradients(model, loss, group, TrainConfig(accumulate=len(sizes), device="cpu"))
+        value = loop.gradients(model, loss, group, draft(replace(Config(), train={"accumulate": len(sizes)})).train)
         gradients.append((value, [p.grad.clone() for p in model.parameters()]))
     assert gradients[0][0] == pytest.approx(gradients[1][0], rel=1e-5)
     for one, two in zip(gradients[0][1], gradients[1][1], strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
-def test_a_truncated_image_stops_the_run_or_is_left_out_and_counted(
+def test_a_truncated_image_is_an_error_or_skipped_and_counted(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
     import shutil
@@ -382,20 +380,22 @@ def test_only_one_length_can_be_given(discs: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [{"steps": 3}, {"epochs": 1}, {"time_limit": "5s"}])
-@pytest.mark.parametrize("own", ["train.steps=9", "train.steps = 9"])
-def test_a_length_among_the_overrides_is_one_too(discs: Path, tmp_path: Path, given: dict, own: str) -> None:
+@pytest.mark.parametrize("override", ["train.steps=9", "train.steps = 9"])
+def test_a_length_among_the_overrides_counts(discs: Path, tmp_path: Path, given: dict, override: str) -> None:
     option = "--" + next(iter(given)).replace("_", "-")
-    with pytest.raises(UsageError, match=f"expected one length, found {option} and --set {own}. Leave the others out"):
-        pixelwise.train(discs, out=tmp_path / "run", overrides=(own,), **given)
+    with pytest.raises(
+        UsageError, match=f"expected one length, found {option} and --set {override}. Give only one of them"
+    ):
+        pixelwise.train(discs, out=tmp_path / "run", overrides=(override,), **given)
 
 
 def test_epochs_become_steps(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     run = pixelwise.train(discs, out=tmp_path / "run", epochs=2, overrides=tiny)
     text = (run.folder / "config.yaml").read_text()
-    assert "steps: 6  # 2 epochs of 12 images, 4 a step" in text
+    assert "steps: 6  # 2 epochs of 12 images, 4 per step" in text
 
 
-def test_a_time_limit_becomes_steps_once(discs: Path, tmp_path: Path) -> None:
+def test_a_time_limit_becomes_steps(discs: Path, tmp_path: Path) -> None:
     began = time.monotonic()
     run = pixelwise.train(discs, out=tmp_path / "run", time_limit="15s", overrides=("model.features=[4,8]",))
     assert time.monotonic() - began < 60, "far beyond the limit"
@@ -408,12 +408,12 @@ def test_a_time_limit_becomes_steps_once(discs: Path, tmp_path: Path) -> None:
 def test_a_run_within_a_time_limit_is_a_function_of_its_configuration(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """Killed and gone on with, its steps counted again and again: its config.yaml alone gives the same weights."""
+    """After a kill, a resume and several recounts, config.yaml alone gives the same weights."""
     timed, again = tmp_path / "timed", tmp_path / "again"
     began = command(discs, timed, tiny)
     place = began.index("--steps")
     lean = [f"evaluate.{text}" for text in ("report=false", "temperature=false", "metrics=[]")]
-    # Long enough for a step on a machine that others use, too.
+    # Long enough for a step on a busy machine.
     began[place : place + 2] = ["--time-limit", "12s", *(part for text in lean for part in ("--set", text))]
     process = subprocess.Popen(began, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(timed / "checkpoints")
@@ -428,9 +428,7 @@ def test_a_run_within_a_time_limit_is_a_function_of_its_configuration(
     assert_same_weights(timed, again)
 
 
-def test_a_given_length_is_stronger_than_what_a_configuration_says(
-    discs: Path, tiny: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_given_length_overrides_the_configuration(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     file = tmp_path / "other.yaml"
     file.write_text(f"data: {{root: {discs}}}\ntrain: {{steps: 100, recounts: [[3, 200]]}}\n")
     assert steps_logged(pixelwise.train(file, out=tmp_path / "a", steps=4, overrides=tiny).folder) == 4
@@ -439,9 +437,7 @@ def test_a_given_length_is_stronger_than_what_a_configuration_says(
     assert steps_logged(pixelwise.train(file, out=tmp_path / "c", overrides=own).folder) == 5
 
 
-def test_a_fresh_run_begins_with_the_frequency_of_the_classes(
-    discs: Path, tiny: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_new_run_starts_with_the_class_frequencies(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     still = ("train.learning_rate=1.0e-12", "train.ema=0", "loss.class_weights=none")
     run = pixelwise.train(discs, out=tmp_path / "run", steps=1, overrides=(*tiny, *still))
     counts = json.loads((run.folder / "data.json").read_text())["fingerprint"]["pixel_counts"]
@@ -450,19 +446,19 @@ def test_a_fresh_run_begins_with_the_frequency_of_the_classes(
     torch.testing.assert_close(bias, expected[:, None].expand_as(bias), atol=1e-5, rtol=0)
 
 
-def test_a_step_is_measured_with_its_augmentation(
+def test_steps_are_measured_with_augmentation(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = []
 
-    def step_seconds(_: object, __: object, ___: object, crops: Crops, ____: int) -> float:
-        measured.append(crops.transform.augment)
+    def step_seconds(_: object, components: Components, __: int) -> float:
+        measured.append(components.crops.transform.augment)
         return 0.5
 
     monkeypatch.setattr(budget, "step_seconds", step_seconds)
-    run = pixelwise.train(discs, out=tmp_path / "run", time_limit=6, overrides=tiny)
+    run = pixelwise.train(discs, out=tmp_path / "run", time_limit=20, overrides=tiny)
     trained = load_config(run.folder / "config.yaml").augment
-    assert measured[0].flip_horizontal is None
+    assert measured[0].flip_horizontal == 0.0
     assert (measured[-1].flip_horizontal, measured[-1].flip_vertical) == (
         trained.flip_horizontal,
         trained.flip_vertical,

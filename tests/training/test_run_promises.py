@@ -1,4 +1,4 @@
-"""What a run refuses before it begins, and what others may rely on when it is done."""
+"""Errors before a run begins, and properties of a finished run."""
 
 import json
 import shutil
@@ -24,29 +24,29 @@ def short(discs: Path, tiny: tuple[str, ...], tmp_path_factory: pytest.TempPathF
     return pixelwise.train(discs, out=out, steps=2, overrides=tiny).folder
 
 
-def test_a_validation_part_in_which_nothing_counts_is_told_before_training(
+def test_a_validation_split_of_ignored_pixels_is_refused_before_training(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
     shutil.copytree(discs, tmp_path / "data")
     for mask in (tmp_path / "data" / "val" / "masks").iterdir():
         Image.new("L", (64, 64), 255).save(mask)
     with pytest.raises(
-        DataError, match=r"^val masks: expected at least one pixel that counts, found only ignored ones in 4 masks"
+        DataError, match=r"^val masks: expected at least one annotated pixel, found only ignored pixels in 4 masks"
     ):
         pixelwise.train(tmp_path / "data", out=tmp_path / "run", steps=2, overrides=tiny)
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta:x"])
-def test_a_device_that_is_not_here_is_told(discs: Path, tiny: tuple[str, ...], tmp_path: Path, device: str) -> None:
+def test_an_unavailable_device_is_refused(discs: Path, tiny: tuple[str, ...], tmp_path: Path, device: str) -> None:
     with pytest.raises(
-        ConfigError, match=rf"^train\.device: expected a device that torch can use here, found {device} "
+        ConfigError, match=rf"^train\.device: expected a device that torch can use on this machine, found {device} "
     ):
         pixelwise.train(discs, out=tmp_path / "run", steps=2, overrides=(*tiny, f"train.device={device}"))
 
 
 @pytest.mark.parametrize(("chosen", "derived_for"), [("cpu", "cpu"), ("cuda:1", "cuda"), (None, "cuda")])
-def test_what_is_derived_is_derived_for_the_device_that_was_chosen(
+def test_values_are_derived_for_the_chosen_device(
     discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str | None, derived_for: str
 ) -> None:
     seen: list[plan.Machine] = []
@@ -63,19 +63,19 @@ def test_what_is_derived_is_derived_for_the_device_that_was_chosen(
     assert [machine.device for machine in seen] == [derived_for]
 
 
-def test_a_batch_too_small_for_batch_norm_is_told(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_batch_too_small_for_batch_norm_is_refused(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     overrides = (*tiny, "train.batch_size=1", "train.crop=[4,4]")
     with pytest.raises(ConfigError, match=r"^train\.batch_size: expected at least 2, or crops larger than .* 4 pixels"):
         pixelwise.train(discs, out=tmp_path / "run", steps=2, overrides=overrides)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**60])
-def test_a_seed_that_no_generator_takes_is_told(discs: Path, tmp_path: Path, seed: int) -> None:
+def test_an_invalid_seed_is_refused(discs: Path, tmp_path: Path, seed: int) -> None:
     with pytest.raises(ConfigError, match=r"train\.seed"):
         pixelwise.train(discs, out=tmp_path / "run", steps=2, overrides=(f"train.seed={seed}",))
 
 
-def test_too_little_memory_says_what_to_lower(
+def test_the_out_of_memory_error_names_what_to_lower(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def short(*_: object) -> float:
@@ -86,7 +86,7 @@ def test_too_little_memory_says_what_to_lower(
         pixelwise.train(discs, out=tmp_path / "run", steps=2, overrides=tiny)
 
 
-def test_flips_that_were_scored_are_what_every_verb_uses(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+def test_all_verbs_use_the_flips_of_the_scores(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     run = pixelwise.train(discs, out=tmp_path / "run", steps=6, overrides=(*tiny, "predict.flips=true"))
     assert len(run.model.predictor.copies) == 4
     scored = pixelwise.evaluate(run.model, discs, split="val").scores.miou.value
@@ -96,7 +96,7 @@ def test_flips_that_were_scored_are_what_every_verb_uses(discs: Path, tiny: tupl
     assert len(pixelwise.load(run.folder, flips=True).predictor.copies) == 4
 
 
-def test_validations_are_measured_with_the_flips_they_will_have(
+def test_validations_are_measured_with_flips(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirrors = []
@@ -111,10 +111,10 @@ def test_validations_are_measured_with_the_flips_they_will_have(
     assert mirrors == [(True, ("horizontal", "vertical"))] * 2
 
 
-def test_the_weights_that_are_scored_are_those_that_are_shipped(
+def test_the_saved_weights_are_those_that_were_scored(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The averaged ones of the best step: not the raw ones beside them, nor those of the end (TRAPS F)."""
+    """They are the averaged weights of the best step, not the current ones or those of the last step."""
     scored: list[dict[str, torch.Tensor]] = []
     real = assembly.make_predictor
 
@@ -137,10 +137,8 @@ def test_the_weights_that_are_scored_are_those_that_are_shipped(
     assert not torch.equal(newest["model.head.weight"], scored[-1]["head.weight"])
 
 
-def test_what_is_ignored_counts_in_neither_loss_nor_score_where_255_is_a_class(
-    tiny: tuple[str, ...], tmp_path: Path
-) -> None:
-    """From 256 classes on another number stands for what is ignored; all parts of a run must know it (TRAPS C12)."""
+def test_ignored_pixels_with_more_than_255_classes(tiny: tuple[str, ...], tmp_path: Path) -> None:
+    """With 256 classes or more the ignore index is another number in loss, score and fingerprint."""
     ids = (np.arange(64 * 64) // 4 % 260).reshape(64, 64).astype(np.uint16)
     ids[:32] = 900
     for part in ("train", "val"):
@@ -160,15 +158,17 @@ def test_what_is_ignored_counts_in_neither_loss_nor_score_where_255_is_a_class(
     assert counts[255] == 8
 
 
-def test_a_model_that_was_being_replaced_is_found(short: Path, tmp_path: Path) -> None:
-    """Killed between two renames: the model stands under its other name."""
+def test_a_model_left_by_an_interrupted_replacement_is_found(short: Path, tmp_path: Path) -> None:
+    """After a kill between two renames the model has its temporary name."""
     shutil.copytree(short, tmp_path / "run")
     (tmp_path / "run" / "model").rename(tmp_path / "run" / ".model.previous")
     for path in (tmp_path / "run", tmp_path / "run" / "model"):
         assert pixelwise.load(path).labels.names == ("background", "disc")
 
 
-def test_scoring_a_part_that_was_divided_otherwise_is_told(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+def test_scoring_another_split_than_that_of_the_training_is_reported(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
     for kind in ("images", "masks"):
         shutil.copytree(discs / "train" / kind, tmp_path / "pool" / kind)
     shutil.copy(discs / "labels.yaml", tmp_path / "pool")
@@ -190,7 +190,7 @@ def test_overrides_that_a_verb_does_not_use_are_refused(short: Path, discs: Path
         pixelwise.evaluate(short, discs, overrides=("predict.flips=true",))
 
 
-def test_a_log_is_never_half_gone(tmp_path: Path) -> None:
+def test_a_log_is_replaced_atomically(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     log = RunLog(path, 0, None)
     for step in range(1, 6):

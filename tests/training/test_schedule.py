@@ -1,4 +1,4 @@
-"""How long a run is and when it is scored."""
+"""Number of steps and validations of a run."""
 
 import itertools
 
@@ -6,21 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelwise.config import TrainConfig
+from pixelwise.config import ResolvedTrain
 from pixelwise.training.schedule import last_step, next_recount, steps_at, validation_steps
 
 
-def train(steps: int, *recounts: tuple[int, int], validations: int = 5) -> TrainConfig:
-    return TrainConfig(steps=steps, recounts=recounts, validations=validations)
+def train(steps: int, *recounts: tuple[int, int], validations: int = 5) -> ResolvedTrain:
+    return ResolvedTrain(
+        steps=steps, recounts=recounts, validations=validations, crop=(8, 8), batch_size=1, learning_rate=1.0
+    )
 
 
-def test_a_recount_holds_from_its_step_on() -> None:
+def test_a_recount_applies_from_its_step_on() -> None:
     run = train(100, (20, 150), (80, 120))
     assert [steps_at(run, step) for step in (0, 19, 20, 79, 80, 119)] == [100, 100, 150, 150, 120, 120]
     assert last_step(run) == 120
 
 
-def test_recounts_after_the_end_of_a_shorter_run_never_come_to_pass() -> None:
+def test_recounts_after_the_end_of_a_shorter_run_have_no_effect() -> None:
     run = train(15, (20, 150), (80, 120))
     assert last_step(run) == 15
     assert max(validation_steps(run)) == 15
@@ -33,7 +35,7 @@ def test_a_recount_that_leaves_no_time_ends_after_one_more_step() -> None:
 @pytest.mark.parametrize(
     ("steps", "borders"), [(1, []), (11, []), (12, [2]), (100, [20, 60, 80]), (800, [160, 480, 640])]
 )
-def test_steps_are_counted_again_after_a_fifth_and_at_half_of_what_is_left(steps: int, borders: list[int]) -> None:
+def test_recounts_are_after_a_fifth_and_at_half_of_the_remaining_steps(steps: int, borders: list[int]) -> None:
     run, found = train(steps), []
     while (border := next_recount(run)) is not None:
         found.append(border)
@@ -46,7 +48,7 @@ def test_steps_are_counted_again_after_a_fifth_and_at_half_of_what_is_left(steps
     paces=st.lists(st.floats(0.1, 8.0), max_size=8),
     validations=st.integers(1, 12),
 )
-def test_whatever_the_pace_the_run_ends_scored(steps: int, paces: list[float], validations: int) -> None:
+def test_a_run_ends_with_a_validation_at_any_pace(steps: int, paces: list[float], validations: int) -> None:
     run = train(steps, validations=validations)
     for pace in paces:
         border = next_recount(run)

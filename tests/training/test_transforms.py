@@ -5,24 +5,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision import tv_tensors
 
-from pixelwise.config import AugmentConfig
+from pixelwise.config import ResolvedAugment
 from pixelwise.training.transforms import CropTransform
 
 IGNORE = 255
-EVERYTHING = AugmentConfig(rotate=180, scale=(0.5, 2), flip_horizontal=0.5, flip_vertical=0.5)
+EVERYTHING = ResolvedAugment(rotate=180, scale=(0.5, 2), flip_horizontal=0.5, flip_vertical=0.5)
 
 
 def transform(
     crop: tuple[int, int] = (48, 48), *, bands: int = 1, class_crops: float = 0.0, **augment: object
 ) -> CropTransform:
-    # Outside the image the image is 0, which no class below looks like.
+    # Outside the image the value is 0, unlike any class below.
     return CropTransform(
-        crop, AugmentConfig.model_validate(augment), class_crops, IGNORE, (0.0,) * bands, (1.0,) * bands
+        crop, ResolvedAugment.model_validate(augment), class_crops, IGNORE, (0.0,) * bands, (1.0,) * bands
     )
 
 
 def image_that_is_its_mask(seed: int, size: tuple[int, int] = (100, 120)) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw discs of classes 1…4; the image is 50 × the class, so that class 0 and value 0 stand for nothing real."""
+    """Draw discs of classes 1…4; the image is 50 × the class, so that 0 occurs in neither."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[: size[0], : size[1]]
     mask = np.ones(size, np.uint8)
@@ -33,7 +33,7 @@ def image_that_is_its_mask(seed: int, size: tuple[int, int] = (100, 120)) -> tup
 
 
 def eroded(mask: np.ndarray, by: int) -> np.ndarray:
-    """Mark the pixels whose neighbourhood holds one class only and lies inside the crop."""
+    """Mark the pixels whose neighbourhood has a single class and is inside the crop."""
     inside = np.zeros(mask.shape, bool)
     inside[by:-by, by:-by] = True
     for down in range(-by, by + 1):
@@ -54,7 +54,7 @@ GEOMETRIES = [
 
 @pytest.mark.parametrize("augment", GEOMETRIES, ids=str)
 @pytest.mark.parametrize("crop", [(48, 48), (24, 80), (33, 46)])
-def test_image_and_mask_stay_together(crop: tuple[int, int], augment: dict[str, object]) -> None:
+def test_image_and_mask_stay_aligned(crop: tuple[int, int], augment: dict[str, object]) -> None:
     draw = transform(crop, class_crops=0.3, **augment)
     slope, shift, compared = np.zeros((2, 2)), np.zeros(2), 0
     for seed in range(20):
@@ -64,7 +64,7 @@ def test_image_and_mask_stay_together(crop: tuple[int, int], augment: dict[str, 
         sure = eroded(truth, 3) & (truth != IGNORE)
         compared += int(sure.sum())
         np.testing.assert_array_equal(np.rint(full_image / 50)[sure], truth[sure])
-        # How far the image lies beside the mask: what moves it onto the mask, to first order, over all edges.
+        # The shift between image and mask, to first order, over all edges.
         known = np.where(truth == IGNORE, 0, truth) * 50.0
         flat = eroded(np.where(truth == IGNORE, 255, 0), 2)
         down, right = (g[flat] for g in np.gradient(known))
@@ -73,11 +73,11 @@ def test_image_and_mask_stay_together(crop: tuple[int, int], augment: dict[str, 
         shift += [down @ rest, right @ rest]
     assert compared > 3000
     moved = np.linalg.solve(slope, shift)
-    # Ids rounded down instead of to the nearest centre lie 0.3 to 0.5 beside the image.
+    # Class indices rounded down instead of to the nearest centre would be shifted by 0.3 to 0.5 pixels.
     assert np.abs(moved).max() < 0.15, moved
 
 
-def test_a_crop_without_zoom_is_a_piece_of_the_image() -> None:
+def test_a_crop_without_zoom_is_a_slice_of_the_image() -> None:
     image = torch.arange(5 * 60 * 70, dtype=torch.int32).reshape(5, 60, 70)
     mask = (torch.arange(60 * 70) % 7).reshape(60, 70)
     crop, truth = transform((16, 20), bands=5)(image, mask, np.random.default_rng(3))
@@ -89,7 +89,7 @@ def test_a_crop_without_zoom_is_a_piece_of_the_image() -> None:
     assert isinstance(truth, tv_tensors.Mask)
 
 
-def test_every_place_of_the_image_is_reached() -> None:
+def test_every_position_of_the_image_is_reached() -> None:
     image = torch.zeros(1, 12, 10)
     mask = torch.arange(120).reshape(12, 10)
     draw, corners = transform((10, 8)), set()
@@ -104,18 +104,18 @@ def test_every_place_of_the_image_is_reached() -> None:
     crop=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     rotate=st.sampled_from([0, 1, 45, 180]),
-    scale=st.sampled_from([None, (0.25, 0.25), (0.5, 4.0), (8.0, 8.0)]),
+    scale=st.sampled_from([(1.0, 1.0), (0.25, 0.25), (0.5, 4.0), (8.0, 8.0)]),
     class_crops=st.sampled_from([0.0, 1.0]),
 )
-def test_nothing_is_invented(
+def test_no_new_classes_or_values_appear(
     seed: int,
     crop: tuple[int, int],
     size: tuple[int, int],
     rotate: float,
-    scale: tuple[float, float] | None,
+    scale: tuple[float, float],
     class_crops: float,
 ) -> None:
-    # Ids 3 and 9: neither 0, the usual fill, nor what lies between may appear.
+    # Neither 0, the usual fill value, nor values between 3 and 9 may appear.
     rng = np.random.default_rng(seed)
     mask = torch.from_numpy(rng.choice(np.array([3, 9], np.uint8), size))
     image = mask[None].float() * 10
@@ -130,8 +130,8 @@ def test_nothing_is_invented(
 
 @pytest.mark.parametrize("augment", [{}, {"scale": (0.5, 0.5)}, {"rotate": 180}])
 @pytest.mark.parametrize("ignore", [255, 65535])
-def test_outside_the_image_the_mask_is_ignored_and_the_image_goes_on(augment: dict[str, object], ignore: int) -> None:
-    draw = CropTransform((64, 64), AugmentConfig.model_validate(augment), 0.0, ignore, (7.0, 30.0), (1.0, 1.0))
+def test_outside_the_image_the_mask_is_ignored_and_the_image_continues(augment: dict[str, object], ignore: int) -> None:
+    draw = CropTransform((64, 64), ResolvedAugment.model_validate(augment), 0.0, ignore, (7.0, 30.0), (1.0, 1.0))
     image, mask = torch.full((2, 20, 24), 100.0), torch.ones(20, 24, dtype=torch.int32)
     for seed in range(8):
         full_image, truth = draw(image, mask, np.random.default_rng(seed))
@@ -142,16 +142,16 @@ def test_outside_the_image_the_mask_is_ignored_and_the_image_goes_on(augment: di
 
 
 @pytest.mark.parametrize("rotate", [0.0, 1e-5], ids=["cut out", "looked up"])
-def test_what_lies_outside_the_image_is_its_mirror_image(rotate: float) -> None:
+def test_outside_the_image_values_are_mirrored(rotate: float) -> None:
     image, mask = torch.arange(12.0).view(1, 3, 4), torch.ones(3, 4, dtype=torch.uint8)
     full_image, truth = transform((11, 20), rotate=rotate)(image, mask, np.random.default_rng(0))
-    around = ((4, 4), (8, 8))  # more than the image's own size: folded back twice
+    around = ((4, 4), (8, 8))  # more than the size of the image: reflected twice
     np.testing.assert_allclose(full_image[0], np.pad(image[0], around, mode="symmetric"), atol=1e-4)
     np.testing.assert_array_equal(truth == 1, np.pad(np.ones((3, 4), bool), around))
 
 
 @pytest.mark.parametrize("crop", [(32, 32), (24, 80), (31, 32), (2, 60)])
-def test_a_turned_crop_well_inside_the_image_is_full(crop: tuple[int, int]) -> None:
+def test_a_rotated_crop_inside_the_image_has_no_ignored_pixels(crop: tuple[int, int]) -> None:
     image, mask = torch.full((1, 200, 200), 100.0), torch.ones(200, 200, dtype=torch.uint8)
     for seed in range(20):
         full_image, truth = transform(crop, rotate=180)(image, mask, np.random.default_rng(seed))
@@ -159,7 +159,7 @@ def test_a_turned_crop_well_inside_the_image_is_full(crop: tuple[int, int]) -> N
         assert full_image.numpy() == pytest.approx(100.0, abs=1e-3)
 
 
-def test_pixels_that_are_ignored_stay_ignored() -> None:
+def test_ignored_pixels_stay_ignored() -> None:
     image, mask = torch.zeros(1, 64, 64), torch.full((64, 64), IGNORE, dtype=torch.uint8)
     draw = transform((32, 32), class_crops=1.0, rotate=90, scale=(0.5, 2.0))
     for seed in range(5):
@@ -181,7 +181,7 @@ def test_class_crops_show_the_drawn_class(crop: tuple[int, int], augment: dict[s
         shown = [(draw(image, mask, np.random.default_rng(seed))[1] == 2).any() for seed in range(60)]
         return float(np.mean(shown))
 
-    # The commonest class is not looked for, so every crop is centred on the rare one; with a third class about half.
+    # The most frequent class is not drawn, so every crop is centred on the rare one; with a third class about half.
     assert share(0.0) < 0.15
     assert share(0.5) > 0.3
     assert share(1.0) > 0.95
@@ -189,7 +189,7 @@ def test_class_crops_show_the_drawn_class(crop: tuple[int, int], augment: dict[s
     assert 0.3 < share(1.0) < 0.7
 
 
-def test_a_class_at_the_rim_is_shown_too() -> None:
+def test_a_class_at_the_border_is_included() -> None:
     image, mask = torch.zeros(1, 90, 90), torch.full((90, 90), IGNORE, dtype=torch.uint8)
     mask[0, 89] = 1
     for seed in range(10):
@@ -208,7 +208,7 @@ def test_raw_values_of_any_type_and_number_of_bands(dtype: torch.dtype, bands: i
     assert torch.allclose(full_image, values.float().expand(bands, 32, 32), rtol=1e-4)
 
 
-def test_chance_comes_from_the_generator_alone() -> None:
+def test_randomness_comes_only_from_the_generator() -> None:
     image, mask = image_that_is_its_mask(0)
     draw = CropTransform(
         (40, 40),
@@ -226,12 +226,12 @@ def test_chance_comes_from_the_generator_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_the_image_itself_is_not_touched() -> None:
-    # Decoded images are kept in memory and drawn from again and again.
+def test_the_input_image_is_not_modified() -> None:
+    # Cached images are used many times.
     image, mask = image_that_is_its_mask(0, (40, 40))
     before = image.clone(), mask.clone()
     draw = CropTransform(
-        (40, 40), AugmentConfig(noise=1, brightness=1, contrast=0.5, flip_vertical=1), 0, IGNORE, (0.0,), (50.0,)
+        (40, 40), ResolvedAugment(noise=1, brightness=1, contrast=0.5, flip_vertical=1), 0, IGNORE, (0.0,), (50.0,)
     )
     draw(image, mask, np.random.default_rng(0))
     assert torch.equal(image, before[0])
@@ -239,28 +239,28 @@ def test_the_image_itself_is_not_touched() -> None:
 
 
 def tinted(**augment: float) -> np.ndarray:
-    """Give the differences that many draws make to an image of two bands at 10 and 1000."""
-    draw = CropTransform((8, 8), AugmentConfig.model_validate(augment), 0, IGNORE, (8.0, 900.0), (2.0, 100.0))
+    """Return the changes of many draws to an image of two bands of values 10 and 1000."""
+    draw = CropTransform((8, 8), ResolvedAugment.model_validate(augment), 0, IGNORE, (8.0, 900.0), (2.0, 100.0))
     image = torch.tensor([10.0, 1000.0])[:, None, None].expand(2, 8, 8)
     mask = torch.zeros(8, 8, dtype=torch.uint8)
     draws = [draw(image, mask, np.random.default_rng(seed))[0] - image for seed in range(200)]
     return torch.stack(draws).numpy()
 
 
-def test_brightness_is_measured_in_the_deviation_of_its_band() -> None:
+def test_brightness_is_in_standard_deviations_of_the_band() -> None:
     changes = tinted(brightness=0.5)
-    assert np.ptp(changes, axis=(2, 3)).max() < 1e-3  # the whole crop alike
+    assert np.ptp(changes, axis=(2, 3)).max() < 1e-3  # constant over the crop
     peaks = np.abs(changes).max(axis=(0, 2, 3)) / [2.0, 100.0]
     assert (peaks <= 0.5 * 1.3 + 1e-5).all()
     assert (peaks > 0.4).all()
     bands = changes[:, :, 0, 0] / [2.0, 100.0]
-    assert np.corrcoef(bands.T)[0, 1] > 0.8  # mostly together, a little apart
+    assert np.corrcoef(bands.T)[0, 1] > 0.8  # mostly shared by the bands
     assert np.abs(bands[:, 0] - bands[:, 1]).max() > 0.05
 
 
-def test_contrast_turns_around_the_mean() -> None:
+def test_contrast_keeps_the_mean() -> None:
     changes = np.abs(tinted(contrast=0.2)).max(axis=(0, 2, 3))
-    # 10 lies 2 above its mean, 1000 lies 100 above.
+    # 10 is 2 above the mean of its band, 1000 is 100 above.
     assert (changes <= 0.2 * 1.3 * np.array([2, 100]) + 1e-3).all()
     assert (changes > 0.15 * np.array([2, 100])).all()
 
@@ -270,7 +270,7 @@ def test_noise_differs_from_pixel_to_pixel() -> None:
     deviation = changes.std(axis=(2, 3)) / [2.0, 100.0]
     assert np.abs(changes.mean(axis=(0, 2, 3)) / [2.0, 100.0]).max() < 0.02
     assert deviation.max() < 0.75
-    assert 0.2 < deviation.mean() < 0.3  # between none and 0.5, evenly
+    assert 0.2 < deviation.mean() < 0.3  # uniform between 0 and 0.5
 
 
 def test_without_augmentation_nothing_is_changed() -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from conformance.adapters import Way, Ways
-from pixelwise.config import AugmentConfig, DataConfig, SplitConfig
+from pixelwise.config import DataConfig, ResolvedAugment, SplitConfig
 from pixelwise.datasets.dataset import open_data
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.torch_backend import TorchBackend
@@ -36,7 +36,7 @@ class _Fixed:
 
 
 def _crop(
-    image: NDArray[Any], mask: NDArray[Any], size: Size, augment: AugmentConfig, void: int = 255
+    image: NDArray[Any], mask: NDArray[Any], size: Size, augment: ResolvedAugment, void: int = 255
 ) -> tuple[Tensor, Tensor]:
     transform = CropTransform(size, augment, 0.0, void, (0.0,) * len(image), (1.0,) * len(image))
     generator: Any = _Fixed()
@@ -45,7 +45,7 @@ def _crop(
 
 def _zoomed(image: NDArray[Any], mask: NDArray[Any], size: Size) -> tuple[NDArray[Any], NDArray[Any]]:
     zoom = size[0] / mask.shape[0]
-    full_image, truth = _crop(image, mask, size, AugmentConfig(scale=(zoom, zoom)))
+    full_image, truth = _crop(image, mask, size, ResolvedAugment(scale=(zoom, zoom)))
     return full_image.numpy(), truth.numpy()
 
 
@@ -54,11 +54,11 @@ def _resize(mask: NDArray[Any], size: Size) -> NDArray[Any]:
 
 
 def _rotate(image: NDArray[Any], mask: NDArray[Any], degrees: float, ignore_index: int) -> NDArray[Any]:
-    return _crop(image, mask, mask.shape, AugmentConfig(rotate=degrees), ignore_index)[1].numpy()
+    return _crop(image, mask, mask.shape, ResolvedAugment(rotate=degrees), ignore_index)[1].numpy()
 
 
 def _pad(image: NDArray[Any], mask: NDArray[Any], size: Size, ignore_index: int) -> NDArray[Any]:
-    return _crop(image, mask, size, AugmentConfig(), ignore_index)[1].numpy()
+    return _crop(image, mask, size, ResolvedAugment(), ignore_index)[1].numpy()
 
 
 class _Answer(AdaptedModel):
@@ -68,7 +68,7 @@ class _Answer(AdaptedModel):
         super().__init__(nn.Identity(), 3, logits.shape[0], 1)
         self.logits = logits[None]
 
-    def _answer(self, x: Tensor) -> tuple[Tensor, ...]:
+    def _logits(self, x: Tensor) -> tuple[Tensor, ...]:
         return (self.logits,)
 
 
@@ -78,7 +78,7 @@ class _Brightness(AdaptedModel):
     def __init__(self) -> None:
         super().__init__(nn.Identity(), 3, 2, 32)
 
-    def _answer(self, x: Tensor) -> tuple[Tensor, ...]:
+    def _logits(self, x: Tensor) -> tuple[Tensor, ...]:
         if x.shape[2] % 32 or x.shape[3] % 32:
             raise ValueError("expected multiples of 32")
         return (torch.stack([128 - x[:, 0], x[:, 0] - 128], 1),)
@@ -98,7 +98,7 @@ def _padded(image: NDArray[Any]) -> NDArray[Any]:
 
 
 def _train_and_serve(image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    training, _ = _crop(image, np.zeros(image.shape[1:], np.uint8), image.shape[1:], AugmentConfig())
+    training, _ = _crop(image, np.zeros(image.shape[1:], np.uint8), image.shape[1:], ResolvedAugment())
     seen = []
 
     class Recorder:
@@ -119,13 +119,13 @@ def _batch_sizes(folder: Path, images: int, batch_size: int, count: int) -> NDAr
             Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / kind / f"{k}.png")
     train = open_data(DataConfig(labels=["a", "b"], split=SplitConfig(val=0.0)), folder).train
     assert train is not None
-    crops = Crops(train, CropTransform((8, 8), AugmentConfig(), 0.0, 255, (0.0,), (1.0,)), 0, cache=True)
+    crops = Crops(train, CropTransform((8, 8), ResolvedAugment(), 0.0, 255, (0.0,), (1.0,)), 0, cache=True)
     stream = batches(crops, batch_size=batch_size, start=0, count=count, workers=0)
     return np.array([len(batch.images) for batch in stream])
 
 
 def _to_tensor(mask: NDArray[Any]) -> NDArray[Any]:
-    return _crop(np.zeros((1, *mask.shape), np.uint8), mask, mask.shape, AugmentConfig())[1].numpy()
+    return _crop(np.zeros((1, *mask.shape), np.uint8), mask, mask.shape, ResolvedAugment())[1].numpy()
 
 
 WAYS: Ways = {

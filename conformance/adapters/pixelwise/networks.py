@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from conformance.adapters import Way, Ways
-from pixelwise.config import TrainConfig
+from pixelwise.config import Config, draft, replace
 from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import Labels
 from pixelwise.losses import cross_entropy
@@ -74,7 +74,7 @@ def _any_size(architecture: str, size: Size) -> NDArray[Any]:
 
 def _train_on_one(architecture: str) -> bool:
     model = build_model(_NAMES[architecture], in_channels=3, num_classes=2).train()
-    logits = model.training_outputs(torch.rand(1, 3, 64, 64) * 255).logits
+    logits = model.outputs(torch.rand(1, 3, 64, 64) * 255).logits
     loss = cross_entropy(logits, torch.zeros(1, 64, 64, dtype=torch.int64))
     loss.backward()  # type: ignore[no-untyped-call]
     return bool(torch.isfinite(loss))
@@ -82,7 +82,7 @@ def _train_on_one(architecture: str) -> bool:
 
 def _frozen() -> float:
     model = build_model("deeplabv3-mobilenetv3", in_channels=3, num_classes=2).train()
-    held = Frozen(model, TrainConfig(freeze="encoder"))
+    held = Frozen(model, draft(replace(Config(), train={"freeze": "encoder"})).train)
     held.hold(0)
     encoder: Any = model.get_submodule("network.backbone")
     before = {name: value.clone() for name, value in encoder.named_buffers()}
@@ -98,7 +98,7 @@ def _parameters(up: str, channels: int, classes: int) -> int:
 
 def _auxiliary() -> int:
     model = build_model("deeplabv3-mobilenetv3", in_channels=3, num_classes=4).train()
-    return len(model.training_outputs(torch.rand(2, 3, 64, 64)).auxiliary)
+    return len(model.outputs(torch.rand(2, 3, 64, 64)).auxiliary)
 
 
 WAYS: Ways = {

@@ -1,6 +1,6 @@
-"""The whole configuration as one typed, frozen tree, which is one YAML file.
+"""The configuration: typed sections, YAML files and overrides.
 
-What is null in it is derived from the data later, by those who know them.
+`Config` may have unset values (None); `resolve` returns a `ResolvedConfig`, in which every value is set.
 """
 
 from pixelwise.config.files import (
@@ -15,6 +15,7 @@ from pixelwise.config.files import (
     with_overrides,
     yolo_home,
 )
+from pixelwise.config.resolved import ResolvedAugment, ResolvedConfig, ResolvedTrain, draft, resolve
 from pixelwise.config.tree import (
     AugmentConfig,
     Config,
@@ -37,16 +38,21 @@ __all__ = [
     "ModelConfig",
     "PredictConfig",
     "Reasons",
+    "ResolvedAugment",
+    "ResolvedConfig",
+    "ResolvedTrain",
     "SplitConfig",
     "SplitFilesConfig",
     "TrainConfig",
     "config_from_dict",
+    "draft",
     "dump_config",
     "is_yolo",
     "load_config",
     "read_request",
     "read_yaml",
     "replace",
+    "resolve",
     "with_overrides",
     "yolo_home",
 ]

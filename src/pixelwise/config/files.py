@@ -1,68 +1,63 @@
-"""A configuration as a YAML file: load, override, explain.
-
-Comes in: a YAML file or mapping and `a.b=c` overrides. Goes out: a frozen `Config`; written back as YAML in which every
-derived value says why in a comment. Knows nothing of data sets, models or machines.
-"""
+"""Read configurations from YAML files and DATA arguments, apply overrides, and write them with the reason of each value."""
 
 from __future__ import annotations
 
-import difflib
 import glob
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from pixelwise.config.tree import Config, DataConfig
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import ConfigError, DataError, nearest
 
 Reasons = dict[str, str]
+_Tree = TypeVar("_Tree", bound=BaseModel)
+_AnyConfig = TypeVar("_AnyConfig", bound=Config)
 
-_MOST_VALUES = 1_000_000
+_MAX_VALUES = 1_000_000
 _UNKNOWN_KEY = ("extra_forbidden", "invalid_key")
 _EXPECTED = {"missing": "a value", "model_type": "keys and values", "list_type": "a list", "tuple_type": "a list"}
 
 
 def config_from_dict(plain: Mapping[str, Any], where: object = "config") -> Config:
-    """Check a plain mapping and freeze it.
+    """Return the configuration described by a plain mapping.
 
     Raises:
-        ConfigError: an unknown key (the nearest valid one is named) or a value of the wrong kind.
+        ConfigError: an unknown key (the message names the nearest valid one) or an invalid value.
     """
-    try:
-        return Config.model_validate(dict(plain))
-    except ValidationError as error:
-        raise _explain(error, where, None) from error
+    return _validated(Config, plain, where)
 
 
 def load_config(path: Path) -> Config:
     """Read a configuration from a YAML file.
 
     Raises:
-        ConfigError: a missing file, broken YAML, an unknown key (with line and nearest valid key), a wrong value.
+        ConfigError: a missing file, invalid YAML, an unknown key (with line and nearest valid key) or an invalid value.
     """
     plain, lines = read_yaml(path)
-    try:
-        return Config.model_validate(plain)
-    except ValidationError as error:
-        raise _explain(error, path, lines) from error
+    return _validated(Config, plain, path, lines)
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Read a YAML mapping, and the line on which each dotted key stands.
+    """Read a YAML mapping, and the line number of each dotted key.
 
     Raises:
-        ConfigError: a missing file, broken YAML, a key that stands twice, or something that is no mapping.
+        ConfigError: a missing file, invalid YAML, a duplicate key, or no mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if node is not None and _weight(node, {}) > _MOST_VALUES:
-            found = "aliases that stand for more"
-            raise ConfigError(path, expected=f"at most {_MOST_VALUES:,} values", found=found, do="Write it out.")
+        if node is not None and _expanded_size(node, {}) > _MAX_VALUES:
+            raise ConfigError(
+                path,
+                expected=f"at most {_MAX_VALUES:,} values",
+                found="aliases that expand to more",
+                do="Write the values without aliases.",
+            )
         plain = yaml.safe_load(text)
         keys = list(_key_lines(node))
     except FileNotFoundError as error:
@@ -78,20 +73,23 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     for key, line in keys:
         if key in lines:
             raise ConfigError(
-                f"{path}:{line}", expected="every key once", found=f"`{key}` on line {lines[key]}, too", do="Keep one."
+                f"{path}:{line}",
+                expected="unique keys",
+                found=f"`{key}` on line {lines[key]}, too",
+                do="Remove one of them.",
             )
         lines[key] = line
     return plain, lines
 
 
-def _weight(node: Any, known: dict[int, int]) -> int:
-    """Count the values that a node stands for, aliases followed: a few lines can stand for billions."""
-    if id(node) not in known:
-        parts = node.value if isinstance(node, yaml.SequenceNode) else []
+def _expanded_size(node: Any, sizes: dict[int, int]) -> int:
+    """Count the values of a YAML node with aliases expanded: a few lines can expand to billions."""
+    if id(node) not in sizes:
+        children = node.value if isinstance(node, yaml.SequenceNode) else []
         if isinstance(node, yaml.MappingNode):
-            parts = [part for pair in node.value for part in pair]
-        known[id(node)] = 1 + sum(_weight(part, known) for part in parts)
-    return known[id(node)]
+            children = [child for pair in node.value for child in pair]
+        sizes[id(node)] = 1 + sum(_expanded_size(child, sizes) for child in children)
+    return sizes[id(node)]
 
 
 def _key_lines(node: Any, prefix: str = "") -> Iterable[tuple[str, int]]:
@@ -103,63 +101,56 @@ def _key_lines(node: Any, prefix: str = "") -> Iterable[tuple[str, int]]:
 
 
 def with_overrides(config: Config, overrides: Iterable[str]) -> Config:
-    """Apply `a.b=c` texts to a configuration; `c` is read as YAML.
+    """Apply `a.b=c` overrides to a configuration; `c` is parsed as YAML.
 
     Raises:
-        ConfigError: no `=`, an unknown key, or a value of the wrong kind.
+        ConfigError: a missing `=`, an unknown key, or an invalid value.
     """
     plain = config.model_dump()
     for text in overrides:
         key, sign, value = text.partition("=")
+        where = f"--set {text}"
         if not sign:
-            raise ConfigError(f"--set {text}", expected="key=value", found=text, do="Write --set train.steps=100.")
+            raise ConfigError(where, expected="key=value", found=text, do="Write --set train.steps=100.")
         try:
             parsed = yaml.safe_load(value)
         except (yaml.YAMLError, ValueError) as error:
-            raise ConfigError(f"--set {text}", expected="a YAML value", found=value, do="Quote the value.") from error
-        branch, *rest = key.strip().split(".")
-        place: Any = plain
-        for step in rest:
-            if place.get(branch) is None:
-                place[branch] = {}
-            place = place[branch]
-            if not isinstance(place, dict):
+            raise ConfigError(where, expected="a YAML value", found=value, do="Quote the value.") from error
+        *path, name = key.strip().split(".")
+        section: Any = plain
+        for step in path:
+            if section.get(step) is None:
+                section[step] = {}
+            section = section[step]
+            if not isinstance(section, dict):
                 raise ConfigError(
-                    f"--set {text}",
-                    expected=f"{branch!r} to hold keys",
-                    found=repr(place),
-                    do="Name a key that exists.",
+                    where, expected=f"{step!r} to have keys", found=repr(section), do="Name an existing key."
                 )
-            branch = step
-        place[branch] = parsed
-    try:
-        return Config.model_validate(plain)
-    except ValidationError as error:
-        raise _explain(error, "--set", None) from error
+        section[name] = parsed
+    return _validated(Config, plain, "--set")
 
 
 def read_request(data: Path, overrides: Iterable[str] = ()) -> tuple[Config, Path]:
-    """Read what a DATA argument names: a folder, a `data.yaml`, a recipe (a YAML with a `data:` key), or an annotation file.
-
-    The YAML of a YOLO data set is an annotation file, too, be it called `data.yaml`.
+    """Read the configuration that a DATA argument names.
 
     Args:
-        data: the argument.
-        overrides: `a.b=c` texts; a relative `data.root` among them starts from the current folder.
+        data: a folder, a `data.yaml`, a recipe (YAML with a `data:` key), the YAML file of a YOLO data set, or an
+            annotation file.
+        overrides: `a.b=c` texts; a relative `data.root` among them is relative to the current folder.
 
     Returns:
-        The configuration, and the folder that relative paths in it start from.
+        The configuration, and the folder that its relative paths start from.
 
     Raises:
-        DataError: nothing there, or neither a folder nor YAML.
-        ConfigError: a key or value that is wrong.
+        DataError: the path does not exist, or is of another type.
+        ConfigError: an unknown key or an invalid value.
     """
     overrides = tuple(overrides)
     if _is_annotation(data):
-        # COCO lays its files into a folder of their own, beside those of the images.
+        # COCO stores annotations in a folder of their own, beside the folder of the images.
         root = data.absolute().parent.parent if data.absolute().parent.name == "annotations" else data.parent
-        named = glob.escape(data.absolute().relative_to(root.absolute()).as_posix())
-        return _overridden(Config(data=DataConfig(annotations=named)), overrides), root
+        pattern = glob.escape(data.absolute().relative_to(root.absolute()).as_posix())
+        return _overridden(Config(data=DataConfig(annotations=pattern)), overrides), root
     if not data.is_dir() and not (data.is_file() and data.suffix.lower() in {".yaml", ".yml", ".json"}):
         found = f"a file of type {data.suffix or 'unknown'}" if data.is_file() else "nothing"
         expected = "a folder, a data.yaml, a recipe or an annotation file (.json, .xml)"
@@ -169,29 +160,23 @@ def read_request(data: Path, overrides: Iterable[str] = ()) -> tuple[Config, Pat
         if described is None:
             return _overridden(Config(), overrides), data
         data = described
-    return _overridden(_described(data), overrides), data.parent
+    return _overridden(_read_description(data), overrides), data.parent
 
 
-def _described(data: Path) -> Config:
-    """Read a `data.yaml`, a recipe, or the YAML of a YOLO data set."""
+def _read_description(data: Path) -> Config:
+    """Read a `data.yaml`, a recipe, or the YAML file of a YOLO data set."""
     plain, lines = read_yaml(data)
     if "data" in plain:
-        return load_config(data)
+        return _validated(Config, plain, data, lines)
     if is_yolo(plain):
         home = yolo_home(data, plain) or data.parent
-        lies = None if home == data.parent else str(home.absolute())
-        return Config(data=DataConfig(format="yolo", root=lies, annotations=str(data.absolute())))
-    try:
-        return Config(data=DataConfig.model_validate(plain))
-    except ValidationError as error:
-        raise _explain(error, data, lines, DataConfig) from error
+        root = None if home == data.parent else str(home.absolute())
+        return Config(data=DataConfig(format="yolo", root=root, annotations=str(data.absolute())))
+    return Config(data=_validated(DataConfig, plain, data, lines))
 
 
 def _is_annotation(data: Path) -> bool:
-    """Tell an annotation file from a configuration: XML, or JSON that holds none of a configuration's keys.
-
-    A configuration may be JSON, too, since that is YAML.
-    """
+    """Whether a file is an annotation file: XML, or JSON without keys of a configuration (which may be JSON, too)."""
     if not data.is_file() or data.suffix.lower() not in {".xml", ".json"}:
         return False
     if data.suffix.lower() == ".xml":
@@ -199,36 +184,37 @@ def _is_annotation(data: Path) -> bool:
     try:
         plain = json.loads(data.read_bytes())
     except (OSError, ValueError, RecursionError):
-        return False  # told as a YAML file that cannot be read
+        return False  # reported when it is read as YAML
     if not isinstance(plain, dict):
         return isinstance(plain, list)
-    shared = ("images", "annotations")  # COCO's words, too, where they hold entries
-    ours = {key for key in (*Config.model_fields, *DataConfig.model_fields) if key in plain}
-    return bool(plain) and not {key for key in ours if key not in shared or not _has_entries(plain[key])}
+    config_keys = plain.keys() & {*Config.model_fields, *DataConfig.model_fields}
+    # COCO uses these two keys as well, with lists of objects.
+    coco_keys = {key for key in ("images", "annotations") if _is_list_of_objects(plain.get(key))}
+    return bool(plain) and config_keys <= coco_keys
 
 
-def _has_entries(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 
 def is_yolo(plain: Mapping[str, Any]) -> bool:
-    """Tell the YAML of a YOLO data set from our own `data` section: it names classes and parts, and not how to read them."""
-    parts = {"train", "val", "test"}
-    own = set(DataConfig.model_fields) - parts
-    return "names" in plain and not parts.isdisjoint(plain) and own.isdisjoint(plain)
+    """Whether a mapping is the YAML file of a YOLO data set: it has `names` and splits, and no other key of ours."""
+    splits = {"train", "val", "test"}
+    config_keys = set(DataConfig.model_fields) - splits
+    return "names" in plain and not splits.isdisjoint(plain) and config_keys.isdisjoint(plain)
 
 
 def yolo_home(file: Path, plain: Mapping[str, Any]) -> Path | None:
-    """Give the folder that a YOLO data set's paths start from: its `path`, else the YAML's own; None where `path` leads nowhere.
+    """Return the folder that the paths of a YOLO data set start from: its `path`, or the folder of the YAML file.
 
-    Often it names a folder of another machine.
+    None if `path` does not exist; often it is a folder of another machine.
     """
     path = plain.get("path")
     try:
         home = file.parent / path if isinstance(path, str) else file.parent
         if home.is_dir():
             return file.parent if home.samefile(file.parent) else home
-    except (OSError, ValueError):  # too long, or with a null byte: no name of a folder
+    except (OSError, ValueError):  # the path is too long or contains a null byte
         pass
     return None
 
@@ -240,22 +226,17 @@ def _overridden(config: Config, overrides: tuple[str, ...]) -> Config:
     return changed
 
 
-def replace(config: Config, **sections: Mapping[str, Any]) -> Config:
-    """Give a config with some values set: `replace(config, train={"steps": 100})`."""
+def replace(config: _AnyConfig, **sections: Mapping[str, Any]) -> _AnyConfig:
+    """Return a copy with some values changed: `replace(config, train={"steps": 100})`."""
     plain = config.model_dump()
     for name, values in sections.items():
         plain[name] = {**plain.get(name, {}), **values}
-    return config_from_dict(plain)
+    return _validated(type(config), plain, "config")
 
 
 def dump_config(config: Config, reasons: Mapping[str, str]) -> str:
-    """Write the tree as YAML; behind every value that was derived stands its reason as a comment.
-
-    Args:
-        config: the resolved tree.
-        reasons: dotted key → why the value is what it is.
-    """
-    lines = ["# Everything that made this run. Values with a comment were derived, the others given or defaults."]
+    """Write a configuration as YAML, with the reason of each derived value as a comment."""
+    lines = ["# Configuration of this run. Values with a comment were derived; the others were given or are defaults."]
     for section, values in config.model_dump().items():
         lines.append(f"{section}:")
         for key, value in values.items():
@@ -266,38 +247,48 @@ def dump_config(config: Config, reasons: Mapping[str, str]) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Write tuples as lists. Pydantic's JSON form does, too, but makes text of keys that are numbers."""
+    """Write tuples as lists. Pydantic's JSON form would also turn numeric keys into text."""
 
 
-def _quoted_where_needed(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    """Put texts with unusual line ends in double quotes, where they are escaped: PyYAML reads them back as spaces."""
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Double-quote text with unusual line ends, which escapes them; PyYAML would read them back as spaces."""
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, '"' if set(text) & set("\x85\u2028\u2029") else None)
 
 
 _Dumper.add_representer(tuple, yaml.SafeDumper.represent_list)
-_Dumper.add_representer(str, _quoted_where_needed)
+_Dumper.add_representer(str, _represent_text)
 _FLOW: Any = {"default_flow_style": True, "allow_unicode": True, "width": 1e6, "sort_keys": False}
 
 
-def _explain(
-    error: ValidationError, where: object, lines: Mapping[str, int] | None, tree: type[BaseModel] = Config
+def _validated(
+    tree: type[_Tree], plain: Mapping[str, Any], where: object, lines: Mapping[str, int] | None = None
+) -> _Tree:
+    try:
+        return tree.model_validate(dict(plain))
+    except ValidationError as error:
+        raise _config_error(error, where, lines or {}, tree) from error
+
+
+def _config_error(
+    error: ValidationError, where: object, lines: Mapping[str, int], tree: type[BaseModel]
 ) -> ConfigError:
     problems = error.errors()
     problem = next((p for p in problems if p["type"] in _UNKNOWN_KEY), problems[0])
     unknown = problem["type"] in _UNKNOWN_KEY
-    # The end of an unknown key's place is the user's own word, whatever it looks like.
-    own = problem["loc"][-1:] if unknown else ()
-    path = problem["loc"][: len(problem["loc"]) - len(own)]
-    names = [str(part) for part in path if not _is_branch_tag(part)] + [str(part) for part in own]
+    # The last part of the location of an unknown key is the user's text, even if it looks like a branch of a union.
+    given = problem["loc"][-1:] if unknown else ()
+    path = problem["loc"][: len(problem["loc"]) - len(given)]
+    names = [str(part) for part in path if not _is_union_branch(part)] + [str(part) for part in given]
     key = ".".join(names)
-    above = [".".join(names[:depth]) for depth in range(len(names), 0, -1)]
-    line = next((lines[name] for name in above if name in lines), None) if lines else None
+    prefixes = [".".join(names[:depth]) for depth in range(len(names), 0, -1)]
+    line = next((lines[name] for name in prefixes if name in lines), None)
     place = f"{where}:{line}" if line else str(where)
     if unknown:
         valid = _keys_at(tree, names[:-1])
-        near = difflib.get_close_matches(names[-1], valid, 1, 0.4)
-        hint = f"Did you mean `{near[0]}`?" if near else "Remove it."
-        return ConfigError(place, expected=f"one of {', '.join(valid)}", found=f"unknown key `{key}`", do=hint)
+        expected = f"one of {', '.join(valid)}"
+        return ConfigError(
+            place, expected=expected, found=f"unknown key `{key}`", do=nearest(names[-1], valid, "Remove it.")
+        )
     missing = problem["type"] == "missing"
     message = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return ConfigError(
@@ -308,8 +299,8 @@ def _explain(
     )
 
 
-def _is_branch_tag(part: int | str) -> bool:
-    """Tell pydantic's names for the branches of a union from keys."""
+def _is_union_branch(part: int | str) -> bool:
+    """Whether part of an error location is pydantic's name of the branch of a union."""
     return isinstance(part, str) and (part.endswith("Config") or part in {"str", "list[str]"} or "[" in part)
 
 

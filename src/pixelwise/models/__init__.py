@@ -1,5 +1,1 @@
-"""The networks: raw pixel values in, logits of the same size out, and the folder in which their weights live.
-
-Comes in: tensors, and the names of architectures. Goes out: tensors, and model folders. Knows nothing of data sets, losses,
-metrics or training.
-"""
+"""Networks, pretrained weights, and the model folder. No loss, metric or training code belongs here."""

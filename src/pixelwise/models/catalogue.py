@@ -1,13 +1,7 @@
-"""Which networks there are: a name and arguments in, a model out; and what one should know before choosing.
-
-Comes in: a name, and arguments as a configuration or a `model.json` holds them. Goes out: a `SegmentationModel` with fresh
-weights, or entries to read. Knows nothing of files or of how models are trained. Libraries are imported when one of their
-networks is built.
-"""
+"""The catalogue of networks, and `build_model`. Libraries are imported only when one of their networks is built."""
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterable
@@ -17,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pixelwise.errors import ConfigError
+from pixelwise.errors import ConfigError, nearest
 from pixelwise.models.base import SegmentationModel
 from pixelwise.models.licenses import NVIDIA, license_of_encoder
 
@@ -29,16 +23,16 @@ SMP_ARCHITECTURES = (
 
 @dataclass(frozen=True)
 class Entry:
-    """Say what one should know before choosing a network.
+    """A network of the catalogue.
 
     Args:
         name: for `--model`.
-        source: whose code it is.
-        parameters: with three bands and two classes; 0 where they have not been counted.
+        source: library with its code.
+        parameters: number of parameters with three bands and two classes; 0 if unknown.
         stride: pixels per side of its coarsest cells.
-        paper: where it was described.
-        weights: what pretrained weights know, by the name that `--weights` takes, with their licence.
-        license: of the code.
+        paper: reference.
+        weights: (name for `--weights`, licence) of pretrained weights.
+        license: licence of the code.
     """
 
     name: str
@@ -71,18 +65,14 @@ ENTRIES = (
     Entry("segformer-b4", _HUGGING, 63_994_562, 32, _SEGFORMER, _MIT),
     Entry("segformer-b5", _HUGGING, 84_594_882, 32, _SEGFORMER, _MIT),
 )
-# Of the many that `--model OWNER/NAME` opens, those that people name most; weights come with the name.
+# The most popular checkpoints for `--model OWNER/NAME`; the name includes the weights.
 CHECKPOINTS = tuple(
     Entry(name, "transformers, from the Hub", 0, 32, paper, weights)
     for name, paper, weights in (
         ("openmmlab/upernet-convnext-tiny", "Xiao et al. 2018, arXiv:1807.10221", (("ade20k", "MIT"),)),
         ("openmmlab/upernet-swin-tiny", "Xiao et al. 2018, arXiv:1807.10221", (("ade20k", "MIT"),)),
         ("Intel/dpt-large-ade", "Ranftl et al. 2021, arXiv:2103.13413", (("ade20k", "Apache-2.0"),)),
-        (
-            "microsoft/beit-base-finetuned-ade-640-640",
-            "Bao et al. 2021, arXiv:2106.08254",
-            (("ade20k", "Apache-2.0"),),
-        ),
+        ("microsoft/beit-base-finetuned-ade-640-640", "Bao et al. 2021, arXiv:2106.08254", (("ade20k", "Apache-2.0"),)),
         (
             "apple/deeplabv3-mobilevit-small",
             "Mehta and Rastegari 2021, arXiv:2110.02178",
@@ -90,14 +80,14 @@ CHECKPOINTS = tuple(
         ),
     )
 )
-_COUNTED = 24
+_MAX_COUNTED = 24
 _ENTRY = {entry.name: entry for entry in ENTRIES}
 
 
 def search(word: str = "") -> tuple[Entry, ...]:
-    """Find networks whose name holds a word; with a word, the combinations of segmentation_models.pytorch, too.
+    """Return the networks whose name contains a word; with a word, also combinations of segmentation_models.pytorch.
 
-    Parameters are counted where few are found.
+    Parameters of combinations are counted if there are at most 24 of them.
     """
     word = word.lower()
     found = [entry for entry in (*ENTRIES, *CHECKPOINTS) if word in entry.name.lower()]
@@ -106,24 +96,25 @@ def search(word: str = "") -> tuple[Entry, ...]:
     from pixelwise.models.smp import encoders
 
     pairs = [f"{a}/{e}" for a in SMP_ARCHITECTURES for e in encoders() if word in f"{a}/{e}"]
-    return (*found, *(_combination(name, len(pairs) <= _COUNTED) for name in pairs))
+    return (*found, *(_combination(name, len(pairs) <= _MAX_COUNTED) for name in pairs))
 
 
 def _combination(name: str, count: bool) -> Entry:
-    encoder = parts(name)[1]
+    encoder = split_name(name)[1]
     license = license_of_encoder(encoder).replace("unknown", "") or "see its page"
-    weights, source = (("imagenet", license),), "segmentation_models.pytorch"
+    weights = (("imagenet", license),)
+    source = "segmentation_models.pytorch"
     if not count:
         return Entry(name, source, 0, 0, "", weights, "MIT")
     try:
         model = build_empty(name)
-    except ConfigError:  # DPT with a convolutional encoder, say
-        return Entry(name, source, 0, 0, "does not go together", (), "MIT")
+    except ConfigError:  # e.g. DPT with a convolutional encoder
+        return Entry(name, source, 0, 0, "incompatible", (), "MIT")
     return Entry(name, source, sum(p.numel() for p in model.parameters()), model.stride, "", weights, "MIT")
 
 
 def table() -> str:
-    """Give the networks by name as Markdown, as the README shows them."""
+    """Return the catalogue as a Markdown table, as shown in the README."""
     lines = ["| `--model` | code | parameters | stride | `--weights` | described in |", "|---" * 6 + "|"]
     for e in (*ENTRIES, *CHECKPOINTS):
         weights = ", ".join(word for word, _ in e.weights) or "–"
@@ -138,20 +129,20 @@ def _millions(entry: Entry) -> str:
 
 
 def available() -> tuple[str, ...]:
-    """Give the names of `ENTRIES`, sorted; ARCHITECTURE/ENCODER of segmentation_models.pytorch come on top."""
+    """Return the names of `ENTRIES`, sorted; ARCHITECTURE/ENCODER of segmentation_models.pytorch are valid, too."""
     return tuple(sorted(_ENTRY))
 
 
 def build_model(name: str, **arguments: Any) -> SegmentationModel:
-    """Build the network called `name` with fresh weights, drawn from torch's global generator.
+    """Build a network with random weights, drawn from torch's global generator.
 
     Args:
         name: one of `available()`, ARCHITECTURE/ENCODER, or "transformers" with a `config`.
-        arguments: what its builder takes: in_channels, num_classes, mean, std, and the network's own.
+        arguments: in_channels, num_classes, mean, std, and further parameters of the network.
 
     Raises:
-        ConfigError: an unknown name or argument (the nearest valid one is named), a value that the network refuses, or a
-            library that is not installed.
+        ConfigError: an unknown name or argument (the message names the nearest valid one), an invalid value, or a library
+            that is not installed.
     """
     builder = _builder(name)
     for key in arguments:
@@ -161,10 +152,10 @@ def build_model(name: str, **arguments: Any) -> SegmentationModel:
 
 
 def build_empty(name: str, **arguments: Any) -> SegmentationModel:
-    """Build a network whose weights will be put in: without memory for them, however large a file claims it to be.
+    """Build a network on the meta device, to be filled with weights: no memory is allocated for them.
 
-    A few networks compute with values while they are built, or keep some that no file holds; these are built with weights,
-    and torch's generator is left as it was.
+    Networks that need values while they are built, or have buffers that are not saved, are built with random weights; the
+    state of torch's generator is restored.
     """
     try:
         with torch.device("meta"):
@@ -181,7 +172,7 @@ def build_empty(name: str, **arguments: Any) -> SegmentationModel:
 
 
 def parameters(name: str) -> tuple[str, ...]:
-    """Give the arguments that the network called `name` takes.
+    """Return the names of the arguments of a network.
 
     Raises:
         ConfigError: an unknown name.
@@ -190,7 +181,7 @@ def parameters(name: str) -> tuple[str, ...]:
 
 
 def origin(name: str) -> str:
-    """Give the library that the network called `name` comes from.
+    """Return the library that provides a network.
 
     Raises:
         ConfigError: an unknown name.
@@ -199,29 +190,29 @@ def origin(name: str) -> str:
     return {"unet": "pixelwise", "smp": "segmentation_models.pytorch"}.get(module, module)
 
 
-def parts(name: str) -> tuple[str, str]:
-    """Give architecture and encoder of ARCHITECTURE/ENCODER; the encoder is empty elsewhere."""
+def split_name(name: str) -> tuple[str, str]:
+    """Return architecture and encoder of ARCHITECTURE/ENCODER; the encoder of other names is empty."""
     architecture, _, encoder = name.partition("/")
     return architecture, encoder
 
 
 def _builder(name: str) -> Callable[..., SegmentationModel]:
-    module, kind, named = _place(name)
-    cls = getattr(importlib.import_module(f"pixelwise.models.{module}"), kind)
-    return partial(cls, name) if named else cls
+    module, class_name = _place(name)
+    cls = getattr(importlib.import_module(f"pixelwise.models.{module}"), class_name)
+    return cls if module == "unet" else partial(cls, name)
 
 
-def _place(name: str) -> tuple[str, str, bool]:
-    """Give module and class of a network, and whether the class wants the name."""
+def _place(name: str) -> tuple[str, str]:
+    """Return module and class of a network."""
     architecture, slash, encoder = name.partition("/")
     if slash and encoder and architecture in SMP_ARCHITECTURES:
-        return "smp", "SmpModel", True
+        return "smp", "SmpModel"
     if name == "unet":
-        return "unet", "UNet", False
+        return "unet", "UNet"
     if name == "transformers" or (name in _ENTRY and _ENTRY[name].source == _HUGGING):
-        return "transformers", "TransformersModel", True
+        return "transformers", "TransformersModel"
     if name in _ENTRY:
-        return "torchvision", "TorchvisionModel", True
+        return "torchvision", "TorchvisionModel"
     if slash:
         raise _unknown("model.name", "architecture", name, [f"{a}/{encoder or 'ENCODER'}" for a in SMP_ARCHITECTURES])
     raise _unknown("model.name", "model", name, [*available(), "ARCHITECTURE/ENCODER"])
@@ -229,6 +220,6 @@ def _place(name: str) -> tuple[str, str, bool]:
 
 def _unknown(where: str, kind: str, found: str, valid: Iterable[str]) -> ConfigError:
     names = list(valid)
-    near = difflib.get_close_matches(found, names, 1, 0.4)
-    hint = f"Did you mean {near[0]!r}?" if near else "Choose one of these."
-    return ConfigError(where, expected=f"one of {', '.join(names)}", found=f"unknown {kind} {found!r}", do=hint)
+    return ConfigError(
+        where, expected=f"one of {', '.join(names)}", found=f"unknown {kind} {found!r}", do=nearest(found, names)
+    )

@@ -1,8 +1,4 @@
-"""A model folder as a repository of the Hugging Face Hub: its README, the way there and back.
-
-Comes in: a model folder, or the name of a repository. Goes out: a README that says what one should know before using the
-model; the folder over there; a folder from there. Knows nothing of training. The network is used only where a name is given.
-"""
+"""Model folders as repositories of the Hugging Face Hub: the README with the model card, upload and download."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pixelwise.errors import ConfigError, ModelFileError, ResourceError
+from pixelwise.errors import ModelFileError, ResourceError
 from pixelwise.models.card import CARD, ModelCard, read_card
 from pixelwise.models.catalogue import origin
 from pixelwise.models.fetching import README, network_errors
@@ -19,25 +15,25 @@ from pixelwise.models.transformers import CONFIG, PROCESSOR
 from pixelwise.models.weights import WEIGHTS
 from pixelwise.storage import write_atomic
 
-# Terms that the Hub knows by these words; others are "other", with a name.
-_LISTED = (
+# Licence identifiers of the Hub; others are written as "other" with a name.
+_HUB_LICENSES = (
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0",
     "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0", "gpl-3.0",
     "lgpl-3.0", "agpl-3.0", "mpl-2.0", "openrail", "unlicense",
 )  # fmt: skip
-_NAMED = 12
+_MAX_CLASSES_IN_HEADING = 12
 FILES = (WEIGHTS, CARD, README, CONFIG, PROCESSOR)
 
 
 def readme(card: ModelCard) -> str:
-    """Write the model card: data, classes, scores with intervals, licence, limits; with the Hub's header."""
+    """Return the README of a model: classes, data, scores with intervals, licence and limits, with the header of the Hub."""
     name = card.architecture["name"]
     lines = [
         *_header(card.license),
         "",
         f"# {name}: {_heading(card.labels.names)}",
         "",
-        f"A semantic segmentation model ({name}, code of {origin(name)}): it gives every pixel one of {card.labels.num_classes} classes.",
+        f"A semantic segmentation model ({name}, code from {origin(name)}). It assigns one of {card.labels.num_classes} classes to every pixel.",
         "",
         "```python",
         "import pixelwise",
@@ -59,19 +55,16 @@ def readme(card: ModelCard) -> str:
         "",
         "## Data",
         "",
-        f"Images of {card.spec.channels} band{'s' * (card.spec.channels != 1)}, {card.spec.dtype}, raw values: ",
+        f"Images of {card.spec.channels} band{'s' * (card.spec.channels != 1)}, {card.spec.dtype}, raw pixel values: ",
     ]
-    lines[-1] += "normalisation is the model's first layer."
+    lines[-1] += "normalisation is the first layer of the model."
     trained = card.trained or {}
     if trained:
-        begun = {"none": "fresh weights"}.get(str(trained.get("weights")), f"the weights {trained.get('weights')}")
-        lines += [
-            f"Trained on {trained.get('pictures')} images of {trained.get('data')}, beginning with {begun}.",
-            "",
-        ]
-    lines += [f"SHA-256 over names and contents of the training part: `{card.data_hash or 'not recorded'}`.", ""]
+        initial = {"none": "random weights"}.get(str(trained.get("weights")), f"the weights {trained.get('weights')}")
+        lines += [f"Trained on {trained.get('pictures')} images of {trained.get('data')}, starting from {initial}.", ""]
+    lines += [f"SHA-256 over names and contents of the training split: `{card.data_hash or 'not recorded'}`.", ""]
     lines += ["## Scores", "", *_scores(card.scores or {}, card.calibration), ""]
-    terms = "those of whoever trained it; ask them" if card.license == "user" else card.license
+    terms = "chosen by the owner of the model; not stated here" if card.license == "user" else card.license
     lines += [
         "## Licence of the weights",
         "",
@@ -86,8 +79,8 @@ def readme(card: ModelCard) -> str:
 
 
 def _header(license: str) -> list[str]:
-    """Give what the Hub reads: YAML between two lines of three hyphens."""
-    known = license.lower() in _LISTED
+    """Return the YAML header that the Hub reads."""
+    known = license.lower() in _HUB_LICENSES
     named = [] if known else [f"license_name: {re.sub(r'[^a-z0-9.]+', '-', license.lower()).strip('-')}"]
     return [
         "---",
@@ -101,14 +94,14 @@ def _header(license: str) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """Escape what Markdown and HTML would read as theirs: names of classes are anybody's text."""
+    """Escape the markup characters of Markdown and HTML in a class name."""
     return re.sub(r"([\\`*_{}\[\]()#+!|~<>&])", lambda found: f"&#{ord(found[1])};", " ".join(name.split()))
 
 
 def _heading(names: Sequence[str]) -> str:
-    """List classes, or some of many."""
-    rest = len(names) - _NAMED
-    shown = ", ".join(map(_plain, names[:_NAMED] if rest > 0 else names))
+    """Return the class names, shortened if there are many."""
+    rest = len(names) - _MAX_CLASSES_IN_HEADING
+    shown = ", ".join(map(_plain, names[:_MAX_CLASSES_IN_HEADING] if rest > 0 else names))
     return f"{shown} and {rest} more" if rest > 0 else shown
 
 
@@ -122,9 +115,9 @@ def _scores(scores: Mapping[str, Any], calibration: Mapping[str, Any] | None = N
     for entry in held_out["classes"]:
         cells = " | ".join(_interval(entry, key) for _, key in keys)
         rows.append(f"| {_plain(entry['name'])} | {cells} | {entry.get('iou_n', '–')} |")
-    mean = f"mIoU **{_interval(held_out, 'miou')}** on the {held_out['images']} images of the validation part, "
+    mean = f"mIoU **{_interval(held_out, 'miou')}** on the {held_out['images']} images of the validation split, "
     return [
-        mean + "which also chose the weights, in brackets 95 % intervals; n counts the images behind a row.",
+        mean + "which was also used to select the weights. 95 % intervals in brackets; n: number of images.",
         "",
         *rows,
         "",
@@ -136,11 +129,11 @@ def _scores(scores: Mapping[str, Any], calibration: Mapping[str, Any] | None = N
 
 
 def _calibration(scores: Mapping[str, Any], calibration: Mapping[str, Any] | None) -> list[str]:
-    """Say how far its probabilities can be believed."""
+    """Return a paragraph on the calibration of the probabilities."""
     if not calibration or scores.get("ece") is None:
         return []
     return [
-        f"Probabilities are those of logits divided by {calibration['temperature']:.3g}, fitted on the same part: expected "
+        f"Logits are divided by a temperature of {calibration['temperature']:.3g}, fitted on the same split: expected "
         f"calibration error {_interval(scores, 'ece')}. Masks do not depend on it.",
         "",
     ]
@@ -157,83 +150,68 @@ def _interval(scores: Mapping[str, Any], key: str) -> str:
 
 def _limits(card: ModelCard) -> list[str]:
     return [
-        f"- Trained on {card.spec.dtype} images of {card.spec.channels} band{'s' * (card.spec.channels != 1)}; other cameras, places and seasons were not scored.",
-        "- Every pixel gets one of the classes above, also where none of them is right.",
-        "- The scores hold for images like those of the validation part.",
+        f"- Trained on {card.spec.dtype} images of {card.spec.channels} band{'s' * (card.spec.channels != 1)}; not evaluated on other cameras, places or seasons.",
+        "- Every pixel is assigned one of the classes above, even if none of them applies.",
+        "- The scores apply to images like those of the validation split.",
     ]
 
 
 def write_readme(folder: Path) -> Path:
-    """Write the README of a model folder beside its files."""
+    """Write the README of a model folder."""
     card = read_card(folder)
     write_atomic(folder / README, readme(card))
     return folder / README
 
 
 def push(folder: Path, repository: str, *, private: bool = True) -> str:
-    """Copy a model folder to the Hub, its README with it.
-
-    Args:
-        folder: the model folder.
-        repository: OWNER/NAME; is made where it does not exist.
-        private: make it private where it is new.
+    """Upload a model folder with its README to the Hub repository OWNER/NAME, which is created if it does not exist.
 
     Returns:
-        Its address.
+        The URL of the repository.
 
     Raises:
-        ModelFileError: the folder is no whole model.
-        ResourceError: the Hub cannot be reached, or does not let one in.
+        ModelFileError: the folder is no complete model.
+        ResourceError: the Hub cannot be reached, or access is denied.
     """
+    import huggingface_hub
+
     write_readme(folder)
-    hub = _library()
     try:
-        hub.create_repo(repository, private=private, exist_ok=True)
-        hub.upload_folder(repo_id=repository, folder_path=str(folder), allow_patterns=list(FILES))
+        huggingface_hub.create_repo(repository, private=private, exist_ok=True)
+        huggingface_hub.upload_folder(repo_id=repository, folder_path=str(folder), allow_patterns=list(FILES))
     except network_errors() as error:
         raise ResourceError(
             repository,
-            expected="a Hub that can be reached and lets you in",
+            expected="access to the Hub",
             found=_problem(error),
-            do="Log in with `hf auth login`, or copy the folder yourself: it is a whole repository.",
+            do="Log in with `hf auth login`, or upload the folder yourself: it is a complete repository.",
         ) from error
     return f"https://huggingface.co/{repository}"
 
 
 def pull(repository: str) -> Path:
-    """Fetch a model folder from the Hub; what is in the cache already is not fetched again.
+    """Download a model folder from the Hub, unless it is in the cache.
 
     Raises:
-        ModelFileError: the repository holds no model of pixelwise.
-        ResourceError: it cannot be reached.
+        ModelFileError: the repository contains no pixelwise model.
+        ResourceError: the Hub cannot be reached.
     """
+    import huggingface_hub
+
     try:
-        folder = Path(_library().snapshot_download(repository, allow_patterns=list(FILES)))
+        folder = Path(huggingface_hub.snapshot_download(repository, allow_patterns=list(FILES)))
     except network_errors() as error:
         raise ResourceError(
             repository,
-            expected="a folder here, or a Hub that can be reached",
+            expected="a local folder, or access to the Hub",
             found=f"neither ({_problem(error)})",
-            do=f"Fetch {', '.join(FILES[:2])} from https://huggingface.co/{repository} into a folder, and name that.",
+            do=f"Download {', '.join(FILES[:2])} from https://huggingface.co/{repository} to a folder, and use that.",
         ) from error
     if not (folder / CARD).is_file():
         raise ModelFileError(
-            repository, expected=f"a repository with {CARD}", found="another kind", do="Use it with --weights instead."
+            repository, expected=f"a repository with {CARD}", found="none", do="Use it with --weights instead."
         )
     return folder
-
-
-def _library() -> Any:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise ConfigError(
-            "the Hub",
-            expected="the library huggingface_hub",
-            found="it is not installed",
-            do="Say: pip install 'pixelwise[models]'.",
-        ) from error
-    return huggingface_hub
 
 
 def _problem(error: Exception) -> str:

@@ -1,8 +1,4 @@
-"""Terms of the weights that others made: what is known of them, and who has to agree.
-
-Comes in: the README of a repository, the name of an encoder, terms as text. Goes out: terms as text, or a refusal. Knows
-nothing of tensors or of where files come from.
-"""
+"""Licences of pretrained weights, and whether the user must accept them."""
 
 from __future__ import annotations
 
@@ -22,39 +18,34 @@ _ANCESTORS = re.compile(r"nvidia/(mit-b|segformer)", re.I)
 
 
 def require_license(license: str, accepted: bool, what: str) -> None:
-    """Refuse weights that allow no commercial use where nobody has said that this is fine.
+    """Raise if a licence excludes commercial use and was not accepted.
 
     Raises:
-        ConfigError: nobody has.
+        ConfigError: the licence must be accepted.
     """
     if not accepted and _RESTRICTED.search(license):
         raise ConfigError(
             f"weights {what}",
             expected="a licence that you have accepted",
             found=license,
-            do="Read it, and add --accept-license where your use is allowed; it is written into model.json.",
+            do="Read it, and add --accept-license if it allows your use; it is recorded in model.json.",
         )
 
 
 def license_of_repository(readme: Path, config: Mapping[str, Any], where: str = "") -> str:
-    """Read the terms of a checkpoint from the header of its README, and from what it says it descends from.
+    """Return the licence of a checkpoint, from the header of its README and the models that it derives from.
 
-    SegFormer's published weights are NVIDIA's; a copy of which nobody says anything counts as one of them.
-
-    Args:
-        readme: README.md of the repository, which may be missing.
-        config: plain form of its config.json.
-        where: its name or folder.
+    The published weights of SegFormer are NVIDIA's; a SegFormer without a licence is taken for a copy of them.
     """
     header = _header(readme)
     ancestors = f"{where} {config.get('_name_or_path', '')} {header.get('base_model', '')}"
     if _ANCESTORS.search(ancestors):
         return NVIDIA
-    said = header.get("license")
-    said = " ".join(map(str, said)) if isinstance(said, list) else str(said or UNKNOWN)
+    license = header.get("license")
+    license = " ".join(map(str, license)) if isinstance(license, list) else str(license or UNKNOWN)
     named = " ".join(str(header[key]) for key in ("license_name", "license_link") if header.get(key))
-    terms = f"{said} ({named})" if named else said
-    if said in (UNKNOWN, "other") and config.get("model_type") == "segformer":
+    terms = f"{license} ({named})" if named else license
+    if license in (UNKNOWN, "other") and config.get("model_type") == "segformer":
         return f"{terms}; SegFormer's published weights: {NVIDIA}"
     return terms
 
@@ -64,13 +55,13 @@ def _header(readme: Path) -> dict[str, Any]:
     parts = re.split(r"^---[ \t]*$", text, maxsplit=2, flags=re.M) if text.startswith("---") else []
     try:
         plain = yaml.safe_load(parts[1]) if len(parts) == 3 else None
-    except (yaml.YAMLError, ValueError):  # an impossible date is a plain ValueError
+    except (yaml.YAMLError, ValueError):  # an invalid date raises a plain ValueError
         plain = None
     return plain if isinstance(plain, dict) else {}
 
 
 def license_of_encoder(encoder: str) -> str:
-    """Give the terms of the weights that segmentation_models.pytorch offers for an encoder; of timm's, the Hub tells."""
+    """Return the licence of the weights of a segmentation_models.pytorch encoder; "" for timm, whose Hub pages state it."""
     if encoder.startswith("mit_"):
         return NVIDIA
     if encoder.startswith("tu-"):
@@ -79,7 +70,7 @@ def license_of_encoder(encoder: str) -> str:
 
 
 def kind_of_encoder(encoder: str) -> str:
-    """Give which of the weights of an encoder of segmentation_models.pytorch the word imagenet means."""
+    """Return which weights of a segmentation_models.pytorch encoder `imagenet` stands for."""
     from segmentation_models_pytorch.encoders import encoders
 
     settings = encoders.get(encoder, {}).get("pretrained_settings", {})

@@ -1,8 +1,4 @@
-"""Weights that others trained, and how they get into a network.
-
-Comes in: a model and a `Source` of tensors. Goes out: the model with these tensors in it, and a report of what fitted.
-Knows nothing of where weights come from (see `sources`) or of training.
-"""
+"""Load pretrained weights into a network, and report which tensors fitted. `sources` finds the weights."""
 
 from __future__ import annotations
 
@@ -17,23 +13,23 @@ from torch import Tensor
 from pixelwise.errors import ModelFileError
 from pixelwise.models.base import SegmentationModel, adapt_bands
 
-# Less than this share of the values, and the weights are not of this network.
-_LEAST, _LEAST_OF_ENCODER = 0.5, 0.9
+# With a smaller share of matching values, the weights are considered those of another network.
+_MIN_SHARE, _MIN_ENCODER_SHARE = 0.5, 0.9
 
 
 @dataclass(frozen=True)
 class Source:
-    """Hold weights before they are in a network.
+    """Pretrained weights with what is known about them.
 
     Args:
         where: file, folder or Hub name, for messages.
-        tensors: by the names of whoever wrote them.
-        license: terms of the weights; "unknown" where nobody says.
-        mean, std: per band of 0…255, how the images were normalised; None where nobody says.
-        clip: per band, the range that values were brought into before; None: they were not.
-        classes: names of the classes of the head, where known.
-        dtype: numpy name of the pixel type that `mean` and `std` are for.
-        bgr: their images had the bands blue, green, red; ours have red first.
+        tensors: by their names in the file.
+        license: licence of the weights, or "unknown".
+        mean, std: per band, normalisation of their training images in raw pixel values; None if unknown.
+        clip: per band, the range to which values were clipped; None: not clipped.
+        classes: class names of the head; None if unknown.
+        dtype: numpy dtype name that `mean` and `std` refer to.
+        bgr: whether the bands of their images are in the order blue, green, red.
     """
 
     where: str
@@ -49,15 +45,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Report:
-    """Say what becomes of the tensors.
+    """Which pretrained tensors fitted a network.
 
     Args:
-        taken: how many go in.
-        new: those of the network that none goes into: they stay fresh.
-        left_over: those that go nowhere.
-        license: their terms.
-        head_new: the layers that make the logits are among the new ones.
-        encoder_only: so is all that follows the encoder.
+        taken: number of tensors loaded.
+        new: tensors of the network without pretrained weights.
+        left_over: pretrained tensors that the network lacks.
+        license: licence of the weights.
+        head_new: whether the layers that compute the logits are new.
+        encoder_only: whether only the encoder has pretrained weights.
     """
 
     taken: int
@@ -68,22 +64,17 @@ class Report:
     encoder_only: bool
 
     def sentence(self) -> str:
-        """Say it in one sentence."""
-        new = f"new: {', '.join(_short(self.new))}" if self.new else "nothing is new"
-        left = f", left over: {', '.join(_short(self.left_over))}" if self.left_over else ""
-        return f"{self.taken} tensors taken, {new}{left}; licence of the weights: {self.license}"
+        """Return the report as one sentence."""
+        new = f"new: {', '.join(_short(self.new))}" if self.new else "none are new"
+        left = f", unused: {', '.join(_short(self.left_over))}" if self.left_over else ""
+        return f"{self.taken} tensors loaded, {new}{left}; licence of the weights: {self.license}"
 
 
 def fill(model: SegmentationModel, source: Source, *, keep_head: bool = True) -> Report:
-    """Put weights into a network, in place.
+    """Load weights into a network, in place.
 
-    The first convolution is adapted to the number of bands (`adapt_bands`). Tensors of another shape are left out where
-    they make logits or belong to auxiliary heads, and stay fresh; anywhere else they mean another network.
-
-    Args:
-        model: with fresh weights.
-        source: what to put in.
-        keep_head: take the layers that make the logits, too, where they fit.
+    The first convolution is adapted to the number of bands (`adapt_bands`). In the head and in auxiliary heads, tensors of
+    another shape are not loaded; elsewhere they are an error.
 
     Raises:
         ModelFileError: the weights belong to another network.
@@ -94,41 +85,41 @@ def fill(model: SegmentationModel, source: Source, *, keep_head: bool = True) ->
 
 
 def matched(model: SegmentationModel, source: Source, *, keep_head: bool = True) -> tuple[dict[str, Tensor], Report]:
-    """Find what `fill` would put in, by the network's own names; the network may be without memory.
+    """Return the tensors that `fill` would load, by the names of the network, which may be on the meta device.
 
     Raises:
         ModelFileError: the weights belong to another network.
     """
-    own = model.state_dict()
-    named = _named(model, source, own)
-    first = next((n for n, t in own.items() if t.ndim == 4), "")
+    state = model.state_dict()
+    named = _named(model, source, state)
+    first = next((n for n, t in state.items() if t.ndim == 4), "")
     head = {id(p) for p in model.head.parameters()}
-    ends = {name for name, p in model.named_parameters() if id(p) in head} | {n for n in own if "aux" in n}
+    heads = {name for name, p in model.named_parameters() if id(p) in head} | {n for n in state if "aux" in n}
     taken: dict[str, Tensor] = {}
     for name, given in named.values():
-        wanted = own[name]
-        if name in ends and not keep_head:
+        target = state[name]
+        if name in heads and not keep_head:
             continue
-        tensor = _adapted(given, wanted, model.in_channels, source.bgr) if name == first else given
-        if tensor.shape == wanted.shape:
-            taken[name] = tensor.to(wanted.dtype)
-        elif name not in ends:
+        tensor = _adapted(given, target, model.in_channels, source.bgr) if name == first else given
+        if tensor.shape == target.shape:
+            taken[name] = tensor.to(target.dtype)
+        elif name not in heads:
             raise ModelFileError(
                 source.where,
-                expected=f"{name} of shape {tuple(wanted.shape)}",
+                expected=f"{name} of shape {tuple(target.shape)}",
                 found=f"{tuple(tensor.shape)}",
-                do="Choose the network that these weights belong to with --model.",
+                do="Choose the network of these weights with --model.",
             )
-    new = tuple(n for n in own if n not in taken and not n.startswith("normalise.") and "num_batches" not in n)
-    encoder = [n for n in own if _of_encoder(n, model)]
-    encoder_only = bool(encoder) and not any(n in taken for n in own if n not in encoder)
-    body, least = (encoder, _LEAST_OF_ENCODER) if encoder_only else (list(own), _LEAST)
-    if sum(own[n].numel() for n in body if n in taken) < least * sum(own[n].numel() for n in body):
+    new = tuple(n for n in state if n not in taken and not n.startswith("normalise.") and "num_batches" not in n)
+    encoder = [n for n in state if _in_encoder(n, model)]
+    encoder_only = bool(encoder) and not any(n in taken for n in state if n not in encoder)
+    expected, share = (encoder, _MIN_ENCODER_SHARE) if encoder_only else (list(state), _MIN_SHARE)
+    if sum(state[n].numel() for n in expected if n in taken) < share * sum(state[n].numel() for n in expected):
         raise ModelFileError(
             source.where,
-            expected=f"weights of this network ({', '.join(_short(tuple(own)))})",
-            found=f"others ({', '.join(_short(tuple(source.tensors)))})",
-            do="Choose the network that these weights belong to with --model.",
+            expected=f"weights of this network ({', '.join(_short(tuple(state)))})",
+            found=f"weights of another one ({', '.join(_short(tuple(source.tensors)))})",
+            do="Choose the network of these weights with --model.",
         )
     used = {original for original, (name, _) in named.items() if name in taken}
     left = tuple(n for n in source.tensors if n not in used and not n.startswith("normalise."))
@@ -136,35 +127,38 @@ def matched(model: SegmentationModel, source: Source, *, keep_head: bool = True)
     return taken, Report(len(taken), new, left, source.license, head_new, encoder_only)
 
 
-def _named(model: SegmentationModel, source: Source, own: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-    """Find for each given tensor which of ours it is: by the prefix and the spelling that make most of the names ours.
+def _named(model: SegmentationModel, source: Source, state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+    """Map the name of each given tensor to the name in the network, with the prefix and spelling that match most often.
 
     Prefixes: none, `network.`, or that of the encoder. timm flattens lists of stages: `stages.0.` becomes `stages_0.`.
-    What normalises is the configuration's to say, and left out.
+    The normalisation is taken from the configuration instead.
     """
-    encoders = {n[: n.index(".", len("network.")) + 1] for n in own if n.startswith("network.") and n.count(".") > 1}
+    encoders = {n[: n.index(".", len("network.")) + 1] for n in state if n.startswith("network.") and n.count(".") > 1}
     prefixes = ["", "network.", *sorted(encoders), *(f"{prefix}model." for prefix in sorted(encoders))]
     spelled = list(model.tensors_from_files(source.tensors))
     if len(spelled) < len(source.tensors):
         raise ModelFileError(
-            source.where, expected="one tensor per name", found="two names for one", do="Save the checkpoint again."
+            source.where,
+            expected="one tensor per name",
+            found="two names for the same tensor",
+            do="Save the checkpoint again.",
         )
     flat = [re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", name) for name in spelled]
     best = max(
         ([prefix + name for name in names] for prefix in prefixes for names in (spelled, flat)),
-        key=lambda names: sum(name in own for name in names),
+        key=lambda names: sum(name in state for name in names),
     )
     pairs = zip(source.tensors.items(), best, strict=True)
     return {
         original: (name, tensor)
         for (original, tensor), name in pairs
-        if name in own and not name.startswith("normalise.")
+        if name in state and not name.startswith("normalise.")
     }
 
 
-def _adapted(given: Tensor, wanted: Tensor, bands: int, bgr: bool) -> Tensor:
-    """Fit the weights of the first convolution, which may work on patches: each band is a group of `wanted` inputs."""
-    group = wanted.shape[1] // bands
+def _adapted(given: Tensor, target: Tensor, bands: int, bgr: bool) -> Tensor:
+    """Adapt the weights of the first convolution to the bands. With patches, each band is a group of inputs."""
+    group = target.shape[1] // bands
     if given.ndim != 4 or group < 1 or given.shape[1] % group:
         return given
     by_band = given.reshape(given.shape[0], given.shape[1] // group, group * given.shape[2], given.shape[3])
@@ -173,7 +167,7 @@ def _adapted(given: Tensor, wanted: Tensor, bands: int, bgr: bool) -> Tensor:
     return fitted.reshape(given.shape[0], bands * group, given.shape[2], given.shape[3])
 
 
-def _of_encoder(name: str, model: SegmentationModel) -> bool:
+def _in_encoder(name: str, model: SegmentationModel) -> bool:
     return name.startswith(tuple(prefix for layer in model.encoder_stages() for prefix in layer))
 
 
@@ -182,22 +176,21 @@ def _short(names: tuple[str, ...]) -> list[str]:
 
 
 def read_foreign(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a pickled checkpoint (.pt, .pth, .bin), tensors only, for `pixelwise import-weights`.
+    """Read the tensors of a pickled checkpoint (.pt, .pth, .bin) with `weights_only`, for `pixelwise import-weights`.
 
-    Even so the file is one that others wrote, and torch's reader for tensors alone was got around twice (CVE-2025-32434,
-    CVE-2026-24747): only for files of people one trusts.
+    Only for files from trusted sources: `weights_only` was circumvented twice (CVE-2025-32434, CVE-2026-24747).
 
     Raises:
-        ModelFileError: nothing there, or no dictionary of tensors.
+        ModelFileError: no such file, or no dictionary of tensors.
     """
     try:
         plain = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ModelFileError(path, expected="a checkpoint", found="nothing", do="Check the path.") from error
-    except Exception as error:  # broken and hostile files raise nearly anything
+    except Exception as error:  # damaged and malicious files may raise anything
         problem = " ".join(str(error).split())[:160]
         raise ModelFileError(
-            path, expected="a checkpoint of tensors alone", found=problem, do="Ask its author for safetensors."
+            path, expected="a checkpoint with tensors only", found=problem, do="Ask its author for safetensors."
         ) from error
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(plain, dict) and isinstance(plain.get(key), dict):
@@ -207,6 +200,6 @@ def read_foreign(path: Path) -> dict[str, Tensor]:
     tensors = {str(k).removeprefix("module."): v for k, v in plain.items() if isinstance(v, Tensor)}
     if not tensors:
         raise ModelFileError(
-            path, expected="names and tensors", found="no tensors", do="Export the model's state_dict()."
+            path, expected="a dictionary of tensors", found="no tensors", do="Save the state_dict() of the model."
         )
     return {k: v.detach().clone().contiguous() for k, v in tensors.items()}

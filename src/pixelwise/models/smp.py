@@ -1,36 +1,27 @@
-"""Networks of segmentation_models.pytorch: every architecture with every encoder of its list, and of timm's.
-
-Comes in: a name like `unet/resnet34` or `segformer/tu-pvt_v2_b2`, and the sizes. Goes out: a `SegmentationModel` with
-fresh weights; nothing is ever downloaded here. Knows nothing of where pretrained weights come from.
-"""
+"""Networks of segmentation_models.pytorch, such as `unet/resnet34` or `segformer/tu-pvt_v2_b2`; nothing is downloaded."""
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from pixelwise.errors import ConfigError
+from pixelwise.errors import ConfigError, nearest
 from pixelwise.models.base import AdaptedModel, missing_library, stages
 
 
 def encoders() -> tuple[str, ...]:
-    """Give the names of the library's own encoders, sorted; those of timm come on top, as tu-NAME."""
+    """Return the names of the encoders of the library, sorted; encoders of timm are available as tu-NAME, too."""
     return tuple(sorted(name for name in _library("").encoders.encoders if not name.startswith("timm-")))
 
 
 class SmpModel(AdaptedModel):
-    """Wrap a network of segmentation_models.pytorch.
-
-    Args:
-        name: ARCHITECTURE/ENCODER.
-        in_channels, num_classes, mean, std, clip: as for `SegmentationModel`.
+    """The network ARCHITECTURE/ENCODER of segmentation_models.pytorch.
 
     Raises:
-        ConfigError: an unknown architecture or encoder, or two that do not go together; or the library is missing.
+        ConfigError: an unknown or incompatible architecture or encoder, or the library is not installed.
     """
 
     def __init__(
@@ -43,24 +34,24 @@ class SmpModel(AdaptedModel):
         clip: Sequence[Sequence[float]] | None = None,
     ) -> None:
         network = _network(name, max(in_channels, 1), max(num_classes, 1))
-        stride, architecture = int(network.encoder.output_stride), name.partition("/")[0]
-        # DPT halves its grid of patches once more; PAN pools its coarsest cells three times.
-        stride, smallest = (
-            (2 * stride if architecture == "dpt" else stride),
-            (8 * stride if architecture == "pan" else 0),
-        )
+        stride = int(network.encoder.output_stride)
+        smallest = 0
+        if name.startswith("dpt/"):
+            stride *= 2  # DPT halves its grid of patches once more
+        elif name.startswith("pan/"):
+            smallest = 8 * stride  # PAN pools its coarsest cells three times
         super().__init__(network, in_channels, num_classes, stride, mean, std, clip, smallest)
 
     @property
     def head(self) -> nn.Module:  # type: ignore[override]
-        """Give the layers that make the logits."""
+        """The layers that compute the logits."""
         return self.network.segmentation_head
 
     def encoder_stages(self) -> tuple[tuple[str, ...], ...]:
-        """Give the encoder's layers in order, norms with what they follow."""
+        """Return the layers of the encoder in order."""
         return stages(self.network.encoder, "network.encoder.")
 
-    def _answer(self, x: Tensor) -> tuple[Tensor, ...]:
+    def _logits(self, x: Tensor) -> tuple[Tensor, ...]:
         return (self.network(x),)
 
 
@@ -80,21 +71,19 @@ def _network(name: str, bands: int, classes: int) -> Any:
         options |= {"dynamic_img_size": True}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of names that are about to change, for whoever keeps lists of them
+            warnings.simplefilter("ignore")  # about encoder names that will change
             return library.create_model(architecture, encoder, **options)
     except KeyError as error:
-        known = encoders()
-        near = difflib.get_close_matches(encoder, known, 1, 0.4)
         raise ConfigError(
             f"model {name}",
-            expected="an encoder of segmentation_models.pytorch, or tu-NAME for one of timm's",
+            expected="an encoder of segmentation_models.pytorch, or tu-NAME for one of timm",
             found=f"unknown encoder {encoder!r}",
-            do=f"Did you mean {architecture}/{near[0]}?" if near else "See `pixelwise models`.",
+            do=nearest(name, [f"{architecture}/{known}" for known in encoders()], "See `pixelwise models`."),
         ) from error
     except (ValueError, RuntimeError, AttributeError, NotImplementedError, AssertionError, TypeError) as error:
         raise ConfigError(
             f"model {name}",
-            expected="an architecture and an encoder that go together",
+            expected="a compatible architecture and encoder",
             found=" ".join(str(error).split())[:200],
             do="Choose another encoder: see `pixelwise models`.",
         ) from error

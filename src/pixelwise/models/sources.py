@@ -1,8 +1,6 @@
-"""Where pretrained weights come from, and under which licence.
+"""Find pretrained weights and their licence: by a word such as `imagenet`, a folder, a file, or a Hub name.
 
-Comes in: the name of a network and of weights: `imagenet`, `coco`, `ade20k`, `cityscapes`, a folder, a file, or a Hub name.
-Goes out: a `Source`. Another machine is reached only for weights that are named; nothing pickled is opened but the files of
-torchvision whose hash their name carries. Knows nothing of how weights get into a network.
+Nothing is downloaded unless the user names it. No pickle is opened except torchvision's files, whose hash is checked.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ import safetensors.torch
 from torch import Tensor
 
 from pixelwise.errors import ConfigError, ModelFileError
-from pixelwise.models.catalogue import origin, parts
+from pixelwise.models.catalogue import origin, split_name
 from pixelwise.models.fetching import README, downloaded, is_hub_name, unreachable
 from pixelwise.models.licenses import (
     NVIDIA,
@@ -33,29 +31,29 @@ from pixelwise.models.pretrained import Source
 from pixelwise.models.transformers import CONFIG, PROCESSOR
 from pixelwise.models.weights import CARD, WEIGHTS, ModelCard
 
-# ImageNet's mean and deviation, as the networks of all three libraries saw it: red, green, blue of 0…255.
+# Mean and standard deviation of ImageNet that all three libraries use: red, green, blue, 0…255.
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 WORDS = ("imagenet", "coco", "ade20k", "cityscapes")
 _FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
 def find_weights(name: str, weights: str, *, accept_license: bool = False) -> Source:
-    """Find weights for the network called `name`.
+    """Return pretrained weights for the network `name`.
 
     Args:
-        name: of the network, as for `build_model`.
+        name: as for `build_model`.
         weights: imagenet, coco, ade20k, cityscapes; a folder with `model.safetensors`; a .safetensors file; or
             OWNER/NAME on the Hub.
-        accept_license: take weights that allow no commercial use.
+        accept_license: whether to accept weights that exclude commercial use.
 
     Raises:
-        ConfigError: there are no such weights for this network, or their licence has not been accepted.
+        ConfigError: the network has no such weights, or their licence was not accepted.
         ModelFileError: the file or folder cannot be used.
-        ResourceError: they are not here and cannot be reached.
+        ResourceError: the weights are not on this machine and cannot be downloaded.
     """
     folder = folder_of(weights, accept_license=accept_license)
     if weights in WORDS:
-        require_license(_known_license(name), accept_license, f"{weights} of {name}")  # before anything is fetched
+        require_license(_known_license(name), accept_license, f"{weights} of {name}")  # before downloading
         found = _from_catalogue(name, weights)
     elif folder is not None:
         found = _from_folder(folder, weights)
@@ -68,10 +66,10 @@ def find_weights(name: str, weights: str, *, accept_license: bool = False) -> So
 
 
 def folder_of(weights: str, *, accept_license: bool = False) -> Path | None:
-    """Give the folder that holds weights: one that is named, or fetched from the Hub; None for words, files and nothing.
+    """Return the folder with the weights, downloaded from the Hub if necessary; None if `weights` is a word or a file.
 
     Raises:
-        ConfigError: it is NVIDIA's on the Hub, and the licence has not been accepted.
+        ConfigError: NVIDIA's weights on the Hub, whose licence was not accepted.
         ModelFileError, ResourceError: see `fetching.downloaded`.
     """
     path = Path(weights)
@@ -92,7 +90,7 @@ def _no_such_weights(weights: str) -> ConfigError:
         "model.weights",
         expected="none, imagenet, coco, ade20k, cityscapes, a folder, a .safetensors file or OWNER/NAME on the Hub",
         found=repr(weights),
-        do="Choose one of these: `pixelwise models` tells which there are for a network.",
+        do="Choose one of these; `pixelwise models` lists the weights of each network.",
     )
 
 
@@ -103,8 +101,8 @@ def _from_file(path: Path) -> Source:
         raise ModelFileError(
             path,
             expected="a .safetensors file",
-            found=f"{path.suffix or 'no suffix'}, which may be a pickle, and a pickle runs whatever its author wrote",
-            do="Where you trust who made it: pixelwise import-weights FILE --out FILE.safetensors",
+            found=f"{path.suffix or 'no suffix'}, which may be a pickle that runs arbitrary code",
+            do="If you trust its author, run: pixelwise import-weights FILE --out FILE.safetensors",
         )
     return Source(str(path), _tensors(path))
 
@@ -117,7 +115,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _from_folder(folder: Path, where: object) -> Source:
-    """Read a folder of ours (model.json) or of transformers (config.json), each with model.safetensors."""
+    """Read a model folder (model.json) or a transformers checkpoint (config.json), each with model.safetensors."""
     if not (folder / WEIGHTS).is_file():
         raise ModelFileError(
             where,
@@ -139,7 +137,10 @@ def _from_folder(folder: Path, where: object) -> Source:
             clip=card.clip,
         )
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    mean, std, bgr = _processor(folder) if (folder / PROCESSOR).is_file() else (*_encoder_numbers(config), False)
+    if (folder / PROCESSOR).is_file():
+        mean, std, bgr = _processor_normalisation(folder)
+    else:
+        mean, std, bgr = *_encoder_normalisation(config), False
     license = license_of_repository(folder / README, config, str(where))
     return Source(str(where), tensors, license, mean, std, _classes(config), bgr=bgr)
 
@@ -149,8 +150,8 @@ def _classes(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     return tuple(str(names[key]) for key in sorted(names, key=int)) if isinstance(names, dict) else None
 
 
-def _encoder_numbers(config: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Read how an encoder of timm, or of segmentation_models.pytorch, saw its images, in raw values of 0…255."""
+def _encoder_normalisation(config: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Return mean and std (raw values, 0…255) of an encoder of timm or segmentation_models.pytorch."""
     plain = config.get("pretrained_cfg", config)
     mean, std = plain.get("mean"), plain.get("std")
     if not isinstance(mean, list) or not isinstance(std, list):
@@ -159,27 +160,27 @@ def _encoder_numbers(config: Mapping[str, Any]) -> tuple[tuple[float, ...] | Non
     return tuple(float(v) * scale for v in mean), tuple(float(v) * scale for v in std)
 
 
-def _processor(folder: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, bool]:
-    """Read how the checkpoint's own processor normalises, in raw values of 0…255, and whether blue comes first."""
+def _processor_normalisation(folder: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, bool]:
+    """Return mean and std (raw values, 0…255) of the processor of a checkpoint, and whether its bands are in BGR order."""
     plain = read_json(folder / PROCESSOR)
     bgr = bool(plain.get("do_flip_channel_order"))
     mean, std = plain.get("image_mean"), plain.get("image_std")
-    # A processor that names no numbers leaves values between 0 and 1.
+    # Without these numbers, a processor only scales values to 0…1.
     if (plain.get("do_normalize") is None and mean is None) or plain.get("do_normalize") is False:
         return (0.0, 0.0, 0.0), (255.0, 255.0, 255.0), bgr
     factor = float(plain.get("rescale_factor") or 1 / 255) if plain.get("do_rescale", True) else 1.0
     if mean is None or std is None:
         return None, None, bgr
     mean, std = (tuple(float(v) / factor for v in values) for values in (mean, std))
-    # Ours are red first, as are the bands of the images here.
+    # Returned in RGB order, as the bands of images here.
     return (mean[::-1], std[::-1], bgr) if bgr else (mean, std, bgr)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file of a model folder.
+    """Read a JSON file of a model folder.
 
     Raises:
-        ModelFileError: it is none, or holds no keys with values (a pointer left by Git LFS, say).
+        ModelFileError: the file is missing or is no JSON object (a Git LFS pointer, for example).
     """
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
@@ -192,7 +193,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _from_catalogue(name: str, weights: str) -> Source:
-    """Find the weights that a library offers for a network under one of our four words."""
+    """Return the weights that the library of a network offers for one of `WORDS`."""
     source = origin(name)
     if source == "torchvision":
         return _from_torchvision(name, weights)
@@ -200,21 +201,21 @@ def _from_catalogue(name: str, weights: str) -> Source:
         repository = _NVIDIA_NAMES[weights].format(size=name[10:], side=640 if name.endswith("b5") else 512)
         return replace(_from_folder(downloaded(repository), repository), license=NVIDIA)
     if source == "segmentation_models.pytorch" and weights == "imagenet":
-        return _from_smp(parts(name)[1])
+        return _from_smp(split_name(name)[1])
     raise ConfigError(
         "model.weights",
-        expected=f"weights that there are for {name}",
+        expected=f"weights that exist for {name}",
         found=weights,
-        do="See `pixelwise models`, or name a file.",
+        do="See `pixelwise models`, or use a file.",
     )
 
 
 def _known_license(name: str) -> str:
-    """Give the licence of a catalogue's weights where it is known without fetching them."""
+    """Return the licence of the weights of a network if it is known before downloading them; otherwise ""."""
     source = origin(name)
     if source == "transformers":
         return NVIDIA
-    return license_of_encoder(parts(name)[1]) if source == "segmentation_models.pytorch" else ""
+    return license_of_encoder(split_name(name)[1]) if source == "segmentation_models.pytorch" else ""
 
 
 _NVIDIA_NAMES = {
@@ -225,7 +226,7 @@ _NVIDIA_NAMES = {
 
 
 def _from_torchvision(name: str, weights: str) -> Source:
-    """Take torchvision's own files: their names carry the hash they are checked against, and only tensors are read."""
+    """Download weights of torchvision: the hash in the file name is checked, and only tensors are read."""
     from torchvision.models import get_model_weights
 
     from pixelwise.models.torchvision import NAMES
@@ -234,10 +235,10 @@ def _from_torchvision(name: str, weights: str) -> Source:
     backbone = {"resnet50": "resnet50", "resnet101": "resnet101"}.get(name.partition("-")[2], "mobilenet_v3_large")
     offered = {"coco": builder, "imagenet": backbone}
     if weights not in offered:
-        raise ConfigError("model.weights", expected="imagenet or coco", found=weights, do="Choose one of these.")
+        raise ConfigError("model.weights", expected="imagenet or coco", found=weights, do="Choose one of them.")
     found = next(w for w in get_model_weights(offered[weights]) if "COCO" in w.name or "IMAGENET1K_V1" in w.name)
     try:
-        # The note of a download goes to standard error, with all else that is no result.
+        # torch prints a note about the download; standard output is for results only.
         with contextlib.redirect_stdout(sys.stderr):
             tensors = found.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
@@ -251,22 +252,24 @@ def _from_torchvision(name: str, weights: str) -> Source:
 
 
 def _from_smp(encoder: str) -> Source:
-    """Take the encoder's weights from where segmentation_models.pytorch, or timm, keeps them."""
+    """Download the weights of an encoder of segmentation_models.pytorch or timm."""
     if encoder.startswith("tu-"):
         import timm
 
         config = timm.get_pretrained_cfg(encoder[3:])
         if config is None or not config.hf_hub_id:
-            raise ConfigError("model.weights", expected=f"weights for {encoder}", found="none", do="Name a file.")
+            raise ConfigError("model.weights", expected=f"weights for {encoder}", found="none", do="Use a file.")
         found = _from_folder(downloaded(config.hf_hub_id), config.hf_hub_id)
-        numbers = (tuple(255.0 * v for v in values) for values in (config.mean, config.std))
-        mean, std = (found.mean, found.std) if found.mean else numbers
-        return replace(found, mean=mean, std=std, license=config.license or found.license)
+        if not found.mean:
+            mean, std = (tuple(255.0 * v for v in values) for values in (config.mean, config.std))
+            found = replace(found, mean=mean, std=std)
+        return replace(found, license=config.license or found.license)
     from segmentation_models_pytorch.encoders import encoders
 
-    kind, settings = kind_of_encoder(encoder), encoders.get(encoder, {}).get("pretrained_settings", {})
+    kind = kind_of_encoder(encoder)
+    settings = encoders.get(encoder, {}).get("pretrained_settings", {})
     if kind not in settings:
-        raise ConfigError("model.weights", expected=f"weights for {encoder}", found="none", do="Name a file.")
+        raise ConfigError("model.weights", expected=f"weights for {encoder}", found="none", do="Use a file.")
     repository = settings[kind]["repo_id"]
     found = _from_folder(downloaded(repository, settings[kind].get("revision")), repository)
     return replace(found, license=license_of_encoder(encoder))

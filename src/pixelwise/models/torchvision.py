@@ -1,8 +1,4 @@
-"""Networks of torchvision: DeepLabV3, FCN and LR-ASPP, with their auxiliary heads trained.
-
-Comes in: a name of `NAMES` and the sizes. Goes out: a `SegmentationModel` with fresh weights; nothing is ever downloaded
-here. Knows nothing of where pretrained weights come from.
-"""
+"""Networks of torchvision: DeepLabV3, FCN and LR-ASPP, with auxiliary heads; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from torchvision.models import segmentation
 
 from pixelwise.models.base import AdaptedModel, stages
 
-# Name → torchvision's builder, and how many pixels make one of its coarsest cells (the backbones are dilated).
+# Name → builder in torchvision, and stride in pixels (the backbones are dilated).
 NAMES: Mapping[str, tuple[str, int]] = {
     "deeplabv3-resnet50": ("deeplabv3_resnet50", 8),
     "deeplabv3-resnet101": ("deeplabv3_resnet101", 8),
@@ -26,12 +22,7 @@ NAMES: Mapping[str, tuple[str, int]] = {
 
 
 class TorchvisionModel(AdaptedModel):
-    """Wrap a segmentation network of torchvision.
-
-    Args:
-        name: one of `NAMES`.
-        in_channels, num_classes, mean, std, clip: as for `SegmentationModel`.
-    """
+    """A segmentation network of torchvision, one of `NAMES`."""
 
     def __init__(
         self,
@@ -43,7 +34,7 @@ class TorchvisionModel(AdaptedModel):
         clip: Sequence[Sequence[float]] | None = None,
     ) -> None:
         builder, stride = NAMES[name]
-        # Without these two, torchvision downloads the backbone, and leaves the auxiliary head out.
+        # By default torchvision downloads the backbone, and omits the auxiliary head.
         options: dict[str, Any] = {"weights": None, "weights_backbone": None, "num_classes": max(num_classes, 1)}
         if not name.startswith("lraspp"):
             options["aux_loss"] = True
@@ -53,18 +44,18 @@ class TorchvisionModel(AdaptedModel):
 
     @property
     def head(self) -> nn.Module:  # type: ignore[override]
-        """Give the layers that make the logits."""
+        """The layers that compute the logits."""
         classifier = self.network.classifier
         if hasattr(classifier, "high_classifier"):
             return nn.ModuleList([classifier.low_classifier, classifier.high_classifier])
         return classifier[-1]
 
     def encoder_stages(self) -> tuple[tuple[str, ...], ...]:
-        """Give the backbone's layers in order."""
+        """Return the layers of the backbone in order."""
         return stages(self.network.backbone, "network.backbone.")
 
-    def _answer(self, x: Tensor) -> tuple[Tensor, ...]:
-        # The parts and not the whole, which would enlarge by itself, and train its auxiliary head in vain at prediction.
+    def _logits(self, x: Tensor) -> tuple[Tensor, ...]:
+        # Not `network(x)`, which enlarges the logits, and computes the auxiliary head in evaluation mode, too.
         network = self.network
         features = network.backbone(x)
         if "out" not in features:
@@ -75,13 +66,13 @@ class TorchvisionModel(AdaptedModel):
 
 
 def _set_bands(network: nn.Module, bands: int) -> None:
-    """Replace the first convolution where there are not three bands."""
+    """Replace the first convolution if the number of bands is not three."""
     if bands == 3:
         return
     for parent in network.modules():
         for name, child in parent.named_children():
             if isinstance(child, nn.Conv2d) and child.in_channels == 3:
-                fresh = nn.Conv2d(
+                replacement = nn.Conv2d(
                     bands,
                     child.out_channels,
                     child.kernel_size,  # type: ignore[arg-type]
@@ -89,7 +80,7 @@ def _set_bands(network: nn.Module, bands: int) -> None:
                     child.padding,  # type: ignore[arg-type]
                     bias=child.bias is not None,
                 )
-                nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
-                setattr(parent, name, fresh)
+                nn.init.kaiming_normal_(replacement.weight, mode="fan_out", nonlinearity="relu")
+                setattr(parent, name, replacement)
                 return
     raise AssertionError("a network of torchvision begins with a convolution of three bands")

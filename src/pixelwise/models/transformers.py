@@ -1,9 +1,4 @@
-"""Networks of transformers: SegFormer by its size, and whatever `AutoModelForSemanticSegmentation` opens.
-
-Comes in: a name (`segformer-b0` … `segformer-b5`) or the plain form of a transformers configuration, and the sizes. Goes
-out: a `SegmentationModel` with fresh weights; nothing is ever downloaded here. Knows nothing of where pretrained weights
-come from.
-"""
+"""Networks of transformers: SegFormer by size, and all of `AutoModelForSemanticSegmentation`; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -19,7 +14,7 @@ from torch import Tensor, nn
 from pixelwise.errors import ConfigError
 from pixelwise.models.base import AdaptedModel, missing_library, stages
 
-# Table 6 of Xie et al. 2021, arXiv:2105.15203: depths and widths of the encoder, width of the decoder.
+# Depths and widths of the encoder, width of the decoder: Xie et al. 2021, arXiv:2105.15203, table 6.
 SEGFORMER: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {
     "segformer-b0": ((2, 2, 2, 2), (32, 64, 160, 256), 256),
     "segformer-b1": ((2, 2, 2, 2), (64, 128, 320, 512), 256),
@@ -29,23 +24,23 @@ SEGFORMER: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {
     "segformer-b5": ((3, 6, 40, 3), (64, 128, 320, 512), 768),
 }
 _STRIDE = 32
-# What is told to the parts of a network while it answers is told to all who ask it: one at a time then.
-_TURN = threading.RLock()
+# Hooks registered during a forward pass affect concurrent calls, which are therefore serialised.
+_HOOK_LOCK = threading.RLock()
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 
 
 class TransformersModel(AdaptedModel):
-    """Wrap a semantic segmentation network of transformers.
+    """A semantic segmentation network of transformers.
 
-    Its model folder is a checkpoint of transformers, too: the tensors keep the names they have there.
+    Its model folder is also a transformers checkpoint: tensors keep the names of the library.
 
     Args:
-        config: plain form of its configuration, with `model_type`; or
-        name: one of `SEGFORMER`.
+        name: one of `SEGFORMER`, or any name if `config` is given.
+        config: content of its config.json, with `model_type`.
         in_channels, num_classes, mean, std, clip: as for `SegmentationModel`.
 
     Raises:
-        ConfigError: no such network, or the library is missing.
+        ConfigError: no such network, or the library is not installed.
     """
 
     def __init__(
@@ -61,48 +56,48 @@ class TransformersModel(AdaptedModel):
         if not config and name not in SEGFORMER:
             raise ConfigError(
                 "model.config",
-                expected="the configuration of a network of transformers, as its config.json says it",
+                expected="the config.json of a transformers network",
                 found="none",
-                do=f"Name a folder with a checkpoint as --model, or one of {', '.join(SEGFORMER)}.",
+                do=f"Use a folder with a checkpoint as --model, or one of {', '.join(SEGFORMER)}.",
             )
         network: Any = _network(name, config or _segformer(name), max(in_channels, 1), max(num_classes, 1))
         super().__init__(network, in_channels, num_classes, _stride(network.config), mean, std, clip)
-        # Networks with one position per patch take other sizes only where they are told to.
-        moves = "interpolate_pos_encoding" in inspect.signature(network.forward).parameters
-        self.options = {"interpolate_pos_encoding": True} if moves else {}
+        # Networks with position embeddings accept other sizes only with this option.
+        interpolates = "interpolate_pos_encoding" in inspect.signature(network.forward).parameters
+        self.options = {"interpolate_pos_encoding": True} if interpolates else {}
 
     @property
     def head(self) -> nn.Module:  # type: ignore[override]
-        """Give the layer that makes the logits: a classifier, or the last one with as many outputs as there are classes."""
-        found = {n: m for n, m in self.network.named_modules() if _makes_logits(n, m, self.num_classes)}
-        classifiers = [module for name, module in found.items() if "classifier" in name]
-        return (classifiers or list(found.values()))[-1]
+        """The layer that computes the logits: a classifier, or the last convolution with as many outputs as classes."""
+        candidates = {n: m for n, m in self.network.named_modules() if _computes_logits(n, m, self.num_classes)}
+        classifiers = [module for name, module in candidates.items() if "classifier" in name]
+        return (classifiers or list(candidates.values()))[-1]
 
     def encoder_stages(self) -> tuple[tuple[str, ...], ...]:
-        """Give the backbone's blocks in order."""
+        """Return the blocks of the backbone in order."""
         names = (self.network.base_model_prefix, "backbone")
         found = next((name for name in names if name and hasattr(self.network, name)), None)
         return stages(getattr(self.network, found), f"network.{found}.") if found else ()
 
     def tensors_for_files(self) -> dict[str, Tensor]:
-        """Give the network's tensors as `save_pretrained` names them; those of `normalise` are in the other files."""
+        """Return the tensors as `save_pretrained` names them; those of `normalise` are stored in the JSON files."""
         from transformers.core_model_loading import revert_weight_conversion
 
         return dict(revert_weight_conversion(self.network, self.network.state_dict()))
 
     def tensors_from_files(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Rename as `from_pretrained` does: files keep the names of older versions."""
+        """Rename as `from_pretrained` does, since files may use the names of older versions."""
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightRenaming, apply_renamings
 
         mapping = get_model_conversion_mapping(self.network)
-        moves = [transform for transform in mapping if isinstance(transform, WeightRenaming)]
-        return {f"network.{apply_renamings(name, moves)}": tensor for name, tensor in tensors.items()}
+        renamings = [transform for transform in mapping if isinstance(transform, WeightRenaming)]
+        return {f"network.{apply_renamings(name, renamings)}": tensor for name, tensor in tensors.items()}
 
     def files_of_its_library(self, classes: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Give what makes a model folder a checkpoint of transformers: configuration, and how its processor normalises.
+        """Return the configuration and the processor with which transformers reads the model folder.
 
-        Its processors cannot clip: who reads the folder with that library must, where `model.json` says so.
+        Its processors cannot clip: users of that library must clip as `model.json` states.
         """
         settings = copy.deepcopy(self.network.config)
         settings.id2label = dict(enumerate(classes))
@@ -114,23 +109,26 @@ class TransformersModel(AdaptedModel):
             "do_rescale": True,
             "rescale_factor": 1 / 255,
             "do_reduce_labels": False,
+            "do_flip_channel_order": False,
+            "do_normalize": True,
+            "image_mean": mean,
+            "image_std": std,
         }
-        processor |= {"do_flip_channel_order": False, "do_normalize": True, "image_mean": mean, "image_std": std}
         return {CONFIG: settings.to_diff_dict(), PROCESSOR: processor}
 
-    def _answer(self, x: Tensor) -> tuple[Tensor, ...]:
+    def _logits(self, x: Tensor) -> tuple[Tensor, ...]:
         network = self.network
         auxiliary = getattr(network, "auxiliary_head", None) if self.training else None
-        # DPT takes its patches for a square unless its neck is told.
+        # The neck of DPT assumes a square grid of patches unless it gets the size.
         neck = network.neck if network.config.model_type == "dpt" else None
         if auxiliary is None and neck is None:
             return (network(pixel_values=x, **self.options).logits,)
-        overheard: list[Tensor] = []
+        auxiliary_logits: list[Tensor] = []
         hooks = []
-        with _TURN:
+        with _HOOK_LOCK:
             if auxiliary is not None:
-                # The library computes these logits, and keeps them to itself.
-                hooks.append(auxiliary.register_forward_hook(lambda _, __, logits: overheard.append(logits)))
+                # The library computes these logits but does not return them.
+                hooks.append(auxiliary.register_forward_hook(lambda _, __, logits: auxiliary_logits.append(logits)))
             if neck is not None:
                 patch = network.config.patch_size
                 grid = {"patch_height": x.shape[2] // patch, "patch_width": x.shape[3] // patch}
@@ -138,20 +136,19 @@ class TransformersModel(AdaptedModel):
                     neck.register_forward_pre_hook(lambda _, args, given: (args, given | grid), with_kwargs=True)
                 )
             try:
-                return (network(pixel_values=x, **self.options).logits, *overheard)
+                return (network(pixel_values=x, **self.options).logits, *auxiliary_logits)
             finally:
                 for hook in hooks:
                     hook.remove()
 
 
 def _stride(settings: Any) -> int:
-    """Give pixels per side that networks of this library divide by: 32, or as many as whole patches want."""
-    own = getattr(settings, "patch_size", None)
-    behind = getattr(getattr(settings, "backbone_config", None), "patch_size", None)
-    return math.lcm(_STRIDE, *(size for size in (own, behind) if isinstance(size, int)))
+    """Return the stride in pixels: 32, or a multiple that the patch size divides."""
+    sizes = [getattr(part, "patch_size", None) for part in (settings, getattr(settings, "backbone_config", None))]
+    return math.lcm(_STRIDE, *(size for size in sizes if isinstance(size, int)))
 
 
-def _makes_logits(name: str, module: nn.Module, classes: int) -> bool:
+def _computes_logits(name: str, module: nn.Module, classes: int) -> bool:
     return isinstance(module, nn.Conv2d) and module.out_channels == classes and "auxiliary" not in name
 
 
@@ -182,8 +179,8 @@ def _network(name: str, config: Mapping[str, Any], bands: int, classes: int) -> 
             do="See `pixelwise models`.",
         ) from error
     for module in network.modules():
-        # The library keeps these from call to call; made while predicting, they cannot be trained with.
-        made: Any = getattr(type(module), "generate_relative_position_index", None)
-        if hasattr(made, "__wrapped__"):
-            module.generate_relative_position_index = made.__wrapped__
+        # The library caches these tensors; created in inference mode, they cannot be used for training.
+        cached: Any = getattr(type(module), "generate_relative_position_index", None)
+        if hasattr(cached, "__wrapped__"):
+            module.generate_relative_position_index = cached.__wrapped__
     return network

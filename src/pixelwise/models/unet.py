@@ -1,10 +1,7 @@
-"""The U-Net, from scratch: every component written out.
+"""The U-Net, written out: Ronneberger, Fischer, Brox, Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015.
 
-Comes in: images (B, C, H, W) of raw pixel values. Goes out: logits (B, K, H, W). Knows nothing of data, losses or training.
-
-Ronneberger, Fischer, Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015, with two changes
-that everyone makes: convolutions are padded, so sizes are kept and nothing is cropped, and each is followed by batch norm.
-With the defaults and 256×256 pixels:
+With two common changes: convolutions are padded, so that sizes are kept, and are followed by batch norm. With the defaults
+and 256×256 pixels:
 
     stem ─ 64@256² ────────────────────────────────── 64@256² ─ logits
              └ 128@128² ─────────────────────── 128@128² ┘
@@ -29,19 +26,19 @@ Upsampling = Literal["transposed", "bilinear"]
 
 
 class DoubleConv(nn.Sequential):
-    """Convolve 3×3, normalise over the batch, ReLU; twice. (B, `inputs`, H, W) → (B, `outputs`, H, W)."""
+    """3×3 convolution, batch norm and ReLU, twice: (B, `inputs`, H, W) → (B, `outputs`, H, W)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(*_conv(inputs, outputs), *_conv(outputs, outputs))
 
 
 def _conv(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module, nn.Module]:
-    # No bias: the batch norm behind it subtracts the mean and adds its own.
+    # No bias: the batch norm subtracts the mean and adds a bias of its own.
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
 
 
 class Down(nn.Module):
-    """Go one scale down: the largest of each 2×2, then `DoubleConv`. (B, `inputs`, H, W) → (B, `outputs`, H/2, W/2)."""
+    """2×2 max pooling and `DoubleConv`: (B, `inputs`, H, W) → (B, `outputs`, H/2, W/2)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -54,11 +51,11 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Go one scale up and join what the encoder saw there.
+    """Upsample by 2 and join the encoder features of that scale.
 
     Args:
-        below: channels of the coarser scale; a transposed convolution halves them to `skip`, bilinear keeps them.
-        skip: channels of the encoder's features at this scale, and of the result.
+        below: channels of the coarser scale; a transposed convolution reduces them to `skip`, bilinear keeps them.
+        skip: channels of the encoder features at this scale, and of the result.
         up: "transposed" (learned 2×2 convolution, as in the paper) or "bilinear".
     """
 
@@ -117,7 +114,7 @@ class UNet(SegmentationModel):
         _initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give logits (B, K, H, W) float32 for images (B, C, H, W) of raw values, any numeric type, any H, W ≥ 1."""
+        """Return logits (B, K, H, W) float32 for images (B, C, H, W) of raw values of any numeric type, H, W ≥ 1."""
         height, width = images.shape[-2:]
         x = self.first(self.patches(pad_end(self.normalise(images), self.stride)))
         skips: list[Tensor] = []
@@ -129,7 +126,7 @@ class UNet(SegmentationModel):
         return self.pixels(self.head(x))[..., :height, :width].float()
 
     def encoder_stages(self) -> tuple[tuple[str, ...], ...]:
-        """Give the scales of the encoder, finest first."""
+        """Return the scales of the encoder, finest first."""
         return (("first.",), *((f"down.{scale}.",) for scale in range(len(self.down))))
 
 
@@ -144,16 +141,16 @@ def _check(features: Sequence[int], up: str, stem: int) -> None:
 
 
 def _initialise(model: UNet) -> None:
-    """Draw the weights so that signals keep their size on the way (He et al. 2015); the head begins undecided."""
+    """Draw weights that preserve the variance of activations (He et al. 2015), and small ones for the head."""
     for module in model.modules():
         if isinstance(module, nn.ConvTranspose2d):
-            # Kernel = stride: each output pixel sums `in` products, and no ReLU follows.
+            # Kernel = stride: each output pixel sums `in_channels` products, and no ReLU follows.
             nn.init.normal_(module.weight, std=module.in_channels**-0.5)
         elif isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
             nn.init.zeros_(module.bias)
-    # One drawing for all pixels of a patch (Aitken et al. 2017, arXiv:1707.02937): else patches show as a checkerboard.
+    # The same weights for all pixels of a patch avoid checkerboard artefacts (Aitken et al. 2017, arXiv:1707.02937).
     per_class = torch.empty(model.num_classes, *model.head.weight.shape[1:])
     nn.init.normal_(per_class, std=0.01)
     with torch.no_grad():

@@ -1,1 +1,1 @@
-"""Learn weights: the loop, its optimizer, checkpoints, time and log."""
+"""Training: planning, data loading, the training loop, checkpoints and the run log."""

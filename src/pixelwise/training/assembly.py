@@ -1,22 +1,18 @@
-"""Make what a run works with from its configuration: model with its weights, stream, loss, card, predictor.
-
-Comes in: a resolved configuration and an opened data set. Goes out: the parts of a run, each a function of configuration,
-data and seed. Knows nothing of steps, checkpoints or how the configuration was derived.
-"""
+"""Build the components of a run from its configuration: model with initial weights, crops, loss, card and predictor."""
 
 from __future__ import annotations
 
 import difflib
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import pixelwise.config as configs
-from pixelwise.config import Config
+from pixelwise.config import Config, ResolvedConfig
 from pixelwise.datasets.dataset import Dataset, DataSplits
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import quick_miou
@@ -33,55 +29,70 @@ from pixelwise.models.weights import CARD, ModelCard, save_model
 from pixelwise.training.loader import Crops
 from pixelwise.training.loop import Work
 from pixelwise.training.optim import begin_at_prior
-from pixelwise.training.plan import Weights
+from pixelwise.training.plan import InitialWeights
 from pixelwise.training.transforms import CropTransform
 from pixelwise.types import Fingerprint, ModelSpec
 
 MODEL = "model"
 
 
-def require_device(config: Config) -> None:
-    """Refuse a device that torch cannot use here.
+@dataclass(frozen=True)
+class Components:
+    """What training works with.
+
+    Args:
+        crops: the training images.
+        model: with initial weights.
+        loss: to minimise.
+        report: how the pretrained weights fitted the model; None without such weights.
+    """
+
+    crops: Crops
+    model: SegmentationModel
+    loss: Loss
+    report: Report | None = None
+
+
+def require_device(name: str) -> None:
+    """Raise if torch cannot use a device.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: the device does not exist or lacks float64, in which the losses are summed.
     """
-    name = config.train.device or "cpu"
     try:
-        # The losses sum up in float64, which not every device knows.
         torch.empty(1, dtype=torch.float64, device=name)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ConfigError(
             "train.device",
-            expected="a device that torch can use here",
+            expected="a device that torch can use on this machine",
             found=f"{name} ({' '.join(str(error).split())[:120]})",
-            do="Say --set train.device=cpu, or go on where there is such a device.",
+            do="Set --set train.device=cpu, or resume on a machine with such a device.",
         ) from error
 
 
-def require_norms(config: Config, model: SegmentationModel) -> None:
-    """Refuse batches so small that batch norm has a single value per channel where the network is coarsest.
+def require_norms(config: ResolvedConfig, model: SegmentationModel) -> None:
+    """Raise if batch norm would have a single value per channel at the coarsest scale.
 
     Raises:
-        ConfigError: they are.
+        ConfigError: batch and crop are too small.
     """
-    batch, crop = config.train.batch_size or 1, config.train.crop or (1, 1)
+    batch, crop = config.train.batch_size, config.train.crop
     cells = [-(-side // model.stride) for side in crop]
-    # Networks of other libraries use their statistics there: see `models.base.ForgivingBatchNorm2d`.
+    # Networks of other libraries fall back to running statistics: see `models.base.SafeBatchNorm2d`.
     if config.model.name == "unet" and batch * cells[0] * cells[1] < 2:
         raise ConfigError(
             "train.batch_size",
             expected=f"at least 2, or crops larger than the network's stride of {model.stride} pixels",
             found=f"{batch} crop of {crop[0]}×{crop[1]}",
-            do="Raise one of the two: batch norm needs two values per channel.",
+            do="Increase one of them: batch norm needs two values per channel.",
         )
 
 
-def require_counted(val: Dataset) -> None:
-    """Refuse a validation part in which no pixel counts: nothing could be called best.
+def require_annotated_pixels(val: Dataset) -> None:
+    """Raise if all pixels of the validation split are ignored, since no model could be selected.
 
     Raises:
-        DataError: it has none.
+        DataError: there are only ignored pixels.
     """
     for index in range(len(val)):
         mask = val.read(index).truth(val.labels.ignore_index)
@@ -89,58 +100,57 @@ def require_counted(val: Dataset) -> None:
             return
     raise DataError(
         "val masks",
-        expected="at least one pixel that counts",
-        found=f"only ignored ones in {len(val)} masks",
-        do="Name another val part, or correct ignore_index in labels.yaml.",
+        expected="at least one annotated pixel",
+        found=f"only ignored pixels in {len(val)} masks",
+        do="Choose another val split, or correct ignore_index in labels.yaml.",
     )
 
 
-def named_model(config: Config) -> Config:
-    """Settle which network is meant.
+def with_network(config: Config) -> Config:
+    """Return the configuration with the network and its size determined.
 
-    A folder with a checkpoint of transformers, or its name on the Hub, given as the model's name, is configuration and
-    weights. Weights of our own bring the sizes of their network.
+    `model.name` may be a folder with a transformers checkpoint, or its name on the Hub; it then provides architecture and
+    weights. Weights from a model folder provide the size of the network.
 
     Raises:
-        ConfigError, ResourceError: the Hub cannot be reached, or the licence has not been accepted.
+        ConfigError, ResourceError: the Hub cannot be reached, or the licence was not accepted.
     """
-    wanted = config.model
-    architecture = catalogue.parts(wanted.name)[0]
-    known = architecture in catalogue.SMP_ARCHITECTURES or wanted.name in catalogue.available()
-    # A name that is nearly an architecture's, and no folder, was meant as one: `build_model` says which.
-    near = difflib.get_close_matches(architecture.lower(), catalogue.SMP_ARCHITECTURES, 1, 0.75)
-    meant = known or (bool(near) and not Path(wanted.name).exists())
-    folder = None if meant else folder_of(wanted.name, accept_license=wanted.accept_license)
-    if folder is not None and not (folder / CONFIG).is_file() and (folder / CARD).is_file():
+    model = config.model
+    architecture = catalogue.split_name(model.name)[0]
+    known = architecture in catalogue.SMP_ARCHITECTURES or model.name in catalogue.available()
+    # A misspelt architecture is not a Hub name: `build_model` reports the nearest valid name.
+    misspelt = bool(difflib.get_close_matches(architecture.lower(), catalogue.SMP_ARCHITECTURES, 1, 0.75))
+    folder = None
+    if not known and not (misspelt and not Path(model.name).exists()):
+        folder = folder_of(model.name, accept_license=model.accept_license)
+    if folder is not None and (folder / CONFIG).is_file():
+        dropped = ("id2label", "label2id", "architectures", "torch_dtype", "dtype")
+        network = {key: value for key, value in read_json(folder / CONFIG).items() if key not in dropped}
+        weights = model.weights or model.name
+        config = configs.replace(config, model={"name": "transformers", "config": network, "weights": weights})
+    elif folder is not None and (folder / CARD).is_file():
         raise ConfigError(
             "model.name",
-            expected="the name of a network, or a checkpoint of transformers",
-            found=f"{wanted.name}, a model of pixelwise",
-            do="Begin with its weights: --weights, and --model as its model.json says.",
+            expected="the name of a network, or a transformers checkpoint",
+            found=f"{model.name}, a pixelwise model",
+            do="Use it as --weights, with the --model that its model.json names.",
         )
-    if folder is not None and (folder / CONFIG).is_file():
-        plain = read_json(folder / CONFIG)
-        dropped = ("id2label", "label2id", "architectures", "torch_dtype", "dtype")
-        kept = {key: value for key, value in plain.items() if key not in dropped}
-        weights = wanted.weights or wanted.name
-        config = configs.replace(config, model={"name": "transformers", "config": kept, "weights": weights})
-    return _sized(_placed(config))
+    return _with_size_of_weights(_with_absolute_weights(config))
 
 
-def _placed(config: Config) -> Config:
-    """Write a local path in full: a run goes on from any folder."""
+def _with_absolute_weights(config: Config) -> Config:
+    """Make a local path of weights absolute, so that a run can be resumed from any folder."""
     weights = config.model.weights
     if weights in (None, "none", *WORDS) or is_hub_name(weights) or not Path(weights).exists():
         return config
     return configs.replace(config, model={"weights": str(Path(weights).resolve())})
 
 
-def _sized(config: Config) -> Config:
-    """Take what a network's size is from the model folder that its weights come from, where nobody chose otherwise."""
-    wanted = config.model.weights
-    if wanted is None or config.model.name not in ("unet", "transformers"):
+def _with_size_of_weights(config: Config) -> Config:
+    """Take unset sizes of the network from the model folder of its weights."""
+    if config.model.weights is None or config.model.name not in ("unet", "transformers"):
         return config
-    folder = folder_of(wanted, accept_license=config.model.accept_license)
+    folder = folder_of(config.model.weights, accept_license=config.model.accept_license)
     if folder is None or not (folder / CARD).is_file():
         return config
     architecture = ModelCard.from_dict(read_json(folder / CARD), folder).architecture
@@ -155,86 +165,92 @@ def _sized(config: Config) -> Config:
 
 
 def pretrained(config: Config) -> Source | None:
-    """Find the weights that the configuration names; None where it names none.
+    """Return the pretrained weights that the configuration names; None if it names none.
 
     Raises:
         ConfigError, ModelFileError, ResourceError: see `models.sources.find_weights`.
     """
-    wanted = config.model.weights
-    if wanted in (None, "none"):
+    weights = config.model.weights
+    if weights in (None, "none"):
         return None
-    return find_weights(config.model.name, wanted, accept_license=config.model.accept_license)
+    return find_weights(config.model.name, weights, accept_license=config.model.accept_license)
 
 
-def begins_with(config: Config, train: Dataset, facts: Fingerprint, source: Source) -> Weights:
-    """Say what training begins with, before anything is built: which parts of the network the weights leave fresh.
-
-    Args:
-        config: with the network's size settled.
-        train: its classes decide what becomes of the head.
-        facts: of the training part.
-        source: the weights.
-    """
+def initial_weights(config: Config, train: Dataset, facts: Fingerprint, source: Source) -> InitialWeights:
+    """Describe the initial weights, and which layers of the network they leave new."""
     model = catalogue.build_empty(config.model.name, **arguments(config, train, facts))
     report = matched(model, source, keep_head=_keeps_head(source, train))[1]
-    form = (source.mean, source.std, source.dtype)
-    fresh = (report.encoder_only, report.head_new)
-    return Weights(str(config.model.weights), source.license, *form, *fresh, source.clip)
+    return InitialWeights(
+        name=str(config.model.weights),
+        license=source.license,
+        mean=source.mean,
+        std=source.std,
+        dtype=source.dtype,
+        encoder_only=report.encoder_only,
+        head_new=report.head_new,
+        clip=source.clip,
+    )
 
 
 def _keeps_head(source: Source, train: Dataset) -> bool:
-    """Refuse a head that knows as many classes, but others: it would have to unlearn them first."""
+    """Whether to keep the head: not if it was trained on other classes, even if their number is the same."""
     return source.classes in (None, train.labels.names)
 
 
-def parts(
-    config: Config, train: Dataset, facts: Fingerprint, source: Source | None
-) -> tuple[Crops, SegmentationModel, Loss, Report | None]:
-    """Make stream, model and loss; with a source, its weights are put into the model, and the report says which."""
-    labels, settings = train.labels, config.train
-    mean, std = tuple(config.model.mean or ()), tuple(config.model.std or ())
+def build(config: ResolvedConfig, train: Dataset, facts: Fingerprint, source: Source | None) -> Components:
+    """Build crops, model and loss; put the weights of `source` into the model.
+
+    Raises:
+        ConfigError: mean and std do not fit the bands, or batch and crop are too small for batch norm.
+    """
+    settings = config.train
+    mean, std = config.model.mean, config.model.std
     if len(mean) != facts.channels or len(std) != facts.channels:
         raise ConfigError(
             "model.mean, model.std",
             expected=f"{facts.channels} values each",
             found=f"{len(mean)}, {len(std)}",
-            do="Give one per band.",
+            do="Give one value per band.",
         )
-    form = (facts.channels, facts.dtype)
-    crops = Crops(train, transform(config, train), settings.seed, settings.cache or False, form)
+    crops = Crops(train, transform(config, train), settings.seed, settings.cache, (facts.channels, facts.dtype))
     torch.manual_seed(settings.seed)
     model = catalogue.build_model(config.model.name, **arguments(config, train, facts))
     require_norms(config, model)
-    weights = class_weights(config.loss.class_weights or "none", facts.pixel_counts, facts.image_counts)
+    weights = class_weights(config.loss.class_weights, facts.pixel_counts, facts.image_counts)
     begin_at_prior(model, [weight * count for weight, count in zip(weights, facts.pixel_counts, strict=True)])
     report = fill(model, source, keep_head=_keeps_head(source, train)) if source is not None else None
     loss = combined_loss(
         config.loss,
-        num_classes=labels.num_classes,
-        ignore_index=labels.ignore_index,
+        num_classes=train.labels.num_classes,
+        ignore_index=train.labels.ignore_index,
         class_weights=torch.tensor(weights, dtype=torch.float32, device=settings.device),
     )
-    return crops, model, loss, report
+    return Components(crops, model, loss, report)
 
 
-def transform(config: Config, train: Dataset) -> CropTransform:
-    """Give what turns an image into a crop."""
-    crop, share = config.train.crop or (256, 256), config.train.class_crops or 0.0
-    mean, std = tuple(config.model.mean or ()), tuple(config.model.std or ())
-    return CropTransform(crop, config.augment, share, train.labels.ignore_index, mean, std)
+def transform(config: ResolvedConfig, train: Dataset) -> CropTransform:
+    """Return the transform that draws crops."""
+    return CropTransform(
+        crop=config.train.crop,
+        augment=config.augment,
+        class_crops=config.train.class_crops,
+        ignore_index=train.labels.ignore_index,
+        mean=tuple(config.model.mean),
+        std=tuple(config.model.std),
+    )
 
 
 def arguments(config: Config, train: Dataset, facts: Fingerprint) -> dict[str, Any]:
-    """Give what `build_model` is called with: what the network knows of the `model` section, and the data's sizes."""
+    """Return the arguments of `build_model`: values of the `model` section that the network takes, bands and classes."""
     known = catalogue.parameters(config.model.name)
-    own = {key: value for key, value in config.model.model_dump().items() if key in known and value is not None}
-    if own.get("clip") == "none":
-        del own["clip"]
-    return {**own, "in_channels": facts.channels, "num_classes": train.labels.num_classes}
+    chosen = {key: value for key, value in config.model.model_dump().items() if key in known and value is not None}
+    if chosen.get("clip") == "none":
+        del chosen["clip"]
+    return {**chosen, "in_channels": facts.channels, "num_classes": train.labels.num_classes}
 
 
 def model_card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelCard:
-    """Describe the model for whoever will use it."""
+    """Return the card of the model."""
     assert splits.train is not None
     return ModelCard(
         architecture={"name": config.model.name, "arguments": arguments(config, splits.train, facts)},
@@ -269,29 +285,21 @@ def _typical_range(facts: Fingerprint) -> tuple[float, float] | None:
 
 
 def _named_weights(weights: str | None) -> str:
-    """Give weights a name that says something on another machine: of a local path, its last two parts."""
+    """Return a name of weights that makes sense on another machine: the last two parts of a local path."""
     text = weights or "none"
     return text if text in WORDS or is_hub_name(text) else "/".join(Path(text).parts[-2:])
 
 
 def make_predictor(config: Config, model: SegmentationModel, card: ModelCard) -> Predictor:
-    """Give the predictor that validates: the one that the card describes, on the run's device.
+    """Return the predictor for validation: as described by the card, on the device of the run.
 
-    Not in the precision of training: what is scored on the way is what the model is shipped and scored as at the end.
+    In full precision, not in that of training, so that validation scores are those of the final model.
     """
     return Predictor(TorchBackend(model, card.spec, config.train.device or "cpu"))
 
 
-def make_work(
-    config: Config,
-    splits: DataSplits,
-    card: ModelCard,
-    made: tuple[Crops, SegmentationModel, Loss],
-    out: Path,
-) -> Work:
-    """Bring together what the loop needs; the best model goes to `out`/model."""
-    val = splits.val
-    assert val is not None
+def make_work(config: ResolvedConfig, val: Dataset, card: ModelCard, components: Components, out: Path) -> Work:
+    """Return what the training loop needs; the best model is saved in `out`/model."""
 
     def validate(averaged: SegmentationModel, check: Callable[[], None]) -> float:
         return quick_miou(val, make_predictor(config, averaged, card), stop=check)[0]
@@ -299,16 +307,15 @@ def make_work(
     def keep(averaged: SegmentationModel, miou: float, step: int) -> None:
         save_model(out / MODEL, averaged, replace(card, scores={"val_miou": miou, "step": step}))
 
-    crops, model, loss = made
-    return Work(config, model, loss, crops, validate, keep, out)
+    return Work(config, components.model, components.loss, components.crops, validate, keep, out)
 
 
 def validation_seconds(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> float:
-    """Measure how long it takes to score the validation part, on three images of it."""
-    few = val.subset(range(min(len(val), 3)))
+    """Estimate the seconds of one validation from three images."""
+    sample = val.subset(range(min(len(val), 3)))
     predictor = make_predictor(config, model, card)
-    quick_miou(few.subset([0]), predictor)
-    began = time.perf_counter()
-    quick_miou(few, predictor)
+    quick_miou(sample.subset([0]), predictor)
+    started = time.perf_counter()
+    quick_miou(sample, predictor)
     model.train()
-    return (time.perf_counter() - began) / len(few) * len(val)
+    return (time.perf_counter() - started) / len(sample) * len(val)

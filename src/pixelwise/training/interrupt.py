@@ -1,7 +1,4 @@
-"""Stopping on request: Ctrl-C and SIGTERM become one exception, at a moment when nothing is half done.
-
-Comes in: signals. Goes out: `Interrupted`, raised in the main thread. Knows nothing of what is being interrupted.
-"""
+"""Turn Ctrl-C and SIGTERM into an exception that is raised only when the state is consistent."""
 
 from __future__ import annotations
 
@@ -16,49 +13,52 @@ from pixelwise.errors import Interrupted
 
 
 class StopSignal:
-    """Turn the first SIGINT or SIGTERM into `Interrupted`; the second ends the process as usual.
+    """Turn the first SIGINT or SIGTERM into `Interrupted`; the second one terminates the process as usual.
 
-    Inside `with stop:` signals are caught. Inside `with stop.held():` (weights being moved, files being written) the
-    exception waits until the block ends. Outside the main thread nothing is caught.
+    Signals are caught inside `with stop:`, in the main thread only. Inside `with stop.held():` (while weights or files
+    are written) the exception is deferred to the end of the block.
     """
 
     def __init__(self, where: object) -> None:
         self.where = where
         self.requested = False
         self._held = 0
-        self._before: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._receive)
+                self._previous_handlers[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._previous_handlers = {}
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        signal.signal(number, self._before[number])
+        signal.signal(number, self._previous_handlers[number])
         self.requested = True
         if not self._held:
             self.check()
 
     def check(self) -> None:
-        """Raise where a stop was asked for.
+        """Raise if a stop was requested.
 
         Raises:
-            Interrupted: always then.
+            Interrupted: a signal was received.
         """
         if self.requested:
             raise Interrupted(
-                self.where, expected="to finish", found="a request to stop", do="Type the same command again to go on."
+                self.where,
+                expected="no interruption",
+                found="Ctrl-C or SIGTERM",
+                do="Run the same command again to resume.",
             )
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Put the exception off until the block is done."""
+        """Defer the exception to the end of the block."""
         self._held += 1
         try:
             yield

@@ -1,10 +1,7 @@
-"""Bring training batches in an order and with a chance that depend on (seed, epoch, sample index) alone.
+"""Training batches whose order and augmentation are functions of (seed, epoch, sample index) alone.
 
-Comes in: a `Dataset`, a `CropTransform`, a seed and the position to start from. Goes out: batches, the same with any
-number of worker processes and after any interruption. Knows nothing of models, losses or steps.
-
-The images form one endless stream: epoch after epoch, each epoch a permutation drawn from (seed, epoch). A batch may
-cross the border between two epochs, so there is never a smaller last batch.
+Batches are the same with any number of worker processes and after any interruption. The images form an endless stream of
+epochs, each a permutation drawn from (seed, epoch). A batch may span two epochs, so all batches have the same size.
 """
 
 from __future__ import annotations
@@ -29,13 +26,16 @@ _ORDER, _DRAW = 0, 1
 
 
 class Stream(Sampler[Key]):
-    """Give (epoch, sample index) for every position from `start` to `stop` of the endless stream."""
+    """Yield (epoch, sample index) for every position from `start` to `stop` of the endless stream."""
 
     def __init__(self, length: int, seed: int, start: int, stop: int) -> None:
-        self.length, self.seed, self.start, self.stop = length, seed, start, stop
+        self.length = length
+        self.seed = seed
+        self.start = start
+        self.stop = stop
 
     def __len__(self) -> int:
-        """Count the positions."""
+        """Return the number of positions."""
         return self.stop - self.start
 
     def __iter__(self) -> Iterator[Key]:
@@ -49,16 +49,16 @@ class Stream(Sampler[Key]):
 
 
 class Crops(TorchDataset[tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError]):
-    """Answer (epoch, index) with one crop; decoded images are kept in memory where `cache` is set.
+    """Map (epoch, index) to a random crop.
 
-    Workers that are forked share the cache; where they are started afresh (macOS, Windows) each gets a copy.
+    Forked workers share the cache; workers that are spawned (macOS, Windows) have a copy each.
 
     Args:
         dataset: images with masks.
         transform: draws the crop.
-        seed: of everything drawn.
-        cache: keep decoded images.
-        form: bands and numpy name of the pixel type that every image must have; None where that was checked.
+        seed: random seed.
+        cache: keep decoded images in memory.
+        form: number of bands and numpy dtype name that every image must have; None: not checked.
     """
 
     def __init__(
@@ -68,17 +68,17 @@ class Crops(TorchDataset[tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError
         self.kept = [self._read(i) for i in range(len(dataset))] if cache else None
 
     def __len__(self) -> int:
-        """Count the images."""
+        """Return the number of images."""
         return len(self.dataset)
 
     def _read(self, index: int) -> tuple[torch.Tensor, torch.Tensor, str]:
         sample = self.dataset.read(index)
         found = (sample.image.shape[0], sample.image.dtype.name)
-        if self.form is not None and found != self.form:  # not every image was looked at before
+        if self.form is not None and found != self.form:  # the fingerprint reads a sample of the images
             bands, kind = self.form
             raise ImageError(
                 self.dataset.records[index].image,
-                expected=f"{bands} band{'s' * (bands != 1)} of {kind}, as the others have",
+                expected=f"{bands} band{'s' * (bands != 1)} of {kind}, as in the other images",
                 found=f"{found[0]} of {found[1]}",
                 do=mixed_bands({bands, found[0]}) + " `pixelwise check` lists them.",
             )
@@ -88,20 +88,20 @@ class Crops(TorchDataset[tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError
         return _tensor(image), _tensor(mask), sample.id
 
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError:
-        """Draw the crop of image `key[1]` in epoch `key[0]`; a worker process answers with an error instead of raising it."""
+        """Return the crop of image `key[1]` in epoch `key[0]`; a worker process returns an error instead of raising it."""
         epoch, index = key
         try:
             image, mask, name = self.kept[index] if self.kept is not None else self._read(index)
         except PixelwiseError as error:
             if get_worker_info() is None:
                 raise
-            return error  # torch would turn it into a RuntimeError with a traceback for a message
+            return error  # torch would raise a RuntimeError with the traceback as its message
         rng = np.random.default_rng([_DRAW, self.seed, epoch, index])
         return (*self.transform(image, mask, rng), name)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
-    """Wrap an array; unsigned types that torch cannot compute with become the next larger one."""
+    """Convert an array to a tensor; unsigned types without torch arithmetic become the next larger signed type."""
     array = array.astype(array.dtype.newbyteorder("="), copy=not array.flags.writeable)
     if array.dtype == np.uint16:
         array = array.astype(np.int32)
@@ -111,12 +111,7 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def cache_fits(dataset: Dataset, dtype: str) -> bool:
-    """Tell whether all decoded images and masks take at most a quarter of the memory that is free now.
-
-    Args:
-        dataset: its headers are read.
-        dtype: numpy name of the images' pixel type.
-    """
+    """Whether all decoded images and masks fit a quarter of the free memory."""
     try:
         left = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 4
     except (ValueError, OSError, AttributeError):
@@ -136,11 +131,11 @@ def batches(crops: Crops, *, batch_size: int, start: int, count: int, workers: i
     """Yield `count` batches, beginning with batch number `start` of the stream.
 
     Args:
-        crops: what to draw from.
-        batch_size: crops a batch.
-        start: batches already used (0 at the beginning, more on resuming).
-        count: batches to give.
-        workers: processes; 0 draws in this one. The batches do not depend on it.
+        crops: source of the crops.
+        batch_size: crops per batch.
+        start: number of batches already used.
+        count: number of batches.
+        workers: number of worker processes; 0: load in this process. The batches do not depend on it.
     """
     loader = DataLoader(
         crops,
@@ -149,7 +144,7 @@ def batches(crops: Crops, *, batch_size: int, start: int, count: int, workers: i
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_quiet_worker if workers else None,
-        # Its own generator, so that making the loader takes nothing from the global one.
+        # A generator of its own: by default the loader draws from the global one.
         generator=torch.Generator(),
     )
     for batch in loader:
@@ -159,7 +154,7 @@ def batches(crops: Crops, *, batch_size: int, start: int, count: int, workers: i
 
 
 def _quiet_worker(_: int) -> None:
-    """Leave stopping to the parent: a worker that takes Ctrl-C itself dies with a traceback."""
+    """Let the parent process handle Ctrl-C: a worker would die with a traceback."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -168,9 +163,11 @@ def _quiet_worker(_: int) -> None:
 
 
 def _collate(items: list[tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError]) -> Batch | PixelwiseError:
-    crops = [item for item in items if not isinstance(item, PixelwiseError)]
-    if len(crops) < len(items):
-        return next(item for item in items if isinstance(item, PixelwiseError))
+    crops = []
+    for item in items:
+        if isinstance(item, PixelwiseError):
+            return item
+        crops.append(item)
     images, masks, ids = zip(*crops, strict=True)
-    stack = [torch.stack([t.as_subclass(torch.Tensor) for t in part]) for part in (images, masks)]
-    return Batch(stack[0], stack[1], tuple(ids))
+    stacked = [torch.stack([t.as_subclass(torch.Tensor) for t in tensors]) for tensors in (images, masks)]
+    return Batch(stacked[0], stacked[1], tuple(ids))

@@ -1,10 +1,8 @@
-"""The training loop, to be read from top to bottom.
+"""The training loop.
 
-Comes in: a model, its loss, a stream of batches, and how to score it. Goes out: the averaged weights that scored best,
-saved as a model folder, and a state that any later call goes on from. Knows nothing of how these were chosen.
-
-What one step does: gradients of `accumulate` batches, clipped, one AdamW step at the scheduled rate, averaged weights
-moved along. What never happens: a NaN in a weight, a step that counts half, a draw that depends on the past.
+A step sums the gradients of `accumulate` batches, clips them, makes one AdamW step at the scheduled rate, and updates the
+averaged weights. A step whose loss or gradient is not finite is skipped. The averaged weights with the best validation
+score are saved as the model; a checkpoint allows any later call to resume bit for bit.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ import torch
 from torch import nn
 
 from pixelwise.batch import Batch
-from pixelwise.config import Config, TrainConfig
+from pixelwise.config import ResolvedConfig, ResolvedTrain
 from pixelwise.errors import DivergedError, Interrupted
 from pixelwise.losses import Loss, accumulated
 from pixelwise.models.base import SegmentationModel
@@ -34,24 +32,24 @@ from pixelwise.training.runlog import RunLog
 from pixelwise.training.schedule import last_step, steps_at, validation_steps
 
 CHECKPOINT_SECONDS = 60.0
-_MOST_SKIPPED_IN_A_ROW = 3
+_MAX_SKIPPED_IN_A_ROW = 3
 
 
 @dataclass(frozen=True)
 class Work:
-    """Bring together what `fit` needs.
+    """What `fit` needs.
 
     Args:
-        config: resolved; every value of `train` that the loop reads is set.
-        model: with fresh weights, a function of the seed.
-        loss: what is made small.
-        crops: the training stream.
-        validate: scores a model on whole images: (model, stop check) → mIoU.
+        config: the resolved configuration.
+        model: with initial weights.
+        loss: to minimise.
+        crops: the training images.
+        validate: computes the mIoU of a model on the validation split: (model, stop check) → mIoU.
         keep: saves the averaged model as the best so far: (model, mIoU, step) → None.
-        folder: of the run.
+        folder: the run folder.
     """
 
-    config: Config
+    config: ResolvedConfig
     model: SegmentationModel
     loss: Loss
     crops: Crops
@@ -66,25 +64,24 @@ def fit(
     until: int | None = None,
     recounted: bool = False,
 ) -> State:
-    """Train to the last step, from the newest checkpoint where there is one.
+    """Train to the last step, from the newest checkpoint if there is one.
 
     Args:
-        work: what there is to do.
+        work: model, data and configuration.
         listener: called with every event.
-        until: leave before this step is made, with a checkpoint, to be called again.
-        recounted: this call goes on with one that left so, after its steps were counted again.
+        until: return before this step, after writing a checkpoint.
+        recounted: continue after such a return, with a new number of steps.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
-        DivergedError: three steps in a row had a loss or gradient that was not finite.
-        ResourceError: the disk is full; the checkpoints before stay.
+        DivergedError: the loss or gradient was not finite in three steps in a row.
+        ResourceError: the disk is full; earlier checkpoints are kept.
     """
-    train, device = work.config.train, torch.device(work.config.train.device or "cpu")
-    steps, layout = last_step(train), torch.channels_last if train.channels_last else torch.contiguous_format
-    model = work.model.to(device).to(memory_format=layout).train()
-    rates = (train.learning_rate or 1e-3, train.weight_decay, train.head_rate or 1.0, train.layer_decay or 1.0)
-    optimizer = adamw(model, *rates)
-    averaged = AveragedWeights(model, train.ema or 0.0)
+    train = work.config.train
+    steps = last_step(train)
+    model = on_device(work.model, train)
+    optimizer = adamw(model, train.learning_rate, train.weight_decay, train.head_rate, train.layer_decay)
+    averaged = AveragedWeights(model, train.ema)
     state = State(model, averaged.model, optimizer)
     resumed = load_newest(work.folder / "checkpoints", state)
     log = RunLog(work.folder / "log.jsonl", state.step, listener)
@@ -92,10 +89,10 @@ def fit(
     due = validation_steps(train)
     stream = batches(
         work.crops,
-        batch_size=train.batch_size or 1,
+        batch_size=train.batch_size,
         start=state.step * train.accumulate,
         count=(steps - state.step) * train.accumulate,
-        workers=train.workers or 0,
+        workers=train.workers,
     )
     with closing(log), StopSignal(work.folder) as stop:
         run = _Run(work, state, averaged, log, stop)
@@ -117,24 +114,34 @@ def fit(
             run.frozen.release()
 
 
+def on_device(model: SegmentationModel, train: ResolvedTrain) -> SegmentationModel:
+    """Move a model to the device and memory format of the configuration, in place, and set training mode."""
+    layout = torch.channels_last if train.channels_last else torch.contiguous_format
+    return model.to(torch.device(train.device)).to(memory_format=layout).train()
+
+
 class _Run:
-    """Make steps; between two of them the state is whole."""
+    """Steps, validations and checkpoints of one call of `fit`; the state is consistent between two steps."""
 
     def __init__(self, work: Work, state: State, averaged: AveragedWeights, log: RunLog, stop: StopSignal):
-        self.work, self.state, self.averaged, self.log, self.stop = work, state, averaged, log, stop
+        self.work = work
+        self.state = state
+        self.averaged = averaged
+        self.log = log
+        self.stop = stop
         self.steps = last_step(work.config.train)
         self.began = time.monotonic() - state.seconds
         self.saved = time.monotonic()
-        self.border = _buffers(state.model)
+        self.buffers = _buffers(state.model)  # after the last complete step
         self.frozen = Frozen(state.model, work.config.train)
 
     def step(self, group: list[Batch]) -> None:
-        """Make one step of the batches in `group`, or skip it where loss or gradient is not finite."""
+        """Make one step with the batches of `group`, or skip it if loss or gradient is not finite."""
         state, train = self.state, self.work.config.train
         torch.manual_seed(train.seed * 1_000_003 + state.step)
-        now = rate(state.step, steps_at(train, state.step), train.learning_rate or 1e-3, train.warmup)
+        learning_rate = rate(state.step, steps_at(train, state.step), train.learning_rate, train.warmup)
         for entry in state.optimizer.param_groups:
-            entry["lr"] = now * entry["factor"]
+            entry["lr"] = learning_rate * entry["factor"]
         self.frozen.hold(state.step)
         loss = gradients(state.model, self.work.loss, group, train)
         norm = float(nn.utils.clip_grad_norm_(state.model.parameters(), train.clip))
@@ -144,32 +151,35 @@ class _Run:
                 state.optimizer.step()
                 self.averaged.update(state.model, state.step)
             else:
-                _restore(state.model, self.border)
+                _restore(state.model, self.buffers)
             state.optimizer.zero_grad(set_to_none=True)
             state.step += 1
             state.seconds = time.monotonic() - self.began
-            self.border = _buffers(state.model)
-            self.report(loss, norm) if finite else self.skip(loss, norm, [i for batch in group for i in batch.ids])
+            self.buffers = _buffers(state.model)
+            if finite:
+                self.report(loss, norm)
+            else:
+                self.skip(loss, norm, [name for batch in group for name in batch.ids])
 
     def report(self, loss: float, norm: float) -> None:
-        """Tell of a finished step; about 200 of them are written down."""
+        """Report a finished step; about 200 of them are written to the log."""
         state = self.state
         state.skipped_in_a_row = 0
         facts = {"step": state.step, "steps": self.steps, "loss": loss, "gradient_norm": norm, "miou": state.best_miou}
         facts |= {"seconds": state.seconds, "eta": (self.steps - state.step) * state.seconds / state.step}
         kept = state.step % max(self.steps // 200, 1) == 0 or state.step == self.steps
-        (self.log.write if kept else self.log.tell)("step", **facts)
+        (self.log.write if kept else self.log.notify)("step", **facts)
 
     def skip(self, loss: float, norm: float, ids: list[str]) -> None:
-        """Write down a step that was not made; the third in a row ends the run, whose weights are those before the first."""
+        """Log a skipped step; the third in a row ends the run, and the weights are those before the first."""
         self.state.skipped_in_a_row += 1
         self.state.skipped += 1
         self.log.write("skipped", step=self.state.step, loss=str(loss), gradient_norm=str(norm), samples=ids)
-        if self.state.skipped_in_a_row >= _MOST_SKIPPED_IN_A_ROW:
+        if self.state.skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
             raise _diverged(self.work.folder, ids)
 
     def validate(self) -> None:
-        """Score the averaged weights on whole images; keep them where they are the best so far."""
+        """Score the averaged weights on the validation split; save them if they are the best so far."""
         state = self.state
         miou = self.work.validate(self.averaged.model, self.stop.check)
         with self.stop.held():
@@ -182,9 +192,9 @@ class _Run:
             self.log.write("validation", step=state.step, miou=miou, best=better, seconds=state.seconds)
             self.save()
 
-    def save_if_due(self, border: bool) -> None:
+    def save_if_due(self, before_validation: bool) -> None:
         """Write a checkpoint before each validation, and every minute."""
-        if border or time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+        if before_validation or time.monotonic() - self.saved > CHECKPOINT_SECONDS:
             with self.stop.held():
                 self.save()
 
@@ -194,24 +204,25 @@ class _Run:
         self.saved = time.monotonic()
 
     def save_after_stop(self) -> None:
-        """Write a checkpoint of the last border between two steps.
+        """Write a checkpoint of the last complete step.
 
-        A forward pass may have been cut in two, so the norms' statistics are put back; weights move only at the border.
+        A forward pass may have been interrupted, so the statistics of the norms are restored; weights change only
+        between steps.
         """
-        _restore(self.state.model, self.border)
+        _restore(self.state.model, self.buffers)
         self.save()
         self.log.write("stopped", step=self.state.step)
 
 
-def gradients(model: SegmentationModel, loss: Loss, group: list[Batch], train: TrainConfig) -> float:
+def gradients(model: SegmentationModel, loss: Loss, group: list[Batch], train: ResolvedTrain) -> float:
     """Add up the gradients of a group of batches as if it were one batch, and return its loss."""
-    device, total = torch.device(train.device or "cpu"), 0.0
+    device, total = torch.device(train.device), 0.0
     layout = torch.channels_last if train.channels_last else torch.contiguous_format
     part_loss = accumulated(loss, [batch.masks.to(device) for batch in group])
     for batch in group:
         images = batch.images.to(device, memory_format=layout)
         with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bf16"):
-            outputs = model.training_outputs(images)
+            outputs = model.outputs(images)
         value = part_loss(outputs, replace(batch, images=images, masks=batch.masks.to(device)))
         value.backward()  # type: ignore[no-untyped-call]
         total += float(value.detach())
@@ -222,8 +233,8 @@ def _buffers(model: nn.Module) -> list[torch.Tensor]:
     return [b.detach().clone() for b in model.buffers()]
 
 
-def _restore(model: nn.Module, before: list[torch.Tensor]) -> None:
-    for buffer, value in zip(model.buffers(), before, strict=True):
+def _restore(model: nn.Module, buffers: list[torch.Tensor]) -> None:
+    for buffer, value in zip(model.buffers(), buffers, strict=True):
         buffer.copy_(value)
 
 
@@ -231,6 +242,6 @@ def _diverged(folder: Path, ids: list[str]) -> DivergedError:
     return DivergedError(
         folder,
         expected="a finite loss",
-        found=f"NaN or infinity in {_MOST_SKIPPED_IN_A_ROW} steps in a row, last on {', '.join(ids[:4])}",
-        do="Look at these images, or lower --set train.learning_rate; log.jsonl lists every skipped step.",
+        found=f"NaN or infinity in {_MAX_SKIPPED_IN_A_ROW} steps in a row, last on {', '.join(ids[:4])}",
+        do="Check these images, or lower --set train.learning_rate; log.jsonl lists every skipped step.",
     )

@@ -1,7 +1,4 @@
-"""What the machine gives a run: how many cores, how much memory, and that it is not handed back and forth.
-
-Comes in: nothing, or a device. Goes out: counts, and a setting for the time of a run. Knows nothing of models or data.
-"""
+"""Processor cores, free memory, and the memory allocator of this machine."""
 
 from __future__ import annotations
 
@@ -14,24 +11,24 @@ from pathlib import Path
 
 import torch
 
-# glibc's mallopt(3): number of the parameter and its value.
+# Parameter numbers and values of glibc's mallopt(3).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
 _KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 * 2**20}
-# Where a process that handles large blocks arrives by itself: glibc lets both thresholds grow until they are set.
-_USUAL = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20, _TOP_PAD: 128 * 1024}
+# The values that glibc's dynamic thresholds reach in a process with large blocks.
+_DEFAULT = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20, _TOP_PAD: 128 * 1024}
 
 
 def cores() -> int:
-    """Count the processor cores that this process may use; not every system tells, then all there are."""
+    """Return the number of processor cores that this process may use; all of them if the system does not report it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
-def freed_memory_kept() -> Iterator[bool]:
-    """Keep what tensors give back for the next ones, and hand it to the system at the end only.
+def keep_freed_memory() -> Iterator[bool]:
+    """Keep freed memory in the process for reuse inside the block; yield whether the system supports it (Linux, glibc).
 
-    By itself glibc returns large blocks at once, so that every training step gets its memory anew, page by page, each
-    cleared by the system: some 30,000 page faults a step. Gives whether there is such a setting (Linux with glibc).
+    By default glibc returns large blocks to the system at once, so each training step allocates its memory anew, with
+    about 30,000 page faults.
     """
     libc = _glibc()
     if libc is None:
@@ -42,7 +39,7 @@ def freed_memory_kept() -> Iterator[bool]:
     try:
         yield True
     finally:
-        for parameter, value in _USUAL.items():
+        for parameter, value in _DEFAULT.items():
             libc.mallopt(parameter, value)
         libc.malloc_trim(0)
 
@@ -57,46 +54,47 @@ def _glibc() -> ctypes.CDLL | None:
         return None
 
 
-def hand_back() -> None:
-    """Give the system what was freed and kept, where there is glibc."""
+def release_freed_memory() -> None:
+    """Return freed memory to the system (glibc only)."""
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Count the bytes that could be taken now; None where nobody says.
+    """Return the number of bytes that can be allocated now; None if it is unknown.
 
-    On CUDA what the driver has left and the allocator holds unused; else what the system calls available, or what is left
-    of the control group's limit (containers) where that is less.
+    On CUDA: free memory of the device plus unused memory of the allocator. On the CPU: available memory of the system, or
+    what remains of the limit of the control group (containers) if that is less.
     """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0] + unused)
     if device.type != "cpu":
         return None
-    groups = [_left(Path("/sys/fs/cgroup"), *_V2), _left(Path("/sys/fs/cgroup/memory"), *_V1)]
-    known = [count for count in (_number(Path("/proc/meminfo"), "MemAvailable:", 1024), *groups) if count is not None]
-    return min(known) if known else None
+    counts = [
+        _read_number(Path("/proc/meminfo"), "MemAvailable:", 1024),
+        _control_group_free(Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+        _control_group_free(
+            Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+        ),
+    ]
+    return min((count for count in counts if count is not None), default=None)
 
 
-_V2 = ("memory.max", "memory.current", "inactive_file")
-_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-
-
-def _left(folder: Path, limit: str, used: str, cache: str) -> int | None:
-    """Read what is left of a control group's limit, its files' cache counted as free; "max" stands for no limit."""
+def _control_group_free(folder: Path, limit: str, used: str, cache: str) -> int | None:
+    """Read the remaining bytes of a control group, file cache counted as free; None if there is no limit ("max")."""
     try:
         most, taken = ((folder / name).read_text(encoding="ascii").strip() for name in (limit, used))
     except OSError:
         return None
     if not (most.isdigit() and taken.isdigit()):
         return None
-    return max(int(most) - int(taken) + (_number(folder / "memory.stat", cache, 1) or 0), 0)
+    return max(int(most) - int(taken) + (_read_number(folder / "memory.stat", cache, 1) or 0), 0)
 
 
-def _number(path: Path, key: str, unit: int) -> int | None:
-    """Read the number that stands behind a word at the beginning of a line."""
+def _read_number(path: Path, key: str, unit: int) -> int | None:
+    """Read the number that follows a key at the beginning of a line."""
     try:
         lines = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
     except OSError:

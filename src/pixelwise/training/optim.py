@@ -1,7 +1,4 @@
-"""What moves the weights: AdamW, its learning-rate curve, and the averaged copy that is scored and shipped.
-
-Comes in: a model and rates. Goes out: an optimizer, a rate per step, averaged weights. Knows nothing of data or losses.
-"""
+"""The optimizer (AdamW), its learning-rate schedule, the initial bias of the head, and averaged weights."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from torch import nn
 from pixelwise.models.base import SegmentationModel
 from pixelwise.training.finetune import rate_factors
 
-_RAREST_PRIOR = 1e-4
+_MIN_PRIOR = 1e-4
 
 
 def adamw(
@@ -25,14 +22,14 @@ def adamw(
     head_rate: float = 1.0,
     layer_decay: float = 1.0,
 ) -> torch.optim.AdamW:
-    """Make AdamW (Loshchilov and Hutter 2019) that decays weights, but no biases and no norms.
+    """Return AdamW (Loshchilov and Hutter 2019) for a model. Biases and norms are not decayed.
 
     Args:
-        model: its `head` makes the logits.
+        model: the parameters that require gradients are optimized.
         learning_rate: of the decoder.
         weight_decay: of weights.
-        head_rate: factor on the rate of the head; every group keeps its own as `factor`, for `rate`.
-        layer_decay: factor from each layer of the encoder to the one before it.
+        head_rate: factor on the rate of the head. Every parameter group stores its factor as `factor`.
+        layer_decay: factor from each layer of the encoder to the layer before it.
     """
     factors = rate_factors(model, head_rate, layer_decay)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
@@ -41,8 +38,8 @@ def adamw(
             groups.setdefault((factors[name], parameter.ndim > 1), []).append(parameter)
     return torch.optim.AdamW(
         [
-            {"params": found, "weight_decay": weight_decay if decayed else 0.0, "factor": factor}
-            for (factor, decayed), found in groups.items()
+            {"params": parameters, "weight_decay": weight_decay if decayed else 0.0, "factor": factor}
+            for (factor, decayed), parameters in groups.items()
         ],
         lr=learning_rate,
         betas=(0.9, 0.99),
@@ -50,39 +47,32 @@ def adamw(
 
 
 def head_inputs(model: SegmentationModel) -> int:
-    """Count the values that one logit is summed from: the fan-in of the head's last layer with weights."""
+    """Return the fan-in of the last layer of the head: the number of values summed into one logit."""
     weights = [p for p in model.head.parameters() if p.ndim > 1]
     return weights[-1][0].numel()
 
 
 @torch.no_grad()
 def begin_at_prior(model: SegmentationModel, weights: Sequence[float]) -> None:
-    """Set the head's bias so that a fresh model answers with how frequent the classes are: Lin et al. 2017, arXiv:1708.02002.
+    """Set the bias of the head so that a new model predicts the class frequencies: Lin et al. 2017, arXiv:1708.02002.
 
-    Else the first dozens of steps are spent on learning just that, and bend the head's weights on the way: behind a ReLU
-    all its inputs are positive, so each of them learns to vote for the commonest class.
+    Otherwise the first dozens of steps are spent on learning the frequencies. This also distorts the weights of the
+    head: its inputs follow a ReLU and are positive, so all of them learn to predict the most frequent class.
 
     Args:
-        model: a head without a bias, or with another number of them than a multiple of the classes, stays as it is.
-        weights: (K,) what each class weighs in the training pixels: its share times its class weight.
+        model: unchanged if its head has no bias, or a bias whose length is not a multiple of the number of classes.
+        weights: (K,) share of each class in the training pixels times its class weight.
     """
     biases = [p for name, p in model.head.named_parameters() if name.endswith("bias")]
     if not biases or len(biases[-1]) % model.num_classes:
         return
     shares = torch.tensor(weights, dtype=torch.float64)
-    shares = (shares / shares.sum()).clamp_min(_RAREST_PRIOR)
+    shares = (shares / shares.sum()).clamp_min(_MIN_PRIOR)
     biases[-1].copy_(shares.log().repeat_interleave(len(biases[-1]) // model.num_classes))
 
 
 def rate(step: int, steps: int, learning_rate: float, warmup: float) -> float:
-    """Give the learning rate of `step` (0 … steps-1): linear warm-up, then half a cosine down to 1 % of the peak.
-
-    Args:
-        step: the step about to be made.
-        steps: how many there will be.
-        learning_rate: the peak.
-        warmup: share of the steps that rise to the peak.
-    """
+    """Return the learning rate of `step` (0 … steps-1): linear warm-up, then half a cosine down to 1 % of the peak."""
     rise = max(round(warmup * steps), 1)
     if step < rise:
         return learning_rate * (step + 1) / rise
@@ -91,10 +81,10 @@ def rate(step: int, steps: int, learning_rate: float, warmup: float) -> float:
 
 
 class AveragedWeights:
-    """Keep an exponential moving average of a model's weights and of its norms' statistics.
+    """Exponential moving average of the parameters of a model and of the statistics of its norms.
 
-    The average forgets slowly once it is warm: its decay at step t is min(decay, (1 + t) / (10 + t)), so that the random
-    weights of the beginning leave no trace. With decay 0 it is the model itself, copied.
+    The decay at step t is min(decay, (1 + t) / (10 + t)), so that the random initial weights have no lasting effect. With
+    decay 0 the average is a copy of the model.
     """
 
     def __init__(self, model: SegmentationModel, decay: float) -> None:
@@ -103,14 +93,13 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Take in the weights after step number `step` (0 …)."""
-        keep = min(self.decay, (1 + step) / (10 + step))
-        mine, theirs = _floats(self.model), _floats(model)
-        torch._foreach_lerp_(mine, theirs, 1 - keep)
-        for old, new in zip(self.model.buffers(), model.buffers(), strict=True):
-            if not old.is_floating_point():
-                old.copy_(new)
+        """Update the average with the weights after `step` (0 …)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(_float_tensors(self.model), _float_tensors(model), 1 - decay)
+        for averaged, current in zip(self.model.buffers(), model.buffers(), strict=True):
+            if not averaged.is_floating_point():
+                averaged.copy_(current)
 
 
-def _floats(model: nn.Module) -> list[torch.Tensor]:
+def _float_tensors(model: nn.Module) -> list[torch.Tensor]:
     return [t.detach() for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]

@@ -1,9 +1,6 @@
-"""Derive from the data what the user did not choose, and say why.
+"""Derive the values that the user left unset from the data set, the machine and the initial weights, with reasons.
 
-Comes in: a configuration with gaps, the data set's fingerprint, the machine's means. Goes out: the same configuration
-without gaps (but for what only a measurement can tell: steps, precision, layout), and a reason per derived value.
-`derive` comes before that measurement, `settle` after it.
-Knows nothing of tensors or of how training works.
+`derive` sets what is known before any measurement of the training speed; `settle` sets what depends on the number of steps.
 """
 
 from __future__ import annotations
@@ -13,23 +10,33 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pixelwise.config import Config, Reasons, replace
+from pixelwise.config import Config, Reasons, draft, replace
 from pixelwise.types import Fingerprint
 
-_RARE = 0.02
-_HEAVIEST = 20.0
-_THIN = 1.5
-_SMALL = 96
-_UPRIGHT = 0.1
-_ONE_SIDED, _CHANCE = 0.9, 0.75
-_TAIL = 4.0
-_CELLS = 4
-_NO_DISGUISE, _FULL_DISGUISE = 3.0, 300.0
+_CROP = 256
+_MIN_CELLS = 4  # per side, at the coarsest scale of the U-Net
+_THIN_PIXELS = 1.5
+_SMALL_IMAGE = 96
+_TAIL_DEVIATIONS = 4.0
+_RARE_SHARE = 0.02
+_MAX_WEIGHT_RATIO = 20.0
+_UNET_RATE, _OTHER_RATE = 1.5e-3, 5e-4
+_PRETRAINED_FACTOR = 0.4
+_LAYER_DECAY, _HEAD_WARMUP = 0.9, 0.05
+_UPRIGHT_SPREAD = 0.1
+_ONE_SIDED, _BY_CHANCE = 0.9, 0.75
+_FEW_PASSES, _MANY_PASSES = 3.0, 300.0
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Name the means at hand: device ("cpu", "cuda"), processor cores, and whether the decoded images fit memory."""
+    """What this machine offers.
+
+    Args:
+        device: "cpu", "cuda", ….
+        cores: number of processor cores.
+        cache_fits: whether the decoded images fit the memory.
+    """
 
     device: str
     cores: int
@@ -37,17 +44,17 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Name the weights that training begins with.
+class InitialWeights:
+    """The pretrained weights that training starts from.
 
     Args:
-        name: as the user gave it.
-        license: their terms.
-        mean, std: how their images were normalised, raw pixel values; None where nobody says.
-        dtype: numpy name of the pixel type that these are for.
-        encoder_only: the decoder has to be learned from the beginning.
-        head_new: the layers that make the logits have to be.
-        clip: the range per band that values were brought into before; None: they were not.
+        name: as given by the user.
+        license: licence of the weights.
+        mean, std: normalisation of their training images, raw pixel values; None if unknown.
+        dtype: numpy dtype name that `mean` and `std` refer to.
+        encoder_only: whether the weights are those of an encoder, without a decoder.
+        head_new: whether the layers that compute the logits are new.
+        clip: per band, the range to which values were clipped; None: not clipped.
     """
 
     name: str
@@ -64,110 +71,110 @@ Derivation = Callable[[Config, Fingerprint, Machine], tuple[Any, str]]
 
 
 def derive(
-    config: Config, facts: Fingerprint, machine: Machine, weights: Weights | None = None
+    config: Config, facts: Fingerprint, machine: Machine, weights: InitialWeights | None = None
 ) -> tuple[Config, Reasons]:
-    """Fill every gap that data, machine and pretrained weights decide.
+    """Set the unset values that follow from data, machine and initial weights.
 
     Args:
-        config: as the user gave it; values that are set stay.
-        facts: fingerprint of the training part.
-        machine: what there is to train on.
-        weights: what training begins with; None: fresh ones.
+        config: the user's configuration; values that are set are kept.
+        facts: fingerprint of the training split.
+        machine: what training runs on.
+        weights: initial weights; None: random.
     """
     reasons: Reasons = {}
     if weights is not None:
-        config, reasons = _filled(config, _from_weights(facts, weights))
-        # Their terms are a fact and no choice; what another run's configuration says holds for its weights.
+        config, reasons = _with_defaults(config, _from_weights(facts, weights))
+        # Not a choice: a licence in a reused configuration belongs to other weights.
         config = replace(config, model={"license": weights.license})
-        reasons["model.license"] = f"of the weights {weights.name}"
+        reasons["model.license"] = f"licence of the weights {weights.name}"
     rules = _UNET_RULES | _RULES if config.model.name == "unet" else _RULES
-    if weights is not None and not weights.encoder_only:  # else all that follows the encoder is fresh
-        rules = rules | {"train.learning_rate": _tuned_rate}
+    if weights is not None and not weights.encoder_only:  # otherwise the whole decoder is new
+        rules = rules | {"train.learning_rate": _pretrained_learning_rate}
     for key, rule in rules.items():
-        section, name = key.split(".")
-        if getattr(getattr(config, section), name) is None:
-            value, reason = rule(config, facts, machine)
-            config = replace(config, **{section: {name: value}})
-            reasons[key] = reason
-    if (config.loss.cross_entropy, config.loss.dice) == (0.5, 0.5):  # whoever gives these says the same
+        if _is_unset(config, key):
+            config, reason = _with_defaults(config, {key: rule(config, facts, machine)})
+            reasons |= reason
+    if (config.loss.cross_entropy, config.loss.dice) == (0.5, 0.5):
         rarest = f"{100 * _rarest(facts):.2g} %"
-        reasons["loss.cross_entropy"] = "half: it gives every pixel a gradient"
-        reasons["loss.dice"] = f"half: in it every class counts alike, and the rarest has {rarest} of the pixels"
+        reasons["loss.cross_entropy"] = "half: has a gradient at every pixel"
+        reasons["loss.dice"] = f"half: all classes have the same weight, and the rarest has {rarest} of the pixels"
     return config, reasons
 
 
-def _from_weights(facts: Fingerprint, weights: Weights) -> dict[str, tuple[Any, str]]:
-    """Choose what pretrained weights want: their own normalisation, and smaller rates the nearer to the input."""
-    why = f"training begins with the weights {weights.name}"
-    wanted: dict[str, tuple[Any, str]] = {
-        "train.layer_decay": (_LAYER_DECAY, f"{why}: the nearer to the input, the less there is to learn anew"),
+def _is_unset(config: Config, key: str) -> bool:
+    section, name = key.split(".")
+    return getattr(getattr(config, section), name) is None
+
+
+def _with_defaults(config: Config, values: Mapping[str, tuple[Any, str]]) -> tuple[Config, Reasons]:
+    """Set those of `values` (dotted key → value, reason) that are unset."""
+    reasons: Reasons = {}
+    for key, (value, reason) in values.items():
+        if _is_unset(config, key):
+            section, name = key.split(".")
+            config = replace(config, **{section: {name: value}})
+            reasons[key] = reason
+    return config, reasons
+
+
+def _from_weights(facts: Fingerprint, weights: InitialWeights) -> dict[str, tuple[Any, str]]:
+    """Return the normalisation of pretrained weights, and lower learning rates for layers near the input."""
+    why = f"initial weights {weights.name}"
+    values: dict[str, tuple[Any, str]] = {
+        "train.layer_decay": (_LAYER_DECAY, f"{why}: layers near the input need the least change")
     }
     if weights.encoder_only:
-        wanted["train.head_warmup"] = (0.0, f"{why}: all that follows the encoder is fresh, not the head alone")
+        values["train.head_warmup"] = (0.0, f"{why}: the whole decoder is new, not only the head")
     elif weights.head_new:
-        wanted["train.head_warmup"] = (_HEAD_WARMUP, f"{why}: the new head would spoil them at first")
+        values["train.head_warmup"] = (_HEAD_WARMUP, f"{why}: gradients of the new head would distort them at first")
     else:
-        wanted["train.head_warmup"] = (0.0, f"{why}: the head knows these classes already")
+        values["train.head_warmup"] = (0.0, f"{why}: the head was trained on these classes")
     if facts.dtype == weights.dtype and weights.mean and weights.std and len(weights.mean) == facts.channels:
-        wanted["model.mean"] = (list(weights.mean), f"{why}: these values made them")
-        wanted["model.std"] = (list(weights.std), f"{why}: these values made them")
         clip = "none" if weights.clip is None else [list(ends) for ends in weights.clip]
-        wanted["model.clip"] = (clip, f"{why}: as their images were")
-    return wanted
+        for key, value in (("mean", list(weights.mean)), ("std", list(weights.std)), ("clip", clip)):
+            values[f"model.{key}"] = (value, f"{why}: as in their training")
+    return values
 
 
-def _weights(_: Config, __: Fingerprint, ___: Machine) -> tuple[str, str]:
-    return "none", "no weights were named: training begins with fresh ones"
-
-
-def _license(_: Config, __: Fingerprint, ___: Machine) -> tuple[str, str]:
-    return "user", "the weights are made here"
-
-
-def _freeze(_: Config, __: Fingerprint, ___: Machine) -> tuple[str, str]:
-    return "none", "every layer learns; slower rates towards the input keep what is known"
-
-
-def _layer_decay(_: Config, __: Fingerprint, ___: Machine) -> tuple[float, str]:
-    return 1.0, "fresh weights: all layers learn alike"
-
-
-def _head_warmup(_: Config, __: Fingerprint, ___: Machine) -> tuple[float, str]:
-    return 0.0, "fresh weights: all learn from the first step on"
+def _constant(value: Any, reason: str) -> Derivation:
+    return lambda config, facts, machine: (value, reason)
 
 
 def _device(_: Config, __: Fingerprint, machine: Machine) -> tuple[str, str]:
-    bits = "; two runs of one seed may differ in their last bits on it" if machine.device == "cuda" else ""
-    return machine.device, f"the fastest device here{bits}"
+    bits = "; two runs with the same seed may differ in the last bits" if machine.device == "cuda" else ""
+    return machine.device, f"the fastest device of this machine{bits}"
 
 
 def _clip(config: Config, facts: Fingerprint, _: Machine) -> tuple[str | list[list[float]], str]:
-    """Bring values into the range of nearly all of them where some lie far beyond: nnU-Net's rule for CT, by measure."""
+    """Clip values to the range of nearly all pixels if outliers are far outside, as nnU-Net does for CT."""
     if config.model.mean is not None or config.model.std is not None:
-        return "none", "how values are normalised was given"
+        return "none", "the normalisation was given"
     if not facts.core:
-        return "none", f"{facts.dtype}: no value lies far beyond the others"
+        return "none", f"{facts.dtype}: no outliers"
     tail = max(
         max(low - least, most - high) / max(std, 1e-12)
         for (low, high), (least, most), std in zip(facts.core, facts.extremes, facts.core_std, strict=True)
     )
-    told = f"the farthest value lies {tail:.1f} standard deviations beyond the range of 99 % of the pixels and 90 % of every class's"
-    if tail < _TAIL:
-        return "none", told
+    reason = (
+        f"the largest outlier is {tail:.1f} standard deviations outside the range of 99 % of the pixels and 90 % of "
+        "every class"
+    )
+    if tail < _TAIL_DEVIATIONS:
+        return "none", reason
     rounded = [[_rounded(end, std) for end in ends] for ends, std in zip(facts.core, facts.core_std, strict=True)]
-    return [[low, high if low < high else low + 1] for low, high in rounded], f"{told}: values are brought into it"
+    return [[low, high if low < high else low + 1] for low, high in rounded], f"{reason}: values are clipped to it"
 
 
 def _mean(config: Config, facts: Fingerprint, _: Machine) -> tuple[list[float], str]:
-    mean, std, of = _moments(config, facts)
-    return [_rounded(m, s) for m, s in zip(mean, std, strict=True)], f"mean of {facts.images} training images{of}"
+    mean, std, clipped = _moments(config, facts)
+    return [_rounded(m, s) for m, s in zip(mean, std, strict=True)], f"mean of {facts.images} training images{clipped}"
 
 
 def _std(config: Config, facts: Fingerprint, _: Machine) -> tuple[list[float], str]:
-    mean, std, of = _moments(config, facts)
-    # A band that is constant, or nearly so within float32, is not blown up.
-    some = [s if s > 1e-6 * abs(m) else 1.0 for m, s in zip(mean, std, strict=True)]
-    return [_rounded(s, s) for s in some], f"standard deviation of {facts.images} training images{of}"
+    mean, std, clipped = _moments(config, facts)
+    # A band that is constant within the precision of float32 is not amplified.
+    positive = [s if s > 1e-6 * abs(m) else 1.0 for m, s in zip(mean, std, strict=True)]
+    return [_rounded(s, s) for s in positive], f"standard deviation of {facts.images} training images{clipped}"
 
 
 def _moments(config: Config, facts: Fingerprint) -> tuple[tuple[float, ...], tuple[float, ...], str]:
@@ -177,77 +184,81 @@ def _moments(config: Config, facts: Fingerprint) -> tuple[tuple[float, ...], tup
 
 
 def _rounded(value: float, std: float) -> float:
-    """Leave out digits that are less than a thousandth of a deviation, and of a pixel value."""
+    """Round to a thousandth of a standard deviation, or of a pixel value if that is finer."""
     return round(value, 3 + max(math.ceil(-math.log10(std)), 0)) if std > 0 else round(value, 6)
 
 
 def _stem(_: Config, facts: Fingerprint, machine: Machine) -> tuple[int, str]:
-    thin = [t for t in facts.thickness if t is not None]
-    thinnest = min(thin, default=math.inf)
     if machine.device != "cpu":
         return 1, "full resolution: this device is fast enough"
-    thick = f"the thinnest class is about {thinnest:.1f} pixels thick"
-    if thinnest < _THIN or min(facts.sizes[1]) < _SMALL:
-        return 1, f"full resolution: {thick} in {facts.sizes[1]} images"
-    return 2, f"half resolution takes a quarter of the time, and {thick}"
+    thinnest = min((t for t in facts.thickness if t is not None), default=math.inf)
+    thickness = f"the thinnest class is about {thinnest:.1f} pixels thick"
+    if thinnest < _THIN_PIXELS or min(facts.sizes[1]) < _SMALL_IMAGE:
+        return 1, f"full resolution: {thickness} in {facts.sizes[1]} images"
+    return 2, f"half resolution takes a quarter of the time, and {thickness}"
 
 
 def _features(config: Config, facts: Fingerprint, machine: Machine) -> tuple[list[int], str]:
-    """Choose the width by the machine, and no more scales than leave the coarsest one something to look at."""
-    side, stem = min(*facts.sizes[1], *(config.train.crop or (_CROP, _CROP))), config.model.stem or 1
-    features, why = [64, 128, 256, 512], "the published size"
+    """Choose the width by the device, and as many scales as leave `_MIN_CELLS` cells at the coarsest one."""
+    side = min(*facts.sizes[1], *_crop_limit(config))
+    stem = config.model.stem or 1
+    features = [64, 128, 256, 512]
+    why = "the published size"
     if machine.device == "cpu":
         features = [16, 32, 64, 128]
-        why = "a quarter of the published width: a processor makes about 16 times as many steps with it"
-    scales = max(int(math.log2(max(side / (stem * _CELLS), 1))), 1)
+        why = "a quarter of the published width: about 16 times as many steps in the same time on a CPU"
+    scales = max(int(math.log2(max(side / (stem * _MIN_CELLS), 1))), 1)
     if scales < len(features):
-        why += f"; {scales} of 4 scales: of {side} pixels the coarsest sees {max(side // (stem * 2**scales), 1)} cells"
+        cells = max(side // (stem * 2**scales), 1)
+        why += f"; {scales} of 4 scales: {side} pixels are {cells} cells at the coarsest scale"
     return features[:scales], why
 
 
-def _up(_: Config, __: Fingerprint, ___: Machine) -> tuple[str, str]:
-    return "transposed", "as published"
+def _crop_limit(config: Config) -> tuple[int, int]:
+    return config.train.crop or (_CROP, _CROP)
 
 
 def _stride(config: Config) -> int:
-    return (config.model.stem or 1) * 2 ** len(config.model.features or ()) if config.model.name == "unet" else 32
+    model = config.model
+    if model.name != "unet" or model.stem is None or model.features is None:
+        return 32
+    return int(model.stem * 2 ** len(model.features))
 
 
 def _crop(config: Config, facts: Fingerprint, _: Machine) -> tuple[tuple[int, int], str]:
     stride, median = _stride(config), facts.sizes[1]
-    crop = [max(min(side, _CROP) // stride, 1) * stride for side in median]
+    height, width = (max(min(side, _CROP) // stride, 1) * stride for side in median)
     why = f"multiple of the stride {stride}, within the median image {median[0]}×{median[1]} and {_CROP}²"
     largest = max((sizes[1] for sizes in facts.object_sizes if sizes), default=0.0)
-    if largest > crop[0] * crop[1]:
-        why += f"; half of the regions of a class have {largest:.0f} pixels or more: no crop shows these whole"
-    return (crop[0], crop[1]), why
+    if largest > height * width:
+        why += f"; half of the regions of a class have {largest:.0f} pixels or more, which is more than a crop"
+    return (height, width), why
 
 
 def _batch_size(config: Config, facts: Fingerprint, machine: Machine) -> tuple[int, str]:
-    height, width = config.train.crop or (_CROP, _CROP)
-    wanted = 4 if machine.device == "cpu" else 16
-    fitting = max(2, min(wanted * 2, round(wanted * _CROP**2 / (height * width)), max(facts.images, 2)))
-    return fitting, f"about {wanted} crops of {_CROP}² a step"
+    height, width = _crop_limit(config)
+    target = 4 if machine.device == "cpu" else 16
+    size = max(2, min(target * 2, round(target * _CROP**2 / (height * width)), max(facts.images, 2)))
+    return size, f"about {target} crops of {_CROP}² per step"
 
 
 def _class_crops(_: Config, facts: Fingerprint, __: Machine) -> tuple[float, str]:
-    why = "a third of the crops look for a class that is not the commonest of its image"
-    shown = min(count for count in facts.image_counts if count)
-    return (
-        0.33,
-        f"{why}; the rarest class is in {100 * _rarest(facts):.2g} % of the pixels, one in {shown} of {facts.images} images",
+    fewest = min(count for count in facts.image_counts if count)
+    return 0.33, (
+        "a third of the crops are centred on a class other than the most frequent one of the image; the rarest class "
+        f"has {100 * _rarest(facts):.2g} % of the pixels, and one class is in {fewest} of {facts.images} images"
     )
 
 
 def _class_weights(_: Config, facts: Fingerprint, __: Machine) -> tuple[str | list[float], str]:
-    """Weigh rare classes by the root of their rarity: in full, they are seen everywhere; not at all, nowhere."""
-    rare, total = _rarest(facts), sum(facts.pixel_counts)
-    if rare >= _RARE:
-        return "none", f"every class has at least {100 * _RARE:.0f} % of the pixels"
+    """Weight rare classes by the inverse square root of their share: the full inverse leads to false positives."""
+    rarest, total = _rarest(facts), sum(facts.pixel_counts)
+    if rarest >= _RARE_SHARE:
+        return "none", f"every class has at least {100 * _RARE_SHARE:.0f} % of the pixels"
     shares = [count / total for count in facts.pixel_counts]
-    raw = [min(share**-0.5, _HEAVIEST * max(shares) ** -0.5) if share else 1.0 for share in shares]
+    raw = [min(share**-0.5, _MAX_WEIGHT_RATIO * max(shares) ** -0.5) if share else 1.0 for share in shares]
     mean = sum(w * share for w, share in zip(raw, shares, strict=True))
-    reason = f"1 / square root of the share of pixels, since the rarest class has {100 * rare:.2g} %"
+    reason = f"1 / square root of the share of pixels, since the rarest class has {100 * rarest:.2g} %"
     return [round(w / mean, 3) if share else 1.0 for w, share in zip(raw, shares, strict=True)], reason
 
 
@@ -257,73 +268,71 @@ def _rarest(facts: Fingerprint) -> float:
 
 
 def _learning_rate(config: Config, _: Fingerprint, __: Machine) -> tuple[float, str]:
-    batch = (config.train.batch_size or 8) * config.train.accumulate
-    base = 1.5e-3 if config.model.name == "unet" else _FRESH_RATE
-    rate = round(base * math.sqrt(min(batch, 64) / 4), 6)
-    return rate, f"{base:g} for 4 crops a step, by the square root for {batch}"
+    train = draft(config).train
+    crops = train.batch_size * train.accumulate
+    base = _UNET_RATE if config.model.name == "unet" else _OTHER_RATE
+    rate = round(base * math.sqrt(min(crops, 64) / 4), 6)
+    return rate, f"{base:g} for 4 crops per step, scaled by the square root to {crops}"
 
 
-def _tuned_rate(config: Config, facts: Fingerprint, machine: Machine) -> tuple[float, str]:
+def _pretrained_learning_rate(config: Config, facts: Fingerprint, machine: Machine) -> tuple[float, str]:
     rate, why = _learning_rate(config, facts, machine)
-    return round(_TUNED * rate, 6), f"pretrained weights: {_TUNED:g} of the rate for fresh ones ({why})"
+    return (
+        round(_PRETRAINED_FACTOR * rate, 6),
+        f"pretrained weights: {_PRETRAINED_FACTOR:g} of the rate for new ones ({why})",
+    )
 
 
-def head_rate(inputs: int, weights: Weights | None = None) -> tuple[float, str]:
-    """Choose how much faster the layer that makes the logits learns.
+def head_rate(inputs: int, weights: InitialWeights | None = None) -> tuple[float, str]:
+    """Choose the factor on the learning rate of the layer that computes the logits.
 
-    Adam moves every weight by at most the learning rate, so the logits of a layer with 16 inputs move 32 times slower
-    than those of one with 512, and hold the whole network up: 512 / inputs makes them move alike.
-
-    Args:
-        inputs: values that one logit is summed from.
-        weights: what training begins with.
+    Adam changes every weight by at most the learning rate, so the logits of a layer with 16 inputs change 32 times more
+    slowly than those of a layer with 512 inputs. A factor of 512 / inputs compensates, where `inputs` is the fan-in.
     """
     rate = round(max(512 / inputs, 1.0), 2)
     if weights is not None and not weights.encoder_only:
         if not weights.head_new:
-            return 1.0, "the head knows these classes already"
-        return max(10.0, round(rate / _TUNED, 2)), "the head is new, the rest is not: it learns as fast as a fresh one"
-    return rate, f"each logit is a sum of {inputs} values: it moves as if they were 512"
+            return 1.0, "the head was trained on these classes"
+        factor = max(10.0, round(rate / _PRETRAINED_FACTOR, 2))
+        return factor, "the head is new and the other layers are pretrained: as fast as in a new network"
+    return rate, f"each logit sums {inputs} values: the logits change as if there were 512"
 
 
 def _workers(_: Config, __: Fingerprint, machine: Machine) -> tuple[int, str]:
     if machine.device == "cpu":
-        return 0, "batches are drawn between steps: the processor is busy with the steps anyway"
+        return 0, "batches are loaded between steps: the steps use all cores"
     return max(min(machine.cores - 2, 12), 1), f"{machine.cores} cores"
 
 
-def _cache(_: Config, facts: Fingerprint, machine: Machine) -> tuple[bool, str]:
-    return machine.cache_fits, "decoded images " + (
-        "fit" if machine.cache_fits else "do not fit"
-    ) + " a quarter of the memory"
+def _cache(_: Config, __: Fingerprint, machine: Machine) -> tuple[bool, str]:
+    fits = "fit" if machine.cache_fits else "do not fit"
+    return machine.cache_fits, f"decoded images {fits} a quarter of the memory"
 
 
 def _tile(config: Config, facts: Fingerprint, machine: Machine) -> tuple[tuple[int, int], str]:
     stride = _stride(config)
     largest = 768 if machine.device == "cpu" else 1024
-    tile = [min(-(-side // stride) * stride, largest) for side in facts.sizes[2]]
-    return (tile[0], tile[1]), f"the largest image, at most {largest}²"
+    height, width = (min(-(-side // stride) * stride, largest) for side in facts.sizes[2])
+    return (height, width), f"the largest image, at most {largest}²"
 
 
-_CROP = 256
-_FRESH_RATE, _TUNED = 5e-4, 0.4
-_LAYER_DECAY, _HEAD_WARMUP = 0.9, 0.05
+# In this order: a rule may depend on values that earlier rules set.
 _UNET_RULES: dict[str, Derivation] = {
     "train.device": _device,
     "model.stem": _stem,
     "model.features": _features,
-    "model.up": _up,
+    "model.up": _constant("transposed", "as published"),
 }
 _RULES: dict[str, Derivation] = {
     "train.device": _device,
-    "model.weights": _weights,
-    "model.license": _license,
+    "model.weights": _constant("none", "no weights were given: random initial weights"),
+    "model.license": _constant("user", "trained from scratch"),
     "model.clip": _clip,
     "model.mean": _mean,
     "model.std": _std,
-    "train.freeze": _freeze,
-    "train.layer_decay": _layer_decay,
-    "train.head_warmup": _head_warmup,
+    "train.freeze": _constant("none", "all layers learn; layers near the input at lower rates"),
+    "train.layer_decay": _constant(1.0, "random initial weights: the same rate for all layers"),
+    "train.head_warmup": _constant(0.0, "random initial weights: all layers learn from the first step"),
     "train.crop": _crop,
     "train.batch_size": _batch_size,
     "train.class_crops": _class_crops,
@@ -335,65 +344,55 @@ _RULES: dict[str, Derivation] = {
 }
 
 
-def settle(config: Config, facts: Fingerprint, apart: int) -> tuple[Config, Reasons]:
-    """Fill what depends on how often each image will be seen: augmentation, and the averaging of weights.
+def settle(config: Config, facts: Fingerprint, distinct: int) -> tuple[Config, Reasons]:
+    """Set what depends on how often each image is used: augmentation, and the decay of the averaged weights.
 
-    Images seen once or twice need no disguise, and learning from disguised ones takes longer; images seen hundreds of
-    times are learned by heart without. In between the ranges widen with the logarithm of the passes.
-
-    Args:
-        config: with `train.steps`.
-        facts: fingerprint of the training part.
-        apart: images in it; those of one group show the same thing and count as one.
+    Images used once or twice need no augmentation, and augmentation slows learning down; images used hundreds of times
+    are memorised without it. In between, the ranges grow with the logarithm of the number of passes.
+    `distinct` images are counted by group, since those of one group show the same scene.
     """
-    train = config.train
-    crop, median = train.crop or (1, 1), facts.sizes[1]
-    drawn = (train.steps or 1) * train.accumulate * (train.batch_size or 1) * crop[0] * crop[1]
-    passes = drawn / (apart * median[0] * median[1])
-    strength = min(max(math.log(max(passes, 1e-9) / _NO_DISGUISE) / math.log(_FULL_DISGUISE / _NO_DISGUISE), 0.0), 1.0)
-    upright = facts.row_spread >= _UPRIGHT
-    up = f"classes {'' if upright else 'hardly '}depend on the row ({facts.row_spread:.2f}): there is {'an' if upright else 'no'} up"
-    sided = _one_sided(facts)
-    times = f"{passes:,.0f}" if passes >= 10 else f"{passes:.2g}"  # else 120 would be told as 1.2e+02
-    seen = f"each of {apart} different images is seen about {times} times: {100 * strength:.0f} % of the full range"
-    wanted: dict[str, tuple[Any, str]] = {
-        "augment.flip_horizontal": (0.0 if sided else 0.5, sided or "mirrored images are as likely"),
-        "augment.flip_vertical": (0.0 if upright else 0.5, up),
-        "augment.rotate": (
-            round((5.0 if upright or sided else 45.0) * strength, 1),
-            f"{up}{sided and '; ' + sided}; {seen}",
-        ),
-        "augment.scale": ((round(0.7**strength, 3), round(1.5**strength, 3)), seen),
-        "augment.brightness": (round(0.2 * strength, 3), seen),
-        "augment.contrast": (round(0.25 * strength, 3), seen),
-        "augment.noise": (round(0.05 * strength, 3), seen),
-        "train.ema": _averaging(train.steps or 1),
-    }
-    return _filled(config, wanted)
+    train, median = draft(config).train, facts.sizes[1]
+    drawn = train.steps * train.accumulate * train.batch_size * train.crop[0] * train.crop[1]
+    passes = drawn / (distinct * median[0] * median[1])
+    strength = min(max(math.log(max(passes, 1e-9) / _FEW_PASSES) / math.log(_MANY_PASSES / _FEW_PASSES), 0.0), 1.0)
+    upright = facts.row_spread >= _UPRIGHT_SPREAD
+    orientation = (
+        f"classes {'depend' if upright else 'hardly depend'} on the row ({facts.row_spread:.2f}): "
+        f"images {'have an' if upright else 'have no'} upright orientation"
+    )
+    one_sided = _one_sided(facts)
+    times = f"{passes:,.0f}" if passes >= 10 else f"{passes:.2g}"  # .2g would write 120 as 1.2e+02
+    seen = f"each of {distinct} distinct images is used about {times} times: {100 * strength:.0f} % of the full range"
+    rotation = round((5.0 if upright or one_sided else 45.0) * strength, 1)
+    return _with_defaults(
+        config,
+        {
+            "augment.flip_horizontal": (0.0 if one_sided else 0.5, one_sided or "mirrored images are as likely"),
+            "augment.flip_vertical": (0.0 if upright else 0.5, orientation),
+            "augment.rotate": (rotation, "; ".join(filter(None, (orientation, one_sided, seen)))),
+            "augment.scale": ((round(0.7**strength, 3), round(1.5**strength, 3)), seen),
+            "augment.brightness": (round(0.2 * strength, 3), seen),
+            "augment.contrast": (round(0.25 * strength, 3), seen),
+            "augment.noise": (round(0.05 * strength, 3), seen),
+            "train.ema": (
+                round(min(max(1 - 10 / train.steps, 0.8), 0.9995), 5),
+                f"averages over about a tenth of the {train.steps} steps",
+            ),
+        },
+    )
 
 
 def _one_sided(facts: Fingerprint) -> str:
-    """Say which classes left and right decide on, as those of a body; "" where none.
+    """Return a reason if some classes are always on the same side of the image, as organs are; otherwise "".
 
-    Only where chance would not do it: of a class in three images all may be on one side.
+    Classes that are so rare that this may be chance do not count.
     """
     pairs = zip(facts.one_sided, facts.one_sided_by_chance, strict=True)
-    found = [k for k, (own, chance) in enumerate(pairs) if (own or 0) >= _ONE_SIDED and (chance or 0) <= _CHANCE]
-    if not found:
+    classes = [
+        k for k, (share, chance) in enumerate(pairs) if (share or 0) >= _ONE_SIDED and (chance or 0) <= _BY_CHANCE
+    ]
+    if not classes:
         return ""
-    which = ", ".join(map(str, found[:5])) + (", …" if len(found) > 5 else "")
-    return f"class{'es' * (len(found) > 1)} {which} {'are' if len(found) > 1 else 'is'} always on the same side: left and right are not alike"
-
-
-def _filled(config: Config, wanted: Mapping[str, tuple[Any, str]]) -> tuple[Config, Reasons]:
-    reasons: Reasons = {}
-    for key, (value, reason) in wanted.items():
-        section, name = key.split(".")
-        if getattr(getattr(config, section), name) is None:
-            config, reasons[key] = replace(config, **{section: {name: value}}), reason
-    return config, reasons
-
-
-def _averaging(steps: int) -> tuple[float, str]:
-    """Choose the decay of the averaged weights: about the last tenth of the run counts."""
-    return round(min(max(1 - 10 / steps, 0.8), 0.9995), 5), f"about a tenth of the {steps} steps counts"
+    listed = ", ".join(map(str, classes[:5])) + (", …" if len(classes) > 5 else "")
+    several = len(classes) > 1
+    return f"{'classes' if several else 'class'} {listed} {'are' if several else 'is'} always on the same side"

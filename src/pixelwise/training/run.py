@@ -1,13 +1,9 @@
-"""One run, from a data set to a folder with the best model: begin or go on, plan, fit, score.
+"""A training run, from a data set to a folder with the best model.
 
-Comes in: what the user asked for. Goes out: the run folder.
-
-    config.yaml    resolved; every derived value says why     data.json      fingerprint, split, hashes, what was skipped
-    request.json   what was asked for                         checkpoints/   state to go on from
-    log.jsonl      what happened                              model/         the best averaged weights, and their README
-    scores.json    the best model on the validation part; its presence says that the run is finished
-
-Knows nothing of the command line or of how anything is shown.
+config.yaml    resolved configuration with reasons       data.json      fingerprint, splits, hashes, skipped files
+request.json   the user's request                        checkpoints/   states to resume from
+log.jsonl      events                                    model/         the best averaged weights, with a README
+scores.json    scores of the best model on the validation split; exists if the run is finished
 """
 
 from __future__ import annotations
@@ -22,34 +18,34 @@ from typing import Any
 import torch
 
 import pixelwise.config as configs
-from pixelwise.config import Config, Reasons
+from pixelwise.config import Config, Reasons, ResolvedConfig
 from pixelwise.datasets.dataset import Dataset, DataSplits, open_data, pin_paths, without_unreadable
 from pixelwise.datasets.fingerprint import fingerprint
 from pixelwise.errors import DataError, OutputExistsError, UsageError, memory_respected
 from pixelwise.evaluation import require_metrics
-from pixelwise.losses import Loss
-from pixelwise.models.base import SegmentationModel
 from pixelwise.models.weights import ModelCard
 from pixelwise.storage import RUN_MARKER, claim_folder, write_atomic, write_json
 from pixelwise.training import assembly, budget, memory, plan
+from pixelwise.training.assembly import Components
 from pixelwise.training.checkpoint import readable
 from pixelwise.training.ending import SCORES, final_seconds, finish
 from pixelwise.training.finetune import Frozen
-from pixelwise.training.loader import Crops, cache_fits
+from pixelwise.training.loader import cache_fits
 from pixelwise.training.loop import Work, fit
-from pixelwise.training.machine import cores, freed_memory_kept
+from pixelwise.training.machine import cores, keep_freed_memory
 from pixelwise.training.optim import head_inputs
 from pixelwise.training.runlog import Listener
 from pixelwise.training.schedule import next_recount, validation_steps
 from pixelwise.types import Fingerprint
 
 CONFIG, REQUEST, DATA = "config.yaml", RUN_MARKER, "data.json"
-_LENGTH = "train.steps"
+_STEPS = "train.steps"
+_DEFAULT_EPOCHS = 100.0
 
 
 @dataclass(frozen=True)
 class Request:
-    """Hold what the user asked for; the same request on an unfinished run goes on with it."""
+    """What the user asked for. The same request on an unfinished run resumes it."""
 
     data: str
     model: str | None = None
@@ -65,80 +61,94 @@ class Request:
 
 
 def train_run(request: Request, out: Path, *, overwrite: bool = False, listener: Listener | None = None) -> Path:
-    """Train as asked, in `out`; where an unfinished run of the same request stands there, go on with it.
+    """Train in the folder `out`, or resume the unfinished run of the same request there. Return the folder.
 
     Raises:
-        OutputExistsError: a finished run, another request's run or other files stand in `out`, and are not to be replaced.
-        PixelwiseError: whatever is wrong with the request, the data or the machine (see `errors`).
+        OutputExistsError: `out` contains a finished run, the run of another request or other files, and `overwrite` is
+            false.
+        PixelwiseError: a problem of the request, the data or the machine (see `errors`).
     """
-    began = time.monotonic()
-    tell: Listener = listener or (lambda _: None)
+    started = time.monotonic()
+    notify: Listener = listener or (lambda _: None)
     config, base = configs.read_request(Path(request.data), _overrides(request))
     require_metrics(config.evaluate.metrics, "evaluate.metrics")
-    asked = _asked(request, config, base)
+    record = _request_record(request, config, base)
     with (
-        freed_memory_kept(),
+        keep_freed_memory(),
         memory_respected(out, "Lower --set train.batch_size (train.accumulate keeps the step), or the crop."),
     ):
-        # Even with `overwrite`: who types the command of a stopped run again wants it to go on.
-        if _unfinished(asked, out, overwrite):
-            prepared = _resume(out, config, tell)
+        # An unfinished run is resumed even with `overwrite`: the user was told to repeat the command.
+        if _is_unfinished(record, out, overwrite):
+            run = _resume(out, config, notify)
         else:
-            splits = _open(config, base, request.data)
+            data = _open_data(config, base, request.data)
             claim_folder(out, overwrite)
-            write_json(out / REQUEST, asked)
-            prepared = _begin(request, config, splits, base, out, began, tell)
-        if request.time_limit is not None:
-            prepared = _fit_within(request.time_limit, began, prepared, out, listener)
+            write_json(out / REQUEST, record)
+            run = _begin(request, config, data, base, out, started, notify)
+        if request.time_limit is None:
+            fit(run.work, listener)
         else:
-            fit(prepared.work, listener)
-        return finish(prepared.work.config, _val(prepared.splits), out, tell)
+            run = _fit_within(request.time_limit, started, run, listener)
+        return finish(run.work.config, run.data.val, out, notify)
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    work: Work
+class _Data:
+    """The opened data set; `train` and `val` are splits of it."""
+
     splits: DataSplits
+    train: Dataset
+    val: Dataset
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run that is ready for the training loop."""
+
+    work: Work
+    data: _Data
     card: ModelCard
 
 
 def _overrides(request: Request) -> tuple[str, ...]:
-    """Spell the options as overrides; `--set` comes last and wins.
+    """Return the options as overrides, followed by those of the user, which take precedence.
 
     Raises:
-        UsageError: two lengths.
+        UsageError: more than one of steps, epochs and time limit.
     """
-    spelled = [f"model.name={json.dumps(request.model)}"] if request.model is not None else []
-    spelled += [f"model.weights={json.dumps(request.weights)}"] if request.weights is not None else []
-    spelled += [f"train.freeze={request.freeze}"] if request.freeze is not None else []
-    spelled += ["model.accept_license=true"] if request.accept_license else []
     lengths = ("time_limit", "steps", "epochs")
     given = [f"--{name.replace('_', '-')}" for name in lengths if getattr(request, name) is not None]
-    given += [f"--set {text}" for text in request.overrides if text.partition("=")[0].strip() == _LENGTH]
+    given += [f"--set {text}" for text in request.overrides if text.partition("=")[0].strip() == _STEPS]
     if len(given) > 1:
-        raise UsageError("train", expected="one length", found=" and ".join(given), do="Leave the others out.")
-    if given:
-        spelled += [f"{_LENGTH}=null", "train.recounts=[]"]  # whatever the file says
-    spelled += [f"train.{name}={value}" for name in ("steps", "seed") if (value := getattr(request, name)) is not None]
-    spelled += ["data.skip_bad=true"] if request.skip_bad else []
-    return (*spelled, *request.overrides)
+        raise UsageError("train", expected="one length", found=" and ".join(given), do="Give only one of them.")
+    options = {
+        "model.name": None if request.model is None else json.dumps(request.model),
+        "model.weights": None if request.weights is None else json.dumps(request.weights),
+        "train.freeze": request.freeze,
+        "model.accept_license": "true" if request.accept_license else None,
+        _STEPS: ("null" if request.steps is None else request.steps) if given else None,
+        "train.recounts": "[]" if given else None,
+        "train.seed": request.seed,
+        "data.skip_bad": "true" if request.skip_bad else None,
+    }
+    return (*(f"{key}={value}" for key, value in options.items() if value is not None), *request.overrides)
 
 
-def _asked(request: Request, config: Config, base: Path) -> dict[str, Any]:
-    """Give what `request.json` holds: the request, and the configuration that it meant, from whatever folder."""
-    meant = configs.replace(config, data=pin_paths(config.data, base).model_dump())
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(request) | {"config": meant.model_dump(mode="json")}))
+def _request_record(request: Request, config: Config, base: Path) -> dict[str, Any]:
+    """Return the content of `request.json`: the request, and its configuration with absolute paths."""
+    pinned = configs.replace(config, data=pin_paths(config.data, base).model_dump())
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(request) | {"config": pinned.model_dump(mode="json")}))
     return plain
 
 
-def _unfinished(asked: dict[str, Any], out: Path, overwrite: bool) -> bool:
-    """Tell whether `out` holds an unfinished run of this request.
+def _is_unfinished(record: dict[str, Any], out: Path, overwrite: bool) -> bool:
+    """Whether `out` contains an unfinished run of this request.
 
     Raises:
-        OutputExistsError: it holds a finished run, or another request's, and `overwrite` is false.
+        OutputExistsError: it contains a finished run or one of another request, and `overwrite` is false.
     """
     if not ((out / CONFIG).is_file() and (out / REQUEST).is_file()):
-        _remove_traces(out)
+        _remove_unplanned(out)
         return False
     problem = None
     if (out / SCORES).exists():
@@ -147,48 +157,48 @@ def _unfinished(asked: dict[str, Any], out: Path, overwrite: bool) -> bool:
         )
     else:
         before = json.loads((out / REQUEST).read_text(encoding="utf-8"))
-        different = _first_difference(_of_training(asked), _of_training(before))
-        if different is not None:
-            key, wanted, found = different
+        difference = _first_difference(_without_evaluation(record), _without_evaluation(before))
+        if difference is not None:
+            key, requested, found = difference
             problem = OutputExistsError(
                 out,
-                expected=f"an unfinished run with {key} = {wanted!r}",
+                expected=f"an unfinished run with {key} = {requested!r}",
                 found=f"one with {found!r}",
-                do="Repeat its command to go on, choose another --out, or add --overwrite to replace it.",
+                do="Repeat its command to resume it, choose another --out, or add --overwrite to replace it.",
             )
     if problem is not None and not overwrite:
         raise problem
     return problem is None
 
 
-def _of_training(asked: dict[str, Any]) -> dict[str, Any]:
-    """Leave out of a request how the end is scored: a run that failed there may be ended in another way."""
-    config = {key: value for key, value in asked["config"].items() if key != "evaluate"}
-    overrides = [text for text in asked["overrides"] if not text.strip().startswith("evaluate.")]
-    return asked | {"config": config, "overrides": overrides}
+def _without_evaluation(record: dict[str, Any]) -> dict[str, Any]:
+    """Remove the settings of the final scoring: a run that failed there may be finished with others."""
+    config = {key: value for key, value in record["config"].items() if key != "evaluate"}
+    overrides = [text for text in record["overrides"] if not text.strip().startswith("evaluate.")]
+    return record | {"config": config, "overrides": overrides}
 
 
-def _remove_traces(out: Path) -> None:
-    """Make room where a run was stopped before there was a plan, or in the middle of writing it."""
-    held = list(out.iterdir()) if out.is_dir() else []
-    half = [path for path in held if path.name.startswith(".") and path.suffix == ".tmp"]
-    if held and {path.name for path in held if path not in half} <= {REQUEST, DATA}:
-        for path in held:
+def _remove_unplanned(out: Path) -> None:
+    """Remove the files of a run that was stopped before its plan was written."""
+    files = list(out.iterdir()) if out.is_dir() else []
+    complete = {path.name for path in files if not (path.name.startswith(".") and path.suffix == ".tmp")}
+    if complete <= {REQUEST, DATA}:
+        for path in files:
             path.unlink()
 
 
-def _first_difference(wanted: Any, found: Any, key: str = "") -> tuple[str, Any, Any] | None:
-    """Give the first key at which two plain trees differ, with both values."""
-    if isinstance(wanted, dict) and isinstance(found, dict):
-        for name in wanted:
-            different = _first_difference(wanted[name], found.get(name), f"{key}.{name}".strip("."))
-            if different is not None:
-                return different
+def _first_difference(requested: Any, found: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """Return the first key at which two plain trees differ, with both values."""
+    if isinstance(requested, dict) and isinstance(found, dict):
+        for name in requested:
+            difference = _first_difference(requested[name], found.get(name), f"{key}.{name}".strip("."))
+            if difference is not None:
+                return difference
         return None
-    return None if wanted == found else (key.removeprefix("config."), wanted, found)
+    return None if requested == found else (key.removeprefix("config."), requested, found)
 
 
-def _open(config: Config, base: Path, where: str) -> DataSplits:
+def _open_data(config: Config, base: Path, where: str) -> _Data:
     splits = open_data(config.data, base)
     if config.data.skip_bad:
         splits = without_unreadable(splits)
@@ -196,183 +206,204 @@ def _open(config: Config, base: Path, where: str) -> DataSplits:
         if not getattr(splits, name):
             raise DataError(
                 where,
-                expected=f"a {name} part",
+                expected=f"a {name} split",
                 found="none",
-                do="Name one, set data.split.val, or divide all images anew: --set data.split.anew=true.",
+                do="Name one, set data.split.val, or split all images anew: --set data.split.anew=true.",
             )
-    return splits
+    assert splits.train is not None
+    assert splits.val is not None
+    return _Data(splits, splits.train, splits.val)
 
 
 def _begin(
-    request: Request, config: Config, splits: DataSplits, base: Path, out: Path, began: float, tell: Listener
-) -> _Prepared:
-    """Derive, measure, and write down the plan: after this all is a function of the step."""
-    for notice in (*splits.notices, *splits.skipped):
-        tell({"event": "notice", "text": notice})
-    train, val = splits.train, splits.val
-    assert train is not None
-    assert val is not None
-    assembly.require_counted(val)
-    facts = fingerprint(train)
-    # The run must find the same data from any folder, and read its masks the same way.
+    request: Request, config: Config, data: _Data, base: Path, out: Path, started: float, notify: Listener
+) -> _Run:
+    """Plan a run and write the plan; from then on everything is a function of the step."""
+    for notice in (*data.splits.notices, *data.splits.skipped):
+        notify({"event": "notice", "text": notice})
+    assembly.require_annotated_pixels(data.val)
+    facts = fingerprint(data.train)
+    # The run must find the same data from any folder, and read its masks in the same way.
     pinned = pin_paths(config.data, base).model_dump()
-    as_read = {"labels": splits.labels.to_dict(), "mask_values": splits.description["mask_values"]}
-    config = configs.replace(config, data=pinned | as_read)
-    device = config.train.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    machine = plan.Machine(device.partition(":")[0], cores(), cache_fits(train, facts.dtype))
-    config = assembly.named_model(config)
-    source = assembly.pretrained(config)
-    begins = None
-    if source is not None:
-        begins = assembly.begins_with(plan.derive(config, facts, machine)[0], train, facts, source)
-    config, reasons = plan.derive(config, facts, machine, begins)
-    assembly.require_device(config)
-    crops, model, loss, report = assembly.parts(config, train, facts, source)
-    Frozen(model, config.train)  # says what cannot be frozen, before there is a plan
-    if report is not None:
-        tell({"event": "notice", "text": f"weights {config.model.weights}: {report.sentence()}"})
-    elif config.train.freeze not in ("none", 0):
-        tell(
-            {"event": "notice", "text": "train.freeze without model.weights: what stands still never learned anything"}
-        )
-    if config.train.head_rate is None:
-        factor, reasons["train.head_rate"] = plan.head_rate(head_inputs(model), begins)
-        config = configs.replace(config, train={"head_rate": factor})
-    config, measured = _measured(config, reasons, (model, loss, crops))
-    # How many steps there are changes nothing in which flips there are.
-    card = assembly.model_card(plan.settle(config, facts, train.groups())[0], splits, facts)
-    config, length = _length(request, config, (model, loss, crops, card), (val, facts), began)
-    config, settled = plan.settle(config, facts, train.groups())
+    detected = {"labels": data.splits.labels.to_dict(), "mask_values": data.splits.description["mask_values"]}
+    config = assembly.with_network(configs.replace(config, data=pinned | detected))
+    config, reasons, components = _derive(config, data, facts, notify)
+    config, measured = _measure(config, reasons, components)
+    # The card describes the test-time flips, which do not depend on the number of steps.
+    card = assembly.model_card(plan.settle(config, facts, data.train.groups())[0], data.splits, facts)
+    if request.time_limit is None:
+        config, length = _planned_length(request, config, len(components.crops))
+    else:
+        config, length = _length_within(request.time_limit, started, config, components, card, data.val, facts)
+    config, settled = plan.settle(config, facts, data.train.groups())
+    resolved = configs.resolve(config)
     reasons |= measured | length | settled
-    crops.transform = assembly.transform(config, train)
-    found = {"fingerprint": facts.to_dict(), "splits": splits.description, "skipped": splits.skipped}
-    write_json(out / DATA, found | {"val_hash": val.hash()})
-    # Last, since its presence says that the plan stands.
-    write_atomic(out / CONFIG, configs.dump_config(config, reasons))
-    tell({"event": "plan", "config": config.model_dump(mode="json"), "reasons": reasons})
-    card = assembly.model_card(config, splits, facts)
-    return _Prepared(assembly.make_work(config, splits, card, (crops, model, loss), out), splits, card)
+    components.crops.transform = assembly.transform(resolved, data.train)
+    found = {"fingerprint": facts.to_dict(), "splits": data.splits.description, "skipped": data.splits.skipped}
+    write_json(out / DATA, found | {"val_hash": data.val.hash()})
+    # Written last: its presence means that the plan is complete.
+    write_atomic(out / CONFIG, configs.dump_config(resolved, reasons))
+    return _planned_run(resolved, reasons, data, facts, components, out, notify)
 
 
-def _measured(
-    config: Config, reasons: Reasons, splits: tuple[SegmentationModel, Loss, Crops]
-) -> tuple[Config, Reasons]:
-    """Settle what two crops show: how to compute, and, where nobody chose the batch, how much of it fits the memory."""
-    config, found = budget.choose_precision(config, *splits)
+def _planned_run(
+    config: ResolvedConfig,
+    reasons: Reasons,
+    data: _Data,
+    facts: Fingerprint,
+    components: Components,
+    out: Path,
+    notify: Listener,
+) -> _Run:
+    notify({"event": "plan", "config": config.model_dump(mode="json"), "reasons": reasons})
+    card = assembly.model_card(config, data.splits, facts)
+    return _Run(assembly.make_work(config, data.val, card, components, out), data, card)
+
+
+def _derive(config: Config, data: _Data, facts: Fingerprint, notify: Listener) -> tuple[Config, Reasons, Components]:
+    """Derive what needs no measurement, and build the components."""
+    device = config.train.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    machine = plan.Machine(device.partition(":")[0], cores(), cache_fits(data.train, facts.dtype))
+    source = assembly.pretrained(config)
+    initial = None
+    if source is not None:
+        unweighted = plan.derive(config, facts, machine)[0]
+        initial = assembly.initial_weights(unweighted, data.train, facts, source)
+    config, reasons = plan.derive(config, facts, machine, initial)
+    draft = configs.draft(config)
+    assembly.require_device(draft.train.device)
+    components = assembly.build(draft, data.train, facts, source)
+    Frozen(components.model, draft.train)  # reports layers that cannot be frozen before the plan is written
+    if components.report is not None:
+        notify({"event": "notice", "text": f"weights {config.model.weights}: {components.report.sentence()}"})
+    elif config.train.freeze not in ("none", 0):
+        notify({"event": "notice", "text": "train.freeze without model.weights: the frozen layers have random weights"})
+    if config.train.head_rate is None:
+        factor, reasons["train.head_rate"] = plan.head_rate(head_inputs(components.model), initial)
+        config = configs.replace(config, train={"head_rate": factor})
+    return config, reasons, components
+
+
+def _measure(config: Config, reasons: Reasons, components: Components) -> tuple[Config, Reasons]:
+    """Choose precision and memory format, and fit the batch into memory unless the user chose it."""
+    config, measured = budget.choose_precision(config, components)
     if "train.batch_size" in reasons:
-        config, more = memory.fit_memory(config, *splits)
-        found |= {key: "; ".join(filter(None, (reasons.get(key), why))) for key, why in more.items()}
-    return config, found
+        values, fitted = memory.fit_memory(configs.draft(config), components)
+        config = configs.replace(config, train=values)
+        measured |= {key: "; ".join(filter(None, (reasons.get(key), reason))) for key, reason in fitted.items()}
+    return config, measured
 
 
-def _length(
-    request: Request,
-    config: Config,
-    splits: tuple[SegmentationModel, Loss, Crops, ModelCard],
-    known: tuple[Dataset, Fingerprint],
-    began: float,
-) -> tuple[Config, Reasons]:
-    """Settle how many steps and validations there are."""
-    (model, loss, crops, card), (val, facts) = splits, known
-    batch = (config.train.batch_size or 1) * config.train.accumulate
-    limit = request.time_limit
-    if limit is not None:
-        per_validation = assembly.validation_seconds(config, model, card, val)
-        final = final_seconds(config, model, card, val)
-
-        def planned(measured_steps: int) -> tuple[Config, Reasons]:
-            seconds = budget.step_seconds(config, model, loss, crops, measured_steps), per_validation
-            left = limit - (time.monotonic() - began)
-            return budget.plan_steps(config, *seconds, left=left, limit=limit, final=final)
-
-        # How much is augmented depends on the number of steps, and what a step takes on how much is augmented.
-        rough, _ = planned(3)
-        crops.transform = assembly.transform(plan.settle(rough, facts, crops.dataset.groups())[0], crops.dataset)
-        return planned(12)
+def _planned_length(request: Request, config: Config, images: int) -> tuple[Config, Reasons]:
+    """Set the number of steps from the epochs, and the number of validations, unless they are set."""
+    train = configs.draft(config).train
     reasons: Reasons = {}
     steps = config.train.steps
     if steps is None:
-        epochs = request.epochs if request.epochs is not None else 100.0
-        steps = max(round(epochs * len(crops) / batch), 1)
-        reasons["train.steps"] = f"{epochs:g} epochs of {len(crops)} images, {batch} a step"
+        epochs = request.epochs if request.epochs is not None else _DEFAULT_EPOCHS
+        per_step = train.batch_size * train.accumulate
+        steps = max(round(epochs * images / per_step), 1)
+        reasons[_STEPS] = f"{epochs:g} epochs of {images} images, {per_step} per step"
     validations = config.train.validations
     if validations is None:
         validations = max(1, min(10, steps // 20))
-        reasons["train.validations"] = "every 20 steps at most, and at most 10"
+        reasons["train.validations"] = "at most one per 20 steps, and at most 10"
     return configs.replace(config, train={"steps": steps, "validations": validations}), reasons
 
 
-def _fit_within(limit: float, began: float, prepared: _Prepared, out: Path, listener: Listener | None) -> _Prepared:
-    """Train, and count the steps again on the way, since a machine that other work shares does not keep its pace."""
-    work, before, marks, recounted = prepared.work, None, [(0, 0.0)], False
-    measured = (work.config, work.model, prepared.card, _val(prepared.splits))
+def _length_within(
+    limit: float,
+    started: float,
+    config: Config,
+    components: Components,
+    card: ModelCard,
+    val: Dataset,
+    facts: Fingerprint,
+) -> tuple[Config, Reasons]:
+    """Set the number of steps and validations that fit the time limit, by measuring steps, validation and scoring."""
+    crops = components.crops
+    draft = configs.draft(config)
+    per_validation = assembly.validation_seconds(draft, components.model, card, val)
+    final = final_seconds(draft, components.model, card, val)
+
+    def planned(measured_steps: int) -> tuple[Config, Reasons]:
+        per_step = budget.step_seconds(draft, components, measured_steps)
+        left = limit - (time.monotonic() - started)
+        return budget.plan_steps(config, per_step, per_validation, left=left, limit=limit, final=final)
+
+    # Augmentation depends on the number of steps, and the time of a step depends on the augmentation.
+    rough, _ = planned(3)
+    settled, _ = plan.settle(rough, facts, crops.dataset.groups())
+    crops.transform = assembly.transform(configs.draft(settled), crops.dataset)
+    return planned(12)
+
+
+def _fit_within(limit: float, started: float, run: _Run, listener: Listener | None) -> _Run:
+    """Train, and plan the number of steps again several times, since the speed of a shared machine changes."""
+    work = run.work
+    measured = (work.config, work.model, run.card, run.data.val)
     per_validation, final = assembly.validation_seconds(*measured), final_seconds(*measured)
+    earlier: float | None = None  # seconds of training in earlier processes
+    marks = [(0, 0.0)]
+    recounted = False
     while (border := next_recount(work.config.train)) is not None:
         state = fit(work, listener, until=border, recounted=recounted)
-        if before is None:  # what an earlier process spent on steps, this one did not
-            before = max(state.seconds - (time.monotonic() - began), 0.0)
-        train, due = work.config.train, validation_steps(work.config.train)
+        if earlier is None:
+            earlier = max(state.seconds - (time.monotonic() - started), 0.0)
+        train = work.config.train
+        due = validation_steps(train)
         marks.append((border, state.seconds))
         pace = budget.slower_pace(marks, due, per_validation)
-        left = limit - before - (time.monotonic() - began)
-        more = budget.fitting_steps(pace, per_validation, max(sum(d > border for d in due), 1), left, final)
-        recounts = (*train.recounts, (border, border + max(more, 1)))
-        _write_recounts(out / CONFIG, recounts)
+        left = limit - earlier - (time.monotonic() - started)
+        remaining = budget.fitting_steps(pace, per_validation, max(sum(d > border for d in due), 1), left, final)
+        recounts = (*train.recounts, (border, border + max(remaining, 1)))
+        _write_recounts(work.folder / CONFIG, recounts)
         work = replace(work, config=configs.replace(work.config, train={"recounts": recounts}))
         recounted = True
     fit(work, listener, recounted=recounted)
-    return replace(prepared, work=work)
+    return replace(run, work=work)
 
 
 def _write_evaluate(path: Path, config: Config) -> None:
-    """Replace the last section of config.yaml, so that the reasons in the others stay."""
-    mark = "\nevaluate:\n"
-    before = path.read_text(encoding="utf-8").partition(mark)[0].rstrip("\n")
-    write_atomic(path, before + mark + configs.dump_config(config, {}).partition(mark)[2])
+    """Replace the last section of config.yaml, keeping the reasons in the others."""
+    heading = "\nevaluate:\n"
+    before = path.read_text(encoding="utf-8").partition(heading)[0].rstrip("\n")
+    write_atomic(path, before + heading + configs.dump_config(config, {}).partition(heading)[2])
 
 
 def _write_recounts(path: Path, recounts: tuple[tuple[int, int], ...]) -> None:
-    """Replace one line of config.yaml, so that the reasons in the others stay."""
-    said = (
-        f"  recounts: {json.dumps(recounts)}  # [step, steps in all from there on]: counted again as the time went by"
-    )
-    text, count = re.subn(r"^  recounts: .*$", said, path.read_text(encoding="utf-8"), count=1, flags=re.M)
-    assert count == 1, "every key of the tree stands in config.yaml"
+    """Replace one line of config.yaml, keeping the reasons in the others."""
+    line = f"  recounts: {json.dumps(recounts)}  # [step, total steps from there on]: counted again during the run"
+    text, count = re.subn(r"^  recounts: .*$", line, path.read_text(encoding="utf-8"), count=1, flags=re.M)
+    assert count == 1, "config.yaml has all keys"
     write_atomic(path, text)
 
 
-def _val(splits: DataSplits) -> Dataset:
-    assert splits.val is not None
-    return splits.val
-
-
-def _resume(out: Path, asked: Config, tell: Listener) -> _Prepared:
-    """Take up the plan that stands in `out`; how the end is scored is asked for anew.
+def _resume(out: Path, requested: Config, notify: Listener) -> _Run:
+    """Continue with the plan in `out`; only the settings of the final scoring are those of the request.
 
     Raises:
-        DataError: the data set is no longer the same.
+        DataError: the data set has changed.
     """
-    config = configs.replace(configs.load_config(out / CONFIG), evaluate=asked.evaluate.model_dump())
+    config = configs.replace(configs.load_config(out / CONFIG), evaluate=requested.evaluate.model_dump())
     _write_evaluate(out / CONFIG, config)
-    assembly.require_device(config)
-    splits = _open(config, out, str(out))
+    resolved = configs.resolve(config, out / CONFIG)
+    assembly.require_device(resolved.train.device)
+    data = _open_data(config, out, str(out))
     known = json.loads((out / DATA).read_text(encoding="utf-8"))
     facts = Fingerprint.from_dict(known["fingerprint"])
-    assert splits.train is not None
     for split, digest, before in (
-        ("training", splits.train.hash(), facts.hash),
-        ("validation", _val(splits).hash(), known["val_hash"]),
+        ("training", data.train.hash(), facts.hash),
+        ("validation", data.val.hash(), known["val_hash"]),
     ):
         if digest != before:
             raise DataError(
                 config.data.root or out,
-                expected=f"the {split} part as it was when the run began",
+                expected=f"the {split} split as it was when the run began",
                 found="other files",
-                do="Restore them, or train anew with another --out.",
+                do="Restore them, or start a new run with another --out.",
             )
-    tell({"event": "plan", "config": config.model_dump(mode="json"), "reasons": {}})
-    # A checkpoint holds all weights; without one that can be read there are none but those that training begins with.
+    # A checkpoint contains all weights; initial weights are needed only without a readable one.
     source = None if readable(out / "checkpoints") else assembly.pretrained(config)
-    crops, model, loss, _ = assembly.parts(config, splits.train, facts, source)
-    card = assembly.model_card(config, splits, facts)
-    return _Prepared(assembly.make_work(config, splits, card, (crops, model, loss), out), splits, card)
+    components = assembly.build(resolved, data.train, facts, source)
+    return _planned_run(resolved, {}, data, facts, components, out, notify)

@@ -1,7 +1,4 @@
-"""What happened, as one JSON object a line, and as events for whoever watches.
-
-Comes in: events. Goes out: `log.jsonl`, and the same events to a listener. Knows nothing of training or of terminals.
-"""
+"""The log of a run: events as JSON lines in `log.jsonl`, and as calls of a listener."""
 
 from __future__ import annotations
 
@@ -16,11 +13,11 @@ Listener = Callable[[dict[str, Any]], None]
 
 
 class RunLog:
-    """Append events to a file and hand them to a listener.
+    """Append events to a file and pass them to a listener.
 
     Args:
-        path: the JSON-lines file; lines of steps after `step` (written before a kill, done again now) are dropped.
-        step: the step the run goes on from.
+        path: the JSON-lines file; steps after `step`, written before the run was killed, are removed.
+        step: the step at which the run continues.
         listener: called with every event.
     """
 
@@ -31,14 +28,13 @@ class RunLog:
         self.file = path.open("a", encoding="utf-8")
 
     def write(self, event: str, **facts: Any) -> None:
-        """Record one event and tell the listener."""
-        entry = {"event": event, **facts}
-        self.file.write(json.dumps(entry) + "\n")
+        """Write an event to the file and notify the listener."""
+        self.file.write(json.dumps({"event": event, **facts}) + "\n")
         self.file.flush()
-        self.tell(event, **facts)
+        self.notify(event, **facts)
 
-    def tell(self, event: str, **facts: Any) -> None:
-        """Tell the listener only: progress that nobody wants to read again."""
+    def notify(self, event: str, **facts: Any) -> None:
+        """Notify the listener only, of progress that is not worth keeping."""
         if self.listener:
             self.listener({"event": event, **facts})
 
@@ -48,7 +44,7 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Read the events of a run, a torn last line left out."""
+    """Read the events of a run, without an incomplete last line."""
     return [json.loads(line) for line in _lines(path)]
 
 

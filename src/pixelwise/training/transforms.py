@@ -1,13 +1,10 @@
-"""Turn a whole image into one training crop: where to cut, how to zoom, turn, mirror and tint.
+"""Random crops with augmentation: position, zoom, rotation, flips, brightness, contrast and noise.
 
-Comes in: image and mask as tensors, and a random generator that belongs to this one draw. Goes out: a crop of fixed
-size, float32 raw values and class indices. Knows nothing of files, models or losses.
-
-All geometry is one look-up per pixel of the crop, so cost follows the crop and not the image, and nothing is resampled
-twice. Whatever falls outside the image is ignored in the mask and mirrored in the image, as Ronneberger et al. 2015
-mirror it: a constant would fill half of the crops where images are smaller, and the norms' statistics with it. Ids are
-read at the pixel that holds the point, which is the nearest centre: torchvision's own kernel for `tv_tensors.Mask` rounds
-down (its `NEAREST`), which shifts labels against a bilinear image by up to half a pixel.
+All geometry is one look-up per pixel of the crop, so the cost depends on the crop and not on the image, and nothing is
+resampled twice. Pixels outside the image are ignored in the mask and mirrored in the image (Ronneberger et al. 2015): a
+constant would fill half of the crops of small images and distort the statistics of batch norm. Class indices are read at
+the pixel that contains the point. torchvision's kernel for `tv_tensors.Mask` rounds down (`NEAREST`), which shifts masks
+against bilinearly interpolated images by up to half a pixel.
 """
 
 from __future__ import annotations
@@ -21,27 +18,27 @@ from torch.nn import functional
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from pixelwise.config import AugmentConfig
+from pixelwise.config import ResolvedAugment
 
-_SAME = 1e-8
+_EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
 class CropTransform:
-    """Cut, zoom, turn, mirror and tint.
+    """Draw an augmented crop of an image and its mask.
 
     Args:
-        crop: (height, width) of the result.
-        augment: probabilities and ranges; None counts as "not at all".
-        class_crops: share of the draws that are centred on a class, drawn evenly among those in the image but its
-            commonest.
-        ignore_index: what the mask holds outside the image.
-        mean: per band, what contrast turns around.
-        std: per band, the standard deviation that brightness and noise are measured in.
+        crop: (height, width) of the crop, pixels.
+        augment: probabilities and ranges.
+        class_crops: share of the crops centred on a class, drawn evenly among the classes of the image except the most
+            frequent one.
+        ignore_index: mask value outside the image.
+        mean: per band, the fixed point of contrast changes.
+        std: per band, the unit of brightness and noise.
     """
 
     crop: tuple[int, int]
-    augment: AugmentConfig
+    augment: ResolvedAugment
     class_crops: float
     ignore_index: int
     mean: tuple[float, ...]
@@ -55,63 +52,64 @@ class CropTransform:
         Args:
             image: (C, H, W), any numeric type.
             mask: (H, W), class indices.
-            rng: the only source of chance.
+            rng: the only source of randomness.
 
         Returns:
             float32 (C, h, w) and int64 (h, w).
         """
-        zoom = math.exp(rng.uniform(*np.log(self.augment.scale))) if self.augment.scale else 1.0
-        angle = math.radians(rng.uniform(-1, 1) * (self.augment.rotate or 0.0))
-        exact = abs(angle) < _SAME and abs(zoom - 1) < _SAME
+        zoom = math.exp(rng.uniform(*np.log(self.augment.scale)))
+        angle = math.radians(rng.uniform(-1, 1) * self.augment.rotate)
+        exact = abs(angle) < _EPSILON and abs(zoom - 1) < _EPSILON
         centre = self._centre(mask, zoom, angle, rng)
-        crop, truth = self._cut(image, mask, centre) if exact else self._warp(image, mask, centre, zoom, angle)
-        if rng.random() < (self.augment.flip_horizontal or 0):
+        crop, truth = self._slice(image, mask, centre) if exact else self._warp(image, mask, centre, zoom, angle)
+        if rng.random() < self.augment.flip_horizontal:
             crop, truth = F.horizontal_flip(crop), F.horizontal_flip(truth)
-        if rng.random() < (self.augment.flip_vertical or 0):
+        if rng.random() < self.augment.flip_vertical:
             crop, truth = F.vertical_flip(crop), F.vertical_flip(truth)
-        crop = self._tint(crop, rng)
+        crop = self._change_values(crop, rng)
         return tv_tensors.Image(crop.contiguous()), tv_tensors.Mask(truth.contiguous())
 
     def _centre(self, mask: torch.Tensor, zoom: float, angle: float, rng: np.random.Generator) -> tuple[float, float]:
-        """Choose the crop's centre, counted from the image's corner: near a class that is looked for, or anywhere.
+        """Draw the centre of the crop in pixels from the corner of the image: near a class, or anywhere.
 
-        The whole turned crop lies inside the image where it fits, else it is centred on it.
+        The rotated crop is inside the image if it fits, and centred on it otherwise.
         """
-        (height, width), cos, sin = self.crop, abs(math.cos(angle)), abs(math.sin(angle))
-        need = ((height * cos + width * sin) / zoom, (height * sin + width * cos) / zoom)
-        wanted = self._near_class(mask, zoom, angle, rng) if rng.random() < self.class_crops else None
-        if wanted is None:
-            # One place more than there are steps between them, so that rounding reaches all alike.
-            wanted = tuple(
-                n / 2 - 0.5 + rng.random() * (max(size - n, 0) + 1) for n, size in zip(need, mask.shape, strict=True)
+        height, width = self.crop
+        cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
+        extent = ((height * cos + width * sin) / zoom, (height * sin + width * cos) / zoom)
+        drawn = self._near_class(mask, zoom, angle, rng) if rng.random() < self.class_crops else None
+        if drawn is None:
+            # One position more than there are offsets, so that rounding reaches all of them equally.
+            drawn = tuple(
+                n / 2 - 0.5 + rng.random() * (max(size - n, 0) + 1) for n, size in zip(extent, mask.shape, strict=True)
             )
         row, column = (
             min(max(at, n / 2), size - n / 2) if n <= size else size / 2
-            for at, n, size in zip(wanted, need, mask.shape, strict=True)
+            for at, n, size in zip(drawn, extent, mask.shape, strict=True)
         )
         return row, column
 
     def _near_class(
         self, mask: torch.Tensor, zoom: float, angle: float, rng: np.random.Generator
     ) -> tuple[float, ...] | None:
-        """Give a centre that shows a pixel of a drawn class in the inner half of the crop; None where all is ignored."""
+        """Draw a centre with a pixel of a random class in the inner half of the crop; None if all pixels are ignored."""
         ids = mask.numpy().reshape(-1)
         counts = np.bincount(ids, minlength=self.ignore_index + 1)[: self.ignore_index]
         present = np.flatnonzero(counts)
-        if len(present) > 1:  # the commonest needs no search: it is wherever nothing else is
+        if len(present) > 1:  # the most frequent class is in most crops anyway
             present = present[present != counts.argmax()]
         if not len(present):
             return None
-        kind = int(rng.choice(present))
-        row, column = divmod(int(np.flatnonzero(ids == kind)[int(rng.integers(counts[kind]))]), mask.shape[1])
+        drawn = int(rng.choice(present))
+        row, column = divmod(int(np.flatnonzero(ids == drawn)[int(rng.integers(counts[drawn]))]), mask.shape[1])
         down, right = rng.uniform(-0.25, 0.25, 2) * self.crop / zoom
         cos, sin = math.cos(angle), math.sin(angle)
         return row + 0.5 - (down * cos + right * sin), column + 0.5 - (right * cos - down * sin)
 
-    def _cut(
+    def _slice(
         self, image: torch.Tensor, mask: torch.Tensor, centre: tuple[float, float]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cut the crop out as it is."""
+        """Take the crop without interpolation."""
         height, width = self.crop
         top, left = (math.floor(at - side / 2 + 0.5) for at, side in zip(centre, self.crop, strict=True))
         if 0 <= top <= mask.shape[0] - height and 0 <= left <= mask.shape[1] - width:
@@ -128,9 +126,9 @@ class CropTransform:
     def _warp(
         self, image: torch.Tensor, mask: torch.Tensor, centre: tuple[float, float], zoom: float, angle: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Zoom and turn around `centre` in one go: every pixel of the crop looks up where it comes from.
+        """Zoom and rotate around `centre`.
 
-        Image and mask are read at the same points: bilinearly the one, at the pixel that holds the point the other.
+        Image and mask are read at the same points: the image bilinearly, the mask at the pixel that contains the point.
         """
         down, right = ((torch.arange(side) + 0.5 - side / 2) / zoom for side in self.crop)
         cos, sin = math.cos(angle), math.sin(angle)
@@ -145,27 +143,23 @@ class CropTransform:
         top, left = max(top - 1, 0), max(left - 1, 0)
         window = image[None, :, top : bottom + 2, left : right_end + 2].float()
         pool = max(int(1 / zoom), 1)
-        if pool > 1:  # else pixels between the points would be passed over
+        if pool > 1:  # average, since sampling would skip pixels between the points
             window = functional.avg_pool2d(window, pool, ceil_mode=True, count_include_pad=False)
-        places = torch.stack(
-            [
-                (columns - left) * (2 / pool / window.shape[3]) - 1,
-                (rows - top) * (2 / pool / window.shape[2]) - 1,
-            ],
-            -1,
+        points = torch.stack(
+            [(columns - left) * (2 / pool / window.shape[3]) - 1, (rows - top) * (2 / pool / window.shape[2]) - 1], -1
         )
-        return functional.grid_sample(window, places[None], "bilinear", "border", align_corners=False)[0], truth
+        return functional.grid_sample(window, points[None], "bilinear", "border", align_corners=False)[0], truth
 
-    def _tint(self, image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """Change contrast and brightness (each shared by all bands, plus a little per band), and add noise."""
-        bands = len(self.std)
+    def _change_values(self, image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """Change contrast and brightness (mostly the same in all bands, plus a little per band), and add noise."""
         std, mean = torch.tensor(self.std), torch.tensor(self.mean)
-        together, apart = rng.uniform(-1, 1, 2), rng.uniform(-0.3, 0.3, (2, bands))
+        shared = rng.uniform(-1, 1, 2)
+        per_band = rng.uniform(-0.3, 0.3, (2, len(self.std)))
         noise = rng.uniform(0, 1)
         if self.augment.contrast or self.augment.brightness:
-            gain = 1 + (self.augment.contrast or 0) * torch.from_numpy((together[0] + apart[0]).astype(np.float32))
-            shift = (self.augment.brightness or 0) * torch.from_numpy((together[1] + apart[1]).astype(np.float32))
-            # Contrast turns around the mean.
+            gain = 1 + self.augment.contrast * torch.from_numpy((shared[0] + per_band[0]).astype(np.float32))
+            shift = self.augment.brightness * torch.from_numpy((shared[1] + per_band[1]).astype(np.float32))
+            # Contrast changes keep the mean.
             image = torch.addcmul((mean * (1 - gain) + std * shift)[:, None, None], image, gain[:, None, None])
         if self.augment.noise:
             grain = torch.from_numpy(rng.standard_normal(tuple(image.shape), np.float32))
@@ -174,6 +168,6 @@ class CropTransform:
 
 
 def _mirrored(at: torch.Tensor, size: int) -> torch.Tensor:
-    """Fold places outside 0…size back at its ends, as often as it takes."""
+    """Reflect coordinates outside 0…size at its ends, repeatedly."""
     at = at.remainder(2 * size)
     return torch.where(at > size, 2 * size - at, at)

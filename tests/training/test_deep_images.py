@@ -1,4 +1,4 @@
-"""Images of 16 bits with a few values far beyond the others: what is clipped in training is clipped ever after."""
+"""16-bit images with outliers: values that are clipped in training are clipped in prediction, too."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ END = ("evaluate.metrics=[]", "evaluate.temperature=false", "evaluate.report=fal
 
 @pytest.fixture(scope="module")
 def glints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Discs of 900 on 300, with glints of up to 60,000 on a thousandth of the pixels."""
+    """Discs of value 900 on a background of 300; a thousandth of the pixels has values up to 60,000."""
     root, rng = tmp_path_factory.mktemp("glints"), np.random.default_rng(0)
     for part, count in (("train", 6), ("val", 2)):
         for folder in ("images", "masks"):
@@ -38,7 +38,7 @@ def test_the_range_is_derived_saved_and_used(glints: Path, tiny: tuple[str, ...]
     ((low, high),) = config.model.clip
     assert 100 < low < 250
     assert 900 < high < 1100
-    assert (config.model.std or [0])[0] < 300  # of all values it is some 2000
+    assert (config.model.std or [0])[0] < 300  # about 2000 without clipping
     card = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
     assert card["clip"] == [pytest.approx([low, high])]
     image = tifffile.imread(glints / "val" / "images" / "0.tif")
@@ -52,9 +52,7 @@ def test_the_range_is_derived_saved_and_used(glints: Path, tiny: tuple[str, ...]
     assert not np.array_equal(of_all, of_others)
 
 
-def test_a_model_that_begins_with_clipped_weights_clips_as_they_did(
-    glints: Path, tiny: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_model_with_pretrained_weights_clips_as_they_did(glints: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     first = pixelwise.train(
         glints, out=tmp_path / "first", steps=2, overrides=(*tiny, *END, "model.clip=[[150.0, 2000.0]]")
     )
@@ -63,6 +61,6 @@ def test_a_model_that_begins_with_clipped_weights_clips_as_they_did(
     )
     config = load_config(second.folder / "config.yaml")
     assert config.model.clip == [(150.0, 2000.0)]
-    assert "clip: [[150.0, 2000.0]]  # training begins with the weights" in (second.folder / "config.yaml").read_text()
+    assert "clip: [[150.0, 2000.0]]  # initial weights" in (second.folder / "config.yaml").read_text()
     off = pixelwise.train(glints, out=tmp_path / "off", steps=2, overrides=(*tiny, *END, "model.clip=none"))
     assert json.loads((off.folder / "model" / "model.json").read_text())["clip"] is None
