@@ -95,9 +95,9 @@ def test_options_and_keys_in_the_text_exist(page: Path) -> None:
     from pixelwise.config import Config, with_overrides
 
     text = page.read_text(encoding="utf-8")
-    for key in re.findall(r"--set '?([a-z]+\.[a-z_.]+=[^\s`']+)'?", text):
-        if "…" not in key:
-            with_overrides(Config(), [key])
+    for quoted, plain in re.findall(r"--set (?:'([^'\n]+)'|([a-z]+\.[a-z_.]+=[^\s`']+))", text):
+        if "…" not in quoted + plain:
+            with_overrides(Config(), [quoted or plain])
     commands = get_command(app).commands.values()  # type: ignore[attr-defined]
     known = {name for command in commands for option in command.params for name in (*option.opts, *option.secondary_opts)}
     spans = re.findall(r"`(--[a-z-]+)[^`]*`", prose(page))
