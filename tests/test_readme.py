@@ -32,6 +32,34 @@ def test_the_table_of_networks_is_that_of_the_catalogue() -> None:
     assert page.partition("<!-- models -->\n")[2].partition("\n<!-- end -->")[0] == table()
 
 
+def rows(page: str, mark: str | None = None) -> dict[str, list[str]]:
+    """The rows of the tables of a page, or of the one behind a mark, by their first cell."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    if mark is not None:
+        text = text.partition(f"<!-- {mark} -->")[2].partition("<!-- end -->")[0]
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
+    ]
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_the_figures_are_those_of_the_tables() -> None:
+    text = " ".join(README.split())
+    ours, tutorial, smp = (cell.split()[0] for cell in rows("results.md", "quality per minute")["camvid"])
+    assert f"CamVid test mIoU is {ours}, against {smp} for segmentation_models.pytorch's" in text
+    assert f"and {tutorial} for a plain U-Net" in text
+    libraries = {name: cells for name, cells in rows("conformance.md").items() if len(cells) == 5 and "of" in cells[3]}
+    right, _, _, answered, _ = libraries.pop("pixelwise")
+    others = max(libraries.values(), key=lambda cells: int(cells[0]))
+    assert f"Of {answered.split()[2]} known pitfalls" in text
+    assert f"gets the {right} right that it covers" in text
+    assert f"covers {others[3].split()[0]} and gets {others[0]} right" in text
+    counters = rows("results.md", "metrics")
+    faster = {name.split()[0]: cells[1] for name, cells in counters.items()}
+    assert f"{faster['torchmetrics']} times faster than in torchmetrics" in text
+    assert f"{faster['segmentation_models.pytorch']} times faster than in segmentation_models.pytorch" in text
+
+
 @pytest.mark.slow
 def test_the_scores_of_always_predicting_background(tmp_path: Path) -> None:
     from pixelwise.api import draw_demo_data
