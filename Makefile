@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 COMPILED := $(VENV)/.compiled
 
-.PHONY: demo test test-slow check format bench conformance lock clean
+.PHONY: demo test test-slow check format bench conformance lock wheel-test clean
 
 demo: $(READY)
 	$(BIN)/pixelwise demo --out demo --overwrite
@@ -40,6 +40,15 @@ bench: $(READY)
 conformance: $(READY)
 	$(BIN)/python -m conformance
 
+# Build the wheel, install it into an empty environment and run the demo from there: make wheel-test PYTHON=python3.12
+WHEEL := .wheel
+wheel-test: $(READY)
+	rm -rf $(WHEEL)
+	$(BIN)/uv build --quiet --wheel --out-dir $(WHEEL)/dist .
+	$(BIN)/uv venv --quiet --python $(PYTHON) $(WHEEL)/venv
+	$(BIN)/uv pip install --quiet --python $(WHEEL)/venv/bin/python --constraint requirements.lock $(WHEEL)/dist/*.whl
+	cd $(WHEEL) && venv/bin/pixelwise demo --time-limit 20s --out demo
+
 # Package names, versions and hashes of everything, for Python 3.11 to 3.13; no addresses.
 lock: $(READY)
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
@@ -60,4 +69,4 @@ $(COMPILED): $(READY)
 	touch $(COMPILED)
 
 clean:
-	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(WHEEL) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

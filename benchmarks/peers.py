@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from pixelwise.config import AugmentConfig
 from pixelwise.datasets.dataset import Dataset
-from pixelwise.inference.backend import TorchBackend
 from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.torch_backend import TorchBackend
 from pixelwise.models.unet import UNet
 from pixelwise.training.loader import Crops, batches
 from pixelwise.training.transforms import CropTransform
+from pixelwise.types import ModelSpec
 
 BATCH, SIZE = 8, (256, 256)
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -121,5 +122,4 @@ def _fit(
 
 
 def _predictor(model: nn.Module, train: Dataset, channels: int) -> Predictor:
-    backend = TorchBackend(model, channels_last=False)
-    return Predictor(backend, train.labels, channels=channels, stride=32)
+    return Predictor(TorchBackend(model, ModelSpec(train.labels, channels, stride=32), channels_last=False))

@@ -155,3 +155,13 @@ def nearest(name: str, valid: Iterable[str], otherwise: str = "Choose one of the
     """Return advice that names the valid name nearest to a misspelt one, or `otherwise` if none is near."""
     near = difflib.get_close_matches(name, list(valid), 1, 0.4)
     return f"Did you mean {near[0]!r}?" if near else otherwise
+
+
+def wrong_bands(where: object, expected: int, found: int) -> DataError:
+    """Return the error for an image with another number of bands than the model was trained on."""
+    return DataError(
+        where,
+        expected=f"{expected} band{'s' if expected != 1 else ''}",
+        found=str(found),
+        do=f"Use images of the kind that the model was trained on, or train a model on {found} bands.",
+    )

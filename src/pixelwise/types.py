@@ -121,7 +121,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Score:
-    """Hold a metric's value, its interval and n, the number of images on which it rests; None where undefined."""
+    """The value of a metric with its interval, and n, the number of images it is computed from; None if undefined."""
 
     value: float | None
     low: float | None = None
@@ -131,7 +131,7 @@ class Score:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Hold the scores of one class over a data set; `more` by the keys of `metrics.definitions`."""
+    """Scores of one class over a data set; `more` holds further ones by the keys of `metrics.definitions`."""
 
     name: str
     iou: Score
@@ -144,16 +144,16 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """Hold how good predictions are over a data set.
+    """Scores of predictions over a data set.
 
     Args:
         miou: mean over the classes with a union (see `convention`).
         classes: one entry per class, in the order of the labels.
         images: number of images scored.
-        excluded: names of the classes left out of the means because neither truth nor prediction has them.
-        convention: one sentence that says how absent classes and ignored pixels were treated.
-        interval: one sentence that says how `low` and `high` were made.
-        confusion: int64 (K, K), rows truth, columns prediction.
+        excluded: classes left out of the means, because neither ground truth nor prediction contains them.
+        convention: how absent classes and ignored pixels are treated, one sentence.
+        interval: how `low` and `high` were computed, one sentence.
+        confusion: int64 (K, K), rows ground truth, columns prediction.
         more: further scores over all classes, by the keys of `metrics.definitions`.
     """
 
@@ -172,7 +172,7 @@ class Scores:
     more: Mapping[str, Score] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the plain form of `scores.json`: each score with `_low`, `_high` and `_n` beside it."""
+        """Return the plain form of `scores.json`: each score with `_low`, `_high` and `_n` beside it."""
         plain: dict[str, Any] = {}
         for name in ("miou", "miou_present", "mean_dice", "pixel_accuracy", "frequency_weighted_iou"):
             plain |= spread(name, getattr(self, name))
@@ -196,46 +196,46 @@ class Scores:
 
 
 def spread(name: str, score: Score) -> dict[str, float | None]:
-    """Give the plain form of one score: `name`, `name_low`, `name_high`, `name_n`."""
+    """Return the plain form of one score: `name`, `name_low`, `name_high`, `name_n`."""
     return {name: score.value, f"{name}_low": score.low, f"{name}_high": score.high, f"{name}_n": score.n}
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Hold the facts of a data set's training part from which a configuration is derived.
+    """Statistics of a training split, from which a configuration is derived.
 
-    What stands behind `hash` came later: in what older versions wrote it is empty or None.
+    Files of older versions lack the values behind `hash`; these are empty or None then.
 
     Args:
-        images: number of images looked at.
+        images: number of images.
         channels: bands per image.
         dtype: numpy name of the pixel type.
         sizes: smallest, median and largest (H, W).
-        mean, std: per band, over all pixels that count, in raw pixel values.
-        pixel_counts: per class, pixels over the set.
-        image_counts: per class, number of images that show it.
-        ignored_share: share of pixels that do not count.
-        thickness: per class, the median over images of 2 × area / perimeter in pixels, a lower bound of how thick its
-            objects are; None for classes that never occur.
-        row_spread: how strongly classes depend on the row (0 none … 1 fully): share of the classes' entropy that the
-            row's position explains. Road scenes are near 0.4, cells and tiles near 0.
+        mean, std: per band, over all valid and annotated pixels, in raw pixel values.
+        pixel_counts: pixels per class.
+        image_counts: images per class in which it occurs.
+        ignored_share: share of ignored pixels.
+        thickness: per class, the median over images of 2 × area / perimeter in pixels, a lower bound of the thickness of its
+            objects; None for classes that never occur.
+        row_spread: how strongly the class depends on the row, 0…1: the share of the classes' entropy that the row explains.
+            Road scenes are near 0.4, cells and tiles near 0.
         hash: SHA-256 over names and contents of every file of the split.
-        distinct_sizes: how many different (H, W) there are.
+        distinct_sizes: number of different (H, W).
         spacing: distance between neighbouring pixels per axis, in array order: the median over the images.
-        spacing_unit: its unit; "px" where the files say nothing.
-        spacings_differ: whether the images differ in it, or in its unit.
+        spacing_unit: its unit; "px" if the files give none.
+        spacings_differ: whether images differ in spacing or unit.
         extremes: per band, the smallest and the largest value.
-        percentiles: per band, the values below which 0.5, 50 and 99.5 % of the pixels lie.
-        core: per band, the range of nearly all values: those 99 %, and at least 90 % of every class's; empty for pixels of
-            8 bits.
-        core_mean, core_std: as `mean` and `std`, of the values brought into `core`.
-        object_sizes: per class, the area of its connected regions in pixels: 5 %, median, 95 %; None for classes that never
-            occur.
-        objects_per_image: per class, the mean number of regions in images that show it.
-        column_spread: as `row_spread`, of columns.
-        one_sided: per class, the share of its pixels that has no equal on the other side, at the same distance from the
-            middle: 0 where mirroring changes nothing, 1 for a left kidney; None for classes that never occur.
-        one_sided_by_chance: how much that would be by chance, images being as few and as different as they are.
+        percentiles: per band, the 0.5, 50 and 99.5 % percentiles of the pixel values.
+        core: per band, the range that holds 99 % of all values and at least 90 % of the values of each class; empty for
+            8-bit pixels.
+        core_mean, core_std: like `mean` and `std`, of values clipped to `core`.
+        object_sizes: per class, the 5 %, 50 % and 95 % percentiles of the area of its connected regions in pixels; None for
+            classes that never occur.
+        objects_per_image: per class, the mean number of regions in images where it occurs.
+        column_spread: like `row_spread`, for columns.
+        one_sided: per class, the share of its pixels without a counterpart in the mirrored image: 0 if mirroring left and
+            right changes nothing, 1 for a left kidney; None for classes that never occur.
+        one_sided_by_chance: the value of `one_sided` expected by chance, given the number and variety of the images.
     """
 
     images: int
@@ -266,7 +266,7 @@ class Fingerprint:
     one_sided_by_chance: tuple[float | None, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the plain form that `data.json` holds."""
+        """Return the plain form that `data.json` holds."""
         return asdict(self)
 
     @classmethod

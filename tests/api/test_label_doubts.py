@@ -21,13 +21,13 @@ LABELS = Labels(("background", "thing"))
 class Sure:
     """Know every image: what is bright is a thing. 97 % sure of it."""
 
-    def observed(self, image, grid, id, observe):
+    def observed(self, image, grid, valid, id, observe):
         mask = (image[0] > 127).astype(np.uint8)
         probabilities = np.where(np.stack([mask == 0, mask == 1]), 0.97, 0.03).astype(np.float32)
         observe(0, probabilities)
         return Prediction(mask, LABELS, grid, id)
 
-    def __call__(self, image, grid, *, id="", probabilities=False):
+    def __call__(self, image, grid, valid=None, *, id="", probabilities=False):
         return Prediction((image[0] > 127).astype(np.uint8), LABELS, grid, id)
 
 

@@ -1,6 +1,9 @@
 import errno
 import json
 import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,27 +12,26 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
+from tests.inference.backends import predictor_of
 
 from pixelwise import storage
 from pixelwise.api import predicting as files
-from pixelwise.api.predicting import Predicted, find_sources, predict_files
-from pixelwise.errors import DataError, OutputExistsError, ResourceError, UsageError
-from pixelwise.grid import Grid
+from pixelwise.api.predicting import Predicted, find_sources, predict_files, predict_settings
+from pixelwise.errors import ConfigError, Interrupted, OutputExistsError, ResourceError, UsageError
+from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import Labels
-from pixelwise.types import Prediction
+
+LABELS = Labels(("dark", "bright"), ids=(0, 7), ignore_ids=(9,))
 
 
-class Bright:
-    """A predictor without a model: what is brighter than 100 is the second class."""
+def bright(images: NDArray[Any]) -> NDArray[Any]:
+    """Logits by which everything brighter than 100 is the second class."""
+    values = np.asarray(images, np.float32)[:, :1]
+    return np.concatenate([np.full_like(values, 100), values], 1)
 
-    labels = Labels(("dark", "bright"), ids=(0, 7), ignore_ids=(9,))
 
-    def __call__(self, image: NDArray[Any], grid: Grid, id: str = "", probabilities: bool = False) -> Prediction:
-        if len(image) != 3:
-            raise DataError(id, expected="3 bands", found=str(len(image)), do="Give RGB.")
-        mask = (image[0] > 100).astype(np.uint8)
-        both = np.stack([1 - mask, mask]).astype(np.float32) if probabilities else None
-        return Prediction(mask, self.labels, grid, id, both)
+def predictor(labels: Labels = LABELS, **settings: Any) -> Predictor:
+    return predictor_of(bright, labels, **({"channels": 3} | settings))
 
 
 def put(root: Path, *names: str, size: tuple[int, int] = (4, 6)) -> Path:
@@ -42,9 +44,9 @@ def put(root: Path, *names: str, size: tuple[int, int] = (4, 6)) -> Path:
     return root
 
 
-def run(sources: list[Path] | Path, out: Path, **options: Any) -> Predicted:
+def run(sources: list[Path] | Path, out: Path, by: Predictor | None = None, **options: Any) -> Predicted:
     texts = [str(s) for s in (sources if isinstance(sources, list) else [sources])]
-    return predict_files(Bright(), texts, out, **options)  # type: ignore[arg-type]
+    return predict_files(by or predictor(), texts, out, **options)
 
 
 def tree(folder: Path) -> list[str]:
@@ -111,14 +113,6 @@ def test_a_source_without_images_is_named(tmp_path: Path, source: str) -> None:
     )
 
 
-def test_a_volume_is_told_to_be_one(tmp_path: Path) -> None:
-    (tmp_path / "a.nii.gz").write_bytes(b"\x1f\x8b")
-    with pytest.raises(
-        UsageError, match=r"a\.nii\.gz: expected an image, .*, found a volume\. Volumes are not predicted yet"
-    ):
-        find_sources([str(tmp_path / "a.nii.gz")])
-
-
 # Predicting
 
 
@@ -150,7 +144,7 @@ def test_what_is_written(tmp_path: Path) -> None:
         "probabilities": "probabilities/a.npz",
         "shares": {"dark": 0.5, "bright": 0.5},
     }
-    assert plain["labels"] == Bright.labels.to_dict()
+    assert plain["labels"] == LABELS.to_dict()
     assert plain["failed"] == []
     assert {k: plain[k] for k in ("folder", "images", "failed")} == json.loads(json.dumps(result.to_dict()))
 
@@ -173,14 +167,11 @@ def test_pixels_without_data_get_no_class(tmp_path: Path, nodata: str, dtype: st
     assert result.images[0]["shares"] == {"dark": 0.166667, "bright": 0.5}
 
 
-def test_pixels_without_data_keep_a_class_where_no_id_stands_for_none(tmp_path: Path) -> None:
-    class Full(Bright):
-        labels = Labels(("dark", "bright"), ids=(0, 255))
-
-    path = scene(tmp_path / "a.tif", "0", "uint8")
-    image, prediction = files.predict_file(Full(), path)  # type: ignore[arg-type]
-    assert image.shape == (3, 4, 6)
-    assert prediction.mask.tolist() == [[0, 0, 0, 1, 1, 1]] * 4
+def test_labels_without_an_ignored_id_mark_nodata_by_the_largest_unused_value(tmp_path: Path) -> None:
+    full = Labels(("dark", "bright"), ids=(0, 255))
+    run(scene(tmp_path / "in/a.tif", "0", "uint8"), tmp_path / "out", predictor(full))
+    with Image.open(tmp_path / "out/masks/a.png") as mask:
+        assert np.asarray(mask).tolist() == [[254, 254, 0, 255, 255, 255]] * 4
 
 
 def test_only_masks(tmp_path: Path) -> None:
@@ -209,17 +200,20 @@ def test_a_image_too_large_for_the_memory_is_named_and_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     put(tmp_path / "in", "a.png", "huge.png", "z.png")
-    real = files.read_measured
+    real = files.open_source
 
-    def short_of_memory(path: Path, nodata: float | None) -> Any:
+    def short_of_memory(path: Path) -> Any:
         if path.name == "huge.png":
             raise error
-        return real(path, nodata)
+        return real(path)
 
-    monkeypatch.setattr(files, "read_measured", short_of_memory)
+    monkeypatch.setattr(files, "open_source", short_of_memory)
     result = run(tmp_path / "in", tmp_path / "out")
     assert [Path(e["file"]).name for e in result.images] == ["a.png", "z.png"]
-    assert f"huge.png: expected enough memory, found {error}. Predict it alone" in result.failed[0]["error"]
+    assert (
+        f"huge.png: expected enough memory, found {error}. Predict it on a machine with more memory"
+        in result.failed[0]["error"]
+    )
 
 
 def test_masks_that_somebody_drew_are_no_earlier_result(tmp_path: Path) -> None:
@@ -231,16 +225,193 @@ def test_masks_that_somebody_drew_are_no_earlier_result(tmp_path: Path) -> None:
     assert (tmp_path / "drawn" / "masks" / "a.png").read_bytes() == before
 
 
-def test_what_was_left_half_done_can_be_replaced(tmp_path: Path) -> None:
-    put(tmp_path / "in", "a.png")
+# Stopping and resuming
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "in", tmp_path / "out", progress=stop)
-    assert "predictions.json" in tree(tmp_path / "out")
-    run(tmp_path / "in", tmp_path / "out", overwrite=True)
+class Counting:
+    """Count the images that are computed; stop before image number `stop`."""
+
+    def __init__(self, stop: int = -1) -> None:
+        self.count = 0
+        self.stop = stop
+
+    def __call__(self, images: NDArray[Any]) -> NDArray[Any]:
+        if self.count == self.stop:
+            raise KeyboardInterrupt
+        self.count += 1
+        return bright(images)
+
+
+def interrupted(folder: Path, out: Path, after: int = 3, **options: Any) -> None:
+    with pytest.raises(Interrupted) as error:
+        run(folder, out, predictor_of(Counting(after), LABELS, channels=3), **options)
+    assert error.value.exit_code == 130
+    assert str(error.value).endswith("Run the same command again to resume.")
+
+
+def test_an_interrupted_folder_is_resumed_and_equals_one_that_was_not(tmp_path: Path) -> None:
+    put(tmp_path / "in", *(f"{k}.png" for k in range(8)))
+    run(tmp_path / "in", tmp_path / "whole")
+    interrupted(tmp_path / "in", tmp_path / "out", after=5)
+    assert "journal.jsonl" in tree(tmp_path / "out")
+    done = len((tmp_path / "out/journal.jsonl").read_text().splitlines()) - 1
+    assert done == 5
+    seen: list[tuple[int, int]] = []
+    rest = Counting()
+    again = predictor_of(rest, LABELS, channels=3)
+    result = run(tmp_path / "in", tmp_path / "out", again, progress=lambda n, of, _: seen.append((n, of)))
+    assert rest.count == 8 - done
+    assert seen == [(k, 8) for k in range(1, 9)]
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+    for name in tree(tmp_path / "whole"):
+        one, other = (tmp_path / place / name for place in ("whole", "out"))
+        assert one.read_bytes().replace(b"whole", b"out") == other.read_bytes().replace(b"whole", b"out")
+    assert len(result.images) == 8
+
+
+def test_even_with_overwrite_the_same_command_resumes(tmp_path: Path) -> None:
+    put(tmp_path / "in", *(f"{k}.png" for k in range(6)))
+    interrupted(tmp_path / "in", tmp_path / "out", after=4)
+    rest = Counting()
+    run(tmp_path / "in", tmp_path / "out", predictor_of(rest, LABELS, channels=3), overwrite=True)
+    assert rest.count == 2
+
+
+@pytest.mark.parametrize("change", ["sources", "tile", "overlays", "model"])
+def test_another_command_does_not_resume(tmp_path: Path, change: str) -> None:
+    put(tmp_path / "in", *(f"{k}.png" for k in range(6)))
+    interrupted(tmp_path / "in", tmp_path / "out")
+    sources = tmp_path / "in" / "0.png" if change == "sources" else tmp_path / "in"
+    by = predictor(tile=(64, 64)) if change == "tile" else predictor()
+    options: dict[str, Any] = {"overlays": change != "overlays", "model": "another" if change == "model" else ""}
+    with pytest.raises(
+        OutputExistsError, match=rf"expected an unfinished prediction with the same {change}, found one"
+    ):
+        run(sources, tmp_path / "out", by, **options)
+    run(sources, tmp_path / "out", by, **options, overwrite=True)
+    assert "journal.jsonl" not in tree(tmp_path / "out")
+
+
+def test_changed_inputs_and_lost_outputs_are_predicted_again(tmp_path: Path) -> None:
+    put(tmp_path / "in", *(f"{k}.png" for k in range(6)))
+    interrupted(tmp_path / "in", tmp_path / "out", after=5)
+    lines = (tmp_path / "out/journal.jsonl").read_text().splitlines()
+    assert len(lines) == 1 + 5
+    put(tmp_path / "in", "0.png", size=(6, 8))
+    (tmp_path / "out/masks/1.png").unlink()
+    rest = Counting()
+    run(tmp_path / "in", tmp_path / "out", predictor_of(rest, LABELS, channels=3))
+    assert rest.count == 1 + 2
+    with Image.open(tmp_path / "out/masks/0.png") as mask:
+        assert mask.size == (8, 6)
+    assert (tmp_path / "out/masks/1.png").exists()
+
+
+def test_a_journal_that_was_cut_in_a_line_is_resumed(tmp_path: Path) -> None:
+    put(tmp_path / "in", *(f"{k}.png" for k in range(6)))
+    interrupted(tmp_path / "in", tmp_path / "out", after=5)
+    journal = tmp_path / "out/journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-20])
+    assert len(run(tmp_path / "in", tmp_path / "out").images) == 6
+
+
+def test_volumes_are_predicted_slice_by_slice(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    values = np.zeros((6, 5, 4), np.int16)
+    values[:3, :, 1:] = 200
+    affine = np.array([[0, -2, 0, 5], [3, 0, 0, -7], [0, 0, 9, 1], [0, 0, 0, 1.0]])
+    (tmp_path / "in").mkdir()
+    nibabel.Nifti1Image(values, affine).to_filename(tmp_path / "in/scan.nii.gz")
+    result = run(tmp_path / "in", tmp_path / "out", predictor(channels=1), probabilities=True)
+    assert not result.failed
+    assert {key: result.images[0][key] for key in ("depth", "mask", "overlay")} == {
+        "depth": 4, "mask": "masks/scan.nii.gz", "overlay": "overlays/scan.png",
+    }  # fmt: skip
+    found = nibabel.load(tmp_path / "out/masks/scan.nii.gz")
+    np.testing.assert_array_equal(found.affine, affine)
+    np.testing.assert_array_equal(np.asarray(found.dataobj), np.where(values > 100, 7, 0))
+    with np.load(tmp_path / "out/probabilities/scan.npz") as both:
+        assert both["probabilities"].shape[:2] == (2, 4)
+    assert result.images[0]["shares"]["bright"] == 0.375
+
+
+def test_a_geotiff_is_predicted_as_a_geotiff(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    pixels = np.full((3, 4, 6), 50, np.uint8)
+    pixels[:, :, 3:] = 200
+    pixels[:, 0] = 0
+    transform = rasterio.Affine(0.5, 0.1, 300_000, 0.1, -0.5, 5_000_000)
+    (tmp_path / "in").mkdir()
+    place = {"crs": "EPSG:32632", "transform": transform, "nodata": 0}
+    with rasterio.open(
+        tmp_path / "in/a.tif", "w", driver="GTiff", width=6, height=4, count=3, dtype="uint8", **place
+    ) as f:
+        f.write(pixels)
+    result = run(tmp_path / "in", tmp_path / "out")
+    assert result.images[0]["mask"] == "masks/a.tif"
+    with rasterio.open(tmp_path / "out/masks/a.tif") as found:
+        assert found.crs == rasterio.CRS.from_epsg(32632)
+        assert found.transform.almost_equals(transform)
+        assert found.nodata == 9
+        assert found.read(1).tolist() == [[9] * 6] + [[0, 0, 0, 7, 7, 7]] * 3
+        assert found.colormap(1)[7][:3] == LABELS.colours[1]
+
+
+def test_a_killed_process_loses_no_finished_file(tmp_path: Path) -> None:
+    put(tmp_path / "in", *(f"{k}.png" for k in range(10)))
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from tests.api.test_predicting import LABELS, Counting, predictor_of, run\n"
+        "seen = []\n"
+        "def kill(done, total, name):\n"
+        "    if done == 4: os.kill(os.getpid(), 9)\n"
+        f"run(Path({str(tmp_path / 'in')!r}), Path({str(tmp_path / 'out')!r}), progress=kill)\n"
+    )
+    top = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=top, check=False).returncode == -9
+    rest = Counting()
+    result = run(tmp_path / "in", tmp_path / "out", predictor_of(rest, LABELS, channels=3))
+    assert len(result.images) == 10
+    assert rest.count == 6
+
+
+def test_decoding_computing_and_writing_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an image is computed, the next one is decoded and the one before is written, in other threads."""
+    put(tmp_path / "in", *(f"{k}.png" for k in range(6)))
+    threads: dict[str, set[str]] = {"read": set(), "write": set(), "compute": set()}
+    real = files.open_source
+
+    def read(path: Path) -> Any:
+        threads["read"].add(threading.current_thread().name)
+        return real(path)
+
+    written = files.write_prediction
+
+    def write(*arguments: Any, **options: Any) -> Any:
+        threads["write"].add(threading.current_thread().name)
+        return written(*arguments, **options)
+
+    def compute(images: NDArray[Any]) -> NDArray[Any]:
+        threads["compute"].add(threading.current_thread().name)
+        return bright(images)
+
+    monkeypatch.setattr(files, "open_source", read)
+    monkeypatch.setattr(files, "write_prediction", write)
+    run(tmp_path / "in", tmp_path / "out", predictor_of(compute, LABELS, channels=3))
+    assert threads["compute"] == {threading.main_thread().name}
+    assert len(threads["read"]) == len(threads["write"]) == 1
+    assert len(set.union(*threads.values())) == 3
+
+
+def test_settings_of_the_configuration(tmp_path: Path) -> None:
+    assert predict_settings(()) == {}
+    assert predict_settings(("predict.tile=[64, 32]", "predict.flips=true")) == {"tile": (64, 32), "flips": True}
+    assert predict_settings(("predict.tile=null",)) == {"tile": None}
+    with pytest.raises(UsageError, match=r"--set train.steps=3: expected a key of predict"):
+        predict_settings(("train.steps=3",))
+    with pytest.raises(ConfigError, match=r"unknown key `predict.tyle`\. Did you mean `tile`"):
+        predict_settings(("predict.tyle=3",))
 
 
 def test_a_full_disk_is_not_a_bad_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

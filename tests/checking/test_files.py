@@ -140,7 +140,7 @@ def test_masks_saved_as_jpeg(folder: Path) -> None:
         save(folder / f"train/masks/train0{k}.jpg", halves())
     found = of_kind(findings(folder, skip_bad=False), "lossy-masks")
     assert (found.severity, found.what) == ("error", "2 masks are JPEGs or lossy otherwise")
-    assert "whose compression invents ids along the edges" in found.why
+    assert "whose compression creates false ids along the edges" in found.why
     assert "Save the masks as PNG" in found.fix
     assert not {"lossy-masks"} & set(kinds(findings(folder, mask_values={"threshold": 1})))
 

@@ -20,7 +20,7 @@ def test_images_of_another_kind(folder: Path) -> None:
 def test_depths_that_are_mixed_are_not_mended_by_colour() -> None:
     deep = [seen(bands=1, dtype="uint16") for _ in range(3)]
     found = list(mixed_forms(survey_of({"train": [*deep, seen(bands=1)]})))
-    assert found[0].fix == "Convert the images to one kind, or make two data sets of them."
+    assert found[0].fix == "Convert the images to the same bands, or split the data set."
     colour = list(mixed_forms(survey_of({"train": [*deep, seen(bands=3)]})))
     assert colour[0].fix == found[0].fix  # bands=rgb would leave two pixel types
     assert not list(mixed_forms(survey_of({"train": deep})))

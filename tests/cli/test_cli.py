@@ -29,7 +29,7 @@ FROZEN = {
     "evaluate": "MODEL|MASKS DATA --convention --json --metrics --out --overwrite --set --split",
     "compare": "RUN… --data --json --set --split",
     "report": "RUN --json --out",
-    "predict": "MODEL SOURCE… --flips --json --no-overlays --out --overlays --overwrite --probabilities",
+    "predict": "MODEL SOURCE… --flips --json --no-overlays --out --overlays --overwrite --probabilities --set",
     "convert": "DATA --json --out --set --to",
     "models": "--json --search",
     "import-weights": "FILE --json --out --overwrite",
@@ -347,12 +347,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from pixelwise.labels import Labels
+    from pixelwise.models.card import ModelCard
     from pixelwise.models.catalogue import build_model
-    from pixelwise.models.weights import ModelCard, save_model
+    from pixelwise.models.weights import save_model
+    from pixelwise.types import ModelSpec
 
     torch.manual_seed(0)
     arguments: dict[str, Any] = {"in_channels": 3, "num_classes": 2, "features": [4, 8], "up": "bilinear", "stem": 1}
-    card = ModelCard({"name": "unet", "arguments": arguments}, Labels(("background", "disc")), channels=3)
+    card = ModelCard({"name": "unet", "arguments": arguments}, ModelSpec(Labels(("background", "disc")), 3))
     folder = tmp_path_factory.mktemp("model")
     save_model(folder / "model", build_model("unet", **arguments), card)
     return folder / "model"

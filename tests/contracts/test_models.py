@@ -11,9 +11,11 @@ from pixelwise.config import TrainConfig
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.labels import Labels
 from pixelwise.models.base import SegmentationModel
+from pixelwise.models.card import ModelCard
 from pixelwise.models.catalogue import available, build_model
-from pixelwise.models.weights import ModelCard, load_model, save_model
+from pixelwise.models.weights import load_model, save_model
 from pixelwise.training.finetune import Frozen
+from pixelwise.types import ModelSpec
 
 # As config.json of a checkpoint says it, but small.
 TRANSFORMER = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
@@ -147,7 +149,11 @@ def test_clipping_is_inside_and_travels_with_the_weights(model, request, tmp_pat
     low, high = torch.tensor(ranges).view(3, 2, 1, 1).unbind(1)
     assert clipping.normalise.clip == tuple(map(tuple, ranges))
     assert model.normalise.clip is None
-    save_model(tmp_path / "model", clipping, ModelCard({"name": name, "arguments": plain}, Labels(tuple("abcde")), 3))
+    save_model(
+        tmp_path / "model",
+        clipping,
+        ModelCard({"name": name, "arguments": plain}, ModelSpec(Labels(tuple("abcde")), 3)),
+    )
     loaded, card = load_model(tmp_path / "model")
     assert card.clip == loaded.normalise.clip == clipping.normalise.clip
     with torch.inference_mode():
@@ -246,7 +252,7 @@ def test_weights_survive_a_folder_bit_for_bit(model, request, tmp_path):
     name, arguments = request.node.callspec.params["model"]
     labels = Labels(tuple("abcde"))
     plain = {**arguments, "in_channels": 3, "num_classes": 5}
-    save_model(tmp_path / "model", model, ModelCard({"name": name, "arguments": plain}, labels, 3))
+    save_model(tmp_path / "model", model, ModelCard({"name": name, "arguments": plain}, ModelSpec(labels, 3)))
     loaded, _ = load_model(tmp_path / "model")
     with torch.inference_mode():
         assert torch.equal(loaded(images()), model(images()))

@@ -49,7 +49,7 @@ def image_files(n=12, void=0.1, groups=None):
     return ImageIndex(samples)
 
 
-def looks(image, grid, *, id=""):
+def looks(image, grid, valid=None, *, id=""):
     """Predict what the image shows."""
     return Prediction(image[0], LABELS, grid, id)
 
@@ -92,9 +92,9 @@ def test_each_image_has_its_line():
 def test_the_predictor_gets_each_image_whole_with_its_grid_and_id():
     dataset, seen = image_files(), []
 
-    def watch(image, grid, *, id=""):
+    def watch(image, grid, valid=None, *, id=""):
         seen.append((image.shape, grid, id))
-        return looks(image, grid, id=id)
+        return looks(image, grid, valid, id=id)
 
     evaluate(dataset, watch, resamples=0)
     assert seen == [(s.image.shape, s.grid, s.id) for s in dataset.samples]
@@ -116,7 +116,7 @@ def test_the_baseline_is_accurate_and_worthless():
     dataset = image_files()
     result = evaluate(dataset, looks)
 
-    def background(image, grid, *, id=""):
+    def background(image, grid, valid=None, *, id=""):
         return Prediction(np.zeros(image.shape[1:], np.uint8), LABELS, grid, id)
 
     guessed = evaluate(dataset, background).scores
@@ -174,7 +174,7 @@ def test_a_stop_ends_the_work_between_images(work):
 
 
 def test_a_prediction_of_another_size_is_refused_by_name():
-    def half(image, grid, *, id=""):
+    def half(image, grid, valid=None, *, id=""):
         return Prediction(image[0, ::2, ::2], LABELS, grid, id)
 
     with pytest.raises(MaskError, match=r"^00: expected the size of the truth, \(20, 30\), found \(10, 15\)"):
@@ -182,7 +182,7 @@ def test_a_prediction_of_another_size_is_refused_by_name():
 
 
 def test_a_predictor_of_other_classes_is_refused():
-    def other(image, grid, *, id=""):
+    def other(image, grid, valid=None, *, id=""):
         return Prediction(image[0], Labels(("background", "vehicle", "road")), grid, id)
 
     with pytest.raises(LabelsError) as error:
@@ -212,16 +212,16 @@ def test_nothing_to_score_is_refused_and_undefined_for_a_part(dataset):
 class Sure:
     """Give the class that the image shows a probability of nine tenths, in two bands."""
 
-    def __call__(self, image, grid, *, id=""):
+    def __call__(self, image, grid, valid=None, *, id=""):
         return Prediction(image[0], LABELS, grid, id)
 
-    def observed(self, image, grid, id, observe, /):
+    def observed(self, image, grid, valid, id, observe, /):
         probabilities = np.full((3, *image.shape[1:]), 0.05, np.float32)
         for k in range(3):
             probabilities[k][image[0] == k] = 0.9
         observe(0, probabilities[:, :7])
         observe(7, probabilities[:, 7:])
-        return self(image, grid, id=id)
+        return self(image, grid, valid, id=id)
 
 
 def test_probabilities_are_scored_where_a_predictor_shows_them():
@@ -343,7 +343,7 @@ def test_open_pixels_are_misses_with_any_number_of_classes(count):
     truth = np.array([[0, last, last, void]], labels.dtype)
     answer = np.array([[0, last, void, 0]], labels.dtype)
 
-    def shown(image, grid, *, id=""):
+    def shown(image, grid, valid=None, *, id=""):
         return Prediction(image[0], labels, grid, id)
 
     dataset = ImageIndex([Sample(answer[None], truth, Grid(), "a")], labels)

@@ -152,7 +152,7 @@ def test_lossy_masks_are_refused(tmp_path: Path) -> None:  # TRAPS C4
 
 def test_an_unknown_colour_is_told_with_its_share_and_data_ignored_takes_classes_out(tmp_path: Path) -> None:
     coloured(tmp_path, [[ROAD, SKY, (9, 200, 9), (9, 200, 9)]])
-    with pytest.raises(MaskError, match=r"found \(9, 200, 9\) in 2 pixels \(50 %\)\. Give that colour to a class"):
+    with pytest.raises(MaskError, match=r"found \(9, 200, 9\) in 2 pixels \(50 %\)\. Assign that colour to a class"):
         first(opened(tmp_path))
     coloured(tmp_path)
     splits = opened(tmp_path, ignored=["sky"])

@@ -69,7 +69,7 @@ def whole(splits: DataSplits) -> dict[str, np.ndarray]:
     masks: dict[str, np.ndarray] = {}
     for split in splits:
         for index, record in enumerate(split.records):
-            mask = split.read(index).mask
+            mask = split.read(index).truth(255)
             top, left, height, width = record.window or (0, 0, *mask.shape)
             size = (max(top + height, 0), max(left + width, 0))
             canvas = masks.setdefault(record.image.name, np.zeros((0, 0), np.uint8))
@@ -229,8 +229,8 @@ def test_rasters_of_fractions_with_nan_for_nodata_are_read(tmp_path: Path) -> No
         raster(tmp_path / f"{name}.tif", array=array, nodata=np.nan)
     vector(tmp_path / "x.geojson", area(box(0, 0, 60, 40)))
     sample = opened(tmp_path).train.read(0)
-    assert np.isfinite(sample.image).all()
-    assert (sample.mask[:10] == 255).all()
+    np.testing.assert_array_equal(np.isfinite(sample.image[0]), sample.valid)
+    assert (sample.truth(255)[:10] == 255).all()
 
 
 def test_one_raster_is_divided_into_blocks_with_a_notice(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_deep_and_real_pixels_keep_their_type():
 
 def test_only_grey_and_colour_can_be_brought_together():
     assert "--set data.bands=rgb" in mixed_bands({1, 3})
-    assert mixed_bands({3, 4}) == "Convert the images to one kind, or make two data sets of them."
+    assert mixed_bands({3, 4}) == "Convert the images to the same bands, or split the data set."
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_training_says_what_helps_and_the_model_takes_both_kinds(mixed, tiny, tm
         pixelwise.train(mixed, steps=2, out=out / "a", overrides=tiny)
     run = pixelwise.train(mixed, steps=2, out=out / "b", overrides=[*tiny, "data.bands=rgb"])
     model = pixelwise.load(run.folder)
-    assert (model.card.channels, model.card.bands) == (3, "rgb")
+    assert (model.card.spec.channels, model.card.spec.colour_mode) == (3, "rgb")
     grey = np.random.default_rng(1).integers(0, 255, (1, 20, 20), dtype=np.uint8)
     np.testing.assert_array_equal(model.predict(grey).mask, model.predict(np.repeat(grey, 3, 0)).mask)
     assert [finding.kind for finding in pixelwise.check(mixed).findings if "data.bands=rgb" in finding.fix]

@@ -19,7 +19,7 @@ from pixelwise.formats.reading import read_record_image, require_pair
 from pixelwise.formats.records import Record
 from pixelwise.grid import Grid
 from pixelwise.imageio.georeference import read_grid
-from pixelwise.imageio.images import read_header, read_image, read_measured, read_size
+from pixelwise.imageio.images import fill_invalid, read_header, read_image, read_size, read_with_validity
 
 NORTH_UP = Affine(0.5, 0, 733601, 0, -0.5, 3725139)
 OWN = "+proj=tmerc +lat_0=48 +lon_0=11.5 +k=1 +x_0=0 +y_0=0 +ellps=GRS80 +units=m"
@@ -124,46 +124,83 @@ def test_a_unit_that_is_left_to_the_reader_is_looked_up(monkeypatch: pytest.Monk
 # Nodata ----------------------------------------------------------------------------------------------------------------
 
 
-def test_whole_numbers_were_measured_where_any_band_was(tmp_path: Path) -> None:
+def test_integers_are_valid_where_any_band_is_not_nodata(tmp_path: Path) -> None:
     array = np.full((3, 2, 3), 7, np.uint8)
     array[:, 0, 0] = 0
     array[0, 1, 1] = 0
     path = write(tmp_path / "a.tif", array, nodata=0)
     assert read_header(path).nodata == 0
-    image, _, measured = read_measured(path, 0.0)
-    np.testing.assert_array_equal(measured, [[False, True, True], [True, True, True]])
+    image, _, valid = read_with_validity(path)
+    np.testing.assert_array_equal(valid, [[False, True, True], [True, True, True]])
     np.testing.assert_array_equal(image, array)
     with rasterio.open(path, driver="GTiff") as file:
-        np.testing.assert_array_equal(measured, file.dataset_mask() > 0)
+        np.testing.assert_array_equal(valid, file.dataset_mask() > 0)
+    other = read_with_validity(path, nodata=7)[2]
+    np.testing.assert_array_equal(other, (array != 7).any(axis=0))
 
 
 @pytest.mark.parametrize("nodata", [float("nan"), -9999.0, -3.4028234663852886e38])
-def test_fractions_were_measured_where_all_bands_were_and_the_rest_is_filled(tmp_path: Path, nodata: float) -> None:
+def test_floats_are_valid_where_no_band_is_nodata_and_keep_their_values(tmp_path: Path, nodata: float) -> None:
     array = np.arange(12, dtype=np.float32).reshape(2, 2, 3) + 5
     array[0, 0, 0] = array[1, 1, 2] = nodata
     path = write(tmp_path / "a.tif", array, nodata=nodata)
-    found = read_header(path).nodata
-    assert found is not None
-    image, _, measured = read_measured(path, found)
-    np.testing.assert_array_equal(measured, [[False, True, True], [True, True, False]])
-    assert image[:, 0, 0].tolist() == [6, 12]
-    assert image[:, 1, 2].tolist() == [6, 12]
-    nothing = write(tmp_path / "b.tif", np.full((1, 2, 2), nodata, np.float32), nodata=nodata)
-    image, _, measured = read_measured(nothing, found)
-    assert not measured.any()
-    assert not image.any()
+    image, _, valid = read_with_validity(path)
+    assert valid is not None
+    np.testing.assert_array_equal(valid, [[False, True, True], [True, True, False]])
+    np.testing.assert_array_equal(image, array)
+    filled = fill_invalid(image, valid)
+    assert filled[:, 0, 0].tolist() == [6, 12]
+    assert filled[:, 1, 2].tolist() == [6, 12]
+    assert fill_invalid(image, valid, (1.5, 2))[:, 0, 0].tolist() == [1.5, 2]
+    image, _, valid = read_with_validity(
+        write(tmp_path / "b.tif", np.full((1, 2, 2), nodata, np.float32), nodata=nodata)
+    )
+    assert valid is not None
+    assert not valid.any()
+    assert not fill_invalid(image, valid).any()
 
 
-def test_a_value_that_a_type_cannot_hold_stands_for_no_pixel(tmp_path: Path) -> None:
+def test_a_nodata_value_outside_of_the_type_matches_no_pixel(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", ZEROS)
     for nodata in (-9999.0, 0.5, 300.0, float("inf"), float("nan")):
-        assert read_measured(path, nodata)[2].all()
+        assert read_with_validity(path, nodata)[2] is None
+
+
+def test_nodata_is_compared_with_stored_values(tmp_path: Path) -> None:
+    nodata = [(42113, "s", 0, "2", True)]
+    stored = np.array([[0, 1, 2], [2, 3, 3]], np.uint8)
+    white = np.full((3, 256), 65535, np.uint16)
+    tifffile.imwrite(tmp_path / "palette.tif", stored, photometric="palette", colormap=white, extratags=nodata)
+    tifffile.imwrite(tmp_path / "inverted.tif", stored, photometric="miniswhite", extratags=nodata)
+    tifffile.imwrite(tmp_path / "4bit.tif", stored, photometric="minisblack", bitspersample=4, extratags=nodata)
+    for name in ("palette", "inverted", "4bit"):
+        image, _, valid = read_with_validity(tmp_path / f"{name}.tif")
+        np.testing.assert_array_equal(valid, stored != 2, name)
+        assert image.shape[1:] == (2, 3)
+
+
+@pytest.mark.parametrize("compress", ["none", "deflate"])
+def test_an_internal_mask_marks_invalid_pixels(tmp_path: Path, compress: str) -> None:
+    shown = np.ones((64, 64), bool)
+    shown[:, :10] = False
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        path = write(tmp_path / "a.tif", np.full((2, 64, 64), 5, np.uint8), compress=compress)
+        with rasterio.open(path, "r+") as file:
+            file.write_mask(shown)
+            file.build_overviews([2, 4])
+    image, _, valid = read_with_validity(path)
+    np.testing.assert_array_equal(valid, shown)
+    assert (image == 5).all()
+    assert not path.with_name("a.tif.msk").exists()
 
 
 def test_nan_that_is_not_called_nodata_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", np.full((2, 2), np.nan, np.float32))
     with pytest.raises(ImageError, match="found 4 NaN pixels"):
         read_image(path)
+    gap = write(tmp_path / "b.tif", np.array([[np.nan, -9999, 1]], np.float32), nodata=-9999)
+    with pytest.raises(ImageError, match="found 1 NaN pixel"):
+        read_image(gap)
 
 
 # Pieces and pairs ------------------------------------------------------------------------------------------------------
@@ -173,10 +210,10 @@ def test_a_piece_of_a_raster_lies_where_it_lay_in_the_whole(tmp_path: Path) -> N
     array = np.arange(48, dtype=np.uint8).reshape(6, 8)
     path = write(tmp_path / "a.tif", array, NORTH_UP @ Affine.rotation(20), nodata=20)
     whole = read_record_image(Record("a", path, None))[1]
-    image, grid, measured = read_record_image(Record("a/1", path, None, window=(2, 3, 4, 5), nodata=20.0))
+    image, grid, valid = read_record_image(Record("a/1", path, None, window=(2, 3, 4, 5)))
     np.testing.assert_array_equal(image[0], array[2:6, 3:8])
-    assert measured is not None
-    assert (~measured).nonzero() == (np.array([0]), np.array([1]))
+    assert valid is not None
+    assert (~valid).nonzero() == (np.array([0]), np.array([1]))
     np.testing.assert_allclose(grid.to_world(np.array([[1.0, 2]])), whole.to_world(np.array([[3.0, 5]])))
     assert read_size(path) == (1, 6, 8)
 
@@ -216,7 +253,7 @@ def test_pairs_in_folders_keep_their_place_and_must_share_it(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("nodata", [float("nan"), -9999.0])
-def test_what_was_never_measured_counts_in_nothing_in_folders_too(tmp_path: Path, nodata: float) -> None:
+def test_pixels_without_data_are_ignored_in_folders(tmp_path: Path, nodata: float) -> None:
     array = np.random.default_rng(0).random((1, 6, 8)).astype(np.float32)
     array[0, 2:4, 3] = nodata
     (tmp_path / "images").mkdir()
@@ -227,11 +264,11 @@ def test_what_was_never_measured_counts_in_nothing_in_folders_too(tmp_path: Path
     part = open_data(DataConfig.model_validate({"labels": ["ground", "field"], "split": {"val": 0}}), tmp_path).train
     assert part is not None
     sample = part.read(0)
-    assert sample.mask is not None
-    assert sample.image.min() >= 0
     expected = np.eye(6, 8, dtype=np.uint8)
-    expected[2:4, 3] = part.labels.ignore_index
     np.testing.assert_array_equal(sample.mask, expected)
+    expected[2:4, 3] = part.labels.ignore_index
+    np.testing.assert_array_equal(sample.truth(part.labels.ignore_index), expected)
+    np.testing.assert_array_equal(sample.image, array)
 
 
 # Systems ---------------------------------------------------------------------------------------------------------------

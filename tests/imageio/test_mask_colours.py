@@ -33,7 +33,7 @@ def test_shares_are_told_most_frequent_first(tmp_path: Path) -> None:
     pixels[0, :5], pixels[1, 0] = (0, 200, 0), (0, 0, 200)
     assert refusal(save(tmp_path / "a.png", pixels)) == (
         "expected the colours of the classes, found (0, 200, 0) in 5 pixels (0.5 %), (0, 0, 200) in 1 pixel (0.1 %), "
-        "in all 0.6 % of the pixels. Give each colour to a class, or let it count in nothing: --set 'data.mask_values="
+        "in all 0.6 % of the pixels. Assign each colour to a class, or ignore it: --set 'data.mask_values="
         "{colours: true, ignored: [[0, 200, 0], [0, 0, 200]]}'."
     )
     rule = MaskRule.from_config({"colours": True, "ignored": [[0, 200, 0], [0, 0, 200]]})  # as the message says
@@ -58,8 +58,8 @@ def test_what_jpeg_does_to_flat_colours_is_called_so(tmp_path: Path) -> None:
     lossy = np.asarray(Image.open(buffer))
     assert (lossy != pixels).any()
     said = refusal(save(tmp_path / "a.png", lossy), labels)
-    assert "All of them lie within " in said
-    assert said.endswith("edges: export the masks again as PNG, drawn without smoothing.")
+    assert "All of them are within " in said
+    assert said.endswith("edges: export the masks again as PNG, without smoothing.")
 
 
 def test_smoothed_edges_between_colours_far_apart_are_called_so(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_smoothed_edges_between_colours_far_apart_are_called_so(tmp_path: Path) 
     ImageDraw.Draw(big).ellipse((30, 40, 200, 220), fill=LABELS.colours[1])
     said = refusal(save(tmp_path / "a.png", big.resize((32, 32), Image.Resampling.BOX)))
     assert said.endswith(
-        "The edges look smoothed (anti-aliased) or the mask was lossy once: draw masks without smoothing."
+        "The edges look smoothed (anti-aliased), or the mask was once lossy: export masks without smoothing."
     )
     assert " and " in said
     assert " more, in all " in said
@@ -75,7 +75,7 @@ def test_smoothed_edges_between_colours_far_apart_are_called_so(tmp_path: Path) 
 
 def test_a_colour_one_step_away_is_not_taken_for_the_class(tmp_path: Path) -> None:
     pixels = [[LABELS.colours[0], (31, 60, 90)]]
-    assert "found (31, 60, 90) in 1 pixel (50 %). All of them lie within 1 of" in refusal(
+    assert "found (31, 60, 90) in 1 pixel (50 %). All of them are within 1 of" in refusal(
         save(tmp_path / "a.png", pixels)
     )
 

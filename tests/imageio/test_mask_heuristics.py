@@ -257,7 +257,7 @@ def test_objects_of_other_kinds_of_masks(tmp_path: Path) -> None:
 def test_numbered_objects_with_the_names_of_two_classes_are_recognised(tmp_path: Path) -> None:
     mask = cells(36, 0, np.uint8)
     text = refusal(save(tmp_path / "a.png", mask), TWO)
-    assert text.endswith("If each id is one object, read them so: --set 'data.mask_values={objects: true}'.")
+    assert text.endswith("If each id is one object, read them as such: --set 'data.mask_values={objects: true}'.")
     assert "If each id" not in refusal(tmp_path / "a.png", FIVE)
     scattered = save(tmp_path / "b.png", mask % 5)
     assert "If each id" not in refusal(scattered, TWO), "class ids, each in several regions"

@@ -124,7 +124,7 @@ def test_smoothed_edges_are_recognised(tmp_path):
     for labels in (TWO, FIVE):
         text = refusal(save(tmp_path / "a.png", soft), labels)
         assert text.endswith(
-            "The edges look smoothed (anti-aliased): draw masks without smoothing, or read bright pixels as the second class: "
+            "The edges look smoothed (anti-aliased): export masks without smoothing, or read bright pixels as the second class: "
             "--set 'data.mask_values={threshold: 128}'."
         )
 
@@ -175,8 +175,8 @@ def test_lossy_masks_are_refused_but_for_a_threshold(tmp_path):
     path = save(tmp_path / "a.jpg", half)
     assert len(np.unique(read_mask_values(path).values)) > 2, "phantom ids are there"
     assert refusal(path, TWO) == (
-        "expected a lossless mask, PNG or TIFF, found lossy JPEG, whose compression invents ids along the edges. "
-        "Save the masks as PNG; or, where they hold two classes only, read bright pixels as the second: "
+        "expected a lossless mask, PNG or TIFF, found lossy JPEG, whose compression creates false ids along the edges. "
+        "Save the masks as PNG; or, with two classes only, read bright pixels as the second: "
         "--set 'data.mask_values={threshold: 128}'."
     )
     refusal(path, TWO, MaskRule(values={0: 0, 255: 1}))
@@ -190,7 +190,7 @@ def test_values(tmp_path):
     assert read_mask(path, TWO, rule) == (pytest.approx(np.array([[1, 0, 255]])), [])
     path = save(tmp_path / "b.png", u8([0, 5, 5]))
     assert refusal(path, TWO, rule) == (
-        "expected values 0, 100, 255, as data.mask_values maps them, found 5 in 2 pixels. Add the value to data.mask_values."
+        "expected values 0, 100, 255, as mapped by data.mask_values, found 5 in 2 pixels. Add the value to data.mask_values."
     )
     path = save(tmp_path / "c.png", np.array([[True, False]]))
     assert read_mask(path, TWO, MaskRule(values={0: 0, 255: 1}))[0].tolist() == [[1, 0]]
@@ -215,8 +215,8 @@ def test_colours_are_looked_up(tmp_path):
     assert read_mask(grey, COLOURED, MaskRule(colours=True))[0].tolist() == [[0]]
     odd = save(tmp_path / "o.png", np.concatenate([pixels, pixels * 0]))
     assert refusal(odd, COLOURED) == (
-        "expected the colours of the classes, found (0, 0, 0) in 2 pixels (50 %). Give that colour to a class, or "
-        "let it count in nothing: --set 'data.mask_values={colours: true, ignored: [[0, 0, 0]]}'."
+        "expected the colours of the classes, found (0, 0, 0) in 2 pixels (50 %). Assign that colour to a class, or "
+        "ignore it: --set 'data.mask_values={colours: true, ignored: [[0, 0, 0]]}'."
     )
     rule = MaskRule(colours=True, ignored=((0, 0, 0),))
     assert read_mask(odd, COLOURED, rule)[0].tolist() == [[1, 0], [255, 255]]
@@ -226,7 +226,7 @@ def test_colour_masks_that_cannot_be_read(tmp_path):
     grey = save(tmp_path / "a.png", np.array([[[0] * 3, [1] * 3]], np.uint8))
     assert "All three bands are equal: save one band" in refusal(grey, COLOURED)
     same = Labels(("a", "b"), colours=((1, 1, 1), (1, 1, 1)))
-    assert refusal(grey, same).startswith("expected a colour of its own for every class")
+    assert refusal(grey, same).startswith("expected a different colour for every class")
     colours = save(tmp_path / "b.png", np.array([[[0, 1, 2]]], np.uint8))
     assert "found colours" in refusal(colours, TWO, MaskRule(values={0: 0}))
     with pytest.raises(MaskError, match=r"found colours and no labels. Write a labels.yaml with names and colours."):

@@ -283,7 +283,7 @@ def test_unknown_ids_and_fractions_in_a_mask_are_errors_that_name_it(tmp_path: P
     [
         (lambda a: moved(1), r"some 1 mm away\."),
         (lambda a: a * 1.1, "away"),
-        (lambda a: a @ np.diag([-1, 1, 1, 1]), "its axes run LAS, the image's RAS"),
+        (lambda a: a @ np.diag([-1, 1, 1, 1]), "its axes are LAS, the image's RAS"),
         (lambda a: a[:, [1, 0, 2, 3]], "expected 3×5×4 voxels .* as v.nii.gz has, found 3×4×5"),
     ],
     ids=["moved", "scaled", "mirrored", "axes exchanged"],
@@ -342,7 +342,7 @@ def test_what_a_header_claims_is_held_against_the_file_before_memory_is_taken(tm
         volume_header(claiming(tmp_path / "v.nii.gz", 30000, 30000, 30000))
     path = claiming(tmp_path / "w.nii.gz", 30, 20, 4)
     for limits, wanted in (
-        (Limits(pixels=500), "at most 500 pixels a slice, found 600 in the header"),
+        (Limits(pixels=500), "at most 500 pixels per slice, found 600 in the header"),
         (Limits(bytes=4000), "at most 4,000 bytes once unpacked, found 4,800 in the header"),
         (Limits(bands=0), "at most 0 bands, found 1 in the header"),
     ):
@@ -379,7 +379,7 @@ def test_complex_and_coloured_voxels_and_too_many_axes_are_refused(tmp_path: Pat
     for array in (values(dtype=np.complex64), colours):
         with pytest.raises(ImageError, match="expected whole or real numbers, found data type"):
             volume_header(save(tmp_path / "v.nii.gz", array))
-    with pytest.raises(ImageError, match="expected three axes of space and one of bands, found 4×5×3×2×2"):
+    with pytest.raises(ImageError, match="expected three spatial axes and one of bands, found 4×5×3×2×2"):
         volume_header(save(tmp_path / "w.nii.gz", values((*SHAPE, 2, 2))))
 
 
@@ -388,7 +388,7 @@ def test_an_affine_without_an_inverse_is_refused(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[312:328] = bytes(16)  # the third row of the sform
     path.write_bytes(data)
-    with pytest.raises(ImageError, match="expected an affine that tells the voxels apart"):
+    with pytest.raises(ImageError, match="expected an affine with an inverse"):
         volume_header(path)
 
 
@@ -424,8 +424,8 @@ def test_slices_of_image_and_mask_in_order_unpack_each_file_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image, mask = save(tmp_path / "v.nii.gz", values()), save(tmp_path / "m.nii.gz", np.zeros(SHAPE, np.uint8))
-    unpacked, usual = [], nifti._unpacked
-    monkeypatch.setattr(nifti, "_unpacked", lambda *args: unpacked.append(1) or usual(*args))
+    unpacked, usual = [], nifti._decompressed
+    monkeypatch.setattr(nifti, "_decompressed", lambda *args: unpacked.append(1) or usual(*args))
     for index in range(3):
         read_record_image(record(image, index))
         read_truth(record(image, index, mask), Labels(("a", "b")))

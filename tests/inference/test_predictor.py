@@ -5,19 +5,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.inference.backends import predictor_of
 
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.grid import Grid
-from pixelwise.inference.augmentation import mirrors
-from pixelwise.inference.backend import TorchBackend
+from pixelwise.inference.augmentation import mirrored_axes
 from pixelwise.inference.blending import blend, gaussian
 from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.torch_backend import TorchBackend
 from pixelwise.labels import Labels
 from pixelwise.models.unet import UNet
-from pixelwise.models.weights import ModelCard
 from pixelwise.tiles import Window, windows
+from pixelwise.types import ModelSpec
 
 LABELS = Labels(("a", "b", "c"))
+SPEC = ModelSpec(LABELS, 3)
 REACH = 28  # pixels around one that a U-Net of two scales sees, rounded up
 
 
@@ -57,7 +59,7 @@ def unet():
 )
 def test_tiles_give_what_the_whole_image_gives(size, tile, overlap, stride, batch, flips):
     image = full_image(*size)
-    predictor = Predictor(
+    predictor = predictor_of(
         local, LABELS, channels=3, stride=stride, tile=tile, overlap=overlap, batch_size=batch, flips=flips
     )
     found = predictor(image, probabilities=True)
@@ -74,8 +76,8 @@ def test_tiles_give_what_the_whole_image_gives(size, tile, overlap, stride, batc
 def test_a_unet_s_tiles_agree_with_the_whole_image_where_they_see_the_same(unet, height, width, batch):
     image, tile = full_image(height, width, seed=height), (128, 128)
     settings_ = {"channels": 3, "stride": unet.stride, "overlap": 0.8, "batch_size": batch}
-    tiled = Predictor(TorchBackend(unet), LABELS, tile=tile, **settings_)(image, probabilities=True)
-    whole = Predictor(TorchBackend(unet), LABELS, **settings_)(image, probabilities=True)
+    tiled = predictor_of(unet, LABELS, tile=tile, **settings_)(image, probabilities=True)
+    whole = predictor_of(unet, LABELS, **settings_)(image, probabilities=True)
     same = np.ones((height, width), bool)
     count = np.zeros((height, width), int)
     for window in windows((height, width), tile, (round(0.8 * 128),) * 2, unet.stride):
@@ -98,9 +100,9 @@ def test_a_unet_s_tiles_agree_with_the_whole_image_where_they_see_the_same(unet,
 def test_without_aligned_starts_a_unet_s_tiles_disagree(unet):
     """Why tiles start at multiples of the stride."""
     image, settings_ = full_image(64, 250), {"channels": 3, "overlap": 0.5}
-    whole = Predictor(TorchBackend(unet), LABELS, **settings_)(image, probabilities=True).probabilities
-    off = TorchBackend(unet)(image[None, :, :, 1:]).softmax(1)[0].numpy()
-    on = TorchBackend(unet)(image[None, :, :, unet.stride :]).softmax(1)[0].numpy()
+    whole = predictor_of(unet, LABELS, **settings_)(image, probabilities=True).probabilities
+    off = softmax(TorchBackend(unet, SPEC)(image[None, :, :, 1:])[0])
+    on = softmax(TorchBackend(unet, SPEC)(image[None, :, :, unet.stride :])[0])
     inside = slice(100, 200)
     assert np.abs(off[..., inside] - whole[..., 1:][..., inside]).max() > 1e-2
     assert np.abs(on[..., inside] - whole[..., unet.stride :][..., inside]).max() < 1e-4
@@ -110,7 +112,7 @@ def test_without_aligned_starts_a_unet_s_tiles_disagree(unet):
 def test_the_batch_size_changes_nothing(unet, flips):
     image = full_image(90, 131)
     found = [
-        Predictor(TorchBackend(unet), LABELS, channels=3, stride=4, tile=(32, 32), flips=flips, batch_size=size)(
+        predictor_of(unet, LABELS, channels=3, stride=4, tile=(32, 32), flips=flips, batch_size=size)(
             image, probabilities=True
         )
         for size in (1, 3, 100)
@@ -127,7 +129,7 @@ def shapes_seen(**settings_):
         seen.append(images.shape)
         return local(images)
 
-    return seen, Predictor(backend, LABELS, channels=3, **settings_)
+    return seen, predictor_of(backend, LABELS, channels=3, **settings_)
 
 
 def test_a_image_that_fits_the_tile_is_taken_whole():
@@ -145,7 +147,7 @@ def test_without_a_tile_every_image_is_taken_whole():
 
 def test_tiles_are_rounded_up_to_the_stride_and_batches_hold_equal_shapes():
     seen, predictor = shapes_seen(tile=(10, 10), stride=4, overlap=0.0, batch_size=2)
-    assert predictor.tile == (12, 12)
+    assert predictor.spec.tile == (12, 12)
     predictor(full_image(12, 42))
     assert seen == [(2, 3, 12, 12), (1, 3, 12, 12), (1, 3, 12, 10)]
 
@@ -153,7 +155,7 @@ def test_tiles_are_rounded_up_to_the_stride_and_batches_hold_equal_shapes():
 @pytest.mark.parametrize("overlap", [0, 0.999, 1])
 def test_any_share_of_overlap_ends(overlap):
     image = full_image(9, 9)
-    predictor = Predictor(local, LABELS, channels=3, tile=(4, 4), overlap=overlap)
+    predictor = predictor_of(local, LABELS, channels=3, tile=(4, 4), overlap=overlap)
     np.testing.assert_allclose(
         predictor(image, probabilities=True).probabilities, softmax(local(image[None])[0]), atol=1e-5
     )
@@ -167,11 +169,11 @@ def test_probabilities_are_averaged_and_not_logits(upright):
         return np.broadcast_to(np.float32(next(answers)).reshape(1, 2, 1, 1), (1, 2, *images.shape[-2:])).copy()
 
     image = full_image(12, 8, bands=1) if upright else full_image(8, 12, bands=1)
-    predictor = Predictor(backend, Labels(("a", "b")), channels=1, tile=(8, 8), overlap=0.5)
+    predictor = predictor_of(backend, Labels(("a", "b")), channels=1, tile=(8, 8), overlap=0.5)
     found = predictor(image, probabilities=True).probabilities
     if upright:
         found = found.transpose(0, 2, 1)
-    weights = gaussian((8, 8)).numpy()
+    weights = gaussian((8, 8))
     left, right = weights[:, 4:], weights[:, :4]
     first, second = softmax(np.array([9.0, 0.0])), softmax(np.array([0.0, 1.0]))
     for k in range(2):
@@ -185,10 +187,10 @@ def test_probabilities_are_averaged_and_not_logits(upright):
 def test_weights_fall_from_the_centre_and_never_to_zero(tile):
     weights = gaussian(tile)
     assert weights.shape == tile
-    assert weights.dtype == torch.float32
+    assert weights.dtype == np.float32
     assert weights.min() > 0
-    assert torch.equal(weights, weights.flip(0))
-    assert torch.equal(weights, weights.flip(1))
+    assert np.array_equal(weights, np.flip(weights, 0))
+    assert np.array_equal(weights, np.flip(weights, 1))
     assert weights.argmax() in [(tile[0] - 1) // 2 * tile[1] + (tile[1] - 1) // 2]
     if min(tile) > 1:
         assert weights[0, 0] < 1e-2 * weights.max()
@@ -202,52 +204,55 @@ def test_only_one_row_of_tiles_is_held():
         nonlocal asked
         for window in places:
             asked += 1
-            yield torch.ones(2, *window.shape)
+            yield np.ones((2, *window.shape), np.float32)
 
     bands, columns = 0, sum(window.start[0] == 0 for window in places)
     for number, band in enumerate(blend(places, tiles(), (20, 20)), start=1):
         assert asked == number * columns
         assert band.shape[1] <= 20
-        assert torch.allclose(band, torch.ones(()))
+        np.testing.assert_allclose(band, 1, rtol=1e-6)
         bands += band.shape[1]
     assert bands == 1000
 
 
 def test_rows_that_share_nothing_are_blended_too():
     places = [Window((0, 0), (2, 3)), Window((2, 0), (4, 3)), Window((4, 0), (5, 3))]
-    tiles = [torch.full((1, *window.shape), float(k)) for k, window in enumerate(places)]
-    assert torch.cat(list(blend(places, tiles, (2, 3))), 1)[0, :, 0].tolist() == [0, 0, 1, 1, 2]
+    tiles = [np.full((1, *window.shape), k, np.float32) for k, window in enumerate(places)]
+    assert np.concatenate(list(blend(places, tiles, (2, 3))), 1)[0, :, 0].tolist() == [0, 0, 1, 1, 2]
 
 
 def test_flips_are_the_mean_of_mirrored_answers(unet):
-    image, backend = full_image(30, 41), TorchBackend(unet)
-    found = Predictor(backend, LABELS, channels=3, flips=True)(image, probabilities=True).probabilities
+    image, backend = full_image(30, 41), TorchBackend(unet, SPEC)
+    found = predictor_of(unet, LABELS, channels=3, flips=True)(image, probabilities=True).probabilities
     answers = []
     for axes in ((), (1,), (2,), (1, 2)):
         mirrored = np.flip(image, axes).copy()
-        answers.append(np.flip(softmax(backend(mirrored[None])[0].numpy()), axes))
+        answers.append(np.flip(softmax(backend(mirrored[None])[0]), axes))
     np.testing.assert_allclose(found, np.mean(answers, axis=0), atol=1e-6)
     assert np.abs(found - answers[0]).max() > 1e-3
 
 
-def test_which_mirrors_a_choice_means():
-    assert mirrors(False) == ((),)
-    assert mirrors(("horizontal",)) == ((), (-1,))
-    assert mirrors(["vertical"]) == ((), (-2,))
-    assert mirrors(True) == ((), (-2,), (-1,), (-2, -1))
+def test_axes_of_mirrored_copies():
+    assert mirrored_axes(()) == ((),)
+    assert mirrored_axes(("horizontal",)) == ((), (-1,))
+    assert mirrored_axes(["vertical"]) == ((), (-2,))
+    assert mirrored_axes(("horizontal", "vertical")) == ((), (-2,), (-1,), (-2, -1))
+    assert len(mirrored_axes(("horizontal", "vertical", "depth"), dimensions=3)) == 8
+    with pytest.raises(ConfigError, match=r"predict.flips: expected one or more of horizontal, vertical, found depth"):
+        mirrored_axes(("depth",))
 
 
 def test_the_prediction_lies_on_the_image_s_grid():
     grid = Grid((0.5, 0.25), "mm")
-    found = Predictor(local, LABELS, channels=3)(full_image(6, 5), grid, id="x.tif", probabilities=True)
+    found = predictor_of(local, LABELS, channels=3)(full_image(6, 5), grid, id="x.tif", probabilities=True)
     assert (found.grid, found.id, found.labels) == (grid, "x.tif", LABELS)
     assert found.mask.shape == (6, 5)
     assert found.mask.dtype == np.uint8
     assert found.probabilities.shape == (3, 6, 5)
     assert found.probabilities.dtype == np.float32
     np.testing.assert_allclose(found.probabilities.sum(0), 1, rtol=1e-5)
-    assert Predictor(local, LABELS, channels=3)(full_image(6, 5)).grid == Grid()
-    assert Predictor(local, LABELS, channels=3)(full_image(6, 5)).probabilities is None
+    assert predictor_of(local, LABELS, channels=3)(full_image(6, 5)).grid == Grid()
+    assert predictor_of(local, LABELS, channels=3)(full_image(6, 5)).probabilities is None
 
 
 @pytest.mark.parametrize("tile", [None, (4, 4)])
@@ -259,7 +264,7 @@ def test_many_classes_need_a_wider_mask(tile):
         logits[:, 299] = 1
         return logits
 
-    mask = Predictor(backend, labels, channels=3, tile=tile)(full_image(6, 7)).mask
+    mask = predictor_of(backend, labels, channels=3, tile=tile)(full_image(6, 7)).mask
     assert mask.dtype == np.uint16
     assert (mask == 299).all()
 
@@ -268,16 +273,14 @@ def test_of_equal_scores_the_first_class_wins():
     def backend(images):
         return np.zeros((len(images), 3, *images.shape[-2:]), np.float32)
 
-    assert (Predictor(backend, LABELS, channels=3)(full_image(50, 70)).mask == 0).all()
+    assert (predictor_of(backend, LABELS, channels=3)(full_image(50, 70)).mask == 0).all()
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", ">u2", "i2", "i4", "f2", "f4", ">f4", "f8", "bool"])
 def test_pixel_types_and_byte_orders(unet, dtype):
     image = (full_image(13, 17) // 128).astype(dtype)
-    found = Predictor(TorchBackend(unet), LABELS, channels=3)(image, probabilities=True).probabilities
-    expected = Predictor(TorchBackend(unet), LABELS, channels=3)(
-        image.astype(np.float32), probabilities=True
-    ).probabilities
+    found = predictor_of(unet, LABELS, channels=3)(image, probabilities=True).probabilities
+    expected = predictor_of(unet, LABELS, channels=3)(image.astype(np.float32), probabilities=True).probabilities
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -285,7 +288,7 @@ def test_views_and_read_only_images(unet):
     image = full_image(20, 30)
     image.setflags(write=False)
     view = image[:, ::-1, ::2]
-    predictor = Predictor(TorchBackend(unet), LABELS, channels=3)
+    predictor = predictor_of(unet, LABELS, channels=3)
     assert np.array_equal(predictor(view).mask, predictor(view.copy()).mask)
 
 
@@ -295,35 +298,35 @@ def test_views_and_read_only_images(unet):
         (
             full_image(4, 4, bands=5),
             "x.tif: expected 3 bands, found 5. "
-            "Give images of the kind that the model was trained on, or train a model on 5 bands.",
+            "Use images of the kind that the model was trained on, or train a model on 5 bands.",
         ),
         (
             np.zeros((3, 0, 4)),
-            "x.tif: expected an image (bands, height, width) with at least 1×1 pixels, found shape (3, 0, 4). "
-            "Bring the axes into this order, or leave the image out.",
+            "x.tif: expected an image (bands, height, width) with at least one pixel, found shape (3, 0, 4). "
+            "Reorder the axes, or leave the image out.",
         ),
         (
             np.zeros((4, 4)),
-            "x.tif: expected an image (bands, height, width) with at least 1×1 pixels, found shape (4, 4). "
-            "Bring the axes into this order, or leave the image out.",
+            "x.tif: expected an image (bands, height, width) with at least one pixel, found shape (4, 4). "
+            "Reorder the axes, or leave the image out.",
         ),
         (
             np.where(np.eye(4), np.nan, np.ones((3, 4, 4))),
             "x.tif: expected finite values, found NaN or infinity in 4 pixels. "
-            "Fill these pixels with a value, or leave the image out.",
+            "Replace these values, mark the pixels as nodata, or leave the image out.",
         ),
     ],
     ids=["bands", "empty", "axes", "nan"],
 )
 def test_images_it_cannot_predict_are_named(image, message):
     with pytest.raises(DataError) as caught:
-        Predictor(local, LABELS, channels=3)(image, id="x.tif")
+        predictor_of(local, LABELS, channels=3)(image, id="x.tif")
     assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(("trained", "given"), [("uint8", np.uint16), ("uint16", np.uint8), ("int16", np.uint8)])
 def test_images_of_another_depth_than_in_training_are_refused(trained, given):
-    predictor = Predictor(local, LABELS, channels=3, dtype=trained)
+    predictor = predictor_of(local, LABELS, channels=3, dtype=trained)
     with pytest.raises(DataError, match=rf"^a: expected \d+-bit values, as in training \({trained}\), found \d+-bit"):
         predictor(full_image(4, 4).astype(given), id="a")
     for fine in (trained, np.float32, np.int64):
@@ -339,7 +342,7 @@ def test_an_answer_that_is_not_finite_is_no_answer(tile, probabilities):
         pixels = torch.from_numpy(images).float()
         return pixels - pixels  # infinity - infinity, as convolutions do; the three bands stand for three classes
 
-    predictor = Predictor(network, LABELS, channels=3, tile=tile)
+    predictor = predictor_of(network, LABELS, channels=3, tile=tile)
     image = full_image(20, 20).astype(np.float64)
     image[0, 9, 9] = -1.797e308
     with pytest.raises(DataError, match=r"^scene.tif: expected values from which the model computes finite numbers"):
@@ -354,10 +357,10 @@ def test_tiles_as_small_as_the_stride_overlap_all_the_same():
 
 def test_a_model_of_other_classes_is_refused():
     with pytest.raises(DataError) as caught:
-        Predictor(local, Labels(("a", "b")), channels=3)(full_image(4, 5))
+        predictor_of(local, Labels(("a", "b")), channels=3)(full_image(4, 5))
     assert str(caught.value) == (
         "model: expected logits of shape (1, 2, 4, 5), found (1, 3, 4, 5). "
-        "Give labels and a model with the same number of classes."
+        "The labels and the model must have the same number of classes."
     )
 
 
@@ -366,27 +369,27 @@ def test_a_model_of_other_classes_is_refused():
     [
         (
             {"tile": (0, 4)},
-            "predict.tile: expected two positive sizes (height, width), found (0, 4). Correct the value.",
+            "predict.tile: expected positive sizes, found (0, 4). Correct the value.",
         ),
         ({"overlap": 1.5}, "predict.overlap: expected a share 0…1, found 1.5. Correct the value."),
         ({"batch_size": 0}, "predict.batch_size: expected at least 1, found 0. Correct the value."),
         (
             {"flips": ("diagonal",)},
-            "predict.flips: expected horizontal, vertical or both, found diagonal. Correct the value.",
+            "predict.flips: expected one or more of horizontal, vertical, found diagonal. Correct the value.",
         ),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong, message):
     with pytest.raises(ConfigError) as caught:
-        Predictor(local, LABELS, channels=3, **wrong)
+        predictor_of(local, LABELS, channels=3, **wrong)
     assert str(caught.value) == message
 
 
-def test_the_card_says_how_a_model_wants_to_be_used(unet):
-    card = ModelCard({"name": "unet", "arguments": {}}, LABELS, 3, tile=(33, 40), overlap=0.5)
-    predictor = Predictor.from_model(unet, card)
-    assert (predictor.tile, predictor.overlap, predictor.stride) == ((36, 40), 0.5, 4)
-    assert Predictor.from_model(unet, card, tile=None, flips=True).tile is None
+def test_settings_replace_those_of_the_backend(unet):
+    backend = TorchBackend(unet, ModelSpec(LABELS, 3, tile=(33, 40), overlap=0.5))
+    predictor = Predictor(backend)
+    assert (predictor.spec.tile, predictor.spec.overlap, predictor.spec.stride) == ((36, 40), 0.5, 4)
+    assert Predictor(backend, tile=None, flips=True).spec.tile is None
     assert predictor(full_image(70, 50)).mask.shape == (70, 50)
 
 
@@ -396,7 +399,7 @@ def test_scoring_leaves_a_training_model_as_it_was():
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modes = {name: module.training for name, module in model.named_modules()}
     strides = [parameter.stride() for parameter in model.parameters()]
-    assert not TorchBackend(model)(full_image(16, 16)[None]).requires_grad
+    assert TorchBackend(model, SPEC)(full_image(16, 16)[None]).shape == (1, 3, 16, 16)
     assert {name: module.training for name, module in model.named_modules()} == modes
     assert [parameter.stride() for parameter in model.parameters()] == strides
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
@@ -405,19 +408,20 @@ def test_scoring_leaves_a_training_model_as_it_was():
 def test_modes_come_back_after_a_failure_too():
     model = UNet(3, 3, (4,)).train()
     with pytest.raises(DataError):
-        TorchBackend(model)(full_image(16, 16, bands=4)[None])
+        TorchBackend(model, SPEC)(full_image(16, 16, bands=4)[None])
     assert model.training
 
 
 @pytest.mark.parametrize(("precision", "channels_last"), list(itertools.product(["fp32", "bf16"], [False, True])))
 def test_precision_and_layout_change_little(unet, precision, channels_last):
-    images = torch.from_numpy(full_image(24, 24)[None])
-    logits = TorchBackend(unet, "cpu", precision, channels_last)(images)
-    assert logits.dtype == torch.float32
-    exact = unet(images).detach()
+    images = full_image(24, 24)[None]
+    logits = TorchBackend(unet, SPEC, "cpu", precision, channels_last)(images)
+    assert logits.dtype == np.float32
+    exact = unet(torch.from_numpy(images)).detach().numpy()
     close = 0.2 if precision == "bf16" else 1e-4
-    assert (logits - exact).abs().max() < close
-    assert torch.equal(logits, logits.bfloat16().float()) == (precision == "bf16")
+    assert np.abs(logits - exact).max() < close
+    rounded = torch.from_numpy(logits.copy()).bfloat16().float().numpy()
+    assert np.array_equal(logits, rounded) == (precision == "bf16")
 
 
 def rough(images):
@@ -431,8 +435,8 @@ def test_a_temperature_changes_probabilities_and_no_mask(size):
     """Divided logits for an image taken whole; for tiles, what is blended is made flatter in the same way."""
     image = np.random.default_rng(0).integers(0, 256, (1, *size)).astype(np.uint8)
     settings = {"channels": 1, "tile": (32, 32)}
-    plain = Predictor(rough, LABELS, **settings)(image, probabilities=True)
-    tempered = Predictor(rough, LABELS, **settings, temperature=2.5)(image, probabilities=True)
+    plain = predictor_of(rough, LABELS, **settings)(image, probabilities=True)
+    tempered = predictor_of(rough, LABELS, **settings, temperature=2.5)(image, probabilities=True)
     np.testing.assert_array_equal(plain.mask, tempered.mask)
     expected = plain.probabilities ** (1 / 2.5)
     np.testing.assert_allclose(tempered.probabilities, expected / expected.sum(0), rtol=1e-4)
@@ -442,14 +446,14 @@ def test_a_temperature_changes_probabilities_and_no_mask(size):
 @pytest.mark.parametrize("size", [(16, 24), (60, 90)], ids=["whole", "tiled"])
 def test_what_is_observed_is_the_probabilities_row_by_row(size):
     image = np.random.default_rng(0).integers(0, 256, (1, *size)).astype(np.uint8)
-    predictor = Predictor(rough, LABELS, channels=1, tile=(32, 32), temperature=1.5)
+    predictor = predictor_of(rough, LABELS, channels=1, tile=(32, 32), temperature=1.5)
     whole, rows = predictor(image, probabilities=True), []
 
     def observe(top, band):
         assert top == sum(part.shape[1] for part in rows)
         rows.append(band)
 
-    seen = predictor.observed(image, Grid(), "a", observe)
+    seen = predictor.observed(image, Grid(), None, "a", observe)
     np.testing.assert_array_equal(np.concatenate(rows, axis=1), whole.probabilities)
     np.testing.assert_array_equal(seen.mask, whole.mask)
     np.testing.assert_array_equal(seen.mask, predictor(image).mask)
@@ -463,7 +467,7 @@ def test_equal_probabilities_of_different_logits_do_not_change_the_mask():
         logits[:, 1], logits[:, 2] = 20.0, 20.000002
         return logits
 
-    predictor = Predictor(close, LABELS, channels=1)
+    predictor = predictor_of(close, LABELS, channels=1)
     image = np.zeros((1, 4, 4), np.uint8)
     with_ = predictor(image, probabilities=True)
     assert with_.probabilities[1, 0, 0] == pytest.approx(with_.probabilities[2, 0, 0], rel=1e-5)
@@ -474,4 +478,4 @@ def test_equal_probabilities_of_different_logits_do_not_change_the_mask():
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_temperature_is_a_positive_number(temperature):
     with pytest.raises(ConfigError, match=r"predict.temperature: expected a positive number"):
-        Predictor(rough, LABELS, channels=1, temperature=temperature)
+        predictor_of(rough, LABELS, channels=1, temperature=temperature)

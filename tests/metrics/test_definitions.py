@@ -32,13 +32,13 @@ class Two:
         mask[3:9, 4 + index : 10] = 1
         return Sample(np.zeros((1, 12, 16), np.uint8), mask, Grid(), str(index))
 
-    def __call__(self, image, grid, *, id=""):
+    def __call__(self, image, grid, valid=None, *, id=""):
         return Prediction(self.read(int(id)).mask, self.labels, grid, id)
 
-    def observed(self, image, grid, id, observe):
+    def observed(self, image, grid, valid, id, observe):
         mask = self.read(int(id)).mask
         observe(0, np.stack([mask != 1, mask == 1]).astype(np.float32))
-        return self(image, grid, id=id)
+        return self(image, grid, valid, id=id)
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,10 @@ from transformers import (
 
 from pixelwise.labels import Labels
 from pixelwise.models.base import AdaptedModel, ForgivingBatchNorm2d, adapt_bands, enlarge
+from pixelwise.models.card import ModelCard
 from pixelwise.models.catalogue import build_model
-from pixelwise.models.weights import ModelCard, load_model, save_model
+from pixelwise.models.weights import load_model, save_model
+from pixelwise.types import ModelSpec
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -93,7 +95,7 @@ def test_a_model_folder_is_a_checkpoint_of_transformers(tmp_path):
     labels = Labels(("wall", "floor", "sky"))
     plain = {"in_channels": 3, "num_classes": 3}
     model = build_model("segformer-b0", **plain, mean=MEAN, std=STD).eval()
-    save_model(tmp_path / "model", model, ModelCard({"name": "segformer-b0", "arguments": plain}, labels, 3))
+    save_model(tmp_path / "model", model, ModelCard({"name": "segformer-b0", "arguments": plain}, ModelSpec(labels, 3)))
     library, report = AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "model", output_loading_info=True)
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert library.config.id2label == {0: "wall", 1: "floor", 2: "sky"}

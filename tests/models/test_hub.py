@@ -12,8 +12,10 @@ from pixelwise import load
 from pixelwise.errors import ModelFileError, ResourceError
 from pixelwise.labels import Labels
 from pixelwise.models import hub
+from pixelwise.models.card import ModelCard
 from pixelwise.models.catalogue import build_model
-from pixelwise.models.weights import ModelCard, save_model
+from pixelwise.models.weights import save_model
+from pixelwise.types import ModelSpec
 
 CLASSES = [
     {"name": "soil", "iou": 0.9, "iou_low": 0.8, "iou_high": 0.95, "dice": 0.95, "dice_low": None, "dice_high": None},
@@ -25,7 +27,9 @@ SCORES = {"val": {"miou": 0.9, "miou_low": 0.8, "miou_high": 0.95, "images": 7, 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     plain = {"in_channels": 4, "num_classes": 2, "features": [4]}
-    card = ModelCard({"name": "unet", "arguments": plain}, Labels(("soil", "crop")), 4, "uint16", scores=SCORES)
+    card = ModelCard(
+        {"name": "unet", "arguments": plain}, ModelSpec(Labels(("soil", "crop")), 4, dtype="uint16"), scores=SCORES
+    )
     card = dataclasses.replace(card, trained={"data": "fields", "pictures": 12, "weights": "me/older"})
     save_model(tmp_path / "model", build_model("unet", **plain), card)
     return tmp_path / "model"

@@ -13,11 +13,13 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 from pixelwise.errors import ConfigError, ModelFileError, ResourceError
 from pixelwise.labels import Labels
 from pixelwise.models.base import SegmentationModel, adapt_bands
+from pixelwise.models.card import ModelCard
 from pixelwise.models.catalogue import build_model
 from pixelwise.models.licenses import NVIDIA
 from pixelwise.models.pretrained import Source, fill, read_foreign
 from pixelwise.models.sources import find_weights
-from pixelwise.models.weights import ModelCard, save_model
+from pixelwise.models.weights import save_model
+from pixelwise.types import ModelSpec
 
 
 def network(seed: int, classes: int = 5, bands: int = 3, name: str = "unet/resnet18") -> SegmentationModel:
@@ -86,7 +88,7 @@ def test_weights_of_another_network_are_refused() -> None:
 def test_a_folder_of_ours(tmp_path: Path) -> None:
     labels, one = Labels(tuple("abcde")), network(0)
     card = ModelCard(
-        {"name": "unet/resnet18", "arguments": {"in_channels": 3, "num_classes": 5}}, labels, 3, license="L"
+        {"name": "unet/resnet18", "arguments": {"in_channels": 3, "num_classes": 5}}, ModelSpec(labels, 3), license="L"
     )
     save_model(tmp_path / "m", one, card)
     source = find_weights("unet/resnet18", str(tmp_path / "m"))

@@ -29,7 +29,7 @@ class Case:
     def read(self, index: int) -> Sample:
         return self.samples[index]
 
-    def __call__(self, image, grid, *, id=""):
+    def __call__(self, image, grid, valid=None, *, id=""):
         return Prediction(self.predictions[id], self.labels, grid, id)
 
     def fetch(self, id: str):
@@ -45,13 +45,13 @@ class Case:
 class Seeing(Case):
     """A case that shows its probabilities."""
 
-    def observed(self, image, grid, id, observe):
+    def observed(self, image, grid, valid, id, observe):
         mask, k = self.predictions[id], self.labels.num_classes
         sure = np.where(mask == self.labels.ignore_index, 0, mask)
         probabilities = np.full((k, *mask.shape), 0.05 / max(k - 1, 1), np.float32)
         np.put_along_axis(probabilities, sure[None].astype(np.int64), 0.95 if k > 1 else 1.0, 0)
         observe(0, probabilities / probabilities.sum(0))
-        return self(image, grid, id=id)
+        return self(image, grid, valid, id=id)
 
 
 def draw(

@@ -231,3 +231,20 @@ def test_a_image_of_another_kind_than_those_looked_at_is_named(discs: Path, band
     source = Crops(part, transform, 0, False, (bands, dtype))
     with pytest.raises(ImageError, match=rf"expected {bands} bands? of {dtype}, as the others have, found 3 of uint8"):
         take(source, count=1)
+
+
+@pytest.mark.parametrize(("dtype", "nodata", "fill"), [("float32", np.nan, 100.5), ("int16", -9999, 100)])
+def test_invalid_pixels_are_filled_and_ignored(dtype: str, nodata: float, fill: float) -> None:
+    class WithGap(Drawn):
+        def read(self, index: int) -> Sample:
+            sample = super().read(index)
+            valid = np.ones(self.size, bool)
+            valid[:, :5] = False
+            return replace(sample, image=np.where(valid, sample.image, nodata).astype(dtype), valid=valid)
+
+    transform = CropTransform((20, 24), AugmentConfig(), 0.0, 255, (100.5, 100.5), (50.0, 50.0))
+    images, masks, _ = Crops(WithGap(2, dtype, 2), transform, 0, False)[0, 1]  # type: ignore[misc,arg-type]
+    assert images[..., :5].unique().tolist() == [fill]
+    assert images[..., 5:].unique().tolist() == [1]
+    assert masks[:, :5].unique().tolist() == [255]
+    assert masks[:, 5:].unique().tolist() == [1]

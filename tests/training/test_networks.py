@@ -47,7 +47,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_whole_way_with_four_bands(name: str, four_bands: Path, tmp_path: Path) -> None:
     run = pixelwise.train(four_bands, model=name, steps=3, out=tmp_path / "run", overrides=SMALL)
-    assert run.model.card.channels == 4
+    assert run.model.card.spec.channels == 4
     scores = pixelwise.evaluate(run.model, four_bands).scores
     assert 0 <= (scores.miou.value or 0) <= 1
     image = np.random.default_rng(0).integers(0, 60000, (4, 37, 51), dtype=np.uint16)

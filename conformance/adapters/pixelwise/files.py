@@ -20,11 +20,13 @@ from pixelwise.imageio.masks import read_mask, write_mask
 from pixelwise.labels import Labels
 from pixelwise.losses import combined_loss
 from pixelwise.metrics.confusion import ConfusionMatrix
+from pixelwise.models.card import ModelCard
 from pixelwise.models.sources import find_weights
 from pixelwise.models.unet import UNet
-from pixelwise.models.weights import ModelCard, save_model
+from pixelwise.models.weights import save_model
 from pixelwise.training.checkpoint import State, load_checkpoint, save_checkpoint
 from pixelwise.training.optim import AveragedWeights, adamw
+from pixelwise.types import ModelSpec
 
 
 def _labels(ids: Sequence[int], ignored: Sequence[int] = (255,)) -> Labels:
@@ -80,7 +82,7 @@ def _small() -> UNet:
 
 def _card() -> ModelCard:
     arguments = {"in_channels": 3, "num_classes": 2, "features": [16, 32]}
-    return ModelCard(architecture={"name": "unet", "arguments": arguments}, labels=_labels((0, 1)), channels=3)
+    return ModelCard(architecture={"name": "unet", "arguments": arguments}, spec=ModelSpec(_labels((0, 1)), 3))
 
 
 def _save(folder: Path) -> None:

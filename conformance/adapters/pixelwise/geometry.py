@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from conformance.adapters import Way, Ways
 from pixelwise.config import AugmentConfig, DataConfig, SplitConfig
 from pixelwise.datasets.dataset import open_data
-from pixelwise.inference.backend import TorchBackend
 from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.torch_backend import TorchBackend
 from pixelwise.labels import Labels
 from pixelwise.models.base import AdaptedModel, enlarge
 from pixelwise.training.loader import Crops, batches
 from pixelwise.training.transforms import CropTransform
+from pixelwise.types import ModelSpec
 
 Size = tuple[int, int]
 
@@ -88,23 +89,26 @@ def _two(count: int) -> Labels:
 
 
 def _decide(logits: NDArray[Any], size: Size) -> NDArray[Any]:
-    predictor = Predictor(TorchBackend(_Answer(torch.from_numpy(logits))), _two(len(logits)), channels=3)
+    predictor = Predictor(TorchBackend(_Answer(torch.from_numpy(logits)), ModelSpec(_two(len(logits)), 3)))
     return predictor(np.zeros((3, *size), np.uint8)).mask
 
 
 def _padded(image: NDArray[Any]) -> NDArray[Any]:
-    return Predictor(TorchBackend(_Brightness()), _two(2), channels=3, stride=32)(image).mask
+    return Predictor(TorchBackend(_Brightness(), ModelSpec(_two(2), 3)))(image).mask
 
 
 def _train_and_serve(image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     training, _ = _crop(image, np.zeros(image.shape[1:], np.uint8), image.shape[1:], AugmentConfig())
     seen = []
 
-    def look(images: NDArray[Any]) -> NDArray[np.float32]:
-        seen.append(images[0])
-        return np.zeros((1, 2, *images.shape[2:]), np.float32)
+    class Recorder:
+        spec = ModelSpec(_two(2), 3)
 
-    Predictor(look, _two(2), channels=3)(image)
+        def __call__(self, images: NDArray[Any], /) -> NDArray[np.float32]:
+            seen.append(images[0])
+            return np.zeros((1, 2, *images.shape[2:]), np.float32)
+
+    Predictor(Recorder())(image)
     return training.numpy(), seen[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from conformance.adapters import Way, Ways
-from conformance.buffers import LargestBuffer
 from pixelwise.config import TrainConfig
 from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import Labels
 from pixelwise.losses import cross_entropy
 from pixelwise.models.catalogue import build_model
 from pixelwise.training.finetune import Frozen
+from pixelwise.types import ModelSpec
 
 Size = tuple[int, int]
 Network = Callable[[Tensor], Tensor]
@@ -26,7 +27,20 @@ _NAMES = {"unet": "unet", "deeplabv3": "deeplabv3-mobilenetv3", "segformer": "se
 
 def _predictor(network: Network, channels: int, classes: int = 2, **settings: Any) -> Predictor:
     labels = Labels(tuple(f"class {k}" for k in range(classes)))
-    return Predictor(lambda images: network(torch.from_numpy(images)), labels, channels=channels, **settings)
+    batch_size = settings.pop("batch_size", 1)
+    return Predictor(_Torch(network, ModelSpec(labels, channels, **settings)), batch_size=batch_size)
+
+
+class _Torch:
+    """A backend made from a function of tensors."""
+
+    def __init__(self, network: Network, spec: ModelSpec) -> None:
+        self.network = network
+        self.spec = spec
+
+    def __call__(self, images: NDArray[Any], /) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return self.network(torch.from_numpy(np.ascontiguousarray(images))).numpy()
 
 
 def _tiled(image: NDArray[Any], network: Network, **settings: Any) -> NDArray[Any]:
@@ -36,12 +50,20 @@ def _tiled(image: NDArray[Any], network: Network, **settings: Any) -> NDArray[An
 
 
 def _largest(size: Size, num_classes: int, tile: Size) -> float:
-    predictor = _predictor(
-        lambda images: torch.zeros(len(images), num_classes, *images.shape[2:]), 1, num_classes, tile=tile
-    )
-    with LargestBuffer() as largest:
-        predictor(np.zeros((1, *size), np.uint8))
-    return largest.values / (num_classes * size[0] * size[1])
+    """Look at every block of memory that is in use whenever the network is called."""
+    largest = 0
+
+    def network(images: Tensor) -> Tensor:
+        nonlocal largest
+        largest = max(largest, *(trace.size for trace in tracemalloc.take_snapshot().traces))
+        return torch.zeros(len(images), num_classes, *images.shape[2:])
+
+    tracemalloc.start(1)
+    try:
+        _predictor(network, 1, num_classes, tile=tile)(np.zeros((1, *size), np.uint8))
+    finally:
+        tracemalloc.stop()
+    return largest / 4 / (num_classes * size[0] * size[1])
 
 
 def _any_size(architecture: str, size: Size) -> NDArray[Any]:

@@ -128,18 +128,35 @@ def predict(
     out: str | Path,
     overlays: bool = True,
     probabilities: bool = False,
+    overrides: Sequence[str] = (),
     overwrite: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Predicted:
-    """Predict files, folders and globs into the folder `out` (see `inference.files.predict_files`)."""
-    from pixelwise.api.predicting import predict_files
+    """Predict images and volumes, given as files, folders and globs, into the folder `out`.
 
+    Args:
+        model: a model, or what `load` takes.
+        sources: files, folders (searched recursively) and globs.
+        out: a new or empty folder, or an unfinished one of the same call, which is resumed.
+        overlays: also write the masks drawn over the images.
+        probabilities: also write the probability of every class.
+        overrides: "predict.a=b" texts for the configuration, which replace what `model.json` says.
+        overwrite: replace an earlier result in `out`.
+        progress: called with (done, total, name) after each file.
+
+    Raises:
+        PixelwiseError: see `api.predicting.predict_files`.
+    """
+    from pixelwise.api.predicting import predict_files, predict_settings
+
+    settings = predict_settings(overrides)
     loaded = model if isinstance(model, Model) else load(model)
     texts = [str(s) for s in ([sources] if isinstance(sources, str | Path) else sources)]
     return predict_files(
-        loaded.predictor,
+        loaded.with_settings(**settings).predictor,
         texts,
         Path(out),
+        model=loaded.card.sha256,
         overlays=overlays,
         probabilities=probabilities,
         overwrite=overwrite,
@@ -216,6 +233,7 @@ def draw_sheet(
     """Draw images, truths, predictions and differences of `count` images, spread over a part, as one PNG."""
     from pixelwise.config import read_request
     from pixelwise.datasets.dataset import open_data
+    from pixelwise.imageio.images import fill_invalid
     from pixelwise.reporting.overlay import contact_sheet, write_png
 
     loaded = model if isinstance(model, Model) else load(model)
@@ -224,7 +242,9 @@ def draw_sheet(
     rows = []
     for k in range(min(count, len(subset))):
         sample = subset.read(k * len(subset) // min(count, len(subset)))
-        rows.append((sample.image, sample.mask, loaded.predict(sample.image, sample.grid).mask))
+        mask = loaded.predictor(sample.image, sample.grid, sample.valid).mask
+        image = fill_invalid(sample.image, sample.valid)
+        rows.append((image, sample.truth(loaded.labels.ignore_index), mask))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_png(out, contact_sheet(rows, loaded.labels))
     return out

@@ -214,19 +214,22 @@ def _with_doubts(
 
 
 def _write(path: Path, result: Checkup, survey: Survey, model: Model | None) -> None:
+    from pixelwise.imageio.images import fill_invalid
     from pixelwise.reporting import write_checkup
 
     def look(name: str, index: int) -> tuple[str, NDArray[np.generic], NDArray[np.generic] | None]:
         sample = survey.datasets[name].read(index)
-        return sample.id, sample.image, sample.mask
+        return sample.id, fill_invalid(sample.image, sample.valid), sample.truth(survey.labels.ignore_index)
 
     def fetch(id: str) -> tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]:
         name, _, image = id.partition("/")
         split: Dataset = survey.datasets[name]
         sample = split.read(next(k for k, record in enumerate(split.records) if record.id == image))
         assert model is not None
-        assert sample.mask is not None
-        return sample.image, sample.mask, model.predictor(sample.image, sample.grid, id=image).mask
+        truth = sample.truth(survey.labels.ignore_index)
+        assert truth is not None
+        prediction = model.predictor(sample.image, sample.grid, sample.valid, id=image)
+        return fill_invalid(sample.image, sample.valid), truth, prediction.mask
 
     fetched = None if model is None else fetch
     write_checkup(path, result.to_dict(), labels=survey.labels, look=look, fetch=fetched)

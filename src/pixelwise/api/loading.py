@@ -6,7 +6,7 @@ Comes in: folders. Goes out: `Model` and `Run`. Knows nothing of terminals or of
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pixelwise.grid import Grid
     from pixelwise.inference.predictor import Predictor
     from pixelwise.labels import Labels
-    from pixelwise.models.weights import ModelCard
+    from pixelwise.models.card import ModelCard
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -45,17 +45,27 @@ class Model:
         """Give the classes."""
         return self.card.labels
 
+    def with_settings(self, **settings: Any) -> Model:
+        """Return the model with other settings for prediction: `tile`, `overlap`, `flips` (fields of `ModelSpec`)."""
+        from pixelwise.inference.predictor import Predictor
+
+        if not settings:
+            return self
+        spec = self.predictor.spec
+        chosen = {name: getattr(spec, name) for name in ("tile", "overlap", "mirrors", "flips", "temperature")}
+        return replace(self, predictor=Predictor(self.predictor.backend, **(chosen | settings)))
+
     def predict(
         self, source: str | Path | NDArray[np.generic], grid: Grid | None = None, *, probabilities: bool = False
     ) -> Prediction:
-        """Predict one image: a file, or an array (C, H, W) of raw values (a grey (H, W) is fine for one band).
+        """Predict one image or volume.
 
-        Pixels where a file says that nothing was measured become `labels.ignore_index`, if the labels have an id for those.
+        Pixels that a file marks as nodata get `labels.ignore_index`.
 
         Args:
-            source: path or array.
+            source: a path, or an array (C, H, W) of raw values; (H, W) for a single band.
             grid: where an array lies in the world; files bring their own.
-            probabilities: keep (K, H, W) float32, too.
+            probabilities: return them too, (K, H, W) float32.
 
         Raises:
             ImageError: the file cannot be read.
@@ -127,15 +137,13 @@ def load(path: str | Path, *, device: str | None = None, flips: bool | None = No
     if not _there(folder):
         found = "a file" if folder.exists() else "nothing"
         raise ModelFileError(path, expected="a model folder or a run folder", found=found, do="Check the path.")
-    import torch
-
+    from pixelwise.inference.backend import open_backend
     from pixelwise.inference.predictor import Predictor
-    from pixelwise.models.weights import load_model
+    from pixelwise.models.card import read_card
 
-    model, card = load_model(folder)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    chosen: dict[str, Any] = {} if flips is None else {"flips": card.mirrors if flips else False}
-    return Model(folder, Predictor.from_model(model, card, device=device, **chosen), card)
+    settings: dict[str, Any] = {} if flips is None else {"flips": flips}
+    predictor = Predictor(open_backend(folder, device=device), **settings)
+    return Model(folder, predictor, read_card(folder))
 
 
 def holds_masks(folder: Path) -> bool:

@@ -1,70 +1,86 @@
-"""Predict many files into a folder; one bad file among a thousand stops nothing and hides nowhere.
-
-Comes in: a predictor, paths, folders and globs. Goes out: masks, overlays, probabilities, and `predictions.json`.
-Knows nothing of models beyond their predictor, and nothing of the command line.
-"""
+"""Predict many files into a folder: decoding, computing and writing overlap, and an unfinished folder is resumed."""
 
 from __future__ import annotations
 
 import glob
+import json
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.errors import DataError, OutOfMemoryError, UsageError, memory_respected
-from pixelwise.imageio.images import IMAGE_SUFFIXES, read_header, read_measured
-from pixelwise.imageio.masks import write_mask
+from pixelwise.api.scoring import require_sections
+from pixelwise.config import Config, with_overrides
+from pixelwise.errors import (
+    DataError,
+    Interrupted,
+    OutOfMemoryError,
+    OutputExistsError,
+    UsageError,
+    memory_respected,
+)
+from pixelwise.imageio.images import IMAGE_SUFFIXES, fill_invalid
+from pixelwise.imageio.sources import Source, open_source
+from pixelwise.imageio.writing import write_prediction
 from pixelwise.inference.predictor import Predictor
 from pixelwise.reporting.overlay import overlay, write_png
-from pixelwise.storage import atomic_path, claim_folder, write_json
+from pixelwise.storage import atomic_path, claim_folder, write_atomic, write_json
 from pixelwise.types import Prediction
 
 SUMMARY = "predictions.json"
-_VOLUMES = (".nii", ".nii.gz", ".dcm")
-RESULTS = (SUMMARY, "masks", "overlays", "probabilities")
+JOURNAL = "journal.jsonl"
+SOURCE_SUFFIXES = (*IMAGE_SUFFIXES, ".nii", ".nii.gz")
+RESULTS = (SUMMARY, JOURNAL, "masks", "overlays", "probabilities")
+# Files that are decoded ahead of the computation, and results that wait to be written.
+_AHEAD = 2
+_BEHIND = 4
+_ALONE = "Predict it on a machine with more memory, or leave it out."
+
+Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """Say what was written: one entry per good file, one message per bad one, all in `folder`."""
+    """What was written to `folder`: one entry per predicted file, one message per failed one."""
 
     folder: Path
     images: tuple[dict[str, Any], ...]
     failed: tuple[dict[str, str], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the plain form of `predictions.json`."""
+        """Return the plain form of `predictions.json`."""
         return {"folder": str(self.folder), "images": list(self.images), "failed": list(self.failed)}
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """Which files are written beside the masks."""
+
+    overlays: bool = True
+    probabilities: bool = False
+
+
 def find_sources(sources: Sequence[str]) -> dict[str, Path]:
-    """List the images that files, folders (searched to the bottom, hidden files left out) and globs name, each once.
+    """List the images and volumes that files, folders and globs name, each once.
+
+    Folders are searched recursively; hidden files are left out.
 
     Returns:
-        Name of the output, without suffix → path. Images of a folder keep their place in it.
+        Name of the output, without suffix → path. Files found in a folder keep their place in it.
 
     Raises:
-        UsageError: a source that is not there or holds no image.
+        UsageError: a source that does not exist or holds no image.
     """
     found: list[tuple[Path, Path]] = []
     for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            hits = [(p, p.relative_to(path)) for p in sorted(path.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES]
-            hits = [(p, name) for p, name in hits if p.is_file() and not any(n.startswith(".") for n in name.parts)]
-        elif path.exists():
-            hits = [(path, Path(path.name))]
-        else:
-            matches = [Path(p) for p in sorted(glob.glob(source, recursive=True))]  # noqa: PTH207 - any pattern, also absolute
-            hits = [(p, Path(p.name)) for p in matches if p.is_file()]
-        if path.name.lower().endswith(_VOLUMES) and path.is_file():
-            do = "Volumes are not predicted yet: save their slices as TIFF, with the values they have."
-            raise UsageError(source, expected="an image, a folder of images or a glob", found="a volume", do=do)
+        hits = list(_hits(source))
         if not hits:
             raise UsageError(
                 source, expected="an image, a folder of images or a glob", found="none", do="Check the path."
@@ -73,15 +89,42 @@ def find_sources(sources: Sequence[str]) -> dict[str, Path]:
     unique: dict[Path, tuple[Path, Path]] = {}
     for path, name in found:
         unique.setdefault(path.absolute(), (path, name))
-    stems = Counter(str(name.with_suffix("")) for _, name in unique.values())
+    stems = Counter(_stem(name) for _, name in unique.values())
     named: dict[str, Path] = {}
     for path, name in unique.values():
-        stem = str(name.with_suffix(""))
-        key = stem if stems[stem] == 1 else f"{stem}-{name.suffix[1:].lower()}"
+        stem = _stem(name)
+        key = stem if stems[stem] == 1 else f"{stem}-{_suffix(name)[1:].lower()}"
         while key in named:
             key += "-2"
         named[key] = path
     return named
+
+
+def _hits(source: str) -> Iterator[tuple[Path, Path]]:
+    """Yield each file that a source names, with its place in the output."""
+    path = Path(source)
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            name = file.relative_to(path)
+            hidden = any(part.startswith(".") for part in name.parts)
+            if _suffix(file).lower() in SOURCE_SUFFIXES and not hidden and file.is_file():
+                yield file, name
+    elif path.exists():
+        yield path, Path(path.name)
+    else:
+        for match in sorted(glob.glob(source, recursive=True)):  # noqa: PTH207 - absolute patterns, too
+            file = Path(match)
+            if file.is_file():
+                yield file, Path(file.name)
+
+
+def _suffix(path: Path) -> str:
+    """Return the suffix of a file, `.nii.gz` whole."""
+    return "".join(path.suffixes[-2:]) if path.name.lower().endswith(".nii.gz") else path.suffix
+
+
+def _stem(name: Path) -> str:
+    return str(name).removesuffix(_suffix(name))
 
 
 def predict_files(
@@ -89,97 +132,312 @@ def predict_files(
     sources: Sequence[str],
     out: Path,
     *,
+    model: str = "",
     overlays: bool = True,
     probabilities: bool = False,
     overwrite: bool = False,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Predicted:
     """Predict every source and write `masks/`, `overlays/`, `probabilities/` and `predictions.json` into `out`.
+
+    A mask has the format of its source where that keeps ids and geometry: GeoTIFF for GeoTIFF, NIfTI for NIfTI, else PNG.
 
     Args:
         predictor: the way from image to Prediction.
         sources: files, folders, globs.
-        out: a new or empty folder.
-        overlays: write the masks over the images, too.
-        probabilities: write (K, H, W) float16 as `.npz` with key `probabilities`, too.
-        overwrite: replace an earlier result in `out`; what lies there is never a source.
+        out: a new or empty folder, or an unfinished one of the same call, which is resumed.
+        model: identifies the weights, so that another model does not resume the folder.
+        overlays: also write the masks drawn over the images.
+        probabilities: also write (K, *S) float16 as `.npz` with key `probabilities`.
+        overwrite: replace an earlier result in `out`. Files in `out` are never sources.
         progress: called with (done, total, name) after each file.
 
     Raises:
-        UsageError: a source without images, or an `out` that holds files (with `overwrite`: other files than ours).
+        UsageError: a source without images.
+        OutputExistsError: `out` holds other files, a finished result, or an unfinished one of another call.
         ResourceError: the disk is full.
+        Interrupted: stopped by Ctrl-C; the same call resumes.
     """
     inside = out.resolve()
     named = {name: path for name, path in find_sources(sources).items() if inside not in path.resolve().parents}
     if not named:
         raise UsageError(out, expected="images outside of --out", found="none", do="Choose another --out.")
-    claim_folder(out, overwrite, RESULTS, SUMMARY)
-    # Before the first mask, so that a folder that was left half done is known as ours.
-    write_json(out / SUMMARY, Predicted(out, (), ()).to_dict())
-    images: list[dict[str, Any]] = []
-    failed: list[dict[str, str]] = []
-    for done, (name, path) in enumerate(named.items(), 1):
+    outputs = Outputs(overlays, probabilities)
+    request = _request(predictor, model, named, outputs)
+    done = _resumed(out, request, overwrite)
+    if done is None:
+        claim_folder(out, overwrite, RESULTS, SUMMARY)
+        # Written first, so that an unfinished folder is recognised as one of ours.
+        write_json(out / SUMMARY, Predicted(out, (), ()).to_dict())
+        done = {}
+    with closing(_Journal(out / JOURNAL, request)) as journal:
         try:
-            with memory_respected(path, "Predict it alone, on a machine with more memory, or leave it out."):
-                images.append(_one(predictor, name, path, out, overlays, probabilities))
-        except (DataError, OutOfMemoryError) as error:
-            failed.append({"file": str(path), "error": str(error)})
-        if progress:
-            progress(done, len(named), str(path))
-    result = Predicted(out, tuple(images), tuple(failed))
-    write_json(out / SUMMARY, {"labels": predictor.labels.to_dict(), **result.to_dict()})
+            result = _predict_all(predictor, named, out, outputs, done, journal, progress)
+        except KeyboardInterrupt:
+            finished = len(journal.written)
+            raise Interrupted(
+                out,
+                expected="to finish",
+                found=f"an interruption after {finished} of {len(named)} files",
+                do="Run the same command again to resume.",
+            ) from None
+    write_json(out / SUMMARY, {"labels": predictor.spec.labels.to_dict(), **result.to_dict()})
+    (out / JOURNAL).unlink()
     return result
 
 
-def predict_file(predictor: Predictor, path: Path, *, probabilities: bool = False) -> tuple[NDArray[Any], Prediction]:
-    """Read an image and predict it.
+def _request(predictor: Predictor, model: str, named: Mapping[str, Path], outputs: Outputs) -> dict[str, Any]:
+    """Return what must be equal for a folder to be resumed."""
+    spec = predictor.spec
+    return {
+        "model": model,
+        "tile": None if spec.tile is None else list(spec.tile),
+        "overlap": spec.overlap,
+        "flips": [list(axes) for axes in predictor.copies],
+        "overlays": outputs.overlays,
+        "probabilities": outputs.probabilities,
+        "sources": {name: str(path.resolve()) for name, path in named.items()},
+    }
 
-    Where the file names a value for "nothing was measured here", such pixels are read as in training, and no class is given to
-    them: they are ignored pixels, if the labels have an id for those.
+
+def _resumed(out: Path, request: Mapping[str, Any], overwrite: bool) -> dict[str, dict[str, Any]] | None:
+    """Return the finished entries by name if `out` holds an unfinished result of the same request, else None.
+
+    Raises:
+        OutputExistsError: it holds an unfinished result of another request, and `overwrite` is false.
+    """
+    path = out / JOURNAL
+    if not path.is_file():
+        return None
+    lines = _lines(path)
+    if not lines:
+        return {}
+    different = next((key for key in request if request[key] != lines[0].get(key)), None)
+    if different is not None and overwrite:
+        return None
+    if different is not None:
+        raise OutputExistsError(
+            out,
+            expected=f"an unfinished prediction with the same {different}",
+            found="one with another",
+            do="Repeat its command to resume it, choose another --out, or add --overwrite to replace it.",
+        )
+    return {line["name"]: line for line in lines[1:]}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Read the lines of a journal up to the first one that was cut off."""
+    lines = []
+    for text in path.read_bytes().splitlines(keepends=True):
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+class _Journal:
+    """The finished files of an unfinished folder, one JSON line each, behind a line with the request."""
+
+    def __init__(self, path: Path, request: Mapping[str, Any]) -> None:
+        kept = _lines(path) if path.is_file() else []
+        self.written = [line["name"] for line in kept[1:]]
+        write_atomic(path, "".join(_line(line) for line in kept or [dict(request)]).encode())
+        self.file = path.open("a", encoding="ascii")
+
+    def add(self, name: str, entry: Mapping[str, Any], state: Sequence[int]) -> None:
+        """Record a file whose outputs are on disk."""
+        self.file.write(_line({"name": name, "state": list(state), "entry": entry}))
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.written.append(name)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+def _line(plain: Mapping[str, Any]) -> str:
+    return json.dumps(dict(plain)) + "\n"
+
+
+def _predict_all(
+    predictor: Predictor,
+    named: Mapping[str, Path],
+    out: Path,
+    outputs: Outputs,
+    done: Mapping[str, dict[str, Any]],
+    journal: _Journal,
+    progress: Progress | None,
+) -> Predicted:
+    """Predict the files that are not done: one thread decodes ahead, another one writes what was computed."""
+    entries: dict[str, dict[str, Any]] = {}
+    failed: dict[str, dict[str, str]] = {}
+    finished = 0
+
+    def report(name: str) -> None:
+        nonlocal finished
+        finished += 1
+        if progress is not None:
+            progress(finished, len(named), str(named[name]))
+
+    def settle(name: str, write: Future[dict[str, Any]]) -> None:
+        try:
+            entries[name] = write.result()
+            journal.add(name, entries[name], _state(named[name]))
+        except (DataError, OutOfMemoryError) as error:
+            failed[name] = {"file": str(named[name]), "error": str(error)}
+        report(name)
+
+    todo = []
+    for name, path in named.items():
+        before = done.get(name)
+        if before is not None and before["state"] == _state(path) and _complete(out, before["entry"]):
+            entries[name] = before["entry"]
+            report(name)
+        else:
+            todo.append(name)
+    with ThreadPoolExecutor(1, "decode") as reader, ThreadPoolExecutor(1, "write") as writer:
+        waiting: list[tuple[str, Future[dict[str, Any]]]] = []
+        try:
+            reads = {name: reader.submit(_read, named[name]) for name in todo[:_AHEAD]}
+            for position, name in enumerate(todo):
+                following = todo[position + _AHEAD : position + _AHEAD + 1]
+                reads |= {other: reader.submit(_read, named[other]) for other in following}
+                try:
+                    with memory_respected(named[name], _ALONE):
+                        source, image, valid = reads.pop(name).result()
+                        prediction = _predict_source(predictor, source, image, valid, outputs.probabilities)
+                    waiting.append((name, writer.submit(_write, name, source, image, prediction, out, outputs)))
+                    del image, valid, prediction
+                except (DataError, OutOfMemoryError) as error:
+                    failed[name] = {"file": str(named[name]), "error": str(error)}
+                    report(name)
+                while len(waiting) > _BEHIND or (waiting and waiting[0][1].done()):
+                    settle(*waiting.pop(0))
+            for name, write in waiting:
+                settle(name, write)
+        except BaseException:
+            reader.shutdown(wait=False, cancel_futures=True)
+            writer.shutdown(wait=True)
+            for name, write in waiting:
+                if write.exception() is None:
+                    journal.add(name, write.result(), _state(named[name]))
+            raise
+    return Predicted(
+        out,
+        tuple(entries[name] for name in named if name in entries),
+        tuple(failed[name] for name in named if name in failed),
+    )
+
+
+Loaded = tuple[Source, NDArray[Any], NDArray[np.bool_] | None]
+
+
+def _read(path: Path) -> Loaded:
+    source = open_source(path)
+    return (source, *source.read())
+
+
+def predict_file(predictor: Predictor, path: Path, *, probabilities: bool = False) -> tuple[NDArray[Any], Prediction]:
+    """Read an image or a volume and predict it.
 
     Args:
         predictor: the way from image to Prediction.
-        path: of the image.
-        probabilities: keep (K, H, W) float32, too.
+        path: of the file.
+        probabilities: return them too, (K, *S) float32.
 
     Returns:
-        The image (C, H, W), and what was predicted.
+        The image (C, *S), and the prediction.
 
     Raises:
         ImageError: the file cannot be read.
-        DataError: it is no image of the kind that the model was trained on.
+        DataError: not an image of the kind that the model was trained on.
     """
-    image, grid, measured = read_measured(path, read_header(path).nodata)
-    prediction = predictor(image, grid, id=str(path), probabilities=probabilities)
-    labels = prediction.labels
-    if measured is None or measured.all() or not labels.ignore_ids:
-        return image, prediction
-    mask = np.where(measured, prediction.mask, prediction.mask.dtype.type(labels.ignore_index))
-    return image, replace(prediction, mask=mask)
+    source, image, valid = _read(path)
+    return image, _predict_source(predictor, source, image, valid, probabilities)
 
 
-def _one(predictor: Predictor, name: str, path: Path, out: Path, overlays: bool, probabilities: bool) -> dict[str, Any]:
-    image, prediction = predict_file(predictor, path, probabilities=probabilities)
-    entry: dict[str, Any] = {"file": str(path), "height": image.shape[1], "width": image.shape[2]}
-    for kind, target in _targets(name, overlays, probabilities):
-        entry[kind] = target
-        _write(kind, out / target, image, prediction)
-    return entry | {"shares": {k: round(v, 6) for k, v in prediction.shares().items()}}
+def _predict_source(
+    predictor: Predictor, source: Source, image: NDArray[Any], valid: NDArray[np.bool_] | None, probabilities: bool
+) -> Prediction:
+    """Predict an image, or a volume slice by slice if the model has two dimensions."""
+    where = str(source.path)
+    if image.ndim != 4 or predictor.spec.dimensions == 3:
+        return predictor(image, source.grid, valid, id=where, probabilities=probabilities)
+    slices = [
+        predictor(
+            image[:, index],
+            valid=None if valid is None else valid[index],
+            id=f"{where}, slice {index}",
+            probabilities=probabilities,
+        )
+        for index in range(image.shape[1])
+    ]
+    stacked = [one.probabilities for one in slices if one.probabilities is not None]
+    return Prediction(
+        np.stack([one.mask for one in slices]),
+        predictor.spec.labels,
+        source.grid,
+        where,
+        np.stack(stacked, axis=1) if stacked else None,
+        valid,
+    )
 
 
-def _targets(name: str, overlays: bool, probabilities: bool) -> Iterator[tuple[str, str]]:
-    yield "mask", f"masks/{name}.png"
-    if overlays:
-        yield "overlay", f"overlays/{name}.png"
-    if probabilities:
-        yield "probabilities", f"probabilities/{name}.npz"
-
-
-def _write(kind: str, path: Path, image: np.ndarray, prediction: Prediction) -> None:
-    if kind == "mask":
-        write_mask(path, prediction.mask, prediction.labels)
-    elif kind == "overlay":
-        write_png(path, overlay(image, prediction.mask, prediction.labels))
-    elif prediction.probabilities is not None:
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
+def _write(
+    name: str, source: Source, image: NDArray[Any], prediction: Prediction, out: Path, outputs: Outputs
+) -> dict[str, Any]:
+    """Write the outputs of one file; return its entry in `predictions.json`."""
+    sizes = dict(zip(("width", "height", "depth"), reversed(prediction.mask.shape), strict=False))
+    entry: dict[str, Any] = {"file": str(source.path)}
+    entry |= {key: sizes[key] for key in ("depth", "height", "width") if key in sizes}
+    written = write_prediction(prediction, out / "masks" / f"{name}.png", like=source)
+    entry["mask"] = written.relative_to(out).as_posix()
+    if outputs.overlays:
+        entry["overlay"] = f"overlays/{name}.png"
+        write_png(out / entry["overlay"], _overlay(image, prediction))
+    if outputs.probabilities and prediction.probabilities is not None:
+        entry["probabilities"] = f"probabilities/{name}.npz"
+        with atomic_path(out / entry["probabilities"]) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, probabilities=prediction.probabilities.astype(np.float16))
+    return entry | {"shares": {key: round(share, 6) for key, share in prediction.shares().items()}}
+
+
+def _overlay(image: NDArray[Any], prediction: Prediction) -> NDArray[np.uint8]:
+    """Draw the mask over the image; of a volume, over the slice with the fewest pixels of the most frequent class."""
+    mask, valid, labels = prediction.mask, prediction.valid, prediction.labels
+    if mask.ndim == 3:
+        counts = np.stack([np.bincount(one.ravel(), minlength=labels.ignore_index + 1) for one in mask])
+        index = int(counts[:, counts.sum(0).argmax()].argmin())
+        image, mask = image[:, index], mask[index]
+        valid = None if valid is None else valid[index]
+    return overlay(fill_invalid(image, valid), mask, labels)
+
+
+def _state(path: Path) -> list[int]:
+    """Return what tells a changed file from the one that was predicted: size and time of modification."""
+    try:
+        status = path.stat()
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _complete(out: Path, entry: Mapping[str, Any]) -> bool:
+    """Whether the files of an entry are still there."""
+    written = [entry[key] for key in ("mask", "overlay", "probabilities") if key in entry]
+    return all((out / name).is_file() for name in written)
+
+
+def predict_settings(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of `ModelSpec` that `predict.a=b` texts set.
+
+    Raises:
+        UsageError: a key of another section.
+        ConfigError: an unknown key or an invalid value.
+    """
+    require_sections(overrides, "predict")
+    config = with_overrides(Config(), overrides).predict
+    keys = {text.partition("=")[0].strip().removeprefix("predict.") for text in overrides}
+    return {key: getattr(config, key) for key in keys}

@@ -105,6 +105,7 @@ def write(
 
 def _fetch(split: Dataset, predictor: ImagePredictor, truths: Mapping[str, str | None]) -> Fetch:
     from pixelwise.evaluation import truth_digest
+    from pixelwise.imageio.images import fill_invalid
 
     places = {record.id: index for index, record in enumerate(split.records)}
 
@@ -112,9 +113,11 @@ def _fetch(split: Dataset, predictor: ImagePredictor, truths: Mapping[str, str |
         if id not in places:
             raise DataError(id, expected="the image that was scored", found="none", do="Restore it, or score anew.")
         sample = split.read(places[id])
-        if sample.mask is None or truths.get(id) not in (None, truth_digest(sample.mask)):
+        truth = sample.truth(split.labels.ignore_index)
+        if truth is None or truths.get(id) not in (None, truth_digest(truth)):
             raise DataError(id, expected="the mask that was scored", found="another", do="Restore it, or score anew.")
-        return sample.image, sample.mask, predictor(sample.image, sample.grid, id=id).mask
+        prediction = predictor(sample.image, sample.grid, sample.valid, id=id)
+        return fill_invalid(sample.image, sample.valid), truth, prediction.mask
 
     return fetch
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pixelwise.datasets.dataset import Dataset, DataSplits
     from pixelwise.evaluation import Evaluation, ImagePredictor
     from pixelwise.evaluation.comparison import Comparison
-    from pixelwise.models.weights import ModelCard
+    from pixelwise.models.card import ModelCard
 
 
 def evaluate(

@@ -21,7 +21,7 @@ from pixelwise.datasets.dataset import Dataset
 from pixelwise.errors import DataError, MaskError
 from pixelwise.formats.reading import image_digest, image_orientation, mask_orientation
 from pixelwise.formats.records import Record
-from pixelwise.imageio.images import read_mask_values
+from pixelwise.imageio.images import fill_invalid, read_mask_values
 from pixelwise.labels import Labels
 from pixelwise.types import Sample
 
@@ -145,7 +145,8 @@ def look(
 
 def _see(sample: Sample, labels: Labels, *, drift: bool) -> Seen:
     """Sum up the pixels of an image and its mask."""
-    image, mask = sample.image, sample.mask
+    image = fill_invalid(sample.image, sample.valid)
+    mask = sample.truth(labels.ignore_index)
     drawn = sketch(image)
     seen = Seen(
         split="",

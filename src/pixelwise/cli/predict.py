@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pixelwise.cli.terminal import Json, Overwrite, Progress, percent, print_json, put
+from pixelwise.cli.terminal import Json, Overrides, Overwrite, Progress, percent, print_json, put
 
 
 def run(
@@ -20,6 +20,7 @@ def run(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write every class's probability, too.")
     ] = False,
+    overrides: Overrides = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -33,6 +34,7 @@ def run(
         out=out,
         overlays=overlays,
         probabilities=probabilities,
+        overrides=overrides or (),
         overwrite=overwrite,
         progress=lambda done, total, name: progress.line(f"predicting {done} of {total}: {name}", last=done == total),
     )

@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from pixelwise.config import DataConfig
 from pixelwise.datasets.dataset import Dataset, DataSplits, open_data
 from pixelwise.errors import UsageError, renamed
 from pixelwise.formats.base import ExportImage, Format
 from pixelwise.formats.records import Record, short
-from pixelwise.imageio.images import read_measured
+from pixelwise.imageio.images import fill_invalid
 from pixelwise.labels import Labels
+from pixelwise.types import Sample
 
 DESCRIPTION, GROUPS = "data.yaml", "groups.csv"
 Progress = Callable[[int, int], None]
@@ -86,11 +86,12 @@ def convert(splits: DataSplits, kind: Format, out: Path, progress: Progress | No
         for split in splits:
             for index, name in enumerate(_names(split)):
                 sample = split.read(index)
-                assert sample.mask is not None, "data sets that are opened have masks"
-                size = (sample.mask.shape[0], sample.mask.shape[1])
-                file = _file_of(split.records[index], sample.image, Path(folder))
+                mask = sample.truth(splits.labels.ignore_index)
+                assert mask is not None, "data sets that are opened have masks"
+                size = (mask.shape[0], mask.shape[1])
+                file = _file_of(split.records[index], sample, Path(folder))
                 moved += file != split.records[index].image and sample.grid.unit != "px"
-                written[writer.add(ExportImage(split.name, name, file, size, sample.mask))] = (split, index)
+                written[writer.add(ExportImage(split.name, name, file, size, mask))] = (split, index)
                 if progress is not None:
                     progress(len(written), total)
     own = writer.close()  # with labels of its own where the format takes not every one: two classes of a colour, say
@@ -120,26 +121,23 @@ def _grouped(written: Mapping[Path, tuple[Dataset, int]], out: Path) -> dict[str
     return {"group": GROUPS}
 
 
-def _file_of(record: Record, image: NDArray[Any], folder: Path) -> Path:
-    """Give the file of an image: a TIFF of its own in `folder`, the same each time, for a slice or a piece of another.
+def _file_of(record: Record, sample: Sample, folder: Path) -> Path:
+    """Return the file of an image: a new TIFF in `folder`, always of the same name, for a slice or a window.
 
-    So, too, where fractions were filled in for what was never measured: in a copy they would be values, or NaN.
+    Also for floats with invalid pixels, which are filled: without the nodata tag the copy would have them as values, or NaN.
     """
-    if record.plane is None and record.window is None and not _filled(record, image):
+    image = sample.image
+    floats = image.dtype.kind == "f"
+    if record.plane is None and record.window is None and (sample.valid is None or not floats):
         return record.image
+    if floats:
+        image = fill_invalid(image, sample.valid)
     import tifffile  # takes long to import
 
     path = folder / "picture.tif"
     layout: Any = {"photometric": "minisblack", "planarconfig": "separate" if len(image) > 1 else None}
     tifffile.imwrite(path, image if len(image) > 1 else image[0], compression="zlib", **layout)
     return path
-
-
-def _filled(record: Record, image: NDArray[Any]) -> bool:
-    if record.nodata is None or image.dtype.kind != "f":
-        return False
-    measured = read_measured(record.image, record.nodata)[2]
-    return measured is not None and not measured.all()
 
 
 def _names(split: Dataset) -> list[str]:
@@ -174,13 +172,13 @@ def _compared(
     pixels = 0
     found = {record.image: (split, index) for split in back for index, record in enumerate(split.records)}
     for done, (path, (source, place)) in enumerate(written.items(), 1):
-        before = source.read(place).mask
+        before = source.read(place).truth(source.labels.ignore_index)
         assert before is not None
         pixels += before.size
         differ = before.size  # of an image that does not come back, every pixel
         if path in found:
             split, index = found[path]
-            after = split.read(index).mask
+            after = split.read(index).truth(split.labels.ignore_index)
             assert after is not None
             differ = int(np.count_nonzero(_same_classes(before, source.labels, split.labels) != after))
         if differ:

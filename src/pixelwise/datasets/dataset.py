@@ -1,10 +1,7 @@
-"""Open a data set: from what the user points at to train, val and test parts that read samples.
+"""Open a data set as train, val and test splits.
 
-Comes in: a folder, a data.yaml or a recipe. Goes out: `DataSplits` of `Dataset`s, whose `read(i)` gives a `Sample`.
-Knows nothing of tensors, augmentation or batches.
-
-Nothing is dropped in silence: an image without a mask, a mask without an image, a name used twice and a size that
-differs are errors. With `skip_bad` those files are left out, and every one is told in `DataSplits.skipped`.
+An image without a mask, a mask without an image, a duplicate name and a different size are errors. With `skip_bad` those files
+are left out, and all of them are listed in `DataSplits.skipped`.
 """
 
 from __future__ import annotations
@@ -44,16 +41,15 @@ __all__ = ["DataSplits", "Dataset", "Record", "open_data", "pin_paths", "without
 
 @dataclass(frozen=True)
 class Dataset:
-    """Read the samples of one part; immutable, and small enough to send to worker processes.
+    """The samples of one split; immutable, and small enough to send to worker processes.
 
     Args:
         labels: the classes.
         records: the files, one entry per image.
-        rule: how mask values become class ids.
+        rule: how mask values are converted to class ids.
         name: "train", "val" or "test".
-        limits: what a file may claim before it is decoded.
-        bands: what images of one and of three bands are brought to (see `images.as_bands`).
-
+        limits: the largest image to decode.
+        bands: "rgb" or "grey" to convert images of one or three bands (see `reading.as_bands`).
     """
 
     labels: Labels
@@ -64,82 +60,79 @@ class Dataset:
     bands: str | None = None
 
     def __len__(self) -> int:
-        """Count the images."""
+        """Return the number of images."""
         return len(self.records)
 
     def read(self, index: int) -> Sample:
-        """Decode image and mask: image (C, H, W) in the file's type, mask (H, W) of class indices.
+        """Decode the image (C, H, W) in the file's type, and the mask (H, W) as class indices.
 
-        Pixels that the mask of valid pixels leaves out become `labels.ignore_index`.
+        The mask has the ignore index where the record's validity mask (`data.valid`) is zero. `Sample.valid` describes the
+        pixels of the image, by nodata and transparency.
 
         Raises:
             ImageError: the image cannot be decoded.
-            MaskError: the mask cannot be understood.
+            MaskError: the mask cannot be interpreted.
             PairingError: the two differ in size.
-
         """
         return self.inspect(index)[0]
 
     def inspect(self, index: int) -> tuple[Sample, tuple[str, ...]]:
-        """Do what `read` does, and tell what was noticed on the way (a {0, 255} mask taken as two classes, say)."""
+        """Read a sample, and return notices of what was assumed (such as a {0, 255} mask read as two classes)."""
         record = self.records[index]
-        image, grid, measured = read_record_image(record, self.limits)
+        image, grid, valid = read_record_image(record, self.limits)
         image = as_bands(image, self.bands)
         if record.mask is None:
-            return Sample(image, None, grid, record.id, record.group), ()
+            return Sample(image, None, grid, record.id, record.group, valid), ()
         mask, notices = read_truth(record, self.labels, self.rule, self.limits)
         size = (image.shape[1], image.shape[2])
         require_size(record.mask, mask.shape, record.image, size)
         if record.valid is not None:
-            valid = _read_valid(record.valid, self.limits)
-            require_size(record.valid, valid.shape, record.image, size)
-            measured = valid if measured is None else measured & valid
-        if measured is not None:
-            mask = np.where(measured, mask, self.labels.dtype.type(self.labels.ignore_index))
-        return Sample(image, mask, grid, record.id, record.group), notices
+            annotated = _read_valid(record.valid, self.limits)
+            require_size(record.valid, annotated.shape, record.image, size)
+            mask = np.where(annotated, mask, self.labels.dtype.type(self.labels.ignore_index))
+        return Sample(image, mask, grid, record.id, record.group, valid), notices
 
     def groups(self) -> int:
-        """Count the groups; an image without one stands for itself."""
+        """Return the number of groups; an image without one is its own group."""
         return len({(record.group is None, _group_of(record)) for record in self.records})
 
     def subset(self, indices: Iterable[int]) -> Dataset:
-        """Give a data set of some of the images, in the given order."""
+        """Return a data set of some of the images, in the given order."""
         return replace(self, records=tuple(self.records[i] for i in indices))
 
     def names_hash(self) -> str:
-        """Give the SHA-256, in hex, over the names of the images: what tells one division of a data set from another."""
+        """Return the SHA-256, in hex, over the names of the images, which identifies a split."""
         names = "\n".join(sorted(record.id for record in self.records))
         return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
 
     def hash(self) -> str:
-        """Give the SHA-256, in hex, over the names and contents of every file; the order of the records is nothing."""
-        total = hashlib.sha256()
+        """Return the SHA-256, in hex, over the names and contents of all files, in any order."""
+        digest = hashlib.sha256()
         for record in sorted(self.records, key=lambda record: record.id):
-            total.update(f"{record.id}\n".encode("utf-8", "surrogateescape"))
+            digest.update(f"{record.id}\n".encode("utf-8", "surrogateescape"))
             for what in ("image", "mask", "valid"):
                 path: Path | None = getattr(record, what)
-                if what == "mask" and record.source is not None:  # its file may hold the annotations of all images
-                    total.update(f"{what} {record.source.digest()}\n".encode())
+                if what == "mask" and record.source is not None:  # the file may have the annotations of all images
+                    digest.update(f"{what} {record.source.digest()}\n".encode())
                     continue
-                total.update(f"{what} {file_hash(path) if path else 'none'}\n".encode())
+                digest.update(f"{what} {file_hash(path) if path else 'none'}\n".encode())
             if record.plane is not None or record.window is not None:
-                total.update(f"piece {image_digest(record)}\n".encode())
-        return total.hexdigest()
+                digest.update(f"piece {image_digest(record)}\n".encode())
+        return digest.hexdigest()
 
 
 def _read_valid(path: Path, limits: Limits) -> NDArray[np.bool_]:
-    """Read a mask of valid pixels: (H, W), false where it is zero.
+    """Read a validity mask: (H, W), false where it is zero.
 
     Raises:
         MaskError: it cannot be read, or is lossy.
-
     """
     raw = read_mask_values(path, limits)
     if raw.kind == "lossy":
         raise MaskError(
             path,
             expected="a lossless mask of valid pixels, PNG or TIFF",
-            found=f"lossy {raw.format}, which is not zero where it was black",
+            found=f"lossy {raw.format}, in which black is not exactly zero",
             do="Save it as PNG.",
         )
     return np.any(raw.values != 0, axis=-1) if raw.values.ndim == 3 else raw.values != 0
@@ -147,16 +140,15 @@ def _read_valid(path: Path, limits: Limits) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class DataSplits:
-    """Hold a data set that was opened.
+    """An opened data set.
 
     Args:
-        train, val, test: the parts; None where there is none.
+        train, val, test: the splits; None if missing.
         labels: the classes.
         notices: what was decided for the user, one sentence each.
-        skipped: with `skip_bad`, every file left out, as "file: why".
-        description: where it lies, how it was found and divided; plain values for `data.json`.
-        advice: what to do about some of `skipped`, where their format knows.
-
+        skipped: with `skip_bad`, all files left out, as "file: reason".
+        description: root, format and splits, as plain values for `data.json`.
+        advice: what to do about some of the skipped files.
     """
 
     train: Dataset | None
@@ -169,12 +161,12 @@ class DataSplits:
     advice: Mapping[str, str] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Dataset]:
-        """Go through the parts that exist: train, val, test."""
+        """Iterate over the existing splits: train, val, test."""
         return iter([split for split in (self.train, self.val, self.test) if split is not None])
 
 
 def pin_paths(config: DataConfig, base: Path) -> DataConfig:
-    """Make every path absolute, so that the section means the same from any folder (a run's config.yaml, say)."""
+    """Make all paths absolute, so that the section is valid from any folder (such as a run's config.yaml)."""
     root = (base / config.root if config.root else base).resolve()
     update: dict[str, Any] = {"root": str(root)}
     for key in ("train", "val", "test", "group", "labels"):
@@ -188,23 +180,22 @@ def pin_paths(config: DataConfig, base: Path) -> DataConfig:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a long expression that names groups, say
+    except (OSError, ValueError):  # the value may be a long expression for groups
         return False
 
 
 def open_data(config: DataConfig, base: Path) -> DataSplits:
-    """Find, pair, check by header, group and divide the files of a data set.
+    """Find, pair, check, group and split the files of a data set.
 
-    Every header is read, no pixel is decoded (save to list the ids of masks where no labels are given).
+    All headers are read, but no pixels (except to list the ids of masks without labels).
 
     Args:
         config: the `data` section.
-        base: the folder that `config.root` starts from (see `config.read_request`).
+        base: the folder that `config.root` is relative to (see `config.read_request`).
 
     Raises:
-        DataError: no folder, no images, no masks (PairingError, ImageError, LabelsError are kinds of it).
-        ConfigError: a list, template or expression that makes no sense.
-
+        DataError: no folder, no images, no masks (including PairingError, ImageError, LabelsError).
+        ConfigError: an invalid list, template or expression.
     """
     root = base / config.root if config.root else base
     kind, found = read_place(config, root, base)
@@ -218,9 +209,9 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
         raise _none_left(root, problems)
     if config.group:
         splits = _with_groups(splits, config.group, root, base)
-    splits, division, told = _divide(splits, config.split, root)
-    everything = [record for records in splits.values() for record in records]
-    labels, rule, source, listed = find_labels(config, root, base, everything, rule, found.labels)
+    splits, division, split_notices = _divide(splits, config.split, root)
+    records = [record for split in splits.values() for record in split]
+    labels, rule, source, label_notices = find_labels(config, root, base, records, rule, found.labels)
     sets = {
         split: Dataset(labels, splits[split], rule, split, bands=config.bands) for split in SPLITS if splits.get(split)
     }
@@ -230,19 +221,19 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
         "format": kind.name,
         "layout": layout.kind,
         "labels": source,
-        "mask_values": rule.to_config(),  # in full, so that a run's config.yaml reads the same masks the same way
+        "mask_values": rule.to_config(),  # complete, so that a run's config.yaml reads the masks in the same way
         "images": {split: len(dataset) for split, dataset in sets.items()},
         "split": division,
         "skipped": len(skipped),
     }
-    notices = (*layout.notices, *told, *listed, *_left_out(skipped))
+    notices = (*layout.notices, *split_notices, *label_notices, *_left_out(skipped))
     train, val, test = (sets.get(split) for split in SPLITS)
     advice = {text: problem.do for text, problem in zip(skipped, problems, strict=True) if problem.do}
     return DataSplits(train, val, test, labels, notices, skipped, description, advice)
 
 
 def without_unreadable(splits: DataSplits) -> DataSplits:
-    """Decode every file once and leave out those that fail, for `skip_bad`: headers do not tell a truncated image."""
+    """Decode every file once and leave out those that fail, for `skip_bad`: a header does not show a truncated image."""
     subsets: dict[str, Dataset | None] = {}
     skipped = list(splits.skipped)
     for dataset in splits:
@@ -263,19 +254,17 @@ def without_unreadable(splits: DataSplits) -> DataSplits:
 
 
 def _left_out(skipped: Sequence[str]) -> tuple[str, ...]:
-    """Say how many files were left out: the last of the notices, where there are any."""
-    many = "1 file was" if len(skipped) == 1 else f"{len(skipped)} files were"
-    return (f"{many} left out by skip_bad",) if skipped else ()
+    """Return the last notice: how many files were left out."""
+    count = "1 file was" if len(skipped) == 1 else f"{len(skipped)} files were"
+    return (f"{count} left out by skip_bad",) if skipped else ()
 
 
-_KINDS = 4
+_MAX_REASONS = 4
 _REPAIR = "Add or remove the files, or leave them out with --skip-bad (data.skip_bad: true): counted and recorded."
 
 
 def _unpaired(root: Path, problems: Sequence[Problem]) -> PairingError:
-    files: dict[str, list[str]] = {}
-    for problem in problems:
-        files.setdefault(problem.why, []).append(problem.file)
+    files = _by_reason(problems)
     hint = next((problem.do for problem in problems if problem.do), "") or _hint(
         files.get("image without a mask", []), files.get("mask without an image", [])
     )
@@ -288,26 +277,31 @@ def _unpaired(root: Path, problems: Sequence[Problem]) -> PairingError:
 
 
 def _none_left(root: Path, problems: Sequence[Problem]) -> DataError:
-    """Say why of all the files none can be used: those that are wrong have been left out already."""
+    """Make the error for a data set of which no file can be used."""
     why = f" ({_counted(problems)})" if problems else ""
-    do = next((problem.do for problem in problems if problem.do), "Add the files that are missing, or repair them.")
+    do = next((problem.do for problem in problems if problem.do), "Add the missing files, or repair them.")
     return DataError(root, expected="images with masks", found=f"none that can be used{why}", do=do)
 
 
-def _counted(problems: Sequence[Problem]) -> str:
-    """Count problems of a kind, each with its first files; there may be as many kinds as files."""
+def _by_reason(problems: Sequence[Problem]) -> dict[str, list[str]]:
     files: dict[str, list[str]] = {}
     for problem in problems:
         files.setdefault(problem.why, []).append(problem.file)
-    kinds = [
+    return files
+
+
+def _counted(problems: Sequence[Problem]) -> str:
+    """Format the problems by reason, with the number of files and the first of them."""
+    files = _by_reason(problems)
+    reasons = [
         f"{why}: {len(names)} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" for why, names in files.items()
     ]
-    more = sum(map(len, files.values())) - sum(len(names) for names in list(files.values())[:_KINDS])
-    return "; ".join(kinds[:_KINDS]) + (f"; and {more} more" if more else "")
+    more = sum(map(len, files.values())) - sum(len(names) for names in list(files.values())[:_MAX_REASONS])
+    return "; ".join(reasons[:_MAX_REASONS]) + (f"; and {more} more" if more else "")
 
 
 def _hint(images: Sequence[str], masks: Sequence[str]) -> str | None:
-    """Recognise masks that are named as their images with something before or behind: a_mask.png for a.png."""
+    """Recognise masks with the name of their image and a prefix or suffix (a_mask.png for a.png), and return advice."""
     stems = {Path(name).stem for name in images}
     if not stems or not masks:
         return None
@@ -327,7 +321,7 @@ def _hint(images: Sequence[str], masks: Sequence[str]) -> str | None:
 def _check_headers(
     splits: Mapping[str, tuple[Record, ...]], skip_bad: bool
 ) -> tuple[dict[str, tuple[Record, ...]], tuple[Problem, ...]]:
-    """Compare the sizes that the headers give; leave unreadable and unequal files out, or raise."""
+    """Compare sizes and georeferences by the headers; leave out unreadable and different files, or raise."""
     good: dict[str, tuple[Record, ...]] = {}
     problems: list[Problem] = []
     for split, records in splits.items():
@@ -354,12 +348,12 @@ def _with_groups(
 
 
 def _group_of(record: Record) -> str:
-    """Give what stays together with an image: its group, be its name empty, else the image itself."""
+    """Return the group of an image, which may have an empty name, or its id without a group."""
     return record.id if record.group is None else record.group
 
 
 def _together(splits: Mapping[str, tuple[Record, ...]]) -> tuple[Record, ...]:
-    """Make one pool of all parts; where two images share an id, it begins with the part."""
+    """Join all splits; ids that occur twice get the split as prefix."""
     ids = Counter(record.id for records in splits.values() for record in records)
     return tuple(
         record if ids[record.id] == 1 else replace(record, id=f"{split}/{record.id}")
@@ -371,7 +365,7 @@ def _together(splits: Mapping[str, tuple[Record, ...]]) -> tuple[Record, ...]:
 def _divide(
     splits: Mapping[str, tuple[Record, ...]], split: SplitConfig, root: Path
 ) -> tuple[dict[str, tuple[Record, ...]], dict[str, Any], tuple[str, ...]]:
-    """Take the parts that are missing from train (or from the pool, which then is train)."""
+    """Take the missing splits from train (or from the pool, which becomes train)."""
     if split.anew:
         splits = {"pool": _together(splits)}
     splits = {("train" if subset == "pool" else subset): records for subset, records in splits.items()}
@@ -393,9 +387,9 @@ def _divide(
     for subset in ("train", *shares):
         splits[subset] = tuple(record for record in train if place[record.id] == subset)
     by = "group" if train[0].group is not None else "image"
-    told = tuple(
+    notices = tuple(
         f"{len(splits[subset])} of {len(train)} images were taken from train for {subset}, by {by} (split.seed {split.seed})"
         for subset in shares
     )
     achieved = {subset: len(splits[subset]) / len(train) for subset in shares}
-    return splits, {"given": given, "seed": split.seed, "by": by, "asked": shares, "achieved": achieved}, told
+    return splits, {"given": given, "seed": split.seed, "by": by, "asked": shares, "achieved": achieved}, notices

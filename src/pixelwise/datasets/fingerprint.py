@@ -90,7 +90,7 @@ class _Facts:
         self.thickness: list[list[float]] = [[] for _ in range(count)]
 
     def add(self, sample: Sample, name: str, seed: int) -> None:
-        image, mask = sample.image, sample.mask
+        image, mask = sample.image, sample.truth(self.labels.ignore_index)
         form = (image.shape[0], image.dtype.name)
         if not self.sizes:
             self.first, self.form = name, form

@@ -46,17 +46,18 @@ def fitted_temperature(
         if stop is not None:
             stop()
         image = dataset.read(index)
-        if image.mask is None:
+        truth = image.truth(dataset.labels.ignore_index)
+        if truth is None:
             continue
-        places, width = sample.places(image.mask, image.id), image.mask.shape[-1]
+        places, width = sample.places(truth, image.id), truth.shape[-1]
         bands: list[Any] = []
 
         def keep(top: int, band: Any, places: Any = places, width: int = width, bands: list[Any] = bands) -> None:
             bands.append(log_probabilities(band, places, top * width))
 
-        predictor.observed(image.image, image.grid, image.id, keep)
+        predictor.observed(image.image, image.grid, image.valid, image.id, keep)
         logs.append(np.concatenate(bands))
-        truths.append(image.mask.reshape(-1)[places].astype(np.int64))
+        truths.append(truth.reshape(-1)[places].astype(np.int64))
         if progress is not None:
             progress(done, count)
     return fit_temperature(np.concatenate(logs), np.concatenate(truths))

@@ -41,7 +41,9 @@ class MaskFolder:
     rule: MaskRule
     notices: tuple[str, ...] = ()
 
-    def __call__(self, image: NDArray[Any], grid: Grid, *, id: str = "") -> Prediction:
+    def __call__(
+        self, image: NDArray[Any], grid: Grid, valid: NDArray[np.bool_] | None = None, *, id: str = ""
+    ) -> Prediction:
         """Read one mask.
 
         Raises:

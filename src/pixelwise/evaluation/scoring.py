@@ -44,8 +44,10 @@ class LabelledImages(Protocol):
 class ImagePredictor(Protocol):
     """Anything that turns an image into a `Prediction` on the image's own grid."""
 
-    def __call__(self, image: NDArray[Any], grid: Grid, *, id: str = "") -> Prediction:
-        """Predict one image (C, *S)."""
+    def __call__(
+        self, image: NDArray[Any], grid: Grid, valid: NDArray[np.bool_] | None = None, *, id: str = ""
+    ) -> Prediction:
+        """Predict one image (C, *S), of which only the pixels in valid (*S) hold data."""
         ...
 
 
@@ -54,7 +56,13 @@ class Observable(Protocol):
     """A predictor that shows its probabilities while it predicts."""
 
     def observed(
-        self, image: NDArray[Any], grid: Grid, id: str, observe: Callable[[int, NDArray[np.float32]], None], /
+        self,
+        image: NDArray[Any],
+        grid: Grid,
+        valid: NDArray[np.bool_] | None,
+        id: str,
+        observe: Callable[[int, NDArray[np.float32]], None],
+        /,
     ) -> Prediction:
         """Predict one image; call `observe(top, probabilities (K, rows, W))` for its rows from first to last."""
         ...
@@ -140,7 +148,7 @@ def evaluate(
 
     Args:
         dataset: images with masks; where they come in groups, intervals are over groups.
-        predictor: called as `predictor(image, grid, id=…)`; its probabilities are scored where it is `Observable`.
+        predictor: called as `predictor(image, grid, valid, id=…)`; its probabilities are scored where it is `Observable`.
         metrics: families beside the overlap of areas: of `METRICS`.
         convention: another library's, whose number is to be given beside ours: of `metrics.conventions`.
         surface_tolerance: distance for surface Dice, in the unit of the grids; each image's coarsest spacing where not given.
@@ -313,7 +321,9 @@ def majority(dataset: LabelledImages, *, resamples: int = 1000, seed: int = 0) -
 
     """
 
-    def constant(image: NDArray[Any], grid: Grid, *, id: str = "") -> Prediction:
+    def constant(
+        image: NDArray[Any], grid: Grid, valid: NDArray[np.bool_] | None = None, *, id: str = ""
+    ) -> Prediction:
         return Prediction(np.zeros(image.shape[1:], dataset.labels.dtype), dataset.labels, grid, id)
 
     return evaluate(dataset, constant, metrics=(), resamples=resamples, seed=seed).baseline
@@ -333,14 +343,15 @@ def _images(
         if stop is not None:
             stop()
         sample = dataset.read(i)
+        sample = replace(sample, mask=sample.truth(labels.ignore_index))
         if sample.mask is None:
             raise DataError(
                 sample.id, expected="a mask to score against", found="none", do="Add the mask, or use predict."
             )
         if band is not None and isinstance(predictor, Observable):
-            prediction = predictor.observed(sample.image, sample.grid, sample.id, partial(band, sample))
+            prediction = predictor.observed(sample.image, sample.grid, sample.valid, sample.id, partial(band, sample))
         else:
-            prediction = predictor(sample.image, sample.grid, id=sample.id)
+            prediction = predictor(sample.image, sample.grid, sample.valid, id=sample.id)
         _require_labels(sample.id, labels, prediction.labels)
         yield _Seen(sample, prediction, counter)
         if progress is not None:

@@ -1,13 +1,9 @@
-"""Images and masks by their `Record`: whole files, slices of volumes, pieces of rasters. Every reader goes through here.
-
-Comes in: a `Record`. Goes out: the image with its `Grid`, the mask as class indices, or what their headers say. Knows nothing
-of parts, tensors or batches.
-"""
+"""Read the image and the mask of a `Record`: files, slices of volumes, and windows of rasters."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,30 +20,30 @@ from pixelwise.imageio import dicom, nifti
 from pixelwise.imageio.images import (
     Limits,
     RawMask,
+    as_integers,
     read_header,
-    read_measured,
     read_orientation,
     read_size,
+    read_with_validity,
     require_finite,
-    whole,
 )
 from pixelwise.imageio.masks import MaskRule, encode_values, read_ids, read_mask, values_as_ids
 from pixelwise.imageio.raster import Refused
 from pixelwise.imageio.safe_reading import reading
-from pixelwise.imageio.volumes import Plane, VolumeHeader, hold, scaled
+from pixelwise.imageio.volumes import Plane, VolumeHeader, require_within, scaled
 from pixelwise.labels import Labels
 
-ExportImage = tuple[NDArray[Any], Grid, NDArray[np.bool_] | None]
+ReadImage = tuple[NDArray[Any], Grid, NDArray[np.bool_] | None]
 
 
-def read_record_image(record: Record, limits: Limits = Limits()) -> ExportImage:
+def read_record_image(record: Record, limits: Limits = Limits()) -> ReadImage:
     """Read an image.
 
     Returns:
-        The image (C, H, W), its grid, and where something was measured (H, W), or None where all of it was.
+        The image (C, H, W), its grid, and valid (H, W), or None if all pixels are valid.
 
     Raises:
-        ImageError: it cannot be read, is beyond the limits, or holds NaN or infinite values.
+        ImageError: it cannot be read, is beyond the limits, or has NaN or infinite values in valid pixels.
     """
     if record.plane is not None:
         bands = [_slice_of(path, record.plane, limits) for path in (record.image, *record.plane.more)]
@@ -55,39 +51,42 @@ def read_record_image(record: Record, limits: Limits = Limits()) -> ExportImage:
         with reading(record.image, ImageError, "volume"):
             require_finite(np.moveaxis(image, 0, -1))
         return image, bands[0][1], None
-    image, grid, measured = read_measured(record.image, record.nodata, limits)
+    image, grid, valid = read_with_validity(record.image, record.nodata, limits)
     if record.window is None:
-        return image, grid, measured
+        return image, grid, valid
     top, left, height, width = record.window
-    rows, columns = slice(top, top + height), slice(left, left + width)
+    rows = slice(top, top + height)
+    columns = slice(left, left + width)
     image = np.ascontiguousarray(image[:, rows, columns])
-    return image, _moved(grid, record.window), None if measured is None else measured[rows, columns]
+    valid = None if valid is None or valid[rows, columns].all() else valid[rows, columns]
+    return image, _grid_of(grid, record.window), valid
 
 
 def as_bands(image: NDArray[Any], bands: str | None) -> NDArray[Any]:
-    """Bring an image of one or three bands to the kind that is asked for; others stay as they are.
+    """Convert an image of one or three bands to grey or RGB; others are returned unchanged.
 
     Args:
         image: (C, H, W).
-        bands: "rgb" repeats grey three times; "grey" weighs red, green and blue by ITU-R BT.601; None leaves all as it is.
+        bands: "rgb" repeats grey three times; "grey" is the luma of ITU-R BT.601; None changes nothing.
     """
     if bands == "rgb" and len(image) == 1:
         return np.repeat(image, 3, axis=0)
     if bands == "grey" and len(image) == 3:
-        luma = np.tensordot(np.array([0.299, 0.587, 0.114]), image.astype(np.float64), 1)[None]
+        with np.errstate(invalid="ignore"):  # pixels without data may be infinite
+            luma = np.tensordot(np.array([0.299, 0.587, 0.114]), image.astype(np.float64), 1)[None]
         return (np.rint(luma) if image.dtype.kind in "ui" else luma).astype(image.dtype)
     return image
 
 
 def mixed_bands(bands: Collection[int]) -> str:
-    """Say what helps where images have different numbers of bands."""
+    """Return advice for images with different numbers of bands."""
     if set(bands) == {1, 3}:
-        return "Bring them to one kind: --set data.bands=rgb (grey is repeated) or --set data.bands=grey."
-    return "Convert the images to one kind, or make two data sets of them."
+        return "Convert them: --set data.bands=rgb (grey is repeated) or --set data.bands=grey."
+    return "Convert the images to the same bands, or split the data set."
 
 
 def image_size(record: Record) -> tuple[int, int, int]:
-    """Give (bands, H, W) as `read_record_image` would, from the header alone.
+    """Return (bands, H, W) as `read_record_image` would, from the header alone.
 
     Raises:
         ImageError: no readable header.
@@ -100,7 +99,7 @@ def image_size(record: Record) -> tuple[int, int, int]:
 
 
 def image_orientation(record: Record) -> int:
-    """Give the EXIF orientation, 1–8, that reading the image undoes; 1 where there is none.
+    """Return the EXIF orientation, 1–8, that is applied to the image; 1 if there is none.
 
     Raises:
         ImageError: no readable header.
@@ -109,20 +108,21 @@ def image_orientation(record: Record) -> int:
 
 
 def mask_orientation(record: Record) -> int:
-    """Give the EXIF orientation, 1–8, that reading the mask undoes; 1 where there is none, or no file of it.
+    """Return the EXIF orientation, 1–8, that is applied to the mask; 1 if there is none, or no mask file.
 
     Raises:
         ImageError: no readable header.
     """
-    drawn = record.source is not None or record.plane is not None or record.mask is None
-    return 1 if drawn or record.mask is None else read_orientation(record.mask)
+    if record.mask is None or record.source is not None or record.plane is not None:
+        return 1
+    return read_orientation(record.mask)
 
 
 def image_digest(record: Record) -> str:
-    """Give the SHA-256, in hex, over the files of an image, and which piece of them is meant.
+    """Return the SHA-256, in hex, over the files of an image and its plane or window.
 
     Raises:
-        OSError: a file that cannot be opened.
+        OSError: a file cannot be opened.
     """
     if record.plane is None and record.window is None:
         return file_hash(record.image)
@@ -134,37 +134,36 @@ def image_digest(record: Record) -> str:
 def read_truth(
     record: Record, labels: Labels, rule: MaskRule = MaskRule(), limits: Limits = Limits()
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Read or draw the mask of a record that has one.
+    """Read the mask of a record, or draw it from its annotation.
 
     Returns:
         Class indices (H, W), and notices of what was assumed.
 
     Raises:
-        MaskError: it cannot be understood. PairingError: another size than the image has.
+        MaskError: it cannot be interpreted. PairingError: its size differs from the image's.
     """
     assert record.mask is not None
-    told: tuple[str, ...]
+    notices: Sequence[str]
     if record.plane is not None:
         mask, notices = encode_values(record.mask, _ids_of(record.mask, record.plane, limits), labels, rule)
         return mask, tuple(notices)
     if record.source is None:
         mask, notices = read_mask(record.mask, labels, rule, limits)
-        told = tuple(notices)
     else:
         size = read_size(record.image)[1:]
-        mask, told = draw_upright(record, labels, size)
+        mask, notices = draw_upright(record, labels, size)
         require_size(record.mask, mask.shape[:2], record.image, size)
     if record.window is not None:
         top, left, height, width = record.window
         mask = np.ascontiguousarray(mask[top : top + height, left : left + width])
-    return mask, told
+    return mask, tuple(notices)
 
 
 def read_truth_ids(record: Record, rule: MaskRule) -> NDArray[Any]:
-    """Read the mask of a record as the class ids (H, W) it holds, where no labels are known yet.
+    """Read the mask of a record as class ids (H, W), without labels.
 
     Raises:
-        MaskError: it cannot be understood, or holds colours, which mean nothing without labels.
+        MaskError: it cannot be interpreted, or has colours, which need labels.
     """
     assert record.mask is not None
     if record.plane is not None:
@@ -173,17 +172,17 @@ def read_truth_ids(record: Record, rule: MaskRule) -> NDArray[Any]:
 
 
 def require_pair(record: Record) -> Record:
-    """Hold the headers of image and masks against each other: they must have one size, and lie at one place.
+    """Raise unless image and masks have the same size and georeference, by their headers.
 
     Returns:
-        The record, with the value that its image's file names for "nothing was measured here".
+        The record, with the nodata value of its image.
 
     Raises:
-        PairingError: they do not.
+        PairingError: they differ.
         ImageError, MaskError: no readable header.
     """
     if record.plane is not None:
-        return record  # volumes were held against each other as a whole, where they were found
+        return record  # volumes were compared when they were found
     header = read_header(record.image)
     size = header.turned_size
     for path in (record.mask if record.source is None else None, record.valid):
@@ -191,15 +190,15 @@ def require_pair(record: Record) -> Record:
             other = read_header(path)
             require_size(path, other.turned_size, record.image, size)
             _require_same_grid(header.grid, other.grid, path, record.image)
-    noted = record.source.size if record.source is not None else None
-    if noted is not None and noted != size and (noted != size[::-1] or header.orientation < 5):
+    annotated = record.source.size if record.source is not None else None
+    if annotated is not None and annotated != size and (annotated != size[::-1] or header.orientation < 5):
         assert record.mask is not None
-        require_size(record.mask, noted, record.image, size)
+        require_size(record.mask, annotated, record.image, size)
     return record if record.nodata is not None else replace(record, nodata=header.nodata)
 
 
 def require_size(path: Path, size: tuple[int, ...], image: Path, expected: tuple[int, ...]) -> None:
-    """Raise where a mask (H, W) has not its image's size.
+    """Raise if a mask (H, W) has not the size of its image.
 
     Raises:
         PairingError: it has not.
@@ -209,8 +208,8 @@ def require_size(path: Path, size: tuple[int, ...], image: Path, expected: tuple
     do = "Export the mask again at the image's size; scale it by nearest neighbour only."
     if size == expected[::-1]:
         do = (
-            "Height and width are swapped: one of the two is turned by an EXIF orientation and the other is not. Save"
-            " the image upright, without the EXIF tag, and draw the mask on that."
+            "Height and width are swapped: only one of the two files has an EXIF orientation. Save the image upright,"
+            " without the EXIF tag, and draw the mask on that."
         )
     raise PairingError(
         path,
@@ -221,7 +220,7 @@ def require_size(path: Path, size: tuple[int, ...], image: Path, expected: tuple
 
 
 def _require_same_grid(image_grid: Grid | None, mask: Grid | None, path: Path, image: Path) -> None:
-    """Raise where both say where they lie, and it is not the same place."""
+    """Raise if both have a georeference and these differ."""
     if image_grid is None or mask is None:
         return
     try:
@@ -232,16 +231,16 @@ def _require_same_grid(image_grid: Grid | None, mask: Grid | None, path: Path, i
 
 
 def volume_header(path: Path, error: type[DataError] = ImageError) -> VolumeHeader:
-    """Read what a NIfTI file, or the DICOM file of a slice, says of its voxels.
+    """Read the header of a NIfTI file, or of the DICOM file of a slice.
 
     Raises:
-        DataError: `error`; neither, or a broken one.
+        DataError: an `error` if it is neither, or broken.
     """
     return dicom.read_slice(path).header if dicom.is_dicom(path) else nifti.read_header(path, error)
 
 
 def file_hash(path: Path) -> str:
-    """Give the SHA-256, in hex, of a file's content; the file of many slices is read once.
+    """Return the SHA-256, in hex, of a file, cached for files with many slices.
 
     Raises:
         OSError: it cannot be opened.
@@ -257,7 +256,7 @@ def _hash(path: Path, changed: int, size: int) -> str:
 
 
 def _slice_of(path: Path, plane: Plane, limits: Limits) -> tuple[NDArray[Any], Grid]:
-    """Read a slice in the type that is asked for: (C, H, W), and its grid."""
+    """Read a slice (C, H, W) in the type of the plane, and its grid."""
     if dicom.is_dicom(path):
         header, stored = dicom.read_pixels(path, limits)
         with reading(path, ImageError, "DICOM file"):
@@ -270,7 +269,7 @@ def _slice_of(path: Path, plane: Plane, limits: Limits) -> tuple[NDArray[Any], G
 def _from_nifti(path: Path, plane: Plane, limits: Limits, error: type[DataError]) -> NDArray[Any]:
     header = nifti.read_header(path, error)
     with reading(path, error, "NIfTI file"):
-        hold(header, plane.across, limits)
+        require_within(header, plane.across, limits)
         if error is MaskError and header.bands > 1:
             found, do = f"{header.bands} bands", "Save the labels as one volume of class ids."
             raise Refused("one band of class ids", found, do)
@@ -281,11 +280,11 @@ def _from_nifti(path: Path, plane: Plane, limits: Limits, error: type[DataError]
 def _ids_of(path: Path, plane: Plane, limits: Limits) -> RawMask:
     values = _from_nifti(path, plane, limits, MaskError)[0]
     with reading(path, MaskError, "NIfTI file"):
-        return RawMask(np.ascontiguousarray(whole(values)), "index", None, "NIfTI")
+        return RawMask(np.ascontiguousarray(as_integers(values)), "index", None, "NIfTI")
 
 
-def _moved(grid: Grid, window: Window) -> Grid:
-    """Give the grid of a piece: its first pixel lies further right and below."""
+def _grid_of(grid: Grid, window: Window) -> Grid:
+    """Return the grid of a window."""
     if grid.affine is None:
         return grid
     matrix = np.array(grid.affine)

@@ -74,7 +74,7 @@ def cut(splits: Mapping[str, Sequence[Stack]]) -> tuple[dict[str, list[Record]],
 def _slices(stack: Stack, usual: Across, dtype: str | None, blocks: int) -> list[Record]:
     across = stack.header.across() if stack.slices else usual
     count = stack.header.size(across)[0]
-    files = stack.slices[::-1] if stack.slices and stack.header.laid(across)[0][1] else stack.slices
+    files = stack.slices[::-1] if stack.slices and stack.header.layout(across)[0][1] else stack.slices
     own = stack.header.dtype.name if stack.slices else None  # each slice is scaled by its own header
     plane = Plane(0, across, dtype or own, tuple(header.path for header in stack.more))
     digits = len(str(count - 1))

@@ -1,13 +1,10 @@
-"""Slices in DICOM files, and the series that they make.
+"""Read DICOM files of one slice each (CT, MR, PET), and order the slices of a series by position.
 
-Comes in: the paths of files that hold one slice each (CT, MR, PET as scanners write them). Goes out: a `VolumeHeader` of a
-slice or of a whole series in the order of space, and values in real units (HU where the scanner says so). Knows nothing of
-masks, classes or data sets.
+Values are converted to real units (HU for CT). Files are recognised by the magic bytes at offset 128. No second file is opened,
+whatever names the first one holds.
 
-Files are told by their content, DICOM's mark at byte 128. Nothing else is opened, whatever names a file holds.
-
-Source: DICOM PS3.3, C.7.6.2 (Image Plane), C.7.6.3 (Image Pixel), C.11.1 (Modality LUT): a pixel's place is the slice's
-position, plus its column along the first direction, plus its row along the second, in millimetres left, back and head.
+Source: DICOM PS3.3, C.7.6.2 (Image Plane), C.7.6.3 (Image Pixel), C.11.1 (Modality LUT): the position of a pixel is that of the
+slice, plus its column along the first direction, plus its row along the second, in millimetres left, back and head.
 """
 
 from __future__ import annotations
@@ -26,28 +23,28 @@ from pixelwise.imageio.extras import need
 from pixelwise.imageio.images import Limits
 from pixelwise.imageio.raster import Refused
 from pixelwise.imageio.safe_reading import reading, require_file
-from pixelwise.imageio.volumes import VolumeHeader, hold, scaled, scaled_type
+from pixelwise.imageio.volumes import VolumeHeader, require_within, scaled, scaled_type
 
 _TAGS = [
     "SeriesInstanceUID", "SeriesNumber", "Modality", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation",
     "BitsAllocated", "BitsStored", "PixelRepresentation", "NumberOfFrames", "RescaleSlope", "RescaleIntercept",
     "ModalityLUTSequence", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
 ]  # fmt: skip
-_DEFLATED = "1.2.840.10008.1.2.1.99"  # a few kilobytes could become gigabytes, header and all
-_DRAWN = {"SEG": "dcmqi's segimage2itkimage", "RTSTRUCT": "plastimatch"}
-_EVEN = 0.02  # of a slice's distance: how far a slice may be from where it should be
+_DEFLATED = "1.2.840.10008.1.2.1.99"  # the header is compressed too: a few kilobytes could become gigabytes
+_CONVERTERS = {"SEG": "dcmqi's segimage2itkimage", "RTSTRUCT": "plastimatch"}
+_TOLERANCE = 0.02  # of the slice distance: deviation of a slice from its expected position
 _TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """Hold what the file of one slice says.
+    """The header of a file with one slice.
 
     Args:
-        header: of a volume of this one slice.
-        series: what tells its series from others: the identifier, shape, orientation and spacing.
-        height: its place along the normal of its series, in millimetres.
-        ends: smallest and largest stored value.
+        header: of a volume with this slice only.
+        series: the key of its series: identifier, modality, shape, orientation and spacing.
+        height: its position along the normal of its series, in millimetres.
+        ends: smallest and largest value that can be stored.
         slope, intercept: from stored values to real ones.
         inverted: whether the lowest value is white.
     """
@@ -62,7 +59,7 @@ class Slice:
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell by its content whether a file is DICOM."""
+    """Whether a file is DICOM, by its content."""
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
@@ -71,10 +68,10 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_slice(path: Path) -> Slice:
-    """Read what a file says of its slice.
+    """Read the header of a slice.
 
     Raises:
-        ImageError: no DICOM, no slice with a place in space, several frames, colours, or a broken file.
+        ImageError: no DICOM, no slice with a position in space, several frames, colours, or a broken file.
     """
     with reading(path, ImageError, "DICOM file"):
         require_file(path, "a DICOM file")
@@ -87,9 +84,9 @@ def _slice(path: Path, changed: int, size: int) -> Slice:
     pydicom = need("pydicom", "volumes", path)
     if pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED:
         do = "Export the series uncompressed, or with JPEG compression."
-        raise Refused("a file that tells its size before it is unpacked", "a deflated one", do)
+        raise Refused("an uncompressed header", "a deflated file", do)
     plain = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-    _require_understood(plain)
+    _require_supported(plain)
     shape = (int(plain.Columns), int(plain.Rows), 1)
     directions = np.array([float(v) for v in plain.ImageOrientationPatient]).reshape(2, 3)
     position = np.array([float(v) for v in plain.ImagePositionPatient]).reshape(3)
@@ -102,7 +99,7 @@ def _slice(path: Path, changed: int, size: int) -> Slice:
     affine[:3] = _TO_RAS @ affine[:3]
     bits, signed = int(plain.BitsStored), bool(int(plain.get("PixelRepresentation", 0)))
     if not 1 <= bits <= 32:
-        raise Refused("1 to 32 bits a pixel", str(bits), "Export the series again.")
+        raise Refused("1 to 32 bits per pixel", str(bits), "Export the series again.")
     ends = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     slope, intercept = (
         float(default if plain.get(name) is None else plain.get(name))
@@ -111,30 +108,30 @@ def _slice(path: Path, changed: int, size: int) -> Slice:
     stored = np.dtype(f"{'int' if signed else 'uint'}{8 if bits <= 8 else 16 if bits <= 16 else 32}")
     dtype = scaled_type(stored, ends, slope, intercept)
     header = VolumeHeader(path, shape, 1, dtype, affine, "PixelSpacing", shape[0] * shape[1] * stored.itemsize)
-    told = tuple(np.round([*directions.ravel(), rows, columns], 4).tolist())
-    series = (str(plain.get("SeriesInstanceUID") or ""), str(plain.get("Modality") or ""), shape[:2], told)
+    geometry = tuple(np.round([*directions.ravel(), rows, columns], 4).tolist())
+    series = (str(plain.get("SeriesInstanceUID") or ""), str(plain.get("Modality") or ""), shape[:2], geometry)
     inverted = plain.PhotometricInterpretation == "MONOCHROME1"
     return Slice(header, series, float(normal @ position), ends, slope, intercept, inverted)
 
 
-def _require_understood(plain: Any) -> None:
-    """Refuse what is no slice of one grey value a pixel at a known place."""
-    drawn = _DRAWN.get(str(plain.get("Modality")))
-    if drawn is not None:
-        do = f"Convert it to NIfTI with {drawn}, and take it out of the place."
+def _require_supported(plain: Any) -> None:
+    """Raise unless the file is one slice at a known position, with one grey value per pixel."""
+    converter = _CONVERTERS.get(str(plain.get("Modality")))
+    if converter is not None:
+        do = f"Convert it to NIfTI with {converter}, and remove it from the folder."
         raise Refused("a slice of a scan", f"a segmentation ({plain.Modality})", do)
     frames = int(plain.get("NumberOfFrames") or 1)
     if frames > 1:
-        do = "Export it as one file a slice (classic CT or MR), or convert it to NIfTI with dcm2niix."
-        raise Refused("one slice a file", f"{frames} frames", do)
-    wanted = ("Rows", "Columns", "BitsStored", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-    absent = [name for name in wanted if not plain.get(name)]
-    if absent:
-        do = "Take files out that are no slices of a scan (reports, scouts, projections)."
-        raise Refused("a slice with its place in space", f"none of {', '.join(absent)}", do)
+        do = "Export it as one file per slice (classic CT or MR), or convert it to NIfTI with dcm2niix."
+        raise Refused("one slice per file", f"{frames} frames", do)
+    required = ("Rows", "Columns", "BitsStored", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+    missing = [name for name in required if not plain.get(name)]
+    if missing:
+        do = "Remove files that are no slices of a scan (reports, scouts, projections)."
+        raise Refused("a slice with its position in space", f"none of {', '.join(missing)}", do)
     kind = str(plain.get("PhotometricInterpretation") or "none")
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
-        raise Refused("one grey value a pixel", f"photometric interpretation {kind}", "Take the file out.")
+        raise Refused("one grey value per pixel", f"photometric interpretation {kind}", "Remove the file.")
     if plain.get("ModalityLUTSequence"):
         raise Refused("a rescale slope and intercept", "a lookup table", "Convert the series to NIfTI with dcm2niix.")
 
@@ -143,11 +140,12 @@ def read_pixels(path: Path, limits: Limits = Limits()) -> tuple[VolumeHeader, ND
     """Read a slice: its header, and its values in real units (columns, rows, 1), in the order of the header's axes.
 
     Raises:
-        ImageError: beyond the limits, broken, or packed in a way that needs a further package.
+        ImageError: beyond the limits, broken, or compressed in a way that needs a further package.
     """
-    one = read_slice(path)
+    slice_ = read_slice(path)
     with reading(path, ImageError, "DICOM file"):
-        hold(one.header, one.header.across(), limits)
+        header = slice_.header
+        require_within(header, header.across(), limits)
         pydicom = need("pydicom", "volumes", path)
         plain = pydicom.dcmread(path)
         try:
@@ -156,64 +154,64 @@ def read_pixels(path: Path, limits: Limits = Limits()) -> tuple[VolumeHeader, ND
             if "missing" not in str(error) and "plugin" not in str(error) and "decompress" not in str(error):
                 raise
             name = plain.file_meta.TransferSyntaxUID.name
-            do = "Say: pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg; or export the series uncompressed."
-            raise Refused("pixels that can be unpacked", f"{name}, for which a package is missing", do) from error
-        low, high = one.ends
-        if stored.shape != (one.header.shape[1], one.header.shape[0]):
-            raise Refused("as many pixels as the header says", f"shape {stored.shape}", "Export the series again.")
+            do = "Run: pip install python-gdcm; or export the series uncompressed."
+            raise Refused("pixels that can be decompressed", f"{name}, for which a package is missing", do) from error
+        low, high = slice_.ends
+        if stored.shape != (header.shape[1], header.shape[0]):
+            raise Refused("as many pixels as in the header", f"shape {stored.shape}", "Export the series again.")
         if stored.min() < low or stored.max() > high:
             found = f"{stored.min()} to {stored.max()}"
-            raise Refused(f"values {low} to {high}, which its bits can hold", found, "Export the series again.")
-        if one.inverted:
+            raise Refused(f"values {low} to {high}, by the bits in the header", found, "Export the series again.")
+        if slice_.inverted:
             stored = (low + high - stored.astype(np.int64)).astype(stored.dtype)
-        values = scaled(stored, one.header.dtype, one.slope, one.intercept)
-        return one.header, values.T[..., np.newaxis]
+        values = scaled(stored, header.dtype, slice_.slope, slice_.intercept)
+        return header, values.T[..., np.newaxis]
 
 
 def read_series(paths: Sequence[Path]) -> tuple[VolumeHeader, tuple[Path, ...]]:
-    """Put the files of one series in the order of space.
+    """Order the files of one series by position.
 
     Args:
         paths: the DICOM files of a folder.
 
     Returns:
-        The header of the volume (its path is the folder), and the files from its first slice to its last.
+        The header of the volume (its path is the folder), and the files from the first slice to the last.
 
     Raises:
-        ImageError: a file that is no slice; slices of several series; two at one place; a gap.
+        ImageError: a file that is no slice; slices of several series; two at one position; a gap.
     """
-    slices = sorted((read_slice(path) for path in paths), key=lambda one: (one.height, one.header.path.name))
+    slices = sorted((read_slice(path) for path in paths), key=lambda each: (each.height, each.header.path.name))
     folder = slices[0].header.path.parent
-    kinds = {one.series for one in slices}
+    kinds = {each.series for each in slices}
     if len(kinds) > 1:
         found = "; ".join(sorted(_described([s for s in slices if s.series == kind]) for kind in kinds))
-        raise ImageError(folder, expected="one series", found=found, do="Move each series to a folder of its own.")
-    dtype = np.result_type(*(one.header.dtype for one in slices))
+        raise ImageError(folder, expected="one series", found=found, do="Move each series to a separate folder.")
+    dtype = np.result_type(*(each.header.dtype for each in slices))
     affine = slices[0].header.affine.copy()
     if len(slices) > 1:
         affine[:3, 2] = _step(slices, folder)
     first = slices[0].header
     shape = (first.shape[0], first.shape[1], len(slices))
-    whole = replace(first, path=folder, shape=shape, dtype=dtype, affine=affine, bytes=first.bytes * len(slices))
-    return whole, tuple(one.header.path for one in slices)
+    header = replace(first, path=folder, shape=shape, dtype=dtype, affine=affine, bytes=first.bytes * len(slices))
+    return header, tuple(each.header.path for each in slices)
 
 
 def _step(slices: Sequence[Slice], folder: Path) -> NDArray[np.float64]:
-    """Give the vector from each slice to the next, which all must share."""
-    places = np.array([one.header.affine[:3, 3] for one in slices])
-    gaps = np.diff([one.height for one in slices])
-    usual = float(np.median(gaps))
-    same = int(np.count_nonzero(gaps < _EVEN * max(usual, 1e-6)))
+    """Return the vector from each slice to the next, which must be the same for all."""
+    positions = np.array([each.header.affine[:3, 3] for each in slices])
+    gaps = np.diff([each.height for each in slices])
+    distance = float(np.median(gaps))
+    same = int(np.count_nonzero(gaps < _TOLERANCE * max(distance, 1e-6)))
     if same:
-        found = f"{same} at the height of another (several phases or echoes)"
-        do = "Move each of them to a folder of its own."
-        raise ImageError(folder, expected="one slice at each place", found=found, do=do)
-    step: NDArray[np.float64] = (places[-1] - places[0]) / (len(places) - 1)
-    off = np.linalg.norm(places - places[0] - np.arange(len(places))[:, np.newaxis] * step, axis=1)
-    if off.max() > _EVEN * usual:
-        wide = int(np.argmax(gaps))
-        found = f"{gaps.min():.4g} to {gaps.max():.4g} mm, the widest after {slices[wide].header.path.name}"
-        do = "Look whether a slice is missing, and export the series again."
+        found = f"{same} at the position of another (several phases or echoes)"
+        do = "Move each phase or echo to a separate folder."
+        raise ImageError(folder, expected="one slice at each position", found=found, do=do)
+    step: NDArray[np.float64] = (positions[-1] - positions[0]) / (len(positions) - 1)
+    deviation = np.linalg.norm(positions - positions[0] - np.arange(len(positions))[:, np.newaxis] * step, axis=1)
+    if deviation.max() > _TOLERANCE * distance:
+        widest = int(np.argmax(gaps))
+        found = f"{gaps.min():.4g} to {gaps.max():.4g} mm, the widest after {slices[widest].header.path.name}"
+        do = "Check whether a slice is missing, and export the series again."
         raise ImageError(folder, expected="slices at equal distances", found=found, do=do)
     return step
 

@@ -1,7 +1,4 @@
-"""Packages that only some files need: imported when such a file is met, and asked for by name where they are missing.
-
-Comes in: the name of a module. Goes out: the module. Knows nothing of what it is used for.
-"""
+"""Import optional packages when a file needs them, with an error that names the extra to install."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ def need(module: str, extra: str, where: object) -> Any:
 
     Args:
         module: "nibabel", "rasterio.crs", …
-        extra: the extra that brings it: "volumes", "geo".
+        extra: the extra that installs it: "volumes", "geo".
         where: the file that needs it, for the message.
 
     Raises:
@@ -28,7 +25,7 @@ def need(module: str, extra: str, where: object) -> Any:
         name = module.partition(".")[0]
         raise ImageError(
             where,
-            expected=f"the package {name}, which this file is read with",
+            expected=f"the package {name} for this file",
             found="it is not installed",
-            do=f"Say: pip install 'pixelwise[{extra}]'.",
+            do=f"Run: pip install 'pixelwise[{extra}]'.",
         ) from error

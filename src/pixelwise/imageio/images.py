@@ -1,24 +1,19 @@
-"""Images and the raw values of masks, decoded from PNG, JPEG, TIFF and WebP.
+"""Read images, and the raw values of masks, from PNG, JPEG, TIFF and WebP files.
 
-Comes in: the path of one local file. Goes out: an image (C, H, W) in the file's own bit depth with its `Grid`, or the
-values of a mask before they mean anything. Knows nothing of classes, data sets or torch.
-
-What every reader here holds to:
-
-- The content decides the format, never the name; nothing but a regular local file is opened.
-- The header is read and `Limits` are held before a pixel is decoded. A file that ends early fails by name.
-- EXIF orientation (and the TIFF tag) is applied, to images and masks alike.
-- Alpha is not a band of light. Fully opaque, it is dropped; else the image is laid over black, so that colours hidden
-  behind alpha 0 never leak. Where more than half of the pixels are half transparent the fourth band is hardly alpha
-  (some writers call near infrared so), and the file is refused.
-- Palettes become their colours; CMYK becomes RGB by (1 - C) · (1 - K), colour profiles are left aside; grey of less than
-  8 bits is stretched to 0–255. Everything else stays as stored: 8 and 16 bits, whole numbers or floats, 1…N bands.
+- The format is detected from the content, never from the name. Only regular local files are opened.
+- The header is read and the `Limits` are checked before any pixel is decoded. Truncated files raise an error.
+- EXIF orientation (or the TIFF tag) is applied to images and masks alike.
+- Alpha is not a band. If it is fully opaque, it is dropped; otherwise the image is composited over black, and fully
+  transparent pixels are not valid. If more than half of the pixels are partly transparent, the fourth band is hardly alpha
+  (some programs mark near infrared so), and the file is refused.
+- Palettes become their colours, CMYK becomes RGB by (1 - C) · (1 - K) without colour profiles, and grey of less than 8 bits is
+  stretched to 0–255. Everything else stays as stored: 8 and 16 bits, integers or floats, 1…N bands.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -28,7 +23,7 @@ from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, ImageError, MaskError
 from pixelwise.grid import Grid
-from pixelwise.imageio.raster import Header, Raster, Refused, Source, open_webp, open_with_pillow
+from pixelwise.imageio.raster import Decoder, Header, Raster, Refused, open_webp, open_with_pillow
 from pixelwise.imageio.safe_reading import reading, require_file
 from pixelwise.labels import Colour
 
@@ -57,7 +52,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Limits:
-    """Hold what a header may claim before anything is decoded: pixels, bands, and bytes of memory once decoded."""
+    """The largest image that is decoded: pixels, bands, and bytes of memory after decoding."""
 
     pixels: int = 400_000_000
     bands: int = 1024
@@ -66,15 +61,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class RawMask:
-    """Hold the values of a mask file, before they mean anything.
+    """The values of a mask file, before they are interpreted.
 
     Args:
-        values: (H, W) integers; (H, W, 3) uint8 colours where `kind` is "colour", or "lossy" in colour.
+        values: (H, W) integers; (H, W, 3) uint8 if `kind` is "colour", or "lossy" in colour.
         kind: "index" (grey integers), "palette" (indices into `palette`), "binary" (1-bit, 0 and 1), "colour", or
             "lossy" (a compression that changes values).
         palette: the colours of a "palette" mask.
         format: PNG, JPEG, TIFF or WebP.
-
     """
 
     values: NDArray[Any]
@@ -84,113 +78,107 @@ class RawMask:
 
 
 def read_image(path: Path | str, limits: Limits = Limits()) -> tuple[NDArray[Any], Grid]:
-    """Read an image.
+    """Read an image without its validity; see `read_with_validity`."""
+    return read_with_validity(path, None, limits)[:2]
+
+
+def read_with_validity(
+    path: Path | str, nodata: float | None = None, limits: Limits = Limits()
+) -> tuple[NDArray[Any], Grid, NDArray[np.bool_] | None]:
+    """Read an image and which of its pixels hold data.
+
+    Pixels without data are those that the file marks as transparent, and those whose stored values equal nodata: in all bands for
+    integers, where 0 is also a colour, and in any band for floats. They keep their values, which may be NaN or infinite.
+
+    Args:
+        path: of the file.
+        nodata: stored value of pixels without data; None for the value that the file defines, if any.
+        limits: the largest image to decode.
 
     Returns:
-        The image (C, H, W), contiguous, in the type of the file (uint8, uint16, int16, float32, …), and its grid.
+        The image (C, H, W), contiguous, in the type of the file (uint8, uint16, int16, float32, …); its grid; and valid (H, W),
+        or None if all pixels are valid.
 
     Raises:
-        ImageError: no readable image, one beyond the limits, or one with NaN or infinite pixels.
-
-    """
-    return read_measured(path, None, limits)[:2]
-
-
-def read_measured(
-    path: Path | str, nodata: float | None, limits: Limits = Limits()
-) -> tuple[NDArray[Any], Grid, NDArray[np.bool_] | None]:
-    """Do what `read_image` does, where one value stands for "nothing was measured here".
-
-    Fractions: a pixel was measured where all of its bands were. Whole numbers: where any was, since 0 is a colour, too.
-
-    Returns:
-        The image, its grid, and which pixels (H, W) were measured (None where `nodata` is). Among fractions the others
-        hold the smallest value that was, so that -9999 or NaN meets no network; whole numbers stay as stored.
-
+        ImageError: not a readable image, one beyond the limits, or one with NaN or infinite values in valid pixels.
     """
 
-    def work(source: Source) -> tuple[NDArray[Any], Grid, NDArray[np.bool_] | None]:
-        header, decode = source
-        _hold(header, limits)
-        light = _light(decode())
-        light, measured = (light, None) if nodata is None else _measured(light, nodata)
-        require_finite(light)
-        return np.ascontiguousarray(np.moveaxis(light, -1, 0)), header.grid or Grid(), measured
+    def work(header: Header, decode: Decoder) -> tuple[NDArray[Any], Grid, NDArray[np.bool_] | None]:
+        _require_within(header, limits)
+        raster = decode()
+        with np.errstate(over="ignore", invalid="ignore"):  # pixels without data may hold anything
+            bands = _bands(raster)
+            valid = _valid(raster, header.nodata if nodata is None else nodata)
+        require_finite(bands, valid)
+        return np.ascontiguousarray(np.moveaxis(bands, -1, 0)), header.grid or Grid(), valid
 
-    return _with_source(Path(path), ImageError, work)
+    return _with_file(Path(path), ImageError, work)
 
 
 def read_header(path: Path | str) -> Header:
-    """Read what a file says of its pixels.
+    """Read the header of an image file.
 
     Raises:
         ImageError: no readable header.
-
     """
-    return _with_source(Path(path), ImageError, lambda source: source[0])
+    return _with_file(Path(path), ImageError, lambda header, _: header)
 
 
 def read_size(path: Path | str) -> tuple[int, int, int]:
-    """Give (bands, H, W) as `read_image` would, from the header alone.
+    """Return (bands, H, W) as `read_image` would, from the header alone.
 
     Raises:
         ImageError: no readable header.
-
     """
     header = read_header(path)
     return (header.bands, *header.turned_size)
 
 
 def read_orientation(path: Path | str) -> int:
-    """Give the EXIF orientation, 1–8, that `read_image` undoes; 1 where the file says none.
+    """Return the EXIF orientation, 1–8, that `read_image` applies; 1 if the file has none.
 
     Raises:
         ImageError: no readable header.
-
     """
     return read_header(path).orientation
 
 
 def read_mask_values(path: Path | str, limits: Limits = Limits()) -> RawMask:
-    """Read the values of a mask as they are stored, turned upright.
+    """Read the values of a mask as they are stored, with the orientation applied.
 
     Raises:
-        MaskError: no readable image, one beyond the limits, several bands, transparent pixels, or fractions.
-
+        MaskError: not a readable image, one beyond the limits, several bands, transparent pixels, or fractions.
     """
-    path = Path(path)
 
-    def work(source: Source) -> RawMask:
-        header, decode = source
-        _hold(header, limits)
+    def work(header: Header, decode: Decoder) -> RawMask:
+        _require_within(header, limits)
         raster = decode()
-        values = _opaque(raster)
+        values = _without_alpha(raster)
         kind = {"bit": "binary", "grey": "index", "palette": "palette", "rgb": "colour"}.get(header.kind, "cmyk")
-        wanted = {"colour": 3}.get(kind, 1)
-        if values.shape[2] != wanted or (kind == "colour" and values.dtype != np.uint8) or kind == "cmyk":
+        bands = 3 if kind == "colour" else 1
+        if values.shape[2] != bands or (kind == "colour" and values.dtype != np.uint8) or kind == "cmyk":
             found = f"{values.shape[2]} bands of {values.dtype.name}"
             raise Refused("one band of class ids, or RGB colours of 8 bits", found, "Save the mask as an 8-bit PNG.")
         if kind == "binary" and header.inverted:
             values = 1 - values
-        values = np.ascontiguousarray(values if kind == "colour" else whole(values[..., 0]))
+        values = np.ascontiguousarray(values if kind == "colour" else as_integers(values[..., 0]))
         colours = None if raster.palette is None else [(r, g, b) for r, g, b, _ in raster.palette.tolist()]
         return RawMask(values, "lossy" if header.lossy else kind, colours, header.format)
 
-    return _with_source(path, MaskError, work)
+    return _with_file(Path(path), MaskError, work)
 
 
 def to_rgb8(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """Make an image that a screen can show.
+    """Convert an image to 8-bit RGB for display.
 
-    8-bit values stay; others are stretched per band between their 2nd and 98th percentile. One or two bands are shown
-    as the grey of the first, more as the first three.
+    8-bit values are kept; others are stretched per band between their 2nd and 98th percentile. Of one or two bands the first
+    is shown in grey, of more the first three as colours.
 
     Args:
         image: (C, H, W).
 
     Returns:
         (H, W, 3) uint8.
-
     """
     shown = np.moveaxis(image[: 3 if len(image) >= 3 else 1], 0, -1)
     if shown.dtype != np.uint8:
@@ -205,11 +193,10 @@ def to_rgb8(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def list_images(folder: Path | str) -> list[Path]:
-    """List the images that lie directly in a folder, by `IMAGE_SUFFIXES`, 2 before 10; hidden files are left out.
+    """List the images directly in a folder, by `IMAGE_SUFFIXES`, in natural order and without hidden files.
 
     Raises:
         ImageError: no such folder.
-
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -220,18 +207,18 @@ def list_images(folder: Path | str) -> list[Path]:
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Give a key that sorts numbers inside names by value: img2 before img10."""
+    """Return a key that sorts numbers inside names by value: img2 before img10."""
     parts = re.split(r"([0-9]+)", name.lower())
     return [(int(part), "") if place % 2 else (0, part) for place, part in enumerate(parts)], name
 
 
-def _with_source(path: Path, error: type[DataError], work: Callable[[Source], _T]) -> _T:
-    """Open a file, do the work with its header and decoder, and turn every failure into one `error` with the path."""
-    with reading(path, error, "image") as meant:
+def _with_file(path: Path, error: type[DataError], work: Callable[[Header, Decoder], _T]) -> _T:
+    """Open a file and call `work` with its header and decoder; every failure becomes an `error` with the path."""
+    with reading(path, error, "image") as content:
         require_file(path, "a PNG, JPEG, TIFF or WebP file")
         with path.open("rb") as file:
-            meant.name = _format(file)
-            return work(_open(file, meant.name))
+            content.name = _format(file)
+            return work(*_open(file, content.name))
 
 
 def _format(file: BinaryIO) -> str:
@@ -247,20 +234,20 @@ def _format(file: BinaryIO) -> str:
     if foreign is None:
         text = all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start)
         foreign = f"a text file that begins with {start[:20].decode()!r}" if text else "an unknown format"
-    raise Refused("a PNG, JPEG, TIFF or WebP file", foreign, "Save the image as PNG or TIFF, or take the file out.")
+    raise Refused("a PNG, JPEG, TIFF or WebP file", foreign, "Save the image as PNG or TIFF, or remove the file.")
 
 
-def _open(file: BinaryIO, name: str) -> Source:
+def _open(file: BinaryIO, name: str) -> tuple[Header, Decoder]:
     if name == "WebP":
         return open_webp(file)
     if name != "TIFF":
         return open_with_pillow(file, name)
-    from pixelwise.imageio.tiff import open_tiff  # tifffile takes long to import, and most data sets hold no TIFF
+    from pixelwise.imageio.tiff import open_tiff  # tifffile takes long to import, and most data sets have no TIFF
 
     return open_tiff(file)
 
 
-def _hold(header: Header, limits: Limits) -> None:
+def _require_within(header: Header, limits: Limits) -> None:
     height, width = header.size
     if height * width > limits.pixels:
         raise Refused(
@@ -269,15 +256,16 @@ def _hold(header: Header, limits: Limits) -> None:
             "Cut the image into parts, or read it with larger Limits.",
         )
     if header.samples > limits.bands:
-        raise Refused(f"at most {limits.bands} bands", str(header.samples), "Choose the bands that matter.")
+        raise Refused(f"at most {limits.bands} bands", str(header.samples), "Select the bands that matter.")
     size = height * width * max(header.samples, header.bands) * header.dtype.itemsize
     if size > limits.bytes:
         raise Refused(f"at most {limits.bytes:,} bytes once decoded", f"{size:,}", "Cut the image into parts.")
 
 
-def _light(raster: Raster) -> NDArray[Any]:
-    """Give the bands of light (H, W, C) of a raster, as the module's rules say."""
-    header, values = raster.header, raster.values
+def _bands(raster: Raster) -> NDArray[Any]:
+    """Convert a raster to its bands (H, W, C) by the rules of this module."""
+    header = raster.header
+    values = raster.values
     if raster.palette is not None:
         if values.max() >= len(raster.palette):
             found = f"index {values.max()}"
@@ -286,15 +274,15 @@ def _light(raster: Raster) -> NDArray[Any]:
         return _over_black(colours[..., :3], colours[..., 3:], 255)
     top = _top(header)
     alpha = None
-    if raster.clear is not None:
-        alpha = np.where(np.all(raster.values == raster.clear, axis=-1, keepdims=True), 0, top).astype(values.dtype)
+    if raster.transparent is not None:
+        alpha = np.where((values == raster.transparent).all(axis=-1, keepdims=True), 0, top).astype(values.dtype)
     if header.alpha is not None:
         alpha = values[..., header.alpha : header.alpha + 1]
         values = np.delete(values, header.alpha, axis=-1)
         if header.premultiplied:
             _require_alpha(alpha, top)
             alpha = None
-    if header.inverted:  # of the light alone: alpha is never turned around
+    if header.inverted:  # after alpha is removed, which is never inverted
         values = (top - values).astype(values.dtype)
     if header.kind == "cmyk":
         ink = values[..., 3:4]
@@ -306,8 +294,48 @@ def _light(raster: Raster) -> NDArray[Any]:
     return values
 
 
+def _valid(raster: Raster, nodata: float | None) -> NDArray[np.bool_] | None:
+    """Return where (H, W) a raster holds data, by its stored values; None if it does everywhere."""
+    header = raster.header
+    stored = raster.values
+    marks = [] if raster.opaque is None else [raster.opaque]
+    if raster.transparent is not None:
+        marks.append((stored != raster.transparent).any(axis=-1))
+    if raster.palette is not None and not raster.palette[:, 3].all():
+        marks.append(raster.palette[stored[..., 0], 3] > 0)
+    if header.alpha is not None:
+        marks.append(stored[..., header.alpha] > 0)
+        stored = np.delete(stored, header.alpha, axis=-1)
+    if nodata is not None and stored.dtype.kind == "f":
+        equal = np.isnan(stored) if np.isnan(nodata) else stored == stored.dtype.type(nodata)
+        marks.append(~equal.any(axis=-1))
+    elif nodata is not None and float(nodata).is_integer():
+        marks.append((stored != int(nodata)).any(axis=-1))
+    valid: NDArray[np.bool_] | None = np.logical_and.reduce(marks) if marks else None
+    return None if valid is None or valid.all() else np.ascontiguousarray(valid)
+
+
+def fill_invalid(
+    image: NDArray[Any], valid: NDArray[np.bool_] | None, fill: Sequence[float] | None = None
+) -> NDArray[Any]:
+    """Replace the pixels of an image (C, *S) that are not valid (*S) by one value per band.
+
+    Args:
+        image: returned as it is if all pixels are valid.
+        valid: false where the image holds no data; None if all pixels are valid.
+        fill: value per band, rounded for integers; None for the smallest valid value of each band, or 0 without any.
+    """
+    if valid is None:
+        return image
+    if fill is None:
+        fill = image[:, valid].min(axis=1).tolist() if valid.any() else [0.0] * len(image)
+    values = np.asarray(fill, np.float64 if image.dtype.kind == "f" else None)
+    values = np.rint(values) if image.dtype.kind != "f" else values
+    return np.where(valid, image, values.astype(image.dtype).reshape(-1, *(1,) * (image.ndim - 1)))
+
+
 def _top(header: Header) -> int:
-    """Give the stored value that means fully bright or fully opaque."""
+    """Return the stored value that means full brightness or opacity."""
     if header.dtype.kind == "u":
         return 2**header.bits - 1
     return int(np.iinfo(header.dtype).max) if header.dtype.kind == "i" else 1
@@ -324,15 +352,15 @@ def _require_alpha(alpha: NDArray[Any], top: int) -> None:
     between = float(np.mean((alpha > 0) & (alpha < top)))
     if between > 0.5:
         raise Refused(
-            "an alpha band that is mostly opaque or clear",
-            f"values between in {between:.0%} of the pixels",
-            "If it is a band of light (near infrared, say), mark it so "
-            "(tifffile.imwrite(…, extrasamples=['unspecified'])); else save the image without alpha.",
+            "an alpha band that is mostly opaque or transparent",
+            f"partly transparent values in {between:.0%} of the pixels",
+            "If it is a band of the image (near infrared, say), mark it so "
+            "(tifffile.imwrite(…, extrasamples=['unspecified'])); otherwise save the image without alpha.",
         )
 
 
 def _times(values: NDArray[Any], share: NDArray[Any], top: int) -> NDArray[Any]:
-    """Multiply by share / top, rounded where the values are whole numbers."""
+    """Multiply by share / top, rounded for integers."""
     if values.dtype.kind == "f":
         return values * share
     wide = np.uint32 if values.dtype.itemsize <= 2 and values.dtype.kind == "u" else np.float64
@@ -340,39 +368,29 @@ def _times(values: NDArray[Any], share: NDArray[Any], top: int) -> NDArray[Any]:
     return ((product + wide(top // 2)) // wide(top)).astype(values.dtype)
 
 
-def require_finite(light: NDArray[Any]) -> None:
-    """Refuse an image (H, W, C) with NaN or infinite pixels.
+def require_finite(bands: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> None:
+    """Raise if an image (H, W, C) has NaN or infinite values in valid pixels (H, W).
 
     Raises:
         Refused: it has some.
     """
-    if light.dtype.kind != "f" or np.isfinite(light).all():
+    if bands.dtype.kind != "f" or np.isfinite(bands).all():
         return
-    counts = {"NaN": np.isnan(light).any(axis=-1).sum(), "infinite": np.isinf(light).any(axis=-1).sum()}
+    checked = bands if valid is None else bands[valid]
+    counts = {"NaN": np.isnan(checked).any(axis=-1).sum(), "infinite": np.isinf(checked).any(axis=-1).sum()}
     found = " and ".join(f"{int(n)} {what} pixel{'s' * (int(n) != 1)}" for what, n in counts.items() if n)
-    raise Refused(
-        "finite values",
-        found,
-        "Fill those pixels with a number and mark them as ignored in the mask, or cut the image to where it has data.",
-    )
+    if found:
+        raise Refused(
+            "finite values",
+            found,
+            "Fill those pixels with a number and mark them as ignored in the mask, or crop the image to where it has data.",
+        )
 
 
-def _measured(light: NDArray[Any], nodata: float) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Tell where (H, W) something was measured; fill fractions that were not."""
-    if light.dtype.kind != "f":
-        whole_number = np.isfinite(nodata) and nodata == np.round(nodata)
-        return light, (light != int(nodata)).any(axis=-1) if whole_number else np.ones(light.shape[:2], bool)
-    with np.errstate(over="ignore"):
-        absent = (np.isnan(light) if np.isnan(nodata) else light == light.dtype.type(nodata)).any(axis=-1)
-    if absent.any():
-        least = np.zeros(light.shape[2], light.dtype) if absent.all() else light[~absent].min(axis=0)
-        light = np.where(absent[..., np.newaxis], least, light)
-    return light, ~absent
-
-
-def _opaque(raster: Raster) -> NDArray[Any]:
-    """Give a mask's values without their alpha, which must hide nothing."""
-    place, values = raster.header.alpha, raster.values
+def _without_alpha(raster: Raster) -> NDArray[Any]:
+    """Return a mask's values without alpha, which must be opaque everywhere."""
+    place = raster.header.alpha
+    values = raster.values
     if place is None:
         return values
     hidden = int(np.count_nonzero(values[..., place] != _top(raster.header)))
@@ -382,17 +400,17 @@ def _opaque(raster: Raster) -> NDArray[Any]:
     return np.delete(values, place, axis=-1)
 
 
-def whole(values: NDArray[Any]) -> NDArray[Any]:
-    """Give integers; floats that hold whole numbers are taken as such.
+def as_integers(values: NDArray[Any]) -> NDArray[Any]:
+    """Return integers; floats must have whole values.
 
     Raises:
-        Refused: fractions, or numbers beyond all ids.
+        Refused: fractions, or values that are too large for ids.
     """
     if values.dtype.kind != "f":
         return values
-    odd = int(np.count_nonzero(~np.isfinite(values) | (values != np.round(values))))
-    top = 0.0 if odd else float(np.abs(values).max())
-    if odd or top > 2**31:
-        found = f"{odd} fractions or NaN among float values" if odd else f"float values up to ±{top:.3g}"
+    fractions = int(np.count_nonzero(~np.isfinite(values) | (values != np.round(values))))
+    top = 0.0 if fractions else float(np.abs(values).max())
+    if fractions or top > 2**31:
+        found = f"{fractions} fractions or NaN among float values" if fractions else f"float values up to ±{top:.3g}"
         raise Refused("whole numbers", found, "Save the mask as whole numbers.")
     return values.astype(np.int32 if top < 2**31 else np.int64)

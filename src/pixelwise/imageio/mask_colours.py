@@ -1,9 +1,6 @@
-"""Colours of masks: looked up among those of the classes; what is none of them is told, with its share of the pixels.
+"""Convert the colours of a mask to class indices.
 
-Comes in: the values of a mask file, and the `Labels`. Goes out: class indices, or an error that says which colours nobody
-named. Knows nothing of rules, folders or tables of colours.
-
-A colour is never taken for the nearest one: along a soft edge between two classes lies the colour of a third.
+Colours are never matched to the nearest class: along a soft edge between two classes may occur the colour of a third.
 """
 
 from __future__ import annotations
@@ -22,32 +19,31 @@ from pixelwise.labels import Colour, Labels
 _KEY = "--set 'data.mask_values"
 _SHOWN = 4
 _MANY = 16
-_SOFT = 24  # of 255 per band: what JPEG, or the faint end of a soft edge, does to a flat colour
-_LOOKED_AT = 4096
+_SOFT = 24  # of 255 per band: how far JPEG or a soft edge changes a colour
+_COMPARED = 4096  # most colours to compare with those of the classes
 
 
 def look_up(path: Path, raw: RawMask, labels: Labels, ignored: Sequence[Colour] = ()) -> NDArray[Any]:
-    """Look every pixel's colour up among the labels' colours.
+    """Convert the colour of every pixel to the index of its class.
 
     Args:
         path: the mask's file, for messages.
-        raw: its values; those of a palette stand for its colours, grey values for grey colours.
+        raw: its values; palette indices and grey values are converted to colours.
         labels: the classes and their colours.
-        ignored: colours whose pixels count in nothing.
+        ignored: colours of ignored pixels.
 
     Returns:
         Class indices (H, W), or `labels.ignore_index`.
 
     Raises:
-        MaskError: a colour that is no class's, or one that stands for two.
-
+        MaskError: an unknown colour, or two classes of one colour.
     """
     known = {code(colour): index for index, colour in enumerate(labels.colours)}
     if len(known) < labels.num_classes or any(code(colour) in known for colour in ignored):
         raise MaskError(
             path,
-            expected="a colour of its own for every class",
-            found="one colour that stands for two",
+            expected="a different colour for every class",
+            found="one colour for two",
             do="Correct the colours in labels.yaml.",
         )
     known |= dict.fromkeys(map(code, ignored), labels.ignore_index)
@@ -55,14 +51,14 @@ def look_up(path: Path, raw: RawMask, labels: Labels, ignored: Sequence[Colour] 
     table = np.array(sorted(known), np.int64)
     indices = np.array([known[int(each)] for each in table], labels.dtype)
     place = np.minimum(np.searchsorted(table, codes), len(table) - 1)
-    odd = table[place] != codes
-    if odd.any():
-        raise _unknown(path, codes[odd], table, raw)
+    unknown = table[place] != codes
+    if unknown.any():
+        raise _unknown(path, codes[unknown], table, raw)
     return indices[place]
 
 
 def colour_codes(raw: RawMask) -> NDArray[np.int64]:
-    """Give red·65536 + green·256 + blue per pixel (H, W), -1 where a value is no colour; grey values are grey colours."""
+    """Return red·65536 + green·256 + blue per pixel (H, W), or -1 for values that are no colour."""
     if raw.palette is not None:
         codes = np.array([code(colour) for colour in raw.palette] or [0], np.int64)
         return np.append(codes, -1)[np.minimum(raw.values.astype(np.int64), len(codes))]
@@ -74,12 +70,12 @@ def colour_codes(raw: RawMask) -> NDArray[np.int64]:
 
 
 def code(colour: Colour) -> int:
-    """Give a colour as one number."""
+    """Return a colour as one number."""
     return colour[0] << 16 | colour[1] << 8 | colour[2]
 
 
-def _unknown(path: Path, odd: NDArray[np.int64], known: NDArray[np.int64], raw: RawMask) -> MaskError:
-    present, counts = np.unique(odd, return_counts=True)
+def _unknown(path: Path, codes: NDArray[np.int64], known: NDArray[np.int64], raw: RawMask) -> MaskError:
+    present, counts = np.unique(codes, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     present, counts = present[order], counts[order]
     size = raw.values.shape[0] * raw.values.shape[1]
@@ -89,21 +85,21 @@ def _unknown(path: Path, odd: NDArray[np.int64], known: NDArray[np.int64], raw: 
     ]
     found = ", ".join(shown) + (f" and {len(present) - _SHOWN} more" if len(present) > _SHOWN else "")
     if len(present) > 1:
-        found += f", in all {_share(odd.size / size)} of the pixels"
-    furthest = _furthest(present[:_LOOKED_AT], known)
+        found += f", in all {_share(codes.size / size)} of the pixels"
+    furthest = _furthest(present[:_COMPARED], known)
     if raw.values.ndim == 3 and not np.any(raw.values != raw.values[..., :1]):
         do = f"All three bands are equal: save one band, or {_KEY}={{0: 0, 255: 1}}', or {_KEY}={{threshold: 128}}'."
     elif furthest <= _SOFT:
         do = (
-            f"All of them lie within {furthest} of the colour of a class, as where a mask was lossy (JPEG) once or has soft"
-            " edges: export the masks again as PNG, drawn without smoothing."
+            f"All of them are within {furthest} of the colour of a class, as in masks that were once lossy (JPEG) or have soft"
+            " edges: export the masks again as PNG, without smoothing."
         )
     elif len(present) > _MANY:
-        do = "The edges look smoothed (anti-aliased) or the mask was lossy once: draw masks without smoothing."
+        do = "The edges look smoothed (anti-aliased), or the mask was once lossy: export masks without smoothing."
     else:
         which = "that colour" if len(present) == 1 else "each colour"
         listed = ", ".join(f"[{v >> 16}, {v >> 8 & 255}, {v & 255}]" for v in present.tolist() if v >= 0)
-        do = f"Give {which} to a class, or let it count in nothing: {_KEY}={{colours: true, ignored: [{listed}]}}'."
+        do = f"Assign {which} to a class, or ignore it: {_KEY}={{colours: true, ignored: [{listed}]}}'."
     return MaskError(path, expected="the colours of the classes", found=found, do=do)
 
 
@@ -112,14 +108,14 @@ def _name(value: int) -> str:
 
 
 def _share(share: float) -> str:
-    """Say a share in per cent, never rounded to all or nothing."""
+    """Format a share in per cent, never rounded to 0 or 100 %."""
     if share >= 0.9995:
         return "100 %" if share == 1 else "over 99.9 %"
     return f"{100 * share:.3g} %" if share >= 0.001 else "under 0.1 %"
 
 
 def _furthest(unknown: NDArray[np.int64], known: Iterable[int]) -> int:
-    """Give the distance from the strangest colour to the known one nearest to it: the largest difference in a band."""
+    """Return the largest distance of an unknown colour from its nearest known one, as the difference in one band."""
     if (unknown < 0).any():
         return 256
     bands = np.stack([unknown >> 16, unknown >> 8 & 255, unknown & 255], 1)

@@ -1,11 +1,10 @@
-"""Tell by the values of masks what they mean, where nobody says: one object per id, or two classes with soft edges.
+"""Guess what the values of masks mean if nothing states it: one object per id, or two classes with soft edges.
 
-Comes in: the raw values of some masks, one after the other. Goes out: what they show, all together. Knows nothing of files or
-classes. What is not clear is no sign: class ids are the common case, and stay what they are.
+Without clear evidence they are class ids, the common case.
 
-Objects are numbered from 1 on in every mask, so ids have no gaps, the last one is another from mask to mask, and each is one
-region. Classes leave gaps where one does not occur, end with the same id, or come in several regions.
-Soft edges hold grey values nowhere but along the border between dark and bright.
+Objects are numbered from 1 on in every mask: ids have no gaps, the largest one varies from mask to mask, and each is one
+region. Classes leave gaps if one does not occur, have the same largest id, or form several regions.
+Soft edges have grey values only along the border between dark and bright.
 """
 
 from __future__ import annotations
@@ -19,39 +18,45 @@ from scipy import ndimage
 from pixelwise.geometry.contours import components
 from pixelwise.imageio.images import RawMask
 
-# Objects: a last id that classes in gapless order do not reach by chance, and how far it varies.
-_HANDFUL, _VARIES, _FEW = 8, 1.5, 3
-_GAPLESS, _MASKS, _ONE_REGION = 0.95, 0.9, 0.8
-# Soft edges: how far from the ends a value is between them, and how far from the border it may lie, in pixels.
-_END, _BRIGHT, _REACH = 16, 200, 4
-_ALONG, _GREYS = 0.9, 4
-_SIDE = 4096  # of larger masks, their middle is looked at
+# Objects.
+_MIN_TOP = 8  # least largest id over all masks
+_MIN_RATIO = 1.5  # least ratio of the largest ids of two masks
+_MIN_IDS = 3  # in a single mask
+_GAPLESS = 0.95  # share of the ids up to the largest that occur
+_MASKS = 0.9  # share of the masks that are gapless, and that have background
+_ONE_REGION = 0.8  # share of the ids that are one region
+# Soft edges.
+_END = 16  # distance of values between dark and bright from either
+_BRIGHT = 200
+_REACH = 4  # greatest distance of grey values from the border, in pixels
+_ALONG = 0.9  # share of the grey values along the border
+_GREYS = 4  # least number of grey values
+_SIDE = 4096  # of larger masks, only the middle is analysed
 
 
 @dataclass
 class Signs:
-    """Sum up what masks show.
+    """Statistics over masks.
 
     Args:
-        tops: the last id of every mask that holds one.
-        gapless: how many of these hold nearly every id up to it.
-        grounded: how many of these hold 0, too.
-        ids: how many ids there are, counted in every mask.
-        whole: how many of these are one region.
-        greys: the values above the darkest and below the brightest, in masks of 8 bits with bright pixels.
-        between: the pixels far from dark and from bright.
-        along: how many of these lie along a border.
-        bright: masks of 8 bits with bright pixels.
-        shades: masks of 8 bits that hold anything but 0.
-        other: masks of colours, bits or negative values, which show neither.
-
+        tops: the largest id of every mask that has one.
+        gapless: masks of these with nearly every id up to the largest.
+        grounded: masks of these that also contain 0.
+        ids: number of ids, counted in every mask.
+        one_region: number of these that are one region.
+        greys: the values between the darkest and the brightest, in 8-bit masks with bright pixels.
+        between: pixels far from dark and from bright.
+        along: number of these along a border.
+        bright: 8-bit masks with bright pixels.
+        shades: 8-bit masks with other values than 0.
+        other: masks with colours, bits or negative values.
     """
 
     tops: list[int] = field(default_factory=list)
     gapless: int = 0
     grounded: int = 0
     ids: int = 0
-    whole: int = 0
+    one_region: int = 0
     greys: set[int] = field(default_factory=set)
     between: int = 0
     along: int = 0
@@ -67,15 +72,15 @@ class Signs:
             return
         if raw.kind == "index" and values.dtype == np.uint8 and values.any():
             self._add_edges(values.astype(np.uint8, copy=False))
-        every = np.unique(raw.values)
-        ids = every[every > 0]
+        present = np.unique(raw.values)
+        ids = present[present > 0]
         if len(ids):
             self.tops.append(int(ids[-1]))
             self.gapless += len(ids) >= _GAPLESS * int(ids[-1])
-            self.grounded += bool(every[0] == 0)
-            shown, whole = _regions(values)
-            self.ids += shown
-            self.whole += whole
+            self.grounded += bool(present[0] == 0)
+            count, one_region = _regions(values)
+            self.ids += count
+            self.one_region += one_region
 
     def _add_edges(self, values: NDArray[np.uint8]) -> None:
         self.shades += 1
@@ -92,39 +97,39 @@ class Signs:
 
     @property
     def objects(self) -> bool:
-        """Say whether each id is one object."""
+        """Whether each id is one object."""
         masks = len(self.tops)
-        if masks < 2 or self.other or max(self.tops) < _HANDFUL or max(self.tops) < _VARIES * min(self.tops):
+        if masks < 2 or self.other or max(self.tops) < _MIN_TOP or max(self.tops) < _MIN_RATIO * min(self.tops):
             return False
         numbered = self.gapless >= _MASKS * masks and self.grounded >= _MASKS * masks
-        return numbered and self.whole >= _ONE_REGION * self.ids
+        return numbered and self.one_region >= _ONE_REGION * self.ids
 
     @property
     def soft(self) -> bool:
-        """Say whether these are two classes with soft edges."""
+        """Whether the masks are two classes with soft edges."""
         if self.other or len(self.greys) < _GREYS or 2 * self.bright < self.shades:
             return False
         return self.along >= _ALONG * self.between
 
 
 def numbered(raw: RawMask) -> bool:
-    """Say whether one mask alone looks as if each id were an object: no gaps from 1 on, and nearly each one region."""
+    """Whether each id of a single mask is probably an object: no gaps from 1 on, and nearly each one region."""
     values = _middle(raw.values)
     if raw.kind not in ("index", "palette") or not values.size or values.min() < 0:
         return False
     ids = np.unique(raw.values[raw.values > 0])
-    shown, whole = _regions(values)
-    return len(ids) >= _FEW and len(ids) == ids[-1] and whole >= _ONE_REGION * shown
+    count, one_region = _regions(values)
+    return len(ids) >= _MIN_IDS and len(ids) == ids[-1] and one_region >= _ONE_REGION * count
 
 
 def _middle(values: NDArray[np.integer]) -> NDArray[np.integer]:
-    """Cut a mask to what can be looked at without much memory."""
+    """Return the middle of a large mask, to bound the memory."""
     top, left = (max(side - _SIDE, 0) // 2 for side in values.shape[:2])
     return values[top : top + _SIDE, left : left + _SIDE]
 
 
 def _regions(values: NDArray[np.integer]) -> tuple[int, int]:
-    """Count the ids but 0, and those that are one region of 4-connected pixels each."""
+    """Count the ids other than 0, and those that are one 4-connected region."""
     regions, total = components(values)
     owner = np.zeros(total, np.int64)
     owner[regions] = values
@@ -133,6 +138,6 @@ def _regions(values: NDArray[np.integer]) -> tuple[int, int]:
 
 
 def _border(values: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Mark what lies within a few pixels of where dark meets bright."""
+    """Mark the pixels near a border between dark and bright."""
     size = 2 * _REACH + 1
     return (ndimage.maximum_filter(values, size) >= 128) & (ndimage.minimum_filter(values, size) < 128)

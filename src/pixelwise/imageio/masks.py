@@ -1,10 +1,7 @@
-"""Masks: from the values of a file to class indices, by a stated rule, and back to a file.
+"""Read masks as class indices, by a rule for the values of the file, and write them.
 
-Comes in: a mask file, the `Labels`, a `MaskRule`. Goes out: class indices (H, W), or a PNG that keeps the ids. Knows
-nothing of images, data sets or torch.
-
-Without a rule, grey values, palette indices (never the palette's colours) and 1-bit values are class ids, and RGB
-colours are looked up among the colours of the labels. JPEG and other lossy files are refused, for they invent ids.
+Without a rule, grey values, palette indices (never the palette's colours) and 1-bit values are class ids, and RGB colours are
+those of the labels. JPEG and other lossy files are refused, since compression creates ids that nobody drew.
 """
 
 from __future__ import annotations
@@ -29,27 +26,24 @@ from pixelwise.storage import write_atomic
 _KEY = "data.mask_values"
 _THRESHOLD = f"--set '{_KEY}={{threshold: 128}}'"
 _SHOWN = 4
-_IGNORED_COLOUR = (244, 244, 240)
+IGNORED_COLOUR = (244, 244, 240)
 _LUMA = np.array([299, 587, 114], np.uint32)  # ITU-R BT.601, in thousandths
 
 
 @dataclass(frozen=True)
 class MaskRule:
-    """Say how the values of mask files become class ids.
+    """How the values of mask files are converted to class ids.
 
     Args:
-        threshold: brightness from which a pixel is id 1, below it is id 0; 1-bit white counts as 255. With it, lossy
-            masks are fine too, since no id can be invented.
-        values: file value → class id (or ignore id); any other value is an error.
-        colours: look up colours, of palettes too, among the colours of the labels.
-        ignored: colours whose pixels count in nothing; only with `colours`.
+        threshold: pixels of at least this brightness are id 1, others id 0; 1-bit white is 255. Allows lossy masks.
+        values: class id (or ignore id) by file value; any other value is an error.
+        colours: convert colours, also those of palettes, by the colours of the labels.
+        ignored: colours of ignored pixels; only with `colours`.
         objects: every id is one object: 0 is id 0, any other (or any colour but black) is id 1.
-        binary: without any of the above, read a mask of only 0 and 255 as the two classes there are. False where 255
-            means "does not count".
+        binary: without any of the above, read a mask of only 0 and 255 as the two classes. False if 255 marks ignored pixels.
 
     Raises:
         ConfigError: rules that exclude each other.
-
     """
 
     threshold: int | None = None
@@ -66,18 +60,17 @@ class MaskRule:
 
     @property
     def stored(self) -> bool:
-        """Say whether the values of files are class ids as they are, but perhaps for 255."""
+        """Whether file values are class ids, except perhaps 255."""
         return self.threshold is None and self.values is None and not self.colours and not self.objects
 
     @classmethod
     def from_config(cls, value: Any) -> MaskRule:
         """Read `data.mask_values`: null, {threshold: 128}, {0: 0, 255: 1}, {colours: true}, {objects: true}, {binary: false}.
 
-        {colours: true, ignored: [[0, 0, 0]]} names colours that count in nothing; {objects: false} says that ids are classes.
+        {colours: true, ignored: [[0, 0, 0]]} defines colours of ignored pixels; {objects: false} states that ids are classes.
 
         Raises:
             ConfigError: anything else.
-
         """
         if value is None:
             return cls()
@@ -104,7 +97,7 @@ class MaskRule:
         )
 
     def to_config(self) -> dict[Any, Any]:
-        """Give the plain form that `from_config` reads, said in full."""
+        """Return the complete plain form for `from_config`."""
         if self.threshold is not None:
             return {"threshold": self.threshold}
         if self.values is not None:
@@ -123,19 +116,17 @@ def read_mask(
         Indices (H, W) in `labels.dtype`, ignored pixels as `labels.ignore_index`; and notices of what was assumed.
 
     Raises:
-        MaskError: no readable mask, or ids or colours that the labels do not know.
-
+        MaskError: no readable mask, or unknown ids or colours.
     """
     path = Path(path)
     return encode_values(path, _readable(path, rule, limits), labels, rule)
 
 
 def encode_values(path: Path, raw: RawMask, labels: Labels, rule: MaskRule) -> tuple[NDArray[Any], list[str]]:
-    """Do what `read_mask` does with values that were read already; `path` is what messages name.
+    """Convert the values of the mask file `path` like `read_mask`.
 
     Raises:
-        MaskError: ids or colours that the labels do not know.
-
+        MaskError: unknown ids or colours.
     """
     if rule.colours or (raw.kind == "colour" and rule.stored):
         return look_up(path, raw, labels, rule.ignored), []
@@ -149,25 +140,23 @@ def encode_values(path: Path, raw: RawMask, labels: Labels, rule: MaskRule) -> t
 def read_ids(
     path: Path | str, rule: MaskRule = MaskRule(), limits: Limits = Limits()
 ) -> tuple[NDArray[Any], list[str]]:
-    """Read a mask as the class ids it holds, where no labels are known yet.
+    """Read a mask as class ids, without labels.
 
     Returns:
         Ids (H, W), integers; and notices of what was assumed.
 
     Raises:
-        MaskError: no readable mask, or one of colours, which mean nothing without labels.
-
+        MaskError: no readable mask, or one of colours, which need labels.
     """
     path = Path(path)
     return values_as_ids(path, _readable(path, rule, limits), rule)
 
 
 def values_as_ids(path: Path, raw: RawMask, rule: MaskRule) -> tuple[NDArray[Any], list[str]]:
-    """Do what `read_ids` does with values that were read already; `path` is what messages name.
+    """Convert the values of the mask file `path` like `read_ids`.
 
     Raises:
-        MaskError: colours, which mean nothing without labels.
-
+        MaskError: colours, which need labels.
     """
     if rule.colours or (raw.kind == "colour" and rule.stored):
         do = "Write a labels.yaml with names and colours."
@@ -175,7 +164,7 @@ def values_as_ids(path: Path, raw: RawMask, rule: MaskRule) -> tuple[NDArray[Any
             do = f"All three bands are equal; for two classes, read bright pixels as the second: {_THRESHOLD}."
         raise MaskError(
             path,
-            expected="class ids, or labels that give each class its colour",
+            expected="class ids, or labels with a colour for each class",
             found="colours and no labels",
             do=do,
         )
@@ -188,14 +177,14 @@ def _readable(path: Path, rule: MaskRule, limits: Limits) -> RawMask:
         raise MaskError(
             path,
             expected="a lossless mask, PNG or TIFF",
-            found=f"lossy {raw.format}, whose compression invents ids along the edges",
-            do=f"Save the masks as PNG; or, where they hold two classes only, read bright pixels as the second: {_THRESHOLD}.",
+            found=f"lossy {raw.format}, whose compression creates false ids along the edges",
+            do=f"Save the masks as PNG; or, with two classes only, read bright pixels as the second: {_THRESHOLD}.",
         )
     return raw
 
 
 def _ids(path: Path, raw: RawMask, rule: MaskRule, labels: Labels | None) -> tuple[NDArray[Any], list[str]]:
-    """Apply the rule: ids (H, W) and notices."""
+    """Apply the rule: return ids (H, W) and notices."""
     if rule.threshold is not None:
         return (_brightness(path, raw) >= rule.threshold).astype(np.uint8), []
     if rule.values is not None:
@@ -210,7 +199,7 @@ def _ids(path: Path, raw: RawMask, rule: MaskRule, labels: Labels | None) -> tup
 
 
 def _binary_ids(values: NDArray[Any], labels: Labels | None) -> tuple[int, int] | None:
-    """Give the ids that 0 and 255 stand for, where a mask holds nothing else and there are two classes."""
+    """Return the ids for 0 and 255 if a mask has no other values and there are two classes."""
     if values.dtype.itemsize > 4 or not values.size or values.max() != 255 or values.min() < 0:
         return None
     if labels is not None and (labels.num_classes != 2 or 255 in labels.ids or 0 not in labels.ids):
@@ -221,7 +210,7 @@ def _binary_ids(values: NDArray[Any], labels: Labels | None) -> tuple[int, int] 
 
 
 def _brightness(path: Path, raw: RawMask) -> NDArray[Any]:
-    """Give what a threshold is compared with: grey values, luma of colours, 255 for 1-bit white."""
+    """Return the values to compare with a threshold: grey values, luma of colours, 255 for 1-bit white."""
     values = raw.values
     if raw.kind == "binary":
         return values * np.uint8(255)
@@ -233,7 +222,7 @@ def _brightness(path: Path, raw: RawMask) -> NDArray[Any]:
                 path,
                 expected="grey values to compare with the threshold",
                 found="a palette of colours",
-                do=f"Its indices are class ids already: leave {_KEY} out, or map them, {{0: 0, 1: 1}}.",
+                do=f"Its indices are already class ids: omit {_KEY}, or map them, {{0: 0, 1: 1}}.",
             )
         return table[values, 0]
     if values.ndim == 3:
@@ -247,9 +236,9 @@ def _by_values(path: Path, raw: RawMask, table: Mapping[int, int]) -> NDArray[An
         if np.any(values != values[..., :1]):
             raise MaskError(
                 path,
-                expected=f"single values, as {_KEY} maps them",
+                expected=f"single values, as mapped by {_KEY}",
                 found="colours",
-                do=f"Give the labels their colours and set {_KEY}: {{colours: true}}.",
+                do=f"Define the colours of the labels and set {_KEY}: {{colours: true}}.",
             )
         values = values[..., 0]
     if raw.kind == "binary" and 255 in table and 1 not in table:
@@ -257,12 +246,12 @@ def _by_values(path: Path, raw: RawMask, table: Mapping[int, int]) -> NDArray[An
     sources = np.array(sorted(table), np.int64)
     targets = np.array([table[int(s)] for s in sources], np.int64)
     place = np.minimum(np.searchsorted(sources, values), len(sources) - 1)
-    odd = sources[place] != values
-    if odd.any():
-        counts = _counts(values[odd])
+    unknown = sources[place] != values
+    if unknown.any():
+        counts = _counts(values[unknown])
         raise MaskError(
             path,
-            expected=f"values {_spans(list(table))}, as {_KEY} maps them",
+            expected=f"values {_spans(list(table))}, as mapped by {_KEY}",
             found=_listed(counts),
             do=_smoothed(counts, values.size, raw) or f"Add the value to {_KEY}.",
         )
@@ -270,7 +259,7 @@ def _by_values(path: Path, raw: RawMask, table: Mapping[int, int]) -> NDArray[An
 
 
 def _by_objects(path: Path, raw: RawMask) -> NDArray[np.uint8]:
-    """Give 1 where there is any object, else 0."""
+    """Return 1 for objects, 0 for background."""
     values = raw.values
     if values.size and values.min() < 0:
         raise MaskError(
@@ -290,19 +279,19 @@ def _unknown_ids(path: Path, unknown: dict[int, int], labels: Labels, size: int,
         which = f"class {first}" if len(unknown) == 1 else "the classes"
         do = _smoothed(unknown, size, raw) or f"Add {which} to labels.yaml, or set ignore_index."
         if labels.num_classes == 2 and numbered(raw):
-            do = f"If each id is one object, read them so: --set '{_KEY}={{objects: true}}'."
+            do = f"If each id is one object, read them as such: --set '{_KEY}={{objects: true}}'."
     return MaskError(path, expected=f"class ids {_spans(labels.ids)}", found=_listed(unknown), do=do)
 
 
 def _smoothed(unknown: Mapping[int, int], size: int, raw: RawMask) -> str | None:
-    """Give the advice for soft edges: many grey values, or some between 0 and 255 where these fill most of the mask."""
+    """Return advice for soft edges: many grey values, or some if most of the mask is 0 and 255; else None."""
     between = [value for value in unknown if 0 < value < 255]
     if raw.kind != "index" or raw.values.dtype != np.uint8 or len(between) < 3:
         return None
     ends = int(np.count_nonzero((raw.values == 0) | (raw.values == 255)))
     if len(between) < 32 and (2 * ends < size or raw.values.max() != 255):
         return None
-    return f"The edges look smoothed (anti-aliased): draw masks without smoothing, or read bright pixels as the second class: {_THRESHOLD}."
+    return f"The edges look smoothed (anti-aliased): export masks without smoothing, or read bright pixels as the second class: {_THRESHOLD}."
 
 
 def _counts(values: NDArray[Any]) -> dict[int, int]:
@@ -311,14 +300,14 @@ def _counts(values: NDArray[Any]) -> dict[int, int]:
 
 
 def _listed(counts: Mapping[Any, int]) -> str:
-    """Say "17 in 212 pixels, 18 in 1 pixel and 3 more", most frequent first."""
+    """Format as "17 in 212 pixels, 18 in 1 pixel and 3 more", most frequent first."""
     order = sorted(counts, key=lambda value: -counts[value])
     shown = [f"{value} in {counts[value]} pixel{'s' * (counts[value] != 1)}" for value in order[:_SHOWN]]
     return ", ".join(shown) + (f" and {len(order) - _SHOWN} more" if len(order) > _SHOWN else "")
 
 
 def _spans(ids: Any) -> str:
-    """Say 0–4 for what has no gaps, else list it, shortened in the middle where it is long."""
+    """Format as 0–4 without gaps, else as a list, shortened in the middle if it is long."""
     ids = sorted(ids)
     if len(ids) > 2 and ids[-1] - ids[0] == len(ids) - 1:
         return f"{ids[0]}–{ids[-1]}"
@@ -327,62 +316,75 @@ def _spans(ids: Any) -> str:
 
 
 def _number(value: Any) -> int:
-    """Read a whole number; texts are taken too, since JSON turns the keys of a mapping into texts."""
+    """Read an integer; text is allowed, since JSON converts the keys of a mapping to text."""
     if isinstance(value, bool) or (not isinstance(value, int | str)):
         raise TypeError(value)
     return int(value)
 
 
 def write_mask(path: Path | str, mask: NDArray[Any], labels: Labels) -> None:
-    """Write class indices as a PNG that keeps the ids: with the classes' colours as palette where ids fit in 8 bits.
+    """Write class indices as a PNG of class ids, atomically.
 
-    From id 256 on the PNG is 16-bit grey. The file appears whole or not at all: it is written beside its place and
-    renamed.
+    Ids up to 255 are written with the colours of the classes as palette, larger ones as 16-bit grey.
 
     Args:
         path: ends in .png.
         mask: (H, W) class indices, or `labels.ignore_index`.
-        labels: gives ids and colours.
+        labels: ids and colours of the classes.
 
     Raises:
         MaskError: values that are no class, ignored pixels without an ignore id, or ids above 65535.
         ResourceError: the disk does not take the file.
-
     """
     path = Path(path)
-    ids = labels.decode(_checked(path, mask, labels))
+    require_indices(path, mask, labels)
+    if not labels.ignore_ids and (mask == labels.ignore_index).any():
+        raise MaskError(
+            path,
+            expected="an id for ignored pixels",
+            found=f"none in the labels and {np.count_nonzero(mask == labels.ignore_index)} ignored pixels",
+            do="Set ignore_index in labels.yaml to an id that is no class.",
+        )
+    write_atomic(path, encode_png(path, labels.decode(mask), labels, *labels.ignore_ids or ()))
+
+
+def encode_png(path: Path, ids: NDArray[Any], labels: Labels, *ignored: int) -> bytes:
+    """Encode class ids (H, W) as PNG, with a palette if they have 8 bits; `ignored` are the ids of ignored pixels.
+
+    Raises:
+        MaskError: not two axes, or ids above 65535.
+    """
+    if ids.ndim != 2:
+        found = f"shape {ids.shape}"
+        raise MaskError(path, expected="a mask of shape (H, W)", found=found, do="Write one mask at a time.")
     if ids.dtype.itemsize > 2:
-        found = str(max(*labels.ids, *(labels.ignore_ids or (0,))))
+        found = str(max(*labels.ids, *ignored))
         raise MaskError(path, expected="ids that fit in 16 bits", found=found, do="Renumber the classes below 65536.")
     image = Image.fromarray(np.ascontiguousarray(ids))
     if ids.dtype == np.uint8:
         colours = np.zeros((256, 3), np.uint8)
-        colours[[i for i in labels.ignore_ids or () if i < 256]] = _IGNORED_COLOUR
+        colours[[i for i in ignored if i < 256]] = IGNORED_COLOUR
         colours[list(labels.ids)] = labels.colours
         image.putpalette(colours.tobytes())
     buffer = BytesIO()
     image.save(buffer, "PNG")
-    write_atomic(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
-def _checked(path: Path, mask: NDArray[Any], labels: Labels) -> NDArray[Any]:
-    if mask.ndim != 2 or mask.dtype.kind not in "ui":
+def require_indices(path: Path, mask: NDArray[Any], labels: Labels) -> None:
+    """Raise if a mask has other values than class indices and the ignore index.
+
+    Raises:
+        MaskError: it has; `path` is the file to be written.
+    """
+    if mask.ndim not in (2, 3) or mask.dtype.kind not in "ui":
         found = f"shape {mask.shape} of {mask.dtype}"
         raise MaskError(path, expected="whole numbers of shape (H, W)", found=found, do="Write one mask at a time.")
-    ignored = mask == labels.ignore_index
-    odd = ((mask < 0) | (mask >= labels.num_classes)) & ~ignored
-    if odd.any():
+    unknown = ((mask < 0) | (mask >= labels.num_classes)) & (mask != labels.ignore_index)
+    if unknown.any():
         raise MaskError(
             path,
             expected=f"class indices 0–{labels.num_classes - 1} or {labels.ignore_index}",
-            found=_listed(_counts(mask[odd])),
+            found=_listed(_counts(mask[unknown])),
             do="Write indices, not ids: Labels.encode translates.",
         )
-    if not labels.ignore_ids and ignored.any():
-        raise MaskError(
-            path,
-            expected="an id for ignored pixels",
-            found=f"none in the labels and {np.count_nonzero(ignored)} ignored pixels",
-            do="Set ignore_index in labels.yaml to an id that is no class.",
-        )
-    return mask

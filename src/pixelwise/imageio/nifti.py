@@ -1,13 +1,10 @@
-"""Volumes in NIfTI files: the header first, the values on demand; the last ones used are kept.
+"""Read NIfTI files: the header, the stored values, and label tables.
 
-Comes in: the path of a .nii or .nii.gz file. Goes out: a `VolumeHeader`, the values as they are stored, and the names that its
-label table gives to ids. Knows nothing of slices, classes or data sets.
+The header is compared with the size of the file before memory is allocated; deflate compresses 1032 bytes to one at most.
+Uncompressed files are memory-mapped. The files used last are kept, so that neighbouring slices are read at no further cost.
 
-The content decides, never the name. What the header claims is held against the file before memory is taken: deflate packs
-1032 bytes into one at most. Values of files without compression are mapped into memory, and only what is used is read.
-
-Source: NIfTI-1.1 and NIfTI-2 headers through nibabel; label tables as the extension of Caret and Connectome Workbench (code
-30) and TotalSegmentator write them.
+Source: NIfTI-1.1 and NIfTI-2 headers through nibabel; label tables as in the extension of Caret and Connectome Workbench (code
+30) and in TotalSegmentator.
 """
 
 from __future__ import annotations
@@ -34,37 +31,48 @@ from pixelwise.imageio.volumes import VolumeHeader, scaled_type
 
 SUFFIXES = (".nii", ".nii.gz")
 _TO_MM = {"meter": 1e3, "micron": 1e-3}
-_PACKED_MOST = 1032
+_MAX_RATIO = 1032
 _CHUNK = 1 << 24
 _KEPT_BYTES = 1 << 28
-_KEPT_FILES = 64  # a mapped file stays open, and a process may open few
-_LONGEST_TABLE = 1 << 24
+_KEPT_FILES = 64  # a mapped file stays open, and the number of open files is limited
+_MAX_HEADER = 1 << 24
 
 Key = tuple[Path, int, int]
 
 
 def is_nifti(path: Path) -> bool:
-    """Tell by the name whether a file says that it is NIfTI."""
+    """Whether a file has the name of a NIfTI file."""
     return path.name.lower().endswith(SUFFIXES)
 
 
 def read_header(path: Path, error: type[DataError] = ImageError) -> VolumeHeader:
-    """Read what a file says of its voxels.
+    """Read the header of a NIfTI file.
 
     Raises:
-        DataError: `error`; no NIfTI, or a broken one.
+        DataError: an `error` if it is no NIfTI file, or broken.
     """
     return _described(path, error)[0]
 
 
-def read_stored(path: Path, error: type[DataError] = ImageError) -> tuple[NDArray[Any], float, float]:
-    """Give the stored values (i, j, k) or (i, j, k, C) of a volume whose limits were held, and the scaling.
-
-    Compressed ones are unpacked as a whole. Up to 256 MiB of them, and always the last two, are kept in this process, so that
-    slices of an image and its mask are read in order at no further cost. No more than 64 files are kept in all.
+def read_raw_header(path: Path) -> Any:
+    """Read nibabel's header of a file, with all its fields.
 
     Raises:
-        DataError: `error`; the file ends early or is broken.
+        ImageError: not a NIfTI file, or a broken one.
+    """
+    nibabel = need("nibabel", "volumes", path)
+    with reading(path, ImageError, "NIfTI file"), _opened(path) as (stream, _):
+        return _header_of(nibabel, stream.read(540))
+
+
+def read_stored(path: Path, error: type[DataError] = ImageError) -> tuple[NDArray[Any], float, float]:
+    """Return the stored values (i, j, k) or (i, j, k, C), slope and intercept; check the limits before.
+
+    Compressed files are decompressed completely. This process keeps the last two of them, or more up to 256 MiB, and at most
+    64 files in all.
+
+    Raises:
+        DataError: an `error` if the file is truncated or broken.
     """
     header, offset, dtype, slope, intercept = _described(path, error)
     key = _key(path)
@@ -72,13 +80,13 @@ def read_stored(path: Path, error: type[DataError] = ImageError) -> tuple[NDArra
         _KEPT.move_to_end(key)
         return _KEPT[key], slope, intercept
     shape = (*header.shape, header.bands) if header.bands > 1 else header.shape
-    with reading(path, error, "NIfTI file"), _opened(path) as (stream, packed):
-        if packed:
-            values = _unpacked(stream, offset, dtype, math.prod(shape)).reshape(shape, order="F")
+    with reading(path, error, "NIfTI file"), _opened(path) as (stream, compressed):
+        if compressed:
+            values = _decompressed(stream, offset, dtype, math.prod(shape)).reshape(shape, order="F")
         else:
             values = np.memmap(path, dtype, "r", offset, shape, "F")
     _KEPT[key] = values
-    while len(_KEPT) > 2 and (len(_KEPT) > _KEPT_FILES or _unpacked_bytes() > _KEPT_BYTES):
+    while len(_KEPT) > 2 and (len(_KEPT) > _KEPT_FILES or _decompressed_bytes() > _KEPT_BYTES):
         _KEPT.popitem(last=False)
     return values, slope, intercept
 
@@ -86,7 +94,7 @@ def read_stored(path: Path, error: type[DataError] = ImageError) -> tuple[NDArra
 _KEPT: OrderedDict[Key, NDArray[Any]] = OrderedDict()
 
 
-def _unpacked_bytes() -> int:
+def _decompressed_bytes() -> int:
     return sum(values.nbytes for values in _KEPT.values() if not isinstance(values, np.memmap))
 
 
@@ -106,10 +114,10 @@ def _described(path: Path, error: type[DataError]) -> _Described:
 
 @lru_cache(maxsize=4096)
 def _describe(key: Key) -> _Described:
-    """Give header, place of the first value, stored type, slope and intercept."""
+    """Return header, offset of the first value, stored type, slope and intercept."""
     path, _, size = key
     nibabel = need("nibabel", "volumes", path)
-    with _opened(path) as (stream, packed):
+    with _opened(path) as (stream, compressed):
         start = stream.read(540)
         plain = _header_of(nibabel, start)
         offset = int(plain.get_data_offset())
@@ -119,7 +127,7 @@ def _describe(key: Key) -> _Described:
             name = f"{plain['datatype']} of {plain['bitpix']} bits"
             raise Refused("whole or real numbers", f"data type {name}", "Save the volume as int16 or float32.")
         needed = offset + math.prod(shape) * bands * dtype.itemsize
-        if offset < 0 or needed > size * (_PACKED_MOST if packed else 1):
+        if offset < 0 or needed > size * (_MAX_RATIO if compressed else 1):
             raise EOFError("truncated")
     given = plain.get_slope_inter()
     slope, intercept = (1.0, 0.0) if given[0] is None else (float(given[0]), float(given[1]))
@@ -135,11 +143,11 @@ def _describe(key: Key) -> _Described:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, bool]]:
-    """Open a file; give what is in it, unpacked, and whether it was packed."""
+    """Open a file; yield its decompressed content, and whether it is compressed."""
     with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
+        compressed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        if packed:
+        if compressed:
             with gzip.GzipFile(fileobj=file) as stream:
                 yield stream, True
         else:
@@ -147,7 +155,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, bool]]:
 
 
 def _header_of(nibabel: Any, start: bytes) -> Any:
-    """Read the header of one of the two kinds from the first bytes of a file."""
+    """Parse a NIfTI-1 or NIfTI-2 header from the first bytes of a file."""
     for size, magic, at, kind in ((348, b"n+1\0", 344, "Nifti1Header"), (540, b"n+2\0", 4, "Nifti2Header")):
         if size in (int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")):
             if len(start) < size:
@@ -156,20 +164,21 @@ def _header_of(nibabel: Any, start: bytes) -> Any:
                 return getattr(nibabel, kind)(start[:size])
     if start[344:348] == b"ni1\0":
         raise Refused("header and values in one file", "a pair of .hdr and .img", "Save it as .nii or .nii.gz.")
-    raise Refused("a NIfTI file", "something else", "Save the volume as .nii.gz, or take the file out.")
+    raise Refused("a NIfTI file", "something else", "Save the volume as .nii.gz, or remove the file.")
 
 
-def _shape(whole: tuple[int, ...]) -> tuple[tuple[int, int, int], int]:
-    """Give the voxels along i, j, k, and the values per voxel, which stand in the fourth axis or, as vectors, in the fifth."""
-    space, more = (*whole, 1, 1, 1)[:3], [n for n in whole[3:] if n != 1]
-    if len(more) > 1 or min(whole, default=0) < 1:
-        found = "×".join(map(str, whole)) or "nothing"
-        raise Refused("three axes of space and one of bands", found, "Save one volume a file.")
-    return (space[0], space[1], space[2]), more[0] if more else 1
+def _shape(axes: tuple[int, ...]) -> tuple[tuple[int, int, int], int]:
+    """Return the voxels along i, j, k, and the values per voxel, which are in the fourth axis or, as vectors, in the fifth."""
+    space = (*axes, 1, 1, 1)[:3]
+    bands = [n for n in axes[3:] if n != 1]
+    if len(bands) > 1 or min(axes, default=0) < 1:
+        found = "×".join(map(str, axes)) or "nothing"
+        raise Refused("three spatial axes and one of bands", found, "Save one volume per file.")
+    return (space[0], space[1], space[2]), bands[0] if bands else 1
 
 
-def _unpacked(stream: Any, offset: int, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
-    """Unpack in pieces, so that a file which ends early costs no more memory than it fills."""
+def _decompressed(stream: Any, offset: int, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+    """Decompress in chunks, so that a truncated file takes no more memory than it fills."""
     while offset > 0:
         skipped = len(stream.read(min(offset, _CHUNK)))
         if not skipped:
@@ -182,30 +191,27 @@ def _unpacked(stream: Any, offset: int, dtype: np.dtype[Any], count: int) -> NDA
         if not got:
             raise EOFError("truncated")
         left = left[got:]
-    stream.read(1)  # at the end, the checksum is looked at
+    stream.read(1)  # reading to the end verifies the checksum
     return values
 
 
-# Names -----------------------------------------------------------------------------------------------------------------
-
-
 def read_label_table(path: Path) -> dict[int, str]:
-    """Read the names of ids from the label table that some programs write into the file; empty where there is none."""
+    """Read the names of ids from the label table that some programs write into the file; empty if there is none."""
     try:
         with _opened(path) as (stream, _):
             head = stream.read(540)
             offset = int(_header_of(need("nibabel", "volumes", path), head).get_data_offset())
-            if offset > _LONGEST_TABLE:
+            if offset > _MAX_HEADER:
                 return {}
             extensions = (head + stream.read(max(offset - len(head), 0)))[:offset]
         start, end = extensions.find(b"<LabelTable"), extensions.find(b"</LabelTable>")
         return _names(extensions[start : end + len(b"</LabelTable>")]) if 0 <= start < end else {}
     except (Refused, OSError, EOFError, ValueError, zlib.error, expat.ExpatError):
-        return {}  # the values can be read without
+        return {}  # the values can be read without names
 
 
 def _names(table: bytes) -> dict[int, str]:
-    """Take key and text of every Label; the piece that is parsed holds no document type, hence no entities."""
+    """Parse key and text of every Label; without a document type, the XML has no entities."""
     names: dict[int, str] = {}
     key: list[int] = []
 

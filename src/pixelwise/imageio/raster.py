@@ -1,7 +1,6 @@
-"""One image file as stored: its header first, its pixels on demand; PNG, JPEG and WebP through Pillow.
+"""PNG, JPEG and WebP files, decoded by Pillow: the header first, the pixels on demand.
 
-Comes in: an open file. Goes out: a `Header`, and a function that decodes the pixels exactly as they are stored: no
-colour conversion, no rescaling, no turning. Knows nothing of classes, limits or what the pixels are for.
+Pixels are returned exactly as they are stored, without conversion of colours or values.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from pixelwise.grid import Grid
 Kind = Literal["bit", "grey", "palette", "rgb", "cmyk"]
 
 
-class Refused(Exception):  # noqa: N818 - becomes the error of whoever asked for the file
-    """Say what was expected of a file, what was found, and what to do; whoever knows the path adds it."""
+class Refused(Exception):  # noqa: N818 - `safe_reading.reading` turns it into a DataError with the path
+    """A file that cannot be used: what was expected, what was found, and what to do."""
 
     def __init__(self, expected: str, found: str, do: str) -> None:
         self.expected, self.found, self.do = expected, found, do
@@ -30,23 +29,23 @@ class Refused(Exception):  # noqa: N818 - becomes the error of whoever asked for
 
 @dataclass(frozen=True)
 class Header:
-    """Hold what a file says of its pixels before they are decoded.
+    """The header of an image file.
 
     Args:
         format: PNG, JPEG, TIFF or WebP.
         size: (H, W) as stored, before `orientation`.
-        samples: values per pixel as stored, alpha included.
-        kind: what the first samples mean; images of several bands without a colour meaning are "grey".
+        samples: values per pixel as stored, including alpha.
+        kind: meaning of the first samples; several bands without a colour meaning are "grey".
         dtype: type of the stored values.
-        bits: bits per stored value; fewer than 8 lie in the low bits of a byte.
-        alpha: place of the alpha sample; None where there is none.
-        premultiplied: whether the colours are multiplied by alpha already.
-        inverted: whether 0 is stored for white ("bit" and "grey" only).
+        bits: bits per stored value; fewer than 8 are stored in the low bits of a byte.
+        alpha: index of the alpha sample; None without alpha.
+        premultiplied: whether the colours are already multiplied by alpha.
+        inverted: whether 0 means white ("bit" and "grey" only).
         orientation: EXIF orientation, 1–8.
         lossy: whether the compression changes values.
-        grid: where the pixels lie in the world; None where the file does not say.
-        nodata: stored value of pixels where nothing was measured; None where the file names none.
-
+        grid: georeference; None if the file has none.
+        nodata: stored value of pixels without data; None if the file defines none.
+        georeferenced: whether the file has a transform or ground control points, with or without a usable `grid`.
     """
 
     format: str
@@ -62,44 +61,51 @@ class Header:
     lossy: bool = False
     grid: Grid | None = None
     nodata: float | None = None
+    georeferenced: bool = False
+
+    @property
+    def read_dtype(self) -> np.dtype[Any]:
+        """Type of the bands after conversion: palettes become 8-bit colours."""
+        return np.dtype(np.uint8) if self.kind == "palette" else self.dtype
 
     @property
     def bands(self) -> int:
-        """Count the bands of light: palettes give 3, CMYK gives 3, alpha is none."""
+        """Number of bands after conversion: 3 for palettes and CMYK, without alpha."""
         return {"palette": 2, "cmyk": -1}.get(self.kind, 0) + self.samples - (self.alpha is not None)
 
     @property
     def turned_size(self) -> tuple[int, int]:
-        """Give (H, W) after `orientation`."""
+        """(H, W) after `orientation` is applied."""
         return self.size if self.orientation < 5 else (self.size[1], self.size[0])
 
 
 @dataclass(frozen=True)
 class Raster:
-    """Hold the decoded pixels.
+    """The decoded pixels of an image file.
 
     Args:
-        header: what the file said.
-        values: (H, W, samples), as stored but turned upright.
+        header: the file's header.
+        values: (H, W, samples), as stored but with the orientation applied.
         palette: (N, 4) uint8, colours and alpha per index, of a "palette" raster.
-        clear: stored value, one per sample, that stands for "transparent"; None where the file names none.
-
+        transparent: stored value, one per sample, of transparent pixels; None if the file defines none.
+        opaque: (H, W), false where the file's transparency mask is zero; None if it has no such mask.
     """
 
     header: Header
     values: NDArray[Any]
     palette: NDArray[np.uint8] | None = None
-    clear: tuple[int, ...] | None = None
+    transparent: tuple[int, ...] | None = None
+    opaque: NDArray[np.bool_] | None = None
 
 
-Source = tuple[Header, Callable[[], Raster]]
+Decoder = Callable[[], Raster]
 
 _CLASSES: dict[str, type[ImageFile.ImageFile]] = {
     "PNG": PngImagePlugin.PngImageFile,
     "JPEG": JpegImagePlugin.JpegImageFile,
 }
-# Pillow's mode → meaning, samples, place of alpha.
-MODES: dict[str, tuple[Kind, int, int | None]] = {
+# Pillow's mode: kind, samples, index of alpha.
+_MODES: dict[str, tuple[Kind, int, int | None]] = {
     "1": ("bit", 1, None),
     "L": ("grey", 1, None),
     "I;16": ("grey", 1, None),
@@ -111,21 +117,20 @@ MODES: dict[str, tuple[Kind, int, int | None]] = {
 }
 
 
-def open_with_pillow(file: BinaryIO, name: str) -> Source:
+def open_with_pillow(file: BinaryIO, name: str) -> tuple[Header, Decoder]:
     """Read the header of a PNG or JPEG.
 
-    The classes of Pillow are called by name, not through `Image.open`: content decides the format, no other decoder is
-    ever tried, and the limits on size are the caller's, not Pillow's warning.
+    Pillow's classes are used directly instead of `Image.open`, so that no other decoder is tried and Pillow's own limit on
+    the size does not apply.
 
     Raises:
-        Refused: a mode or a number of frames that is not understood. Pillow's own exceptions where the file is broken.
-
+        Refused: an unsupported mode, or an animation. Pillow's own exceptions if the file is broken.
     """
-    late = _walk_png(file) if name == "PNG" else None
+    exif = _find_png_exif(file) if name == "PNG" else None
     file.seek(0)
     image = _CLASSES[name](file)
-    if late is not None:
-        image.info.setdefault("exif", late)
+    if exif is not None:
+        image.info.setdefault("exif", exif)
     frames = int(getattr(image, "n_frames", 1))
     if frames > 1:
         raise _animated(f"{frames} frames")
@@ -133,32 +138,40 @@ def open_with_pillow(file: BinaryIO, name: str) -> Source:
     header = _header(image, name, raw, lossy=name == "JPEG")
 
     def decode() -> Raster:
-        values = unstretched(_stored(file, image, name, raw), header.kind, header.bits)
-        clear = image.info.get("transparency")
-        palette = read_palette(image) if header.kind == "palette" else None
-        key = None if palette is not None or clear is None else (clear,) if isinstance(clear, int) else tuple(clear)
-        return Raster(header, turn(as_samples(values), header.orientation), palette, key)
+        values = _stored(file, image, name, raw)
+        if header.kind == "grey" and header.bits < 8:  # Pillow stretches to 0–255, which would change ids
+            values = values // (255 // (2**header.bits - 1))
+        values = turn(as_samples(values), header.orientation)
+        if header.kind == "palette":
+            return Raster(header, values, _palette(image))
+        key = image.info.get("transparency")
+        return Raster(header, values, transparent=None if key is None else tuple(np.atleast_1d(key).tolist()))
 
     return header, decode
 
 
-def open_webp(file: BinaryIO) -> Source:
-    """Read the header of a WebP from its chunks, since Pillow makes room for the pixels as soon as it opens one.
+def open_webp(file: BinaryIO) -> tuple[Header, Decoder]:
+    """Read the header of a WebP from its chunks, since Pillow allocates the pixels when it opens a file.
 
     Raises:
-        Refused: an animation. Pillow's own exceptions where the file is broken.
-
+        Refused: an animation. Pillow's own exceptions if the file is broken.
     """
     size, has_alpha, lossless, exif = _walk_webp(file)
-    alpha = 3 if has_alpha else None
-    kind: Kind = "rgb"
-    dtype = np.dtype(np.uint8)
-    orientation = 1 if exif is None else _orientation_in(lambda: _exif_of(exif))
-    header = Header("WebP", size, 4 if has_alpha else 3, kind, dtype, 8, alpha, False, False, orientation, not lossless)
+    orientation = 1 if exif is None else _orientation_in(lambda: _parse_exif(exif))
+    header = Header(
+        "WebP",
+        size,
+        samples=4 if has_alpha else 3,
+        kind="rgb",
+        dtype=np.dtype(np.uint8),
+        alpha=3 if has_alpha else None,
+        orientation=orientation,
+        lossy=not lossless,
+    )
 
     def decode() -> Raster:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 2**62)
-        if size[0] * size[1] > most:  # Pillow refuses it, by a limit that belongs to the whole process
+        if size[0] * size[1] > most:  # Pillow refuses it, by a limit of the whole process
             found = f"{size[1]}×{size[0]} = {size[0] * size[1]:,}"
             raise Refused(f"a WebP of at most {most:,} pixels", found, "Save the image as TIFF.")
         file.seek(0)
@@ -173,31 +186,31 @@ def open_webp(file: BinaryIO) -> Source:
 
 
 def _animated(found: str) -> Refused:
-    return Refused("one image", f"an animation of {found}", "Save each frame as a file of its own.")
+    return Refused("one image", f"an animation of {found}", "Save each frame as a separate file.")
 
 
 def _header(image: ImageFile.ImageFile, name: str, raw: str, *, lossy: bool) -> Header:
-    """Gather what Pillow read; `raw` is its word for the layout of a PNG's bytes ("L;4", "RGB;16B")."""
-    if image.mode not in MODES:
+    """Make the header; `raw` is Pillow's name for the layout of a PNG's bytes ("L;4", "RGB;16B")."""
+    if image.mode not in _MODES:
         found = f"pixels of kind {image.mode}"
         raise Refused("grey, palette, RGB or CMYK pixels", found, "Save the image as 8-bit RGB.")
-    kind, samples, alpha = ("grey", 2, 1) if raw == "LA;16B" else MODES[image.mode]
+    kind, samples, alpha = ("grey", 2, 1) if raw == "LA;16B" else _MODES[image.mode]
     depth = raw.partition(";")[2].rstrip("B")
     bits = int(depth) if depth else 1 if image.mode == "1" else 8
     dtype = np.dtype(np.uint16 if bits == 16 else np.uint8)
-    orientation = read_orientation(image)
+    orientation = _orientation_in(lambda: Image.Image.getexif(image))  # PngImageFile.getexif would decode the image
     size = (image.height, image.width)
     return Header(name, size, samples, kind, dtype, bits, alpha, orientation=orientation, lossy=lossy)
 
 
 def _stored(file: BinaryIO, image: ImageFile.ImageFile, name: str, raw: str) -> NDArray[Any]:
-    """Decode to (H, W) or (H, W, samples); Pillow alone would cut colours of 16 bits down to 8.
+    """Decode to (H, W) or (H, W, samples), including both bytes of 16-bit colours.
 
-    Pillow unpacks such colours to their high byte; asked for the other byte order it gives the low one, so two passes
-    of its decoder give every bit, at its speed. Grey with alpha of 16 bits each is read as four bytes in one pass.
+    Pillow unpacks 16-bit colours to their high byte, and to the low one if asked for the other byte order: hence two
+    passes. Grey with alpha of 16 bits each is read as four bytes in one pass.
     """
     if raw == "LA;16B":
-        with_raw_mode(image, "RGBA")
+        _set_raw_mode(image, "RGBA")
         image.load()
         return np.ascontiguousarray(np.asarray(image)).view(">u2").astype(np.uint16)
     image.load()
@@ -206,13 +219,13 @@ def _stored(file: BinaryIO, image: ImageFile.ImageFile, name: str, raw: str) -> 
         return high
     file.seek(0)
     again = _CLASSES[name](file)
-    with_raw_mode(again, raw[:-1] + "L")
+    _set_raw_mode(again, raw[:-1] + "L")
     again.load()
     return high.astype(np.uint16) << 8 | np.asarray(again)
 
 
-def with_raw_mode(image: ImageFile.ImageFile, raw: str) -> None:
-    """Ask Pillow's decoder for another layout of the same bytes; call it before the pixels are loaded."""
+def _set_raw_mode(image: ImageFile.ImageFile, raw: str) -> None:
+    """Make Pillow's decoder read the same bytes in another layout; call this before the pixels are loaded."""
     tiles: list[Any] = []
     for codec, extents, offset, given in image.tile:
         layout: Any = raw if isinstance(given, str) else (raw, *(given or ())[1:])
@@ -221,36 +234,26 @@ def with_raw_mode(image: ImageFile.ImageFile, raw: str) -> None:
 
 
 def as_samples(values: NDArray[Any]) -> NDArray[Any]:
-    """Give (H, W, samples) from (H, W) or (H, W, samples); 1-bit values become 0 and 1 in a byte."""
+    """Return (H, W, samples) from (H, W) or (H, W, samples); booleans become uint8."""
     values = values.astype(np.uint8) if values.dtype == bool else values
     return values[..., np.newaxis] if values.ndim == 2 else values
 
 
-def unstretched(values: NDArray[Any], kind: Kind, bits: int) -> NDArray[Any]:
-    """Undo Pillow's stretch of 2- and 4-bit greys to 0–255: 3 stays 3, or ids would change."""
-    return values // (255 // (2**bits - 1)) if kind == "grey" and bits < 8 else values
-
-
-def read_palette(image: Image.Image) -> NDArray[np.uint8]:
-    """Give the palette as (N, 4): red, green, blue, alpha per index."""
+def _palette(image: Image.Image) -> NDArray[np.uint8]:
+    """Return the palette as (N, 4): red, green, blue, alpha per index."""
     colours = np.asarray(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
     palette = np.full((len(colours), 4), 255, np.uint8)
     palette[:, :3] = colours
-    clear = image.info.get("transparency")
-    if isinstance(clear, bytes):
-        palette[: len(clear), 3] = np.frombuffer(clear, np.uint8)[: len(palette)]
-    elif isinstance(clear, int) and clear < len(palette):
-        palette[clear, 3] = 0
+    alpha = image.info.get("transparency")
+    if isinstance(alpha, bytes):
+        palette[: len(alpha), 3] = np.frombuffer(alpha, np.uint8)[: len(palette)]
+    elif isinstance(alpha, int) and alpha < len(palette):
+        palette[alpha, 3] = 0
     return palette
 
 
-def read_orientation(image: Image.Image) -> int:
-    """Give the EXIF orientation, 1 where there is none or it is broken, without decoding pixels."""
-    return _orientation_in(lambda: Image.Image.getexif(image))  # PngImageFile.getexif would decode the whole image
-
-
 def turn(values: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn (H, W, …) upright as EXIF orientation 1–8 asks (Exif 2.3, tag 274)."""
+    """Apply EXIF orientation 1–8 to (H, W, …) (Exif 2.3, tag 274)."""
     if orientation >= 5:
         values = values.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -260,15 +263,15 @@ def turn(values: NDArray[Any], orientation: int) -> NDArray[Any]:
     return values
 
 
-def _walk_png(file: BinaryIO) -> bytes | None:
-    """Go from chunk to chunk without decoding; give an EXIF block wherever it lies (some tools append it).
+def _find_png_exif(file: BinaryIO) -> bytes | None:
+    """Walk through the chunks and return the EXIF block, which some tools append behind the pixels.
 
     Raises:
         EOFError: the file ends before its last chunk.
-
     """
-    file.seek(0, 2)
-    end, place, exif = file.tell(), 8, None
+    end = file.seek(0, 2)
+    place = 8
+    exif = None
     while True:
         file.seek(place)
         start = file.read(8)
@@ -285,28 +288,29 @@ def _walk_png(file: BinaryIO) -> bytes | None:
 
 
 def _walk_webp(file: BinaryIO) -> tuple[tuple[int, int], bool, bool, bytes | None]:
-    """Go from chunk to chunk (WebP container specification): (H, W), has alpha, is lossless, EXIF block.
+    """Walk through the chunks (WebP container specification): (H, W), has alpha, is lossless, EXIF block.
 
     Raises:
-        Refused: an animation. EOFError: the file ends before its last chunk, or holds no image.
-
+        Refused: an animation. EOFError: the file ends before its last chunk, or contains no image.
     """
-    end, place = file.seek(0, 2), 12
+    end = file.seek(0, 2)
+    place = 12
     canvas: tuple[tuple[int, int], bool] | None = None
     lossless: bool | None = None
     exif = None
     file.seek(4)
-    whole = 8 + int.from_bytes(file.read(4), "little")
-    if whole > end:
+    length_of_file = 8 + int.from_bytes(file.read(4), "little")
+    if length_of_file > end:
         raise EOFError("truncated")
-    while place + 8 <= whole:
+    while place + 8 <= length_of_file:
         file.seek(place)
         name, length = struct.unpack("<4sI", file.read(8))
         data = file.read(10 if name != b"EXIF" else length)
         if name in (b"ANIM", b"ANMF"):
             raise _animated("several frames")
         if name == b"VP8X":
-            width, height = int.from_bytes(data[4:7], "little") + 1, int.from_bytes(data[7:10], "little") + 1
+            width = int.from_bytes(data[4:7], "little") + 1
+            height = int.from_bytes(data[7:10], "little") + 1
             canvas = (height, width), bool(data[0] & 0x10)
         elif name == b"VP8L":
             bits = int.from_bytes(data[1:5], "little")
@@ -324,7 +328,7 @@ def _walk_webp(file: BinaryIO) -> tuple[tuple[int, int], bool, bool, bytes | Non
     return *canvas, lossless, exif
 
 
-def _exif_of(block: bytes) -> Image.Exif:
+def _parse_exif(block: bytes) -> Image.Exif:
     exif = Image.Exif()
     exif.load(block)
     return exif
@@ -333,6 +337,6 @@ def _exif_of(block: bytes) -> Image.Exif:
 def _orientation_in(exif: Callable[[], Image.Exif]) -> int:
     try:
         value = exif().get(0x0112, 1)
-    except Exception:  # a broken EXIF block says nothing, and images with one are common
+    except Exception:  # images with a broken EXIF block are common and readable
         return 1
     return int(value) if value in range(1, 9) else 1

@@ -1,8 +1,4 @@
-"""Files of strangers: what decoders raise on them, turned into one error with the path and a way out.
-
-Comes in: the path of one local file, and the work to do with it. Goes out: what the work gives, or one `DataError`. Knows
-nothing of what is in the file.
-"""
+"""Turn whatever decoders raise on broken files into one error with the path and advice."""
 
 from __future__ import annotations
 
@@ -20,51 +16,51 @@ _CUT = re.compile(r"truncated|failed to read \d+ bytes|invalid offset|unexpected
 
 
 @dataclass
-class Meant:
-    """Say what the file is meant to be, in words: known better once its first bytes are read."""
+class Content:
+    """The name of what a file should contain; more precise once its first bytes are read."""
 
     name: str
 
 
 @contextmanager
-def reading(path: Path, error: type[DataError], name: str) -> Iterator[Meant]:
-    """Turn every failure within into one `error` that names the file; lack of memory and requests to stop pass through."""
-    meant = Meant(name)
+def reading(path: Path, error: type[DataError], name: str) -> Iterator[Content]:
+    """Turn every failure into an `error` with the path, except lack of memory and errors of pixelwise itself."""
+    content = Content(name)
     try:
-        yield meant
+        yield content
     except Refused as refusal:
         raise error(path, expected=refusal.expected, found=refusal.found, do=refusal.do) from refusal
     except (PixelwiseError, MemoryError):
         raise
     except PermissionError as problem:
         raise error(
-            path, expected="a file that may be read", found="no permission", do="Change its permissions."
+            path, expected="a readable file", found="no permission to read it", do="Change its permissions."
         ) from problem
     except Exception as problem:  # broken files make decoders raise nearly anything
         text = " ".join(str(problem).split()) or type(problem).__name__
         cut = isinstance(problem, EOFError) or _CUT.search(text)
         found = "one that ends early (truncated)" if cut else f"one that cannot be decoded ({text[:120]})"
         raise error(
-            path, expected=f"a whole {meant.name}", found=found, do="Copy or export the file again, or take it out."
+            path, expected=f"a whole {content.name}", found=found, do="Copy or export the file again, or take it out."
         ) from problem
 
 
-def require_file(path: Path, wanted: str) -> None:
-    """Refuse what is no regular file with something in it.
+def require_file(path: Path, expected: str) -> None:
+    """Raise unless a path is a regular file that is not empty.
 
     Raises:
-        Refused: it is not.
+        Refused: it is not; `expected` describes the file in the message.
     """
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as problem:
-        raise Refused(wanted, "nothing", "Check the path.") from problem
+        raise Refused(expected, "nothing", "Check the path.") from problem
     if stat.S_ISDIR(status.st_mode):
-        raise Refused(wanted, "a folder", "Name a file inside it.")
+        raise Refused(expected, "a folder", "Name a file inside it.")
     if not stat.S_ISREG(status.st_mode):
-        raise Refused(wanted, "no regular file", "Name a file that lies on a disk.")
+        raise Refused(expected, "not a regular file", "Name a file on a disk.")
     if status.st_size == 0:
-        raise Refused(wanted, "an empty file", "Copy or export the file again, or take it out.")
+        raise Refused(expected, "an empty file", "Copy or export the file again, or take it out.")
 
 
 def read_text(path: Path) -> str:
@@ -72,7 +68,6 @@ def read_text(path: Path) -> str:
 
     Raises:
         ConfigError: it cannot be read, or is not UTF-8.
-
     """
     try:
         return path.read_text("utf-8-sig")

@@ -1,11 +1,8 @@
-"""Volumes as stacks of slices: how a file's axes lie in the body, and how a slice of them is laid out as an image.
+"""Arrange the axes of a volume as slices, rows and columns.
 
-Comes in: what a header says (`VolumeHeader`), and values as they are stored. Goes out: images (C, H, W), and the `Grid` of
-slices and volumes. Knows nothing of files, classes or data sets.
-
-World coordinates are millimetres to the patient's right, front and head (RAS+, as NIfTI has them). Whatever the order and
-direction of the axes in the file, slices are laid out as a radiologist sees them; only axes are exchanged and turned round, so
-no value is resampled. An axis belongs to the direction of the body that it is nearest to.
+World coordinates are millimetres to the patient's right, front and head (RAS+, as in NIfTI). Whatever the order and direction of
+the axes in the file, slices are oriented as radiologists view them. Axes are only exchanged and reversed, so no value is
+resampled. Each axis is assigned to the nearest direction of the body.
 
     across      slices run to    rows run to    columns run to
     axial       the head         the back       the patient's left
@@ -31,27 +28,27 @@ from pixelwise.imageio.raster import Refused
 
 Across = Literal["axial", "coronal", "sagittal"]
 
-# Slices, rows, columns: the axis of the world (0 right, 1 front, 2 head), and the sense along it.
-_LAID: dict[Across, tuple[tuple[int, int], ...]] = {
+# Of slices, rows and columns: the world axis (0 right, 1 front, 2 head), and the direction along it.
+_ORIENTATIONS: dict[Across, tuple[tuple[int, int], ...]] = {
     "axial": ((2, 1), (1, -1), (0, -1)),
     "coronal": ((1, -1), (2, -1), (0, -1)),
     "sagittal": ((0, -1), (2, -1), (1, -1)),
 }
 _SIDES = (("L", "R"), ("P", "A"), ("I", "S"))
 _MUCH_COARSER = 1.05
-_FORGIVEN = 0.05  # of a voxel: what two programs make of the same header
-_WHOLE = ("uint8", "uint16", "int16", "int32", "int64")
+_TOLERANCE = 0.05  # of a voxel: programs round the same header differently
+_INTEGERS = ("uint8", "uint16", "int16", "int32", "int64")
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Name one slice of a volume.
+    """One slice of a volume.
 
     Args:
-        index: its number; see `volumes` for where it begins. A file that holds one slice is read as a whole.
-        across: the direction that the slices are stacked along: "axial" from the feet up, say.
-        dtype: numpy name of the pixel type to read as, where the volumes of a set differ; None: the file's own.
-        more: further volumes whose values are the next bands.
+        index: its number along `across`; ignored for a file with a single slice.
+        across: the direction in which the slices are stacked.
+        dtype: numpy name of the type to convert values to, if the volumes of a set differ; None for the file's own.
+        more: further volumes with the next bands.
     """
 
     index: int
@@ -62,7 +59,7 @@ class Plane:
 
 @dataclass(frozen=True, eq=False)
 class VolumeHeader:
-    """Hold what a file says of its voxels before they are read.
+    """The header of a volume.
 
     Args:
         path: the file.
@@ -71,8 +68,11 @@ class VolumeHeader:
         dtype: type of the values after scaling.
         affine: (4, 4) from (i, j, k) to millimetres right, front, head.
         calibration: what the spacing was taken from.
-        bytes: memory that all values take as they are stored.
-        timed: whether the bands are said to be points in time.
+        bytes: memory for all stored values.
+        timed: whether the bands are points in time.
+
+    Raises:
+        Refused: an affine without an inverse.
     """
 
     path: Path
@@ -87,113 +87,122 @@ class VolumeHeader:
     def __post_init__(self) -> None:
         linear = self.affine[:3, :3]
         if not np.isfinite(self.affine).all() or abs(np.linalg.det(linear)) < 1e-12:
-            found = f"one that puts them {np.array2string(linear, precision=4, separator=', ')}".replace("\n", "")
-            raise Refused("an affine that tells the voxels apart", found, "Correct the header, or export it again.")
+            found = np.array2string(linear, precision=4, separator=", ").replace("\n", "")
+            raise Refused("an affine with an inverse", found, "Correct the header, or export the volume again.")
 
     @property
     def spacing(self) -> NDArray[np.float64]:
-        """Give the distance between neighbouring voxels along i, j, k, in millimetres."""
+        """Distance between neighbouring voxels along i, j, k, in millimetres."""
         return np.asarray(np.linalg.norm(self.affine[:3, :3], axis=0))
 
     @property
     def orientation(self) -> str:
-        """Give the letters of where i, j and k run to, such as "RAS" or "LPS"."""
+        """Directions of i, j and k as letters, such as "RAS" or "LPS"."""
         axes = self._axes()
         return "".join(
             _SIDES[body][int(self.affine[body, axis] > 0)] for axis, body in sorted(zip(axes, range(3), strict=True))
         )
 
     def _axes(self) -> tuple[int, ...]:
-        """Give the file's axis that runs along each axis of the world."""
+        """Return the file's axis along each axis of the world."""
         along = np.abs(self.affine[:3, :3] / self.spacing)
         return max(permutations(range(3)), key=lambda order: sum(along[body, axis] for body, axis in enumerate(order)))
 
-    def laid(self, across: Across) -> tuple[tuple[int, bool], ...]:
-        """Give the file's axis of the slices, the rows and the columns, and whether each is turned round."""
+    def layout(self, across: Across) -> tuple[tuple[int, bool], ...]:
+        """Return the file's axis of slices, rows and columns, and whether each is reversed."""
         axes = self._axes()
-        return tuple((axes[body], self.affine[body, axes[body]] * sense < 0) for body, sense in _LAID[across])
+        return tuple(
+            (axes[body], self.affine[body, axes[body]] * direction < 0) for body, direction in _ORIENTATIONS[across]
+        )
 
     def size(self, across: Across) -> tuple[int, int, int]:
-        """Count slices, rows and columns."""
-        slices, rows, columns = (self.shape[axis] for axis, _ in self.laid(across))
+        """Return the number of slices, rows and columns."""
+        slices, rows, columns = (self.shape[axis] for axis, _ in self.layout(across))
         return slices, rows, columns
 
     def across(self) -> Across:
-        """Give the direction of the body that the file's last axis runs along."""
-        return next(name for name in _LAID if self.laid(name)[0][0] == 2)
+        """Return the direction of the body along the file's last axis."""
+        return next(name for name in _ORIENTATIONS if self.layout(name)[0][0] == 2)
 
     def grid(self, across: Across) -> Grid:
-        """Place the volume, laid out as slices, rows and columns."""
-        laid = self.laid(across)
+        """Return the grid of the volume as slices, rows and columns."""
+        layout = self.layout(across)
         matrix = np.eye(4)
-        for place, (axis, turned) in zip((2, 1, 0), laid, strict=True):  # an affine takes x, y, z
-            matrix[:3, place] = self.affine[:3, axis] * (-1 if turned else 1)
-        first = [self.shape[axis] - 1 if (axis, True) in laid else 0 for axis in range(3)]
+        for column, (axis, reverse) in zip((2, 1, 0), layout, strict=True):  # an affine takes x, y, z
+            matrix[:3, column] = self.affine[:3, axis] * (-1 if reverse else 1)
+        first = [self.shape[axis] - 1 if (axis, True) in layout else 0 for axis in range(3)]
         matrix[:3, 3] = self.affine[:3, :3] @ first + self.affine[:3, 3]
-        spacing = tuple(float(self.spacing[axis]) for axis, _ in laid)
+        spacing = tuple(float(self.spacing[axis]) for axis, _ in layout)
         return Grid(spacing, "mm", tuple(map(tuple, matrix.tolist())), calibration=self.calibration)
 
     def plane_grid(self, across: Across) -> Grid:
-        """Give spacing and unit of one slice; its place in space is the volume's."""
+        """Return the grid of one slice: spacing and unit, without its position."""
         return Grid(self.grid(across).spacing[1:], "mm", calibration=self.calibration)
 
     def take(self, stored: NDArray[Any], plane: Plane) -> NDArray[Any]:
-        """Cut a slice out of the stored values (i, j, k) or (i, j, k, C), and lay it out: (C, H, W), a view.
+        """Return a slice (C, H, W) of the stored values (i, j, k) or (i, j, k, C), a view.
 
         Raises:
             Refused: no slice of that number.
         """
-        (axis, turned), *across = self.laid(plane.across)
-        count = self.shape[axis]
+        count = self.size(plane.across)[0]
         index = plane.index if count > 1 else 0
         if not 0 <= index < count:
-            raise Refused(f"slice {plane.index}", f"{count} slices", "Look whether the file was changed.")
-        cut = stored[(slice(None),) * axis + (count - 1 - index if turned else index,)]
-        left = [a for a in range(3) if a != axis]
-        order = [left.index(a) for a, _ in across]
-        turns = tuple(slice(None, None, -1 if turned else 1) for _, turned in across)
-        bands = cut if cut.ndim == 3 else cut[..., np.newaxis]
-        return bands.transpose(2, *order)[(slice(None), *turns)]
+            raise Refused(f"slice {plane.index}", f"{count} slices", "Check whether the file was changed.")
+        return self.arrange(stored, plane.across)[:, index]
+
+    def arrange(self, stored: NDArray[Any], across: Across) -> NDArray[Any]:
+        """Return stored values (i, j, k) or (i, j, k, C) as slices, rows and columns: (C, D, H, W), a view."""
+        layout = self.layout(across)
+        bands = stored if stored.ndim == 4 else stored[..., np.newaxis]
+        directions = (slice(None, None, -1 if reverse else 1) for _, reverse in layout)
+        return bands.transpose(3, *(axis for axis, _ in layout))[:, *directions]
+
+    def restore(self, stack: NDArray[Any], across: Across) -> NDArray[Any]:
+        """Return slices, rows and columns (D, H, W) in the file's axes (i, j, k): the inverse of `arrange`, a view."""
+        layout = self.layout(across)
+        directions = tuple(slice(None, None, -1 if reverse else 1) for _, reverse in layout)
+        return stack[directions].transpose(np.argsort([axis for axis, _ in layout]))
 
 
-def hold(header: VolumeHeader, across: Across, limits: Limits) -> None:
-    """Hold the limits against a header, before anything is decoded.
+def require_within(header: VolumeHeader, across: Across, limits: Limits) -> None:
+    """Raise if a volume is beyond the limits, before anything is decoded.
 
     Raises:
-        Refused: more pixels a slice, bands or bytes than allowed.
+        Refused: more pixels per slice, bands or bytes than allowed.
     """
     _, height, width = header.size(across)
     for what, found, most in (
-        ("pixels a slice", height * width, limits.pixels),
+        ("pixels per slice", height * width, limits.pixels),
         ("bands", header.bands, limits.bands),
         ("bytes once unpacked", header.bytes, limits.bytes),
     ):
         if found > most:
-            do = "Cut the volume into parts, or read it with larger Limits."
+            do = "Split the volume, or read it with larger Limits."
             raise Refused(f"at most {most:,} {what}", f"{found:,} in the header", do)
 
 
 def scaled_type(dtype: np.dtype[Any], ends: tuple[int, int], slope: float, intercept: float) -> np.dtype[Any]:
-    """Choose the type of values · slope + intercept: whole numbers where both are whole, else floats; floats stay as stored.
+    """Return the type of values · slope + intercept: integers if both are integers, else floats; floats stay as stored.
 
     Args:
         dtype: as stored.
-        ends: smallest and largest value that whole numbers can have there.
+        ends: smallest and largest integer that can be stored.
         slope: of the scaling.
         intercept: of the scaling.
     """
     if dtype.kind == "f" or (slope, intercept) == (1, 0):
         return dtype
     if slope == int(slope) and intercept == int(intercept):
-        reach = sorted(int(end) * int(slope) + int(intercept) for end in ends)
-        for name in _WHOLE:
-            if np.iinfo(name).min <= reach[0] and reach[1] <= np.iinfo(name).max:
+        scaled_ends = sorted(int(end) * int(slope) + int(intercept) for end in ends)
+        for name in _INTEGERS:
+            if np.iinfo(name).min <= scaled_ends[0] and scaled_ends[1] <= np.iinfo(name).max:
                 return np.dtype(name)
     return np.dtype(np.float32 if dtype.itemsize <= 2 else np.float64)
 
 
 def scaled(values: NDArray[Any], dtype: np.dtype[Any], slope: float, intercept: float) -> NDArray[Any]:
-    """Give values · slope + intercept in the type that `scaled_type` chose."""
+    """Return values · slope + intercept in the type from `scaled_type`."""
     if (slope, intercept) == (1, 0):
         return values.astype(dtype, copy=False)
     if dtype.kind in "iu":
@@ -202,38 +211,39 @@ def scaled(values: NDArray[Any], dtype: np.dtype[Any], slope: float, intercept: 
 
 
 def coarsest(headers: Iterable[VolumeHeader]) -> Across:
-    """Choose the direction that most volumes have the fewest slices along: that of the coarsest spacing, else axial."""
-    rows = [[header.grid(across).spacing[0] for across in _LAID] for header in headers]
-    typical = dict(zip(_LAID, np.median(rows, axis=0), strict=True))
+    """Return the direction of the coarsest spacing, by the median of all volumes; axial if none is clearly coarser."""
+    rows = [[header.grid(across).spacing[0] for across in _ORIENTATIONS] for header in headers]
+    typical = dict(zip(_ORIENTATIONS, np.median(rows, axis=0), strict=True))
     first, second = sorted(typical.values(), reverse=True)[:2]
     return max(typical, key=lambda across: typical[across]) if first > _MUCH_COARSER * second else "axial"
 
 
 def require_same_place(image: VolumeHeader, mask: VolumeHeader) -> None:
-    """Raise where the voxels of a mask do not lie on those of its image, by number or by place (1/20 voxel is forgiven).
+    """Raise if a mask differs from its image in the number or the position of its voxels, by more than 1/20 voxel.
 
-    The order and direction of the axes may differ from file to file.
+    The order and direction of the axes may differ.
 
     Raises:
-        PairingError: they do not.
+        PairingError: it does.
     """
     if image.shape == mask.shape and np.array_equal(image.affine, mask.affine):
         return
     across = image.across()
-    size, other = image.size(across), mask.size(across)
+    size = image.size(across)
+    other = mask.size(across)
     resample = "Resample the mask to the image's grid by nearest neighbour, or export both again."
     if size != other:
         expected = f"{'×'.join(map(str, size))} voxels (slices, rows, columns), as {image.path.name} has"
         raise PairingError(mask.path, expected=expected, found="×".join(map(str, other)), do=resample)
     corners = np.array(list(product(*((0, count - 1) for count in size))), float)
-    apart = image.grid(across).to_world(corners) - mask.grid(across).to_world(corners)
-    far = float(np.linalg.norm(apart, axis=1).max())
-    if far > _FORGIVEN * float(image.spacing.min()):
-        turned = f"; its axes run {mask.orientation}, the image's {image.orientation}"
+    offsets = image.grid(across).to_world(corners) - mask.grid(across).to_world(corners)
+    distance = float(np.linalg.norm(offsets, axis=1).max())
+    if distance > _TOLERANCE * float(image.spacing.min()):
+        axes = f"; its axes are {mask.orientation}, the image's {image.orientation}"
         raise PairingError(
             mask.path,
-            expected=f"voxels where those of {image.path.name} lie",
-            found=f"some {far:.4g} mm away{turned if mask.orientation != image.orientation else ''}",
-            do=f"{resample} Where the values belong together one by one, and only the header is wrong, give the mask the"
-            " image's affine: nibabel.Nifti1Image(mask.dataobj, image.affine).",
+            expected=f"voxels at the positions of those of {image.path.name}",
+            found=f"some {distance:.4g} mm away{axes if mask.orientation != image.orientation else ''}",
+            do=f"{resample} If the voxels correspond one by one and only the header is wrong, use the image's affine:"
+            " nibabel.Nifti1Image(mask.dataobj, image.affine).",
         )

@@ -1,5 +1,4 @@
-"""The only way from an image to a `Prediction`: what is scored in training is what is shipped.
+"""Prediction: `Backend` computes logits, `Predictor` turns an image of any size into a `Prediction`.
 
-Comes in: a model behind a backend, and images of any size. Goes out: predictions on the images' own grids. Knows nothing
-of data sets, truth or training.
+Scores during training, `evaluate`, `predict` and exported models all use the same `Predictor`. Only `torch_backend` imports torch.
 """

@@ -1,51 +1,46 @@
-"""Mirrored copies of an image, averaged: what a model thinks of it seen from other sides.
-
-Comes in: a function from images to probabilities, and which mirrors to use. Goes out: the mean of its answers, each mirrored
-back. Knows nothing of models, tiles or files.
-"""
+"""Test-time flips: the mean of the probabilities that a model predicts for mirrored copies of an image."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pixelwise.errors import ConfigError
 
-Flip = Literal["horizontal", "vertical"]
-_AXES: dict[Flip, int] = {"vertical": -2, "horizontal": -1}
+AXES = {"horizontal": -1, "vertical": -2, "depth": -3}
 
 
-def mirrors(flips: bool | Collection[Flip]) -> tuple[tuple[int, ...], ...]:
-    """List the axes along which each copy is mirrored; the first copy is the image itself.
+def mirrored_axes(flips: Collection[str], dimensions: int = 2) -> tuple[tuple[int, ...], ...]:
+    """Return the axes along which each copy is mirrored; the first copy is the image itself.
 
     Args:
-        flips: True for both directions (four copies), or those that make sense ("horizontal" alone for streets).
+        flips: directions of `AXES`; with n directions there are 2^n copies.
+        dimensions: spatial axes of the images.
 
     Raises:
-        ConfigError: another direction.
+        ConfigError: a direction that the images do not have.
     """
-    chosen = tuple(_AXES) if flips is True else tuple(flips or ())
-    for flip in chosen:
-        if flip not in _AXES:
+    valid = list(AXES)[:dimensions]
+    for flip in flips:
+        if flip not in valid:
             raise ConfigError(
-                "predict.flips", expected="horizontal, vertical or both", found=str(flip), do="Correct the value."
+                "predict.flips", expected=f"one or more of {', '.join(valid)}", found=flip, do="Correct the value."
             )
-    axes = sorted({_AXES[flip] for flip in chosen})
-    return tuple(copy for n in range(len(axes) + 1) for copy in itertools.combinations(axes, n))
+    axes = sorted({AXES[flip] for flip in flips})
+    return tuple(copy for count in range(len(axes) + 1) for copy in itertools.combinations(axes, count))
 
 
-def averaged(
-    predict: Callable[[NDArray[Any]], Tensor], images: NDArray[Any], copies: tuple[tuple[int, ...], ...]
-) -> Tensor:
-    """Give the mean of the probabilities (B, K, H, W) that `predict` gives for mirrored copies of images (B, C, H, W)."""
-    total: Tensor | None = None
+def average_over_flips(
+    predict: Callable[[NDArray[Any]], NDArray[np.float32]], images: NDArray[Any], copies: tuple[tuple[int, ...], ...]
+) -> NDArray[np.float32]:
+    """Return the mean of the probabilities (B, K, *S) that `predict` returns for mirrored copies of images (B, C, *S)."""
+    total = np.zeros(0, np.float32)
     for axes in copies:
-        probabilities = predict(np.ascontiguousarray(np.flip(images, axes))).flip(axes)
-        total = probabilities if total is None else total + probabilities
-    assert total is not None
-    return total / len(copies)
+        mirrored = predict(np.ascontiguousarray(np.flip(images, axes)))
+        probabilities = np.flip(mirrored, axes)
+        total = probabilities.copy() if not total.size else np.add(total, probabilities, out=total)
+    return total / np.float32(len(copies))

@@ -1,75 +1,78 @@
-"""The weighted mean of overlapping tiles, in bounded memory.
-
-Comes in: windows row by row, and the probabilities (K, h, w) of each. Goes out: bands of finished rows, top to bottom, each
-as soon as no later tile touches it; only one row of tiles is held at a time. Knows nothing of models or classes.
-"""
+"""Weighted mean of the probabilities of overlapping tiles, in bounded memory."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from pixelwise.tiles import Window
 
 
-def gaussian(tile: tuple[int, int]) -> Tensor:
-    """Give weights (H, W) float32 that fall from 1 at a tile's centre: its border sees the least of its surroundings.
+def gaussian(tile: Sequence[int]) -> NDArray[np.float32]:
+    """Return weights (*S) that fall from the centre of a tile to its border, where a network sees the least context.
 
-    A Gaussian of sigma = tile / 8 per axis (Isensee et al.: nnU-Net, Nature Methods 2021); positive everywhere.
+    A Gaussian with sigma = tile / 8 along each axis (Isensee et al.: nnU-Net, Nature Methods 2021); positive everywhere.
     """
-    rows, columns = (_bell(size) for size in tile)
-    return rows[:, None] * columns[None, :]
+    return functools.reduce(np.multiply.outer, [_bell(size) for size in tile])
 
 
-def _bell(size: int) -> Tensor:
-    place = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
-    return torch.exp(-0.5 * (place / (size / 8)).square())
+def _bell(size: int) -> NDArray[np.float32]:
+    position = np.arange(size, dtype=np.float32) - np.float32((size - 1) / 2)
+    return np.exp(np.float32(-0.5) * np.square(position / np.float32(size / 8)))
 
 
-def blend(windows: Sequence[Window], tiles: Iterable[Tensor], tile: tuple[int, int]) -> Iterator[Tensor]:
+def blend(
+    windows: Sequence[Window], tiles: Iterable[NDArray[np.float32]], tile: Sequence[int]
+) -> Iterator[NDArray[np.float32]]:
     """Average the probabilities of overlapping tiles, weighted by `gaussian`.
 
-    Probabilities, not logits: a tile that is very sure of itself does not outvote its neighbours beyond its weight.
+    Probabilities are averaged, not logits, so that a very confident tile does not outvote its neighbours beyond its weight.
+    Only one row of tiles is held in memory.
 
     Args:
-        windows: row by row, as `pixelwise.tiles.windows` gives them.
-        tiles: for each window its probabilities (K, h, w) float32, in the same order.
-        tile: largest (h, w) of a window.
+        windows: in the order of `pixelwise.tiles.windows`, last axis fastest.
+        tiles: the probabilities (K, *window.shape) of each window, in the same order.
+        tile: largest shape of a window.
 
     Yields:
-        Bands (K, rows, W) that follow each other from the first row to the last.
+        Slabs (K, rows, *S[1:]) that follow each other along the first spatial axis.
     """
     source = iter(tiles)
     weights = gaussian(tile)
-    width = max(window.stop[1] for window in windows)
+    rest = tuple(max(window.stop[axis] for window in windows) for axis in range(1, len(tile)))
     rows = [list(row) for _, row in itertools.groupby(windows, lambda window: window.start[0])]
-    total, share = torch.empty(0), torch.empty(0)
+    total = np.zeros((0, 0, *rest), np.float32)
+    share = np.zeros((0, *rest), np.float32)
     for row, following in itertools.pairwise([*rows, None]):
         assert row is not None
-        top, bottom = row[0].start[0], row[0].stop[0]
+        top = row[0].start[0]
+        bottom = row[0].stop[0]
         for window in row:
             probabilities = next(source)
-            if not total.numel():
-                weights = weights.to(probabilities.device)
-                total = probabilities.new_zeros(probabilities.shape[0], 0, width)
-                share = probabilities.new_zeros(0, width)
-            # The buffer begins at `top`; it grows to the height of this row of tiles.
-            total, share = _grown(total, bottom - top), _grown(share, bottom - top)
-            weight = weights[: window.shape[0], : window.shape[1]]
-            columns = window.slices[1]
-            total[:, :, columns] += probabilities * weight
-            share[:, columns] += weight
+            if not total.shape[0]:
+                total = np.zeros((len(probabilities), 0, *rest), np.float32)
+            # The buffers begin at `top` and grow to the height of this row of tiles.
+            total = _extended(total, 1, bottom - top)
+            share = _extended(share, 0, bottom - top)
+            weight = weights[tuple(slice(size) for size in window.shape)]
+            place = (slice(window.shape[0]), *window.slices[1:])
+            total[(slice(None), *place)] += probabilities * weight
+            share[place] += weight
         done = (bottom if following is None else following[0].start[0]) - top
         yield total[:, :done] / share[:done]
-        total, share = total[:, done:], share[done:]
+        total = total[:, done:]
+        share = share[done:]
 
 
-def _grown(buffer: Tensor, rows: int) -> Tensor:
-    """Append rows of zeros to (…, rows, W) until there are `rows`."""
-    missing = rows - buffer.shape[-2]
+def _extended(buffer: NDArray[np.float32], axis: int, size: int) -> NDArray[np.float32]:
+    """Append zeros along `axis` until it has at least `size` entries."""
+    missing = size - buffer.shape[axis]
     if missing <= 0:
         return buffer
-    return torch.cat([buffer, buffer.new_zeros(*buffer.shape[:-2], missing, buffer.shape[-1])], dim=-2)
+    shape = list(buffer.shape)
+    shape[axis] = missing
+    return np.concatenate([buffer, np.zeros(shape, np.float32)], axis)

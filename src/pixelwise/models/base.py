@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixelwise.batch import Outputs
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import ConfigError, DataError, wrong_bands
 from pixelwise.tiles import padded
 
 
@@ -177,16 +177,6 @@ def _ends(channels: int, clip: Sequence[Sequence[float]] | None) -> tuple[Tensor
         )
     low, high = torch.tensor(given, dtype=torch.float32).unbind(1)
     return low.clone(), high.clone()
-
-
-def wrong_bands(where: object, expected: int, found: int) -> DataError:
-    """Say that an image has another number of bands than the model was trained on."""
-    return DataError(
-        where,
-        expected=f"{expected} band{'s' if expected != 1 else ''}",
-        found=str(found),
-        do=f"Give images of the kind that the model was trained on, or train a model on {found} bands.",
-    )
 
 
 def pad_end(images: Tensor, multiple: int, smallest: int = 0) -> Tensor:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.errors import ConfigError, ModelFileError, ResourceError
+from pixelwise.models.card import CARD, ModelCard, read_card
 from pixelwise.models.catalogue import origin
 from pixelwise.models.fetching import README, network_errors
 from pixelwise.models.transformers import CONFIG, PROCESSOR
-from pixelwise.models.weights import CARD, WEIGHTS, ModelCard, load_model
+from pixelwise.models.weights import WEIGHTS
 from pixelwise.storage import write_atomic
 
 # Terms that the Hub knows by these words; others are "other", with a name.
@@ -58,7 +59,7 @@ def readme(card: ModelCard) -> str:
         "",
         "## Data",
         "",
-        f"Images of {card.channels} band{'s' * (card.channels != 1)}, {card.dtype}, raw values: ",
+        f"Images of {card.spec.channels} band{'s' * (card.spec.channels != 1)}, {card.spec.dtype}, raw values: ",
     ]
     lines[-1] += "normalisation is the model's first layer."
     trained = card.trained or {}
@@ -156,7 +157,7 @@ def _interval(scores: Mapping[str, Any], key: str) -> str:
 
 def _limits(card: ModelCard) -> list[str]:
     return [
-        f"- Trained on {card.dtype} images of {card.channels} band{'s' * (card.channels != 1)}; other cameras, places and seasons were not scored.",
+        f"- Trained on {card.spec.dtype} images of {card.spec.channels} band{'s' * (card.spec.channels != 1)}; other cameras, places and seasons were not scored.",
         "- Every pixel gets one of the classes above, also where none of them is right.",
         "- The scores hold for images like those of the validation part.",
     ]
@@ -164,7 +165,7 @@ def _limits(card: ModelCard) -> list[str]:
 
 def write_readme(folder: Path) -> Path:
     """Write the README of a model folder beside its files."""
-    _, card = load_model(folder)
+    card = read_card(folder)
     write_atomic(folder / README, readme(card))
     return folder / README
 

@@ -128,8 +128,16 @@ def _from_folder(folder: Path, where: object) -> Source:
     tensors = _tensors(folder / WEIGHTS)
     if (folder / CARD).is_file():
         card = ModelCard.from_dict(read_json(folder / CARD), folder / CARD)
-        numbers = (card.mean, card.std, card.labels.names, card.dtype)
-        return Source(str(where), tensors, card.license, *numbers, clip=card.clip)
+        return Source(
+            str(where),
+            tensors,
+            card.license,
+            card.mean,
+            card.std,
+            card.labels.names,
+            card.spec.dtype or "uint8",
+            clip=card.clip,
+        )
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     mean, std, bgr = _processor(folder) if (folder / PROCESSOR).is_file() else (*_encoder_numbers(config), False)
     license = license_of_repository(folder / README, config, str(where))

@@ -21,6 +21,7 @@ from pixelwise.datasets.dataset import Dataset, DataSplits
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import quick_miou
 from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.torch_backend import TorchBackend
 from pixelwise.losses import CombinedLoss, class_weights, combined_loss
 from pixelwise.models import catalogue
 from pixelwise.models.base import SegmentationModel
@@ -34,7 +35,7 @@ from pixelwise.training.loop import Work
 from pixelwise.training.optim import begin_at_prior
 from pixelwise.training.plan import Weights
 from pixelwise.training.transforms import CropTransform
-from pixelwise.types import Fingerprint
+from pixelwise.types import Fingerprint, ModelSpec
 
 MODEL = "model"
 
@@ -83,7 +84,7 @@ def require_counted(val: Dataset) -> None:
         DataError: it has none.
     """
     for index in range(len(val)):
-        mask = val.read(index).mask
+        mask = val.read(index).truth(val.labels.ignore_index)
         if mask is not None and (mask != val.labels.ignore_index).any():
             return
     raise DataError(
@@ -237,14 +238,18 @@ def model_card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelC
     assert splits.train is not None
     return ModelCard(
         architecture={"name": config.model.name, "arguments": arguments(config, splits.train, facts)},
-        labels=splits.labels,
-        channels=facts.channels,
-        dtype=facts.dtype,
-        bands=config.data.bands,
-        tile=config.predict.tile or (512, 512),
-        overlap=config.predict.overlap,
-        mirrors=tuple(d for d in ("horizontal", "vertical") if getattr(config.augment, f"flip_{d}")),
-        flips=config.predict.flips,
+        spec=ModelSpec(
+            labels=splits.labels,
+            channels=facts.channels,
+            colour_mode=config.data.bands,
+            dtype=facts.dtype,
+            typical_range=_typical_range(facts),
+            fill=tuple(config.model.mean or ()),
+            tile=config.predict.tile or (512, 512),
+            overlap=config.predict.overlap,
+            mirrors=tuple(d for d in ("horizontal", "vertical") if getattr(config.augment, f"flip_{d}")),
+            flips=config.predict.flips,
+        ),
         license=config.model.license or "user",
         trained={
             "data": Path(config.data.root or "").name,
@@ -254,6 +259,13 @@ def model_card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelC
         data_hash=facts.hash,
         names_hash=splits.train.names_hash(),
     )
+
+
+def _typical_range(facts: Fingerprint) -> tuple[float, float] | None:
+    """Return the 0.5 % and 99.5 % percentiles over all bands; None for fingerprints of older versions."""
+    if not facts.percentiles:
+        return None
+    return min(low for low, _, _ in facts.percentiles), max(high for _, _, high in facts.percentiles)
 
 
 def _named_weights(weights: str | None) -> str:
@@ -267,7 +279,7 @@ def make_predictor(config: Config, model: SegmentationModel, card: ModelCard) ->
 
     Not in the precision of training: what is scored on the way is what the model is shipped and scored as at the end.
     """
-    return Predictor.from_model(model, card, device=config.train.device or "cpu")
+    return Predictor(TorchBackend(model, card.spec, config.train.device or "cpu"))
 
 
 def make_work(

@@ -19,6 +19,7 @@ from pixelwise.errors import DataError, memory_respected
 from pixelwise.evaluation import evaluate, fitted_temperature
 from pixelwise.evaluation.calibrating import IMAGES
 from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.torch_backend import TorchBackend
 from pixelwise.metrics.temperature import Temperature
 from pixelwise.models.base import SegmentationModel
 from pixelwise.models.hub import write_readme
@@ -80,14 +81,15 @@ def finish(config: Config, val: Dataset, out: Path, tell: Listener) -> Path:
     do = "Type the same command with --set evaluate.metrics=[], or on a machine with more memory: what was learned is kept."
     with StopSignal(out) as stop, memory_respected(out, do):
         if settings.temperature:
-            uncorrected = Predictor.from_model(model, replace(card, calibration=None), device=device)
+            uncorrected = Predictor(TorchBackend(model, card.spec, device), temperature=1.0)
             fitted = fitted_temperature(val, uncorrected, progress=told("calibrating"), stop=stop.check)
-            card = replace(card, calibration=_calibration(fitted))
+            spec = replace(card.spec, temperature=fitted.value)
+            card = replace(card, spec=spec, calibration=_calibration(fitted))
             tell({"event": "calibrated", **_calibration(fitted)})
         # As `load` and with it every other verb predicts: what is scored is what is shipped.
         result = evaluate(
             val,
-            Predictor.from_model(model, card, device=device),
+            Predictor(TorchBackend(model, card.spec, device)),
             metrics=settings.metrics,
             surface_tolerance=settings.surface_tolerance,
             resamples=settings.resamples,

@@ -21,6 +21,7 @@ from pixelwise.batch import Batch
 from pixelwise.datasets.dataset import Dataset
 from pixelwise.errors import ImageError, PixelwiseError
 from pixelwise.formats.reading import image_size, mixed_bands
+from pixelwise.imageio.images import fill_invalid
 from pixelwise.training.transforms import CropTransform
 
 Key = tuple[int, int]
@@ -72,7 +73,6 @@ class Crops(TorchDataset[tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError
 
     def _read(self, index: int) -> tuple[torch.Tensor, torch.Tensor, str]:
         sample = self.dataset.read(index)
-        assert sample.mask is not None, "training records have masks"
         found = (sample.image.shape[0], sample.image.dtype.name)
         if self.form is not None and found != self.form:  # not every image was looked at before
             bands, kind = self.form
@@ -82,7 +82,10 @@ class Crops(TorchDataset[tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError
                 found=f"{found[0]} of {found[1]}",
                 do=mixed_bands({bands, found[0]}) + " `pixelwise check` lists them.",
             )
-        return _tensor(sample.image), _tensor(sample.mask), sample.id
+        image = fill_invalid(sample.image, sample.valid, self.transform.mean)
+        mask = sample.truth(self.transform.ignore_index)
+        assert mask is not None, "training records have masks"
+        return _tensor(image), _tensor(mask), sample.id
 
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError:
         """Draw the crop of image `key[1]` in epoch `key[0]`; a worker process answers with an error instead of raising it."""

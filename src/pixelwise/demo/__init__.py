@@ -1,0 +1,1 @@
+"""Drawn road scenes and other synthetic data sets."""

@@ -1,0 +1,86 @@
+"""The torch engine: logits from a torch module in evaluation mode."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pixelwise.types import ModelSpec
+
+
+class TorchBackend:
+    """Compute logits with torch, in evaluation mode and without gradients.
+
+    The model is moved to `device` and otherwise left as it is: the training mode of every layer is restored after each
+    call, and the weights keep their memory format, so scoring during training changes nothing.
+
+    Args:
+        model: maps raw images to logits of the same size.
+        spec: describes the model; its stride is replaced by that of the model, if the model has one.
+        device: "cpu", "cuda", …; the fastest one available if None.
+        precision: "fp32", or "bf16" for the operations that torch's autocast considers safe.
+        channels_last: pass images with channels innermost, which is often faster for convolutions.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: ModelSpec,
+        device: str | torch.device | None = None,
+        precision: Literal["fp32", "bf16"] = "fp32",
+        channels_last: bool = True,
+    ) -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model = model.to(self.device)
+        self.spec = replace(spec, stride=getattr(model, "stride", spec.stride))
+        self.precision = precision
+        self.channels_last = channels_last
+
+    def __call__(self, images: NDArray[Any], /) -> NDArray[np.float32]:
+        """Return logits (B, K, *S) float32 for images (B, C, *S) of raw pixel values."""
+        batch = torch.from_numpy(_native(images))
+        layout = torch.channels_last if self.channels_last and batch.ndim == 4 else torch.contiguous_format
+        bf16 = self.precision == "bf16"
+        with torch.inference_mode(), _evaluating(self.model), torch.autocast(self.device.type, torch.bfloat16, bf16):
+            logits: torch.Tensor = self.model(batch.to(self.device).contiguous(memory_format=layout))
+            return logits.float().contiguous().cpu().numpy()
+
+
+def open_torch(
+    folder: Path, *, device: str | None = None, precision: Literal["fp32", "bf16"] = "fp32", channels_last: bool = True
+) -> TorchBackend:
+    """Open a model folder with torch.
+
+    Raises:
+        ModelFileError: the folder holds no complete model.
+    """
+    from pixelwise.models.weights import load_model
+
+    model, card = load_model(folder)
+    return TorchBackend(model, card.spec, device, precision, channels_last)
+
+
+def _native(images: NDArray[Any]) -> NDArray[Any]:
+    """Return an array that torch can share: native byte order, positive strides, writable."""
+    native = np.asarray(images, images.dtype.newbyteorder("="))
+    return np.require(native, requirements=["C", "W"])
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    # `model.train()` afterwards would also put frozen layers into training mode.
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
