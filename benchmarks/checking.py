@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.protocol import processor
-from pixelwise.checking import Seen, Survey, judge, take_survey
+from pixelwise.checking import Inspection, Survey, run_checks, take_survey
 from pixelwise.checking.survey import count_cores
 from pixelwise.config import DataConfig
 from pixelwise.datasets.dataset import DataSplits, open_data
@@ -65,7 +65,7 @@ def time_looks(folder: Path, rounds: int) -> list[dict[str, Any]]:
             survey = take_survey(splits, workers=workers)
             seconds += [time.perf_counter() - began] if number else []
         began = time.perf_counter()
-        judge(survey)
+        run_checks(survey)
         judged.append(time.perf_counter() - began)
     rows = [{"processes": w or 1, "per_second": total / statistics.median(s)} for w, s in taken.items()]
     return [*rows, {"judge_seconds": statistics.median(judged), "pictures": total}]
@@ -91,7 +91,7 @@ def _print_memory(folder: Path, count: int) -> None:
     before = _status("VmRSS")
     survey = take_survey(splits, workers=0)
     kept, peak = _status("VmRSS") - before, _status("VmHWM") - before
-    print(json.dumps({"pictures": len(survey.seen), "kept_mib": kept, "peak_mib": peak}))
+    print(json.dumps({"pictures": len(survey.inspections), "kept_mib": kept, "peak_mib": peak}))
 
 
 def _status(key: str) -> float:
@@ -102,7 +102,7 @@ def _status(key: str) -> float:
 def time_many(folder: Path) -> dict[str, Any]:
     """Time all checks of images that are made up from those that were drawn: other sketches, files, and places."""
     splits = listed_again(open_data(DataConfig(), folder), MANY)
-    seen = take_survey(listed_again(splits, 512), workers=0).seen
+    seen = take_survey(listed_again(splits, 512), workers=0).inspections
     rng = np.random.default_rng(0)
     spectrum = 1 / (1 + np.arange(143)) ** 0.7  # long waves make up most of an image
     waves = rng.standard_normal((MANY, 143)) * spectrum
@@ -110,13 +110,13 @@ def time_many(folder: Path) -> dict[str, Any]:
     waves[-copies:] = waves[:copies] + 0.02 * rng.standard_normal((copies, 143)) * spectrum
     waves *= 127 / np.linalg.norm(waves, axis=1, keepdims=True)
     rows = np.rint(waves).astype(np.int8)
-    made: list[Seen] = [
-        replace(seen[k % len(seen)], index=k, digest=k.to_bytes(16, "big"), waves=rows[k].tobytes())
+    made: list[Inspection] = [
+        replace(seen[k % len(seen)], index=k, digest=k.to_bytes(16, "big"), signature=rows[k].tobytes())
         for k in range(MANY)
     ]
     survey = Survey(splits, tuple(made))
     began = time.perf_counter()
-    findings = judge(survey)
+    findings = run_checks(survey)
     seconds = time.perf_counter() - began
     found = next(finding.count for finding in findings if finding.kind == "near-duplicates")
     if found < 1.9 * copies:

@@ -1,4 +1,4 @@
-"""`check --model`: labels that a sure model doubts, the strongest first, in JSON and on the page."""
+"""`check --model`: labels that a confident model contradicts, the strongest first, in JSON and on the page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LABELS = Labels(("background", "thing"))
 
 
 class Sure:
-    """Know every image: what is bright is a thing. 97 % sure of it."""
+    """Predict bright pixels as "thing" with a probability of 97 %."""
 
     def observed(self, image, grid, valid, id, observe):
         mask = (image[0] > 127).astype(np.uint8)
@@ -33,7 +33,7 @@ class Sure:
 
 @pytest.fixture
 def data(tmp_path):
-    """Draw 24 images of a bright square; of two of them the label is wrong, in one by far more pixels."""
+    """Draw 24 images of a bright square; two of the labels are wrong, one in many more pixels."""
     for k in range(24):
         split = tmp_path / "d" / ("train" if k < 12 else "val")
         image = np.zeros((48, 64), np.uint8)
@@ -55,8 +55,8 @@ def model(tmp_path, labels=LABELS):
 
 
 def test_wrong_labels_are_ranked_with_their_regions(data, tmp_path):
-    told = []
-    result = pixelwise.check(data, model=model(tmp_path), progress=lambda done, total: told.append((done, total)))
+    calls = []
+    result = pixelwise.check(data, model=model(tmp_path), progress=lambda done, total: calls.append((done, total)))
     assert [(one["id"], one["truth"], one["prediction"], one["pixels"]) for one in result.suspects] == [
         ("train/p03", "background", "thing", 24 * 24),
         ("val/p15", "thing", "background", 10 * 12),
@@ -67,11 +67,11 @@ def test_wrong_labels_are_ranked_with_their_regions(data, tmp_path):
     assert doubts.where == ("train/p03", "val/p15")
     assert doubts.examples == (("train", 3), ("val", 3))
     assert "2 images have labels in doubt" in doubts.what
-    assert "in train/p03 it takes 576 pixels of 'background' for 'thing'" in doubts.why
-    assert told[-1] == (24, 24)
+    assert "in train/p03, 576 pixels of 'background' are predicted as 'thing'" in doubts.why
+    assert calls[-1] == (24, 24)
 
 
-def test_that_not_all_was_listed_or_looked_at_is_told(data, tmp_path, monkeypatch):
+def test_incomplete_lists_and_images_not_compared_are_reported(data, tmp_path, monkeypatch):
     monkeypatch.setattr(diagnosis, "MOST_SUSPECTS", 1)
     (doubts,) = [one for one in pixelwise.check(data, model=model(tmp_path)).findings if one.kind == "labels-in-doubt"]
     assert doubts.what.startswith("at least 2 images have labels in doubt")
@@ -83,14 +83,14 @@ def test_that_not_all_was_listed_or_looked_at_is_told(data, tmp_path, monkeypatc
     ]
 
 
-def test_the_page_shows_them(data, tmp_path):
+def test_the_page_shows_suspects(data, tmp_path):
     pixelwise.check(data, model=model(tmp_path), out=tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     assert "Labels in doubt" in text
     assert "97\u202f% sure that this" in text
 
 
-def test_without_a_model_nothing_is_said_of_doubts(data):
+def test_without_a_model_there_are_no_suspects(data):
     plain = pixelwise.check(data).to_dict()
     assert "suspects" not in plain
     assert "labels-in-doubt" not in [finding["kind"] for finding in plain["findings"]]
@@ -101,7 +101,7 @@ def test_a_model_of_other_classes_is_refused(data, tmp_path):
         pixelwise.check(data, model=model(tmp_path, Labels(("a", "b"))))
 
 
-def test_where_nothing_can_be_used_the_first_trouble_is_told_as_training_tells_it(tmp_path):
+def test_without_usable_images_the_first_error_is_raised(tmp_path):
     for k in range(3):
         for kind, name in (("images", f"p{k}.png"), ("masks", f"p{k}.png")):
             (tmp_path / kind).mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""A small good data set, for each test to spoil."""
+"""A small valid data set, for each test to corrupt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.checking.drawn import draw_good
 
 @pytest.fixture(scope="session")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve good images for train and ten for val, to be looked at only."""
+    """Twelve valid images for train and ten for val, read-only."""
     root = tmp_path_factory.mktemp("good")
     draw_good(root)
     return root
@@ -19,6 +19,6 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(good: Path, tmp_path: Path) -> Path:
-    """A copy of the good data set, to be spoiled."""
+    """A copy of the valid data set, to be corrupted."""
     shutil.copytree(good, tmp_path / "set")
     return tmp_path / "set"

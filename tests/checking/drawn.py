@@ -1,4 +1,4 @@
-"""What the tests of checks share: a small good data set to spoil, and surveys without files."""
+"""Shared by the tests of checks: a small valid data set to corrupt, and surveys without files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pixelwise.checking import Finding, Seen, Survey, check, judge
+from pixelwise.checking import Finding, Inspection, Survey, check, run_checks
 from pixelwise.checking.regions import COLUMNS, Column
 from pixelwise.config import Config, DataConfig, with_overrides
 from pixelwise.datasets.dataset import Dataset, DataSplits, open_data
@@ -37,7 +37,7 @@ def halves(column: int = SIZE // 2, left: int = 0, right: int = 1, size: tuple[i
 
 
 def image_of(mask: np.ndarray, seed: int) -> np.ndarray:
-    """Draw an image (H, W, 3) of its own in which class 1 is brighter."""
+    """Draw a unique image (H, W, 3) in which class 1 is brighter."""
     rng = np.random.default_rng(seed)
     height, width = mask.shape
     clouds = rng.integers(0, 90, (-(-height // 8), -(-width // 8), 3), np.uint8)
@@ -47,7 +47,7 @@ def image_of(mask: np.ndarray, seed: int) -> np.ndarray:
 
 
 def draw_good(root: Path, splits: Sequence[tuple[str, int]] = SPLITS) -> None:
-    """Draw a data set that nothing is wrong with."""
+    """Draw a data set without problems."""
     for number, (split, count) in enumerate(splits):
         for k in range(count):
             mask = halves(20 + 2 * (k % 12))
@@ -63,14 +63,14 @@ def findings(root: Path, *, skip_bad: bool = True, **config: object) -> list[Fin
 
 
 def only(found: Iterable[Finding]) -> Finding:
-    """Give the one finding there is."""
+    """Return the only finding."""
     found = list(found)
     assert len(found) == 1, [finding.what for finding in found]
     return found[0]
 
 
 def of_kind(found: Iterable[Finding], kind: str) -> Finding:
-    """Give the one finding of a kind."""
+    """Return the only finding of a kind."""
     return only(finding for finding in found if finding.kind == kind)
 
 
@@ -79,7 +79,7 @@ def kinds(found: Iterable[Finding]) -> list[str]:
 
 
 def typed(fix: str) -> Config:
-    """Give what a shell and the configuration make of every --set in a fix."""
+    """Apply every --set of a fix as a shell would."""
     options = [shlex.split(text) for text in re.findall(r"--set ('[^']*'|[^\s;]+)", fix.rstrip("."))]
     assert options, fix
     assert all(len(words) == 1 for words in options), fix
@@ -87,7 +87,7 @@ def typed(fix: str) -> Config:
 
 
 def row(index: int, pixels: int = 1000, **columns: int) -> list[int]:
-    """Make a row of a table: class index, pixels, one region, and what else is named (specks=3, lines=10)."""
+    """Make a row of a table: class index, pixels, one region, and named columns (specks=3, lines=10)."""
     values = [0] * COLUMNS
     values[Column.CLASS], values[Column.PIXELS], values[Column.REGIONS] = index, pixels, 1
     for name, value in columns.items():
@@ -96,17 +96,17 @@ def row(index: int, pixels: int = 1000, **columns: int) -> list[int]:
 
 
 def survey_of(
-    subsets: Mapping[str, Sequence[Seen]],
+    subsets: Mapping[str, Sequence[Inspection]],
     *,
     names: Mapping[str, Sequence[str]] | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
     classes: Sequence[str] = ("ground", "road"),
     description: Mapping[str, Any] | None = None,
 ) -> Survey:
-    """Make a survey of images that lie nowhere."""
+    """Make a survey of images without files."""
     root = Path("/set")
     sets = {}
-    seen = []
+    inspections = []
     labels = Labels(tuple(classes))
     for split, own in subsets.items():
         files = names[split] if names else [f"{split}/images/{k}.png" for k in range(len(own))]
@@ -115,7 +115,7 @@ def survey_of(
             for k, file in enumerate(files)
         )
         sets[split] = Dataset(labels, records, MaskRule(), split)
-        seen += [replace(one, split=split, index=k) for k, one in enumerate(own)]
+        inspections += [replace(one, split=split, index=k) for k, one in enumerate(own)]
     splits = DataSplits(
         sets.get("train"),
         sets.get("val"),
@@ -125,18 +125,18 @@ def survey_of(
         (),
         {"root": str(root), "split": {"given": list(subsets)}, **(description or {})},
     )
-    return Survey(splits, tuple(seen))
+    return Survey(splits, tuple(inspections))
 
 
-def seen(*rows: list[int], **fields: Any) -> Seen:
-    """Make what was seen of a good image, with rows of its table."""
+def inspected(*rows: list[int], **fields: Any) -> Inspection:
+    """Make the inspection of a valid image, with rows of its table."""
     table = np.array(rows or [row(0), row(1)], np.uint32)
     usual = {"size": (SIZE, SIZE), "bands": 3, "dtype": "uint8", "spread": 40.0}
-    return Seen("", 0, table=table, **{**usual, **fields})
+    return Inspection("", 0, table=table, **{**usual, **fields})
 
 
-def waves(vector: np.ndarray) -> bytes:
-    """Make a sketch that points along a vector of 143 numbers."""
+def signature(vector: np.ndarray) -> bytes:
+    """Make a signature from a vector of 143 numbers."""
     return np.rint(vector * (127 / np.linalg.norm(vector))).astype(np.int8).tobytes()
 
 
@@ -147,14 +147,14 @@ __all__ = [
     "findings",
     "halves",
     "image_of",
-    "judge",
+    "inspected",
     "kinds",
     "of_kind",
     "only",
     "row",
+    "run_checks",
     "save",
-    "seen",
+    "signature",
     "survey_of",
     "typed",
-    "waves",
 ]

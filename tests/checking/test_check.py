@@ -10,7 +10,7 @@ from tests.checking.drawn import findings, halves, kinds, of_kind, save
 
 from pixelwise import checking
 from pixelwise.checking import CHECKS, SEVERITIES, Finding, check
-from pixelwise.checking.findings import listed, some
+from pixelwise.checking.findings import join_names, plural
 from pixelwise.config import DataConfig, read_request
 from pixelwise.datasets.dataset import open_data
 from pixelwise.demo.synthetic import write_road_scenes
@@ -19,13 +19,13 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def test_a_good_data_set_has_no_findings(good: Path) -> None:
-    told: list[tuple[int, int]] = []
-    assert check(open_data(DataConfig(), good), lambda done, total: told.append((done, total)), workers=0) == []
-    assert told[-1] == (22, 22)
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    calls: list[tuple[int, int]] = []
+    assert check(open_data(DataConfig(), good), lambda done, total: calls.append((done, total)), workers=0) == []
+    assert calls[-1] == (22, 22)
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
 
 
-def test_the_worst_comes_first(folder: Path) -> None:
+def test_findings_are_sorted_by_severity(folder: Path) -> None:
     (folder / "val/images/val02.png").write_bytes((folder / "train/images/train05.png").read_bytes())
     save(folder / "train/masks/train04.png", halves(right=9))
     severities = [finding.severity for finding in findings(folder, skip_bad=False)]
@@ -49,7 +49,7 @@ def test_every_check_is_registered() -> None:
     assert len(CHECKS) == len(set(CHECKS))
 
 
-def test_the_plain_form_is_json_with_the_keys_in_order(folder: Path) -> None:
+def test_plain_values_are_json_with_the_keys_in_order(folder: Path) -> None:
     save(folder / "train/masks/train04.png", halves(right=9))
     plain = of_kind(findings(folder), "unknown-ids").to_dict()
     assert list(plain) == [
@@ -60,7 +60,7 @@ def test_the_plain_form_is_json_with_the_keys_in_order(folder: Path) -> None:
     assert (plain["examples"], plain["count"], plain["of"]) == ([["train", 4]], 1, 22)
 
 
-def test_at_most_five_files_and_twelve_images_are_named_and_all_are_counted(folder: Path) -> None:
+def test_at_most_five_files_and_twelve_examples_are_listed(folder: Path) -> None:
     for split, count in (("train", 12), ("val", 10)):
         for k in range(count):
             save(folder / f"{split}/masks/{split}{k:02}.png", halves(right=9))
@@ -68,7 +68,7 @@ def test_at_most_five_files_and_twelve_images_are_named_and_all_are_counted(fold
     assert (len(finding.where), len(finding.examples), finding.count, finding.of) == (5, 12, 22, 22)
 
 
-def test_every_example_can_be_read_from_the_parts(folder: Path) -> None:
+def test_every_example_can_be_read_from_the_splits(folder: Path) -> None:
     (folder / "labels.yaml").write_text("names: [ground, road, car]\n")
     save(folder / "val/images/val02.png", np.full((64, 64, 3), 7, np.uint8))
     (folder / "val/images/val03.png").write_bytes((folder / "train/images/train05.png").read_bytes())
@@ -82,14 +82,14 @@ def test_every_example_can_be_read_from_the_parts(folder: Path) -> None:
         assert not finding.paired or len(finding.examples) % 2 == 0
 
 
-def test_numbers_and_lists_are_said_in_words() -> None:
-    assert (some(1, "mask", "masks"), some(3, "mask", "masks")) == ("1 mask", "3 masks")
-    assert [listed(list("abcdefg")[:count], 3) for count in (0, 1, 2, 3, 5)] == [
+def test_plurals_and_lists_in_words() -> None:
+    assert (plural(1, "mask", "masks"), plural(3, "mask", "masks")) == ("1 mask", "3 masks")
+    assert [join_names(list("abcdefg")[:count], 3) for count in (0, 1, 2, 3, 5)] == [
         *("none", "a", "a and b", "a, b and c", "a, b, c and 2 more"),
     ]
 
 
-def test_drawn_road_scenes_have_nothing_but_notices(tmp_path: Path) -> None:
+def test_synthetic_road_scenes_have_only_notices(tmp_path: Path) -> None:
     write_road_scenes(tmp_path, train=16, val=10, test=10, size=(120, 160))
     found = check(open_data(DataConfig(), tmp_path), workers=0)
     assert set(kinds(found)) <= {"specks", "rare-classes", "smaller-than-the-crop", "thin-objects"}, found
@@ -104,7 +104,7 @@ REAL = {
 
 
 @pytest.mark.parametrize("name", ["drive", "aerial_roads"])
-def test_real_sets_have_the_faults_they_have_and_no_others(name: str, real: Callable[[str], Path]) -> None:
+def test_real_data_sets_have_exactly_the_known_problems(name: str, real: Callable[[str], Path]) -> None:
     config, base = read_request(RECIPES / f"{name}.yaml", [f"data.root={real(name)}"])
     found = check(open_data(config.data, base), workers=0)
     assert {finding.kind for finding in found if finding.severity != "notice"} == REAL[name]
@@ -112,7 +112,7 @@ def test_real_sets_have_the_faults_they_have_and_no_others(name: str, real: Call
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["camvid", "magnetic_tile"])
-def test_larger_real_sets_have_the_faults_they_have_and_no_others(name: str, real: Callable[[str], Path]) -> None:
+def test_larger_real_data_sets_have_exactly_the_known_problems(name: str, real: Callable[[str], Path]) -> None:
     config, base = read_request(RECIPES / f"{name}.yaml", [f"data.root={real(name)}"])
     found = check(open_data(config.data, base))
     assert {finding.kind for finding in found if finding.severity != "notice"} == REAL[name]
@@ -129,13 +129,13 @@ def test_larger_real_sets_have_the_faults_they_have_and_no_others(name: str, rea
         assert all("MT_Uneven" in text for text in forgotten.where)
 
 
-def test_a_colour_set_with_one_grey_image_is_told_apart(real: Callable[[str], Path]) -> None:
+def test_a_colour_data_set_with_one_grey_image(real: Callable[[str], Path]) -> None:
     opened = open_data(DataConfig(skip_bad=True), real("coco_panoptic"))
     found = check(opened)
     mixed = of_kind(found, "mixed-pictures")
     assert (mixed.severity, mixed.count, mixed.of) == ("error", 1, 100)
     assert mixed.where[0].endswith("000000007888.jpg")
-    assert of_kind(found, "grey-pictures").what == "7 of 99 colour images are grey: their three bands are equal"
+    assert of_kind(found, "grey-pictures").what == "7 of 99 colour images are grey: their three bands are identical"
     assert not {"shifted-masks", "some-masks-shifted", "blended-ids", "near-duplicates"} & set(kinds(found))
 
 

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import numpy as np
-from tests.checking.drawn import findings, halves, kinds, of_kind, row, save, seen, survey_of, typed
+from tests.checking.drawn import findings, halves, inspected, kinds, of_kind, row, save, survey_of, typed
 
 from pixelwise.checking.classes import (
     absent_classes,
@@ -20,7 +20,7 @@ def test_only_one_class(folder: Path) -> None:
         save(path, halves(right=0))
     found = of_kind(findings(folder), "one-class")
     assert (found.severity, found.what) == ("error", "only 'ground' occurs in train")
-    assert list(one_class(survey_of({"train": [seen()]}))) == []
+    assert list(one_class(survey_of({"train": [inspected()]}))) == []
 
 
 def test_a_class_that_never_occurs(folder: Path) -> None:
@@ -31,8 +31,8 @@ def test_a_class_that_never_occurs(folder: Path) -> None:
     assert found.where == ("car", "tram")
 
 
-def test_classes_that_a_part_does_not_show() -> None:
-    full, less = seen(row(0), row(1), row(2)), seen(row(0), row(1))
+def test_classes_absent_from_a_split() -> None:
+    full, less = inspected(row(0), row(1), row(2)), inspected(row(0), row(1))
     lost_in_train = list(absent_classes(survey_of({"train": [less], "val": [full]}, classes=THREE)))
     assert kinds(lost_in_train) == ["absent-in-train"]
     assert lost_in_train[0].severity == "warning"
@@ -44,8 +44,8 @@ def test_classes_that_a_part_does_not_show() -> None:
     assert not list(absent_classes(survey_of({"train": [full], "val": [full]}, classes=THREE)))
 
 
-def test_another_division_is_asked_for_as_the_parts_were_made() -> None:
-    full, less = seen(row(0), row(1), row(2)), seen(row(0), row(1))
+def test_the_fix_for_another_division_depends_on_how_splits_were_made() -> None:
+    full, less = inspected(row(0), row(1), row(2)), inspected(row(0), row(1))
     splits = {"train": [full], "val": [less]}
     given = next(iter(absent_classes(survey_of(splits, classes=THREE))))
     assert typed(given.fix.partition("; ")[0]).data.split.anew
@@ -54,15 +54,15 @@ def test_another_division_is_asked_for_as_the_parts_were_made() -> None:
     assert typed(drawn.fix.partition("; ")[0]).data.split.seed == 4
 
 
-def test_a_val_part_in_which_no_pixel_counts_stops_training() -> None:
-    found = list(uncounted_val(survey_of({"train": [seen()], "val": [seen(row(2))]})))
+def test_a_val_split_of_ignored_pixels_is_an_error() -> None:
+    found = list(uncounted_val(survey_of({"train": [inspected()], "val": [inspected(row(2))]})))
     assert [(one.kind, one.severity, one.count) for one in found] == [("uncounted-val", "error", 1)]
-    assert not list(uncounted_val(survey_of({"train": [seen(row(2))], "val": [seen(row(2)), seen()]})))
-    assert not list(uncounted_val(survey_of({"train": [seen()]})))
+    assert not list(uncounted_val(survey_of({"train": [inspected(row(2))], "val": [inspected(row(2)), inspected()]})))
+    assert not list(uncounted_val(survey_of({"train": [inspected()]})))
 
 
 def test_classes_in_few_images_of_train() -> None:
-    full, less = seen(row(0), row(1), row(2)), seen(row(0), row(1))
+    full, less = inspected(row(0), row(1), row(2)), inspected(row(0), row(1))
     found = list(few_images(survey_of({"train": [full] * 9 + [less] * 5, "val": [full] * 20}, classes=THREE)))
     assert [(one.severity, one.count, one.of) for one in found] == [("warning", 1, 3)]
     assert found[0].what == "1 class is in under 10 images of train: car 9"
@@ -70,11 +70,11 @@ def test_classes_in_few_images_of_train() -> None:
     assert not list(few_images(survey_of({"train": [full] * 10 + [less] * 5}, classes=THREE)))
 
 
-def test_a_set_of_few_images_says_nothing_of_classes_in_few() -> None:
-    assert not list(few_images(survey_of({"train": [seen()] * 9})))
+def test_no_finding_about_few_images_in_a_small_data_set() -> None:
+    assert not list(few_images(survey_of({"train": [inspected()] * 9})))
 
 
-def test_rare_classes_are_told_with_what_guessing_would_score(folder: Path) -> None:
+def test_rare_classes_are_reported_with_the_score_of_a_constant_prediction(folder: Path) -> None:
     for path in folder.glob("*/masks/*.png"):
         mask = np.zeros((64, 64), np.uint8)
         mask[30:34, 30:35] = 1
@@ -82,17 +82,17 @@ def test_rare_classes_are_told_with_what_guessing_would_score(folder: Path) -> N
     found = of_kind(findings(folder), "rare-classes")
     assert found.severity == "notice"
     assert found.what == "1 class has under 1% of the pixels: road 0.49 %"
-    # Always 'ground': IoU 4076/4096 of it and 0 of road.
-    assert "'ground' everywhere has 99.5 % of the pixels right, and an mIoU of 49.8 %" in found.why
+    # Constant prediction of 'ground': IoU 4076/4096, and 0 for road.
+    assert "'ground' everywhere has a pixel accuracy of 99.5 % and an mIoU of 49.8 %" in found.why
 
 
-def test_classes_of_some_size_are_not_rare() -> None:
-    assert not list(rare_classes(survey_of({"train": [seen(row(0, 800), row(1, 200))]})))
-    found = list(rare_classes(survey_of({"train": [seen(row(0, 950), row(1, 50))]})))
+def test_frequent_classes_are_not_rare() -> None:
+    assert not list(rare_classes(survey_of({"train": [inspected(row(0, 800), row(1, 200))]})))
+    found = list(rare_classes(survey_of({"train": [inspected(row(0, 950), row(1, 50))]})))
     assert found[0].what == "one class has most of the pixels: ground 95 %"
 
 
-def test_ignored_pixels_are_told_and_many_are_a_warning(folder: Path) -> None:
+def test_ignored_pixels_are_a_notice_and_many_are_a_warning(folder: Path) -> None:
     (folder / "labels.yaml").write_text("names: [ground, road]\nignore_index: 7\n")
     mask = halves(20)
     mask[:32] = 7
@@ -100,8 +100,8 @@ def test_ignored_pixels_are_told_and_many_are_a_warning(folder: Path) -> None:
     found = of_kind(findings(folder), "ignored-pixels")
     assert (found.severity, found.what) == ("notice", "2.3 % of the pixels are ignored, in 1 of 22 masks")
     assert found.where == (str(folder / "train/masks/train00.png"),)
-    much = list(ignored_share(survey_of({"train": [seen(row(0, 10), row(1, 10), row(2, 30))]})))
+    much = list(ignored_share(survey_of({"train": [inspected(row(0, 10), row(1, 10), row(2, 30))]})))
     assert (much[0].severity, much[0].what) == ("warning", "60 % of the pixels are ignored, in 1 of 1 mask")
-    scribbles = list(ignored_share(survey_of({"train": [seen(row(0, 10), row(1, 10), row(2, 9980))]})))
+    scribbles = list(ignored_share(survey_of({"train": [inspected(row(0, 10), row(1, 10), row(2, 9980))]})))
     assert scribbles[0].what == "99.8 % of the pixels are ignored, in 1 of 1 mask"
-    assert not list(ignored_share(survey_of({"train": [seen()]})))
+    assert not list(ignored_share(survey_of({"train": [inspected()]})))

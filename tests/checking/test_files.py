@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.checking.drawn import findings, halves, kinds, of_kind, only, save, seen, survey_of
+from tests.checking.drawn import findings, halves, inspected, kinds, of_kind, only, save, survey_of
 
 from pixelwise.checking import check
 from pixelwise.checking.files import left_out, unreadable
@@ -14,7 +14,7 @@ from pixelwise.errors import MaskError
 
 
 def spoil(path: Path) -> None:
-    """Turn a byte in the pixels of a PNG over."""
+    """Invert a byte in the pixels of a PNG."""
     content = path.read_bytes()
     place = content.index(b"IDAT") + 8
     path.write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
@@ -32,11 +32,11 @@ def test_unreadable_images_and_masks(folder: Path) -> None:
         images.fix
         == "Copy or export the file again, or take it out; or leave them out: --skip-bad, or data.skip_bad: true."
     )
-    assert images.examples == ()  # there is nothing to be shown
-    assert (masks.what, masks.where) == ("1 mask cannot be understood", (str(folder / "train/masks/train02.png"),))
+    assert images.examples == ()  # the images cannot be read
+    assert (masks.what, masks.where) == ("1 mask cannot be interpreted", (str(folder / "train/masks/train02.png"),))
 
 
-def test_what_skip_bad_leaves_out_blocks_nothing_while_something_is_left(folder: Path) -> None:
+def test_files_left_out_by_skip_bad_are_warnings_while_images_are_left(folder: Path) -> None:
     spoil(folder / "train/images/train00.png")
     save(folder / "train/masks/train01.png", halves() * 7)
     found = findings(folder)
@@ -46,20 +46,20 @@ def test_what_skip_bad_leaves_out_blocks_nothing_while_something_is_left(folder:
     assert of_kind(found, "unknown-ids").severity == "warning"
     for path in (folder / "val/images").iterdir():
         spoil(path)
-    assert of_kind(findings(folder), "unreadable-pictures").severity == "error"  # nothing is left to choose by
+    assert of_kind(findings(folder), "unreadable-pictures").severity == "error"  # no val image is left
 
 
-def test_what_a_format_advises_is_passed_on() -> None:
-    survey = survey_of({"train": [seen()]})
+def test_advice_of_a_format_is_the_fix() -> None:
+    survey = survey_of({"train": [inspected()]})
     text = "labels/a.txt: line 3 has 5 numbers"
     splits = replace(survey.splits, skipped=(text,), advice={text: "Draw polygons, not boxes."})
     (found,) = left_out(replace(survey, splits=splits, skip_bad=False))
     assert found.fix == "Draw polygons, not boxes; or leave them out: --skip-bad, or data.skip_bad: true."
 
 
-def test_fixes_that_list_what_one_file_holds_are_one_finding() -> None:
+def test_fixes_that_differ_in_listed_values_are_one_finding() -> None:
     many = [
-        seen(error=MaskError(f"m{k}.png", expected="known colours", found="others", do=f"Add [{k}, 0, 0]."))
+        inspected(error=MaskError(f"m{k}.png", expected="known colours", found="others", do=f"Add [{k}, 0, 0]."))
         for k in range(3)
     ]
     found = list(unreadable(survey_of({"train": many})))
@@ -67,7 +67,7 @@ def test_fixes_that_list_what_one_file_holds_are_one_finding() -> None:
     assert found[0].fix == "Add [0, 0, 0]; or leave them out: --skip-bad, or data.skip_bad: true."
 
 
-def test_truncated_images_are_told_by_opening_or_by_looking(folder: Path) -> None:
+def test_truncated_images_are_found_on_opening_or_decoding(folder: Path) -> None:
     path = folder / "train/images/train02.png"
     path.write_bytes(path.read_bytes()[:-30])
     found = of_kind(findings(folder, skip_bad=False), "unreadable-files")
@@ -94,15 +94,15 @@ def test_files_without_a_partner(folder: Path) -> None:
     assert error.fix == "Add or remove the files; or leave them out: --skip-bad, or data.skip_bad: true."
 
 
-def test_sizes_that_differ(folder: Path) -> None:
+def test_different_sizes(folder: Path) -> None:
     save(folder / "val/masks/val00.png", halves(size=(64, 80)))
     found = of_kind(findings(folder, skip_bad=False), "unequal-sizes")
     assert (found.severity, found.what) == ("error", "1 file of another size than the image")
-    assert found.fix.startswith("Export the masks again at their images' size")
+    assert found.fix.startswith("Export the masks again at the size of their images")
 
 
-def test_a_mask_on_another_grid_can_be_read_but_lies_elsewhere() -> None:
-    survey = survey_of({"train": [seen()]})
+def test_a_mask_on_another_grid() -> None:
+    survey = survey_of({"train": [inspected()]})
     skipped = (
         "masks/a.tif: expected a.tif's affine ((1.0, 0.0), (0.0, 1.0)), found ((1.0, 5.0), (0.0, 1.0))",
         "list.txt: b: listed, but there is no mask",
@@ -117,21 +117,21 @@ def test_a_mask_on_another_grid_can_be_read_but_lies_elsewhere() -> None:
         "unequal-grids": 1,
     }
     assert found["unequal-grids"].what == "1 file not on the image's grid"
-    assert found["unequal-grids"].fix.startswith("Resample the masks to their images' grids")
+    assert found["unequal-grids"].fix.startswith("Resample the masks to the grids of their images")
 
 
-def test_sizes_that_are_swapped_speak_of_exif(folder: Path) -> None:
+def test_swapped_sizes_suggest_exif(folder: Path) -> None:
     save(folder / "val/images/val00.png", np.zeros((64, 80, 3), np.uint8))
     save(folder / "val/masks/val00.png", halves(size=(80, 64)))
     found = of_kind(findings(folder, skip_bad=False), "unequal-sizes")
     assert "EXIF orientation" in found.fix
 
 
-def test_sizes_that_changed_since_opening(folder: Path) -> None:
+def test_sizes_changed_since_opening(folder: Path) -> None:
     splits = open_data(DataConfig(), folder)
     save(folder / "val/masks/val00.png", halves(size=(64, 80)))
     found = of_kind(check(splits, workers=0, skip_bad=False), "unequal-sizes")
-    assert (found.what, found.count) == ("1 mask has not its image's size", 1)
+    assert (found.what, found.count) == ("1 mask differs in size from its image", 1)
 
 
 def test_masks_saved_as_jpeg(folder: Path) -> None:
@@ -139,30 +139,30 @@ def test_masks_saved_as_jpeg(folder: Path) -> None:
         (folder / f"train/masks/train0{k}.png").unlink()
         save(folder / f"train/masks/train0{k}.jpg", halves())
     found = of_kind(findings(folder, skip_bad=False), "lossy-masks")
-    assert (found.severity, found.what) == ("error", "2 masks are JPEGs or lossy otherwise")
+    assert (found.severity, found.what) == ("error", "2 masks are compressed lossily (JPEG or similar)")
     assert "whose compression creates false ids along the edges" in found.why
     assert "Save the masks as PNG" in found.fix
     assert not {"lossy-masks"} & set(kinds(findings(folder, mask_values={"threshold": 1})))
 
 
-@pytest.mark.parametrize(("orientation", "told"), [(1, False), (3, True), (6, True)])
-def test_images_that_exif_turns_beside_masks_that_it_does_not(folder: Path, orientation: int, told: bool) -> None:
+@pytest.mark.parametrize(("orientation", "reported"), [(1, False), (3, True), (6, True)])
+def test_images_rotated_by_exif_without_their_masks(folder: Path, orientation: int, reported: bool) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = folder / "train/images/train03.png"
     Image.open(path).save(path, exif=exif)
     found = findings(folder)
-    assert len(found) == told
-    if told:
+    assert len(found) == reported
+    if reported:
         finding = only(found)
         assert (finding.kind, finding.severity, finding.where) == ("turned-by-exif", "warning", (str(path),))
-        assert finding.what == "1 image is turned by EXIF, and the mask is not"
+        assert finding.what == "1 image is rotated by EXIF orientation, but the mask is not"
         mask = folder / "train/masks/train03.png"
         Image.open(mask).save(mask, exif=exif)
         assert not findings(folder)
 
 
-def test_a_turned_image_that_is_not_square_needs_no_word(folder: Path) -> None:
+def test_a_rotated_image_whose_size_fits_the_mask_is_not_reported(folder: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     rng = np.random.default_rng(5)
@@ -172,7 +172,7 @@ def test_a_turned_image_that_is_not_square_needs_no_word(folder: Path) -> None:
     assert "turned-by-exif" not in kinds(findings(folder))
 
 
-def test_what_was_decided_on_opening_is_told(tmp_path: Path, good: Path) -> None:
+def test_decisions_on_opening_are_reported(tmp_path: Path, good: Path) -> None:
     for k in range(12):
         for kind in ("image", "mask"):
             target = tmp_path / f"{kind}s" / f"{k:02}.png"

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from scipy.fft import dctn
 
-from pixelwise.checking.image_signature import LENGTH, sketch, unpack
+from pixelwise.checking.image_signature import LENGTH, image_signature, unpack
 
 
 def scene(seed: int, size: tuple[int, int] = (96, 128)) -> np.ndarray:
@@ -16,18 +16,18 @@ def scene(seed: int, size: tuple[int, int] = (96, 128)) -> np.ndarray:
 
 
 def distance(one: np.ndarray, two: np.ndarray) -> float:
-    vectors = unpack([sketch(one).waves, sketch(two).waves])
+    vectors = unpack([image_signature(one).coefficients, image_signature(two).coefficients])
     return 1 - float(vectors[0] @ vectors[1])
 
 
-def test_it_is_the_low_end_of_a_cosine_transform() -> None:
+def test_the_signature_is_a_low_pass_cosine_transform() -> None:
     image = scene(1, (160, 160))
     grey = image.astype(np.uint16).sum(0) // 3
     small = np.asarray(Image.fromarray(grey.astype(np.uint8)).resize((32, 32), Image.Resampling.BOX), float)
     expected = dctn(small, norm="ortho")[:12, :12].reshape(-1)[1:]
     expected /= np.linalg.norm(expected)
-    assert len(sketch(image).waves) == LENGTH
-    assert unpack([sketch(image).waves])[0] == pytest.approx(expected, abs=0.006)
+    assert len(image_signature(image).coefficients) == LENGTH
+    assert unpack([image_signature(image).coefficients])[0] == pytest.approx(expected, abs=0.006)
 
 
 def saved(image: np.ndarray, quality: int) -> np.ndarray:
@@ -40,7 +40,7 @@ def scaled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.moveaxis(np.asarray(Image.fromarray(np.moveaxis(image, 0, -1)).resize(size[::-1])), -1, 0)
 
 
-def test_copies_stay_near_and_strangers_far() -> None:
+def test_copies_are_near_and_other_images_far() -> None:
     image = scene(2)
     copies = {
         "jpeg": saved(image, 40),
@@ -59,14 +59,14 @@ def test_copies_stay_near_and_strangers_far() -> None:
 @pytest.mark.parametrize(
     "image", [np.zeros((3, 64, 64), np.uint8), np.full((1, 64, 64), 700, np.uint16), np.zeros((1, 9, 9))]
 )
-def test_flat_images_have_no_sketch(image: np.ndarray) -> None:
-    assert sketch(image) == (b"", 0.0)
+def test_flat_images_have_no_signature(image: np.ndarray) -> None:
+    assert image_signature(image) == (b"", 0.0)
 
 
-def test_noise_alone_is_flat_from_afar() -> None:
+def test_noise_has_no_signature() -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(100, 104, (3, 320, 320), np.uint8)
-    waves, spread = sketch(image)
+    waves, spread = image_signature(image)
     assert waves == b""
     assert 0.3 < spread < 1.5
 
@@ -74,13 +74,13 @@ def test_noise_alone_is_flat_from_afar() -> None:
 def test_the_spread_is_that_of_the_pixels() -> None:
     rng = np.random.default_rng(0)
     image = rng.normal(1000, 50, (1, 150, 150)).astype(np.uint16)
-    assert sketch(image).spread == pytest.approx(50, rel=0.05)
+    assert image_signature(image).spread == pytest.approx(50, rel=0.05)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 500), (4, 700, 2), (2, 33, 31)])
-def test_any_shape_can_be_sketched(shape: tuple[int, int, int]) -> None:
+def test_any_shape_has_a_signature(shape: tuple[int, int, int]) -> None:
     rng = np.random.default_rng(1)
-    waves, spread = sketch(rng.integers(0, 255, shape, np.uint8))
+    waves, spread = image_signature(rng.integers(0, 255, shape, np.uint8))
     assert len(waves) in (0, LENGTH)
     assert np.isfinite(spread)
 

@@ -2,37 +2,37 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.checking.drawn import draw_good, findings, halves, image_of, kinds, of_kind, save, seen, survey_of
+from tests.checking.drawn import draw_good, findings, halves, image_of, inspected, kinds, of_kind, save, survey_of
 
 from pixelwise.checking.images import constant_images, grey_images, mixed_forms, shallow_images
 
 
-def test_images_of_another_kind(folder: Path) -> None:
+def test_images_of_other_bands(folder: Path) -> None:
     save(folder / "train/images/train01.png", image_of(halves(), 5)[..., 0])
     found = of_kind(findings(folder), "mixed-pictures")
     assert (found.severity, found.count, found.of) == ("error", 1, 22)
-    assert found.what == "1 image has another form than most (3 bands of uint8)"
+    assert found.what == "1 image differs in bands or pixel type from most (3 bands of uint8)"
     assert found.why.endswith("train01.png has 1 band of uint8.")
     assert "--set data.bands=rgb" in found.fix
     assert "mixed-pictures" not in kinds(findings(folder, bands="rgb"))
 
 
-def test_depths_that_are_mixed_are_not_mended_by_colour() -> None:
-    deep = [seen(bands=1, dtype="uint16") for _ in range(3)]
-    found = list(mixed_forms(survey_of({"train": [*deep, seen(bands=1)]})))
+def test_mixed_pixel_types_are_not_fixed_by_data_bands() -> None:
+    deep = [inspected(bands=1, dtype="uint16") for _ in range(3)]
+    found = list(mixed_forms(survey_of({"train": [*deep, inspected(bands=1)]})))
     assert found[0].fix == "Convert the images to the same bands, or split the data set."
-    colour = list(mixed_forms(survey_of({"train": [*deep, seen(bands=3)]})))
+    colour = list(mixed_forms(survey_of({"train": [*deep, inspected(bands=3)]})))
     assert colour[0].fix == found[0].fix  # bands=rgb would leave two pixel types
     assert not list(mixed_forms(survey_of({"train": deep})))
 
 
 @pytest.mark.parametrize("value", [0, 7, 255])
-def test_a_image_of_one_value(folder: Path, value: int) -> None:
+def test_a_constant_image(folder: Path, value: int) -> None:
     save(folder / "val/images/val04.png", np.full((64, 64, 3), value, np.uint8))
     found = of_kind(findings(folder), "constant-pictures")
     assert (found.severity, found.count, found.of) == ("warning", 1, 22)
     assert found.where == (str(folder / "val/images/val04.png"),)
-    assert found.what == "1 image shows next to nothing: all pixels are nearly equal"
+    assert found.what == "1 image is nearly constant"
 
 
 def test_a_dark_image_is_not_constant(folder: Path) -> None:
@@ -40,25 +40,25 @@ def test_a_dark_image_is_not_constant(folder: Path) -> None:
     assert kinds(findings(folder)) == []
 
 
-def test_sets_of_other_ranges_are_held_against_themselves() -> None:
+def test_constant_images_are_relative_to_the_data_set() -> None:
     def of(*spreads: float) -> list[str]:
-        return kinds(constant_images(survey_of({"train": [seen(dtype="float32", spread=s) for s in spreads]})))
+        return kinds(constant_images(survey_of({"train": [inspected(dtype="float32", spread=s) for s in spreads]})))
 
     assert of(0.01, 0.012, 0.008) == []
     assert of(0.01, 0.012, 0.0001) == ["constant-pictures"]
     assert of(0.01, 0.012, 0.0) == ["constant-pictures"]
 
 
-def test_the_only_image_of_its_form_is_not_the_whole_set() -> None:
-    found = list(constant_images(survey_of({"train": [seen(), seen(), seen(bands=1, spread=0.0)]})))
+def test_the_only_image_of_its_form_is_a_warning() -> None:
+    found = list(constant_images(survey_of({"train": [inspected(), inspected(), inspected(bands=1, spread=0.0)]})))
     assert [(one.severity, one.what) for one in found] == [
-        ("warning", "1 image shows next to nothing: all pixels are nearly equal"),
+        ("warning", "1 image is nearly constant"),
     ]
     assert found[0].why == "There is nothing to learn from them."
 
 
-def test_a_set_that_shows_nothing_at_all_is_an_error() -> None:
-    found = list(constant_images(survey_of({"train": [seen(spread=0.0) for _ in range(3)]})))
+def test_a_constant_data_set_is_an_error() -> None:
+    found = list(constant_images(survey_of({"train": [inspected(spread=0.0) for _ in range(3)]})))
     assert (found[0].severity, found[0].count) == ("error", 3)
 
 
@@ -66,8 +66,10 @@ def deepened(factor: int) -> np.ndarray:
     return image_of(halves(), 3)[..., 0].astype(np.uint16) * factor
 
 
-@pytest.mark.parametrize(("factor", "words"), [(1, "nothing above 255"), (256, "of 256 alone"), (257, "of 257 alone")])
-def test_sixteen_bits_that_hold_eight(tmp_path: Path, factor: int, words: str) -> None:
+@pytest.mark.parametrize(
+    ("factor", "words"), [(1, "no value above 255"), (256, "only multiples of 256"), (257, "only multiples of 257")]
+)
+def test_sixteen_bit_images_with_eight_bit_values(tmp_path: Path, factor: int, words: str) -> None:
     draw_good(tmp_path)
     for path in tmp_path.glob("*/images/*.png"):
         save(path, deepened(factor))
@@ -78,21 +80,21 @@ def test_sixteen_bits_that_hold_eight(tmp_path: Path, factor: int, words: str) -
         save(path, deepened(100))
     found = of_kind(findings(tmp_path), "shallow-pictures")
     assert (found.severity, found.count, found.of) == ("warning", 10, 22)
-    assert found.what.startswith("10 of 22 images of 16 bits")
+    assert found.what.startswith("10 of 22 16-bit images")
 
 
-def test_dark_images_of_sixteen_bits_are_not_cut_down() -> None:
+def test_dark_sixteen_bit_images_are_not_shallow() -> None:
     def of(spread: float) -> list[str]:
-        deep = [seen(dtype="uint16", bands=1, spread=900.0) for _ in range(3)]
-        dark = seen(dtype="uint16", bands=1, spread=spread, depth="low")
+        deep = [inspected(dtype="uint16", bands=1, spread=900.0) for _ in range(3)]
+        dark = inspected(dtype="uint16", bands=1, spread=spread, depth="low")
         return kinds(shallow_images(survey_of({"train": [*deep, dark]})))
 
     assert of(30.0) == []
     assert of(4.0) == ["shallow-pictures"]
 
 
-def test_sixteen_bits_in_earnest_are_no_finding() -> None:
-    assert not list(shallow_images(survey_of({"train": [seen(dtype="uint16", bands=1)] * 3})))
+def test_genuine_sixteen_bit_images_are_not_reported() -> None:
+    assert not list(shallow_images(survey_of({"train": [inspected(dtype="uint16", bands=1)] * 3})))
 
 
 def test_colour_images_that_are_grey(folder: Path) -> None:
@@ -101,7 +103,7 @@ def test_colour_images_that_are_grey(folder: Path) -> None:
         save(folder / f"train/images/train0{k}.png", np.repeat(grey, 3, axis=2))
     found = of_kind(findings(folder), "grey-pictures")
     assert (found.severity, found.count, found.of) == ("notice", 3, 22)
-    assert found.what == "3 of 22 colour images are grey: their three bands are equal"
+    assert found.what == "3 of 22 colour images are grey: their three bands are identical"
 
 
 def test_bands_that_differ_in_one_pixel_are_not_grey(folder: Path) -> None:
@@ -111,7 +113,7 @@ def test_bands_that_differ_in_one_pixel_are_not_grey(folder: Path) -> None:
     assert kinds(findings(folder)) == []
 
 
-def test_a_set_that_is_grey_throughout_is_told_otherwise() -> None:
-    found = list(grey_images(survey_of({"train": [seen(grey=True)] * 4})))
-    assert found[0].what == "all 4 images are grey, stored as colour: their three bands are equal"
-    assert not list(grey_images(survey_of({"train": [seen(bands=1)] * 4})))
+def test_a_data_set_of_grey_images_has_its_own_message() -> None:
+    found = list(grey_images(survey_of({"train": [inspected(grey=True)] * 4})))
+    assert found[0].what == "all 4 images are grey but stored as colour: their three bands are identical"
+    assert not list(grey_images(survey_of({"train": [inspected(bands=1)] * 4})))

@@ -10,30 +10,30 @@ from tests.checking.drawn import (
     findings,
     halves,
     image_of,
+    inspected,
     kinds,
     of_kind,
     row,
     save,
-    seen,
     survey_of,
     typed,
 )
 
-from pixelwise.checking.inspection import Unknown
+from pixelwise.checking.inspection import UnknownIds
 from pixelwise.checking.masks import (
     blended_ids,
     forgotten_masks,
     grey_palette,
     ignored_masks,
+    mask_notices,
     specks,
-    told_by_masks,
     unknown_ids,
 )
 
 BINARY = "names: [ground, road]\n"
 
 
-def test_ids_outside_the_labels_are_counted_over_all_masks(folder: Path) -> None:
+def test_unknown_ids_are_counted_over_all_masks(folder: Path) -> None:
     for k in range(3):
         mask = halves(40)
         mask[:4, :10] = 9
@@ -44,7 +44,7 @@ def test_ids_outside_the_labels_are_counted_over_all_masks(folder: Path) -> None
     found = of_kind(findings(folder, skip_bad=False), "unknown-ids")
     assert (found.severity, found.count, found.of) == ("error", 4, 22)
     assert found.what == (
-        "4 masks hold ids that the labels do not name: 9 in 3 masks (120 pixels) and 7 in 1 mask (5 pixels)"
+        "4 masks hold ids that the labels do not define: 9 in 3 masks (120 pixels) and 7 in 1 mask (5 pixels)"
     )
     assert found.why.endswith("train00.png: expected class ids 0, 1, found 9 in 40 pixels.")
     assert found.fix == "Add class 9 to labels.yaml, or set ignore_index."
@@ -59,7 +59,7 @@ def test_ids_that_begin_with_one(folder: Path) -> None:
     assert found.why.startswith("The ids begin with 1.")
 
 
-def test_a_class_without_a_name_in_every_mask_does_not_make_ids_begin_with_one(folder: Path) -> None:
+def test_an_undefined_class_in_every_mask_does_not_mean_ids_begin_with_one(folder: Path) -> None:
     for path in folder.glob("*/masks/*.png"):
         mask = halves(30)
         mask[:5, :5] = 2
@@ -86,9 +86,9 @@ def test_a_palette_that_was_converted_to_grey(folder: Path) -> None:
         coloured.convert("L").save(path)
     found = of_kind(findings(folder), "unknown-ids")
     assert (found.count, found.severity) == (22, "error")
-    assert found.why.startswith("They are the grey levels of a palette's colours")
+    assert found.why.startswith("They are the grey levels of palette colours")
     assert found.fix == (
-        "Export the masks again with their palette; or say --set 'data.mask_values={0: 0, 38: 1, 75: 2, 113: 3}'."
+        "Export the masks again with their palette; or set --set 'data.mask_values={0: 0, 38: 1, 75: 2, 113: 3}'."
     )
     mended = findings(folder, mask_values={0: 0, 38: 1, 75: 2, 113: 3})
     assert not {"unknown-ids", "absent-classes"} & set(kinds(mended))
@@ -107,29 +107,34 @@ def test_a_grey_palette_of_the_labels_own_colours(folder: Path) -> None:
 
 def test_greys_of_a_palette_listed_as_classes() -> None:
     listed = {"labels": "listed from the masks"}
-    survey = survey_of({"train": [seen()]}, classes=[f"class_{id_}" for id_ in (0, 38, 75)], description=listed)
+    survey = survey_of({"train": [inspected()]}, classes=[f"class_{id_}" for id_ in (0, 38, 75)], description=listed)
     object.__setattr__(survey.labels, "ids", (0, 38, 75))
     found = list(grey_palette(survey))
     assert (found[0].severity, found[0].what) == (
         "warning",
-        "the ids 0, 38 and 75 are the grey levels of a palette's colours",
+        "the ids 0, 38 and 75 are the grey levels of palette colours",
     )
     object.__setattr__(survey.labels, "ids", (0, 38, 77))
     assert not list(grey_palette(survey))
 
 
-def test_two_classes_of_one_grey_are_not_told_apart_by_it() -> None:
-    """PASCAL VOC's 1 and 16 are both 38, 3 and 18 both 113; its void is 220."""
-    unknown = Unknown(((38, 900), (220, 100)), 0, 1000, 0)
-    few = survey_of({"train": [seen(unknown=replace(unknown, ids=((38, 900), (75, 90), (220, 9))))]}, classes="abcd")
+def test_two_classes_of_the_same_grey_cannot_be_recovered() -> None:
+    """PASCAL VOC's classes 1 and 16 are both 38, 3 and 18 both 113; its ignored pixels are 220."""
+    unknown = UnknownIds(((38, 900), (220, 100)), 0, 1000, 0)
+    few = survey_of(
+        {"train": [inspected(unknown=replace(unknown, ids=((38, 900), (75, 90), (220, 9))))]}, classes="abcd"
+    )
     fix = next(iter(unknown_ids(few))).fix
     assert typed(fix).data.mask_values == {0: 0, 38: 1, 75: 2, 220: 255}
     all_of_voc = [f"class{k}" for k in range(21)]
-    many = survey_of({"train": [seen(unknown=replace(unknown, ids=((38, 9), (75, 9))))]}, classes=all_of_voc)
-    assert next(iter(unknown_ids(many))).fix == "Export the masks again with their palette: two classes have one grey."
+    many = survey_of({"train": [inspected(unknown=replace(unknown, ids=((38, 9), (75, 9))))]}, classes=all_of_voc)
+    assert (
+        next(iter(unknown_ids(many))).fix
+        == "Export the masks again with their palette: two classes have the same grey."
+    )
     listed = {"labels": "listed from the masks"}
-    ids = (0, 38, 52, 75)  # 52 is class 20: there are as many as share a grey
-    survey = survey_of({"train": [seen()]}, classes=[f"class_{id_}" for id_ in ids], description=listed)
+    ids = (0, 38, 52, 75)  # 52 is class 20, so two classes have the same grey
+    survey = survey_of({"train": [inspected()]}, classes=[f"class_{id_}" for id_ in ids], description=listed)
     object.__setattr__(survey.labels, "ids", ids)
     assert "--set" not in next(iter(grey_palette(survey))).fix
 
@@ -156,14 +161,14 @@ def test_soft_edges_of_two_classes(folder: Path, spoil: object) -> None:
         save(path, mask)
         save(path.parents[1] / "images" / path.name, image_of(mask, k))
     found = of_kind(findings(folder), "unknown-ids")
-    assert "lie in lines of a pixel, as soft edges (anti-aliasing, resizing, JPEG) make them" in found.why
-    assert found.fix.endswith("Two classes come back by --set 'data.mask_values={threshold: 128}'.")
+    assert "are in lines one pixel wide, as caused by anti-aliasing, resizing or JPEG" in found.why
+    assert found.fix.endswith("Two classes can be recovered by --set 'data.mask_values={threshold: 128}'.")
     assert not {"unknown-ids", "blended-ids"} & set(kinds(findings(folder, mask_values={"threshold": 128})))
 
 
 @pytest.mark.parametrize("spoil", [as_jpeg, resized])
-def test_blended_ids_that_the_labels_happen_to_hold(tmp_path: Path, spoil: object) -> None:
-    """Between discs of id 6 and a ground of 0, blending makes 1 to 5, which are classes, too."""
+def test_blended_ids_that_the_labels_define(tmp_path: Path, spoil: object) -> None:
+    """Between discs of id 6 and background 0, interpolation makes 1 to 5, which are also classes."""
     draw_good(tmp_path)
     (tmp_path / "labels.yaml").write_text("names: [a, b, c, d, e, f, g, h]\n")
     masks = sorted(tmp_path.glob("*/masks/*.png"))
@@ -184,22 +189,27 @@ def test_blended_ids_that_the_labels_happen_to_hold(tmp_path: Path, spoil: objec
     assert "blended-ids" not in kinds(findings(tmp_path))
 
 
-def test_thin_things_between_two_classes_are_not_blended() -> None:
-    """Poles before buildings: thin, and with the same class on both sides."""
+def test_thin_objects_between_two_classes_are_not_blended() -> None:
+    """Poles in front of buildings: thin, with the same class on both sides."""
     pole = row(1, 1000, regions=100, specks=30, lines=900, between=60)
-    assert not list(blended_ids(survey_of({"train": [seen(row(0, 9000), pole, row(2, 5000))]}, classes="abc")))
+    assert not list(blended_ids(survey_of({"train": [inspected(row(0, 9000), pole, row(2, 5000))]}, classes="abc")))
     rim = row(1, 1000, regions=100, specks=30, lines=900, between=600)
-    assert len(list(blended_ids(survey_of({"train": [seen(row(0, 9000), rim, row(2, 5000))]}, classes="abc")))) == 1
+    assert (
+        len(list(blended_ids(survey_of({"train": [inspected(row(0, 9000), rim, row(2, 5000))]}, classes="abc")))) == 1
+    )
     crumbs = row(1, 5000, regions=200, specks=170, lines=900, between=400)
-    assert len(list(blended_ids(survey_of({"train": [seen(row(0, 9000), crumbs, row(2, 5000))]}, classes="abc")))) == 1
+    assert (
+        len(list(blended_ids(survey_of({"train": [inspected(row(0, 9000), crumbs, row(2, 5000))]}, classes="abc"))))
+        == 1
+    )
     few = row(1, 50, regions=6, specks=3, lines=50, between=40)
-    assert not list(blended_ids(survey_of({"train": [seen(row(0, 9000), few, row(2, 5000))]}, classes="abc")))
+    assert not list(blended_ids(survey_of({"train": [inspected(row(0, 9000), few, row(2, 5000))]}, classes="abc")))
 
 
 def test_unknown_ids_are_listed_by_pixels_and_cut_short() -> None:
     ids = tuple((k, 100 - k) for k in range(2, 18))
-    unknown = Unknown(ids, 30, 2000, 100)
-    survey = survey_of({"train": [seen(unknown=unknown)]})
+    unknown = UnknownIds(ids, 30, 2000, 100)
+    survey = survey_of({"train": [inspected(unknown=unknown)]})
     found = list(unknown_ids(survey))
     assert found[0].what.endswith(
         "2 in 1 mask (98 pixels), 3 in 1 mask (97 pixels), 4 in 1 mask (96 pixels), 5 in 1 mask (95 pixels) and 12 more"
@@ -212,18 +222,18 @@ def test_a_mask_that_is_all_ignored(folder: Path) -> None:
     found = of_kind(findings(folder), "ignored-masks")
     assert (found.severity, found.what) == ("warning", "1 mask is ignored in every pixel")
     assert found.where == (str(folder / "train/masks/train03.png"),)
-    assert not list(ignored_masks(survey_of({"train": [seen(row(0), row(2))]})))
+    assert not list(ignored_masks(survey_of({"train": [inspected(row(0), row(2))]})))
 
 
-def test_a_mask_that_nobody_drew(folder: Path) -> None:
+def test_a_mask_without_annotation(folder: Path) -> None:
     save(folder / "train/masks/train03.png", halves(right=0))
     found = of_kind(findings(folder), "forgotten-masks")
     assert (found.severity, found.count, found.of) == ("warning", 1, 12)
-    assert found.what == "1 mask shows nothing but 'ground'; the other 11 in their folders show more"
+    assert found.what == "1 mask shows only 'ground'; the other 11 in the same folders show more"
     assert found.examples == (("train", 3),)
 
 
-def test_a_mask_of_another_class_alone_was_drawn(folder: Path) -> None:
+def test_a_mask_of_one_other_class_is_not_forgotten(folder: Path) -> None:
     save(folder / "train/masks/train03.png", halves(left=1))
     assert "forgotten-masks" not in kinds(findings(folder))
     (folder / "labels.yaml").write_text("names: {1: ground, 2: road}\n")
@@ -233,28 +243,28 @@ def test_a_mask_of_another_class_alone_was_drawn(folder: Path) -> None:
     assert "forgotten-masks" not in kinds(findings(folder))
 
 
-def test_many_empty_masks_are_meant(folder: Path) -> None:
+def test_many_empty_masks_are_intended(folder: Path) -> None:
     for k in range(4):
         save(folder / f"train/masks/train0{k}.png", halves(right=0))
     assert "forgotten-masks" not in kinds(findings(folder))
 
 
 def test_empty_masks_are_counted_by_folder() -> None:
-    """A folder of tiles without a defect beside folders of defects, as in the magnetic tiles."""
-    full, bare = seen(row(0), row(1)), seen(row(0))
+    """Tiles without defects have their own folder in the magnetic tiles data set."""
+    full, bare = inspected(row(0), row(1)), inspected(row(0))
     names = {"train": [f"crack/{k}.png" for k in range(12)] + [f"free/{k}.png" for k in range(8)]}
     survey = survey_of({"train": [bare] + [full] * 11 + [bare] * 8}, names=names)
     found = list(forgotten_masks(survey))
     assert [(one.count, one.of, one.examples) for one in found] == [(1, 12, (("train", 0),))]
 
 
-def test_specks_of_the_brush(folder: Path) -> None:
+def test_specks(folder: Path) -> None:
     for k in (2, 5):
         mask = halves(20 + 2 * k)
         mask[3, 3], mask[40, 2:4] = 1, 1
         save(folder / f"train/masks/train0{k}.png", mask)
     mask = halves(26)
-    mask[10:12, 3:6] = 1  # six pixels are no speck
+    mask[10:12, 3:6] = 1  # six pixels are not a speck
     save(folder / "train/masks/train03.png", mask)
     found = of_kind(findings(folder), "specks")
     assert (found.severity, found.count, found.of) == ("notice", 2, 22)
@@ -262,18 +272,18 @@ def test_specks_of_the_brush(folder: Path) -> None:
     assert found.examples == (("train", 2), ("train", 5))
 
 
-def test_a_slanting_line_is_no_row_of_specks(folder: Path) -> None:
+def test_a_diagonal_line_is_not_specks(folder: Path) -> None:
     mask = np.zeros((64, 64), np.uint8)
     mask[np.arange(50), np.arange(50)] = 1
     save(folder / "train/masks/train02.png", mask)
     assert "specks" not in kinds(findings(folder))
 
 
-def test_one_speck_among_thousands_of_regions_is_not_worth_a_word() -> None:
-    assert not list(specks(survey_of({"train": [seen(row(0), row(1, regions=200, specks=1))]})))
+def test_few_specks_are_not_reported() -> None:
+    assert not list(specks(survey_of({"train": [inspected(row(0), row(1, regions=200, specks=1))]})))
 
 
-def test_notices_of_masks_are_passed_on(folder: Path) -> None:
+def test_notices_of_masks_are_reported(folder: Path) -> None:
     for path in folder.glob("*/masks/*.png"):
         save(path, np.asarray(Image.open(path)) * np.uint8(255))
     found = of_kind(findings(folder), "decided-by-masks")
@@ -281,11 +291,11 @@ def test_notices_of_masks_are_passed_on(folder: Path) -> None:
     assert found.what.startswith("values 0 and 255 are read as class ids 0 and 1")
 
 
-def test_what_is_told_of_drawn_masks_is_not_mended_by_mask_values() -> None:
-    survey = survey_of({"train": [seen(notices=("turned with it",))]})
+def test_notices_about_shapes_do_not_suggest_mask_values() -> None:
+    survey = survey_of({"train": [inspected(notices=("turned with it",))]})
     split = survey.splits.train
     assert split is not None
-    assert next(iter(told_by_masks(survey))).fix == "Set data.mask_values if this is not meant."
+    assert next(iter(mask_notices(survey))).fix == "Set data.mask_values if this is not intended."
     records = tuple(replace(record, source=object()) for record in split.records)  # type: ignore[arg-type]
     drawn = replace(survey, splits=replace(survey.splits, train=replace(split, records=records)))
-    assert next(iter(told_by_masks(drawn))).fix == "Look at some; nothing, if they fit."
+    assert next(iter(mask_notices(drawn))).fix == "Inspect some; nothing, if they fit."

@@ -5,19 +5,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from pixelwise.checking.regions import COLUMNS, STRIDES, Column, runs_of, tabulate
+from pixelwise.checking.regions import COLUMNS, STRIDES, Column, find_runs, region_table
 from pixelwise.datasets.fingerprint import class_thickness
 from pixelwise.labels import Labels
 
 
 def table_of(mask: np.ndarray, num_classes: int) -> dict[int, np.ndarray]:
     ids = np.arange(num_classes + 1)
-    table = tabulate(runs_of(mask), num_classes, ids, min(mask.shape))
+    table = region_table(find_runs(mask), num_classes, ids, min(mask.shape))
     return {int(row[Column.CLASS]): row.astype(np.int64) for row in table}
 
 
 def by_hand(mask: np.ndarray, num_classes: int) -> dict[int, np.ndarray]:
-    """Count what the table holds with scipy's labelling, region by region."""
+    """Compute the table with scipy's labelling, region by region."""
     found = {}
     for k in np.unique(mask).tolist():
         row = np.zeros(COLUMNS, np.int64)
@@ -46,7 +46,7 @@ def by_hand(mask: np.ndarray, num_classes: int) -> dict[int, np.ndarray]:
 
 
 def lies_between(line: list[int], place: int) -> bool:
-    """Tell whether a pixel is in a run of at most two whose id is between its neighbours'."""
+    """Whether a pixel is in a run of at most two with an id between those of its neighbours."""
     first = last = place
     while first and line[first - 1] == line[place]:
         first -= 1
@@ -74,18 +74,18 @@ def test_the_table_of_patches_is_what_scipy_counts(small: np.ndarray, tall: int,
     }
 
 
-def test_whatever_is_no_class_counts_as_ignored() -> None:
+def test_other_values_count_as_ignored() -> None:
     mask = np.array([[0, 0, 255], [1, 255, 255]], np.uint8)
     table = table_of(mask, 2)
     assert {k: int(row[Column.PIXELS]) for k, row in table.items()} == {0: 2, 1: 1, 2: 3}
 
 
-def test_blending_is_looked_for_among_the_ids_of_files() -> None:
-    """Class indices 0, 1, 2 stand for 10, 30 and 20: 20 lies between 10 and 30."""
+def test_blended_ids_refer_to_the_ids_in_files() -> None:
+    """Class indices 0, 1, 2 have the ids 10, 30 and 20, and 20 is between 10 and 30."""
     mask = np.array([[0, 0, 2, 1, 1]] * 3, np.uint8)
-    table = tabulate(runs_of(mask), 3, np.array([10, 30, 20, 255]), 3)
+    table = region_table(find_runs(mask), 3, np.array([10, 30, 20, 255]), 3)
     assert table[:, Column.BETWEEN].tolist() == [0, 0, 3]
-    table = tabulate(runs_of(mask), 3, np.array([10, 20, 30, 255]), 3)
+    table = region_table(find_runs(mask), 3, np.array([10, 20, 30, 255]), 3)
     assert table[:, Column.BETWEEN].tolist() == [0, 0, 0]
 
 
@@ -97,12 +97,12 @@ def test_thickness_is_that_of_the_fingerprint() -> None:
     assert table_of(mask, 2)[1][Column.THIN : Column.THIN + 4].tolist() == [0, 1, 1, 1]
 
 
-def test_a_digest_tells_masks_apart_and_knows_equal_ones() -> None:
+def test_digests_of_equal_and_different_masks() -> None:
     one = np.zeros((4, 6), np.uint8)
     one[2, 3] = 1
     two = one.copy()
     two[2, 3] = 2
     shapes = [one, two, one.reshape(6, 4), np.zeros((4, 6), np.uint8)]
-    assert len({runs_of(mask).digest() for mask in shapes}) == 4
-    assert runs_of(one).digest() == runs_of(one.astype(np.uint16)).digest()
-    assert len(runs_of(one).digest()) == 8
+    assert len({find_runs(mask).digest() for mask in shapes}) == 4
+    assert find_runs(one).digest() == find_runs(one.astype(np.uint16)).digest()
+    assert len(find_runs(one).digest()) == 8

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from tests.checking.drawn import draw_good, halves, save
 
-from pixelwise.checking import Seen, survey, take_survey
-from pixelwise.checking.inspection import look
+from pixelwise.checking import Inspection, survey, take_survey
+from pixelwise.checking.inspection import inspect_image
 from pixelwise.checking.regions import Column
 from pixelwise.config import DataConfig
 from pixelwise.datasets.dataset import DataSplits, open_data
@@ -25,64 +25,65 @@ LINUX = sys.platform == "linux"
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> DataSplits:
-    """Some images, more than a few pieces of them, with a broken mask among them."""
+    """Several chunks of images, with one invalid mask."""
     root = tmp_path_factory.mktemp("set")
     draw_good(root, (("train", 50), ("val", 21)))
     save(root / "train/masks/train07.png", halves(right=9))
     return open_data(DataConfig(), root)
 
 
-def plain(one: Seen) -> tuple[object, ...]:
+def plain(one: Inspection) -> tuple[object, ...]:
     error = None if one.error is None else str(one.error)
     rest = [
-        getattr(one, name) for name in ("split", "index", "size", "dtype", "digest", "waves", "spread", "mask_digest")
+        getattr(one, name)
+        for name in ("split", "index", "size", "dtype", "digest", "signature", "spread", "mask_digest")
     ]
     return (error, *rest, one.table.tolist(), one.profiles.tolist(), one.unknown)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"] if LINUX else ["spawn"])
-def test_processes_see_what_one_does_in_the_same_order(
+def test_processes_give_the_same_results_in_the_same_order(
     opened: DataSplits, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = take_survey(opened, workers=0)
     monkeypatch.setattr(survey, "multiprocessing", multiprocessing.get_context(method))
-    told: list[tuple[int, int]] = []
-    together = take_survey(opened, lambda done, total: told.append((done, total)), workers=2)
-    assert [plain(one) for one in together.seen] == [plain(one) for one in alone.seen]
-    assert [(one.split, one.index) for one in alone.seen] == [
+    calls: list[tuple[int, int]] = []
+    together = take_survey(opened, lambda done, total: calls.append((done, total)), workers=2)
+    assert [plain(one) for one in together.inspections] == [plain(one) for one in alone.inspections]
+    assert [(one.split, one.index) for one in alone.inspections] == [
         (split.name, k) for split in opened for k in range(len(split))
     ]
-    assert told[-1] == (71, 71)
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert calls[-1] == (71, 71)
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
 
 
-def test_quick_sets_start_no_process(opened: DataSplits, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_data_sets_start_no_process(opened: DataSplits, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a process was started")
 
     monkeypatch.setattr(survey, "ProcessPoolExecutor", refuse)
-    monkeypatch.setattr(survey, "_ALONE", 1000)
-    assert len(take_survey(opened).seen) == 71
-    monkeypatch.setattr(survey, "_ALONE", 0)
+    monkeypatch.setattr(survey, "_SERIAL_SECONDS", 1000)
+    assert len(take_survey(opened).inspections) == 71
+    monkeypatch.setattr(survey, "_SERIAL_SECONDS", 0)
     monkeypatch.setattr(survey, "count_cores", lambda: 2)
     with pytest.raises(AssertionError, match="a process was started"):
         take_survey(opened)
 
 
-def test_a_system_that_has_no_processes_is_enough(opened: DataSplits, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_processes(opened: DataSplits, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no semaphores here")
 
     monkeypatch.setattr(survey, "ProcessPoolExecutor", refuse)
-    assert len(take_survey(opened, workers=2).good) == 70
+    assert len(take_survey(opened, workers=2).usable) == 70
 
 
 @pytest.mark.parametrize("error", [BrokenProcessPool, BlockingIOError])
-def test_a_pool_that_breaks_between_two_pieces_loses_none(
+def test_a_broken_pool_loses_no_images(
     opened: DataSplits, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     class Breaking:
-        """Do the work at once, and take no third piece."""
+        """Do the work immediately, and fail on the third chunk."""
 
         def __init__(self, *_: object, **__: object) -> None:
             self.taken = 0
@@ -98,11 +99,13 @@ def test_a_pool_that_breaks_between_two_pieces_loses_none(
         def shutdown(self, **_: object) -> None: ...
 
     monkeypatch.setattr(survey, "ProcessPoolExecutor", Breaking)
-    seen = take_survey(opened, workers=2).seen
-    assert [(one.split, one.index) for one in seen] == [(split.name, k) for split in opened for k in range(len(split))]
+    images = take_survey(opened, workers=2).inspections
+    assert [(one.split, one.index) for one in images] == [
+        (split.name, k) for split in opened for k in range(len(split))
+    ]
 
 
-def test_whoever_stops_listening_stops_the_work(opened: DataSplits) -> None:
+def test_an_exception_of_the_caller_stops_the_processes(opened: DataSplits) -> None:
     def stop(done: int, _: int) -> None:
         raise KeyboardInterrupt
 
@@ -114,8 +117,8 @@ def test_whoever_stops_listening_stops_the_work(opened: DataSplits) -> None:
     assert not multiprocessing.active_children()
 
 
-def test_tables_and_images_are_summed_up_by_part(opened: DataSplits) -> None:
-    seen = take_survey(opened, workers=0)
+def test_tables_and_images_are_summed_by_split(opened: DataSplits) -> None:
+    taken = take_survey(opened, workers=0)
     for split in (None, "train", "val"):
         masks = [
             opened_part.read(k).mask
@@ -124,39 +127,43 @@ def test_tables_and_images_are_summed_up_by_part(opened: DataSplits) -> None:
             for k in range(len(opened_part))
             if (opened_part.name, k) != ("train", 7)
         ]
-        assert seen.counts(split).tolist() == [sum(int((mask == k).sum()) for mask in masks) for k in (0, 1, 255)]
-        assert seen.images(split).tolist() == [sum(bool((mask == k).any()) for mask in masks) for k in (0, 1, 255)]
-        assert seen.table(split)[:, Column.CLASS].tolist() == [0, 1, 2]
-    assert (len(seen.good), len(seen.of("train")), len(seen.of("val"))) == (70, 49, 21)
-    assert seen.record(seen.seen[60]).image.name == "val10.png"
+        assert taken.pixel_counts(split).tolist() == [
+            sum(int((mask == k).sum()) for mask in masks) for k in (0, 1, 255)
+        ]
+        assert taken.image_counts(split).tolist() == [
+            sum(bool((mask == k).any()) for mask in masks) for k in (0, 1, 255)
+        ]
+        assert taken.table(split)[:, Column.CLASS].tolist() == [0, 1, 2]
+    assert (len(taken.usable), len(taken.in_split("train")), len(taken.in_split("val"))) == (70, 49, 21)
+    assert taken.record(taken.inspections[60]).image.name == "val10.png"
 
 
-def test_one_in_so_many_is_looked_at_for_shifts(opened: DataSplits, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sum(one.profiles.any() for one in take_survey(opened, workers=0).good) == 70
-    monkeypatch.setattr(survey, "_DRIFTS", 10)
-    looked = [(one.split, one.index) for one in take_survey(opened, workers=0).good if one.profiles.any()]
+def test_alignment_is_examined_for_some_images(opened: DataSplits, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sum(one.profiles.any() for one in take_survey(opened, workers=0).usable) == 70
+    monkeypatch.setattr(survey, "_ALIGNED", 10)
+    looked = [(one.split, one.index) for one in take_survey(opened, workers=0).usable if one.profiles.any()]
     assert looked == [(split, k) for split, last in (("train", 50), ("val", 21)) for k in range(0, last, 8)]
 
 
-def test_what_is_kept_of_a_image_is_small(opened: DataSplits) -> None:
-    seen = take_survey(opened, workers=0).good
-    assert len(pickle.dumps(seen)) / len(seen) < 1000
-    for one in seen:
+def test_inspections_are_small(opened: DataSplits) -> None:
+    images = take_survey(opened, workers=0).usable
+    assert len(pickle.dumps(images)) / len(images) < 1000
+    for one in images:
         assert sum(array.nbytes for array in (one.table, one.profiles)) < 300
 
 
-def test_a_missing_image_is_an_error_of_its_own(opened: DataSplits) -> None:
+def test_a_missing_image_is_an_error(opened: DataSplits) -> None:
     split = opened.train
     assert split is not None
     record = split.records[3]
     content = record.image.read_bytes()
     record.image.unlink()
     try:
-        seen = look(split, 3)
+        inspected = inspect_image(split, 3)
     finally:
         record.image.write_bytes(content)
-    assert seen.digest == b""
-    assert str(seen.error).startswith(f"{record.image}: expected ")
+    assert inspected.digest == b""
+    assert str(inspected.error).startswith(f"{record.image}: expected ")
 
 
 CODE = """
@@ -169,18 +176,18 @@ from pixelwise.datasets.dataset import Dataset, open_data
 inspect = Dataset.inspect
 
 def slow(self, index):
-    MISCHIEF
+    SABOTAGE
     return inspect(self, index)
 
 Dataset.inspect = slow
 opened = open_data(DataConfig(), Path(sys.argv[1]))
-seen = take_survey(opened, lambda done, total: print(done, flush=True), workers=2)
-print("good", len(seen.good), flush=True)
+taken = take_survey(opened, lambda done, total: print(done, flush=True), workers=2)
+print("good", len(taken.usable), flush=True)
 """
 
 
-def start(opened: DataSplits, mischief: str) -> subprocess.Popen[str]:
-    code = CODE.replace("MISCHIEF", mischief)
+def start(opened: DataSplits, sabotage: str) -> subprocess.Popen[str]:
+    code = CODE.replace("SABOTAGE", sabotage)
     command = [sys.executable, "-c", code, opened.description["root"]]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
@@ -190,7 +197,7 @@ def children(process: int) -> list[int]:
 
 
 def running(process: int) -> bool:
-    """Tell whether a process is there, and not only waiting for somebody to ask how it ended."""
+    """Whether a process is running, and not a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -216,38 +223,38 @@ def test_stopping_ends_every_process_at_once(opened: DataSplits, stop: signal.Si
     time.sleep(0.3)
     begun = time.monotonic()
     if stop is signal.SIGINT:
-        os.killpg(process.pid, stop)  # as the terminal does: to all of them
+        os.killpg(process.pid, stop)  # a terminal interrupts all of them
     else:
         process.send_signal(stop)
     _, err = process.communicate(timeout=20)
     assert time.monotonic() - begun < 2
     assert all_gone(workers)
     if stop is signal.SIGINT:
-        assert err.count("Traceback") == 1  # of the program above, which catches nothing
+        assert err.count("Traceback") == 1  # that of the program above
         assert err.rstrip().endswith("KeyboardInterrupt")
 
 
 @pytest.mark.skipif(not LINUX, reason="processes are forked")
-def test_a_process_that_is_killed_leaves_its_work_to_this_one(opened: DataSplits) -> None:
-    mischief = "import os, multiprocessing; multiprocessing.parent_process() and self.name == 'val' and os.kill(os.getpid(), 9)"
-    process = start(opened, mischief)
+def test_the_work_of_a_killed_process_is_done_here(opened: DataSplits) -> None:
+    sabotage = "import os, multiprocessing; multiprocessing.parent_process() and self.name == 'val' and os.kill(os.getpid(), 9)"
+    process = start(opened, sabotage)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (0, "")
     assert out.splitlines()[-1] == "good 70"
     assert "71" in out.splitlines()
 
 
-def test_looks_need_no_torch() -> None:
+def test_checking_does_not_import_torch() -> None:
     code = "import sys, pixelwise.checking; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
-def test_a_set_without_a_single_good_image_is_surveyed(tmp_path: Path) -> None:
+def test_a_data_set_without_usable_images(tmp_path: Path) -> None:
     draw_good(tmp_path, (("train", 2), ("val", 1)))
     opened = open_data(DataConfig(), tmp_path)
     for path in tmp_path.glob("*/masks/*.png"):
         save(path, halves(right=9))
-    seen = take_survey(opened, workers=0)
-    assert (len(seen.seen), len(seen.good)) == (3, 0)
-    assert seen.counts().tolist() == [0, 0, 0]
-    assert np.array_equal(seen.table("val"), seen.table("train"))
+    taken = take_survey(opened, workers=0)
+    assert (len(taken.inspections), len(taken.usable)) == (3, 0)
+    assert taken.pixel_counts().tolist() == [0, 0, 0]
+    assert np.array_equal(taken.table("val"), taken.table("train"))

@@ -286,7 +286,7 @@ def test_a_log_that_nobody_reads_any_more_changes_neither_work_nor_code(discs: P
     command = [sys.executable, "-m", "pixelwise.cli", "check"]
     done = subprocess.run([*command, str(discs)], stdout=subprocess.PIPE, stderr=write, check=False)
     assert done.returncode == 0
-    assert done.stdout.endswith(b"in 20 images: the data can be trained on\n")
+    assert done.stdout.endswith(b"in 20 images: ready for training\n")
     done = subprocess.run([*command, str(discs / "none")], stdout=subprocess.PIPE, stderr=write, check=False)
     os.close(write)
     assert (done.returncode, done.stdout) == (3, b"")
@@ -305,7 +305,7 @@ def test_check_of_good_data_is_code_0_and_says_so(say: Say, discs: Path, monkeyp
     said = say("check", discs)
     assert said.code == 0
     assert "warning  val has 4 images" in said.out
-    assert said.out.endswith("in 20 images: the data can be trained on\n")
+    assert said.out.endswith("in 20 images: ready for training\n")
     assert not any(line.endswith(" ") for line in said.out.splitlines())
     assert "checking 20 of 20" in said.err
     plain = document(say("check", discs, "--json"))
@@ -313,7 +313,7 @@ def test_check_of_good_data_is_code_0_and_says_so(say: Say, discs: Path, monkeyp
     assert [one["name"] for one in plain["classes"]] == ["background", "disc"]
     assert sum(plain["classes"][1]["pictures"].values()) == 20
     monkeypatch.setattr(api, "check", lambda *_, **__: api.Checkup("d", {}, (), (), 0.0))
-    assert say("check", discs).out == "nothing found: the data can be trained on\n"
+    assert say("check", discs).out == "no problems found: ready for training\n"
 
 
 def test_check_writes_a_page_where_it_is_asked_to(say: Say, discs: Path, tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_check_of_bad_data_is_code_1_and_names_file_and_fix(say: Say, discs: Pat
     said = say("check", tmp_path / "d")
     assert said.code == 1
     assert said.out.startswith("error  ")
-    assert said.out.endswith("in 19 images: training would stop, or be worthless\n")
+    assert said.out.endswith("in 19 images: training would fail or be worthless\n")
     assert bad.name in said.out
     plain = say("check", tmp_path / "d", "--json")
     findings = document(plain)["findings"]

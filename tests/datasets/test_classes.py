@@ -1,4 +1,4 @@
-"""The classes of a data set, where neither its owner nor a shape names one."""
+"""Classes of a data set without a description and without annotated shapes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pixelwise.errors import LabelsError
 NO_SPLIT = {"split": {"val": 0, "test": 0}}
 
 
-def test_annotations_in_which_nothing_is_labelled_are_refused_unless_classes_are_named(tmp_path: Path) -> None:
+def test_empty_annotations_are_an_error_unless_classes_are_named(tmp_path: Path) -> None:
     for name in ("a", "b"):
         Image.new("RGB", (3, 2)).save(tmp_path / f"{name}.png")
         plain = {"version": "5", "shapes": [], "imagePath": f"{name}.png", "imageHeight": 2, "imageWidth": 3}
@@ -23,8 +23,8 @@ def test_annotations_in_which_nothing_is_labelled_are_refused_unless_classes_are
     with pytest.raises(LabelsError) as caught:
         open_data(DataConfig.model_validate(NO_SPLIT), tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}: expected classes in the annotations, found none: nothing is labelled in 2 images. Label some of them;"
-        " or, where these are to show nothing, name the classes in a labels.yaml."
+        f"{tmp_path}: expected classes in the annotations, found none: nothing is annotated in 2 images. Annotate some of them;"
+        " or, if they are meant to be empty, name the classes in a labels.yaml."
     )
     (tmp_path / "labels.yaml").write_text("names: [background, crack]")
     splits = open_data(DataConfig.model_validate(NO_SPLIT), tmp_path)

@@ -1,4 +1,4 @@
-"""`convert`: the same masks in another format, and an honest word about what that cost."""
+"""`convert`: the same masks in another format, with the number of changed pixels."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_holes_islands_and_ignored_pixels_survive(kind, tmp_path):
     np.testing.assert_array_equal(back["c"], np.full((3, 4), 2))
 
 
-def test_images_are_copied_byte_for_byte_and_parts_are_kept(tmp_path):
+def test_images_are_copied_unchanged_and_splits_are_kept(tmp_path):
     for split in ("train", "val"):
         lay(tmp_path / "in" / split, {f"{split}{k}": ring() for k in range(2)})
     (tmp_path / "in" / "labels.yaml").write_text("names: [background, ring, core]\n")
@@ -78,21 +78,21 @@ def test_images_are_copied_byte_for_byte_and_parts_are_kept(tmp_path):
             assert (tmp_path / "out" / split / f"{split}{k}.jpg").read_bytes() == before
 
 
-def test_names_that_differ_in_case_or_suffix_only_do_not_overwrite_each_other(tmp_path):
+def test_names_that_differ_in_case_or_suffix_do_not_collide(tmp_path):
     data = lay(tmp_path / "in", {"a": ring(), "A": ring().T.copy()})
     done = pixelwise.convert(data, to="masks", out=tmp_path / "out")
     assert done.images == 2
     assert done.changed_pixels == 0
 
 
-def test_a_name_that_is_made_up_takes_no_other_images_place(tmp_path):
+def test_a_generated_name_does_not_collide_with_another_image(tmp_path):
     data = lay(tmp_path / "in", {"a": ring(), "A": ring().T.copy(), "a_2": np.full((3, 4), 2, np.uint8)})
     done = pixelwise.convert(data, to="masks", out=tmp_path / "out", overrides=["data.split.val=0"])
     assert (done.images, done.changed_pixels) == (3, 0)
     assert sorted(mask.shape for mask in read_back(tmp_path / "out").values()) == [(3, 4), (12, 16), (16, 12)]
 
 
-def test_images_of_one_name_in_two_parts_are_both_counted(tmp_path):
+def test_images_of_one_name_in_two_splits_are_both_counted(tmp_path):
     for split in ("train", "val"):
         lay(tmp_path / "in" / split, {"a": ring()})
     (tmp_path / "in" / "labels.yaml").write_text("names: [background, ring, core]\n")
@@ -101,7 +101,7 @@ def test_images_of_one_name_in_two_parts_are_both_counted(tmp_path):
     assert [name.partition("/")[0] for name, _ in done.worst] == ["train", "val"]
 
 
-def test_a_image_that_does_not_come_back_is_told(tmp_path, monkeypatch):
+def test_an_image_missing_after_reading_back_counts_as_changed(tmp_path, monkeypatch):
     def fewer(*arguments):
         back = open_data(*arguments)
         return replace(back, train=back.train.subset([0]))
@@ -112,7 +112,7 @@ def test_a_image_that_does_not_come_back_is_told(tmp_path, monkeypatch):
     assert (done.images, done.pixels, done.changed_pixels, done.changed_images) == (2, 2 * 192, 192, 1)
 
 
-def test_what_belongs_together_does_so_afterwards(tmp_path):
+def test_groups_are_kept(tmp_path):
     data = lay(tmp_path / "in", {f"p{k // 2}_{k}": ring() for k in range(6)})
     rule = ["data.group=(p[0-9])_", "data.split.val=0.34"]
     pixelwise.convert(data, to="coco", out=tmp_path / "out", overrides=rule)
@@ -120,7 +120,7 @@ def test_what_belongs_together_does_so_afterwards(tmp_path):
     assert groups == {f"p{k // 2}_{k}": f"p{k // 2}" for k in range(6)}
 
 
-def test_what_images_are_brought_to_is_kept(tmp_path):
+def test_data_bands_is_kept(tmp_path):
     data = lay(tmp_path / "in", {"a": ring(), "b": ring()})
     Image.fromarray(np.full((12, 16), 9, np.uint8)).save(data / "images" / "b.jpg")
     bring = ["data.bands=rgb", "data.split.val=0"]
@@ -130,7 +130,7 @@ def test_what_images_are_brought_to_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("nodata", [float("nan"), -9999.0])
-def test_fractions_that_were_never_measured_are_filled_in_the_copy_too(nodata, tmp_path):
+def test_nodata_pixels_of_float_images_are_replaced_in_the_copy(nodata, tmp_path):
     image = np.ones((12, 16), np.float32)
     image[:3] = nodata
     tifffile.imwrite(tmp_path / "a.tif", image)
@@ -147,7 +147,7 @@ def test_fractions_that_were_never_measured_are_filled_in_the_copy_too(nodata, t
     assert (sample.mask[:3] == 255).all()
 
 
-def test_that_slices_lose_their_spacing_is_told(tmp_path):
+def test_the_loss_of_spacing_of_slices_is_reported(tmp_path):
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / "in" / folder).mkdir(parents=True)
         for k, name in enumerate("abc"):
@@ -156,10 +156,10 @@ def test_that_slices_lose_their_spacing_is_told(tmp_path):
             volume.header.set_xyzt_units("mm")
             nibabel.save(volume, tmp_path / "in" / folder / f"{name}.nii.gz")
     done = pixelwise.convert(tmp_path / "in", to="masks", out=tmp_path / "out")
-    assert "9 images are plain TIFFs now: spacing and place in the world are not in them" in done.notices
+    assert "9 images were written as plain TIFFs, without spacing and georeferencing" in done.notices
 
 
-def test_folders_that_all_images_have_in_common_are_left_away(tmp_path):
+def test_folders_common_to_all_images_are_dropped(tmp_path):
     data = lay(tmp_path / "in", {"deep/one/a": ring(), "deep/two/a": ring().T.copy()})
     pixelwise.convert(data, to="masks", out=tmp_path / "out", overrides=["data.split.val=0"])
     assert sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.jpg")) == [
@@ -168,23 +168,23 @@ def test_folders_that_all_images_have_in_common_are_left_away(tmp_path):
     ]
 
 
-def test_what_is_there_is_not_touched(tmp_path):
+def test_existing_files_are_not_touched(tmp_path):
     data = lay(tmp_path / "in", {"a": ring(), "b": ring()})
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(OutputExistsError, match=r"out: expected a new or empty folder, found files in it\. Choose"):
+    with pytest.raises(OutputExistsError, match=r"out: expected a new or empty folder, found existing files\. Choose"):
         pixelwise.convert(data, to="masks", out=tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
 
-def test_a_mask_that_cannot_be_read_leaves_nothing_behind(tmp_path):
+def test_an_unreadable_mask_leaves_no_output(tmp_path):
     data = lay(tmp_path / "in", {"a": ring(), "b": np.full((5, 5), 77, np.uint8)})
     with pytest.raises(MaskError, match="77"):
         pixelwise.convert(data, to="labelme", out=tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-def test_a_image_without_a_mask_stops_it_unless_it_may_be_left_out(tmp_path):
+def test_an_image_without_a_mask_is_an_error_unless_skip_bad(tmp_path):
     data = lay(tmp_path / "in", {"a": ring(), "b": ring(), "c": ring()})
     (data / "masks" / "c.png").unlink()
     with pytest.raises(PairingError, match="image without a mask: 1"):
@@ -195,7 +195,7 @@ def test_a_image_without_a_mask_stops_it_unless_it_may_be_left_out(tmp_path):
     assert any("c.jpg" in text for text in done.notices)
 
 
-def test_what_cannot_be_decoded_is_left_out_too_where_it_may_be(tmp_path):
+def test_undecodable_images_are_left_out_with_skip_bad(tmp_path):
     data = lay(tmp_path / "in", {"a": ring(), "b": np.full((5, 5), 77, np.uint8)})
     skip = ["data.skip_bad=true", "data.split.val=0"]
     done = pixelwise.convert(data, to="labelme", out=tmp_path / "out", overrides=skip)
@@ -206,7 +206,7 @@ def test_what_cannot_be_decoded_is_left_out_too_where_it_may_be(tmp_path):
         pixelwise.convert(data, to="labelme", out=tmp_path / "none", overrides=skip)
 
 
-def test_unknown_formats_are_named_with_the_nearest(tmp_path):
+def test_unknown_formats_suggest_the_nearest_name(tmp_path):
     with pytest.raises(
         UsageError, match=r"--to: expected one of .*labelme.*, found 'labellme'\. Did you mean 'labelme'\?"
     ):
@@ -214,12 +214,12 @@ def test_unknown_formats_are_named_with_the_nearest(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [name for name, one in FORMATS.items() if one.write is None])
-def test_of_a_format_that_is_read_only_no_other_one_is_taken_to_be_meant(kind, tmp_path):
-    with pytest.raises(UsageError, match=rf"found '{kind}', which can only be read\. Choose one of them\."):
+def test_read_only_formats_suggest_no_other(kind, tmp_path):
+    with pytest.raises(UsageError, match=rf"found '{kind}', which is read-only\. Choose one of them\."):
         pixelwise.convert(tmp_path, to=kind, out=tmp_path / "out")
 
 
-def test_the_command_says_what_it_did(tmp_path, capsys, monkeypatch):
+def test_the_command_reports_the_result(tmp_path, capsys, monkeypatch):
     import sys
 
     from pixelwise import cli
@@ -239,5 +239,5 @@ def test_the_command_says_what_it_did(tmp_path, capsys, monkeypatch):
         else:
             assert said.splitlines() == [
                 f"2 images and masks written as labelme: {tmp_path / out}",
-                "read back: every pixel as it was",
+                "read back: no pixel changed",
             ]

@@ -51,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_folder_is_opened_divided_and_read(folder: Path) -> None:
+def test_a_folder_is_opened_split_and_read(folder: Path) -> None:
     splits = opened(folder)
     assert splits.val is not None
     assert (len(train_of(splits)), len(splits.val), splits.test) == (8, 2, None)
@@ -68,7 +68,7 @@ def test_a_folder_is_opened_divided_and_read(folder: Path) -> None:
     assert sample.grid.spacing == (1.0, 1.0)
 
 
-def test_parts_do_not_overlap_and_the_seed_matters(folder: Path) -> None:
+def test_splits_are_disjoint_and_depend_on_the_seed(folder: Path) -> None:
     one, other = opened(folder, split={"test": 0.3}), opened(folder, split={"test": 0.3, "seed": 5})
     names = [{record.id for record in split.records} for split in one]
     assert [len(split) for split in names] == [5, 2, 3]
@@ -79,7 +79,7 @@ def test_parts_do_not_overlap_and_the_seed_matters(folder: Path) -> None:
     assert opened(folder, split={"test": 0.3}).test == one.test
 
 
-def test_no_val_is_taken_where_none_is_asked_for_or_one_is_given(folder: Path) -> None:
+def test_no_val_is_taken_if_not_requested_or_given(folder: Path) -> None:
     assert opened(folder, split={"val": 0}).val is None
     for split in ("train", "val"):
         scene(folder / "parted" / split, "same", halves())
@@ -88,7 +88,7 @@ def test_no_val_is_taken_where_none_is_asked_for_or_one_is_given(folder: Path) -
     assert splits.description["split"] == {"given": ["train", "val"]}
 
 
-def test_test_part_alone_needs_no_train(tmp_path: Path) -> None:
+def test_a_test_split_alone_needs_no_train(tmp_path: Path) -> None:
     scene(tmp_path / "test", "a", halves())
     splits = opened(tmp_path)
     assert [split.name for split in splits] == ["test"]
@@ -112,7 +112,7 @@ def test_one_image_gives_no_val(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-def test_files_that_do_not_match_up_are_an_error(folder: Path) -> None:
+def test_unpaired_files_are_an_error(folder: Path) -> None:
     (folder / "masks" / "p3.png").unlink()
     (folder / "masks" / "p4.png").unlink()
     save(folder / "masks" / "zz.png", halves())
@@ -181,7 +181,7 @@ def test_nothing_left(tmp_path: Path) -> None:
         opened(tmp_path, skip_bad=True)
 
 
-def test_what_only_decoding_shows_is_an_error_on_reading(folder: Path) -> None:
+def test_truncated_pixels_are_an_error_on_reading(folder: Path) -> None:
     splits = opened(folder, split={"val": 0})
     data = train_of(splits)
     save(data.records[1].mask or folder, halves(0, 7))
@@ -194,6 +194,29 @@ def test_what_only_decoding_shows_is_an_error_on_reading(folder: Path) -> None:
     data.records[0].image.write_bytes(data.records[0].image.read_bytes()[:80])
     with pytest.raises(ImageError):
         data.read(0)
+
+
+def test_validity_masks_belong_to_the_annotation_and_transparency_to_the_image(tmp_path: Path) -> None:
+    scene(tmp_path, "a", halves())
+    image = np.full((4, 6, 4), 255, np.uint8)
+    image[:, 5, 3] = 0
+    Image.fromarray(image).save(tmp_path / "images" / "a.png")
+    save(tmp_path / "fov" / "a.png", np.repeat(np.array([[0], [255], [1], [0]], np.uint8), 6, 1))
+    config = {"images": "images/*.png", "masks": "masks/{stem}.png", "valid": "fov/{stem}.png", "split": {"val": 0}}
+    sample = train_of(opened(tmp_path, **config)).read(0)
+    expected = halves()
+    expected[[0, 3]] = 255
+    np.testing.assert_array_equal(sample.mask, expected)
+    assert sample.valid is not None
+    np.testing.assert_array_equal(sample.valid, image[..., 3] > 0)
+    expected[:, 5] = 255
+    np.testing.assert_array_equal(sample.truth(255), expected)
+
+
+def test_without_nodata_all_pixels_are_valid(folder: Path) -> None:
+    sample = train_of(opened(folder)).read(0)
+    assert sample.valid is None
+    assert sample.truth(255) is sample.mask
 
 
 def test_pixels_that_are_not_valid_are_ignored(tmp_path: Path) -> None:
@@ -210,7 +233,7 @@ def test_pixels_that_are_not_valid_are_ignored(tmp_path: Path) -> None:
         opened(tmp_path, **config)
 
 
-def test_masks_of_valid_pixels_must_be_lossless(tmp_path: Path) -> None:
+def test_validity_masks_must_be_lossless(tmp_path: Path) -> None:
     scene(tmp_path, "a", halves(size=(16, 16)))
     save(tmp_path / "fov" / "a.jpg", np.zeros((16, 16), np.uint8))
     config = {"images": "images/*", "masks": "masks/{stem}.png", "valid": "fov/{stem}.jpg", "split": {"val": 0}}
@@ -219,7 +242,7 @@ def test_masks_of_valid_pixels_must_be_lossless(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inline", [False, True])
-def test_255_is_ignored_where_the_labels_say_so_whatever_the_masks_look_like(tmp_path: Path, inline: bool) -> None:
+def test_255_is_ignored_if_the_labels_say_so(tmp_path: Path, inline: bool) -> None:
     scene(tmp_path, "a", halves(0, 255))
     plain = {"names": ["ground", "crack"], "ignore_index": 255}
     if not inline:
@@ -235,7 +258,7 @@ def test_255_is_ignored_where_the_labels_say_so_whatever_the_masks_look_like(tmp
     np.testing.assert_array_equal(mask, halves(0, 255))
 
 
-def test_what_a_run_writes_out_reads_binary_masks_as_before(tmp_path: Path) -> None:
+def test_the_config_of_a_run_reads_binary_masks_in_the_same_way(tmp_path: Path) -> None:
     scene(tmp_path, "a", halves(0, 255))
     (tmp_path / "labels.yaml").write_text("names: [ground, crack]\n")
     splits = opened(tmp_path, split={"val": 0})
@@ -246,7 +269,7 @@ def test_what_a_run_writes_out_reads_binary_masks_as_before(tmp_path: Path) -> N
         np.testing.assert_array_equal(mask, halves())
 
 
-def test_a_broken_mask_does_not_hide_the_others_where_ids_are_listed(tmp_path: Path) -> None:
+def test_a_broken_mask_does_not_hide_the_ids_of_others(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         scene(tmp_path, name, halves(3, 5))
     path = tmp_path / "masks" / "b.png"
@@ -266,7 +289,7 @@ def test_a_broken_mask_does_not_hide_the_others_where_ids_are_listed(tmp_path: P
 
 
 @pytest.mark.skipif(os.name == "nt", reason="file names are text there")
-def test_names_that_are_no_text_can_be_hashed_and_divided(tmp_path: Path) -> None:
+def test_names_that_are_no_text_can_be_hashed_and_split(tmp_path: Path) -> None:
     try:
         for k in range(4):
             scene(tmp_path, "a", halves())
@@ -299,7 +322,7 @@ def test_a_data_set_survives_pickling(folder: Path) -> None:
     np.testing.assert_array_equal(copy.read(0).mask, data.read(0).mask)
 
 
-def test_hash_sees_contents_and_names_but_not_order_or_place(
+def test_hash_depends_on_contents_and_names_but_not_order_or_root(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     data = train_of(opened(folder))
@@ -337,7 +360,7 @@ def test_ids_0_1_255_without_labels_keep_255_for_ignored(tmp_path: Path) -> None
     splits = opened(tmp_path, split={"val": 0})
     assert splits.labels.names == ("background", "foreground")
     assert splits.notices == (
-        "no labels.yaml: the ids in the masks make the classes 0 background, 1 foreground; 255 counts as ignored",
+        "no labels.yaml: the ids in the masks make the classes 0 background, 1 foreground; 255 is ignored",
     )
     np.testing.assert_array_equal(train_of(splits).read(1).mask, halves(0, 255))
     again = {"labels": splits.labels.to_dict(), "mask_values": splits.description["mask_values"], "split": {"val": 0}}
@@ -401,7 +424,7 @@ def test_data_config_reads_folder_data_yaml_and_recipe(folder: Path) -> None:
     assert len(splits.val) == 3
 
 
-def test_data_config_refuses_what_it_does_not_know(folder: Path) -> None:
+def test_data_config_refuses_unknown_keys(folder: Path) -> None:
     (folder / "data.yaml").write_text("imags: a\n")
     with pytest.raises(ConfigError, match=r"data.yaml:1: .* found unknown key `imags`. Did you mean `images`"):
         data_config(folder)
@@ -413,7 +436,7 @@ def test_data_config_refuses_what_it_does_not_know(folder: Path) -> None:
         data_config(folder / "images" / "p0.png")
 
 
-def test_pinned_paths_mean_the_same_from_anywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pinned_paths_are_valid_from_any_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "list.txt").write_text("p1\n")
     (folder / "g.csv").write_text("image,group\n" + "".join(f"p{k},{k % 3}\n" for k in range(10)))
     monkeypatch.chdir(folder.parent)
@@ -478,12 +501,12 @@ def test_recipe_magnetic_tile_keeps_tiles_together() -> None:
 
 
 @pytest.mark.parametrize("name", ["camvid", "drive", "magnetic_tile", "aerial_roads"])
-def test_recipes_say_where_users_put_the_set(name: str) -> None:
+def test_recipes_state_where_to_put_the_data(name: str) -> None:
     config, base = data_config(RECIPES / f"{name}.yaml")
     assert (base / str(config.root)).resolve() == RECIPES.parent / "data" / name
 
 
-def test_parts_that_are_given_can_be_divided_anew(tmp_path: Path) -> None:
+def test_given_splits_can_be_split_again(tmp_path: Path) -> None:
     for split in ("train", "val"):
         for k in range(10):
             for kind in ("images", "masks"):
@@ -508,7 +531,7 @@ def test_a_group_with_an_empty_name_stays_together(tmp_path: Path) -> None:
     assert [split.groups() for split in splits] == [1, 1]
 
 
-def test_a_message_counts_kinds_of_problems_beyond_the_first(tmp_path: Path) -> None:
+def test_a_message_counts_all_reasons(tmp_path: Path) -> None:
     for name in "abcdefg":
         scene(tmp_path, name, halves())
         save(tmp_path / "images" / f"{name}.jpg", np.zeros((4, 6, 3), np.uint8))

@@ -32,63 +32,63 @@ def pair(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, n
     return rng.integers(0, 256, (*size, 3), np.uint8), mask
 
 
-def test_facts_equal_those_of_all_pixels_at_once(tmp_path: Path) -> None:
+def test_statistics_equal_those_of_all_pixels(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pairs = [pair(rng, size) for size in ((20, 30), (17, 9), (40, 25))]
-    facts = fingerprint(make(tmp_path, *pairs))
+    result = fingerprint(make(tmp_path, *pairs))
     counted = np.concatenate([image[mask != 255] for image, mask in pairs]).astype(float)
-    np.testing.assert_allclose(facts.mean, counted.mean(0), rtol=1e-12)
-    np.testing.assert_allclose(facts.std, counted.std(0), rtol=1e-12)
+    np.testing.assert_allclose(result.mean, counted.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(result.std, counted.std(0), rtol=1e-12)
     masks = np.concatenate([mask.reshape(-1) for _, mask in pairs])
-    assert facts.pixel_counts == (int((masks == 0).sum()), int((masks == 1).sum()))
-    assert facts.image_counts == (3, 3)
-    assert facts.ignored_share == pytest.approx((masks == 255).mean(), rel=1e-12)
-    assert facts.sizes == ((17, 9), (20, 30), (40, 25))
-    assert (facts.images, facts.channels, facts.dtype, facts.distinct_sizes) == (3, 3, "uint8", 3)
+    assert result.pixel_counts == (int((masks == 0).sum()), int((masks == 1).sum()))
+    assert result.image_counts == (3, 3)
+    assert result.ignored_share == pytest.approx((masks == 255).mean(), rel=1e-12)
+    assert result.sizes == ((17, 9), (20, 30), (40, 25))
+    assert (result.images, result.channels, result.dtype, result.distinct_sizes) == (3, 3, "uint8", 3)
     expected = np.percentile(counted, (0.5, 50, 99.5), axis=0).T
-    np.testing.assert_allclose(facts.percentiles, expected, rtol=1e-12)
-    assert facts.extremes == tuple(zip(counted.min(0), counted.max(0), strict=True))
-    assert facts.core == ()  # 8 bits have no tails
-    plain = json.loads(json.dumps(facts.to_dict(), allow_nan=False))
-    assert Fingerprint.from_dict(plain) == facts
+    np.testing.assert_allclose(result.percentiles, expected, rtol=1e-12)
+    assert result.extremes == tuple(zip(counted.min(0), counted.max(0), strict=True))
+    assert result.core == ()  # 8-bit images have no core
+    plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert Fingerprint.from_dict(plain) == result
 
 
 @pytest.mark.parametrize("kind", ["uint16", "float32"])
-def test_deep_images_have_a_core_that_no_class_is_cut_off_by(tmp_path: Path, kind: str) -> None:
+def test_the_core_of_deep_images_includes_every_class(tmp_path: Path, kind: str) -> None:
     rng = np.random.default_rng(3)
     mask = np.zeros((80, 100), np.uint8)
     mask[:2, :10] = 1  # 0.25 % of the pixels, and all bright
     values = rng.uniform(100, 200, mask.shape)
     values[mask == 1] = rng.uniform(4000, 5000, 20)
-    values[79, 90:] = 60000.0  # some ten pixels that say nothing
+    values[79, 90:] = 60000.0  # ten outliers
     image = values.astype(kind)
     tifffile.imwrite(tmp_path / "0.tif", image)
     Image.fromarray(mask).save(tmp_path / "0_mask.png")
     data = Dataset(TWO, (Record("0", tmp_path / "0.tif", tmp_path / "0_mask.png"),), MaskRule(), "train")
-    facts = fingerprint(data)
-    ((low, high),) = facts.core
+    result = fingerprint(data)
+    ((low, high),) = result.core
     assert low == pytest.approx(np.percentile(image, 0.5))
     assert high == pytest.approx(np.percentile(image[mask == 1], 95))
-    assert facts.extremes == ((image.min(), 60000.0),)
+    assert result.extremes == ((image.min(), 60000.0),)
     inside = np.clip(image.astype(float), low, high)
-    assert facts.core_mean == pytest.approx((inside.mean(),))
-    assert facts.core_std == pytest.approx((inside.std(),))
-    assert facts.mean == pytest.approx((image.astype(float).mean(),), rel=1e-6)
-    assert facts.dtype == kind
+    assert result.core_mean == pytest.approx((inside.mean(),))
+    assert result.core_std == pytest.approx((inside.std(),))
+    assert result.mean == pytest.approx((image.astype(float).mean(),), rel=1e-6)
+    assert result.dtype == kind
 
 
-def test_objects_and_places_are_in_the_facts(tmp_path: Path) -> None:
+def test_objects_and_positions_are_in_the_fingerprint(tmp_path: Path) -> None:
     mask = np.zeros((32, 32), np.uint8)
     mask[4:8, 2:12], mask[20:22, 2:4] = 1, 1
-    facts = fingerprint(make(tmp_path, *[(np.zeros((32, 32, 3), np.uint8), mask)] * 6))
-    assert facts.object_sizes[1] == (4.0, 22.0, 40.0)
-    assert facts.objects_per_image == (1.0, 2.0)
-    assert facts.one_sided[1] == 1.0
-    assert 0.1 < (facts.column_spread or 0) < 1
-    assert (facts.spacing, facts.spacing_unit, facts.spacings_differ) == ((1.0, 1.0), "px", False)
+    result = fingerprint(make(tmp_path, *[(np.zeros((32, 32, 3), np.uint8), mask)] * 6))
+    assert result.object_sizes[1] == (4.0, 22.0, 40.0)
+    assert result.objects_per_image == (1.0, 2.0)
+    assert result.one_sided[1] == 1.0
+    assert 0.1 < (result.column_spread or 0) < 1
+    assert (result.spacing, result.spacing_unit, result.spacings_differ) == ((1.0, 1.0), "px", False)
 
 
-def test_spacings_are_told_in_the_unit_of_most() -> None:
+def test_spacings_are_in_the_most_frequent_unit() -> None:
     spacings = Spacings()
     for spacing in ((0.5, 0.5), (0.5, 0.7), (0.5, 0.9)):
         spacings.add(Grid(spacing, "mm"))
@@ -103,7 +103,7 @@ def test_spacings_are_told_in_the_unit_of_most() -> None:
     assert same.result()[2]
 
 
-def test_facts_of_older_versions_are_read() -> None:
+def test_fingerprints_of_older_versions_are_read() -> None:
     plain = {
         "images": 9, "channels": 1, "dtype": "uint8", "sizes": [[20, 30], [20, 30], [40, 50]], "mean": [1.0],
         "std": [1.0], "pixel_counts": [900, 50], "image_counts": [9, 5], "ignored_share": 0.01,
@@ -126,12 +126,12 @@ def test_the_choice_is_reproducible_and_limited(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", range(4))
-def test_where_those_looked_at_show_one_class_more_are_looked_at(tmp_path: Path, place: int) -> None:
+def test_more_images_are_read_if_they_show_one_class(tmp_path: Path, place: int) -> None:
     image, bare, rare = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8), np.eye(8, dtype=np.uint8)
     data = make(tmp_path, *((image, rare if k == place else bare) for k in range(4)))
-    facts = fingerprint(data, limit=1)
-    assert facts.image_counts == (facts.images, 1)
-    assert facts.pixel_counts[1] == 8
+    result = fingerprint(data, limit=1)
+    assert result.image_counts == (result.images, 1)
+    assert result.pixel_counts[1] == 8
 
 
 @pytest.mark.parametrize(("width", "length"), [(1, 40), (3, 40), (8, 40)])
@@ -162,8 +162,8 @@ def test_thickness_is_the_median_over_images_that_show_the_class(tmp_path: Path)
         mask[10 : 10 + width] = 1
         return np.zeros((30, 30, 3), np.uint8), mask
 
-    facts = fingerprint(make(tmp_path, *(strip(width) for width in (0, 2, 9, 3))))
-    assert facts.thickness[1] == 3
+    result = fingerprint(make(tmp_path, *(strip(width) for width in (0, 2, 9, 3))))
+    assert result.thickness[1] == 3
     three = Labels(("ground", "road", "never"))
     assert fingerprint(make(tmp_path, strip(2), labels=three)).thickness[2] is None
 
@@ -181,7 +181,7 @@ def test_one_class_alone_is_an_error(tmp_path: Path) -> None:
     )
 
 
-def test_masks_that_are_all_ignored(tmp_path: Path) -> None:
+def test_masks_with_only_ignored_pixels(tmp_path: Path) -> None:
     image = np.zeros((8, 8, 3), np.uint8)
     three = Labels(("a", "b", "c"))
     data = make(tmp_path, (image, np.full((8, 8), 255, np.uint8)), labels=three)
@@ -193,7 +193,7 @@ def test_masks_that_are_all_ignored(tmp_path: Path) -> None:
     assert fingerprint(both).ignored_share == 0.5
 
 
-def test_images_of_different_kinds_name_two_files(tmp_path: Path) -> None:
+def test_different_pixel_types_name_two_files(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     image, mask = pair(rng, (8, 8))
     data = make(tmp_path, (image, mask), (image[..., 0], mask))

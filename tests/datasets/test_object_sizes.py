@@ -24,7 +24,7 @@ def test_sizes_are_those_of_another_library(mask: np.ndarray) -> None:
         assert sizes.per_image()[k] == count
 
 
-def test_large_areas_are_known_to_a_hundredth() -> None:
+def test_large_areas_are_accurate_to_one_percent() -> None:
     for side in (31, 33, 57, 400, 1001):
         mask = np.zeros((side + 2, side + 2), np.uint8)
         mask[1:-1, 1:-1] = 1
@@ -44,7 +44,7 @@ def test_images_without_the_class_do_not_count() -> None:
     assert sizes.per_image() == (1.0, 3.0)
 
 
-def test_of_a_very_large_image_the_middle_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_very_large_masks_are_cropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "_SIDE", 10)
     mask = np.zeros((30, 12), np.uint8)
     mask[0, 0] = mask[15, 5] = 1

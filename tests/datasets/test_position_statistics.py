@@ -33,7 +33,7 @@ def test_spread_of_sky_over_ground_and_of_noise() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(MASKS)
-def test_a_mirrored_mask_has_the_mirrored_counts_of_every_column_but_the_middle(mask: np.ndarray) -> None:
+def test_a_mirrored_mask_has_mirrored_column_counts(mask: np.ndarray) -> None:
     counts = count_columns(mask, 3)
     np.testing.assert_array_equal(count_columns(mask[:, ::-1], 3), counts[::-1])
     middle = mask.shape[1] // 2
@@ -43,16 +43,16 @@ def test_a_mirrored_mask_has_the_mirrored_counts_of_every_column_but_the_middle(
 
 @settings(max_examples=40, deadline=None)
 @given(MASKS)
-def test_nothing_is_one_sided_in_a_image_beside_its_mirror_image(mask: np.ndarray) -> None:
+def test_an_image_and_its_mirror_image_are_not_one_sided(mask: np.ndarray) -> None:
     both = np.concatenate([mask, mask[:, ::-1]], axis=1)
     assert one_sided(count_columns(both, 3)) == pytest.approx(0, abs=1e-12)
 
 
 def test_one_sidedness_by_hand() -> None:
     mask = np.zeros((1, 16), np.uint8)
-    mask[0, [0, 1, 15]] = 1  # the first has its equal at the other end, the second has none
+    mask[0, [0, 1, 15]] = 1  # the first has a counterpart at the other end, the second has none
     assert one_sided(count_columns(mask, 3)).tolist() == pytest.approx([1 / 13, 1 / 3, 0])
-    mask[0, 14] = 255  # opposite of the second nothing counts
+    mask[0, 14] = 255  # the counterpart of the second is ignored
     assert one_sided(count_columns(mask, 3)).tolist() == [0, 0, 0]
 
 
@@ -63,7 +63,7 @@ def kidney(rng: np.random.Generator, mirrored: bool) -> np.ndarray:
     return mask[:, ::-1] if mirrored else mask
 
 
-def test_a_class_that_is_always_on_one_side_is_told_from_chance() -> None:
+def test_a_class_always_on_one_side_exceeds_chance() -> None:
     rng = np.random.default_rng(0)
     always, by_chance, few = Positions(3), Positions(3), Positions(3)
     for k in range(40):
@@ -75,12 +75,12 @@ def test_a_class_that_is_always_on_one_side_is_told_from_chance() -> None:
     assert chance < 0.6
     (_, own, _), (_, chance, _) = by_chance.one_sided()
     assert (own or 1) < 1.5 * (chance or 0)
-    for k in range(3):  # all three may be on one side by chance
+    for k in range(3):  # all three may be on the same side by chance
         few.add(kidney(rng, mirrored=False), (k,))
     assert few.one_sided()[0][1] == few.one_sided()[1][1] == 1.0
 
 
-def test_the_coins_fall_the_same_again_and_the_pixels_are_counted() -> None:
+def test_resamples_are_reproducible_and_pixels_are_counted() -> None:
     rng, one, other = np.random.default_rng(1), Positions(3), Positions(3)
     masks = [rng.integers(0, 4, (20, 30)) for _ in range(5)]
     for k in range(5):

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pixelwise.demo import synthetic
-from pixelwise.demo import backdrop, painter, traffic
+from pixelwise.demo import backdrop, painter, synthetic, traffic
 from pixelwise.errors import OutputExistsError, UsageError
 from pixelwise.labels import Labels
 
@@ -26,12 +25,12 @@ def ious(matrix):
 
 @pytest.fixture(scope="module")
 def scenes():
-    """200 scenes to learn from, 50 others to be scored on."""
+    """200 scenes for training and 50 for testing."""
     drawn = [synthetic.draw_scene(5, k, SMALL) for k in range(250)]
     return drawn[:200], drawn[200:]
 
 
-# --- what is drawn -----------------------------------------------------------------------------------------------------
+# --- scenes -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_scene_is_a_function_of_its_arguments():
@@ -46,7 +45,7 @@ def test_a_scene_is_a_function_of_its_arguments():
 
 @settings(max_examples=12, deadline=None)
 @given(st.integers(64, 150), st.integers(64, 150), st.integers(0, 10**6))
-def test_any_size_from_64_on(height, width, index):
+def test_any_size_of_at_least_64(height, width, index):
     image, mask = synthetic.draw_scene(0, index, (height, width))
     assert (image.shape, image.dtype) == ((3, height, width), np.uint8)
     assert (mask.shape, mask.dtype) == ((height, width), np.uint8)
@@ -54,7 +53,7 @@ def test_any_size_from_64_on(height, width, index):
     assert image.std() > 8
 
 
-def test_a_large_scene_reaches_past_the_noise_tile():
+def test_a_scene_larger_than_the_noise_tile():
     image, mask = synthetic.draw_scene(0, 1, (64, 600))
     assert image.shape == (3, 64, 600)
     assert len(np.unique(mask)) > 1
@@ -75,7 +74,7 @@ def test_every_material_occurs():
     assert {ALL[k] for k in seen} == set(backdrop.MATERIALS)
 
 
-def test_materials_without_a_class_fall_to_the_first_and_markings_to_the_road():
+def test_other_materials_belong_to_the_first_class_and_markings_to_road():
     names = ("building", "road", "sky")
     _, every = synthetic.draw_scene(0, 7, SMALL, ALL)
     _, three = synthetic.draw_scene(0, 7, SMALL, names)
@@ -86,27 +85,27 @@ def test_materials_without_a_class_fall_to_the_first_and_markings_to_the_road():
     assert (none[every == ALL.index("lane marking")] == 0).all()
 
 
-def test_a_class_that_is_no_material_is_refused():
+def test_a_class_that_is_not_a_material_is_an_error():
     with pytest.raises(UsageError) as caught:
         synthetic.draw_scene(0, 0, SMALL, ("background", "dog"))
     assert str(caught.value) == (
         "classes: expected names out of background, sky, terrain, vegetation, building, pole, pavement, road, "
-        "lane marking, vehicle, pedestrian, found 'dog'. Name materials of the scenes; the first class takes all that "
-        "are not named."
+        "lane marking, vehicle, pedestrian, found 'dog'. Name materials of the scenes; all others belong "
+        "to the first class."
     )
     with pytest.raises(UsageError, match="found none"):
         synthetic.draw_scene(0, 0, SMALL, ())
 
 
-def test_a_size_too_small_is_refused():
+def test_a_size_too_small_is_an_error():
     with pytest.raises(UsageError) as caught:
         synthetic.draw_scene(0, 0, (63, 100))
-    assert str(caught.value) == "size: expected at least 64 × 64 pixels, found 63 × 100. Ask for larger images."
+    assert str(caught.value) == "size: expected at least 64 × 64 pixels, found 63 × 100. Choose a larger size."
     with pytest.raises(UsageError, match="at least 16 × 16"):
         synthetic.draw_discs(0, 0, (8, 64))
 
 
-# --- what can be learned from it ---------------------------------------------------------------------------------------
+# --- statistics ---------------------------------------------------------------------------------------------------------
 
 
 def test_classes_are_as_rare_as_on_real_roads(scenes):
@@ -123,7 +122,7 @@ def test_nearly_every_scene_shows_vehicles_and_people(scenes):
     assert (present > 0.85).all()
 
 
-def test_position_alone_does_not_tell_the_classes(scenes):
+def test_position_alone_does_not_determine_the_class(scenes):
     learned = np.stack([np.stack([m == k for _, m in scenes[0]]).sum(0) for k in range(4)]).argmax(0)
     scores = ious(sum(confusion(m, learned) for _, m in scenes[1]))
     assert scores.mean() < 0.42
@@ -131,7 +130,7 @@ def test_position_alone_does_not_tell_the_classes(scenes):
 
 
 @pytest.mark.parametrize("bits", [3, 5])
-def test_colour_alone_does_not_tell_the_classes(scenes, bits):
+def test_colour_alone_does_not_determine_the_class(scenes, bits):
     def colour(image):
         r, g, b = (image >> (8 - bits)).astype(int)
         return (r << 2 * bits) | (g << bits) | b
@@ -144,8 +143,8 @@ def test_colour_alone_does_not_tell_the_classes(scenes, bits):
     assert scores[2:].max() < 0.35
 
 
-def test_truth_follows_the_image(scenes):
-    """Edges of the mask lie on edges of the image: shifted by a few pixels it fits worse."""
+def test_the_mask_is_aligned_with_the_image(scenes):
+    """A mask shifted by a few pixels fits the edges of the image worse."""
 
     def contrast(shift):
         total = 0.0
@@ -160,17 +159,17 @@ def test_truth_follows_the_image(scenes):
     assert best > max(contrast(-1), contrast(1))
 
 
-def test_a_scene_is_drawn_fast():
+def test_a_scene_is_fast():
     synthetic.draw_scene(0, 0)
     spent = []
     for k in range(12):
         start = time.process_time()
         synthetic.draw_scene(0, k)
         spent.append(time.process_time() - start)
-    assert np.median(spent) < 0.25  # about 0.05 on a quiet core; the rest is for busy machines
+    assert np.median(spent) < 0.25  # about 0.05 on an idle core
 
 
-# --- the parts ---------------------------------------------------------------------------------------------------------
+# --- components -------------------------------------------------------------------------------------------------------
 
 CAMERA = backdrop.Camera((240, 320), 1.5, 300.0, -12.0, 0.05)
 LIGHT = backdrop.Light(
@@ -194,7 +193,7 @@ def slab(z, colour, material, half=1.0):
     return lambda brush: brush.paint([face], np.array([colour]), material)
 
 
-def test_rays_undo_the_projection():
+def test_rays_invert_the_projection():
     u, v = CAMERA.rays(1)
     rows, columns = np.array([10, 120, 200]), np.array([5, 160, 300])
     depth = np.array([4.0, 9.0, 30.0])
@@ -205,7 +204,7 @@ def test_rays_undo_the_projection():
 
 
 @given(st.floats(-5, 100), st.floats(-8, 8))
-def test_places_on_the_road_lie_square_to_its_middle(along, across):
+def test_places_on_the_road_are_perpendicular_to_its_centre_line(along, across):
     x, z, heading = ROAD.place(along, across)
     cx, cz, same = ROAD.place(along, 0.0)
     assert cz == along
@@ -215,7 +214,7 @@ def test_places_on_the_road_lie_square_to_its_middle(along, across):
     assert (x - cx) * np.sin(heading) + (z - cz) * np.cos(heading) == pytest.approx(0, abs=1e-6)
 
 
-def test_later_strokes_hide_earlier_ones_in_image_and_truth_alike():
+def test_later_polygons_hide_earlier_ones_in_image_and_mask():
     far, near = slab(20, (1, 0, 0), backdrop.BUILDING, 3.0), slab(10, (0, 1, 0), backdrop.VEHICLE)
     canvas = painted(far, near)
     is_near = canvas[..., 3] == backdrop.VEHICLE
@@ -225,13 +224,13 @@ def test_later_strokes_hide_earlier_ones_in_image_and_truth_alike():
     assert (painted(near, far)[..., 3] == backdrop.VEHICLE).sum() < is_near.sum()
 
 
-def test_things_shrink_and_fade_with_depth():
+def test_objects_shrink_and_fade_with_depth():
     near, far = painted(slab(10, (0, 0, 0), 8)), painted(slab(20, (0, 0, 0), 8))
     assert (near[..., 3] > 0).sum() == pytest.approx(4 * (far[..., 3] > 0).sum(), rel=0.06)
     assert far[far[..., 3] > 0][0, 0] > near[near[..., 3] > 0][0, 0] > 0
 
 
-def test_what_is_behind_the_camera_is_cut_away():
+def test_polygons_are_clipped_behind_the_camera():
     assert painter.clip_near(np.array([[0, 0, -2], [1, 0, -2], [1, 1, -1]], np.float32)).shape == (0, 3)
     half = painter.clip_near(np.array([[0, 0, -1], [2, 0, -1], [2, 0, 3], [0, 0, 3]], np.float32))
     assert len(half) == 4
@@ -241,7 +240,7 @@ def test_what_is_behind_the_camera_is_cut_away():
 
 @pytest.mark.parametrize("kind", range(len(traffic.KINDS)))
 @pytest.mark.parametrize("heading", [0.0, 0.6, np.pi])
-def test_a_vehicle_fills_its_own_outline(kind, heading):
+def test_a_vehicle_has_no_holes(kind, heading):
     parts, rng = traffic.KINDS[kind], np.random.default_rng(kind)
     canvas = painted(lambda brush: traffic.vehicle(brush, rng, parts, 0.5, 14.0, heading))
     rows, columns = np.nonzero(canvas[..., 3] == backdrop.VEHICLE)
@@ -257,7 +256,7 @@ def test_a_vehicle_fills_its_own_outline(kind, heading):
 
 
 @pytest.mark.parametrize("profile", [True, False])
-def test_a_person_is_as_tall_as_told(profile):
+def test_a_person_has_the_given_height(profile):
     rng = np.random.default_rng(0)
     canvas = painted(lambda brush: traffic.pedestrian(brush, rng, 0.0, 6.0, 1.8, profile, 1))
     rows = np.nonzero((canvas[..., 3] == backdrop.PEDESTRIAN).any(1))[0]
@@ -293,7 +292,7 @@ def test_road_scenes_are_written_and_read_back(tmp_path):
     assert labels.countable == (False, False, True, True)
 
 
-def test_the_same_bytes_every_time_and_no_scene_in_two_splits(tmp_path):
+def test_files_are_reproducible_and_no_scene_is_in_two_splits(tmp_path):
     for name in ("a", "b"):
         synthetic.write_road_scenes(tmp_path / name, train=2, val=2, test=2, size=(64, 64))
     first = contents(tmp_path / "a")
@@ -302,7 +301,7 @@ def test_the_same_bytes_every_time_and_no_scene_in_two_splits(tmp_path):
     assert len(images) == len(set(images)) == 6
 
 
-def test_more_training_scenes_leave_the_others_as_they_were(tmp_path):
+def test_more_training_scenes_do_not_change_the_others(tmp_path):
     synthetic.write_discs(tmp_path / "few", train=1, val=1, test=1)
     synthetic.write_discs(tmp_path / "many", train=3, val=1, test=1)
     few, many = contents(tmp_path / "few"), contents(tmp_path / "many")
@@ -310,23 +309,23 @@ def test_more_training_scenes_leave_the_others_as_they_were(tmp_path):
     assert len(many) == len(few) + 4
 
 
-def test_a_split_without_scenes_leaves_no_folder(tmp_path):
+def test_a_split_without_scenes_has_no_folder(tmp_path):
     synthetic.write_discs(tmp_path / "new" / "set", train=1, val=0, test=0)
     assert sorted(p.name for p in (tmp_path / "new" / "set").iterdir()) == ["labels.yaml", "train"]
 
 
 @pytest.mark.parametrize("write", [synthetic.write_road_scenes, synthetic.write_discs])
-def test_nothing_is_written_over(tmp_path, write):
+def test_existing_files_are_not_overwritten(tmp_path, write):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(OutputExistsError) as caught:
         write(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}: expected an empty or new folder, found something in it. Name another folder, or empty it."
+        f"{tmp_path}: expected a new or empty folder, found existing files. Choose another folder, or empty it."
     )
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path):
+def test_invalid_arguments_are_errors_before_anything_is_written(tmp_path):
     with pytest.raises(UsageError):
         synthetic.write_road_scenes(tmp_path / "new", size=(32, 32))
     with pytest.raises(UsageError):
@@ -344,7 +343,7 @@ def test_discs_are_a_function_of_their_arguments():
     assert not np.array_equal(mask, synthetic.draw_discs(1, 3, (40, 56))[1])
 
 
-def test_discs_are_there_and_differ_from_the_ground():
+def test_discs_differ_from_the_background():
     drawn = [synthetic.draw_discs(0, k) for k in range(100)]
     shares = np.array([mask.mean() for _, mask in drawn])
     assert 0.05 < shares.mean() < 0.25
@@ -352,10 +351,10 @@ def test_discs_are_there_and_differ_from_the_ground():
     assert np.median(steps) > 20
     guess = [(image.mean(0) > 125).astype(np.uint8) for image, _ in drawn]
     matrix = sum(confusion(mask, g, 2) for (_, mask), g in zip(drawn, guess, strict=True))
-    assert ious(matrix)[1] < 0.4  # one threshold for all does not find them
+    assert ious(matrix)[1] < 0.4  # a global threshold does not find them
 
 
-def test_discs_are_drawn_fast():
+def test_discs_are_fast():
     synthetic.draw_discs(0, 0)
     start = time.process_time()
     for k in range(50):

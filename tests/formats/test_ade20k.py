@@ -224,7 +224,7 @@ def test_names_without_ids_keep_the_ids_of_the_files(tmp_path: Path) -> None:
     assert splits.labels.ids == tuple(range(1, 151))
     assert splits.labels.ignore_ids == (0,)
     assert first(splits)[0].tolist() == [255, *range(150)]
-    assert "ids of the classes are as the annotations have them" in splits.notices
+    assert "ids of the classes are taken from the annotations" in splits.notices
     # Whoever gives ids means them, and a class that is left out is an error, not void.
     assert opened(tmp_path, labels={"names": names, "ids": list(range(150))}).labels.ids == tuple(range(150))
     with pytest.raises(MaskError, match="found 150 in 1 pixel"):

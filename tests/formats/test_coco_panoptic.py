@@ -1,4 +1,4 @@
-"""COCO panoptic: colours are numbers of segments, the JSON says what they are, and the two must agree."""
+"""COCO panoptic: PNG colours are segment ids, the JSON lists their classes, and the two must agree."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PERSON, GRASS, CROWD = 3226956, 70000, 256
 
 
 def numbers() -> np.ndarray:
-    """Three segments, and VOID in the first column."""
+    """Return segment ids (H, W): three segments, and VOID in the first column."""
     ids = np.full(SIZE, GRASS)
     ids[1:4, 2:5] = PERSON
     ids[5, 4:] = CROWD
@@ -39,7 +39,7 @@ def numbers() -> np.ndarray:
     return ids
 
 
-def sheet(path: Path, ids: np.ndarray) -> Path:
+def write_png(path: Path, ids: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1).astype(np.uint8)).save(path)
     return path
@@ -72,14 +72,14 @@ def document(*names: str) -> dict[str, Any]:
     }
 
 
-def lay(root: Path, plain: dict[str, Any], name: str = "panoptic.json", masks: str | None = None) -> Path:
-    """Write a file, a PNG for every annotation, and every image that it lists."""
+def write_dataset(root: Path, plain: dict[str, Any], name: str = "panoptic.json", masks: str | None = None) -> Path:
+    """Write a JSON file, a PNG for every annotation, and every image."""
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(plain))
     folder = path.with_suffix("") if masks is None else root / masks
     for one in plain["annotations"]:
-        sheet(folder / one["file_name"], numbers())
+        write_png(folder / one["file_name"], numbers())
     for one in plain["images"]:
         full_image(root / "images" / one["file_name"])
     return root
@@ -93,11 +93,11 @@ def records(found: Any) -> list[Any]:
     return [record for split in found.layout.splits.values() for record in split]
 
 
-def why(found: Any) -> list[tuple[str, str]]:
+def problems_of(found: Any) -> list[tuple[str, str]]:
     return sorted((problem.file, problem.why) for problem in found.layout.problems)
 
 
-def drawn(root: Path, **config: Any) -> np.ndarray:
+def class_map(root: Path, **config: Any) -> np.ndarray:
     (split,) = open_data(DataConfig.model_validate(NO_SPLIT | config), root)
     names = np.array([*split.labels.names, *["(ignored)"] * (256 - split.labels.num_classes)])
     return names[split.read(0).mask]
@@ -106,13 +106,13 @@ def drawn(root: Path, **config: Any) -> np.ndarray:
 # Reading --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", [0, 1, 17, 42, 63, 99])
-def test_real_masks_are_what_an_independent_decoding_gives(real, place):
+@pytest.mark.parametrize("number", [0, 1, 17, 42, 63, 99])
+def test_real_masks_match_an_independent_decoder(real, number):
     root = real("coco_panoptic")
     plain = json.loads((root / "panoptic_val2017.json").read_text())
     (split,) = open_data(DataConfig.model_validate(NO_SPLIT), root)
     assert (split.name, len(split), split.labels.num_classes) == ("val", 100, 133)
-    one = plain["annotations"][place]
+    one = plain["annotations"][number]
     rgb = np.asarray(Image.open(root / "panoptic_val2017" / one["file_name"])).astype(int)
     ids = rgb @ np.array([1, 256, 65536])
     expected = np.zeros(ids.shape, int)
@@ -126,7 +126,7 @@ def test_real_masks_are_what_an_independent_decoding_gives(real, place):
     np.testing.assert_array_equal(mask == 255, ids == 0)
 
 
-def test_every_real_mask_and_every_prediction_of_a_real_network_reads(real):
+def test_real_masks_and_predictions_are_read(real):
     images = str(real("coco_panoptic") / "images")
     for name in ("gt.json", "pred.json"):
         config = NO_SPLIT | {"annotations": name, "images": images}
@@ -134,49 +134,49 @@ def test_every_real_mask_and_every_prediction_of_a_real_network_reads(real):
         assert sum((split.read(n).mask < 133).any() for n in range(0, 100, 9)) == 12
 
 
-def test_two_files_for_the_same_real_images_ask_which_is_meant(real):
+def test_two_files_for_the_same_images_are_ambiguous(real):
     root = real("fixtures") / "panoptic_coco100"
     with pytest.raises(DataError) as caught:
         find(root, format="coco-panoptic", images=str(real("coco_panoptic") / "images/val2017/*.jpg"))
     assert str(caught.value) == (
         f"{root}: expected one annotation file for each image, found gt.json and pred.json, which both list the same 100"
-        " images. Say which is meant: --set data.annotations=gt.json."
+        " images. Choose one: --set data.annotations=gt.json."
     )
 
 
-def test_segments_have_their_class_crowds_too_and_void_counts_in_nothing(tmp_path):
-    found = find(lay(tmp_path, document()))
+def test_segments_crowds_and_ignored_pixels(tmp_path):
+    found = find(write_dataset(tmp_path, document()))
     assert not found.layout.problems
     assert (found.labels.names, found.labels.ids) == (("person", "grass"), (1, 193))
     assert found.labels.countable == (True, False)
     assert found.labels.colours == ((220, 20, 60), (152, 251, 152))
     expected = np.where(numbers() == GRASS, "grass", np.where(numbers() == 0, "(ignored)", "person"))
-    np.testing.assert_array_equal(drawn(tmp_path), expected)
-    assert drawn(tmp_path, unlabelled="grass")[0, 0] == "grass"
-    assert drawn(tmp_path, ignored=["person"])[2, 3] == "(ignored)"
+    np.testing.assert_array_equal(class_map(tmp_path), expected)
+    assert class_map(tmp_path, unlabelled="grass")[0, 0] == "grass"
+    assert class_map(tmp_path, ignored=["person"])[2, 3] == "(ignored)"
     with pytest.raises(DataError, match="expected background, ignore, or one of grass, person, found 'sky'"):
         find(tmp_path, unlabelled="sky")
 
 
-def test_class_ids_stay_even_zero_for_nothing_lies_below(tmp_path):
+def test_class_ids_are_kept_including_zero(tmp_path):
     plain = document()
     plain["categories"][0]["id"] = 0
     for segment in plain["annotations"][0]["segments_info"]:
         segment["category_id"] = 0 if segment["category_id"] == 1 else 193
-    assert find(lay(tmp_path, plain)).labels.ids == (0, 193)
+    assert find(write_dataset(tmp_path, plain)).labels.ids == (0, 193)
 
 
-def test_parts_come_from_the_names_of_the_files_and_the_masks_are_no_images(tmp_path):
+def test_splits_come_from_file_names_and_masks_are_not_images(tmp_path):
     for split in ("train", "val"):
         plain = document("x/a")
         path = tmp_path / f"annotations/panoptic_{split}2017.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(plain).replace(".jpg", ".png"))
-        sheet(tmp_path / f"annotations/panoptic_{split}2017/x/a.png", numbers())
+        write_png(tmp_path / f"annotations/panoptic_{split}2017/x/a.png", numbers())
         full_image(tmp_path / f"{split}2017/x/a.png")
     found = find(tmp_path)
     assert not found.layout.problems
-    assert found.layout.notices == ("read as COCO panoptic: annotations/panoptic_train2017.json holds segments_info",)
+    assert found.layout.notices == ("read as COCO panoptic: annotations/panoptic_train2017.json has segments_info",)
     for split in ("train", "val"):
         (record,) = found.layout.splits[split]
         assert record.id == f"{split}2017/x/a"
@@ -184,8 +184,8 @@ def test_parts_come_from_the_names_of_the_files_and_the_masks_are_no_images(tmp_
         assert record.mask == tmp_path / f"annotations/panoptic_{split}2017/x/a.png"
 
 
-def test_instances_beside_ask_which_is_meant(tmp_path):
-    lay(tmp_path, document())
+def test_instances_next_to_panoptic_files_are_ambiguous(tmp_path):
+    write_dataset(tmp_path, document())
     plain = document()
     plain["annotations"] = [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[0, 0, 5, 0, 5, 5]]}]
     (tmp_path / "instances.json").write_text(json.dumps(plain))
@@ -195,29 +195,29 @@ def test_instances_beside_ask_which_is_meant(tmp_path):
 
 
 @pytest.mark.parametrize("masks", ["elsewhere/panoptic", "elsewhere/segments"])
-def test_the_folder_of_the_masks_is_found_by_its_name_or_by_theirs(tmp_path, masks):
-    found = find(lay(tmp_path, document(), masks=masks))
+def test_the_mask_folder_is_found_by_its_name_or_its_files(tmp_path, masks):
+    found = find(write_dataset(tmp_path, document(), masks=masks))
     assert [record.mask for record in records(found)] == [tmp_path / masks / "a.png"]
 
 
-def test_without_a_folder_of_masks_the_error_says_where_it_belongs(tmp_path):
-    lay(tmp_path, document())
+def test_a_missing_mask_folder_is_an_error(tmp_path):
+    write_dataset(tmp_path, document())
     (tmp_path / "panoptic/a.png").unlink()
     (tmp_path / "panoptic").rmdir()
     with pytest.raises(DataError) as caught:
         find(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}/panoptic.json: expected a folder panoptic/ with its PNG masks beside it, found none. Put the PNG masks"
+        f"{tmp_path}/panoptic.json: expected a folder panoptic/ with its PNG masks next to it, found none. Put the PNG masks"
         " into panoptic/."
     )
     for folder in ("one", "two"):
-        sheet(tmp_path / folder / "a.png", numbers())
-    with pytest.raises(DataError, match="found 2 that it could be"):
+        write_png(tmp_path / folder / "a.png", numbers())
+    with pytest.raises(DataError, match="found 2 possible folders"):
         find(tmp_path)
 
 
-def test_a_folder_of_images_beside_the_file_is_not_taken_for_that_of_its_masks(tmp_path):
-    lay(tmp_path, document(), "val.json", masks="segments")
+def test_an_image_folder_named_like_the_file_is_not_the_mask_folder(tmp_path):
+    write_dataset(tmp_path, document(), "val.json", masks="segments")
     (tmp_path / "images").rename(tmp_path / "val")
     found = find(tmp_path)
     assert not found.layout.problems
@@ -226,27 +226,27 @@ def test_a_folder_of_images_beside_the_file_is_not_taken_for_that_of_its_masks(t
     ]
 
 
-def test_a_folder_of_masks_that_two_files_share_is_told_once(tmp_path):
+def test_two_files_can_share_a_mask_folder(tmp_path):
     for split, name in (("train", "a"), ("val", "b")):
-        lay(tmp_path, document(name), f"panoptic_{split}.json", masks="segments")
+        write_dataset(tmp_path, document(name), f"panoptic_{split}.json", masks="segments")
     found = find(tmp_path)
-    assert {split: [record.id for record in own] for split, own in found.layout.splits.items()} == {
+    assert {split: [record.id for record in items] for split, items in found.layout.splits.items()} == {
         "train": ["images/a"], "val": ["images/b"]
     }  # fmt: skip
-    assert found.layout.notices == ("read as COCO panoptic: panoptic_train.json holds segments_info",)
-    sheet(tmp_path / "segments/c.png", numbers())
+    assert found.layout.notices == ("read as COCO panoptic: panoptic_train.json has segments_info",)
+    write_png(tmp_path / "segments/c.png", numbers())
     assert find(tmp_path).layout.notices[1:] == (
         "1 of 3 PNG files of segments/ are in no annotation file and are left out (segments/c.png)",
     )
 
 
-def test_cityscapes_names_its_images_by_another_name(tmp_path):
-    """createPanopticImgs.py writes the name of the image with _gtFine in it, where none is."""
+def test_image_names_of_cityscapes_panoptic(tmp_path):
+    """createPanopticImgs.py adds _gtFine to image names."""
     plain = document()
     name = "aachen_000000_000019"
     plain["images"][0] |= {"id": name, "file_name": f"{name}_gtFine_leftImg8bit.png"}
     plain["annotations"][0] |= {"image_id": name, "file_name": f"{name}_gtFine_panoptic.png"}
-    lay(tmp_path, plain, "gtFine/cityscapes_panoptic_train.json")
+    write_dataset(tmp_path, plain, "gtFine/cityscapes_panoptic_train.json")
     (tmp_path / f"images/{name}_gtFine_leftImg8bit.png").unlink()
     full_image(tmp_path / f"leftImg8bit/train/aachen/{name}_leftImg8bit.png")
     found = find(tmp_path, format="coco-panoptic")
@@ -254,51 +254,49 @@ def test_cityscapes_names_its_images_by_another_name(tmp_path):
     assert [record.image.name for record in found.layout.splits["train"]] == [f"{name}_leftImg8bit.png"]
 
 
-# What does not agree --------------------------------------------------------------------------------------------------
+# Disagreement and errors------------------------------------------------------------------------------------------------
 
 
-def test_segments_that_the_json_lacks_are_named_with_their_pixels(tmp_path):
+def test_segments_missing_in_the_json_are_errors(tmp_path):
     ids = numbers()
     ids[0, 1:4], ids[0, 4] = 17, 513
-    sheet(lay(tmp_path, document()) / "panoptic/a.png", ids)
+    write_png(write_dataset(tmp_path, document()) / "panoptic/a.png", ids)
     with pytest.raises(MaskError) as caught:
-        drawn(tmp_path)
+        class_map(tmp_path)
     assert str(caught.value) == (
         f"{tmp_path}/panoptic/a.png: expected segments that the JSON lists, found 17 in 3 pixels, 513 in 1 pixel. Export"
-        " PNG and JSON together again; the numbers are red + 256 · green + 65536 · blue."
+        " PNG and JSON together again; the id of a segment is red + 256 · green + 65536 · blue."
     )
 
 
-def test_segments_that_the_png_lacks_are_named_with_the_pixels_that_they_should_have(tmp_path):
+def test_segments_missing_in_the_png_are_errors(tmp_path):
     plain = document()
     segments = plain["annotations"][0]["segments_info"]
     segments += [{"id": 5, "category_id": 1, "area": 840}, *({"id": 900 + n, "category_id": 193} for n in range(6))]
-    lay(tmp_path, plain)
+    write_dataset(tmp_path, plain)
     with pytest.raises(MaskError) as caught:
-        drawn(tmp_path)
+        class_map(tmp_path)
     assert (
-        "expected every segment that the JSON lists, found 5 (person, 840 pixels by the JSON) in no pixel, 900 (grass,"
+        "expected every segment that the JSON lists, found 5 (person, 840 pixels in the JSON) in no pixel, 900 (grass,"
         in (str(caught.value))
     )
     assert "and 3 more" in str(caught.value)
 
 
-def test_a_mask_without_colours_is_refused(tmp_path):
-    lay(tmp_path, document())
+def test_a_mask_without_colours_is_an_error(tmp_path):
+    write_dataset(tmp_path, document())
     Image.fromarray((numbers() % 256).astype(np.uint8)).save(tmp_path / "panoptic/a.png")
-    with pytest.raises(
-        MaskError, match="expected an RGB PNG, whose colours are the numbers of segments, found index values"
-    ):
-        drawn(tmp_path)
+    with pytest.raises(MaskError, match="expected an RGB PNG whose colours are segment ids, found index values"):
+        class_map(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "problem"),
     [
-        ({"id": 0}, ("images/a.jpg (segment 0)", "segment whose id is no number of its own")),
-        ({"id": "7"}, ("images/a.jpg (segment '7')", "segment whose id is no number of its own")),
-        ({"id": 2**24}, ("images/a.jpg (segment 16777216)", "segment whose id is no number of its own")),
-        ({"id": GRASS}, ("images/a.jpg (segment 70000)", "segment whose id is no number of its own")),
+        ({"id": 0}, ("images/a.jpg (segment 0)", "segment whose id is not a unique positive integer")),
+        ({"id": "7"}, ("images/a.jpg (segment '7')", "segment whose id is not a unique positive integer")),
+        ({"id": 2**24}, ("images/a.jpg (segment 16777216)", "segment whose id is not a unique positive integer")),
+        ({"id": GRASS}, ("images/a.jpg (segment 70000)", "segment whose id is not a unique positive integer")),
         (
             {"category_id": 9},
             (f"images/a.jpg (segment {PERSON})", "segment of a category that its file does not list"),
@@ -309,35 +307,35 @@ def test_a_mask_without_colours_is_refused(tmp_path):
         ),
     ],
 )
-def test_a_segment_that_means_nothing_makes_its_image_unusable(tmp_path, change, told):
+def test_a_malformed_segment_makes_its_image_unusable(tmp_path, change, problem):
     plain = document("a", "b")
     plain["annotations"][0]["segments_info"][0] |= change
-    found = find(lay(tmp_path, plain))
-    assert why(found) == [told]
+    found = find(write_dataset(tmp_path, plain))
+    assert problems_of(found) == [problem]
     assert [record.id for record in records(found)] == ["images/b"]
 
 
-def test_what_has_no_partner_is_told(tmp_path):
+def test_unmatched_files_and_annotations_are_problems(tmp_path):
     plain = document("a", "b", "c", "d", "e", "f")
     notes = plain["annotations"]
     notes[1]["image_id"] = 99
     notes[2]["image_id"] = 1
     del notes[3]["segments_info"]
-    lay(tmp_path, plain)
+    write_dataset(tmp_path, plain)
     (tmp_path / "images/e.jpg").unlink()
     (tmp_path / "panoptic/f.png").unlink()
     full_image(tmp_path / "images/more.jpg")
-    sheet(tmp_path / "panoptic/more.png", numbers())
+    write_png(tmp_path / "panoptic/more.png", numbers())
     found = find(tmp_path)
-    assert why(found) == [
-        ("panoptic.json: 'e.jpg'", "annotation without its image (no such image)"),
-        ("panoptic.json: annotations[1]", "annotation of an image that its file does not list"),
-        ("panoptic.json: annotations[2]", "second annotation of an image"),
-        ("panoptic.json: annotations[3]", "annotation without image_id and segments_info"),
+    assert problems_of(found) == [
         ("images/b.jpg", "image in panoptic.json without an annotation"),
         ("images/c.jpg", "image in panoptic.json without an annotation"),
         ("images/d.jpg", "image in panoptic.json without an annotation"),
         ("images/f.jpg", "image without its PNG mask in panoptic/"),
+        ("panoptic.json: 'e.jpg'", "annotation without its image (no such image)"),
+        ("panoptic.json: annotations[1]", "annotation of an image that its file does not list"),
+        ("panoptic.json: annotations[2]", "second annotation of an image"),
+        ("panoptic.json: annotations[3]", "annotation without image_id and segments_info"),
     ]
     assert found.layout.notices[1:] == (
         "1 of 6 images on disk are in no annotation file and are left out (images/more.jpg)",
@@ -345,48 +343,48 @@ def test_what_has_no_partner_is_told(tmp_path):
     )
 
 
-def test_sizes_must_agree_and_a_turned_image_turns_its_mask(tmp_path):
+def test_sizes_must_agree_and_masks_are_rotated_with_their_image(tmp_path):
     plain = document()
     plain["images"][0]["height"] = 7
-    assert why(find(lay(tmp_path / "json", plain))) == [
-        ("panoptic/a.png", "PNG mask of another size than panoptic.json says")
+    assert problems_of(find(write_dataset(tmp_path / "json", plain))) == [
+        ("panoptic/a.png", "PNG mask of another size than in panoptic.json")
     ]
-    lay(tmp_path / "image", document())
+    write_dataset(tmp_path / "image", document())
     full_image(tmp_path / "image/images/a.jpg", (6, 9))
     with pytest.raises(PairingError, match=r"a.png: expected 6×9 pixels, the height and width of a.jpg, found 6×8"):
-        drawn(tmp_path / "image")
-    lay(tmp_path / "turned", document())
-    full_image(tmp_path / "turned/images/a.jpg", SIZE, 6)
-    np.testing.assert_array_equal(drawn(tmp_path / "turned") == "grass", turn(numbers() == GRASS, 6))
+        class_map(tmp_path / "image")
+    write_dataset(tmp_path / "rotated", document())
+    full_image(tmp_path / "rotated/images/a.jpg", SIZE, 6)
+    np.testing.assert_array_equal(class_map(tmp_path / "rotated") == "grass", turn(numbers() == GRASS, 6))
 
 
-def test_a_png_that_cannot_be_read_is_told_and_names_are_no_paths(tmp_path):
-    lay(tmp_path, document("a", "b", "c"))
+def test_an_unreadable_png_is_a_problem_and_names_are_not_paths(tmp_path):
+    write_dataset(tmp_path, document("a", "b", "c"))
     (tmp_path / "panoptic/a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    secret = sheet(tmp_path / "secret/c.png", numbers())
+    secret = write_png(tmp_path / "secret/c.png", numbers())
     plain = document("a", "b", "c")
     plain["annotations"][1]["file_name"] = str(secret)
     plain["annotations"][2]["file_name"] = "../secret/c.png"
     (tmp_path / "panoptic.json").write_text(json.dumps(plain))
     found = find(tmp_path)
-    (told,) = why(found)
-    assert told[0] == f"{tmp_path}/panoptic/a.png"
-    assert told[1].startswith("expected a whole PNG, found one that ")
+    (problem,) = problems_of(found)
+    assert problem[0] == f"{tmp_path}/panoptic/a.png"
+    assert problem[1].startswith("expected a whole PNG, found one that ")
     assert {record.mask for record in records(found)} <= {tmp_path / "panoptic/b.png", tmp_path / "panoptic/c.png"}
 
 
 @pytest.mark.parametrize(
-    ("change", "kind", "told"),
+    ("change", "kind", "message"),
     [
         ({"images": 3}, MaskError, "expected a list of images, found a int"),
         ({"categories": []}, LabelsError, "expected the classes, found none"),
         ({"annotations": {"segments_info": 1}}, MaskError, "expected a list of annotations, found a dict"),
     ],
 )
-def test_a_file_that_makes_no_sense_is_an_error_with_words(tmp_path, change, kind, told):
-    lay(tmp_path, document())
+def test_malformed_files_are_errors(tmp_path, change, kind, message):
+    write_dataset(tmp_path, document())
     (tmp_path / "panoptic.json").write_text(json.dumps(document() | change | {"segments_info": 0}))
-    with pytest.raises(kind, match=told):
+    with pytest.raises(kind, match=message):
         find(tmp_path)
     (tmp_path / "panoptic.json").write_text("{}")
     with pytest.raises(
@@ -398,19 +396,19 @@ def test_a_file_that_makes_no_sense_is_an_error_with_words(tmp_path, change, kin
 JUNK = st.sampled_from([None, [], {}, "", "x", -1, 0, 1.5, True, [[]], [None], {"id": 1}, 10**30, float("nan")])
 
 
-def places(plain, path=()):
+def paths_in(plain, path=()):
     yield path
     children = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
     for key, value in children:
-        yield from places(value, (*path, key))
+        yield from paths_in(value, (*path, key))
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_a_file_with_anything_anywhere_is_read_or_refused_in_words(tmp_path_factory, data):
-    root = lay(tmp_path_factory.mktemp("set"), document())
+def test_junk_anywhere_in_a_file_is_read_or_rejected(tmp_path_factory, data):
+    root = write_dataset(tmp_path_factory.mktemp("set"), document())
     broken = document()
-    *above, key = data.draw(st.sampled_from(list(places(broken))[1:]))
+    *above, key = data.draw(st.sampled_from(list(paths_in(broken))[1:]))
     holder = broken
     for step in above:
         holder = holder[step]
@@ -421,17 +419,17 @@ def test_a_file_with_anything_anywhere_is_read_or_refused_in_words(tmp_path_fact
         (split,) = open_data(DataConfig.model_validate(config), root)
         assert split.read(0).mask.shape == SIZE
     except PixelwiseError as error:
-        assert error.do  # noqa: PT017 - either is fine
+        assert error.do  # noqa: PT017 - both outcomes are valid
 
 
-def test_records_travel_to_workers_and_the_hash_covers_the_png_and_what_it_means(tmp_path):
-    lay(tmp_path, document())
+def test_sources_can_be_pickled_and_their_digest_covers_png_and_classes(tmp_path):
+    write_dataset(tmp_path, document())
     found = find(tmp_path)
     source = records(found)[0].source
-    sent = pickle.loads(pickle.dumps(source))
-    np.testing.assert_array_equal(sent.draw(found.labels, SIZE), source.draw(found.labels, SIZE))
+    copied = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(copied.draw(found.labels, SIZE), source.draw(found.labels, SIZE))
     first = source.digest()
-    assert sent.digest() == first
+    assert copied.digest() == first
     plain = document()
     plain["annotations"][0]["segments_info"].reverse()
     (tmp_path / "panoptic.json").write_text(json.dumps(plain))
@@ -442,7 +440,7 @@ def test_records_travel_to_workers_and_the_hash_covers_the_png_and_what_it_means
     assert records(find(tmp_path, unlabelled="grass"))[0].source.digest() != first
     ids = numbers()
     ids[0, 0] = GRASS
-    sheet(tmp_path / "panoptic/a.png", ids)
+    write_png(tmp_path / "panoptic/a.png", ids)
     (tmp_path / "panoptic.json").write_text(json.dumps(document()))
     assert records(find(tmp_path))[0].source.digest() != first
 
@@ -450,7 +448,7 @@ def test_records_travel_to_workers_and_the_hash_covers_the_png_and_what_it_means
 # Writing --------------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_written_has_a_segment_for_every_object_and_every_other_class(tmp_path):
+def test_written_segments_are_objects_and_other_classes(tmp_path):
     labels = Labels(("background", "nucleus", "tissue"), (0, 7, 3), countable=(False, True, False))
     rng = np.random.default_rng(0)
     masks = {
@@ -486,8 +484,8 @@ def test_what_is_written_has_a_segment_for_every_object_and_every_other_class(tm
                 rows, columns = ndimage.find_objects(pixels.astype(int))[0]
                 box = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
                 assert (segment["area"], segment["bbox"]) == (pixels.sum(), box)
-            many = [sum(segment["category_id"] == i for segment in one["segments_info"]) for i in (0, 7, 3)]
-            assert many == [1, ndimage.label(mask == 1)[1], 1]
+            counts = [sum(segment["category_id"] == i for segment in one["segments_info"]) for i in (0, 7, 3)]
+            assert counts == [1, ndimage.label(mask == 1)[1], 1]
 
 
 def test_more_segments_than_one_colour_band_holds(tmp_path):

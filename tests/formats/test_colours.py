@@ -185,7 +185,7 @@ def test_labels_that_name_classes_alone_have_the_colours_of_the_table(tmp_path: 
     splits = opened(tmp_path, labels=["sky", "road"])
     assert splits.labels.colours == (SKY, ROAD)
     assert first(splits) == [[1, 0, 255]]
-    assert "colours of the classes are as the annotations have them" in splits.notices
+    assert "colours of the classes are taken from the annotations" in splits.notices
     # What the table leaves out may be made a class.
     own = {"names": ["road", "sky", "hole"], "colours": [list(ROAD), list(SKY), [0, 0, 0]]}
     assert first(opened(tmp_path, labels=own)) == [[0, 1, 2]]

@@ -364,7 +364,9 @@ def test_a_description_of_other_files_or_of_nothing_is_an_error(tmp_path: Path) 
 def test_a_mask_elsewhere_stops_or_is_left_out_once(tmp_path: Path) -> None:
     pairs(tmp_path, "a b c")
     volume(tmp_path / "labels/b.nii.gz", ids(1), AFFINE @ np.diag([-1, 1, 1, 1]))
-    with pytest.raises(PairingError, match=r"labels/b\.nii\.gz: expected voxels at the positions of those of b\.nii\.gz"):
+    with pytest.raises(
+        PairingError, match=r"labels/b\.nii\.gz: expected voxels at the positions of those of b\.nii\.gz"
+    ):
         opened(tmp_path)
     splits = opened(tmp_path, skip_bad=True)
     assert len(splits.skipped) == 1

@@ -1,4 +1,4 @@
-"""Outlines: exact both ways, whatever touches, nests or lies at the border."""
+"""Tracing and filling contours is lossless for regions that touch, nest or reach the border."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ MASKS = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=9), eleme
 
 def painted(ids):
     canvas = np.full(ids.shape, 99, np.int64)
-    for outline in trace(ids):
-        top, left, box = fill((outline.outer,), ids.shape)
-        canvas[top : top + box.shape[0], left : left + box.shape[1]][box] = outline.id
+    for contour in trace(ids):
+        top, left, box = fill((contour.outer,), ids.shape)
+        canvas[top : top + box.shape[0], left : left + box.shape[1]][box] = contour.id
     return canvas
 
 
 @settings(max_examples=1000)
 @given(MASKS)
-def test_painting_outer_rings_from_large_to_small_gives_the_array_again(ids):
+def test_painting_outer_rings_from_large_to_small_restores_the_array(ids):
     np.testing.assert_array_equal(painted(ids), ids)
 
 
 @settings(max_examples=300)
 @given(MASKS)
-def test_each_region_with_its_holes_has_its_pixels_and_no_other(ids):
+def test_filling_all_rings_restores_each_region(ids):
     covered = np.zeros(ids.shape, int)
-    for outline in trace(ids):
-        top, left, box = fill((outline.outer, *outline.holes), ids.shape)
+    for contour in trace(ids):
+        top, left, box = fill((contour.outer, *contour.holes), ids.shape)
         view = (slice(top, top + box.shape[0]), slice(left, left + box.shape[1]))
-        assert box.sum() == outline.area
-        assert (ids[view][box] == outline.id).all()
+        assert box.sum() == contour.area
+        assert (ids[view][box] == contour.id).all()
         covered[view] += box
     assert (covered == 1).all()
 
 
 @settings(max_examples=300)
 @given(MASKS)
-def test_components_are_those_of_scipy(ids):
-    found, count = components(ids)
+def test_components_match_scipy(ids):
+    regions, count = components(ids)
     for value in np.unique(ids):
-        wanted, many = ndimage.label(ids == value)
-        assert len(np.unique(found[ids == value])) == many
-        pairs = np.unique(np.stack([wanted[ids == value], found[ids == value]]), axis=1)
-        assert pairs.shape[1] == many
-    assert found.max() == count - 1
+        expected, count_of_value = ndimage.label(ids == value)
+        assert len(np.unique(regions[ids == value])) == count_of_value
+        pairs = np.unique(np.stack([expected[ids == value], regions[ids == value]]), axis=1)
+        assert pairs.shape[1] == count_of_value
+    assert regions.max() == count - 1
 
 
-def test_pixels_that_touch_at_a_corner_stay_apart():
+def test_pixels_touching_at_a_corner_are_separate_regions():
     ids = np.eye(2, dtype=int)
-    assert sorted(outline.area for outline in trace(ids)) == [1, 1, 1, 1]
-    assert all(len(outline.outer) == 4 for outline in trace(ids))
+    assert sorted(contour.area for contour in trace(ids)) == [1, 1, 1, 1]
+    assert all(len(contour.outer) == 4 for contour in trace(ids))
 
 
-def test_what_is_closed_at_a_corner_alone_is_no_hole():
+def test_area_enclosed_only_at_a_corner_is_not_a_hole():
     ids = np.array([[1, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 1], [0, 0, 1, 1]])
     largest = trace(ids)[0]
     assert (largest.id, largest.area, largest.filled, len(largest.holes)) == (1, 7, 7, 0)
@@ -78,20 +78,20 @@ def test_what_is_closed_at_a_corner_alone_is_no_hole():
         ([(0, 0), (2, 2)], [[0, 0, 0]] * 3),
     ],
 )
-def test_a_pixel_is_inside_where_its_centre_is(ring, inside):
-    whole = np.zeros((3, 3), int)
+def test_a_pixel_is_inside_if_its_centre_is(ring, inside):
+    canvas = np.zeros((3, 3), int)
     top, left, box = fill((np.array(ring, float),), (3, 3))
-    whole[top : top + box.shape[0], left : left + box.shape[1]] = box
-    np.testing.assert_array_equal(whole, inside)
+    canvas[top : top + box.shape[0], left : left + box.shape[1]] = box
+    np.testing.assert_array_equal(canvas, inside)
 
 
-def test_a_disc_has_the_area_of_a_disc():
+def test_area_of_a_filled_disc():
     angle = np.linspace(0, 2 * np.pi, 400, endpoint=False)
     ring = np.stack([50 + 40 * np.cos(angle), 50 + 40 * np.sin(angle)], 1)
     assert fill((ring,), (100, 100))[2].sum() == pytest.approx(np.pi * 1600, rel=2e-3)
 
 
-def test_a_row_may_be_crossed_more_often_than_a_byte_counts():
+def test_rows_with_more_than_255_crossings():
     teeth = [point for k in range(0, 600, 2) for point in ((k, 2), (k + 1, 2), (k + 1, 0), (k + 2, 0))]
     top, left, box = fill((np.array([*teeth, (600, 3), (0, 3)], float),), (3, 600))
     assert (top, left) == (0, 0)
@@ -100,17 +100,17 @@ def test_a_row_may_be_crossed_more_often_than_a_byte_counts():
     np.testing.assert_array_equal(fill((np.array([(0, 0), (0, 2)] * 200 + [(1, 1)], float),), (2, 2))[2], [[False]] * 2)
 
 
-def test_regions_come_by_what_they_enclose_the_first_of_equal_ones_first():
+def test_contours_are_sorted_by_enclosed_area():
     ids = np.random.default_rng(0).integers(0, 3, (60, 70))
     found = trace(ids)
-    filled = [outline.filled for outline in found]
+    filled = [contour.filled for contour in found]
     assert filled == sorted(filled, reverse=True)
-    ones = [(outline.outer[:, 1].min(), outline.outer[:, 0].min()) for outline in found if outline.filled == 1]
+    ones = [(contour.outer[:, 1].min(), contour.outer[:, 0].min()) for contour in found if contour.filled == 1]
     assert len(ones) > 100
     assert ones == sorted(ones)
-    assert sum(outline.area for outline in found) == ids.size
+    assert sum(contour.area for contour in found) == ids.size
 
 
-def test_nothing_has_no_outlines():
+def test_empty_input():
     assert trace(np.zeros((0, 5), int)) == []
     assert fill((), (4, 4))[2].size == 0

@@ -1,4 +1,4 @@
-"""Grey images among coloured ones: brought to one kind where that is asked for, in training and in prediction alike."""
+"""Grey images among coloured ones are converted on request, in training and in prediction alike."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pixelwise.errors import ImageError
 from pixelwise.formats.reading import as_bands, mixed_bands
 
 
-def test_grey_is_repeated_and_colours_are_weighed():
+def test_grey_is_repeated_and_colours_become_luma():
     grey, colour = np.array([[[7, 200]]], np.uint8), np.array([[[255]], [[0]], [[0]]], np.uint8)
     np.testing.assert_array_equal(as_bands(grey, "rgb"), [[[7, 200]]] * 3)
     assert as_bands(colour, "grey").tolist() == [[[76]]]  # 0.299 · 255, rounded
@@ -25,14 +25,14 @@ def test_grey_is_repeated_and_colours_are_weighed():
     assert as_bands(four, "rgb") is four
 
 
-def test_deep_and_real_pixels_keep_their_type():
+def test_16_bit_and_float_pixels_keep_their_type():
     for dtype, top in ((np.uint16, 65535), (np.float32, 1.0)):
         white = np.full((3, 2, 2), top, dtype)
         assert as_bands(white, "grey").dtype == dtype
         assert as_bands(white, "grey").max() == pytest.approx(top)
 
 
-def test_only_grey_and_colour_can_be_brought_together():
+def test_only_grey_and_rgb_are_converted():
     assert "--set data.bands=rgb" in mixed_bands({1, 3})
     assert mixed_bands({3, 4}) == "Convert the images to the same bands, or split the data set."
 
@@ -52,13 +52,13 @@ def mixed(tmp_path):
     return tmp_path
 
 
-def test_a_data_set_gives_one_kind(mixed):
+def test_a_data_set_returns_equal_bands(mixed):
     for bands, channels in (("rgb", 3), ("grey", 1)):
         splits = open_data(DataConfig(bands=bands), mixed)
         assert {part.read(k).image.shape[0] for part in splits for k in range(len(part))} == {channels}
 
 
-def test_training_says_what_helps_and_the_model_takes_both_kinds(mixed, tiny, tmp_path_factory):
+def test_training_gives_advice_and_the_model_accepts_both(mixed, tiny, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
     with pytest.raises(ImageError, match=r"--set data\.bands=rgb"):
         pixelwise.train(mixed, steps=2, out=out / "a", overrides=tiny)

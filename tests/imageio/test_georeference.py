@@ -1,4 +1,4 @@
-"""Where GeoTIFFs lie, from their tags alone: held against GDAL, which wrote them."""
+"""The georeference of GeoTIFFs, compared with GDAL, and their validity."""
 
 import importlib
 from pathlib import Path
@@ -13,10 +13,9 @@ from affine import Affine
 from pixelwise.config import DataConfig
 from pixelwise.datasets.dataset import open_data
 from pixelwise.errors import ImageError, MaskError, PairingError
-from pixelwise.formats import projection
-from pixelwise.formats.projection import carrier, plain_name
 from pixelwise.formats.reading import read_record_image, require_pair
 from pixelwise.formats.records import Record
+from pixelwise.formats.vector_features import crs_name, transformer
 from pixelwise.grid import Grid
 from pixelwise.imageio.georeference import read_grid
 from pixelwise.imageio.images import fill_invalid, read_header, read_image, read_size, read_with_validity
@@ -57,7 +56,9 @@ ZEROS = np.zeros((6, 8), np.uint8)
     ids=["utm", "oblong pixels", "rotated", "degrees", "feet", "own system"],
 )
 @pytest.mark.parametrize("meaning", ["Area", "Point"])
-def test_pixels_lie_where_gdal_says(tmp_path: Path, transform: Affine, crs: str, unit: str, meaning: str) -> None:
+def test_pixel_positions_equal_those_of_gdal(
+    tmp_path: Path, transform: Affine, crs: str, unit: str, meaning: str
+) -> None:
     path = write(tmp_path / "a.tif", ZEROS, transform, crs, tiled=False)
     with rasterio.open(path, "r+", driver="GTiff") as file:
         file.update_tags(AREA_OR_POINT=meaning)
@@ -73,7 +74,7 @@ def test_pixels_lie_where_gdal_says(tmp_path: Path, transform: Affine, crs: str,
         np.testing.assert_allclose(world, corner(gdal, column + 0.5, row + 0.5), rtol=1e-12)
 
 
-def test_files_that_say_nothing_of_the_world_have_a_grid_of_pixels(tmp_path: Path) -> None:
+def test_files_without_georeference_have_a_grid_of_pixels(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "plain.tif", ZEROS)
     assert read_image(tmp_path / "plain.tif")[1] == Grid()
     with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
@@ -83,7 +84,7 @@ def test_files_that_say_nothing_of_the_world_have_a_grid_of_pixels(tmp_path: Pat
     assert read_image(tmp_path / "no_system.tif")[1] == Grid(), "without a system, 0.5 may be metres or feet"
 
 
-def test_the_sign_of_a_scale_turns_no_raster_upside_down(tmp_path: Path) -> None:
+def test_the_sign_of_the_pixel_scale_is_ignored_as_in_gdal(tmp_path: Path) -> None:
     keys = (1, 1, 0, 3, 1024, 0, 1, 1, 3072, 0, 1, 32616, 3076, 0, 1, 9001)
     place = ((33550, "d", 3, (0.5, -0.5, 0.0)), (33922, "d", 6, (0, 0, 0, 100.0, 200.0, 0)), (34735, "H", 16, keys))
     tifffile.imwrite(tmp_path / "a.tif", ZEROS, extratags=[(*tag, True) for tag in place])
@@ -95,7 +96,7 @@ def test_the_sign_of_a_scale_turns_no_raster_upside_down(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "broken", [(), (1, 1, 0, 9), (1, 1, 0, 1, 1024, 0, 1), ("x",), (1, 1, 0, 2, 1024, 0, 1, 7, 0, 0, 0, 0)]
 )
-def test_a_broken_description_says_nothing_and_the_image_is_read(broken: tuple[Any, ...]) -> None:
+def test_a_broken_georeference_is_ignored(broken: tuple[Any, ...]) -> None:
     class Tag:
         def __init__(self, value: Any) -> None:
             self.value = value
@@ -108,7 +109,7 @@ def test_a_broken_description_says_nothing_and_the_image_is_read(broken: tuple[A
         assert read_grid(tags | {34735: Tag(whole), 33550: Tag(odd)}) is None
 
 
-def test_a_unit_that_is_left_to_the_reader_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_unit_that_the_file_omits_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     class Tag:
         def __init__(self, *value: Any) -> None:
             self.value = value
@@ -194,7 +195,7 @@ def test_an_internal_mask_marks_invalid_pixels(tmp_path: Path, compress: str) ->
     assert not path.with_name("a.tif.msk").exists()
 
 
-def test_nan_that_is_not_called_nodata_is_refused(tmp_path: Path) -> None:
+def test_nan_in_valid_pixels_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", np.full((2, 2), np.nan, np.float32))
     with pytest.raises(ImageError, match="found 4 NaN pixels"):
         read_image(path)
@@ -203,10 +204,10 @@ def test_nan_that_is_not_called_nodata_is_refused(tmp_path: Path) -> None:
         read_image(gap)
 
 
-# Pieces and pairs ------------------------------------------------------------------------------------------------------
+# Windows and pairs ------------------------------------------------------------------------------------------------------
 
 
-def test_a_piece_of_a_raster_lies_where_it_lay_in_the_whole(tmp_path: Path) -> None:
+def test_a_window_keeps_its_position(tmp_path: Path) -> None:
     array = np.arange(48, dtype=np.uint8).reshape(6, 8)
     path = write(tmp_path / "a.tif", array, NORTH_UP @ Affine.rotation(20), nodata=20)
     whole = read_record_image(Record("a", path, None))[1]
@@ -218,7 +219,7 @@ def test_a_piece_of_a_raster_lies_where_it_lay_in_the_whole(tmp_path: Path) -> N
     assert read_size(path) == (1, 6, 8)
 
 
-def test_a_mask_in_another_place_of_the_world_is_refused(tmp_path: Path) -> None:
+def test_a_mask_with_another_georeference_is_refused(tmp_path: Path) -> None:
     image, mask = write(tmp_path / "a.tif", ZEROS), write(tmp_path / "m.tif", ZEROS)
     require_pair(Record("a", image, mask))
     moved = write(tmp_path / "moved.tif", ZEROS, NORTH_UP @ Affine.translation(1, 0))
@@ -231,7 +232,7 @@ def test_a_mask_in_another_place_of_the_world_is_refused(tmp_path: Path) -> None
     require_pair(Record("a", image, tmp_path / "plain.tif"))
 
 
-def test_pairs_in_folders_keep_their_place_and_must_share_it(tmp_path: Path) -> None:
+def test_pairs_in_folders_must_have_the_same_georeference(tmp_path: Path) -> None:
     truth = np.eye(6, 8, dtype=np.uint8)
     for folder, array in (("images", ZEROS), ("masks", truth)):
         (tmp_path / folder).mkdir()
@@ -271,11 +272,11 @@ def test_pixels_without_data_are_ignored_in_folders(tmp_path: Path, nodata: floa
     np.testing.assert_array_equal(sample.image, array)
 
 
-# Systems ---------------------------------------------------------------------------------------------------------------
+# Reference systems ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("name", "plain"),
+    ("name", "code"),
     [
         ("urn:ogc:def:crs:EPSG::32616", "EPSG:32616"),
         ("urn:ogc:def:crs:EPSG:6.9:4326", "EPSG:4326"),
@@ -290,31 +291,31 @@ def test_pixels_without_data_are_ignored_in_folders(tmp_path: Path, nodata: floa
         ("none", None),
     ],
 )
-def test_names_of_systems_are_made_alike_and_others_are_none(name: str, plain: str | None) -> None:
-    assert plain_name(name) == plain
+def test_crs_names_are_normalised(name: str, code: str | None) -> None:
+    assert crs_name(name) == code
 
 
-def test_points_are_carried_with_x_before_y() -> None:
-    carry, told = carrier("EPSG:4326", "EPSG:32616", "a.geojson")
+def test_points_are_transformed_with_x_before_y() -> None:
+    transform, describe_accuracy = transformer("EPSG:4326", "EPSG:32616", "a.geojson")
     # The central meridian of zone 16 is 87° west: 500 km east by definition.
-    x, y = carry(np.array([[-87.0, 0.0]]))[0]
+    x, y = transform(np.array([[-87.0, 0.0]]))[0]
     assert (x, y) == pytest.approx((500_000, 0), abs=1e-3)
-    assert told() == ""
+    assert describe_accuracy() == ""
     same = np.array([[1.0, 2.0]])
-    assert carrier("EPSG:32616", "EPSG:32616", "a.geojson")[0](same) is same
+    assert transformer("EPSG:32616", "EPSG:32616", "a.geojson")[0](same) is same
 
 
-def test_another_datum_says_how_well_it_is_known() -> None:
-    carry, told = carrier("EPSG:4267", "EPSG:32616", "a.geojson")
-    assert np.isfinite(carry(np.array([[-87.0, 35.0]]))).all()
-    assert told().startswith(", good to ")
+def test_datum_shifts_have_an_accuracy() -> None:
+    transform, describe_accuracy = transformer("EPSG:4267", "EPSG:32616", "a.geojson")
+    assert np.isfinite(transform(np.array([[-87.0, 35.0]]))).all()
+    assert describe_accuracy().startswith(", accurate to ")
 
 
-def test_systems_without_a_known_way_between_them_are_refused() -> None:
-    with pytest.raises(MaskError, match=r"a\.geojson: expected a known way from IAU_2015:30100 to EPSG:32616"):
-        carrier("IAU_2015:30100", "EPSG:32616", "a.geojson")
-    with pytest.raises(MaskError, match="expected a known way from EPSG:999999"):
-        carrier("EPSG:999999", "EPSG:32616", "a.geojson")
+def test_systems_without_a_known_transformation_are_errors() -> None:
+    with pytest.raises(MaskError, match=r"a\.geojson: expected a transformation from IAU_2015:30100 to EPSG:32616"):
+        transformer("IAU_2015:30100", "EPSG:32616", "a.geojson")
+    with pytest.raises(MaskError, match="expected a transformation from EPSG:999999"):
+        transformer("EPSG:999999", "EPSG:32616", "a.geojson")
 
 
 def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,11 +324,11 @@ def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(ImageError, match=r"expected the package pyproj.* pip install 'pixelwise\[geo\]'"):
-        carrier("EPSG:4326", "EPSG:32616", "a.geojson")
-    assert projection.carrier("EPSG:1", "EPSG:1", "a")[1]() == ""
+        transformer("EPSG:4326", "EPSG:32616", "a.geojson")
+    assert transformer("EPSG:1", "EPSG:1", "a")[1]() == ""
 
 
-def test_the_real_rasters_lie_where_gdal_says(real: Any) -> None:
+def test_real_rasters_have_the_positions_of_gdal(real: Any) -> None:
     paths = sorted(real("geotiff").glob("*.tif"))
     assert len(paths) == 3
     for path in paths:

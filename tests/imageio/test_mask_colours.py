@@ -1,4 +1,4 @@
-"""Colours that nobody named: never taken for the nearest, told with their share, and with what they look like."""
+"""Unknown colours in masks are never matched to the nearest class, and are reported with their share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def refusal(path: Path, labels: Labels = LABELS, rule: MaskRule = MaskRule()) ->
     return str(caught.value).removeprefix(f"{path}: ")
 
 
-def test_shares_are_told_most_frequent_first(tmp_path: Path) -> None:
+def test_unknown_colours_are_listed_most_frequent_first(tmp_path: Path) -> None:
     pixels = np.full((10, 100, 3), LABELS.colours[0], np.uint8)
     pixels[0, :5], pixels[1, 0] = (0, 200, 0), (0, 0, 200)
     assert refusal(save(tmp_path / "a.png", pixels)) == (
@@ -43,13 +43,13 @@ def test_shares_are_told_most_frequent_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("odd", "share"), [(1, "under 0.1 %"), (9999, "over 99.9 %"), (10000, "100 %"), (1234, "12.3 %")]
 )
-def test_a_share_is_never_rounded_to_none_or_all(tmp_path: Path, odd: int, share: str) -> None:
+def test_a_share_is_never_rounded_to_0_or_100_percent(tmp_path: Path, odd: int, share: str) -> None:
     pixels = np.full((100, 100, 3), LABELS.colours[0], np.uint8)
     pixels.reshape(-1, 3)[:odd] = (0, 200, 0)
     assert f"(0, 200, 0) in {odd} pixel{'s' * (odd != 1)} ({share}). " in refusal(save(tmp_path / "a.png", pixels))
 
 
-def test_what_jpeg_does_to_flat_colours_is_called_so(tmp_path: Path) -> None:
+def test_jpeg_artefacts_are_recognised(tmp_path: Path) -> None:
     pixels = np.full((32, 64, 3), LABELS.colours[0], np.uint8)
     pixels[:, 32:] = (60, 80, 70)
     labels = Labels(("ground", "roof"), colours=(LABELS.colours[0], (60, 80, 70)))
@@ -62,7 +62,7 @@ def test_what_jpeg_does_to_flat_colours_is_called_so(tmp_path: Path) -> None:
     assert said.endswith("edges: export the masks again as PNG, without smoothing.")
 
 
-def test_smoothed_edges_between_colours_far_apart_are_called_so(tmp_path: Path) -> None:
+def test_smoothed_edges_between_distant_colours_are_recognised(tmp_path: Path) -> None:
     big = Image.new("RGB", (256, 256), LABELS.colours[0])
     ImageDraw.Draw(big).ellipse((30, 40, 200, 220), fill=LABELS.colours[1])
     said = refusal(save(tmp_path / "a.png", big.resize((32, 32), Image.Resampling.BOX)))
@@ -73,7 +73,7 @@ def test_smoothed_edges_between_colours_far_apart_are_called_so(tmp_path: Path) 
     assert " more, in all " in said
 
 
-def test_a_colour_one_step_away_is_not_taken_for_the_class(tmp_path: Path) -> None:
+def test_a_nearly_equal_colour_is_not_the_class(tmp_path: Path) -> None:
     pixels = [[LABELS.colours[0], (31, 60, 90)]]
     assert "found (31, 60, 90) in 1 pixel (50 %). All of them are within 1 of" in refusal(
         save(tmp_path / "a.png", pixels)
@@ -87,7 +87,7 @@ def test_grey_values_beyond_eight_bits_are_no_colours(tmp_path: Path) -> None:
     assert "found no colour in 1 pixel (33.3 %)" in refusal(path, labels, MaskRule(colours=True))
 
 
-def test_rules_survive_the_way_through_a_configuration() -> None:
+def test_rules_survive_a_round_trip_through_the_configuration() -> None:
     for rule in (
         MaskRule(),
         MaskRule(binary=False),

@@ -1,4 +1,4 @@
-"""What the values of masks show where nobody says: objects, soft edges, or classes."""
+"""Recognise objects and soft edges by the values of masks, and leave classes as they are."""
 
 from __future__ import annotations
 
@@ -84,14 +84,14 @@ def test_numbered_objects_are_recognised(counts: tuple[int, ...], touching: bool
     assert seen((cells(n, k, dtype, touching) for k, n in enumerate(counts)), "palette").objects
 
 
-def test_a_number_left_out_now_and_then_and_a_few_in_two_pieces_are_fine() -> None:
+def test_a_few_gaps_and_split_objects_are_allowed() -> None:
     masks = [cells(n, n) for n in (40, 55, 70, 23)]
     masks[0][masks[0] == 17] = 0
     masks[1][0, 0] = masks[1][-1, -1] = 5
     assert seen(masks).objects
 
 
-def test_empty_masks_say_nothing_of_objects() -> None:
+def test_empty_masks_are_no_evidence_of_objects() -> None:
     assert seen([cells(30, 1), np.zeros((9, 9), np.uint16), cells(12, 2)]).objects
     assert not seen([np.zeros((9, 9), np.uint16)] * 3).objects
 
@@ -137,7 +137,7 @@ def test_drawn_sets_of_classes_are_never_taken_for_objects(classes: int, seed: i
     assert not seen(masks).objects
 
 
-def test_sets_in_colours_show_neither() -> None:
+def test_colour_masks_are_neither() -> None:
     signs = seen([cells(20, 1), cells(9, 2)])
     signs.add(RawMask(np.zeros((4, 4, 3), np.uint8), "colour", None, "PNG"))
     assert not signs.objects
@@ -168,7 +168,7 @@ def test_a_folder_of_objects_is_read_as_background_and_object(tmp_path: Path) ->
         np.testing.assert_array_equal(splits.train.read(k).mask, mask > 0)
 
 
-def test_what_a_run_writes_out_reads_objects_as_before(tmp_path: Path) -> None:
+def test_the_config_of_a_run_reads_objects_in_the_same_way(tmp_path: Path) -> None:
     splits = opened(set_of(tmp_path, [cells(n, n) for n in (30, 4, 17)]))
     pinned = pin_paths(DataConfig(), tmp_path).model_dump()
     as_read = {"labels": splits.labels.to_dict(), "mask_values": splits.description["mask_values"], "split": {"val": 0}}
@@ -181,7 +181,7 @@ def test_what_a_run_writes_out_reads_objects_as_before(tmp_path: Path) -> None:
         np.testing.assert_array_equal(again.train.read(k).mask, splits.train.read(k).mask)
 
 
-def test_who_says_what_ids_are_is_believed(tmp_path: Path) -> None:
+def test_a_stated_rule_is_followed(tmp_path: Path) -> None:
     set_of(tmp_path, [cells(n, n, np.uint8) for n in (30, 4, 17)])
     words = shlex.split(opened(tmp_path).notices[-1].partition("--set ")[2])
     as_classes = opened(tmp_path, **with_overrides(Config(), words).data.model_dump(include={"mask_values"}))
@@ -204,7 +204,7 @@ def test_objects_with_gaps_and_many_ids_get_the_command(tmp_path: Path) -> None:
     assert opened(tmp_path, mask_values={"objects": True}).labels.num_classes == 2
 
 
-def test_nuclei_as_they_lie(real: Callable[[str], Path]) -> None:
+def test_real_nuclei(real: Callable[[str], Path]) -> None:
     root = real("nuclei")
     splits = open_data(DataConfig(), root)
     assert {part.name: len(part) for part in splits} == {"train": 128, "val": 32}
@@ -216,7 +216,7 @@ def test_nuclei_as_they_lie(real: Callable[[str], Path]) -> None:
             np.testing.assert_array_equal(part.read(0).mask, np.asarray(stored) > 0)
 
 
-def test_camvid_and_retinas_hold_classes(real: Callable[[str], Path]) -> None:
+def test_camvid_and_retinas_have_classes(real: Callable[[str], Path]) -> None:
     for pattern in ("camvid/trainannot/*.png", "drive/train/gt/*.png"):
         folder, _, rest = pattern.partition("/")
         paths = sorted(real(folder).glob(rest))[::5][:64]
@@ -283,7 +283,7 @@ def test_soft_edges_are_recognised(bright: int) -> None:
     assert not seen(masks).objects
 
 
-def test_masks_that_were_jpeg_once_are_recognised(tmp_path: Path) -> None:
+def test_masks_that_were_once_jpeg_are_recognised(tmp_path: Path) -> None:
     masks = []
     for k in range(4):
         Image.fromarray(np.where(drawn(k) > 127, 255, 0).astype(np.uint8)).save(tmp_path / "a.jpg", quality=90)
@@ -316,8 +316,8 @@ def test_a_folder_of_soft_masks_asks_for_a_threshold_in_one_command(tmp_path: Pa
         opened(tmp_path)
     assert "expected class ids in the masks, found dark and bright, and " in str(error.value)
     assert error.value.do == (
-        "Read them as two classes, from the middle on the second: --set 'data.mask_values={threshold: 128}'. "
-        "Where they are class ids after all, name these in a labels.yaml."
+        "Read them as two classes divided at 128: --set 'data.mask_values={threshold: 128}'. "
+        "If they are class ids after all, name these in a labels.yaml."
     )
     words = shlex.split(error.value.do.partition("--set ")[2].partition(". ")[0])
     splits = opened(tmp_path, **with_overrides(Config(), words).data.model_dump(include={"mask_values"}))
@@ -325,7 +325,7 @@ def test_a_folder_of_soft_masks_asks_for_a_threshold_in_one_command(tmp_path: Pa
     np.testing.assert_array_equal(splits.train.read(0).mask, drawn(0) >= 128)
 
 
-def test_aerial_roads_ask_for_one_thing(real: Callable[[str], Path]) -> None:
+def test_aerial_roads_ask_for_a_threshold(real: Callable[[str], Path]) -> None:
     root = real("aerial_roads")
     with pytest.raises(LabelsError, match=r"--set 'data\.mask_values=\{threshold: 128\}'"):
         open_data(DataConfig(), root)

@@ -70,7 +70,7 @@ def test_1_bit_masks_are_0_and_1(tmp_path, name):
     assert (mask.tolist(), notices) == ([[1, 0, 1]], [])
 
 
-def test_ids_beyond_8_bits_are_not_cut(tmp_path):
+def test_ids_above_8_bits_are_kept(tmp_path):
     labels = Labels(("a", "b", "c"), ids=(0, 256, 40000))
     save(tmp_path / "a.png", np.array([[0, 256, 40000, 255]], np.uint16))
     assert read_mask(tmp_path / "a.png", labels)[0].tolist() == [[0, 1, 2, 255]]
@@ -91,7 +91,7 @@ def test_0_and_255_are_the_two_classes_with_a_notice(tmp_path):
     assert (ids.tolist(), len(notices)) == ([[0, 1, 1]], 1)
 
 
-def test_255_is_not_mapped_where_it_means_something_else(tmp_path):
+def test_255_is_not_mapped_if_it_has_another_meaning(tmp_path):
     path = save(tmp_path / "a.png", u8([0, 255]))
     assert read_mask(path, FIVE)[0].tolist() == [[0, 255]]
     mask, notices = read_mask(path, Labels(("a", "b"), ids=(0, 255)))
@@ -129,8 +129,8 @@ def test_smoothed_edges_are_recognised(tmp_path):
         )
 
 
-def test_bright_and_dark_that_were_jpeg_once_are_recognised(tmp_path):
-    """Saved as PNG again, the phantom ids are there to stay; the values alone tell."""
+def test_two_classes_that_were_once_jpeg_are_recognised(tmp_path):
+    """Saved as PNG again, the false ids remain; only the values show them."""
     half = np.zeros((64, 64), np.uint8)
     half[20:40, 13:50] = 255
     lossy = read_mask_values(save(tmp_path / "a.jpg", half)).values
@@ -139,12 +139,12 @@ def test_bright_and_dark_that_were_jpeg_once_are_recognised(tmp_path):
     np.testing.assert_array_equal(read_mask(again, TWO, MaskRule(threshold=128))[0], half // 255)
 
 
-def test_a_lossy_mask_is_known_by_its_content_not_by_its_name(tmp_path):
+def test_a_lossy_mask_is_recognised_by_its_content(tmp_path):
     save(tmp_path / "a.jpg", np.zeros((8, 8), np.uint8)).rename(tmp_path / "a.png")
     assert "found lossy JPEG" in refusal(tmp_path / "a.png", TWO)
 
 
-def test_what_the_messages_print_is_what_a_shell_and_the_configuration_take(tmp_path):
+def test_commands_in_messages_work_in_a_shell_and_the_configuration(tmp_path):
     soft = np.full((20, 20), 255, np.uint8)
     soft[:10], soft[10] = 0, np.arange(20) * 12 + 10
     text = refusal(save(tmp_path / "a.png", soft), TWO)
@@ -169,11 +169,11 @@ def test_threshold(tmp_path):
     )
 
 
-def test_lossy_masks_are_refused_but_for_a_threshold(tmp_path):
+def test_lossy_masks_need_a_threshold(tmp_path):
     half = np.zeros((32, 32), np.uint8)
     half[:, 13:] = 255
     path = save(tmp_path / "a.jpg", half)
-    assert len(np.unique(read_mask_values(path).values)) > 2, "phantom ids are there"
+    assert len(np.unique(read_mask_values(path).values)) > 2, "false ids"
     assert refusal(path, TWO) == (
         "expected a lossless mask, PNG or TIFF, found lossy JPEG, whose compression creates false ids along the edges. "
         "Save the masks as PNG; or, with two classes only, read bright pixels as the second: "
@@ -253,7 +253,7 @@ def test_limits_and_broken_files(tmp_path):
     assert "found one that ends early (truncated)" in refusal(path, FIVE)
 
 
-def test_a_nodata_value_among_floats_is_named_and_not_called_a_fraction(tmp_path):
+def test_a_nodata_value_among_floats_is_not_called_a_fraction(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.array([[0, 1], [-3.4e38, 1]], np.float32))
     assert refusal(tmp_path / "a.tif", TWO) == (
         "expected whole numbers, found float values up to ±3.4e+38. Save the mask as whole numbers."
@@ -261,8 +261,8 @@ def test_a_nodata_value_among_floats_is_named_and_not_called_a_fraction(tmp_path
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.png"])
-def test_a_virtual_raster_is_no_mask_whatever_its_name(tmp_path, name):
-    """GDAL's XML names other files of the machine; not one of them is opened (TRAPS H1)."""
+def test_a_virtual_raster_is_no_mask(tmp_path, name):
+    """GDAL's XML refers to other files of the machine; none of them is opened."""
     secret = save(tmp_path / "secret.png", u8([0, 1]))
     (tmp_path / name).write_text(
         '<VRTDataset rasterXSize="2" rasterYSize="1"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
@@ -296,7 +296,7 @@ def test_rules_from_the_configuration(plain, rule):
     "plain",
     [{}, 128, "threshold", {"threshold": "high"}, {"limit": 3}, {"colours": 1}, {"threshold": True}, {"objects": 1}],
 )
-def test_rules_that_make_no_sense(plain):
+def test_invalid_rules(plain):
     with pytest.raises(ConfigError, match=r"data\.mask_values: expected null, \{threshold: 128\}"):
         MaskRule.from_config(plain)
 
@@ -324,7 +324,7 @@ def labelled_masks(draw):
 
 @fast
 @given(labelled_masks())
-def test_what_is_written_is_read_again(tmp_path, case):
+def test_written_masks_are_read_back(tmp_path, case):
     labels, mask = case
     write_mask(tmp_path / "a.png", mask, labels)
     again, notices = read_mask(tmp_path / "a.png", labels, MaskRule(binary=False))
@@ -351,7 +351,7 @@ def test_ids_from_256_on_are_written_as_16_bit_grey(tmp_path):
         assert (image.mode, np.asarray(image).tolist()) == ("I;16", [[0, 1000, 255]])
 
 
-def test_what_cannot_be_written(tmp_path):
+def test_masks_that_cannot_be_written(tmp_path):
     path = tmp_path / "a.png"
     for mask, labels, text in (
         (u8([2]), TWO, "expected class indices 0–1 or 255, found 2 in 1 pixel. Write indices, not ids"),

@@ -1,4 +1,4 @@
-"""Volumes read as slices: laid out as a radiologist sees them, in the type of the file, and never another voxel's mask."""
+"""Volumes are read as slices in radiological orientation, in the type of the file, each with its own mask."""
 
 import gzip
 import importlib
@@ -33,7 +33,7 @@ SHAPE = (4, 5, 3)
 
 
 def moved(millimetres: float, scale: float = 0.0) -> np.ndarray:
-    """Give the affine of the same voxels a little to the right, and a little wider."""
+    """Return the affine of the same voxels, moved to the right and widened."""
     affine = RAS.copy()
     affine[0, 3] += millimetres
     affine[0, 0] += scale
@@ -77,7 +77,7 @@ def read(path: Path, index: int, across: Across = "axial", **more: Any) -> np.nd
 # Layout ----------------------------------------------------------------------------------------------------------------
 
 
-def test_axial_slices_run_to_the_head_rows_to_the_back_and_columns_to_the_left(tmp_path: Path) -> None:
+def test_axial_slices_are_in_radiological_orientation(tmp_path: Path) -> None:
     array = np.zeros(SHAPE, np.uint8)  # RAS: i to the right, j to the front, k to the head
     array[3, 4, 0] = 1  # the right-most, front-most voxel of the lowest slice
     first = read(save(tmp_path / "v.nii.gz", array), 0)
@@ -90,9 +90,7 @@ def test_axial_slices_run_to_the_head_rows_to_the_back_and_columns_to_the_left(t
     [("axial", "SPL"), ("coronal", "PIL"), ("sagittal", "LIP")],
     ids=["axial", "coronal", "sagittal"],
 )
-def test_slices_are_those_that_nibabel_gives_in_the_stated_orientation(
-    tmp_path: Path, across: Across, codes: str
-) -> None:
+def test_slices_equal_nibabels_in_the_stated_orientation(tmp_path: Path, across: Across, codes: str) -> None:
     path = save(tmp_path / "v.nii.gz", values())
     turned = ornt_transform(io_orientation(RAS), axcodes2ornt(codes))
     wanted = apply_orientation(values(), turned)
@@ -115,7 +113,7 @@ def test_the_order_and_direction_of_a_files_axes_change_nothing(tmp_path: Path, 
         require_same_place(volume_header(usual), volume_header(path))
 
 
-def test_an_oblique_volume_is_laid_out_by_the_nearest_axes(tmp_path: Path) -> None:
+def test_an_oblique_volume_is_arranged_by_the_nearest_axes(tmp_path: Path) -> None:
     angle = np.deg2rad(30)
     turn = np.eye(4)
     turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
@@ -124,7 +122,7 @@ def test_an_oblique_volume_is_laid_out_by_the_nearest_axes(tmp_path: Path) -> No
     assert volume_header(path).grid("axial").spacing == pytest.approx((5, 3, 2))
 
 
-def test_spacing_is_in_millimetres_in_the_order_of_the_array_and_says_where_it_is_from(tmp_path: Path) -> None:
+def test_spacing_is_in_millimetres_in_array_order_with_its_calibration(tmp_path: Path) -> None:
     path = save(tmp_path / "v.nii.gz", values())
     assert volume_header(path).grid("axial").spacing == (5, 3, 2)
     assert volume_header(path).grid("axial").pixel_size == pytest.approx(30)
@@ -140,7 +138,7 @@ def test_other_units_become_millimetres(tmp_path: Path, units: str, factor: floa
     assert volume_header(path).grid("axial").spacing == pytest.approx((5 * factor, 3 * factor, 2 * factor))
 
 
-def test_the_grid_of_a_volume_puts_slices_rows_and_columns_where_nibabel_puts_the_voxels(tmp_path: Path) -> None:
+def test_the_grid_of_a_volume_has_the_positions_of_nibabel(tmp_path: Path) -> None:
     path = save(tmp_path / "v.nii.gz", values())
     for across in ("axial", "coronal", "sagittal"):
         grid = volume_header(path).grid(across)
@@ -152,7 +150,7 @@ def test_the_grid_of_a_volume_puts_slices_rows_and_columns_where_nibabel_puts_th
                 np.testing.assert_allclose(grid.to_world(np.array([[index, row, column]])), [world])
 
 
-def test_slices_are_cut_across_the_coarsest_axis_and_axially_where_none_is(tmp_path: Path) -> None:
+def test_slices_are_stacked_along_the_coarsest_axis_or_axially(tmp_path: Path) -> None:
     def header(name: str, *spacing: float) -> Any:
         return volume_header(save(tmp_path / name, values(), np.diag([*spacing, 1])))
 
@@ -204,7 +202,7 @@ def test_nifti_2_is_read(tmp_path: Path) -> None:
         ("float32", (2, 1), "float32"),
     ],
 )
-def test_scaled_values_are_whole_where_slope_and_intercept_are(
+def test_scaled_values_are_integers_if_slope_and_intercept_are(
     tmp_path: Path, stored: str, scaling: tuple[float, float], wanted: str
 ) -> None:
     path = save(tmp_path / "v.nii.gz", values(dtype=stored), scaling=scaling)
@@ -216,7 +214,7 @@ def test_scaled_values_are_whole_where_slope_and_intercept_are(
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32"])
 @pytest.mark.parametrize("scaling", [(1, -1024), (3, 7), (-2, 5), (1.5, 0.25)])
-def test_no_value_that_a_type_can_hold_overflows(dtype: str, scaling: tuple[float, float]) -> None:
+def test_no_scaled_value_overflows(dtype: str, scaling: tuple[float, float]) -> None:
     info = np.iinfo(dtype)
     ends = np.array([info.min, info.max], dtype)
     chosen = scaled_type(np.dtype(dtype), (int(info.min), int(info.max)), *scaling)
@@ -232,7 +230,7 @@ def test_channels_in_a_fourth_or_fifth_axis_become_bands(tmp_path: Path) -> None
         np.testing.assert_array_equal(read(path, 1), np.moveaxis(four[::-1, ::-1, 1], -1, 0).transpose(0, 2, 1))
 
 
-def test_channels_in_files_of_their_own_become_bands_of_one_type(tmp_path: Path) -> None:
+def test_channels_in_separate_files_become_bands_of_one_type(tmp_path: Path) -> None:
     first, second = save(tmp_path / "a.nii.gz", values()), save(tmp_path / "b.nii.gz", values(dtype=np.float32) + 0.5)
     one = record(first, 1, dtype="float32", more=(second,))
     image = read_record_image(one)[0]
@@ -288,16 +286,14 @@ def test_unknown_ids_and_fractions_in_a_mask_are_errors_that_name_it(tmp_path: P
     ],
     ids=["moved", "scaled", "mirrored", "axes exchanged"],
 )
-def test_a_mask_of_equal_shape_that_lies_elsewhere_is_refused_with_the_fix(
-    tmp_path: Path, change: Any, found: str
-) -> None:
+def test_a_mask_at_another_position_is_refused_with_the_fix(tmp_path: Path, change: Any, found: str) -> None:
     image = save(tmp_path / "v.nii.gz", values())
     mask = save(tmp_path / "m.nii.gz", np.zeros(SHAPE, np.uint8), change(RAS))
     with pytest.raises(PairingError, match=rf"m\.nii\.gz: .*{found}.*Resample the mask to the image's grid"):
         require_same_place(volume_header(image), volume_header(mask))
 
 
-def test_what_programs_round_differently_is_forgiven_and_a_tenth_of_a_voxel_is_not(tmp_path: Path) -> None:
+def test_rounding_is_tolerated_and_a_tenth_of_a_voxel_is_not(tmp_path: Path) -> None:
     image = volume_header(save(tmp_path / "v.nii.gz", values()))
     require_same_place(image, volume_header(save(tmp_path / "a.nii.gz", values(), moved(0.01, 1e-4))))
     other = volume_header(save(tmp_path / "b.nii.gz", values(), moved(0.2)))
@@ -308,7 +304,7 @@ def test_what_programs_round_differently_is_forgiven_and_a_tenth_of_a_voxel_is_n
 # Broken and hostile files ----------------------------------------------------------------------------------------------
 
 
-def test_files_that_end_early_fail_by_name(tmp_path: Path) -> None:
+def test_truncated_files_fail_by_name(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 30000, (20, 20, 20)).astype(np.int16)
     for name in ("v.nii", "v.nii.gz"):
         whole = save(tmp_path / "whole" / name, noise).read_bytes()
@@ -327,7 +323,7 @@ def test_a_damaged_checksum_is_noticed(tmp_path: Path) -> None:
 
 
 def claiming(path: Path, *shape: int) -> Path:
-    """Write a header that claims a shape, and nothing of it."""
+    """Write a header with a shape, without values."""
     header = nibabel.Nifti1Header()
     header.set_data_dtype(np.int16)
     header.set_data_shape(shape)
@@ -337,7 +333,7 @@ def claiming(path: Path, *shape: int) -> Path:
     return path
 
 
-def test_what_a_header_claims_is_held_against_the_file_before_memory_is_taken(tmp_path: Path) -> None:
+def test_a_header_is_compared_with_the_file_before_memory_is_allocated(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="ends early"):
         volume_header(claiming(tmp_path / "v.nii.gz", 30000, 30000, 30000))
     path = claiming(tmp_path / "w.nii.gz", 30, 20, 4)
@@ -361,13 +357,13 @@ def test_what_a_header_claims_is_held_against_the_file_before_memory_is_taken(tm
     ],
     ids=["empty", "text", "zipped text", "pair", "noise"],
 )
-def test_other_files_are_refused_in_words(tmp_path: Path, content: bytes, found: str) -> None:
+def test_other_files_are_refused(tmp_path: Path, content: bytes, found: str) -> None:
     (tmp_path / "v.nii.gz").write_bytes(content)
     with pytest.raises(ImageError, match=rf"v\.nii\.gz: .*({found})"):
         volume_header(tmp_path / "v.nii.gz")
 
 
-def test_folders_and_nothing_are_refused_in_words(tmp_path: Path) -> None:
+def test_folders_and_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="expected a NIfTI file, found a folder"):
         volume_header(tmp_path)
     with pytest.raises(ImageError, match="expected a NIfTI file, found nothing"):
@@ -420,9 +416,7 @@ def test_a_missing_package_is_named_with_the_command(tmp_path: Path, monkeypatch
 # What is kept ----------------------------------------------------------------------------------------------------------
 
 
-def test_slices_of_image_and_mask_in_order_unpack_each_file_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slices_in_order_decompress_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image, mask = save(tmp_path / "v.nii.gz", values()), save(tmp_path / "m.nii.gz", np.zeros(SHAPE, np.uint8))
     unpacked, usual = [], nifti._decompressed
     monkeypatch.setattr(nifti, "_decompressed", lambda *args: unpacked.append(1) or usual(*args))
@@ -432,7 +426,7 @@ def test_slices_of_image_and_mask_in_order_unpack_each_file_once(
     assert len(unpacked) == 2
 
 
-def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     path = save(tmp_path / "v.nii.gz", values())
     before = read(path, 0)
     save(path, values((5, 5, 3)) + 1)
@@ -440,7 +434,7 @@ def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
     assert before.shape == (1, 5, 4)
 
 
-def test_what_is_kept_stays_within_its_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_stays_within_its_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nifti, "_KEPT_BYTES", 300)
     nifti._KEPT.clear()
     for k in range(5):

@@ -1,18 +1,13 @@
-"""`convert`: a data set in another format, for Python.
-
-Comes in: a data set and the name of a format. Goes out: a folder, and what the way there and back cost. Knows nothing of
-how formats are written.
-"""
+"""`convert`: write a data set in another format."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixelwise.api.scoring import require_sections
-from pixelwise.errors import DataError, OutputExistsError, UsageError
+from pixelwise.errors import DataError, OutputExistsError, UsageError, nearest
 
 if TYPE_CHECKING:
     from pixelwise.datasets.convert import Converted
@@ -26,22 +21,22 @@ def convert(
     overrides: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Converted:
-    """Write a data set in another format, and read it back to tell how many pixels that changed.
+    """Write a data set in another format, read it back, and count the pixels that changed.
 
-    Images are copied as they are, parts (train, val, test) are kept, and a `data.yaml` beside the files says what the
-    format itself cannot: the classes with ids and colours, what unlabelled pixels are, which images belong together.
+    Images are copied and splits are kept. A `data.yaml` next to the files describes what the format cannot: class ids and
+    colours, the meaning of unlabelled pixels, groups of images.
 
     Args:
         data: a folder, a `data.yaml`, a recipe, or an annotation file.
         to: name of the format: masks, coco, coco-panoptic, voc, yolo, labelme, cvat, label-studio, …
-        out: a new or empty folder. It appears whole or not at all.
+        out: a new or empty folder; it is written completely or not at all.
         overrides: "data.b=c" texts for the configuration.
-        progress: is called with (done, total); each image counts twice, written and read back.
+        progress: called with (done, total); each image counts twice, written and read back.
 
     Raises:
-        UsageError: an unknown format, or one that can only be read.
-        OutputExistsError: `out` holds something.
-        DataError: the data set cannot be opened, or a file of it cannot be read.
+        UsageError: an unknown or read-only format.
+        OutputExistsError: `out` is not empty.
+        DataError: the data set cannot be opened, or one of its files cannot be read.
     """
     from pixelwise.config import read_request
     from pixelwise.datasets.convert import convert as convert_splits
@@ -49,23 +44,21 @@ def convert(
     from pixelwise.formats import FORMATS
     from pixelwise.storage import atomic_folder
 
-    writable = [name for name, one in FORMATS.items() if one.write is not None]
+    writable = [name for name, kind in FORMATS.items() if kind.write is not None]
     if to not in writable:
-        near = [] if to in FORMATS else difflib.get_close_matches(to, writable, 1, 0.4)
-        do = f"Did you mean {near[0]!r}?" if near else "Choose one of them."
-        found = f"{to!r}, which can only be read" if to in FORMATS else repr(to)
+        found = f"{to!r}, which is read-only" if to in FORMATS else repr(to)
+        do = nearest(to, () if to in FORMATS else writable)
         raise UsageError("--to", expected=f"one of {', '.join(writable)}", found=found, do=do)
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        found = "files in it" if folder.is_dir() else "a file"
+        found = "existing files" if folder.is_dir() else "a file"
         raise OutputExistsError(folder, expected="a new or empty folder", found=found, do="Choose another --out.")
     config, base = read_request(Path(data), overrides)
     require_sections(overrides, "data")
     splits = open_data(config.data, base)
     splits = without_unreadable(splits) if config.data.skip_bad else splits
     if not any(splits):
-        raise DataError(
-            data, expected="images with masks", found="none that can be used", do="Run `pixelwise check` to see why."
-        )
+        do = "Run `pixelwise check` to see why."
+        raise DataError(data, expected="images with masks", found="none that can be used", do=do)
     with atomic_folder(folder) as fresh:
         return convert_splits(splits, FORMATS[to], fresh, progress)

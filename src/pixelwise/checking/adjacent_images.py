@@ -1,238 +1,305 @@
-"""Checks on what belongs together and lies apart: groups, frames of a video, tiles of a scene.
+"""Checks on related images in different splits: groups, video frames, tiles of a scene.
 
-Comes in: a `Survey`; names and sketches are looked at. Goes out: findings. Knows nothing of masks.
-
-Names alone say little: crack_001 and crack_002 may be of one tile or of two. Unless names are telling (many groups, each with
-a number: patients, slides), images of one group or sequence must also look more alike than others do.
+File names alone are weak evidence: crack_001 and crack_002 may or may not show the same object. Unless names suggest many
+numbered groups (patients, slides), images of a group or sequence must also look more alike than others do.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.checking.file_names import Groups, number_frames, place_tiles, suggest_groups
-from pixelwise.checking.findings import EXAMPLES, SHOWN, Finding, listed, some
-from pixelwise.checking.image_signature import unpack
-from pixelwise.checking.inspection import Seen
+from pixelwise.checking.findings import (
+    EXAMPLES,
+    SHOWN,
+    Finding,
+    Pair,
+    grouping_advice,
+    join_names,
+    pair_finding,
+    plural,
+)
+from pixelwise.checking.image_signature import distances, unpack
+from pixelwise.checking.inspection import Inspection
 from pixelwise.checking.survey import Survey
-from pixelwise.checking.wording import Twins, anew, in_groups, tell_pairs
-from pixelwise.formats.records import short
+from pixelwise.formats.records import SPLIT_FOLDERS, short
 
-_ALIKE = 0.9  # of the usual distance: images of a group belong together
-_FLOWING = 0.5  # of the usual distance: neighbours by number are frames of a video
-_FEWEST_FRAMES, _GAPS = 5, 2.0
-_DRAWN = 4096
-_FILLED = 0.3
+_GROUP_DISTANCE = 0.9  # of the typical distance: greatest median distance of images of a group
+_FRAME_DISTANCE = 0.5  # of the typical distance: greatest median distance of consecutive frames
+_MIN_FRAMES, _MAX_GAP = 5, 2.0
+_SAMPLED_PAIRS = 4096
+_MIN_FILLED = 0.3
 _STRIPS = r"([^/]*?[0-9]+)[^/0-9]+[0-9]+[^/0-9]*\.[^./]+$"
 
+_SPLITS = {word for words in SPLIT_FOLDERS.values() for word in words}
+_SPLIT_IN_FOLDER = re.compile(rf"(?<![a-z])(?:{'|'.join(sorted(_SPLITS))})(?![a-z])", re.IGNORECASE)
+_END = r"[^/0-9]*\.[^./]+$"
+# From the most specific: the text before the last number, before the last two numbers, the folder.
+_GROUP_RULES = (
+    rf"([^/]*?)[-_. ]*[A-Za-z]*[0-9]+{_END}",
+    rf"([^/]*?)[-_. ]*[A-Za-z]*[0-9]+[^/0-9]+[0-9]+{_END}",
+    r"([^/]+)/[^/]+$",
+)
+_GROUPED_SHARE = 0.8
+_MANY_GROUPS = 8
 
-def torn_groups(survey: Survey) -> Iterator[Finding]:
-    """Find groups that lie in different parts (which happens only where the parts were given)."""
-    grouped = [one for one in survey.seen if survey.record(one).group is not None]
-    torn = _torn([str(survey.record(one).group) for one in grouped], grouped)
-    if torn:
-        what = f"{some(len(torn), 'group lies', 'groups lie')} in more than one part"
-        why = "Images of one group are alike: the model is scored on what it has nearly seen."
-        options = anew(survey, _parts_of(torn))
-        fix = f"Give each group to one part{f'; or divide all images anew: {options}' if options else ''}."
-        total = len({survey.record(one).group for one in grouped})
-        yield _about_groups("groups-across-parts", "error", torn, total, what, why, fix)
-
-
-def _torn(names: Sequence[str], seen: Sequence[Seen]) -> dict[str, list[Seen]]:
-    """Gather the groups that reach over several parts."""
-    groups: dict[str, list[Seen]] = {}
-    for name, one in zip(names, seen, strict=True):
-        groups.setdefault(name, []).append(one)
-    return {name: own for name, own in groups.items() if len({one.split for one in own}) > 1}
+Groups = dict[str, list[Inspection]]
+Tile = tuple[str, float, float]
 
 
-def _parts_of(torn: dict[str, list[Seen]]) -> set[str]:
-    return {one.split for own in torn.values() for one in own}
+@dataclass(frozen=True)
+class SuggestedGroups:
+    """Groups suggested by file names.
+
+    Args:
+        rule: the regular expression whose first group names them, as for `data.group`.
+        names: the group of each image.
+        conclusive: whether the names alone are sufficient evidence, since there are many groups.
+    """
+
+    rule: str
+    names: tuple[str, ...]
+    conclusive: bool
 
 
-def _about_groups(
-    kind: str, severity: str, torn: dict[str, list[Seen]], total: int, what: str, why: str, fix: str
-) -> Finding:
-    where = tuple(f"{name}: {', '.join(dict.fromkeys(one.split for one in own))}" for name, own in torn.items())
-    shown = [one.example for own in torn.values() for one in _one_of_each_split(own)]
-    return Finding(kind, severity, what, where[:SHOWN], len(torn), total, why, fix, tuple(shown[:EXAMPLES]))
+def suggest_groups(paths: Sequence[str]) -> list[SuggestedGroups]:
+    """Find rules that divide images by name into several numbered groups, nearly all of more than one image."""
+    found = []
+    for rule in _GROUP_RULES:
+        names = tuple(match[1] for path in paths if (match := re.search(rule, path)) is not None)
+        if len(names) < len(paths) or any(name.strip("_-. ").lower() in _SPLITS for name in names):
+            continue
+        sizes = Counter(names)
+        grouped = sum(size for name, size in sizes.items() if size > 1 and name)
+        numbered = all(re.search(r"\d", name) for name in sizes)  # otherwise they may be classes: crack, scratch
+        if numbered and 2 <= len(sizes) <= len(paths) / 2 and grouped >= _GROUPED_SHARE * len(paths):
+            found.append(SuggestedGroups(rule, names, len(sizes) >= _MANY_GROUPS))
+    return found
 
 
-def _one_of_each_split(own: Sequence[Seen]) -> list[Seen]:
-    return list({one.split: one for one in reversed(own)}.values())[::-1]
+def parse_frame(path: str) -> tuple[str, int] | None:
+    """Return the sequence of a file name, which is the name without its last number, and that number."""
+    match = re.search(r"^(.*?)(\d{1,12})(\D*)$", PurePosixPath(path).stem)
+    return None if match is None else (f"{match[1]}#{match[3]}", int(match[2]))
+
+
+def parse_tile(path: str) -> Tile | None:
+    """Return the scene of a file name and two coordinates, from the last two numbers.
+
+    Examples are scene_512_1024, scene_x3_y7, tile_r2_c5 and 12.9716_77.5946. The folder is part of the scene, except for
+    the name of a split.
+    """
+    number, axis = r"(-?\d+(?:\.\d+)?)", r"(?:[xyrc]|row|col)?_?"
+    pure = PurePosixPath(path)
+    match = re.search(rf"^(.*?){axis}{number}[_ ,x-]+{axis}{number}\D*$", pure.stem, re.IGNORECASE)
+    folder = "" if len(pure.parts) < 2 else _SPLIT_IN_FOLDER.sub("", f"{pure.parent}/")
+    return None if match is None else (folder + match[1], float(match[2]), float(match[3]))
+
+
+def divided_groups(survey: Survey) -> Iterator[Finding]:
+    """Find groups in more than one split, which is possible only if the splits are given."""
+    grouped = [image for image in survey.inspections if survey.record(image).group is not None]
+    divided = _divided([str(survey.record(image).group) for image in grouped], grouped)
+    if divided:
+        what = f"{plural(len(divided), 'group is', 'groups are')} in more than one split"
+        why = "Images of a group are similar: scores on images related to training images are too optimistic."
+        options = survey.redivide_options(_splits_of(divided))
+        fix = f"Keep each group in one split{f'; or divide all images again: {options}' if options else ''}."
+        total = len({survey.record(image).group for image in grouped})
+        yield _group_finding("groups-across-parts", "error", divided, total, what, why, fix)
+
+
+def _divided(names: Sequence[str], images: Sequence[Inspection]) -> Groups:
+    """Return the groups that are in more than one split."""
+    groups: Groups = {}
+    for name, image in zip(names, images, strict=True):
+        groups.setdefault(name, []).append(image)
+    return {name: members for name, members in groups.items() if len({image.split for image in members}) > 1}
+
+
+def _splits_of(groups: Groups) -> set[str]:
+    return {image.split for members in groups.values() for image in members}
+
+
+def _group_finding(kind: str, severity: str, groups: Groups, total: int, what: str, why: str, fix: str) -> Finding:
+    where, examples = [], []
+    for name, members in groups.items():
+        first_of_split = {image.split: image.example for image in reversed(members)}
+        splits = dict.fromkeys(image.split for image in members)
+        where.append(f"{name}: {', '.join(splits)}")
+        examples += [first_of_split[split] for split in splits]
+    return Finding(kind, severity, what, tuple(where[:SHOWN]), len(groups), total, why, fix, tuple(examples[:EXAMPLES]))
 
 
 def groups_in_names(survey: Survey) -> Iterator[Finding]:
-    """Find groups that names tell (0016E5_07959, patient12_slice3) and that lie in different parts, where none are given."""
-    seen = [one for one in survey.seen if one.error is None]
+    """Find groups suggested by names (0016E5_07959, patient12_slice3) in more than one split, if none are configured."""
+    images = list(survey.usable)
     kind = "image"
-    if any(survey.record(one).group is not None for one in seen):
-        kind, seen = "volume", _volumes(survey, seen)
-    if len(survey.datasets) < 2 or not seen:
+    if any(survey.record(image).group is not None for image in images):
+        kind, images = "volume", _volumes(survey, images)
+    if len(survey.datasets) < 2 or not images:
         return
-    for groups in suggest_groups(_paths(survey, seen)):
-        torn = _torn(groups.names, seen)
-        if not torn or not (groups.telling or _alike(seen, groups)):
+    for groups in suggest_groups(_paths(survey, images)):
+        divided = _divided(groups.names, images)
+        if not divided or not (groups.conclusive or _alike(images, groups)):
             continue
         total = len(set(groups.names))
-        images = sum(len(own) for own in torn.values())
-        what = f"names tell {total} groups, and {some(len(torn), 'of them lies', 'of them lie')} in more than one part"
-        what += f": {listed(sorted(torn), 4)} ({some(images, kind, f'{kind}s')})"
-        why = "If these are videos, patients, slides or scenes, the model is scored on what it has nearly seen."
-        options = anew(survey, _parts_of(torn))
+        count = sum(len(members) for members in divided.values())
+        what = f"file names suggest {total} groups, {len(divided)} of them in more than one split:"
+        what += f" {join_names(sorted(divided), 4)} ({plural(count, kind, f'{kind}s')})"
+        why = "If these are videos, patients, slides or scenes, scores on images related to training images are too"
+        why += " optimistic."
+        options = survey.redivide_options(_splits_of(divided))
         fix = f"Under data: in the YAML, write group: '{groups.rule}'"
-        fix += f"; and, since the parts are given, divide all images anew: {options}." if options else "."
-        yield _about_groups("named-groups-across-parts", "warning", torn, total, what, why, fix)
+        fix += f"; and, since the splits are given, divide all images again: {options}." if options else "."
+        yield _group_finding("named-groups-across-parts", "warning", divided, total, what, why, fix)
         return
 
 
-def _volumes(survey: Survey, seen: Sequence[Seen]) -> list[Seen]:
-    """Give a slice of each volume, where every group is a volume in a file of its own: of one patient there may be several."""
-    first: dict[Path, Seen] = {}
-    for one in seen:
-        record = survey.record(one)
+def _volumes(survey: Survey, images: Sequence[Inspection]) -> list[Inspection]:
+    """Return one slice of each volume if every group is one volume file: a patient may have several volumes."""
+    first: dict[Path, Inspection] = {}
+    for image in images:
+        record = survey.record(image)
         if record.plane is None:
             return []
-        first.setdefault(record.image, one)
-    own = {survey.record(one).group for one in first.values()}
-    return list(first.values()) if len(own) == len(first) else []
+        first.setdefault(record.image, image)
+    groups = {survey.record(image).group for image in first.values()}
+    return list(first.values()) if len(groups) == len(first) else []
 
 
-def _paths(survey: Survey, seen: Sequence[Seen]) -> list[str]:
-    """Name the images as `data.group` sees them: relative to the root."""
+def _paths(survey: Survey, images: Sequence[Inspection]) -> list[str]:
+    """Return paths relative to the root, as for `data.group`."""
     root = survey.root
-    return [short(survey.record(one).image, root) for one in seen]
+    return [short(survey.record(image).image, root) for image in images]
 
 
-def _alike(seen: Sequence[Seen], groups: Groups) -> bool:
-    """Tell whether images of one group look more alike than images of two."""
-    kept = [(one, name) for one, name in zip(seen, groups.names, strict=True) if one.waves]
+def _alike(images: Sequence[Inspection], groups: SuggestedGroups) -> bool:
+    """Whether images of the same group look more alike than images of different groups."""
+    kept = [(image, name) for image, name in zip(images, groups.names, strict=True) if image.signature]
     numbers: dict[str, int] = {}
-    own = np.array([numbers.setdefault(name, len(numbers)) for _, name in kept], np.int64)
+    group = np.array([numbers.setdefault(name, len(numbers)) for _, name in kept], np.int64)
     if len(kept) < 2 or len(numbers) < 2:
         return False
-    vectors = unpack([one.waves for one, _ in kept])
-    rng = np.random.default_rng(0)
-    one, two = rng.integers(0, len(kept), (2, 16 * _DRAWN))
-    apart = own[one] != own[two]
-    together = (own[one] == own[two]) & (one != two)
-    pairs = [np.flatnonzero(which)[:_DRAWN] for which in (together, apart)]
+    vectors = unpack([image.signature for image, _ in kept])
+    first, second = np.random.default_rng(0).integers(0, len(kept), (2, 16 * _SAMPLED_PAIRS))
+    same = (group[first] == group[second]) & (first != second)
+    different = group[first] != group[second]
+    pairs = [np.flatnonzero(selected)[:_SAMPLED_PAIRS] for selected in (same, different)]
     if min(map(len, pairs)) < 8:
         return False
-    within, between = (float(np.median(_distance(vectors, one[p], two[p]))) for p in pairs)
-    return within < _ALIKE * between
+    within, between = (float(np.median(distances(vectors, first[k], second[k]))) for k in pairs)
+    return within < _GROUP_DISTANCE * between
 
 
-def _distance(vectors: NDArray[np.float32], one: NDArray[np.int64], two: NDArray[np.int64]) -> NDArray[np.float32]:
-    return 1 - np.einsum("nd,nd->n", vectors[one], vectors[two])
-
-
-def frames(survey: Survey) -> Iterator[Finding]:
-    """Find images that are neighbours in a video, by number and by looks, and lie in different parts."""
-    seen = [one for one in survey.good if one.waves]
-    if len(survey.datasets) < 2 or len(seen) < _FEWEST_FRAMES:
+def adjacent_frames(survey: Survey) -> Iterator[Finding]:
+    """Find adjacent frames of a video, by number and by similarity, in different splits."""
+    images = [image for image in survey.usable if image.signature]
+    if len(survey.datasets) < 2 or len(images) < _MIN_FRAMES:
         return
-    vectors = unpack([one.waves for one in seen])
-    rng = np.random.default_rng(0)
-    one, two = rng.integers(0, len(seen), (2, _DRAWN))
-    usual = float(np.median(_distance(vectors, one[one != two], two[one != two])))
-    twins: list[Twins] = []
-    for places, numbers in _sequences(number_frames(_paths(survey, seen))):
-        splits = [seen[place].split for place in places]
-        apart = _distance(vectors, places[:-1], places[1:])
-        if len(places) <= _FEWEST_FRAMES or float(np.median(apart)) > _FLOWING * usual:
+    vectors = unpack([image.signature for image in images])
+    first, second = np.random.default_rng(0).integers(0, len(images), (2, _SAMPLED_PAIRS))
+    differ = first != second
+    typical = float(np.median(distances(vectors, first[differ], second[differ])))
+    pairs: list[Pair] = []
+    for places, numbers in _sequences(_paths(survey, images)):
+        splits = [images[place].split for place in places]
+        steps = distances(vectors, places[:-1], places[1:])
+        if len(places) <= _MIN_FRAMES or float(np.median(steps)) > _FRAME_DISTANCE * typical:
             continue
         usual_gap = _usual_gaps(numbers, splits)
         for k, gap in enumerate(np.diff(numbers).tolist()):
-            near = gap <= _GAPS * max(usual_gap[splits[k]], usual_gap[splits[k + 1]])
-            if splits[k] != splits[k + 1] and near and apart[k] < usual:
-                twins.append((seen[places[k]], seen[places[k + 1]]))
-    if twins:
-        what = (
-            f"{some(len(twins), 'pair of neighbouring frames lies', 'pairs of neighbouring frames lie')} in two parts"
-        )
-        why = (
-            "Frames that follow each other show the same things: scores on them say little about another day and place."
-        )
-        fix = f"Give whole videos to a part: {in_groups(survey, twins)}."
-        yield tell_pairs(survey, "frames-across-parts", "warning", twins, what, why, fix, sign="→")
+            near = gap <= _MAX_GAP * max(usual_gap[splits[k]], usual_gap[splits[k + 1]])
+            if splits[k] != splits[k + 1] and near and steps[k] < typical:
+                pairs.append((images[places[k]], images[places[k + 1]]))
+    if pairs:
+        what = f"{plural(len(pairs), 'pair of adjacent frames is', 'pairs of adjacent frames are')} in two splits"
+        why = "Adjacent frames show the same objects: scores on them say little about other times and places."
+        fix = f"Keep each video in one split: {grouping_advice(survey, pairs)}."
+        yield pair_finding(survey, "frames-across-parts", "warning", pairs, what, why, fix, sign="→")
 
 
-def _sequences(frames: Sequence[tuple[str, int] | None]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Give the places and numbers of every sequence, in the order of the numbers."""
-    found: dict[str, list[tuple[int, int]]] = {}
-    for place, frame in enumerate(frames):
+def _sequences(paths: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield the positions and frame numbers of every sequence, in the order of the numbers."""
+    sequences: dict[str, list[tuple[int, int]]] = {}
+    for place, path in enumerate(paths):
+        frame = parse_frame(path)
         if frame is not None:
-            found.setdefault(frame[0], []).append((frame[1], place))
-    for own in found.values():
-        own.sort()
-        yield np.array([place for _, place in own], np.int64), np.array([number for number, _ in own], np.int64)
+            sequences.setdefault(frame[0], []).append((frame[1], place))
+    for frames in sequences.values():
+        numbers, places = np.array(sorted(frames), np.int64).T
+        yield places, numbers
 
 
 def _usual_gaps(numbers: NDArray[np.int64], splits: Sequence[str]) -> dict[str, float]:
-    """Give the median step between the numbers of each part; that of all where a part has one image."""
-    everywhere = float(np.median(np.diff(numbers)))
+    """Return the median step between the frame numbers of each split; that of all frames for a split of one image."""
+    overall = float(np.median(np.diff(numbers)))
     gaps: dict[str, float] = {}
     for split in set(splits):
-        own = numbers[[one == split for one in splits]]
-        gaps[split] = float(np.median(np.diff(own))) if len(own) > 1 else everywhere
+        own = numbers[np.array(splits) == split]
+        gaps[split] = float(np.median(np.diff(own))) if len(own) > 1 else overall
     return gaps
 
 
-def tiles(survey: Survey) -> Iterator[Finding]:
-    """Find tiles of one scene, by coordinates in their names, that touch and lie in different parts."""
-    seen = list(survey.good)
-    if len(survey.datasets) < 2 or any(survey.record(one).group is not None for one in seen):
+def adjacent_tiles(survey: Survey) -> Iterator[Finding]:
+    """Find adjacent tiles of a scene, by coordinates in their names, in different splits."""
+    images = list(survey.usable)
+    if len(survey.datasets) < 2 or any(survey.record(image).group is not None for image in images):
         return
-    scenes: dict[str, dict[tuple[float, float], Seen]] = {}
-    paths = _paths(survey, seen)
-    places = place_tiles(paths)
-    for one, tile in zip(seen, places, strict=True):
+    scenes: dict[str, dict[tuple[float, float], Inspection]] = {}
+    paths = _paths(survey, images)
+    tiles = [parse_tile(path) for path in paths]
+    for image, tile in zip(images, tiles, strict=True):
         if tile is not None:
-            scenes.setdefault(tile[0], {})[tile[1:]] = one
-    twins = [pair for scene in scenes.values() for pair in _touching(scene)]
-    if not twins:
+            scenes.setdefault(tile[0], {})[tile[1:]] = image
+    pairs = [pair for scene in scenes.values() for pair in _touching(scene)]
+    if not pairs:
         return
-    held = {one.example for pair in twins for one in pair if one.split != "train"}
-    others = sum(one.split != "train" for one in seen)
-    what = f"names look like coordinates, and {len(held)} of {others} images outside train touch one of another part"
-    why = "Neighbouring tiles share fields, roads and light: scores on them say little about another place."
-    fix = "Give whole scenes, or whole strips of one, to a part: data.group takes a .csv table with the columns image and group."
-    if _named_strips(paths, places):
-        fix = f"Under data: in the YAML, write group: '{_STRIPS}': strips stay whole. Whole scenes are better, if there are some."
-    options = anew(survey, {one.split for pair in twins for one in pair})
-    fix += f" The parts are given: divide all images anew, too: {options}." if options else ""
-    yield tell_pairs(survey, "tiles-across-parts", "warning", twins, what, why, fix, sign="|")
+    affected = {image.example for pair in pairs for image in pair if image.split != "train"}
+    total = sum(image.split != "train" for image in images)
+    what = f"names look like coordinates, and {len(affected)} of {total} images outside train are adjacent to one of"
+    what += " another split"
+    why = "Adjacent tiles share fields, roads and lighting: scores on them say little about other places."
+    fix = "Keep whole scenes, or strips of them, in one split: data.group takes a .csv table with the columns image and"
+    fix += " group."
+    if _are_strips(paths, tiles):
+        fix = (
+            f"Under data: in the YAML, write group: '{_STRIPS}' to keep strips together. Keep whole scenes together if"
+        )
+        fix += " there are several."
+    options = survey.redivide_options({image.split for pair in pairs for image in pair})
+    fix += f" Since the splits are given, also divide all images again: {options}." if options else ""
+    yield pair_finding(survey, "tiles-across-parts", "warning", pairs, what, why, fix, sign="|")
 
 
-def _named_strips(paths: Sequence[str], places: Sequence[tuple[str, float, float] | None]) -> bool:
-    """Tell whether the expression for strips gives each scene and first coordinate a group of its own."""
+def _are_strips(paths: Sequence[str], tiles: Sequence[Tile | None]) -> bool:
+    """Whether the expression for strips gives each scene and first coordinate its own group."""
     groups: dict[tuple[str, float], str] = {}
-    for path, place in zip(paths, places, strict=True):
+    for path, tile in zip(paths, tiles, strict=True):
         match = re.search(_STRIPS, path)
-        if match is None or place is None or groups.setdefault(place[:2], match[1]) != match[1]:
+        if match is None or tile is None or groups.setdefault(tile[:2], match[1]) != match[1]:
             return False
     return len(set(groups.values())) == len(groups)
 
 
-def _touching(scene: dict[tuple[float, float], Seen]) -> Iterator[Twins]:
-    """Give the neighbours that lie in different parts, where coordinates make a grid at all."""
-    xs, ys = (np.unique([place[axis] for place in scene]) for axis in (0, 1))
-    if len(xs) < 2 or len(ys) < 2 or len(scene) < _FILLED * len(xs) * len(ys):
+def _touching(scene: dict[tuple[float, float], Inspection]) -> Iterator[Pair]:
+    """Yield adjacent tiles in different splits, if the coordinates form a grid."""
+    xs, ys = (sorted({place[axis] for place in scene}) for axis in (0, 1))
+    if len(xs) < 2 or len(ys) < 2 or len(scene) < _MIN_FILLED * len(xs) * len(ys):
         return
-    order = {axis: {value: k for k, value in enumerate(values.tolist())} for axis, values in ((0, xs), (1, ys))}
-    grid = {(order[0][x], order[1][y]): one for (x, y), one in scene.items()}
-    for (row, column), one in sorted(grid.items(), key=lambda item: item[0]):
+    columns_of, rows_of = ({value: k for k, value in enumerate(values)} for values in (ys, xs))
+    grid = {(rows_of[x], columns_of[y]): image for (x, y), image in scene.items()}
+    for (row, column), image in sorted(grid.items(), key=lambda item: item[0]):
         for place in ((row + 1, column), (row, column + 1)):
             other = grid.get(place)
-            if other is not None and other.split != one.split:
-                yield one, other
+            if other is not None and other.split != image.split:
+                yield image, other
 
 
-CHECKS = (torn_groups, groups_in_names, frames, tiles)
+CHECKS = (divided_groups, groups_in_names, adjacent_frames, adjacent_tiles)

@@ -1,7 +1,4 @@
-"""Checks on files: what cannot be paired or read, sizes that differ, EXIF, and what was decided on opening.
-
-Comes in: a `Survey`. Goes out: findings. Knows nothing of what images and masks show.
-"""
+"""Checks on files: unpaired or unreadable files, size mismatches, EXIF orientation, decisions made on opening."""
 
 from __future__ import annotations
 
@@ -10,20 +7,27 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import PurePath
 
-from pixelwise.checking.findings import SHOWN, Finding, some
-from pixelwise.checking.inspection import Seen
+from pixelwise.checking.findings import SHOWN, Finding, image_finding, plural
+from pixelwise.checking.inspection import Inspection
 from pixelwise.checking.survey import Survey
-from pixelwise.checking.wording import tell
 from pixelwise.errors import DataError, ImageError, MaskError, PairingError
 
-_SIZES = "the height and width of"
-_OTHER_SIZE = "of another size than"
+_SIZE = re.compile(r"the height and width of|of another size than")
 _GRIDS = re.compile(r"'s (spacing|unit|affine|crs) ")
-_UNPAIRED = re.compile(r"without (a|its) |several |second |no such image|no mask|in two files|images of that name")
+_UNPAIRED = re.compile(r"without (an?|its) |several |second |no such image|no mask|in two files|images of that name")
+_LEFT_OUT = {  # kind → description, default fix
+    "unpaired-files": ("without a partner", "Add or remove the files"),
+    "unequal-sizes": ("of another size than the image", ""),
+    "unequal-grids": (
+        "not on the image's grid",
+        "Resample the masks to the grids of their images by nearest neighbour",
+    ),
+    "unreadable-files": ("that cannot be read", "Copy or export the files again, or remove them"),
+}
 
 
 def left_out(survey: Survey) -> Iterator[Finding]:
-    """Tell what could not be paired or opened, and so was left out: without partner, of another size, unreadable."""
+    """Report the files left out on opening: unpaired, of another size, on another grid, unreadable."""
     kinds: dict[str, list[str]] = {kind: [] for kind in _LEFT_OUT}
     for text in survey.splits.skipped:
         kinds[_kind(text.partition(": ")[2])].append(text)
@@ -32,19 +36,8 @@ def left_out(survey: Survey) -> Iterator[Finding]:
             yield _left_out(survey, kind, texts)
 
 
-_LEFT_OUT = {
-    "unpaired-files": ("without a partner", "Add or remove the files"),
-    "unequal-sizes": ("of another size than the image", ""),
-    "unequal-grids": (
-        "not on the image's grid",
-        "Resample the masks to their images' grids, by nearest neighbour only",
-    ),
-    "unreadable-files": ("that cannot be read", "Copy or export the files again, or remove them"),
-}
-
-
 def _kind(why: str) -> str:
-    if _SIZES in why or _OTHER_SIZE in why:
+    if _SIZE.search(why):
         return "unequal-sizes"
     if "expected " in why:
         return "unequal-grids" if _GRIDS.search(why) else "unreadable-files"
@@ -52,88 +45,92 @@ def _kind(why: str) -> str:
 
 
 def _left_out(survey: Survey, kind: str, texts: list[str]) -> Finding:
-    trouble, fix = _LEFT_OUT[kind]
+    description, default = _LEFT_OUT[kind]
     advice = (survey.splits.advice[text] for text in texts if text in survey.splits.advice)
-    fix = next(advice, "").rstrip(".") or fix or _same_size(texts)
-    total = len(survey.seen) + len(survey.splits.skipped)
-    files, count = tuple(texts[:SHOWN]), len(texts)
+    fix = next(advice, "").rstrip(".") or default or _resize_advice(texts)
+    total = len(survey.inspections) + len(survey.splits.skipped)
+    where, count = tuple(texts[:SHOWN]), len(texts)
+    what = f"{plural(count, 'file', 'files')} {description}"
     if survey.skip_bad:
-        what = f"{some(count, 'file', 'files')} {trouble}, left out by skip_bad"
-        why = "What is left out is neither learned nor scored."
-        return Finding(kind, "warning", what, files, count, total, why, f"{fix}.")
-    why = "An image needs its mask, of its own size, and both must open: training stops at the first that fails."
+        why = "Files that are left out are neither used for training nor scored."
+        return Finding(kind, "warning", f"{what}, left out by skip_bad", where, count, total, why, f"{fix}.")
+    why = "Every image needs a mask of its size, and both must be readable: training stops at the first failure."
     fix = f"{fix}; or leave them out: --skip-bad, or data.skip_bad: true."
-    return Finding(kind, "error", f"{some(count, 'file', 'files')} {trouble}", files, count, total, why, fix)
+    return Finding(kind, "error", what, where, count, total, why, fix)
 
 
-def _same_size(texts: list[str]) -> str:
-    """Say how to repair sizes; where height and width are swapped everywhere, it is EXIF."""
-    swapped = 0
-    for text in texts:
-        found = re.search(r"expected (\d+)×(\d+) pixels.*found (\d+)×(\d+)", text)
-        swapped += bool(found and (found[1], found[2]) == (found[4], found[3]) and found[1] != found[2])
-    if swapped == len(texts):
+def _resize_advice(texts: list[str]) -> str:
+    """Return how to repair sizes; if height and width are swapped in all files, EXIF orientation is the cause."""
+    sizes = [re.search(r"expected (\d+)×(\d+) pixels.*found (\d+)×(\d+)", text) for text in texts]
+    if all(m and (m[1], m[2]) == (m[4], m[3]) and m[1] != m[2] for m in sizes):
         return (
-            "Height and width are swapped: save the images upright, without the EXIF orientation, and draw the masks on"
+            "Height and width are swapped: save the images upright, without EXIF orientation, and annotate the masks on"
             " those"
         )
-    return "Export the masks again at their images' size; scale them by nearest neighbour only"
+    return "Export the masks again at the size of their images; resize them by nearest neighbour only"
 
 
 def unreadable(survey: Survey) -> Iterator[Finding]:
-    """Find images and masks that cannot be decoded or understood, and sizes that differ; one finding per distinct fix."""
-    rest = [seen for seen in survey.seen if seen.error is not None and seen.unknown is None]
+    """Find images and masks that cannot be decoded or interpreted, and size mismatches; one finding per distinct fix."""
+    rest = [image for image in survey.inspections if image.error is not None and image.unknown is None]
     for error, kind, one, many in (
         (ImageError, "unreadable-pictures", "image cannot be read", "images cannot be read"),
-        (MaskError, "unreadable-masks", "mask cannot be understood", "masks cannot be understood"),
-        (PairingError, "unequal-sizes", "mask has not its image's size", "masks have not their image's size"),
+        (MaskError, "unreadable-masks", "mask cannot be interpreted", "masks cannot be interpreted"),
+        (
+            PairingError,
+            "unequal-sizes",
+            "mask differs in size from its image",
+            "masks differ in size from their images",
+        ),
         (DataError, "unreadable-files", "file cannot be used", "files cannot be used"),
     ):
-        failed = [seen for seen in rest if isinstance(seen.error, error)]
-        rest = [seen for seen in rest if not isinstance(seen.error, error)]
+        failed = [image for image in rest if isinstance(image.error, error)]
+        rest = [image for image in rest if not isinstance(image.error, error)]
         for _, group in groupby(sorted(failed, key=_remedy), key=_remedy):
             same = list(group)
-            yield _failed(survey, kind, some(len(same), one, many), same)
+            yield _failed(survey, kind, plural(len(same), one, many), same)
 
 
-def _remedy(seen: Seen) -> str:
-    """Give the fix without what it lists of this file alone, such as its colours."""
-    return re.sub(r"\[[^\]]*\]", "[…]", seen.error.do) if seen.error is not None else ""
+def _remedy(image: Inspection) -> str:
+    """Return the fix without lists of values, such as colours, that are specific to one file."""
+    return re.sub(r"\[[^\]]*\]", "[…]", image.error.do) if image.error is not None else ""
 
 
-def _failed(survey: Survey, kind: str, what: str, same: list[Seen]) -> Finding:
-    """Tell with the whole message of the first file."""
-    errors = [seen.error for seen in same if seen.error is not None]
+def _failed(survey: Survey, kind: str, what: str, images: list[Inspection]) -> Finding:
+    """Report files with the same fix; the message of the first is quoted."""
+    errors = [image.error for image in images if image.error is not None]
     first = errors[0]
-    lossy = kind == "unreadable-masks" and first.expected.startswith("a lossless mask")
-    if lossy:
-        kind, what = "lossy-masks", f"{some(len(same), 'mask is a JPEG', 'masks are JPEGs')} or lossy otherwise"
-    where = tuple(error.where for error in errors[:SHOWN])
-    why = f"In {PurePath(first.where).name}: expected {first.expected}, found {first.found}."
-    if survey.leaves_out:
-        return Finding(
-            kind, "warning", f"{what}: left out by skip_bad", where, len(same), len(survey.seen), why, first.do
+    if kind == "unreadable-masks" and first.expected.startswith("a lossless mask"):
+        kind, what = (
+            "lossy-masks",
+            f"{plural(len(images), 'mask is', 'masks are')} compressed lossily (JPEG or similar)",
         )
+    where = tuple(error.where for error in errors[:SHOWN])
+    count, total = len(images), len(survey.inspections)
+    why = f"In {PurePath(first.where).name}: expected {first.expected}, found {first.found}."
+    if survey.skips_unusable:
+        return Finding(kind, "warning", f"{what}: left out by skip_bad", where, count, total, why, first.do)
     fix = f"{first.do.rstrip('.')}; or leave them out: --skip-bad, or data.skip_bad: true."
-    return Finding(kind, "error", what, where, len(same), len(survey.seen), why, fix)
+    return Finding(kind, "error", what, where, count, total, why, fix)
 
 
-def turned_images(survey: Survey) -> Iterator[Finding]:
-    """Find images that EXIF turns and masks that it does not, where equal sizes cannot show who is right."""
-    turned = [one for one in survey.good if one.turned]
-    if turned:
-        what = f"{some(len(turned), 'image is', 'images are')} turned by EXIF, and the mask is not"
-        why = "A mask that was drawn by a tool that does not know EXIF lies upside down, or on its side."
-        fix = "Look at some. Where they do not fit, save the images as they were drawn on, without the EXIF tag."
-        yield tell(survey, "turned-by-exif", "warning", turned, what, why, fix)
+def exif_mismatches(survey: Survey) -> Iterator[Finding]:
+    """Find images with an EXIF orientation that their masks lack, if sizes do not show which is right."""
+    images = [image for image in survey.usable if image.exif_mismatch]
+    if images:
+        what = f"{plural(len(images), 'image is', 'images are')} rotated by EXIF orientation, but the mask is not"
+        why = "A mask drawn with a tool that ignores EXIF is upside down or rotated."
+        fix = "Inspect some of them. If the masks do not fit, save the images as they were annotated, without the EXIF tag."
+        yield image_finding(survey, "turned-by-exif", "warning", images, what, why, fix)
 
 
-def told_by_opening(survey: Survey) -> Iterator[Finding]:
-    """Pass on what was decided when the data set was opened."""
+def opening_notices(survey: Survey) -> Iterator[Finding]:
+    """Report the decisions made when the data set was opened."""
     where = (str(survey.splits.description.get("root", "data")),)
-    why, fix = "It was decided for you.", "Say it in a data.yaml if it is not meant."
-    for notice in survey.splits.notices[: -1 if survey.splits.skipped else None]:  # the last repeats `left_out`
+    why, fix = "This was decided automatically.", "Write it in a data.yaml if it is not intended."
+    notices = survey.splits.notices
+    for notice in notices[:-1] if survey.splits.skipped else notices:  # the last one repeats `left_out`
         yield Finding("decided-on-opening", "notice", notice, where, 1, 0, why, fix)
 
 
-CHECKS = (unreadable, left_out, turned_images, told_by_opening)
+CHECKS = (unreadable, left_out, exif_mismatches, opening_notices)

@@ -1,39 +1,42 @@
-"""What `pixelwise check` has to say: one `Finding` per thing that is the case, and the words that findings share.
-
-Comes in: numbers and files, from a check. Goes out: a frozen `Finding`, or its plain form for JSON. Knows nothing of how
-anything was found, nor of how it is shown.
-"""
+"""`Finding`, the result of a check, and the functions that make findings from inspected images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
+
+from pixelwise.checking.inspection import Inspection
+from pixelwise.checking.survey import Survey
 
 SEVERITIES = ("error", "warning", "notice")
 SHOWN = 5
 EXAMPLES = 12
 
 Example = tuple[str, int]
+Pair = tuple[Inspection, Inspection]
+_GROUPS = "name the groups by data.group (a regular expression, or a .csv table with the columns image and group)"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Tell one thing about a data set.
+    """Describe one problem or property of a data set.
 
     Args:
-        kind: a stable short key, such as "near-duplicates-across-parts": for scripts, anchors and links; never translated.
-        severity: "error" (training would stop or be worthless), "warning" (scores or results would suffer), "notice"
-            (good to know; a decision that was taken).
-        what: what is the case, in one line, with numbers.
-        where: up to five files or places, as texts.
-        count: how often it is the case.
-        of: out of how many; 0 where that means nothing.
+        kind: a stable key such as "near-duplicates-across-parts", for scripts, anchors and links; never translated.
+        severity: "error" (training would fail or be worthless), "warning" (scores or results would suffer) or "notice"
+            (worth knowing, such as a decision made automatically).
+        what: the finding in one line, with numbers.
+        where: up to five files or places.
+        count: number of occurrences.
+        of: total that `count` refers to; 0 if there is none.
         why: why it matters.
-        fix: what to do about it: a command, or a line of YAML, where there is one.
-        examples: up to twelve images that show it, as (part, index into that part's `Dataset`): `DataSplits` of the
-            survey reads them; where the mask is what is wrong, that raises. They can be empty.
-        paired: whether examples belong together two by two (first and second, third and fourth, …), as twins do.
+        fix: what to do about it: a command or a line of YAML where possible.
+        examples: up to twelve affected images as (split, index into the `Dataset` of that split); may be empty. Reading
+            one raises if its mask is invalid.
+        paired: whether consecutive examples form pairs, such as near-duplicates.
     """
 
     kind: str
@@ -47,25 +50,83 @@ class Finding:
     examples: tuple[Example, ...] = ()
     paired: bool = False
 
+    def unlisted(self, shown: int = SHOWN) -> int:
+        """Return the number of places that are not listed if the first `shown` of `where` are."""
+        return more(self.where, self.count, shown)
+
     def to_dict(self) -> dict[str, Any]:
-        """Give the plain form: what JSON holds, keys in the order of the fields."""
+        """Return the values as for JSON, keys in the order of the fields."""
         plain = dict(self.__dict__)
         return plain | {"where": list(self.where), "examples": [list(example) for example in self.examples]}
 
 
 def more(where: Sequence[str], count: int, shown: int = SHOWN) -> int:
-    """Say how many places are left where `shown` of `where` are shown; it names all of `count` where it is short."""
+    """Return the number of unlisted places if `shown` of `where` are listed; a short `where` holds all places."""
     return max((count if len(where) >= SHOWN else len(where)) - min(shown, len(where)), 0)
 
 
-def some(count: int, one: str, many: str) -> str:
-    """Say "1 mask", "3 masks": the number, and the word for one or for many."""
+def plural(count: int, one: str, many: str) -> str:
+    """Return "1 mask", "3 masks"."""
     return f"{count} {one if count == 1 else many}"
 
 
-def listed(names: Sequence[str], most: int = SHOWN) -> str:
-    """Say "a, b and c", or the first `most` and "3 more"."""
+def join_names(names: Sequence[str], most: int = SHOWN) -> str:
+    """Return "a, b and c", or the first `most` names and "3 more"."""
     shown, left = list(names[:most]), len(names) - most
     if left > 0:
         return f"{', '.join(shown)} and {left} more"
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}" if shown else "none"
+    if len(shown) < 2:
+        return shown[0] if shown else "none"
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def count_by_split(images: Iterable[Inspection]) -> str:
+    """Return "2 in train and 1 in val"."""
+    counts = Counter(image.split for image in images)
+    return join_names([f"{count} in {split}" for split, count in counts.items()])
+
+
+def image_finding(
+    survey: Survey,
+    kind: str,
+    severity: str,
+    images: Sequence[Inspection],
+    what: str,
+    why: str,
+    fix: str,
+    *,
+    of: int | None = None,
+    masks: bool = False,
+) -> Finding:
+    """Make a finding about images, or about their masks; `of` defaults to the number of usable images."""
+    name = survey.mask_name if masks else survey.image_name
+    where = tuple(name(image) for image in images[:SHOWN])
+    examples = tuple(image.example for image in images[:EXAMPLES])
+    total = len(survey.usable) if of is None else of
+    return Finding(kind, severity, what, where, len(images), total, why, fix, examples)
+
+
+def pair_finding(
+    survey: Survey,
+    kind: str,
+    severity: str,
+    pairs: Sequence[Pair],
+    what: str,
+    why: str,
+    fix: str,
+    *,
+    count: int | None = None,
+    of: int = 0,
+    sign: str = "≈",
+) -> Finding:
+    """Make a finding about pairs of images; `count` defaults to the number of pairs."""
+    where = tuple(f"{survey.image_name(a)} {sign} {survey.image_name(b)}" for a, b in pairs[:SHOWN])
+    examples = tuple(image.example for image in chain.from_iterable(pairs[: EXAMPLES // 2]))
+    total = len(pairs) if count is None else count
+    return Finding(kind, severity, what, where, total, of, why, fix, examples, paired=True)
+
+
+def grouping_advice(survey: Survey, pairs: Iterable[Pair]) -> str:
+    """Describe how to keep related images in one split: by groups, and by dividing again if splits are given."""
+    options = survey.redivide_options({image.split for pair in pairs for image in pair})
+    return f"{_GROUPS}, and divide all images again: {options}" if options else _GROUPS

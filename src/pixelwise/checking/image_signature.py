@@ -1,75 +1,86 @@
-"""An image reduced to what it looks like from afar, so that copies and near copies are found without the image.
+"""Reduce an image to a compact signature by which copies and near-duplicates are found without the image.
 
-Comes in: an image (C, H, W). Goes out: a sketch of 143 bytes, and how much the pixels spread. Knows nothing of files.
-
-The sketch is the lowest 12 × 12 coefficients of the discrete cosine transform of the image at 32 × 32 grey pixels, the mean
-left out, brought to length 1: brightness and contrast do not matter, and the dot product of two sketches is the correlation of
-the two small images as far as these waves make them up. Unlike a hash of 64 bits it says how alike two images are.
+The signature holds the lowest 12 × 12 coefficients of the discrete cosine transform of the image at 32 × 32 grey pixels,
+without the mean, scaled to length 1: brightness and contrast do not matter, and the dot product of two signatures is the
+correlation of the two low-pass images. Unlike a 64-bit perceptual hash it measures how similar two images are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_SIDE, _WAVES = 32, 12
-LENGTH = _WAVES * _WAVES - 1
+_SIDE, _FREQUENCIES = 32, 12
+LENGTH = _FREQUENCIES * _FREQUENCIES - 1
 _SCALE = 127
-_SAMPLES = 160  # at least so many rows and columns are looked at
-_FLAT = 1.0  # grey levels: a small image that varies less is noise and rounding
+_SAMPLES = 160  # minimum number of rows and columns that are sampled
+_FLAT = 1.0  # grey levels; a small image that varies less shows noise and rounding only
+_PAIRS = 4096  # random pairs for the typical distance
 
 
-class Sketch(NamedTuple):
-    """Hold what an image looks like from afar.
+class Signature(NamedTuple):
+    """Signature of an image.
 
     Args:
-        waves: int8 coefficients as bytes; empty where the image is flat.
+        coefficients: 143 int8 coefficients as bytes; empty if the image is flat.
         spread: standard deviation of the pixels, in stored values.
     """
 
-    waves: bytes
+    coefficients: bytes
     spread: float
 
 
-def sketch(image: NDArray[Any]) -> Sketch:
-    """Sketch an image (C, H, W): the mean of its first three bands, or the first."""
+def image_signature(image: NDArray[Any]) -> Signature:
+    """Compute the signature of an image (C, H, W) from the mean of its first three bands, or from its first band."""
     grey = _grey(image)
     spread = float(grey.std(dtype=np.float64))
     small = np.asarray(Image.fromarray(grey).resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float32)
     if not np.isfinite(spread) or float(small.std()) <= (_FLAT if image.dtype.kind in "iu" else 1e-3 * spread):
-        return Sketch(b"", spread)
-    waves = (_COSINES @ small @ _COSINES.T).reshape(-1)[1:]
-    scaled = waves * (_SCALE / max(float(np.sqrt(waves @ waves)), 1e-30))
-    return Sketch(np.rint(scaled).astype(np.int8).tobytes(), spread)
+        return Signature(b"", spread)
+    coefficients = (_COSINES @ small @ _COSINES.T).reshape(-1)[1:]
+    scaled = coefficients * (_SCALE / max(float(np.sqrt(coefficients @ coefficients)), 1e-30))
+    return Signature(np.rint(scaled).astype(np.int8).tobytes(), spread)
 
 
-def unpack(waves: list[bytes]) -> NDArray[np.float32]:
-    """Give sketches as vectors (N, 143) of length 1."""
-    vectors = np.frombuffer(b"".join(waves), np.int8).reshape(-1, LENGTH).astype(np.float32)
+def unpack(signatures: Sequence[bytes]) -> NDArray[np.float32]:
+    """Return signatures as vectors (N, 143) of length 1."""
+    vectors = np.frombuffer(b"".join(signatures), np.int8).reshape(-1, LENGTH).astype(np.float32)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
+def distances(vectors: NDArray[np.float32], first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Compute 1 - correlation of pairs of signatures: 0 for copies, about 1 for unrelated images."""
+    return 1 - np.einsum("nd,nd->n", vectors[first], vectors[second])
+
+
+def typical_distance(vectors: NDArray[np.float32], identity: NDArray[np.int64]) -> float:
+    """Compute the median distance of random pairs (fixed seed) whose `identity` numbers differ; 1 if there are none."""
+    if len(vectors) < 2:
+        return 1.0
+    first, second = np.random.default_rng(0).integers(0, len(vectors), (2, _PAIRS))
+    differ = identity[first] != identity[second]
+    return float(np.median(distances(vectors, first[differ], second[differ]))) if differ.any() else 1.0
+
+
 def _grey(image: NDArray[Any]) -> NDArray[Any]:
-    """Give every few rows and columns, in uint8 or float32."""
+    """Sample rows and columns evenly and average the bands, in uint8 or float32."""
     step = max(min(image.shape[1:]) // _SAMPLES, 1)
-    some = image[: 3 if len(image) >= 3 else 1, ::step, ::step]
+    sampled = image[: 3 if len(image) >= 3 else 1, ::step, ::step]
     if image.dtype != np.uint8:
-        return np.ascontiguousarray(some.mean(0, dtype=np.float32))
-    if len(some) == 1:
-        return np.ascontiguousarray(some[0])
-    total = some[0].astype(np.uint16)
-    total += some[1]
-    total += some[2]
-    return (total // 3).astype(np.uint8)
+        return np.ascontiguousarray(sampled.mean(0, dtype=np.float32))
+    if len(sampled) == 1:
+        return np.ascontiguousarray(sampled[0])
+    return (sampled.sum(0, dtype=np.uint16) // 3).astype(np.uint8)
 
 
 def _cosines() -> NDArray[np.float32]:
-    """Give the rows of the orthonormal DCT-II that belong to the longest waves (Ahmed, Natarajan, Rao 1974)."""
-    wave, place = np.arange(_WAVES)[:, None], np.arange(_SIDE)[None]
-    rows = np.sqrt(2 / _SIDE) * np.cos(np.pi * wave * (2 * place + 1) / (2 * _SIDE))
+    """Compute the low-frequency rows of the orthonormal DCT-II (Ahmed, Natarajan, Rao 1974)."""
+    frequency, position = np.arange(_FREQUENCIES)[:, None], np.arange(_SIDE)[None]
+    rows = np.sqrt(2 / _SIDE) * np.cos(np.pi * frequency * (2 * position + 1) / (2 * _SIDE))
     rows[0] /= np.sqrt(2)
     return rows.astype(np.float32)
 

@@ -1,8 +1,4 @@
-"""One look at one image and its mask: every file is read and decoded once, and a few numbers are kept.
-
-Comes in: a `Dataset` and an index. Goes out: a `Seen` of about 1 kB, fit to be sent between processes. Knows nothing of
-other images, nor of what the numbers will be held against.
-"""
+"""Inspect one image and its mask: files are read and decoded once and reduced to about 1 kB of statistics."""
 
 from __future__ import annotations
 
@@ -14,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.checking.alignment import LENGTH, drift_profiles
-from pixelwise.checking.image_signature import sketch
-from pixelwise.checking.regions import COLUMNS, Column, runs_of, tabulate
+from pixelwise.checking.alignment import LENGTH, alignment_profiles
+from pixelwise.checking.image_signature import image_signature
+from pixelwise.checking.regions import COLUMNS, Column, find_runs, region_table
 from pixelwise.datasets.dataset import Dataset
 from pixelwise.errors import DataError, MaskError
 from pixelwise.formats.reading import image_digest, image_orientation, mask_orientation
@@ -26,55 +22,54 @@ from pixelwise.labels import Labels
 from pixelwise.types import Sample
 
 _DIGEST = 16
-_UNKNOWN = 16
-_KEPT = 32_000_000  # bytes
+_LISTED_IDS = 16
+_LARGEST_KEPT = 32_000_000  # bytes
 _NO_TABLE = np.zeros((0, COLUMNS), np.uint32)
 _NO_PROFILES = np.zeros((2, LENGTH), np.float16)
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
-    """Hold what a mask holds that the labels do not name.
+class UnknownIds:
+    """Ids of a mask that the labels do not define.
 
     Args:
-        ids: ids with their pixels, the most frequent first; at most 16.
-        others: how many ids more there are.
-        pixels: pixels of all of them.
-        lines: those of them that lie in regions less than 2 pixels thick, as along soft edges.
-        least: the lowest id that the mask holds, known or not.
+        ids: (id, pixels), the most frequent first; at most 16.
+        others: number of further ids.
+        pixels: pixels of all unknown ids.
+        thin_pixels: those in regions less than 2 pixels thick, as along anti-aliased edges.
+        lowest: the lowest id in the mask, known or not.
     """
 
     ids: tuple[tuple[int, int], ...]
     others: int
     pixels: int
-    lines: int
-    least: int = 0
+    thin_pixels: int
+    lowest: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """Hold what one look gave; where `error` is set the files cannot be used and most other fields are empty.
+class Inspection:
+    """Statistics of one image and its mask; if `error` is set, the files are unusable and most other fields empty.
 
     Args:
-        part: "train", "val" or "test".
-        index: place of the image in that part's `Dataset`.
-        error: why image or mask cannot be used.
-        notices: what was noticed while the mask was read.
-        size: (H, W) of the image; (0, 0) where it cannot be read.
-        bands: bands of light.
+        split: "train", "val" or "test".
+        index: position of the image in the `Dataset` of that split.
+        error: why the image or the mask cannot be used.
+        notices: decisions made while the mask was read.
+        size: (H, W) of the image; (0, 0) if it cannot be read.
+        bands: number of bands.
         dtype: numpy name of the pixel type.
-        digest: 16 bytes of the SHA-256 of the image's file; empty where it cannot be opened.
-        waves: what the image looks like from afar (see `sketch`); empty where it is too flat to be told from others.
+        digest: first 16 bytes of the SHA-256 of the image file; empty if it cannot be opened.
+        signature: see `image_signature`; empty if the image is flat.
         spread: standard deviation of the pixels, in stored values.
-        grey: three bands that are equal everywhere.
-        depth: for 16-bit images, "low" where no value is above 255, "high" where all are multiples of 256, "copied"
-            where all are of 257; else "".
-        turned: the image is turned by EXIF and the mask by none, or by another, and their sizes do not tell whether
-            that is right.
-        mask_digest: 8 bytes of a hash of the mask's class indices; empty where there is none.
+        grey: whether the image has three identical bands.
+        depth: for 16-bit images, "low" if no value exceeds 255, "high" if all are multiples of 256, "copied" if all are
+            multiples of 257; otherwise "".
+        exif_mismatch: whether EXIF orients image and mask differently and their sizes do not show which is right.
+        mask_digest: 8 bytes of a hash of the mask's class indices; empty without a mask.
         table: (P, `COLUMNS`) uint32, one row per class that occurs, ignored pixels as class K last (see `Column`).
-        profiles: (2, 17) float16, how well the mask would fit if it were moved (see `drift`); 0 where nobody looked.
-        unknown: ids that the labels do not name, where that is the error.
+        profiles: (2, 17) float16, see `alignment_profiles`; 0 if not computed.
+        unknown: ids that the labels do not define, if they are the error.
     """
 
     split: str
@@ -85,46 +80,49 @@ class Seen:
     bands: int = 0
     dtype: str = ""
     digest: bytes = b""
-    waves: bytes = b""
+    signature: bytes = b""
     spread: float = 0.0
     grey: bool = False
     depth: str = ""
-    turned: bool = False
+    exif_mismatch: bool = False
     mask_digest: bytes = b""
     table: NDArray[np.uint32] = field(default_factory=lambda: _NO_TABLE)
     profiles: NDArray[np.float16] = field(default_factory=lambda: _NO_PROFILES)
-    unknown: Unknown | None = None
+    unknown: UnknownIds | None = None
 
     @property
     def example(self) -> tuple[str, int]:
-        """Give (part, index)."""
+        """Return (split, index)."""
         return self.split, self.index
 
     @property
     def form(self) -> str:
-        """Give bands and pixel type, in words."""
+        """Describe bands and pixel type."""
         return f"{self.bands} band{'s' * (self.bands != 1)} of {self.dtype}"
 
-    def pixels(self, num_classes: int) -> NDArray[np.int64]:
-        """Count the pixels per class, the ignored ones last: (K + 1,)."""
-        counts = np.zeros(num_classes + 1, np.int64)
-        counts[self.table[:, Column.CLASS]] = self.table[:, Column.PIXELS]
-        return counts
+    @property
+    def classes(self) -> frozenset[int]:
+        """Return the class indices that occur, K for ignored pixels."""
+        return frozenset(self.table[:, Column.CLASS].tolist())
 
 
-def look(
-    dataset: Dataset, index: int, place: int | None = None, *, drift: bool = True, kept: deque[Sample] | None = None
-) -> Seen:
-    """Look at one image and its mask.
+def inspect_image(
+    dataset: Dataset,
+    index: int,
+    place: int | None = None,
+    *,
+    align: bool = True,
+    recent: deque[Sample] | None = None,
+) -> Inspection:
+    """Inspect one image and its mask.
 
     Args:
-        dataset: the part, or a piece of it.
-        index: which image of it.
-        place: where that lies in the whole part, if the data set is a piece.
-        drift: whether to see if the mask lies where its image does, which takes as long as half of all else.
-        kept: is given the image to hold on to. While the last two are held, the memory of those before them is used
-            again; else it is given back to the system after every image and asked for anew, page by page, which takes
-            longer than decoding a small one.
+        dataset: the split, or a subset of it.
+        index: position of the image in `dataset`.
+        place: position in the split, if `dataset` is a subset.
+        align: whether to compute alignment profiles, which takes half as long as everything else.
+        recent: receives the sample. Holding on to the last two lets the allocator reuse their memory; otherwise pages
+            are returned and requested again for every image, which takes longer than decoding a small one.
     """
     record, place = dataset.records[index], index if place is None else place
     try:
@@ -133,42 +131,40 @@ def look(
         digest = b""
     try:
         sample, notices = dataset.inspect(index)
-        turned = _turned(record, sample.image.shape[1:])
+        exif_mismatch = _exif_mismatch(record, sample.image.shape[1:])
     except DataError as error:
-        unknown = _unknown(record, dataset) if isinstance(error, MaskError) else None
-        return Seen(dataset.name, place, error, digest=digest, unknown=unknown)
-    if kept is not None and sample.image.nbytes <= _KEPT:
-        kept.append(sample)
-    seen = _see(sample, dataset.labels, drift=drift)
-    return replace(seen, split=dataset.name, index=place, notices=notices, digest=digest, turned=turned)
-
-
-def _see(sample: Sample, labels: Labels, *, drift: bool) -> Seen:
-    """Sum up the pixels of an image and its mask."""
+        unknown = _unknown_ids(record, dataset) if isinstance(error, MaskError) else None
+        return Inspection(dataset.name, place, error, digest=digest, unknown=unknown)
+    if recent is not None and sample.image.nbytes <= _LARGEST_KEPT:
+        recent.append(sample)
     image = fill_invalid(sample.image, sample.valid)
-    mask = sample.truth(labels.ignore_index)
-    drawn = sketch(image)
-    seen = Seen(
-        split="",
-        index=0,
+    mask = sample.truth(dataset.labels.ignore_index)
+    signature = image_signature(image)
+    inspection = Inspection(
+        split=dataset.name,
+        index=place,
+        notices=notices,
         size=(image.shape[1], image.shape[2]),
         bands=len(image),
         dtype=image.dtype.name,
-        waves=drawn.waves,
-        spread=drawn.spread,
+        digest=digest,
+        signature=signature.coefficients,
+        spread=signature.spread,
         grey=_equal_bands(image),
         depth=_depth(image),
+        exif_mismatch=exif_mismatch,
     )
     if mask is None:
-        return seen
-    runs = runs_of(mask)
-    table = tabulate(runs, labels.num_classes, _file_ids(labels), min(mask.shape))
-    profiles = drift_profiles(image, mask, labels.ignore_index) if drift else _NO_PROFILES
-    return replace(seen, mask_digest=runs.digest(), table=table, profiles=profiles)
+        return inspection
+    labels = dataset.labels
+    runs = find_runs(mask)
+    table = region_table(runs, labels.num_classes, _file_ids(labels), min(mask.shape))
+    profiles = alignment_profiles(image, mask, labels.ignore_index) if align else _NO_PROFILES
+    return replace(inspection, mask_digest=runs.digest(), table=table, profiles=profiles)
 
 
-def _turned(record: Record, size: Sequence[int]) -> bool:
-    """Tell whether EXIF turns the image and not the mask, where their sizes do not give it away."""
+def _exif_mismatch(record: Record, size: Sequence[int]) -> bool:
+    """Whether EXIF orients image and mask differently although their sizes agree."""
     if record.mask is None:
         return False
     image, mask = image_orientation(record), mask_orientation(record)
@@ -176,12 +172,12 @@ def _turned(record: Record, size: Sequence[int]) -> bool:
 
 
 def _file_ids(labels: Labels) -> NDArray[np.int64]:
-    """Give the id of every class in the files, and of ignored pixels (-1 where none is)."""
+    """Return the id of every class in the files, and of ignored pixels (-1 if there is none)."""
     return np.array([*labels.ids, *(labels.ignore_ids or (-1,))[:1]], np.int64)
 
 
 def _equal_bands(image: NDArray[Any]) -> bool:
-    """Tell whether an image of three bands is grey: some pixels are compared before all."""
+    """Whether an image has three identical bands; a sample is compared first, which is fast."""
     if len(image) != 3:
         return False
     return all(
@@ -190,19 +186,19 @@ def _equal_bands(image: NDArray[Any]) -> bool:
 
 
 def _depth(image: NDArray[Any]) -> str:
-    """Tell how 8 bits were made 16, if they were."""
+    """Return how 8-bit values were stored in 16 bits, "" if they were not."""
     if image.dtype != np.uint16 or not image.any():
         return ""
     if image.max() < 256:
         return "low"
-    for word, factor in (("high", 256), ("copied", 257)):
+    for depth, factor in (("high", 256), ("copied", 257)):
         if not (image[..., ::16] % factor).any() and not (image % factor).any():
-            return word
+            return depth
     return ""
 
 
-def _unknown(record: Record, dataset: Dataset) -> Unknown | None:
-    """Count what the labels do not name, where the mask's values are ids; None where they are not, or all are known."""
+def _unknown_ids(record: Record, dataset: Dataset) -> UnknownIds | None:
+    """Count the ids that the labels do not define; None if the values are no ids or all are known."""
     rule, labels = dataset.rule, dataset.labels
     if record.mask is None or record.source is not None or record.plane is not None:
         return None
@@ -216,12 +212,12 @@ def _unknown(record: Record, dataset: Dataset) -> Unknown | None:
         return None
     known = set(rule.values) if rule.values is not None else {*labels.ids, *(labels.ignore_ids or ())}
     values, numbers, counts = np.unique(raw.values, return_inverse=True, return_counts=True)
-    odd = [k for k, value in enumerate(values.tolist()) if value not in known]
-    if not odd:
+    unknown = [k for k, value in enumerate(values.tolist()) if value not in known]
+    if not unknown:
         return None
     ids = numbers.reshape(raw.values.shape)
-    table = tabulate(runs_of(ids), len(values), np.append(values.astype(np.int64), -1), min(ids.shape))
-    order = sorted(odd, key=lambda k: (-counts[k], k))
-    listed = tuple((int(values[k]), int(counts[k])) for k in order[:_UNKNOWN])
-    pixels, lines = int(counts[odd].sum()), int(table[odd, Column.LINES].sum())
-    return Unknown(listed, len(odd) - len(listed), pixels, lines, int(values[0]))
+    table = region_table(find_runs(ids), len(values), np.append(values.astype(np.int64), -1), min(ids.shape))
+    order = sorted(unknown, key=lambda k: (-counts[k], k))
+    listed = tuple((int(values[k]), int(counts[k])) for k in order[:_LISTED_IDS])
+    pixels, thin_pixels = int(counts[unknown].sum()), int(table[unknown, Column.LINES].sum())
+    return UnknownIds(listed, len(unknown) - len(listed), pixels, thin_pixels, int(values[0]))

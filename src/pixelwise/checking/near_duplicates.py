@@ -1,120 +1,166 @@
-"""Images that look alike: for each of them the nearest of its own part and the nearest of another, by their sketches.
+"""Checks for duplicated images: identical files and near-duplicates, within a split or across splits.
 
-Comes in: sketches as vectors, and the part of each. Goes out: who is near, and how far. Knows nothing of files or of what is
-made of it.
-
-The distance of two images is 1 - the correlation of what they look like from afar (see `sketch`): 0 for copies, about 1
-for images that have nothing in common. No pair within the limit is missed: pairs are compared block by block along the few
-coordinates that differ most, along which they cannot be further apart than along all; only what is left is compared in full.
-What is kept grows with the number of images alone, however many of them are alike.
+The distance of two images is 1 - the correlation of their signatures. Near-duplicates are at most 0.02 apart, and at most
+a twentieth of the typical distance in the data set: retina photographs all look similar without being copies.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK = 4096
-_FIRST = 40  # coordinates that are compared first
-_PAIRS = 50_000  # up to which pairs are compared one by one
-_DRAWN = 4096
-_ROUNDING = 1e-4
-FAR = 9.0  # no partner
+from pixelwise.checking.findings import Finding, Pair, count_by_split, grouping_advice, pair_finding, plural
+from pixelwise.checking.image_signature import typical_distance, unpack
+from pixelwise.checking.inspection import Inspection
+from pixelwise.checking.survey import Survey
 
-Vectors = NDArray[np.float32]
+_LIMIT, _TYPICAL_SHARE = 0.02, 0.05
+_BLOCK = 4096
+_NONE = 9.0  # distance of images without a neighbour
+_LEAK = "Scores on images seen in training are too optimistic."
 
 
 class Nearest(NamedTuple):
-    """Hold the nearest other image of each, if it is within the limit: its place, else -1, and its distance."""
+    """Index of the nearest other image (`neighbour`) of each image, -1 if none is within the limit, and its distance."""
 
-    place: NDArray[np.int64]
-    distance: Vectors
+    neighbour: NDArray[np.int64]
+    distance: NDArray[np.float32]
 
-    @classmethod
-    def none(cls, count: int) -> Nearest:
-        """Begin with nobody near."""
-        return cls(np.full(count, -1, np.int64), np.full(count, FAR, np.float32))
-
-    def take(self, mine: NDArray[np.int64], theirs: NDArray[np.int64], distances: Vectors) -> None:
-        """Keep what is nearer than what was known; whoever stands in `mine` more than once gets the nearest."""
-        order = np.argsort(-distances, kind="stable")  # of equal places the last one stays
-        mine, theirs, distances = mine[order], theirs[order], distances[order]
-        nearer = distances < self.distance[mine]
-        self.distance[mine[nearer]] = distances[nearer]
-        self.place[mine[nearer]] = theirs[nearer]
+    def update(self, rows: slice, columns: slice, distance: NDArray[np.float32], limit: float) -> None:
+        """Take over what is nearer in a block of distances (rows, columns)."""
+        place = distance.argmin(1)
+        found = distance[np.arange(len(distance)), place]
+        nearer = (found <= limit) & (found < self.distance[rows])
+        self.neighbour[rows][nearer] = place[nearer] + columns.start
+        self.distance[rows][nearer] = found[nearer]
 
 
-def nearest(vectors: Vectors, splits: Sequence[str], limit: float) -> tuple[Nearest, Nearest]:
-    """Find the nearest image of the same part, and of any other part.
+def nearest(vectors: NDArray[np.float32], splits: Sequence[str], limit: float) -> tuple[Nearest, Nearest]:
+    """Find the nearest image of the same split and of any other split, by comparing all pairs block by block.
 
     Args:
         vectors: (N, D) of length 1.
-        splits: the split of each, those of one split side by side.
-        limit: distance beyond which nobody is near.
+        splits: the split of each image; images of one split are adjacent.
+        limit: greatest distance of neighbours.
     """
-    inside, across = Nearest.none(len(vectors)), Nearest.none(len(vectors))
-    left, right = _first(vectors)
+    count = len(vectors)
+    inside, across = (Nearest(np.full(count, -1), np.full(count, _NONE, np.float32)) for _ in range(2))
+    borders = [0, *(k for k in range(1, count) if splits[k] != splits[k - 1]), count]
     blocks = [
-        slice(k, min(k + _BLOCK, mine.stop))
-        for mine in _stretches(splits)
-        for k in range(mine.start, mine.stop, _BLOCK)
+        slice(start, min(start + _BLOCK, end))
+        for begin, end in itertools.pairwise(borders)
+        for start in range(begin, end, _BLOCK)
     ]
-    for number, rows in enumerate(blocks):
-        for columns in blocks[number:]:
-            # The product is minus half the squared distance along the first coordinates.
-            near = left[rows] @ right[:, columns] >= -limit - _ROUNDING
-            if near.any():
-                best = inside if splits[rows.start] == splits[columns.start] else across
-                _compare(vectors, near, (rows.start, columns.start), best, limit)
+    for rows, columns in itertools.combinations_with_replacement(blocks, 2):
+        correlation = vectors[rows] @ vectors[columns].T
+        if rows == columns:
+            np.fill_diagonal(correlation, -1)
+        if correlation.max() >= 1 - limit:
+            distance = np.clip(1 - correlation, 0, _NONE)
+            found = inside if splits[rows.start] == splits[columns.start] else across
+            found.update(rows, columns, distance, limit)
+            found.update(columns, rows, distance.T, limit)
     return inside, across
 
 
-def _first(vectors: Vectors) -> tuple[Vectors, Vectors]:
-    """Give the coordinates that differ most, with what makes a product of two of them minus half their squared distance."""
-    first = vectors[:, np.argsort(-vectors.var(0), kind="stable")[:_FIRST]]
-    half = np.square(first).sum(1, keepdims=True) / -2
-    one = np.ones_like(half)
-    return np.hstack([first, half, one]), np.ascontiguousarray(np.hstack([first, one, half]).T)
+def identical_images(survey: Survey) -> Iterator[Finding]:
+    """Find identical image files: across splits, within a split, and with different masks."""
+    across: list[Pair] = []
+    inside: list[Pair] = []
+    different_masks: list[Pair] = []
+    for first, *others in _identical(survey.inspections):
+        across += [(first, other) for other in others if other.split != first.split]
+        inside += [(first, other) for other in others if other.split == first.split]
+        masked = [image for image in (first, *others) if image.mask_digest]
+        different_masks += [(masked[0], other) for other in masked[1:] if other.mask_digest != masked[0].mask_digest]
+    total = len(survey.inspections)
+    if across:
+        what = f"{plural(len(across), 'image is', 'images are')} in more than one split"
+        fix = f"Keep one copy of each; or {grouping_advice(survey, across)}."
+        yield pair_finding(
+            survey, "same-pictures-across-parts", "warning", across, what, _LEAK, fix, of=total, sign="="
+        )
+    if inside:
+        what = f"{plural(len(inside), 'image is a copy', 'images are copies')} of another image of the same split"
+        why = "Copies count twice and make confidence intervals too narrow."
+        fix = "Keep one copy of each."
+        yield pair_finding(survey, "same-pictures", "notice", inside, what, why, fix, of=total, sign="=")
+    if different_masks:
+        what = f"{plural(len(different_masks), 'image occurs', 'images occur')} again with a different mask"
+        why = "At least one of the masks is wrong: the model is trained on contradictory labels."
+        fix = "Compare the masks and keep the better one."
+        kind = "same-picture-different-masks"
+        yield pair_finding(survey, kind, "warning", different_masks, what, why, fix, of=total, sign="=")
 
 
-def _compare(vectors: Vectors, near: NDArray[np.bool_], start: tuple[int, int], best: Nearest, limit: float) -> None:
-    """Compare the pairs of a block that may be near in full, for either side."""
-    if np.count_nonzero(near) <= _PAIRS:
-        mine, theirs = (places + first for places, first in zip(np.nonzero(near), start, strict=True))
-        distances = 1 - np.einsum("nd,nd->n", vectors[mine], vectors[theirs])
-        kept = (mine != theirs) & (distances <= limit)
-        mine, theirs, distances = mine[kept], theirs[kept], np.maximum(distances[kept], 0)
-        best.take(mine, theirs, distances)
-        best.take(theirs, mine, distances)
+def _identical(images: Sequence[Inspection]) -> list[list[Inspection]]:
+    """Group the images whose files are identical."""
+    groups: dict[bytes, list[Inspection]] = {}
+    for image in images:
+        if image.digest:
+            groups.setdefault(image.digest, []).append(image)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def near_duplicates(survey: Survey) -> Iterator[Finding]:
+    """Find images that look nearly the same: resized or recompressed copies, consecutive video frames."""
+    images = [image for image in survey.usable if image.signature]
+    if len(images) < 2:
         return
-    mine, theirs = (np.flatnonzero(near.any(axis)) + first for axis, first in zip((1, 0), start, strict=True))
-    apart = 1 - vectors[mine] @ vectors[theirs].T
-    apart[mine[:, None] == theirs] = FAR  # nobody is his own partner
-    for one, other, all_of_them in ((mine, theirs, apart), (theirs, mine, apart.T)):
-        place = all_of_them.argmin(1)
-        found = all_of_them[np.arange(len(one)), place]
-        kept = found <= limit
-        best.take(one[kept], other[place[kept]], np.maximum(found[kept], 0))
+    vectors = unpack([image.signature for image in images])
+    typical = typical_distance(vectors, _identity(images))
+    limit = min(_LIMIT, _TYPICAL_SHARE * typical)
+    inside, across = nearest(vectors, [image.split for image in images], limit)
+    total = len(survey.inspections)
+    pairs, closest = _pairs(survey, images, across)
+    if pairs:
+        affected = _affected(survey, pairs)
+        what = f"{len(affected)} of {total} images look nearly the same as an image of another split"
+        what += f" ({count_by_split(affected)})"
+        ratio = typical / max(closest, 1e-6)
+        times = "over a thousand times" if ratio > 1000 else f"{ratio:.0f} times"
+        why = f"{_LEAK} Two images of this data set typically differ {times} as much as the closest of these pairs."
+        fix = f"Remove them; or keep them in one split: {grouping_advice(survey, pairs)}."
+        kind = "near-duplicates-across-parts"
+        yield pair_finding(survey, kind, "warning", pairs, what, why, fix, count=len(affected), of=total)
+    pairs, _ = _pairs(survey, images, inside)
+    if pairs:
+        affected = _affected(survey, pairs)
+        what = f"{len(affected)} of {total} images look nearly the same as another image of their split"
+        what += f" ({count_by_split(affected)})"
+        why = (
+            "They add little information and make confidence intervals too narrow; a random split would separate them."
+        )
+        fix = "Nothing, if they are frames or exposures of one scene and stay in one split; otherwise keep one of each."
+        yield pair_finding(survey, "near-duplicates", "notice", pairs, what, why, fix, count=len(affected), of=total)
 
 
-def _stretches(splits: Sequence[str]) -> list[slice]:
-    """Give where each part lies."""
-    borders = [0, *(k for k in range(1, len(splits)) if splits[k] != splits[k - 1]), len(splits)]
-    return [slice(one, two) for one, two in itertools.pairwise(borders) if two > one]
+def _identity(images: Sequence[Inspection]) -> NDArray[np.int64]:
+    """Number the images; identical files get the same number."""
+    numbers: dict[bytes, int] = {}
+    return np.array([numbers.setdefault(image.digest or str(k).encode(), k) for k, image in enumerate(images)])
 
 
-def usual_distance(vectors: Vectors, known: NDArray[np.int64]) -> float:
-    """Give the median distance of pairs drawn at random, the same every time; those of equal numbers in `known` are left out."""
-    count = len(vectors)
-    if count < 2:
-        return 1.0
-    one, two = np.random.default_rng(0).integers(0, count, (2, _DRAWN))
-    apart = known[one] != known[two]
-    if not apart.any():
-        return 1.0
-    one, two = one[apart], two[apart]
-    return float(np.median(1 - np.einsum("nd,nd->n", vectors[one], vectors[two])))
+def _pairs(survey: Survey, images: Sequence[Inspection], found: Nearest) -> tuple[list[Pair], float]:
+    """Return each pair once, the closest first, and the least distance; without copies and pieces of one file."""
+    pairs: dict[tuple[int, int], float] = {}
+    for k in np.flatnonzero(found.neighbour >= 0).tolist():
+        other = int(found.neighbour[k])
+        identical = images[k].digest and images[k].digest == images[other].digest
+        if not identical and survey.record(images[k]).image != survey.record(images[other]).image:
+            pairs[min(k, other), max(k, other)] = float(found.distance[k])
+    order = sorted(pairs, key=lambda pair: (pairs[pair], pair))
+    return [(images[first], images[second]) for first, second in order], min(pairs.values(), default=_NONE)
+
+
+def _affected(survey: Survey, pairs: Sequence[Pair]) -> list[Inspection]:
+    """List the images that occur in any pair, in the order of the survey."""
+    examples = {image.example for pair in pairs for image in pair}
+    return [image for image in survey.usable if image.example in examples]
+
+
+CHECKS = (identical_images, near_duplicates)

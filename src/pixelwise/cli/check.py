@@ -1,4 +1,4 @@
-"""`pixelwise check DATA`: what is wrong with the data, and the fix."""
+"""`pixelwise check DATA`: find problems in a data set and how to fix them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def run(
     data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a data.yaml, a recipe or an annotation file.")],
     model: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Also rank the labels that this model, where it is sure, doubts."),
+        typer.Option(metavar="MODEL", help="Also rank labels that confident predictions of this model contradict."),
     ] = None,
     out: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write it as an HTML page, too, with images of the offenders.")
+        str | None, typer.Option(metavar="FILE", help="Also write an HTML page with images of the problems.")
     ] = None,
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Find what is wrong with a data set. Leaves with 1 where something would block training."""
+    """Find problems in a data set. Exits with 1 if any would block training."""
     from pixelwise import api
 
     progress = Progress()
@@ -43,7 +43,7 @@ def run(
         print_json(result.to_dict())
     else:
         put(_table(result))
-        put(_verdict(result))
+        put(_summary(result))
     if out is not None:
         progress.say(f"page: {out}")
     if result.blocks:
@@ -51,37 +51,36 @@ def run(
 
 
 def _table(result: Checkup) -> str:
-    """Lay the findings out: severity, what and where and why and the fix, how often."""
+    """Format the findings as a table: severity; what, where, why and fix; count."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from pixelwise.checking.findings import more
-
+    if not result.findings:
+        return ""
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120)
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 1, 0))
     table.add_column(no_wrap=True)
     table.add_column(ratio=1, overflow="fold")
     table.add_column(no_wrap=True, justify="right")
-    for one in result.findings:
-        files, rest = list(one.where[:_FILES]), more(one.where, one.count, _FILES)
+    for finding in result.findings:
+        files, rest = list(finding.where[:_FILES]), finding.unlisted(_FILES)
         files += [f"and {rest} more"] if rest else []
-        said: list[Any] = [(one.what, "bold"), "\n"]
-        said += [(", ".join(files), "dim"), "\n"] if files else []
-        said += [one.why, ("\n→ " + one.fix, "green") if one.fix else ""]
-        often = f"{one.count} of {one.of}" if one.of else str(one.count) if one.count > 1 else ""
-        table.add_row(Text(one.severity, _STYLES[one.severity]), Text.assemble(*said), Text(often, "dim"))
+        lines: list[Any] = [(finding.what, "bold"), "\n"]
+        lines += [(", ".join(files), "dim"), "\n"] if files else []
+        lines += [finding.why, ("\n→ " + finding.fix, "green") if finding.fix else ""]
+        count = f"{finding.count} of {finding.of}" if finding.of else str(finding.count) if finding.count > 1 else ""
+        table.add_row(Text(finding.severity, _STYLES[finding.severity]), Text.assemble(*lines), Text(count, "dim"))
     with console.capture() as written:
         console.print(table)
-    lines = (line.rstrip() for line in written.get().splitlines())
-    return "".join(f"{line}\n" for line in lines) if result.findings else ""
+    return "".join(f"{line.rstrip()}\n" for line in written.get().splitlines())
 
 
-def _verdict(result: Checkup) -> str:
+def _summary(result: Checkup) -> str:
     if not result.findings:
-        return "nothing found: the data can be trained on\n"
-    counts = {kind: sum(one.severity == kind for one in result.findings) for kind in _STYLES}
-    said = ", ".join(f"{many} {kind}{'s' * (many != 1)}" for kind, many in counts.items() if many)
+        return "no problems found: ready for training\n"
+    counts = {severity: sum(one.severity == severity for one in result.findings) for severity in _STYLES}
+    findings = ", ".join(f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items() if count)
     images = sum(result.splits.values())
-    ending = "training would stop, or be worthless" if result.blocks else "the data can be trained on"
-    return f"{said} in {images} image{'s' * (images != 1)}: {ending}\n"
+    verdict = "training would fail or be worthless" if result.blocks else "ready for training"
+    return f"{findings} in {images} image{'s' * (images != 1)}: {verdict}\n"

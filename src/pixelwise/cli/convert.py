@@ -1,4 +1,4 @@
-"""`pixelwise convert DATA --to FORMAT --out DIR`: the same masks in another format."""
+"""`pixelwise convert DATA --to FORMAT --out DIR`: write a data set in another format."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ def run(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Write a data set in another format, read it back, and say how many pixels came back otherwise."""
+    """Write a data set in another format, read it back, and report how many pixels changed."""
     from pixelwise import api
 
     progress = Progress()
-    done = api.convert(
+    result = api.convert(
         data,
         to=to,
         out=out,
         overrides=overrides or (),
         progress=lambda done, total: progress.line(f"converting {done // 2} of {total // 2}", last=done == total),
     )
-    for notice in done.notices:
+    for notice in result.notices:
         progress.say(f"note: {notice}")
     if as_json:
-        print_json({"data": data, "format": to, "out": out, **done.to_dict()})
+        print_json({"data": data, "format": to, "out": out, **result.to_dict()})
         return
-    put(f"{done.images} image{'s' * (done.images != 1)} and masks written as {to}: {out}\n")
-    if not done.changed_pixels:
-        put("read back: every pixel as it was\n")
+    put(f"{result.images} image{'s' * (result.images != 1)} and masks written as {to}: {out}\n")
+    if not result.changed_pixels:
+        put("read back: no pixel changed\n")
         return
-    share = 100 * done.changed_pixels / done.pixels
+    share = 100 * result.changed_pixels / result.pixels
     put(
-        f"read back: {done.changed_pixels:,} of {done.pixels:,} pixels ({share:.3g} %) in {done.changed_images} masks"
-        f" are another class. {to} loses {done.loses or 'nothing, so this is a fault of pixelwise: please report it'}.\n"
+        f"read back: {result.changed_pixels:,} of {result.pixels:,} pixels ({share:.3g} %) in {result.changed_images}"
+        f" masks changed class. {to} loses {result.loses or 'nothing, so this is a bug: please report it'}.\n"
     )
-    for name, pixels in done.worst:
+    for name, pixels in result.worst:
         put(f"    {name}: {pixels:,} pixels\n")

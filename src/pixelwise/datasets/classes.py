@@ -1,15 +1,12 @@
-"""Find the classes of a data set: named by its owner, else listed from the ids that its masks hold.
-
-Comes in: the `data` section, the folders, the records. Goes out: `Labels`, and the rule by which mask values become ids.
-Knows nothing of images, parts or tensors.
-"""
+"""Find the classes of a data set: as described by the user or the format, otherwise from the ids in the masks."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,9 +19,19 @@ from pixelwise.imageio.mask_heuristics import Signs
 from pixelwise.imageio.masks import MaskRule
 from pixelwise.labels import Labels
 
-_MOST_LISTED_IDS = 256
-_MOST_LOOKED_AT = 64
-_MOST_SHOWN = 12
+_LISTED = "listed from the masks"
+_MAX_IDS = 256
+_SAMPLED_MASKS = 64
+_MAX_NAMES = 12
+
+
+class _Found(NamedTuple):
+    """Labels, the rule by which mask values become ids, where the labels come from, and notices."""
+
+    labels: Labels
+    rule: MaskRule
+    source: str
+    notices: tuple[str, ...] = ()
 
 
 def find_labels(
@@ -35,59 +42,56 @@ def find_labels(
     rule: MaskRule,
     known: Labels | None = None,
 ) -> tuple[Labels, MaskRule, str, tuple[str, ...]]:
-    """Find the classes: what the configuration says, else labels.yaml, else the format (`known`), else the ids in the masks.
+    """Find the classes from the configuration, labels.yaml, the format (`known`), or the ids in the masks, in this order.
 
     Returns:
-        The labels, the rule (made exact where the masks were listed), where they came from, and notices.
+        The labels, the rule (exact if ids were listed from the masks), the source of the labels, and notices.
 
     Raises:
-        LabelsError: a missing or wrong description, classes of the annotations that it does not name, or masks that hold
+        LabelsError: a missing or invalid description, classes of the annotations that it does not define, or masks with
             too many ids to be classes.
-
     """
-    labels, rule, source, told = _find(config, root, base, records, rule, known)
-    _require_names(labels, records, source)
-    if config.mask_values is None and rule.ignored:  # its owner may make a class of what a format leaves out
-        rule = replace(rule, ignored=tuple(colour for colour in rule.ignored if colour not in labels.colours))
-    return labels, rule, source, told
+    found = _find(config, root, base, records, rule, known)
+    _require_defined(found.labels, records, found.source)
+    if config.mask_values is None and found.rule.ignored:  # labels may define a class that the format ignores
+        ignored = tuple(colour for colour in found.rule.ignored if colour not in found.labels.colours)
+        found = found._replace(rule=replace(found.rule, ignored=ignored))
+    return found
 
 
-def _require_names(labels: Labels, records: Sequence[Record], source: str) -> None:
-    """Hold the names in annotations against the labels: shapes find their class by name."""
-    lost: dict[str, int] = {}
+def _require_defined(labels: Labels, records: Sequence[Record], source: str) -> None:
+    """Raise LabelsError if annotations use classes that the labels do not define, since shapes refer to names."""
+    undefined: Counter[str] = Counter()
     for record in records:
-        for name in record.source.names - set(labels.names) if record.source is not None else ():
-            lost[name] = lost.get(name, 0) + 1
-    if lost:
-        names = sorted(lost, key=lambda name: (-lost[name], name))
-        found = ", ".join(f"{name!r} in {lost[name]} image{'s' * (lost[name] != 1)}" for name in names[:4])
+        if record.source is not None:
+            undefined.update(record.source.names - set(labels.names))
+    if undefined:
+        names = sorted(undefined, key=lambda name: (-undefined[name], name))
+        found = ", ".join(f"{name!r} in {undefined[name]} image{'s' * (undefined[name] != 1)}" for name in names[:4])
         raise LabelsError(
             source,
             expected="every class of the annotations",
             found=found + (f" and {len(names) - 4} more" if len(names) > 4 else ""),
-            do=f"Add them, or let their pixels count in nothing: data.ignored: [{', '.join(names[:4])}].",
+            do=f"Add them, or ignore their pixels: data.ignored: [{', '.join(names[:4])}].",
         )
 
 
 def _find(
     config: DataConfig, root: Path, base: Path, records: Sequence[Record], rule: MaskRule, known: Labels | None
-) -> tuple[Labels, MaskRule, str, tuple[str, ...]]:
+) -> _Found:
     if config.labels is not None and not isinstance(config.labels, str):
-        labels, filled = _filled_in(Labels.from_dict(config.labels, "data.labels"), config.labels, records, rule, known)
-        return labels, _settled(labels, _named(rule, config, config.labels), records), "data.labels", filled
+        return _described(config.labels, "data.labels", config, records, rule, known)
     name = config.labels or "labels.yaml"
     path = next((folder / name for folder in (base, root) if (folder / name).is_file()), None)
     if path is not None:
-        plain, _ = read_yaml(path)
-        labels, filled = _filled_in(Labels.from_dict(plain, str(path)), plain, records, rule, known)
-        return labels, _settled(labels, _named(rule, config, plain), records), str(path), filled
+        return _described(read_yaml(path)[0], str(path), config, records, rule, known)
     if config.labels is not None:
         raise LabelsError(
             "data.labels", expected=f"the file {name}", found=f"none in {base} or {root}", do="Check the path."
         )
     if known is not None:
-        _require_class(known, records, root)
-        return known, rule, "the annotations", ()
+        _require_annotations(known, records, root)
+        return _Found(known, rule, "the annotations")
     if rule.colours:
         raise LabelsError(
             root,
@@ -95,160 +99,162 @@ def _find(
             found="no labels.yaml",
             do="Write a labels.yaml with names: […] and colours: [[r, g, b], …].",
         )
-    rule, seen = _seen(config, root, records, rule)
+    rule, notices = _detect_objects(config, root, records, rule)
     if rule.objects:
-        told = "no labels.yaml: 0 is background (id 0), every other id in the masks is one object (id 1)"
-        return Labels(("background", "object"), countable=(False, True)), rule, "listed from the masks", seen or (told,)
-    labels, rule, listed = _name_ids(_list_ids(records, rule), rule, root)
-    return labels, rule, "listed from the masks", listed
+        default = "no labels.yaml: 0 is background (id 0), every other id in the masks is one object (id 1)"
+        labels = Labels(("background", "object"), countable=(False, True))
+        return _Found(labels, rule, _LISTED, notices or (default,))
+    labels, rule, notice = _name_ids(_list_ids(records, rule), rule, root)
+    return _Found(labels, rule, _LISTED, (notice,))
 
 
-def _require_class(known: Labels, records: Sequence[Record], root: Path) -> None:
-    """Refuse shapes without a class: what no shape covers is all there is.
+def _described(
+    plain: Any, source: str, config: DataConfig, records: Sequence[Record], rule: MaskRule, known: Labels | None
+) -> _Found:
+    """Use a description of the classes, completed by the format."""
+    labels, notices = _complete(Labels.from_dict(plain, source), plain, records, rule, known)
+    ignore_index = plain.get("ignore_index") if isinstance(plain, Mapping) else None
+    ignored = ignore_index if isinstance(ignore_index, list | tuple) else (ignore_index,)
+    if 255 in ignored and config.mask_values is None:
+        rule = replace(rule, binary=False)
+    return _Found(labels, _decide_255(labels, rule, records), source, notices)
 
-    Raises:
-        LabelsError: there is none but the one of unlabelled pixels.
 
-    """
+def _require_annotations(known: Labels, records: Sequence[Record], root: Path) -> None:
+    """Raise LabelsError if the annotations hold no class but that of unlabelled pixels."""
     if known.names == ("background",) and all(record.source is not None for record in records):
         raise LabelsError(
             root,
             expected="classes in the annotations",
-            found=f"none: nothing is labelled in {len(records)} image{'s' * (len(records) != 1)}",
-            do="Label some of them; or, where these are to show nothing, name the classes in a labels.yaml.",
+            found=f"none: nothing is annotated in {len(records)} image{'s' * (len(records) != 1)}",
+            do="Annotate some of them; or, if they are meant to be empty, name the classes in a labels.yaml.",
         )
 
 
-def _filled_in(
+def _complete(
     labels: Labels, plain: Any, records: Sequence[Record], rule: MaskRule, known: Labels | None
 ) -> tuple[Labels, tuple[str, ...]]:
-    """Take from the format what a description of its classes leaves out: in masks, names alone say neither ids nor colours."""
-    masks = any(record.mask is not None and record.source is None for record in records)
-    if known is None or not masks or not set(labels.names) <= set(known.names):
+    """Take ids, colours and countable classes that a description omits from the format, if there are mask files."""
+    has_masks = any(record.mask is not None and record.source is None for record in records)
+    if known is None or not has_masks or not set(labels.names) <= set(known.names):
         return labels, ()
     given = plain if isinstance(plain, Mapping) else {"names": plain}
-    said = {key for key, value in given.items() if value is not None}
-    said |= {"ids"} if rule.colours or isinstance(given["names"], Mapping) else set()
-    said |= {"colours"} if "colors" in said else set()
+    described = {key for key, value in given.items() if value is not None}
+    described |= {"ids"} if rule.colours or isinstance(given["names"], Mapping) else set()
+    described |= {"colours"} if "colors" in described else set()
     place = [known.names.index(name) for name in labels.names]
-    taken: dict[str, Any] = {
-        key: tuple(getattr(known, key)[k] for k in place) for key in ("ids", "colours", "countable") if key not in said
-    }
-    if "ids" in taken and "ignore_index" not in said:
+    keys = [key for key in ("ids", "colours", "countable") if key not in described]
+    taken: dict[str, Any] = {key: tuple(getattr(known, key)[k] for k in place) for key in keys}
+    if "ids" in taken and "ignore_index" not in described:
         taken["ignore_ids"] = known.ignore_ids
     changed = replace(labels, **taken)
     differ = [key for key in ("ids", "colours") if getattr(changed, key) != getattr(labels, key)]
-    return changed, (f"{' and '.join(differ)} of the classes are as the annotations have them",) if differ else ()
+    return changed, (f"{' and '.join(differ)} of the classes are taken from the annotations",) if differ else ()
 
 
-def _seen(
+def _sample(items: Sequence[Any]) -> Sequence[Any]:
+    return items[:: max(len(items) // _SAMPLED_MASKS, 1)][:_SAMPLED_MASKS]
+
+
+def _detect_objects(
     config: DataConfig, root: Path, records: Sequence[Record], rule: MaskRule
 ) -> tuple[MaskRule, tuple[str, ...]]:
-    """Look at up to 64 masks, where nobody says what their values mean: are they objects, or two classes with soft edges?
+    """Examine up to 64 masks of unspecified meaning: do their ids number objects, or are they two smoothed classes?
 
     Raises:
-        LabelsError: soft edges, which are no class ids: the threshold is the user's to say.
-
+        LabelsError: smoothed masks hold no class ids; the user has to choose a threshold.
     """
     if config.mask_values is not None or rule != MaskRule():
         return rule, ()
-    masks = sorted({r.mask for r in records if r.mask is not None and r.source is None and r.plane is None})
+    masks = {r.mask for r in records if r.mask is not None and r.source is None and r.plane is None}
     signs = Signs()
-    for path in masks[:: max(len(masks) // _MOST_LOOKED_AT, 1)][:_MOST_LOOKED_AT]:
+    for path in _sample(sorted(masks)):
         try:
             signs.add(read_mask_values(path))
         except DataError:
-            continue  # told where the mask is used
+            continue  # raised again when the mask is used
     if signs.soft:
         raise LabelsError(
             root,
             expected="class ids in the masks",
             found=f"dark and bright, and {len(signs.greys)} grey values along the edges between them (smoothed masks)",
-            do="Read them as two classes, from the middle on the second: --set 'data.mask_values={threshold: 128}'."
-            " Where they are class ids after all, name these in a labels.yaml.",
+            do="Read them as two classes divided at 128: --set 'data.mask_values={threshold: 128}'."
+            " If they are class ids after all, name these in a labels.yaml.",
         )
     if not signs.objects:
         return rule, ()
     low, high = min(signs.tops), max(signs.tops)
-    told = (
+    notice = (
         f"no labels.yaml: the masks number objects (1 to {low} in one, 1 to {high} in another, nearly each id one region), so 0"
         " is background (id 0) and every other id is one object (id 1)."
         " Are they classes? --set 'data.mask_values={objects: false}'"
     )
-    return replace(rule, objects=True), (told,)
+    return replace(rule, objects=True), (notice,)
 
 
-def _named(rule: MaskRule, config: DataConfig, plain: Any) -> MaskRule:
-    """Take 255 as what the description of the classes calls it: ignored where it says so, whatever the masks look like."""
-    given = plain.get("ignore_index") if isinstance(plain, Mapping) else None
-    ignored = 255 in (given if isinstance(given, list | tuple) else (given,))
-    return replace(rule, binary=False) if ignored and config.mask_values is None else rule
+def _decide_255(labels: Labels, rule: MaskRule, records: Sequence[Record]) -> MaskRule:
+    """Decide for all masks together whether 255 is the second of two classes: not if a mask holds the id itself.
 
-
-def _settled(labels: Labels, rule: MaskRule, records: Sequence[Record]) -> MaskRule:
-    """Settle for all masks together whether 255 can be the second of two classes: not where masks hold the id itself.
-
-    A mask of 0 and 255 alone cannot tell; some of the others can. At most 64 are read.
+    This cannot be decided from a mask of 0 and 255 alone, so up to 64 masks are read.
     """
     if not (rule.stored and rule.binary) or labels.num_classes != 2 or 255 in labels.ids:
         return rule
-    masks = [record for record in records if record.mask is not None and record.source is None]
-    some = masks[:: max(len(masks) // _MOST_LOOKED_AT, 1)][:_MOST_LOOKED_AT]
     as_stored = replace(rule, binary=False)
-    for record in some:
+    for record in _sample([record for record in records if record.mask is not None and record.source is None]):
         try:
             ids = read_truth_ids(record, as_stored)
         except DataError:
-            continue  # told where the mask is used
+            continue  # raised again when the mask is used
         if (ids == max(labels.ids)).any():
             return as_stored
     return rule
 
 
 def _list_ids(records: Iterable[Record], rule: MaskRule) -> set[int]:
-    """List the ids that the masks hold, after the rule for their values."""
+    """List the ids in the masks."""
     if rule.threshold is not None:
         return {0, 1}
     if rule.values is not None:
         return set(rule.values.values())
     ids: set[int] = set()
-    broken: DataError | None = None
-    as_stored = replace(rule, binary=False)  # what 255 means is seen from all masks together, not from one
+    first_error: DataError | None = None
+    as_stored = replace(rule, binary=False)  # the meaning of 255 depends on all masks
     for record in records:
         if record.mask is None:
             continue
         try:
             ids.update(np.unique(read_truth_ids(record, as_stored)).tolist())
-        except DataError as error:  # told where the mask is used
-            broken = broken or error
-        if len(ids) > _MOST_LISTED_IDS:
+        except DataError as error:  # raised again when the mask is used
+            first_error = first_error or error
+        if len(ids) > _MAX_IDS:
             raise LabelsError(
                 record.mask,
-                expected=f"at most {_MOST_LISTED_IDS} class ids in the masks",
+                expected=f"at most {_MAX_IDS} class ids in the masks",
                 found="more",
                 do="If each id is one object: --set 'data.mask_values={objects: true}'. Else name the classes in a labels.yaml.",
             )
-    if not ids and broken is not None:
-        raise broken
+    if not ids and first_error is not None:
+        raise first_error
     return ids
 
 
-def _name_ids(ids: set[int], rule: MaskRule, root: Path) -> tuple[Labels, MaskRule, tuple[str, ...]]:
-    """Name the ids class_0, class_1, …; two of them, {0, 1} or {0, 255}, are background and foreground."""
+def _name_ids(ids: set[int], rule: MaskRule, root: Path) -> tuple[Labels, MaskRule, str]:
+    """Name the ids class_0, class_1, …; {0, 1} and {0, 255} are background and foreground."""
     pair = ("background", "foreground")
     if rule.stored and 255 in ids and ids <= {0, 255}:
-        told = "no labels.yaml: the masks hold 0 and 255 only, read as background (id 0) and foreground (id 1)"
-        return Labels(pair), replace(rule, values={0: 0, 255: 1}), (told,)
+        notice = "no labels.yaml: the masks hold 0 and 255 only, read as background (id 0) and foreground (id 1)"
+        return Labels(pair), replace(rule, values={0: 0, 255: 1}), notice
     classes = sorted(ids - {255})
     if not classes:
         raise LabelsError(
-            root, expected="class ids in the masks", found="255 (ignored) alone", do="Check data.mask_values."
+            root, expected="class ids in the masks", found="only 255 (ignored)", do="Check data.mask_values."
         )
     labels = Labels(pair) if set(classes) <= {0, 1} else Labels(tuple(f"class_{i}" for i in classes), tuple(classes))
-    pairs = [f"{i} {name}" for i, name in zip(labels.ids, labels.names, strict=True)]
-    names = ", ".join(
-        pairs if len(pairs) <= _MOST_SHOWN else [*pairs[: _MOST_SHOWN - 1], f"… {pairs[-1]} ({len(pairs)})"]
-    )
-    void = "; 255 counts as ignored" if 255 in ids else ""
-    rule = replace(rule, binary=False) if rule.stored and 255 in ids else rule
-    return labels, rule, (f"no labels.yaml: the ids in the masks make the classes {names}{void}",)
+    names = [f"{i} {name}" for i, name in zip(labels.ids, labels.names, strict=True)]
+    if len(names) > _MAX_NAMES:
+        names = [*names[: _MAX_NAMES - 1], f"… {names[-1]} ({len(names)})"]
+    notice = f"no labels.yaml: the ids in the masks make the classes {', '.join(names)}"
+    if 255 in ids:
+        notice += "; 255 is ignored"
+        rule = replace(rule, binary=False) if rule.stored else rule
+    return labels, rule, notice

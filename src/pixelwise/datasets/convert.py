@@ -1,13 +1,12 @@
-"""Write a data set in another format, and read it back to tell what that cost.
+"""Write a data set in another format, and read it back to count the pixels that changed.
 
-Comes in: an opened data set, a format, an empty folder. Goes out: the files, a `data.yaml` that reads them as they were
-meant, and how many pixels came back otherwise. Knows nothing of any one format.
+A `data.yaml` next to the files makes them read as intended.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -27,21 +26,21 @@ from pixelwise.types import Sample
 
 DESCRIPTION, GROUPS = "data.yaml", "groups.csv"
 Progress = Callable[[int, int], None]
+_Written = dict[Path, tuple[Dataset, int]]  # file → its source
 
 
 @dataclass(frozen=True)
 class Converted:
-    """Tell what was written, and what came back otherwise.
+    """Result of a conversion.
 
     Args:
-        images: how many were written.
-        pixels: how many their masks have.
-        changed_pixels: how many of those are another class when they are read back.
-        changed_images: in how many masks those are.
-        worst: up to five images with most of them: part/name and pixels.
-        loses: what the format cannot hold, in words; empty where it can hold everything.
-        notices: what was decided on opening the data set, and every file that was left out.
-
+        images: number of images written.
+        pixels: number of pixels of their masks.
+        changed_pixels: pixels that are of another class when read back.
+        changed_images: number of masks with such pixels.
+        worst: up to five images with most of them: split/name and pixels.
+        loses: what the format cannot store; empty if it stores everything.
+        notices: decisions made when the data set was opened, and every file that was left out.
     """
 
     images: int
@@ -56,61 +55,60 @@ class Converted:
     changed_pictures = renamed("changed_pictures", "changed_images")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the plain form that `--json` prints."""
+        """Return plain values, as printed by `--json`."""
         keys = {"images": "pictures", "changed_images": "changed_pictures"}
         return {keys.get(name, name): value for name, value in asdict(self).items()}
 
 
 def convert(splits: DataSplits, kind: Format, out: Path, progress: Progress | None = None) -> Converted:
-    """Write every image and mask of a data set in a format, and read all of it back.
+    """Write all images and masks of a data set in a format, and read them back.
 
     Args:
-        splits: an opened data set; its parts are kept.
-        kind: a format that can be written.
+        splits: an opened data set; its splits are kept.
+        kind: a writable format.
         out: an empty folder.
-        progress: is called with (done, total): each image counts twice, written and read.
+        progress: called with (done, total): each image counts twice, written and read.
 
     Raises:
-        UsageError: the format can only be read.
-        DataError: an image or mask that cannot be read.
-        ResourceError: the disk does not take it.
-
+        UsageError: the format is read-only.
+        DataError: an image or mask cannot be read.
+        ResourceError: the disk is full.
     """
     if kind.write is None:
-        raise UsageError("convert", expected="a format that can be written", found=kind.name, do="Choose another.")
+        raise UsageError("convert", expected="a writable format", found=kind.name, do="Choose another.")
     total = 2 * sum(len(split) for split in splits)
     writer = kind.write(out, splits.labels)
-    written: dict[Path, tuple[Dataset, int]] = {}
-    moved = 0
+    written: _Written = {}
+    without_grid = 0
     with TemporaryDirectory() as folder:
         for split in splits:
-            for index, name in enumerate(_names(split)):
+            for index, name in enumerate(_unique_names(split)):
                 sample = split.read(index)
                 mask = sample.truth(splits.labels.ignore_index)
-                assert mask is not None, "data sets that are opened have masks"
+                assert mask is not None, "opened data sets have masks"
                 size = (mask.shape[0], mask.shape[1])
-                file = _file_of(split.records[index], sample, Path(folder))
-                moved += file != split.records[index].image and sample.grid.unit != "px"
+                file = _image_file(split.records[index], sample, Path(folder))
+                without_grid += file != split.records[index].image and sample.grid.unit != "px"
                 written[writer.add(ExportImage(split.name, name, file, size, mask))] = (split, index)
                 if progress is not None:
                     progress(len(written), total)
-    own = writer.close()  # with labels of its own where the format takes not every one: two classes of a colour, say
-    section = {**own, "labels": own.get("labels", splits.labels.to_dict()), "split": {"val": 0.0, "test": 0.0}}
-    section |= _as_opened(splits) | _grouped(written, out)
-    (out / DESCRIPTION).write_text(yaml.safe_dump(section, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    done = _compared(open_data(DataConfig.model_validate(section), out), written, kind, progress)
-    told = (f"{moved} images are plain TIFFs now: spacing and place in the world are not in them",) if moved else ()
-    return replace(done, notices=(*splits.notices, *splits.skipped, *told))
-
-
-def _as_opened(splits: DataSplits) -> dict[str, Any]:
-    """Say what images are brought to, which their copies are not."""
+    # The writer describes its own labels if the format does not take all of ours, such as two classes of one colour.
+    section = dict(writer.close())
+    section.setdefault("labels", splits.labels.to_dict())
+    section |= {"split": {"val": 0.0, "test": 0.0}}
     bands = next(iter(splits)).bands
-    return {} if bands is None else {"bands": bands}
+    section |= {} if bands is None else {"bands": bands}  # the copies have the original bands
+    section |= _write_groups(written, out)
+    (out / DESCRIPTION).write_text(yaml.safe_dump(section, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    result = _compare(open_data(DataConfig.model_validate(section), out), written, kind, progress)
+    notices = (*splits.notices, *splits.skipped)
+    if without_grid:
+        notices = (*notices, f"{without_grid} images were written as plain TIFFs, without spacing and georeferencing")
+    return replace(result, notices=notices)
 
 
-def _grouped(written: Mapping[Path, tuple[Dataset, int]], out: Path) -> dict[str, Any]:
-    """Write down which images belong together, where some do: names alone no longer tell."""
+def _write_groups(written: _Written, out: Path) -> dict[str, Any]:
+    """Write the groups as a table, since the new names no longer show them."""
     groups = {path: split.records[index].group for path, (split, index) in written.items()}
     if not any(groups.values()):
         return {}
@@ -121,10 +119,11 @@ def _grouped(written: Mapping[Path, tuple[Dataset, int]], out: Path) -> dict[str
     return {"group": GROUPS}
 
 
-def _file_of(record: Record, sample: Sample, folder: Path) -> Path:
-    """Return the file of an image: a new TIFF in `folder`, always of the same name, for a slice or a window.
+def _image_file(record: Record, sample: Sample, folder: Path) -> Path:
+    """Return the file of an image, or a temporary TIFF if it is a slice or a window of a file.
 
-    Also for floats with invalid pixels, which are filled: without the nodata tag the copy would have them as values, or NaN.
+    Float images with invalid pixels are also written anew, with these pixels filled: without the nodata tag, a copy of the
+    file would have them as values, or NaN.
     """
     image = sample.image
     floats = image.dtype.kind == "f"
@@ -132,7 +131,7 @@ def _file_of(record: Record, sample: Sample, folder: Path) -> Path:
         return record.image
     if floats:
         image = fill_invalid(image, sample.valid)
-    import tifffile  # takes long to import
+    import tifffile  # slow to import
 
     path = folder / "picture.tif"
     layout: Any = {"photometric": "minisblack", "planarconfig": "separate" if len(image) > 1 else None}
@@ -140,34 +139,29 @@ def _file_of(record: Record, sample: Sample, folder: Path) -> Path:
     return path
 
 
-def _names(split: Dataset) -> list[str]:
-    """Name the images of a part for their copies, each once: by their ids below the folders that all have in common.
-
-    What would lead out of a folder is left away.
-    """
-    paths = [PurePosixPath(record.id.replace("\\", "/")).parts for record in split.records]
-    whole = [tuple(piece for piece in pieces if piece not in ("/", "..")) or ("picture",) for pieces in paths]
-    folders = [pieces[:-1] for pieces in whole]
+def _unique_names(split: Dataset) -> list[str]:
+    """Return unique names for the copies: the ids without the folders common to all, and without ".."."""
+    ids = [PurePosixPath(record.id.replace("\\", "/")).parts for record in split.records]
+    paths = [tuple(part for part in parts if part not in ("/", "..")) or ("picture",) for parts in ids]
     shared = 0
-    while all(len(pieces) > shared and pieces[shared] == folders[0][shared] for pieces in folders):
+    while all(len(parts) > shared + 1 and parts[shared] == paths[0][shared] for parts in paths):
         shared += 1
-    taken = {"/".join(pieces[shared:]).lower() for pieces in whole}
+    plain = ["/".join(parts[shared:]) for parts in paths]
+    reserved = {name.lower() for name in plain}
     used: set[str] = set()
-    given = []
-    for pieces in whole:
-        name = plain = "/".join(pieces[shared:])
-        count = 1
-        while name.lower() in used or (count > 1 and name.lower() in taken):
+    names = []
+    for base in plain:
+        name, count = base, 1
+        while name.lower() in used or (count > 1 and name.lower() in reserved):
             count += 1
-            name = f"{plain}_{count}"
+            name = f"{base}_{count}"
         used.add(name.lower())
-        given.append(name)
-    return given
+        names.append(name)
+    return names
 
 
-def _compared(
-    back: DataSplits, written: dict[Path, tuple[Dataset, int]], kind: Format, progress: Progress | None
-) -> Converted:
+def _compare(back: DataSplits, written: _Written, kind: Format, progress: Progress | None) -> Converted:
+    """Count the pixels whose class differs after reading back; all pixels of an image that is missing."""
     changed: list[tuple[str, int]] = []
     pixels = 0
     found = {record.image: (split, index) for split in back for index, record in enumerate(split.records)}
@@ -175,12 +169,11 @@ def _compared(
         before = source.read(place).truth(source.labels.ignore_index)
         assert before is not None
         pixels += before.size
-        differ = before.size  # of an image that does not come back, every pixel
+        differ = before.size
         if path in found:
             split, index = found[path]
             after = split.read(index).truth(split.labels.ignore_index)
-            assert after is not None
-            differ = int(np.count_nonzero(_same_classes(before, source.labels, split.labels) != after))
+            differ = int(np.count_nonzero(_translate(before, source.labels, split.labels) != after))
         if differ:
             changed.append((f"{source.name}/{source.records[place].id}", differ))
         if progress is not None:
@@ -190,10 +183,10 @@ def _compared(
     return Converted(len(written), pixels, lost, len(changed), tuple(worst), kind.loses)
 
 
-def _same_classes(mask: Any, ours: Labels, theirs: Labels) -> Any:
-    """Translate indices of one set of labels into those of another, by name."""
-    if ours.names == theirs.names and ours.ignore_index == theirs.ignore_index:
+def _translate(mask: Any, source: Labels, target: Labels) -> Any:
+    """Translate class indices by class name."""
+    if source.names == target.names and source.ignore_index == target.ignore_index:
         return mask
-    table = np.full(ours.ignore_index + 1, theirs.ignore_index, theirs.dtype)
-    table[: ours.num_classes] = [theirs.names.index(name) for name in ours.names]
+    table = np.full(source.ignore_index + 1, target.ignore_index, target.dtype)
+    table[: source.num_classes] = [target.names.index(name) for name in source.names]
     return table[mask]

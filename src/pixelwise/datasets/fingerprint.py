@@ -1,13 +1,11 @@
-"""Measure the facts of a data set from which a configuration is derived: sizes, values, class shares, objects, places.
+"""Compute the fingerprint of a data set from which a configuration is derived: sizes, intensities, classes, objects.
 
-Comes in: a `Dataset`. Goes out: a `Fingerprint`. Knows nothing of models, training or what the facts are used for.
-Everything is summed up image by image: no more than one is in memory.
+Statistics are accumulated image by image: only one image is in memory.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -26,54 +24,52 @@ from pixelwise.types import Fingerprint, Sample
 
 Progress = Callable[[int, int], None]
 
-# Spacings that differ by less are the same, written with other digits.
-_SAME_SPACING = 1e-3
+_SAME_SPACING = 1e-3  # relative difference due to rounding
 
 
 def fingerprint(dataset: Dataset, *, limit: int = 200, seed: int = 0, progress: Progress | None = None) -> Fingerprint:
-    """Look at up to `limit` images, chosen by (seed, id), and sum up what they hold.
+    """Compute the fingerprint from up to `limit` images, chosen by (seed, id).
 
-    Where these show one class only, more are looked at until there is another: a rare one may be in one of a thousand.
+    If these show one class only, more images are read until there is another, which may be rare.
 
     Args:
-        dataset: the training part.
-        limit: the most images to decode where they show two classes.
-        seed: another seed, another choice.
-        progress: is called with (done, total) after each image.
+        dataset: the train split.
+        limit: maximum number of images if they show two classes.
+        seed: random seed of the choice.
+        progress: called with (done, total) after each image.
 
     Raises:
-        DataError: not one class, or only one, occurs.
-        ImageError: images among those differ in bands or pixel type (two are named).
-
+        DataError: fewer than two classes occur.
+        ImageError: images differ in bands or pixel type.
     """
-    drawn = sorted(range(len(dataset)), key=lambda i: _draw(seed, dataset.records[i].id))
+    drawn = sorted(range(len(dataset)), key=lambda i: _hash(seed, dataset.records[i].id))
     order, rest = drawn[:limit], drawn[limit:]
-    # Slices of a volume one after the other, so that it is unpacked once.
+    # Slices of a volume are read one after the other, so that it is decompressed once.
     order.sort(key=lambda i: str(dataset.records[i].image) if dataset.records[i].plane is not None else "")
-    facts = _Facts(dataset.labels)
+    statistics = _Statistics(dataset.labels)
 
-    def look(index: int) -> None:
+    def add(index: int) -> None:
         record = dataset.records[index]
-        facts.add(dataset.read(index), str(record.image), int.from_bytes(_draw(seed, record.id)[:8], "big"))
+        statistics.add(dataset.read(index), str(record.image), int.from_bytes(_hash(seed, record.id)[:8], "big"))
 
     for done, index in enumerate(order, 1):
-        look(index)
+        add(index)
         if progress is not None:
             progress(done, len(order))
     for index in rest:
-        if facts.classes() >= 2:
+        if np.count_nonzero(statistics.image_counts) >= 2:
             break
-        look(index)
-    facts.require_classes(dataset)
-    return facts.result(dataset.hash())
+        add(index)
+    statistics.require_classes(dataset)
+    return statistics.result(dataset.hash())
 
 
-def _draw(seed: int, name: str) -> bytes:
+def _hash(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()
 
 
-class _Facts:
-    """Sum up images one after the other."""
+class _Statistics:
+    """Accumulate images."""
 
     def __init__(self, labels: Labels) -> None:
         count = labels.num_classes
@@ -94,7 +90,7 @@ class _Facts:
         form = (image.shape[0], image.dtype.name)
         if not self.sizes:
             self.first, self.form = name, form
-            self.values = Intensities(image.shape[0], image.dtype, self.labels.num_classes)
+            self.intensities = Intensities(image.shape[0], image.dtype, self.labels.num_classes)
         if form != self.form:
             raise ImageError(
                 name,
@@ -103,12 +99,12 @@ class _Facts:
                 do=mixed_bands({form[0], self.form[0]}),
             )
         if mask is None:
-            raise DataError(name, expected="a mask", found="none", do="A fingerprint needs masks for every image.")
+            raise DataError(name, expected="a mask", found="none", do="A fingerprint needs a mask for every image.")
         self.sizes.append((int(image.shape[1]), int(image.shape[2])))
         self.spacings.add(sample.grid)
         counted = mask != self.labels.ignore_index
         self.ignored += int(mask.size - counted.sum())
-        self.values.add(image, mask, counted, (seed, 0))
+        self.intensities.add(image, mask, counted, (seed, 0))
         pixels = self.positions.add(mask, (seed, 1))
         self.pixel_counts += pixels
         self.image_counts += pixels > 0
@@ -116,9 +112,6 @@ class _Facts:
         for k, thickness in enumerate(class_thickness(mask, self.labels)):
             if thickness is not None:
                 self.thickness[k].append(thickness)
-
-    def classes(self) -> int:
-        return int(np.count_nonzero(self.image_counts))
 
     def require_classes(self, dataset: Dataset) -> None:
         present = np.flatnonzero(self.image_counts)
@@ -145,7 +138,7 @@ class _Facts:
             spacing=spacing,
             spacing_unit=unit,
             spacings_differ=differ,
-            **self.values.facts()._asdict(),
+            **self.intensities.statistics()._asdict(),
             pixel_counts=tuple(self.pixel_counts.tolist()),
             image_counts=tuple(self.image_counts.tolist()),
             ignored_share=self.ignored / max(1, self.ignored + int(self.pixel_counts.sum())),
@@ -165,39 +158,30 @@ def _form(form: tuple[int, str]) -> str:
 
 
 class Spacings:
-    """Sum up how far apart neighbouring pixels are, in the unit that most images have."""
+    """Accumulate the pixel spacings of images, in the most frequent unit."""
 
     def __init__(self) -> None:
-        self.held: Counter[tuple[str, tuple[float, ...]]] = Counter()
+        self.spacings: dict[tuple[str, int], list[tuple[float, ...]]] = {}  # by unit and number of axes
 
     def add(self, grid: Grid) -> None:
         """Add the grid of an image."""
-        self.held[grid.unit, grid.spacing] += 1
+        self.spacings.setdefault((grid.unit, len(grid.spacing)), []).append(grid.spacing)
 
     def result(self) -> tuple[tuple[float, ...], str, bool]:
-        """Give the median per axis, its unit, and whether spacings or units differ."""
-        units: Counter[tuple[str, int]] = Counter()
-        for (unit, spacing), many in self.held.items():
-            units[unit, len(spacing)] += many
-        (unit, axes), _ = units.most_common(1)[0]
-        all_of_it = [
-            spacing
-            for (u, spacing), many in self.held.items()
-            if (u, len(spacing)) == (unit, axes)
-            for _ in range(many)
-        ]
-        table = np.array(all_of_it)
+        """Return the median spacing per axis, its unit, and whether spacings or units differ."""
+        (unit, _), spacings = max(self.spacings.items(), key=lambda item: len(item[1]))
+        table = np.array(spacings)
         low, high = table.min(0), table.max(0)
-        differ = len(units) > 1 or bool((high - low > _SAME_SPACING * low).any())
+        differ = len(self.spacings) > 1 or bool((high - low > _SAME_SPACING * low).any())
         return tuple(np.median(table, axis=0).tolist()), unit, differ
 
 
 def class_thickness(mask: NDArray[Any], labels: Labels) -> list[float | None]:
-    """Give 2 × area / perimeter per class in pixels, None for classes that the mask (H, W) does not show.
+    """Compute 2 × area / perimeter per class in pixels, None for classes that the mask (H, W) does not show.
 
-    The perimeter counts the edges between a pixel of the class and a neighbour (of four) that is not of it; the
-    image's border is no edge. A long strip has its width, a disc of radius r has πr/4 (its rim is a staircase), and
-    nothing has more than the image's shorter side.
+    The perimeter counts the edges between a pixel of the class and a 4-neighbour of another; the border of the image is
+    no edge. A long strip has its width, a disc of radius r has πr/4 (its rim is a staircase), and the shorter side of
+    the image is the upper limit.
     """
     count = labels.num_classes
     known = np.minimum(mask, count).astype(np.int64)

@@ -1,12 +1,8 @@
-"""Sum up the pixel values of a data set per band: mean, deviation, extremes, percentiles, and the range of nearly all.
+"""Accumulate statistics of the pixel values of a data set per band, image by image, in constant memory.
 
-Comes in: images one after the other, with their masks. Goes out: `Facts`. Knows nothing of files or of what the facts
-are used for. Memory does not grow with the number of images:
-
-    8 and 16 bits, whole numbers    all values are counted: all is exact but what `core` asks of single classes
-    wider, and fractions            mean, deviation and extremes are exact; percentiles are those of pixels drawn evenly
-                                    from every class (`DrawnPixels`), each weighed by how many it stands for: with 65,536
-                                    drawn ones the 0.5 % percentile lies between those of 0.44 and 0.56 %, 19 times of 20
+Integers of 8 and 16 bits are counted in a histogram: everything is exact except the percentiles of single classes. For
+other types, mean, standard deviation and extremes are exact, and percentiles are those of a sample stratified by class
+(`PixelSample`): with 65,536 pixels, the 0.5 % percentile is between those of 0.44 and 0.56 %, with 95 % confidence.
 """
 
 from __future__ import annotations
@@ -18,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 PERCENTS = (0.5, 50.0, 99.5)
-# No class may lose more than this at either end of the core.
-_LOST = 5.0
+_MAX_LOSS = 5.0  # % of each class that may be outside the core at either end
 _CHUNK = 1 << 20
-_DRAWN, _DRAWN_PER_CLASS = 1 << 16, 1 << 11
+_SAMPLE, _SAMPLE_PER_CLASS = 1 << 16, 1 << 11
 
 
-class Facts(NamedTuple):
-    """Hold what is known of the values, per band, as `types.Fingerprint` names it."""
+class IntensityStatistics(NamedTuple):
+    """Statistics per band, with the names of `types.Fingerprint`."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -37,7 +32,7 @@ class Facts(NamedTuple):
 
 
 class Intensities:
-    """Sum up images of one pixel type.
+    """Accumulate images of one pixel type.
 
     Args:
         bands: C.
@@ -49,34 +44,34 @@ class Intensities:
         narrow = dtype.kind in "biu" and dtype.itemsize <= 2
         self.histogram = Histogram(bands, dtype) if narrow else None
         self.moments = None if narrow else Moments()
-        # Images of 8 bits have no tails that a network would have to be spared.
-        self.drawn = None if narrow and dtype.itemsize == 1 else DrawnPixels(bands, classes)
+        # Images of 8 bits have no long tails that should be clipped.
+        self.sample = None if narrow and dtype.itemsize == 1 else PixelSample(bands, classes)
 
     def add(self, image: NDArray[Any], mask: NDArray[Any], counted: NDArray[np.bool_], seed: Sequence[int]) -> None:
         """Add an image.
 
         Args:
             image: (C, H, W).
-            mask: (H, W) class indices; what is not a class is left out of the classes.
-            counted: (H, W), which pixels count.
-            seed: what is drawn from this image is a function of it.
+            mask: (H, W) class indices; other values are not sampled.
+            counted: (H, W), false for ignored pixels.
+            seed: random seed of the pixels sampled from this image.
         """
         pixels = np.compress(counted.reshape(-1), image.reshape(len(image), -1), axis=1)
         if self.histogram is not None:
             self.histogram.add(pixels)
         if self.moments is not None:
             self.moments.add(pixels)
-        if self.drawn is not None:
-            self.drawn.add(image, mask, np.random.default_rng(list(seed)))
+        if self.sample is not None:
+            self.sample.add(image, mask, np.random.default_rng(list(seed)))
 
-    def facts(self) -> Facts:
-        """Give what is known now; at least one pixel must have counted."""
+    def statistics(self) -> IntensityStatistics:
+        """Return the statistics of the images added so far, which must have a pixel that is not ignored."""
         sums = self.histogram or self.moments
         assert sums is not None
         percentiles = tuple(self._percentiles(band) for band in range(len(sums.mean)))
         core = self._core(sums.extremes, percentiles)
         inside = [self._clipped(band, *bounds) for band, bounds in enumerate(core)]
-        return Facts(
+        return IntensityStatistics(
             mean=tuple(sums.mean.tolist()),
             std=tuple(sums.std.tolist()),
             extremes=sums.extremes,
@@ -90,44 +85,44 @@ class Intensities:
         if self.histogram is not None:
             low, middle, high = self.histogram.percentiles(band, PERCENTS)
         else:
-            assert self.drawn is not None
-            values, weights = self.drawn.weighed(band)
+            assert self.sample is not None
+            values, weights = self.sample.weighted(band)
             low, middle, high = weighted_percentiles(values, weights, PERCENTS)
         return low, middle, high
 
     def _core(
         self, extremes: Sequence[tuple[float, float]], percentiles: Sequence[tuple[float, float, float]]
     ) -> tuple[tuple[float, float], ...]:
-        """Give the range of nearly all values per band: 99 % of the pixels, and at least 90 % of those of every class.
+        """Return the range per band that holds 99 % of the pixels, and at least 90 % of those of every class.
 
-        Percentiles over all pixels alone would cut off what a rare class is known by: bright spots, metal in a body.
+        Percentiles over all pixels alone would clip what distinguishes a rare class: bright spots, metal in a body.
         """
-        if self.drawn is None:
+        if self.sample is None:
             return ()
         core = []
         for band, (low, _, high) in enumerate(percentiles):
-            ends = self.drawn.class_percentiles(band, (_LOST, 100 - _LOST))
+            ends = self.sample.class_percentiles(band, (_MAX_LOSS, 100 - _MAX_LOSS))
             low, high = min([low, *(e[0] for e in ends)]), max([high, *(e[1] for e in ends)])
-            # A band that is constant but for a few pixels says something in these alone.
+            # A band that is constant except for a few pixels is informative in these only.
             core.append((low, high) if low < high else extremes[band])
         return tuple(core)
 
     def _clipped(self, band: int, low: float, high: float) -> tuple[float, float]:
-        """Give mean and standard deviation of the values brought into low…high."""
+        """Return mean and standard deviation of the values clipped to low…high."""
         values: NDArray[Any]
         weights: NDArray[Any]
         if self.histogram is not None:
             values, weights = self.histogram.levels, self.histogram.counts[band]
         else:
-            assert self.drawn is not None
-            values, weights = self.drawn.weighed(band)
+            assert self.sample is not None
+            values, weights = self.sample.weighted(band)
         inside = np.clip(values, low, high)
         mean = float(np.average(inside, weights=weights))
         return mean, float(np.sqrt(np.average((inside - mean) ** 2, weights=weights)))
 
 
 class Histogram:
-    """Count every value of a type of at most 16 bits, per band.
+    """Histogram per band of an integer type of at most 16 bits.
 
     Args:
         bands: C.
@@ -154,28 +149,28 @@ class Histogram:
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        """Give the mean per band."""
+        """Mean per band."""
         return (self.counts @ self.levels) / max(1, self.count)
 
     @property
     def std(self) -> NDArray[np.float64]:
-        """Give the standard deviation per band (of the population)."""
+        """Population standard deviation per band."""
         squares = (self.levels - self.mean[:, None]) ** 2
         return np.sqrt((self.counts * squares).sum(1) / max(1, self.count))
 
     @property
     def extremes(self) -> tuple[tuple[float, float], ...]:
-        """Give the smallest and the largest value per band."""
+        """Minimum and maximum per band."""
         held = [self.levels[np.flatnonzero(counts)] for counts in self.counts]
         return tuple((float(levels[0]), float(levels[-1])) for levels in held)
 
     def percentiles(self, band: int, percents: Sequence[float]) -> list[float]:
-        """Give percentiles of a band, as numpy's of all pixels at once."""
+        """Compute percentiles of a band, as `numpy.percentile` of all pixels."""
         return percentiles_of_counts(self.levels, self.counts[band], percents)
 
 
 class Moments:
-    """Sum up mean, variance and extremes per band in float64, without the cancellation of Σx² − (Σx)² (Chan et al. 1983)."""
+    """Mean, variance and extremes per band in float64, updated without cancellation (Chan et al. 1983)."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -189,47 +184,48 @@ class Moments:
         if not self.count:
             self.mean, self._squares = np.zeros(len(pixels)), np.zeros(len(pixels))
             self._least, self._most = np.full(len(pixels), np.inf), np.full(len(pixels), -np.inf)
-        step = max(_CHUNK // max(len(pixels), 1), 1)  # however many bands there are
+        step = max(_CHUNK // max(len(pixels), 1), 1)
         for start in range(0, pixels.shape[1], step):
-            split = pixels[:, start : start + step].astype(np.float64)
-            count, mean = split.shape[1], split.mean(1)
+            chunk = pixels[:, start : start + step].astype(np.float64)
+            count, mean = chunk.shape[1], chunk.mean(1)
             total, shift = self.count + count, mean - self.mean
-            self._squares += ((split - mean[:, None]) ** 2).sum(1) + shift**2 * (self.count * count / total)
+            self._squares += ((chunk - mean[:, None]) ** 2).sum(1) + shift**2 * (self.count * count / total)
             self.mean = self.mean + shift * (count / total)
-            self._least, self._most = np.minimum(self._least, split.min(1)), np.maximum(self._most, split.max(1))
+            self._least = np.minimum(self._least, chunk.min(1))
+            self._most = np.maximum(self._most, chunk.max(1))
             self.count = total
 
     @property
     def std(self) -> NDArray[np.float64]:
-        """Give the standard deviation per band (of the population)."""
+        """Population standard deviation per band."""
         return np.sqrt(self._squares / max(1, self.count))
 
     @property
     def extremes(self) -> tuple[tuple[float, float], ...]:
-        """Give the smallest and the largest value per band."""
+        """Minimum and maximum per band."""
         return tuple(zip(self._least.tolist(), self._most.tolist(), strict=True))
 
 
-class DrawnPixels:
-    """Keep pixels drawn evenly from all of a class, of every class up to as many: those with the smallest random keys.
+class PixelSample:
+    """Uniform sample of the pixels of each class: those with the smallest random keys.
 
-    What is kept depends neither on the order of the images nor on how many there are: each brings its own keys.
+    The keys depend on the image only, so the sample does not depend on the order of the images.
 
     Args:
         bands: C.
-        classes: K; each keeps a K-th of 65,536, but at least 2048.
+        classes: K; the sample of each has 65,536 / K pixels, but at least 2048.
     """
 
     def __init__(self, bands: int, classes: int) -> None:
-        self.most = max(_DRAWN // max(classes, 1), _DRAWN_PER_CLASS)
+        self.most = max(_SAMPLE // max(classes, 1), _SAMPLE_PER_CLASS)
         self.counts = np.zeros(classes, np.int64)
         self.keys = [np.zeros(0) for _ in range(classes)]
         self.values = [np.zeros((bands, 0)) for _ in range(classes)]
 
     def add(self, image: NDArray[Any], mask: NDArray[Any], rng: np.random.Generator) -> None:
-        """Add the pixels of an image (C, H, W) by the class that the mask (H, W) gives; other ids are left out."""
+        """Add the pixels of an image (C, H, W) with the classes of a mask (H, W); other values are skipped."""
         pixels, ids, classes = image.reshape(len(image), -1), mask.reshape(-1), len(self.counts)
-        # Above the last class stands what counts in nothing: it has no key small enough.
+        # Values that are no class are mapped to K, whose limit admits no key.
         limits = np.array([keys.max() if len(keys) == self.most else 1.0 for keys in self.keys] + [-1.0])
         for start in range(0, ids.size, _CHUNK):
             known = np.minimum(ids[start : start + _CHUNK], classes).astype(np.int64)
@@ -248,8 +244,8 @@ class DrawnPixels:
             keys, values = keys[smallest], values[:, smallest]
         self.keys[k], self.values[k] = keys, values
 
-    def weighed(self, band: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Give the values of a band that are kept, and for how many pixels each of them stands."""
+    def weighted(self, band: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the sampled values of a band, and the number of pixels that each represents."""
         values = [held[band] for held in self.values]
         weights = [
             np.full(len(held), count / max(len(held), 1)) for held, count in zip(values, self.counts, strict=True)
@@ -257,14 +253,14 @@ class DrawnPixels:
         return np.concatenate(values), np.concatenate(weights)
 
     def class_percentiles(self, band: int, percents: Sequence[float]) -> list[list[float]]:
-        """Give percentiles of a band within each class that occurs."""
+        """Compute percentiles of a band within each class that occurs."""
         return [np.percentile(held[band], list(percents)).tolist() for held in self.values if held.shape[1]]
 
 
 def percentiles_of_counts(
     levels: NDArray[np.float64], counts: NDArray[np.int64], percents: Sequence[float]
 ) -> list[float]:
-    """Give percentiles of values that are counted by level, ascending: as numpy's of all values one by one."""
+    """Compute percentiles from counts of ascending levels, as `numpy.percentile` of all values."""
     until = np.cumsum(counts)
     ranks = np.asarray(percents) / 100 * (until[-1] - 1)
     below = np.floor(ranks)
@@ -276,9 +272,9 @@ def percentiles_of_counts(
 def weighted_percentiles(
     values: NDArray[np.float64], weights: NDArray[np.float64], percents: Sequence[float]
 ) -> list[float]:
-    """Give percentiles of values with weights; with equal ones they are numpy's.
+    """Compute percentiles of weighted values, as `numpy.percentile` if the weights are equal.
 
-    Each value stands at the middle of its weight; in between they are interpolated.
+    Each value is at the middle of its weight; values are interpolated linearly.
     """
     order = np.argsort(values, kind="stable")
     values, weights = values[order], weights[order]

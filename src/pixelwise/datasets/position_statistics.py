@@ -1,7 +1,6 @@
-"""Tell how classes depend on where in the image they are: on the row, on the column, on left and right.
+"""Measure how classes depend on the position in the image: on the row, on the column, on left and right.
 
-Comes in: masks one after the other. Goes out: shares between 0 and 1. Knows nothing of files or of what the numbers are
-used for. Everything is counted in sixteenths of the height and the width.
+Pixels are counted in sixteenths of the height and the width.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 BANDS = 16
-_DRAWS = 19
+_RESAMPLES = 19
 
 
 class Positions:
-    """Sum up where classes are.
+    """Accumulate the positions of classes over masks.
 
     Args:
         classes: K.
@@ -25,32 +24,32 @@ class Positions:
 
     def __init__(self, classes: int) -> None:
         self.rows = np.zeros((BANDS, classes), np.int64)
-        # The first as the images are; in each of the others every image is mirrored or not, as a coin falls.
-        self.columns = np.zeros((1 + _DRAWS, BANDS, classes), np.int64)
+        # The first without mirroring; in each of the others every image is mirrored at random.
+        self.columns = np.zeros((1 + _RESAMPLES, BANDS, classes), np.int64)
 
     def add(self, mask: NDArray[Any], seed: Sequence[int]) -> NDArray[np.int64]:
-        """Add a mask (H, W) of class indices, and give its pixels per class; `seed` decides how the coins fall."""
+        """Add a mask (H, W) of class indices and return its pixels per class; `seed` determines the random mirroring."""
         classes = self.rows.shape[1]
         rows, columns = count_rows(mask, classes), count_columns(mask, classes)
         self.rows += rows
-        mirrored = np.random.default_rng(list(seed)).random(_DRAWS) < 0.5
+        mirrored = np.random.default_rng(list(seed)).random(_RESAMPLES) < 0.5
         self.columns[0] += columns
         self.columns[1:] += np.where(mirrored[:, None, None], columns[::-1], columns)
         return rows.sum(0)
 
     def one_sided(self) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
-        """Give per class how much of it has nothing opposite, and how much that would be by chance; None: it never occurs.
+        """Return `one_sided` of the data and by chance, per class; None for classes that never occur.
 
-        By chance: the most of 19 times in which every image was mirrored or not, as a coin falls. Where mirroring
-        changes nothing, the true counts are no different from these. A class in a few images alone has much.
+        The value by chance is the maximum of 19 resamples in which every image is mirrored at random: if left and right
+        are equivalent, the data are like these resamples. It is high for a class that occurs in few images.
         """
-        own, *others = (one_sided(columns) for columns in self.columns)
-        shown, chance = self.columns[0].sum(0) > 0, np.max(others, axis=0)
-        of_data, of_chance = (
-            tuple(round(float(v), 4) if some else None for v, some in zip(values, shown, strict=True))
-            for values in (own, chance)
+        observed, *resampled = (one_sided(columns) for columns in self.columns)
+        occurs = self.columns[0].sum(0) > 0
+        data, chance = (
+            tuple(round(float(v), 4) if known else None for v, known in zip(values, occurs, strict=True))
+            for values in (observed, np.max(resampled, axis=0))
         )
-        return of_data, of_chance
+        return data, chance
 
 
 def count_rows(mask: NDArray[Any], classes: int, bands: int = BANDS) -> NDArray[np.int64]:
@@ -64,7 +63,7 @@ def count_rows(mask: NDArray[Any], classes: int, bands: int = BANDS) -> NDArray[
 def count_columns(mask: NDArray[Any], classes: int) -> NDArray[np.int64]:
     """Count pixels per (sixteenth of the width, class): (16, K) of a mask (H, W).
 
-    From both sides to the middle, so that a mirrored mask has the mirrored counts; a column in the very middle is left out.
+    Columns are counted from both sides, so that a mirrored mask has mirrored counts; a central column is left out.
     """
     half = mask.shape[1] // 2
     left, right = (count_rows(side[:, :half].T, classes, BANDS // 2) for side in (mask, mask[:, ::-1]))
@@ -72,7 +71,7 @@ def count_columns(mask: NDArray[Any], classes: int) -> NDArray[np.int64]:
 
 
 def spread(bands: NDArray[np.int64]) -> float:
-    """Give the mutual information of band and class over the entropy of class, 0…1, from counts (bands, K).
+    """Compute the mutual information of band and class over the entropy of class, 0…1, from counts (bands, K).
 
     Source: Theil's uncertainty coefficient, U(class | band).
     """
@@ -81,20 +80,20 @@ def spread(bands: NDArray[np.int64]) -> float:
 
 
 def one_sided(columns: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Give per class the share of its pixels that has no equal opposite, at the same distance from the middle: 0…1.
+    """Compute per class the share of its pixels without counterpart at the same distance on the other side, 0…1.
 
-    0 where the left half is the mirror image of the right one on the whole, as with a road in the middle of every image;
-    1 for a left kidney. Pixels are counted as shares of those that count, distance by distance.
+    It is 0 if the left half mirrors the right half on average, as for a road in the middle of every image, and 1 for a
+    left kidney. Pixels are counted as shares of those not ignored at each distance.
 
     Args:
         columns: (bands, K) counts, from left to right, an even number of bands.
     """
     half = len(columns) // 2
     left, right = columns[:half].astype(np.float64), columns[: half - 1 : -1].astype(np.float64)
-    of_left, of_right = left.sum(1, keepdims=True), right.sum(1, keepdims=True)
-    both = (of_left > 0) & (of_right > 0)
-    weight = np.where(both, of_left + of_right, 0.0)
-    left, right = left / np.maximum(of_left, 1), right / np.maximum(of_right, 1)
+    left_total, right_total = left.sum(1, keepdims=True), right.sum(1, keepdims=True)
+    both = (left_total > 0) & (right_total > 0)
+    weight = np.where(both, left_total + right_total, 0.0)
+    left, right = left / np.maximum(left_total, 1), right / np.maximum(right_total, 1)
     differ, found = (weight * np.abs(left - right)).sum(0), (weight * (left + right)).sum(0)
     return np.divide(differ, found, out=np.zeros_like(differ), where=found > 0)
 
@@ -105,11 +104,11 @@ def _entropy(counts: NDArray[np.int64]) -> float:
 
 
 def _information(counts: NDArray[np.int64]) -> float:
-    """Give the mutual information of the two axes of counts, in nats."""
+    """Compute the mutual information of the two axes of counts, in nats."""
     total = counts.sum()
     if not total:
         return 0.0
     joint = counts / total
     independent = joint.sum(1)[:, None] * joint.sum(0)[None, :]
-    some = joint > 0
-    return float((joint[some] * np.log(joint[some] / independent[some])).sum())
+    positive = joint > 0
+    return float((joint[positive] * np.log(joint[positive] / independent[positive])).sum())

@@ -1,10 +1,7 @@
-"""Divide images into train, val and test so that what belongs together stays together, reproducibly.
+"""Divide images into train, val and test reproducibly, keeping groups together.
 
-Comes in: names of images, the rule that names their groups, the shares that were asked for, a seed. Goes out: a group
-or a part per image. Knows nothing of pixels, masks or classes.
-
-The place of a group is drawn from SHA-256 over (seed, name of the group): it depends on no order of files, and a file
-that is added later moves at most the groups at the border between two parts.
+Groups are ordered by SHA-256 over (seed, name of the group). This depends on no order of files, and a file that is added
+later moves at most the groups at the border between two splits.
 """
 
 from __future__ import annotations
@@ -23,19 +20,19 @@ Group = str
 
 
 def name_groups(paths: Sequence[str], rule: str, folders: Sequence[Path] = ()) -> list[Group]:
-    """Name the group of each image.
+    """Return the group of each image.
 
     Args:
         paths: one path per image, relative to the data set's root, with forward slashes.
         rule: a regular expression whose first group names the group; or the name of a .csv table with the columns
-            `image` (path, file name or stem) and `group`, for what file names do not tell (patients, parts, places).
-        folders: where the table is looked for, in this order.
+            `image` (path, file name or stem) and `group`, for information that is not in file names.
+        folders: folders in which the table is searched, in this order.
 
     Raises:
-        ConfigError: a broken expression, one without a group, or a table that is missing or lacks a column.
-        DataError: images that the rule gives no group.
-
+        ConfigError: an invalid expression, one without a group, or a table that is missing or lacks a column.
+        DataError: images without a group.
     """
+    found: list[Group | None]
     if rule.lower().endswith(".csv"):
         table, path = _read_table(rule, folders)
         where = str(path)
@@ -43,18 +40,13 @@ def name_groups(paths: Sequence[str], rule: str, folders: Sequence[Path] = ()) -
         do = "Add a row for each of them."
     else:
         where = f"data.group {rule!r}"
-        pattern = _compile(rule)
-        matches = [pattern.search(path) for path in paths]
+        matches = [_compile(rule).search(path) for path in paths]
         found = [match.group(1) if match else None for match in matches]
         do = "Correct the expression; it is searched for in the path relative to the data set's root."
-    lost = [path for path, group in zip(paths, found, strict=True) if group is None]
-    if lost:
-        raise DataError(
-            where,
-            expected="a group for every image",
-            found=f"none for {len(lost)} of {len(paths)} ({', '.join(lost[:3])})",
-            do=do,
-        )
+    missing = [path for path, group in zip(paths, found, strict=True) if group is None]
+    if missing:
+        listed = f"none for {len(missing)} of {len(paths)} ({', '.join(missing[:3])})"
+        raise DataError(where, expected="a group for every image", found=listed, do=do)
     return [group for group in found if group is not None]
 
 
@@ -78,14 +70,12 @@ def _compile(rule: str) -> re.Pattern[str]:
 def _read_table(name: str, folders: Sequence[Path]) -> tuple[dict[str, Group], Path]:
     path = next((folder / name for folder in folders if (folder / name).is_file()), None)
     if path is None:
-        looked = " and ".join(str(folder) for folder in folders) or "no folder"
-        raise ConfigError(
-            "data.group", expected=f"the table {name}", found=f"no such file in {looked}", do="Check the path."
-        )
+        found = f"no such file in {' and '.join(map(str, folders)) or 'no folder'}"
+        raise ConfigError("data.group", expected=f"the table {name}", found=found, do="Check the path.")
     try:
         rows = csv.DictReader(read_text(path).splitlines())
         missing = [column for column in ("image", "group") if column not in (rows.fieldnames or ())]
-        given = [] if missing else [(_plain(row["image"]), str(row["group"]).strip()) for row in rows if row["group"]]
+        pairs = [] if missing else [(_normalized(row["image"]), row["group"].strip()) for row in rows if row["group"]]
     except csv.Error as error:
         raise ConfigError(path, expected="a .csv table", found=str(error), do="Save it as CSV again.") from error
     if missing:
@@ -96,7 +86,7 @@ def _read_table(name: str, folders: Sequence[Path]) -> tuple[dict[str, Group], P
             do="Name the columns in the first line.",
         )
     table: dict[str, Group] = {}
-    for image, group in given:
+    for image, group in pairs:
         if table.setdefault(image, group) != group:
             raise ConfigError(
                 path,
@@ -107,8 +97,8 @@ def _read_table(name: str, folders: Sequence[Path]) -> tuple[dict[str, Group], P
     return table, path
 
 
-def _plain(image: object) -> str:
-    """Write an image's path as `_look_up` asks for it, whichever way the slashes of its table lean."""
+def _normalized(image: object) -> str:
+    """Return an image's path with forward slashes, as used by `_look_up`."""
     return str(image).strip().replace("\\", "/").removeprefix("./")
 
 
@@ -123,56 +113,55 @@ def split_groups(
 ) -> dict[str, str]:
     """Divide images into "train", "val" and "test", whole groups at a time.
 
-    Groups are taken in the order of SHA-256(seed, group), first for test, then for val, each where it brings the part
-    nearer to its share of the images; what is left is train. So the share of val does not move the test part.
+    Groups are assigned in the order of SHA-256(seed, group), first to test, then to val, each if it brings the split
+    closer to its share of the images; the rest is train. The share of val therefore does not affect the test split.
 
     Args:
-        ids: one name per image.
-        groups: one group per image; groups of one are fine.
-        val: share of the images asked for, 0…1; 0 for none.
+        ids: one id per image.
+        groups: one group per image, possibly of this image only.
+        val: share of the images requested, 0…1; 0 for none.
         test: likewise.
-        seed: another seed, another division.
-        where: what an error names.
+        seed: random seed.
+        where: named in errors.
 
     Returns:
-        The part per image id. Every part asked for has at least one group.
+        The split of each image id. Every requested split has at least one group.
 
     Raises:
-        PairingError: fewer groups than parts.
-
+        PairingError: fewer groups than splits.
     """
     sizes = Counter(groups)
-    asked = [(name, share) for name, share in (("test", test), ("val", val)) if share > 0]
-    if len(sizes) < len(asked) + 1 or val + test >= 1:
-        splits = ", ".join(["train", *sorted(name for name, _ in asked)])
+    requested = [(name, share) for name, share in (("test", test), ("val", val)) if share > 0]
+    if len(sizes) < len(requested) + 1 or val + test >= 1:
+        splits = ", ".join(["train", *sorted(name for name, _ in requested)])
         raise PairingError(
             where,
-            expected=f"at least {len(asked) + 1} groups of images and shares below 1 for {splits}",
+            expected=f"at least {len(requested) + 1} groups of images and shares below 1 for {splits}",
             found=f"{len(sizes)} ({len(ids)} images), shares {val:g} and {test:g}",
-            do="Add images, name the parts yourself (val: …), or set split.val and split.test to 0.",
+            do="Add images, name the splits yourself (val: …), or set split.val and split.test to 0.",
         )
-    left = sorted(sizes, key=lambda group: _draw(seed, group))
+    left = sorted(sizes, key=lambda group: _hash(seed, group))
     place = dict.fromkeys(sizes, "train")
-    for number, (name, share) in enumerate(asked):
-        keep = len(asked) - number  # groups that the later parts and train need
-        taken = dict.fromkeys(_take(left, sizes, share * len(ids), keep), name)
-        place |= taken
-        left = [group for group in left if group not in taken]
+    for number, (name, share) in enumerate(requested):
+        keep = len(requested) - number  # groups that the remaining splits need
+        chosen = dict.fromkeys(_choose(left, sizes, share * len(ids), keep), name)
+        place |= chosen
+        left = [group for group in left if group not in chosen]
     return {id_: place[group] for id_, group in zip(ids, groups, strict=True)}
 
 
-def _draw(seed: int, group: Group) -> bytes:
+def _hash(seed: int, group: Group) -> bytes:
     return hashlib.sha256(f"{seed}:{group}".encode("utf-8", "surrogateescape")).digest()
 
 
-def _take(order: Sequence[Group], sizes: Mapping[Group, int], target: float, keep: int) -> list[Group]:
-    """Choose groups, in order, that come nearest to `target` images; at least one, and leave `keep`."""
-    taken: list[Group] = []
+def _choose(order: Sequence[Group], sizes: Mapping[Group, int], target: float, keep: int) -> list[Group]:
+    """Choose groups, in order, that come closest to `target` images; at least one, and leave `keep`."""
+    chosen: list[Group] = []
     total = 0
     for group in order:
-        if len(order) - len(taken) <= keep:
+        if len(order) - len(chosen) <= keep:
             break
         if abs(total + sizes[group] - target) < abs(total - target):
-            taken.append(group)
+            chosen.append(group)
             total += sizes[group]
-    return taken or [min(order, key=lambda group: sizes[group])]
+    return chosen or [min(order, key=lambda group: sizes[group])]

@@ -1,11 +1,7 @@
-"""The ground, the sky and the light of a drawn road scene, and the camera that sees them.
+"""Camera, light, sky and ground of a synthetic road scene.
 
-Comes in: a random generator and the size of the canvas. Goes out: frozen `Camera`, `Road`, `Light`, and the canvas with
-sky and ground on it, each pixel with its material. Knows nothing of the things that stand in the scene, of classes or
-of files.
-
-World coordinates are metres: x to the right, y up, z ahead; the camera stands at x = z = 0 and looks along z. Colours
-are (red, green, blue) in 0…1 until they meet the canvas, which is uint8 (rows, columns, 4): red, green, blue, material.
+World coordinates are metres: x to the right, y up, z ahead; the camera is at x = z = 0 and looks along z. Colours are
+(red, green, blue) in 0…1; the canvas is uint8 (rows, columns, 4): red, green, blue, material.
 """
 
 from __future__ import annotations
@@ -29,15 +25,15 @@ _FAR = 400.0
 
 
 def rgb(*values: float) -> Array:
-    """Give a colour as float32 (3,)."""
+    """Return a colour as float32 (3,)."""
     return np.array(values, np.float32)
 
 
 @functools.cache
 def noise_tile(roughness: float) -> Array:
-    """Give a seamless noise image (512, 512) of unit deviation; power falls as frequency^(-2·roughness).
+    """Return a seamless noise image (512, 512) of unit deviation whose power falls as frequency^(-2·roughness).
 
-    It is the same in every scene: scenes differ by where they read it.
+    It is the same in all scenes, which read it at random places.
     """
     white = np.random.default_rng(7).standard_normal((_TILE, _TILE))
     rows, columns = np.fft.fftfreq(_TILE)[:, None], np.fft.rfftfreq(_TILE)[None]
@@ -51,12 +47,12 @@ def noise_tile(roughness: float) -> Array:
 
 @functools.cache
 def _four_tiles(roughness: float) -> Array:
-    """Give a noise tile with itself to the right, below and beside: any piece up to (512, 512) is one slice."""
+    """Return a noise tile repeated 2 × 2, so that any piece up to (512, 512) is a slice."""
     return np.tile(noise_tile(roughness), (2, 2))
 
 
 def cut_noise(roughness: float, shape: tuple[int, int], rng: np.random.Generator) -> Array:
-    """Cut a piece of (rows, columns), of any size, out of a noise tile at a random place."""
+    """Return a piece (rows, columns) of any size from a random place of a noise tile."""
     r, c = int(rng.integers(_TILE)), int(rng.integers(_TILE))
     if max(shape) <= _TILE:
         return _four_tiles(roughness)[r : r + shape[0], c : c + shape[1]]
@@ -65,19 +61,19 @@ def cut_noise(roughness: float, shape: tuple[int, int], rng: np.random.Generator
 
 
 def _read(tile: Array, rows: Array, columns: Array) -> Array:
-    """Read a tile at any position (in tile pixels), wrapping around."""
+    """Read a tile at any position in pixels, wrapping around."""
     place = (rows.astype(np.int32) & (_TILE - 1)) * _TILE + (columns.astype(np.int32) & (_TILE - 1))
     return tile.reshape(-1)[place]
 
 
 def _fraction(values: Array) -> Array:
-    """Give what stands behind the point: `np.mod(values, 1)`, several times faster."""
+    """Return the fractional part: `np.mod(values, 1)`, but several times faster."""
     return values - np.floor(values)
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Project the world onto the canvas: pinhole with shifted lens and roll.
+    """Pinhole camera with lens shift and roll.
 
     Args:
         shape: (rows, columns) of the canvas.
@@ -85,7 +81,6 @@ class Camera:
         focal: focal length in canvas pixels.
         horizon: rows from the middle of the canvas down to the horizon.
         roll: radians, clockwise.
-
     """
 
     shape: tuple[int, int]
@@ -95,12 +90,12 @@ class Camera:
     roll: float
 
     def halved(self) -> Camera:
-        """Give the same view on a canvas of half the size."""
+        """Return the same view on a canvas of half the size."""
         shape = (self.shape[0] // 2, self.shape[1] // 2)
         return replace(self, shape=shape, focal=self.focal / 2, horizon=self.horizon / 2)
 
     def project(self, points: Array) -> Array:
-        """Map world points (N, 3), z > 0, to canvas positions (N, 2), (x, y)."""
+        """Project world points (N, 3), z > 0, to canvas positions (N, 2), (x, y)."""
         scale = self.focal / points[:, 2]
         u, v = points[:, 0] * scale, (self.height - points[:, 1]) * scale + self.horizon
         c, s = math.cos(self.roll), math.sin(self.roll)
@@ -108,7 +103,7 @@ class Camera:
         return np.stack((c * u - s * v + columns / 2, s * u + c * v + rows / 2), axis=1)
 
     def rays(self, step: int) -> tuple[Array, Array]:
-        """Give (u, v) of every `step`-th canvas pixel in the unrolled image, v counted down from the horizon."""
+        """Return (u, v) of every `step`-th canvas pixel without roll, v down from the horizon."""
         rows, columns = self.shape
         y = (np.arange(0, rows, step, dtype=np.float32) + step / 2 - rows / 2)[:, None]
         x = (np.arange(0, columns, step, dtype=np.float32) + step / 2 - columns / 2)[None]
@@ -118,18 +113,17 @@ class Camera:
 
 @dataclass(frozen=True)
 class Road:
-    """Lay out the street: a centre line that bends up to `reach`, lanes, parking strips, pavements.
+    """Geometry of a road: a centre line that bends up to `reach`, lanes, parking strips, pavements.
 
     Args:
         offset, slope, bend, reach: centre line x = offset + slope·z + bend·z²/2 up to z = reach, straight beyond.
         lanes: number of lanes over both directions.
-        lane: width of one, metres.
+        lane: width of a lane, metres.
         parking: width of the strip on each side, metres; 0 for none.
         pavement: width on each side, metres; 0 for none.
-        side: 1 where traffic keeps right, -1 where it keeps left.
+        side: 1 for right-hand traffic, -1 for left-hand traffic.
         style: 0 no markings, 1 dashes, 2 a solid middle line.
         zebra: distance of a crossing, metres; negative for none.
-
     """
 
     offset: float
@@ -146,21 +140,21 @@ class Road:
 
     @property
     def half(self) -> float:
-        """Give half the width of the carriageway with its parking strips, metres."""
+        """Half the width of the carriageway with its parking strips, metres."""
         return self.lanes * self.lane / 2 + self.parking
 
     def centre(self, z: Array) -> Array:
-        """Give x of the centre line at z."""
+        """Return x of the centre line at z."""
         near = np.minimum(z, np.float32(self.reach))
-        run = near * (z - near * np.float32(0.5))  # under the bend up to `near`, and straight on from there
+        run = near * (z - near * np.float32(0.5))  # a parabola up to `near`, straight beyond
         return np.float32(self.offset) + np.float32(self.slope) * z + np.float32(self.bend) * run
 
     def direction(self, z: Array) -> Array:
-        """Give dx/dz of the centre line at z."""
+        """Return dx/dz of the centre line at z."""
         return np.float32(self.slope) + np.float32(self.bend) * np.minimum(z, np.float32(self.reach))
 
     def place(self, along: float, across: float) -> tuple[float, float, float]:
-        """Give (x, z) of a point `across` metres right of the centre line at z = `along`, and the heading there."""
+        """Return (x, z) of a point `across` metres right of the centre line at z = `along`, and the heading there."""
         near = min(along, self.reach)
         slope = self.slope + self.bend * near
         norm = math.hypot(1.0, slope)
@@ -170,16 +164,15 @@ class Road:
 
 @dataclass(frozen=True)
 class Light:
-    """Light the scene.
+    """Illumination of a scene.
 
     Args:
         sun: unit vector towards the sun.
-        direct, ambient: what a surface facing the sun gets on top, and what every surface gets, per colour.
+        direct, ambient: intensity of sunlight and of ambient light, per colour.
         zenith, horizon: colours of the sky.
         haze: share of light lost to the haze per metre.
         cover: cloud cover, 0…1.
         lamps: whether windows and lamps are lit.
-
     """
 
     sun: Array
@@ -197,7 +190,7 @@ class Light:
         return colours * (self.ambient * (0.86 + 0.14 * normals[:, 1:2]) + self.direct * facing)
 
     def hazed(self, colours: Array, depth: Array) -> Array:
-        """Fade colours (N, 3) into the horizon with their depth (N,)."""
+        """Blend colours (N, 3) with the horizon according to their depth (N,)."""
         keep = np.exp(-self.haze * depth)[:, None]
         return colours * keep + self.horizon * (1 - keep)
 
@@ -213,7 +206,7 @@ _HOURS = (  # chance, elevation in degrees, direct, ambient, zenith, horizon, ha
 
 
 def draw_light(rng: np.random.Generator) -> Light:
-    """Choose a time of day and a weather."""
+    """Draw a time of day and weather."""
     hour = _HOURS[int(rng.choice(len(_HOURS), p=[h[0] for h in _HOURS]))]
     up, turn = math.radians(rng.uniform(*hour[1])), rng.uniform(-math.pi, math.pi)
     sun = rgb(math.sin(turn) * math.cos(up), math.sin(up), math.cos(turn) * math.cos(up))
@@ -225,9 +218,9 @@ def draw_light(rng: np.random.Generator) -> Light:
 
 
 def paint_sky(small: Scene, camera: Camera, light: Light, rng: np.random.Generator) -> None:
-    """Fill (H, W, 4), half the canvas: gradient, clouds that shrink towards the horizon, a glow around the sun."""
+    """Paint the sky on (H, W, 4), half the canvas: gradient, clouds in perspective, a glow around the sun."""
     u, v = camera.rays(2)
-    rows = int((v < 0).any(axis=1).sum())  # above the horizon; below it the ground will lie
+    rows = int((v < 0).any(axis=1).sum())  # above the horizon
     small[...] = (*np.clip(light.horizon * 255, 0, 255).astype(np.uint8), SKY)
     if not rows:
         return
@@ -253,7 +246,7 @@ def paint_sky(small: Scene, camera: Camera, light: Light, rng: np.random.Generat
 
 @dataclass(frozen=True)
 class Ground:
-    """Hold the surfaces of one scene: colours and how rough they look, in the order of `_REGIONS`."""
+    """Ground surfaces of a scene: colours and texture contrasts, in the order of `_REGIONS`."""
 
     colours: Array
     fine: Array
@@ -265,7 +258,7 @@ _REGIONS[1] = PAVEMENT
 
 
 def draw_ground(rng: np.random.Generator, town: bool) -> Ground:
-    """Choose asphalt, kerb, pavement, what lies beyond, and the paint of the markings."""
+    """Draw the colours of asphalt, kerb, pavement, surroundings, and markings."""
     asphalt = rng.uniform(0.24, 0.50) * rng.uniform(0.95, 1.05, 3)
     stone = rng.uniform(0.42, 0.66) * np.array([1.0, rng.uniform(0.93, 1.0), rng.uniform(0.84, 1.0)])
     grass = np.array([rng.uniform(0.24, 0.46), rng.uniform(0.36, 0.50), rng.uniform(0.13, 0.24)])
@@ -280,10 +273,10 @@ def paint_ground(
     small: Scene, camera: Camera, road: Road, light: Light, ground: Ground, shadow: Scene,
     rng: np.random.Generator,
 ) -> Scene:  # fmt: skip
-    """Paint what lies below the horizon and give the canvas (2H, 2W, 4) with sky and ground.
+    """Paint the ground below the horizon and return the canvas (2H, 2W, 4) with sky and ground.
 
-    Surfaces are found for every pixel of the canvas; their colours, texture and light go into `small` (H, W, 4), so that
-    edges between them come out smooth. `shadow` (H, W), 0…255, tells where the sun does not reach.
+    Surfaces are determined for every pixel of the canvas; their shaded colours are averaged in `small` (H, W, 4), so that
+    edges are anti-aliased. `shadow` (H, W) is 0…255.
     """
     u, v = camera.rays(1)
     below = v > 0.5
@@ -314,9 +307,9 @@ def paint_ground(
 
 
 def _regions(road: Road, across: Array, z: Array, coarse: Array, focal: float, rng: np.random.Generator) -> Scene:
-    """Tell for every ground pixel which surface it shows (an index into `_REGIONS`)."""
+    """Return the surface of every ground pixel, as an index into `_REGIONS`."""
     aside = np.abs(across)
-    ragged = aside + coarse * np.float32(0.0 if road.pavement else 0.09)  # grass grows over an edge without a kerb
+    ragged = aside + coarse * np.float32(0.0 if road.pavement else 0.09)  # irregular edge without a kerb
     region = np.zeros(z.shape, np.uint8)
     region += ragged > road.half
     region += ragged > road.half + (0.16 if road.pavement else 0.0)
@@ -340,7 +333,7 @@ def _regions(road: Road, across: Array, z: Array, coarse: Array, focal: float, r
 
 
 def _wear(road: Road, across: Array, z: Array, region: Scene, rng: np.random.Generator) -> Array:
-    """Darken the tracks of the wheels, mended places and cracks, and the joints of the paving."""
+    """Return the brightness of wheel tracks, repairs, cracks and paving joints."""
     lane = _fraction(across * np.float32(1 / road.lane) + np.float32(road.lanes % 2 * 0.5))
     tracks = 1 - np.float32(0.07) * np.maximum(1 - np.abs(np.abs(lane - 0.5) - 0.25) * 7, 0)
     for _ in range(int(rng.integers(0, 4))):

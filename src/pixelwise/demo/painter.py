@@ -1,7 +1,6 @@
-"""Polygons of the world on a canvas: image and truth in one stroke.
+"""Paint polygons in world coordinates on a canvas of colour and material, later ones over earlier ones.
 
-Comes in: polygons in metres, their lit colours, their material, a camera and a light. Goes out: a canvas on which later
-polygons hide earlier ones, clipped, hazed with their depth. Knows nothing of what the polygons mean.
+Polygons are clipped at a near plane, and fade into haze with their depth.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _NEAR = 0.6
 
 
 def clip_near(points: Array) -> Array:
-    """Cut a polygon (N, 3) at the plane z = 0.6 m, so that it can be projected; (0, 3) where nothing is left."""
+    """Clip a polygon (N, 3) at the plane z = 0.6 m, so that it can be projected; (0, 3) if nothing is left."""
     kept: list[Array] = []
     for a, b in zip(points, np.roll(points, -1, axis=0), strict=True):
         if a[2] >= _NEAR:
@@ -32,12 +31,11 @@ def clip_near(points: Array) -> Array:
 
 @dataclass(frozen=True)
 class Painter:
-    """Collect polygons of the world and paint them onto a canvas, later ones over earlier ones.
+    """Collect polygons in world coordinates and paint them together, which is fast.
 
     Args:
-        camera, light: of the scene; `within` changes the light for one thing.
-        strokes: what was asked for so far: polygons, colours, material. They are painted together, which is fast.
-
+        camera, light: of the scene; `within` changes the light for one object.
+        strokes: polygons, colours and material added so far.
     """
 
     camera: Camera
@@ -45,11 +43,11 @@ class Painter:
     strokes: list[tuple[Sequence[Array], Array, int]] = field(default_factory=list)
 
     def within(self, share: float) -> Painter:
-        """Give a painter for a thing that gets `share` of the sun."""
+        """Return a painter for an object that receives `share` of the direct light."""
         return replace(self, light=replace(self.light, direct=self.light.direct * np.float32(share)))
 
     def pixels(self, z: float) -> float:
-        """Give the canvas pixels that one metre takes at depth z."""
+        """Return the canvas pixels per metre at depth z."""
         return self.camera.focal / max(z, _NEAR)
 
     def lit(self, colour: Array, normal: Array) -> Array:
@@ -58,12 +56,12 @@ class Painter:
         return shaded
 
     def paint(self, polygons: Sequence[Array] | Array, colours: Array, material: int) -> None:
-        """Ask for polygons, each (N, 3), in the given order, with colours (M, 3) that are already lit."""
+        """Add polygons, each (N, 3), with shaded colours (M, 3)."""
         if len(polygons):
             self.strokes.append((list(polygons), colours, material))
 
     def finish(self, canvas: Image.Image) -> None:
-        """Paint everything onto an RGBA canvas whose fourth band holds the material: image and truth in one stroke."""
+        """Paint everything on an RGBA canvas whose fourth band is the material."""
         polygons = [p for stroke in self.strokes for p in stroke[0]]
         materials = [stroke[2] for stroke in self.strokes for _ in stroke[0]]
         colours = np.concatenate([stroke[1] for stroke in self.strokes]).astype(np.float32)
@@ -74,7 +72,7 @@ class Painter:
 
 
 def fill_polygons(canvas: Image.Image, camera: Camera, polygons: Sequence[Array], fills: Sequence[Any]) -> None:
-    """Fill polygons of the world, each (N, 3), in the given order; what is behind, outside or tiny is left out."""
+    """Fill polygons in world coordinates, each (N, 3), in order, except those behind the camera, outside or tiny."""
     if not polygons:
         return
     sizes = np.array([len(p) for p in polygons])
@@ -85,16 +83,16 @@ def fill_polygons(canvas: Image.Image, camera: Camera, polygons: Sequence[Array]
     flat = camera.project(points)
     low, high = np.minimum.reduceat(flat, starts), np.maximum.reduceat(flat, starts)
     rows, columns = camera.shape
-    seen = ((high - low).max(1) > 0.8) & (high > 0).all(1) & (low < (columns, rows)).all(1)
-    outline, begin, end = flat.ravel().tolist(), (2 * starts).tolist(), (2 * (starts + sizes)).tolist()
+    visible = ((high - low).max(1) > 0.8) & (high > 0).all(1) & (low < (columns, rows)).all(1)
+    coordinates, begin, end = flat.ravel().tolist(), (2 * starts).tolist(), (2 * (starts + sizes)).tolist()
     pen = ImageDraw.Draw(canvas)
-    for k in np.flatnonzero(seen & ~cut | cut).tolist():
+    for k in np.flatnonzero(visible & ~cut | cut).tolist():
         if cut[k]:
             left = clip_near(polygons[k])
             if len(left) > 2:
                 pen.polygon(camera.project(left).ravel().tolist(), fill=fills[k])
         else:
-            pen.polygon(outline[begin[k] : end[k]], fill=fills[k])
+            pen.polygon(coordinates[begin[k] : end[k]], fill=fills[k])
 
 
 def inset(face: Array, boxes: Array) -> Array:
@@ -113,13 +111,13 @@ _PAINTS = (
 
 
 def paint_colour(rng: np.random.Generator) -> Array:
-    """Choose a colour that cars, doors, signs and clothes share, so that colour alone tells none of them apart."""
+    """Draw a colour shared by cars, doors, signs and clothes, so that colour alone does not distinguish them."""
     colour = np.array(_PAINTS[rng.integers(len(_PAINTS))]) * rng.uniform(0.8, 1.1, 3)
     return np.clip(colour, 0.05, 0.95).astype(np.float32)
 
 
 def outward(face: Array, inside: Array) -> Array:
-    """Give the unit normal of a flat face (N, 3) that points away from `inside` (3,)."""
+    """Return the unit normal of a planar face (N, 3) that points away from `inside` (3,)."""
     (ax, ay, az), (bx, by, bz), (cx, cy, cz) = face[:3].tolist()
     ux, uy, uz, vx, vy, vz = bx - ax, by - ay, bz - az, cx - ax, cy - ay, cz - az
     x, y, z = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
@@ -129,5 +127,5 @@ def outward(face: Array, inside: Array) -> Array:
 
 
 def faces_camera(painter: Painter, face: Array, normal: Array) -> bool:
-    """Tell whether a face is seen from its outer side."""
+    """Whether the camera is on the outer side of a face."""
     return float((rgb(0, painter.camera.height, 0) - face[0]) @ normal) > 0

@@ -1,8 +1,4 @@
-"""Where everything stands in a drawn road scene, and the order in which it is painted.
-
-Comes in: a random generator and the size of the image. Goes out: the scene on a canvas of twice that size, as red,
-green, blue and material. Knows nothing of classes, lenses or files. Coordinates and colours as in `backdrop`.
-"""
+"""Lay out a synthetic road scene and paint it, far objects first. Coordinates and colours as in `backdrop`."""
 
 from __future__ import annotations
 
@@ -14,8 +10,7 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageFilter
 
-from pixelwise.demo import backdrop, traffic
-from pixelwise.demo import things as stock
+from pixelwise.demo import backdrop, roadside, traffic
 from pixelwise.demo.backdrop import Array, Camera, Light, Road
 from pixelwise.demo.painter import Painter, fill_polygons
 
@@ -23,22 +18,21 @@ Scene = backdrop.Scene
 
 
 @dataclass(frozen=True)
-class _Thing:
-    """Place one thing.
+class _Object:
+    """An object of the scene.
 
     Args:
-        depth: things are painted from large to small.
-        foot: corners (N, 2), (x, z), of what it stands on, or hangs over.
-        rise: lowest and highest metres that throw a shadow.
-        stands: whether it is small, on the street, and gets dark in the shadow of others.
+        depth: objects are painted in order of decreasing depth.
+        foot: corners (N, 2), (x, z), of its footprint.
+        rise: lowest and highest height in metres that casts a shadow.
+        on_street: whether it is small, on the street, and darkened by the shadows of others.
         paint: paints it.
-
     """
 
     depth: float
     foot: Array
     rise: tuple[float, float]
-    stands: bool
+    on_street: bool
     paint: Callable[[Painter, np.random.Generator], None]
 
 
@@ -46,33 +40,33 @@ _SETTINGS = ("town", "suburb", "country")
 
 
 def paint_street(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Image.Image, Light]:
-    """Lay out a scene and paint it at twice its size: red, green, blue, material."""
+    """Lay out a scene and paint it at twice its size; the bands are red, green, blue and material."""
     setting = _SETTINGS[int(rng.choice(3, p=(0.45, 0.35, 0.20)))]
     light = backdrop.draw_light(rng)
     road = _draw_road(rng, setting)
     camera = _draw_camera(rng, (2 * size[0], 2 * size[1]))
-    things = [*_sides(rng, road, setting), *_traffic(rng, road, setting), *_people(rng, road)]
-    things = sorted(things, key=lambda t: -t.depth)
+    objects = [*_sides(rng, road, setting), *_traffic(rng, road, setting), *_people(rng, road)]
+    objects = sorted(objects, key=lambda o: -o.depth)
     small = np.empty((*size, 4), np.uint8)
     backdrop.paint_sky(small, camera, light, rng)
-    shadow, shaded = _shadows(things, camera, light)
+    shadow, shaded = _shadows(objects, camera, light)
     ground = backdrop.draw_ground(rng, setting == "town")
     canvas = backdrop.paint_ground(small, camera, road, light, ground, shadow, rng)
     painter = Painter(camera, light)
-    stock.skyline(painter, rng, setting == "town")
+    roadside.skyline(painter, rng, setting == "town")
     dim = painter.within(0.25)
-    for thing, dark in zip(things, shaded, strict=True):
-        if _in_view(camera, thing):
-            thing.paint(dim if dark else painter, rng)
+    for item, dark in zip(objects, shaded, strict=True):
+        if _in_view(camera, item):
+            item.paint(dim if dark else painter, rng)
     painted = Image.fromarray(canvas)
     painter.finish(painted)
     return painted, light
 
 
-def _in_view(camera: Camera, thing: _Thing) -> bool:
-    """Tell whether any of a thing may be on the canvas, by the two metres around its foot."""
+def _in_view(camera: Camera, item: _Object) -> bool:
+    """Whether an object may be visible, with a margin of two metres around its footprint."""
     reach = (camera.shape[1] + camera.shape[0] * abs(math.sin(camera.roll)) * 2) / 2 / camera.focal
-    x, z = thing.foot[:, 0], thing.foot[:, 1] + 2
+    x, z = item.foot[:, 0], item.foot[:, 1] + 2
     return bool(z.max() > 2.6 and (x - 2 < reach * z).any() and (x + 2 > -reach * z).any())
 
 
@@ -93,7 +87,7 @@ def _draw_road(rng: np.random.Generator, setting: str) -> Road:
     if rng.random() < 0.62:  # the camera drives in a lane
         own = side * lane * (0.5 * (lanes % 2 == 0) + int(rng.integers(lanes // 2))) + float(rng.normal(0, 0.4))
         offset, slope = -own, float(rng.normal(0, 0.09))
-    else:  # it stands at the side and looks over the road
+    else:  # the camera is beside the road
         where = 1 if rng.random() < 0.5 else -1
         offset = -where * (half + rng.uniform(-1.5, max(pavement - 0.8, 0.4)))
         slope = where * rng.uniform(0.02, 0.42)
@@ -103,9 +97,9 @@ def _draw_road(rng: np.random.Generator, setting: str) -> Road:
     return Road(offset, slope, bend, rng.uniform(25, 60), lanes, lane, parking, pavement, side, style, zebra)
 
 
-def _sides(rng: np.random.Generator, road: Road, setting: str) -> list[_Thing]:
+def _sides(rng: np.random.Generator, road: Road, setting: str) -> list[_Object]:
     """Place buildings, trees, hedges and poles along both sides."""
-    things: list[_Thing] = []
+    things: list[_Object] = []
     for side in (-1, 1):
         front = road.half + road.pavement + {"town": 0.0, "suburb": rng.uniform(3, 6), "country": 12.0}[setting]
         z = -9.0
@@ -122,9 +116,9 @@ def _sides(rng: np.random.Generator, road: Road, setting: str) -> list[_Thing]:
     return things
 
 
-def _verge(rng: np.random.Generator, road: Road, side: int, setting: str, front: float) -> list[_Thing]:
-    """Place what stands between the road and the houses."""
-    things: list[_Thing] = []
+def _verge(rng: np.random.Generator, road: Road, side: int, setting: str, front: float) -> list[_Object]:
+    """Place trees, hedges and street furniture between the road and the houses."""
+    things: list[_Object] = []
     kerb = road.half + 0.5
     if setting == "town":
         spots = np.arange(rng.uniform(6, 14), 95, rng.uniform(9, 16)) if rng.random() < 0.55 else np.array([])
@@ -140,42 +134,42 @@ def _verge(rng: np.random.Generator, road: Road, side: int, setting: str, front:
         x, depth, _ = road.place(z, side * kerb)
         foot = np.array([[x - 0.1, depth], [x + 0.1, depth], [x, depth + 0.2]], np.float32)
         inward = -float(side)
-        things.append(_Thing(depth, foot, (0.0, 1.0), True, partial(stock.pole, x=x, z=depth, inward=inward)))
+        things.append(_Object(depth, foot, (0.0, 1.0), True, partial(roadside.pole, x=x, z=depth, inward=inward)))
     return things
 
 
 def _house(
     rng: np.random.Generator, road: Road, side: int, z: float, length: float, front: float, town: bool
-) -> _Thing:
+) -> _Object:
     depth = rng.uniform(8, 12)
     front = front + (0.0 if town else rng.uniform(0, 3))
     corners = [(z, front), (z + length, front), (z + length, front + depth), (z, front + depth)]
     plan = np.array([road.place(a, side * b)[:2] for a, b in corners], np.float32)
-    facade = stock.draw_facade(rng, town)
+    facade = roadside.draw_facade(rng, town)
     tall = facade.storeys * facade.storey
     far = float(plan[:, 1].max()) if not town else z + length
-    return _Thing(far, plan, (0.0, tall), False, partial(stock.building, plan=plan, facade=facade))
+    return _Object(far, plan, (0.0, tall), False, partial(roadside.building, plan=plan, facade=facade))
 
 
-def _tree(rng: np.random.Generator, road: Road, side: int, z: float, across: float, scale: float = 1.0) -> _Thing:
+def _tree(rng: np.random.Generator, road: Road, side: int, z: float, across: float, scale: float = 1.0) -> _Object:
     x, depth, _ = road.place(z, side * across)
     height = rng.uniform(4.5, 10) * scale
     turn = np.arange(9) * (2 * math.pi / 9)
     foot = np.stack([x + np.cos(turn) * height * 0.26, depth + np.sin(turn) * height * 0.26], 1).astype(np.float32)
     conifer = bool(rng.random() < 0.25 and scale == 1.0)
-    draw = partial(stock.tree, x=x, z=depth, height=height, conifer=conifer)
-    return _Thing(depth, foot, (height * 0.35, height * 0.9), False, draw)
+    draw = partial(roadside.tree, x=x, z=depth, height=height, conifer=conifer)
+    return _Object(depth, foot, (height * 0.35, height * 0.9), False, draw)
 
 
-def _hedge(road: Road, side: int, z: float, across: float, length: float) -> _Thing:
+def _hedge(road: Road, side: int, z: float, across: float, length: float) -> _Object:
     a, b = road.place(z, side * across)[:2], road.place(z + length, side * across)[:2]
     foot = np.array([(a[0] - 0.5, a[1]), (a[0] + 0.5, a[1]), (b[0] + 0.5, b[1]), (b[0] - 0.5, b[1])], np.float32)
-    return _Thing((a[1] + b[1]) / 2, foot, (0.0, 1.1), False, partial(stock.hedge, start=a, end=b))
+    return _Object((a[1] + b[1]) / 2, foot, (0.0, 1.1), False, partial(roadside.hedge, start=a, end=b))
 
 
-def _traffic(rng: np.random.Generator, road: Road, setting: str) -> list[_Thing]:
-    """Place vehicles in the lanes, both ways, and at the kerb."""
-    things: list[_Thing] = []
+def _traffic(rng: np.random.Generator, road: Road, setting: str) -> list[_Object]:
+    """Place vehicles in the lanes, in both directions, and parked ones at the kerb."""
+    things: list[_Object] = []
     for lane in range(road.lanes):
         across = (lane + 0.5 - road.lanes / 2) * road.lane
         onward = across * road.side > 0 or (road.lanes == 3 and lane == 1)
@@ -201,18 +195,18 @@ def _traffic(rng: np.random.Generator, road: Road, setting: str) -> list[_Thing]
 
 def _vehicle(
     rng: np.random.Generator, road: Road, parts: tuple[traffic.Body, ...], z: float, across: float, onward: bool
-) -> _Thing:
+) -> _Object:
     x, depth, heading = road.place(z, across)
     heading += (0.0 if onward else math.pi) + rng.normal(0, 0.02)
     foot = traffic.footprint(parts, x, depth, heading)
     tall = parts[0].profile[4][1] * 0.9
     draw = partial(traffic.vehicle, parts=parts, x=x, z=depth, heading=heading)
-    return _Thing(depth, foot, (0.0, tall), True, draw)
+    return _Object(depth, foot, (0.0, tall), True, draw)
 
 
-def _people(rng: np.random.Generator, road: Road) -> list[_Thing]:
-    """Place people on the pavements, some of them crossing; some walk in pairs."""
-    things: list[_Thing] = []
+def _people(rng: np.random.Generator, road: Road) -> list[_Object]:
+    """Place pedestrians on the pavements, some crossing the road, some in pairs."""
+    things: list[_Object] = []
     for _ in range(int(rng.integers(3, 10))):
         z = 4.5 + 30 * rng.random() ** 1.5
         crossing = rng.random() < 0.22
@@ -226,7 +220,7 @@ def _people(rng: np.random.Generator, road: Road) -> list[_Thing]:
     return things
 
 
-def _person(rng: np.random.Generator, road: Road, z: float, across: float, crossing: bool) -> _Thing:
+def _person(rng: np.random.Generator, road: Road, z: float, across: float, crossing: bool) -> _Object:
     x, depth, _ = road.place(z, across)
     height = rng.uniform(1.1, 1.4) if rng.random() < 0.1 else rng.uniform(1.55, 1.92)
     profile = bool(crossing or rng.random() < 0.25)
@@ -236,46 +230,46 @@ def _person(rng: np.random.Generator, road: Road, z: float, across: float, cross
     )
     facing = 1 if rng.random() < 0.5 else -1
     draw = partial(traffic.pedestrian, x=x, z=depth, height=height, profile=profile, facing=facing)
-    return _Thing(depth, foot, (0.0, height), True, draw)
+    return _Object(depth, foot, (0.0, height), True, draw)
 
 
-def _shadows(things: list[_Thing], camera: Camera, light: Light) -> tuple[Scene, list[bool]]:
-    """Draw where the sun does not reach the ground, 0…255 (H, W), and tell which things stand in such a place.
+def _shadows(objects: list[_Object], camera: Camera, light: Light) -> tuple[Scene, list[bool]]:
+    """Draw the shadows on the ground, 0…255 (H, W), and return which objects are in a shadow.
 
-    A shadow is a thing's foot swept away from the sun. Only those of houses and trees darken other things.
+    A shadow is the footprint of an object swept away from the sun. Only houses and trees darken other objects.
     """
     small = camera.halved()
     layer = Image.new("L", (small.shape[1], small.shape[0]))
-    near = [t for t in things if t.foot[:, 1].min() < 80]
+    near = [t for t in objects if t.foot[:, 1].min() < 80]
     away = -light.sun[[0, 2]] / max(float(light.sun[1]), 0.3)
-    shaded = [False] * len(things)
-    for stands in (False, True) if light.direct.max() > 0.3 else ():
-        swept = [polygon for t in near if t.stands == stands for polygon in _swept(t, away)]
+    shaded = [False] * len(objects)
+    for on_street in (False, True) if light.direct.max() > 0.3 else ():
+        swept = [polygon for t in near if t.on_street == on_street for polygon in _swept(t, away)]
         fill_polygons(layer, small, swept, [235] * len(swept))
-        if not stands:
-            shaded = _shaded(things, small, np.array(layer))
-    below = [_on_ground(t.foot[None])[0] for t in near if t.stands]  # dark under any sky
+        if not on_street:
+            shaded = _shaded(objects, small, np.array(layer))
+    below = [_on_ground(t.foot[None])[0] for t in near if t.on_street]  # dark in any light
     fill_polygons(layer, small, below, [255] * len(below))
     return np.asarray(layer.filter(ImageFilter.BoxBlur(0.8))), shaded
 
 
-def _swept(thing: _Thing, away: Array) -> list[Array]:
-    """Give the shadow of a thing as polygons (N, 3) on the ground; `away` is its way per metre of height."""
-    low, high = thing.foot + away * thing.rise[0], thing.foot + away * thing.rise[1]
+def _swept(item: _Object, away: Array) -> list[Array]:
+    """Return the shadow of an object as polygons (N, 3) on the ground; `away` is the offset per metre of height."""
+    low, high = item.foot + away * item.rise[0], item.foot + away * item.rise[1]
     walls = np.concatenate([low, high], 1).reshape(-1, 2, 2)
     walls = np.concatenate([walls, walls[np.arange(len(low)) - 1, ::-1]], 1)
     return [*_on_ground(low[None]), *_on_ground(high[None]), *_on_ground(walls)]
 
 
 def _on_ground(shapes: Array) -> Array:
-    """Give shapes (M, N, 2) of (x, z) as polygons (M, N, 3) that lie on the ground."""
+    """Return shapes (M, N, 2) of (x, z) as polygons (M, N, 3) on the ground."""
     flat = np.zeros((*shapes.shape[:2], 3), np.float32)
     flat[..., 0], flat[..., 2] = shapes[..., 0], shapes[..., 1]
     return flat
 
 
-def _shaded(things: list[_Thing], camera: Camera, dark: Scene) -> list[bool]:
-    spots = np.array([(t.foot[:, 0].mean(), 0, max(t.foot[:, 1].mean(), 1)) for t in things], np.float32)
+def _shaded(objects: list[_Object], camera: Camera, dark: Scene) -> list[bool]:
+    spots = np.array([(t.foot[:, 0].mean(), 0, max(t.foot[:, 1].mean(), 1)) for t in objects], np.float32)
     columns, rows = camera.project(spots).astype(int).T
     inside = (columns >= 0) & (columns < dark.shape[1]) & (rows >= 0) & (rows < dark.shape[0])
-    return [t.stands and i and bool(dark[r, c]) for t, i, r, c in zip(things, inside, rows, columns, strict=True)]
+    return [t.on_street and i and bool(dark[r, c]) for t, i, r, c in zip(objects, inside, rows, columns, strict=True)]

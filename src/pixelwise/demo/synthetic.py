@@ -1,11 +1,7 @@
-"""Drawn data sets with exact truth: road scenes worth looking at, and discs for fast tests.
+"""Synthetic data sets with exact ground truth: road scenes for demonstrations, and discs for fast tests.
 
-Comes in: a seed, an index, a size. Goes out: an image and its mask, a pure function of the arguments; or a folder of
-them, ready for training. Knows nothing of models or of how data sets are read.
-
-A scene is drawn at twice its size; every stroke puts its colour and its material down together, so that image and
-truth cannot disagree. The image is then averaged down and gets what a lens and a sensor add; of the materials every
-second pixel is kept, never a blend.
+Scenes are drawn at twice their size; every polygon writes colour and material together, so that image and ground truth
+agree. The image is then downsampled, and lens and sensor effects are added; the materials are subsampled without mixing.
 """
 
 from __future__ import annotations
@@ -29,32 +25,31 @@ _COLOURS = {
     "pole": (220, 190, 60), "pavement": (200, 150, 190), "lane marking": (240, 240, 240),
 }  # fmt: skip
 _COUNTABLE = ("vehicle", "pedestrian", "pole")
-_SCENE_SIDE, _DISC_SIDE = 64, 16  # the smallest images
-_FIRST = {"train": 0, "val": 1_000_000, "test": 2_000_000}  # far apart: no number of images makes splits share one
+_SCENE_SIDE, _DISC_SIDE = 64, 16  # minimum image sides
+_FIRST = {"train": 0, "val": 1_000_000, "test": 2_000_000}  # so far apart that splits never share an image
 
 
 def road_labels(classes: tuple[str, ...] = ROAD_CLASSES) -> Labels:
-    """Describe the classes of road scenes: ids 0…K-1, colours; vehicles, pedestrians and poles are countable.
+    """Return the labels of road scenes: ids 0…K-1; vehicles, pedestrians and poles are countable.
 
     Raises:
-        UsageError: a name that is no material of the scenes.
-
+        UsageError: a name that is not a material of the scenes.
     """
     known = ("background", *MATERIALS)
-    odd = [name for name in classes if name not in known]
-    if odd or not classes:
+    unknown = [name for name in classes if name not in known]
+    if unknown or not classes:
         raise UsageError(
             "classes",
             expected=f"names out of {', '.join(known)}",
-            found=repr(odd[0]) if odd else "none",
-            do="Name materials of the scenes; the first class takes all that are not named.",
+            found=repr(unknown[0]) if unknown else "none",
+            do="Name materials of the scenes; all others belong to the first class.",
         )
     countable = tuple(name in _COUNTABLE for name in classes)
     return Labels(tuple(classes), colours=tuple(_COLOURS[name] for name in classes), countable=countable)
 
 
 def disc_labels() -> Labels:
-    """Describe the classes of the disc images: background and countable discs."""
+    """Return the labels of the disc images: background and countable discs."""
     return Labels(("background", "disc"), colours=((38, 40, 48), (240, 170, 60)), countable=(False, True))
 
 
@@ -64,18 +59,17 @@ def draw_scene(
     """Draw one road scene.
 
     Args:
-        seed: which series, ≥ 0; equal arguments give equal bytes.
-        index: which scene of the series, ≥ 0.
+        seed: random seed of the series, ≥ 0; equal arguments give identical images.
+        index: index of the scene in the series, ≥ 0.
         size: (H, W), each at least 64.
-        classes: names out of "background" and `MATERIALS`. Materials that are not named count as the first class; lane
-            markings count as road where they are not named themselves.
+        classes: names out of "background" and `MATERIALS`. Other materials belong to the first class, except that lane
+            markings belong to road.
 
     Returns:
         The image, uint8 (3, H, W), and its class indices, uint8 (H, W).
 
     Raises:
-        UsageError: a smaller size, or a class that no material has.
-
+        UsageError: a smaller size, or a class that is not a material.
     """
     table = _class_of_material(classes)
     _require_size(size, _SCENE_SIDE)
@@ -91,12 +85,12 @@ def _require_size(size: tuple[int, int], smallest: int) -> None:
             "size",
             expected=f"at least {smallest} × {smallest} pixels",
             found=f"{size[0]} × {size[1]}",
-            do="Ask for larger images.",
+            do="Choose a larger size.",
         )
 
 
 def _class_of_material(classes: tuple[str, ...]) -> Scene:
-    """Give the class index of every material."""
+    """Return the class index of every material."""
     names = road_labels(classes).names
     table = np.zeros(len(MATERIALS), np.uint8)
     for k, material in enumerate(MATERIALS):
@@ -106,12 +100,12 @@ def _class_of_material(classes: tuple[str, ...]) -> Scene:
     return table
 
 
-# How rough each material looks from afar, in the order of `MATERIALS`: leaves most, paint and sky least.
+# Texture contrast of each material, in the order of `MATERIALS`.
 _GRAIN = np.array([0.0, 0.02, 0.09, 0.045, 0.03, 0.02, 0.015, 0.02, 0.02, 0.05], np.float32)
 
 
 def _develop(painted: Image.Image, light: Light, rng: np.random.Generator) -> Scene:
-    """Turn the painted canvas (2H × 2W) into the image (3, H, W): average, grain, vignette, blur, exposure, noise."""
+    """Make the image (3, H, W) from the painted canvas (2H × 2W): downsampling, texture, vignette, blur, exposure, noise."""
     small = np.asarray(painted.convert("RGB").reduce(2)).astype(np.float32)
     rows, columns = small.shape[:2]
     y, x = np.linspace(-1, 1, rows, dtype=np.float32)[:, None], np.linspace(-1, 1, columns, dtype=np.float32)[None]
@@ -126,27 +120,27 @@ def _develop(painted: Image.Image, light: Light, rng: np.random.Generator) -> Sc
     finished = np.empty((3, rows, columns), np.uint8)
     for k, band in enumerate(image.split()):
         values = curve[k][np.asarray(band)]
-        sigma = grain * (np.float32(0.6) + values * np.float32(0.4 / 255))  # bright pixels carry more shot noise
+        sigma = grain * (np.float32(0.6) + values * np.float32(0.4 / 255))  # shot noise
         finished[k] = np.clip(values + cut_noise(0.0, (rows, columns), rng) * sigma + 0.5, 0, 255)
     return finished
 
 
 def _curve(level: float, light: Light, rng: np.random.Generator) -> Array:
-    """Choose exposure (for a mean `level`, 0…255), contrast and white balance: a curve (3, 256) per colour."""
+    """Draw exposure (for a mean `level`, 0…255), contrast and white balance: tone curves (3, 256)."""
     t = np.linspace(0, 1, 256, dtype=np.float32)
-    wanted = rng.uniform(80, 100) if light.lamps else rng.uniform(105, 135)
-    gains = rng.uniform(0.96, 1.04, 3) * float(np.clip(wanted / max(level, 1.0), 0.85, 1.9))
+    target = rng.uniform(80, 100) if light.lamps else rng.uniform(105, 135)
+    gains = rng.uniform(0.96, 1.04, 3) * float(np.clip(target / max(level, 1.0), 0.85, 1.9))
     contrast = rng.uniform(0.0, 0.5)
-    lifted = [1 - (1 - t) ** g if g > 1 else t * g for g in gains]  # highlights roll off instead of clipping
+    lifted = [1 - (1 - t) ** g if g > 1 else t * g for g in gains]  # highlights are compressed instead of clipped
     return np.stack([(v * (1 - contrast) + contrast * v * v * (3 - 2 * v)) * 255 for v in lifted]).astype(np.float32)
 
 
 def draw_discs(seed: int, index: int, size: tuple[int, int] = (64, 64)) -> tuple[Scene, Scene]:
-    """Draw one to four discs on a noisy ground; they differ from it in brightness, and in the grain of their texture.
+    """Draw one to four discs on a noisy background; they differ from it in brightness and texture.
 
     Args:
-        seed: which series, ≥ 0; equal arguments give equal bytes.
-        index: which image of the series, ≥ 0.
+        seed: random seed of the series, ≥ 0; equal arguments give identical images.
+        index: index of the image in the series, ≥ 0.
         size: (H, W), each at least 16.
 
     Returns:
@@ -154,10 +148,9 @@ def draw_discs(seed: int, index: int, size: tuple[int, int] = (64, 64)) -> tuple
 
     Raises:
         UsageError: a smaller size.
-
     """
     _require_size(size, _DISC_SIDE)
-    rng = np.random.default_rng(np.random.SeedSequence([seed, index, 1]))  # the third number: not the scenes' stream
+    rng = np.random.default_rng(np.random.SeedSequence([seed, index, 1]))  # a stream other than that of scenes
     rows, columns = np.ogrid[: size[0], : size[1]]
     mask = np.zeros(size, bool)
     for _ in range(int(rng.integers(1, 5))):
@@ -180,22 +173,21 @@ def write_road_scenes(
     folder: Path, *, train: int = 120, val: int = 20, test: int = 40, size: tuple[int, int] = (240, 320), seed: int = 0,
     classes: tuple[str, ...] = ROAD_CLASSES, progress: Progress | None = None,
 ) -> None:  # fmt: skip
-    """Write a data set of road scenes: train|val|test/images|masks/*.png and labels.yaml, the same bytes every time.
+    """Write a data set of road scenes, reproducibly: train|val|test/images|masks/*.png and labels.yaml.
 
     Args:
-        folder: is made; must be empty where it exists.
+        folder: created; must be empty if it exists.
         train: number of training scenes.
-        val: number of validation scenes; no scene is in two splits.
+        val: number of validation scenes.
         test: number of test scenes.
         size: (H, W), each at least 64.
-        seed: which series of scenes, ≥ 0.
+        seed: random seed of the series, ≥ 0.
         classes: as for `draw_scene`.
-        progress: called with (scenes written, scenes in all) after each.
+        progress: called with (written, total) after each scene.
 
     Raises:
-        OutputExistsError: the folder holds something.
+        OutputExistsError: the folder is not empty.
         UsageError: as for `draw_scene`.
-
     """
     counts = {"train": train, "val": val, "test": test}
     labels = road_labels(classes)
@@ -206,12 +198,11 @@ def write_road_scenes(
 def write_discs(
     folder: Path, *, train: int = 24, val: int = 8, test: int = 8, size: tuple[int, int] = (64, 64), seed: int = 0
 ) -> None:
-    """Write a data set of disc images, laid out like `write_road_scenes` does.
+    """Write a data set of disc images, in the layout of `write_road_scenes`.
 
     Raises:
-        OutputExistsError: the folder holds something.
+        OutputExistsError: the folder is not empty.
         UsageError: as for `draw_discs`.
-
     """
     counts = {"train": train, "val": val, "test": test}
     _require_size(size, _DISC_SIDE)
@@ -221,12 +212,12 @@ def write_discs(
 def _write(folder: Path, labels: Labels, counts: dict[str, int], draw: _Draw, progress: Progress | None) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputExistsError(
-            folder, expected="an empty or new folder", found="something in it", do="Name another folder, or empty it."
+            folder, expected="a new or empty folder", found="existing files", do="Choose another folder, or empty it."
         )
     done, total = 0, sum(counts.values())
     for split, count in counts.items():
-        for part in ("images", "masks") if count else ():
-            (folder / split / part).mkdir(parents=True)
+        for kind in ("images", "masks") if count else ():
+            (folder / split / kind).mkdir(parents=True)
         for k in range(count):
             image, mask = draw(_FIRST[split] + k)
             name = f"{split}-{k:04d}.png"
@@ -241,7 +232,7 @@ def _write(folder: Path, labels: Labels, counts: dict[str, int], draw: _Draw, pr
 
 
 def _palette_image(mask: Scene, labels: Labels) -> Image.Image:
-    """Give a mask as a palette image: pixels keep their ids, colours are only for looking."""
+    """Return a mask as a palette image: pixel values are class ids, colours are for display."""
     image = Image.fromarray(mask)
     image.putpalette([value for colour in labels.colours for value in colour])
     return image

@@ -1,8 +1,4 @@
-"""The vehicles and the people of a drawn road scene.
-
-Comes in: a `Painter`, a place and a heading in the world, a random generator. Goes out: polygons on the canvas. Knows
-nothing of where things are put, of classes or of files. World coordinates and colours as in `backdrop`.
-"""
+"""Paint vehicles and pedestrians. Coordinates and colours as in `backdrop`."""
 
 from __future__ import annotations
 
@@ -21,16 +17,15 @@ _SKINS = ((0.93, 0.74, 0.62), (0.80, 0.60, 0.46), (0.58, 0.40, 0.28), (0.36, 0.2
 
 @dataclass(frozen=True)
 class Body:
-    """Shape a vehicle, or a part of one, as a side view that is drawn out to its width.
+    """Shape of a vehicle, or a part of one: a side view extruded to its width.
 
     Args:
         length, width: metres.
-        profile: ten corners (share of the length from the middle, metres up), from the rear bumper over the roof to the
-            front bumper. Between them lie: bumper, lights, boot, rear window, roof, windscreen, bonnet, headlights, bumper.
-        taper: width of the roof as a share of `width`.
-        panes: side windows (u0, v0, u1, v1) in shares of the cabin.
-        wheels: share of the length from the middle, and radius in metres.
-
+        profile: ten corners (fraction of the length from the middle, metres up) from the rear bumper over the roof to the
+            front bumper; between them bumper, lights, boot, rear window, roof, windscreen, bonnet, headlights, bumper.
+        taper: width of the roof as a fraction of `width`.
+        panes: side windows (u0, v0, u1, v1) in fractions of the cabin.
+        wheels: fraction of the length from the middle, and radius in metres.
     """
 
     length: float
@@ -84,15 +79,15 @@ _CHANCES = (0.30, 0.28, 0.20, 0.11, 0.07, 0.04)
 
 
 def draw_vehicle(rng: np.random.Generator, parked: bool = False) -> tuple[Body, ...]:
-    """Choose a vehicle; trucks and buses do not park at the side."""
+    """Draw a vehicle; trucks and buses are not parked."""
     kind = int(rng.choice(len(KINDS), p=_CHANCES))
     return KINDS[kind % 4 if parked else kind]
 
 
-# What a polygon of a vehicle shows: an index into the table of colours that `_looks` gives.
+# Surfaces of a vehicle: indices into the tables of `_surface_colours`.
 _BODY, _GREY, _PLATE, _REAR, _FRONT, _PANE = range(6)
 _Decal = tuple[tuple[float, float, float, float], int, float]
-_ENDS: dict[int, tuple[_Decal, ...]] = {  # strip of the profile → boxes (u0, v0, u1, v1), look, brightness
+_ENDS: dict[int, tuple[_Decal, ...]] = {  # strip of the profile → boxes (u0, v0, u1, v1), surface, brightness
     0: (((0.0, 0.0, 1.0, 0.35), _GREY, 0.10), ((0.37, 0.50, 0.63, 0.85), _PLATE, 1.0)),
     1: (((0.03, 0.15, 0.24, 0.90), _REAR, 1.0), ((0.76, 0.15, 0.97, 0.90), _REAR, 1.0)),
     3: (((0.09, 0.10, 0.91, 0.88), _PANE, 1.0),),
@@ -112,13 +107,12 @@ _DOORS: dict[int, tuple[_Decal, ...]] = {  # the same for the box of a truck
 
 @dataclass(frozen=True)
 class _Mesh:
-    """Hold a body's polygons in its own coordinates (right, up, forward).
+    """Polygons of a body in its own coordinates (right, up, forward).
 
     Args:
-        points: (P, 3), all polygons one after the other.
-        pieces: per face, the (first, last) point, look and brightness of its polygons in the order of painting.
+        points: (P, 3), the points of all polygons.
+        pieces: per face, the (first, last) point, surface and brightness of its polygons in painting order.
         normals, centres: (F, 3) per face; the first face is the underside, the last two are the flanks.
-
     """
 
     points: Array
@@ -128,7 +122,7 @@ class _Mesh:
 
 
 def _half(body: Body, up: Array, ahead: Array) -> Array:
-    """Give half the width at a height and a place along the length: the roof and the ends are narrower."""
+    """Return half the width at a height and a position along the length: the roof and the ends are narrower."""
     waist, roof = body.profile[3][1], body.profile[4][1]
     share = np.clip((up - waist) / (roof - waist), 0, 1)
     ends = 1 - 0.08 * np.clip((np.abs(ahead) / body.length - 0.44) / 0.06, 0, 1) * body.glazed
@@ -156,7 +150,9 @@ def _mesh(body: Body) -> _Mesh:
         half = _half(body, pair[:, 1], pair[:, 0]) * (-1, 1, 1, -1)
         face = np.stack([half, pair[:, 1], pair[:, 0]], 1)
         decals = (_ENDS if body.glazed else _DOORS).get(k, ()) if not (body is CAB and k < 4) else ()
-        faces.append([(face, _BODY, 1.0), *((inset(face, np.array([box]))[0], look, b) for box, look, b in decals)])
+        faces.append(
+            [(face, _BODY, 1.0), *((inset(face, np.array([box]))[0], surface, b) for box, surface, b in decals)]
+        )
         normals.append(outward(face, inside))
     for sign in (-1.0, 1.0):
         faces.append(_flank(body, outline, sign))
@@ -164,8 +160,8 @@ def _mesh(body: Body) -> _Mesh:
     pieces, points, at = [], [], 0
     for shapes in faces:
         row = []
-        for shape, look, bright in shapes:
-            row.append((at, at + len(shape), look, bright))
+        for shape, surface, bright in shapes:
+            row.append((at, at + len(shape), surface, bright))
             points.append(shape)
             at += len(shape)
         pieces.append(tuple(row))
@@ -174,7 +170,7 @@ def _mesh(body: Body) -> _Mesh:
 
 
 def _underside(body: Body, outline: Array) -> list[_Shape]:
-    """Give the dark below the body and the treads of the wheels."""
+    """Return the dark underside and the treads of the wheels."""
     low, a = float(outline[0, 1]) + 0.1, body.width / 2 * 0.92
     shapes: list[_Shape] = []
     for end in (outline[0, 0] * 0.94, outline[-1, 0] * 0.94):
@@ -189,7 +185,7 @@ def _underside(body: Body, outline: Array) -> list[_Shape]:
 
 
 def _flank(body: Body, outline: Array, sign: float) -> list[_Shape]:
-    """Give one side: body, sill, side windows, doors, wheels."""
+    """Return a flank: body, sill, side windows, doors, wheels."""
     low, waist = float(outline[0, 1]), float(outline[3, 1])
     lower = outline[[0, 1, 8, 9]] if body.glazed else outline[[0, 1, 7, 9]]
     shapes: list[_Shape] = [(_side(body, outline, sign), _BODY, 1.0), (_side(body, lower, sign), _BODY, 0.84)]
@@ -215,13 +211,13 @@ def _flank(body: Body, outline: Array, sign: float) -> list[_Shape]:
 
 
 def _turn(heading: float) -> Array:
-    """Give the matrix that turns rows (right, up, forward) into world rows."""
+    """Return the matrix that rotates row vectors (right, up, forward) to world coordinates."""
     s, c = math.sin(heading), math.cos(heading)
     return np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]], np.float32)
 
 
 def footprint(parts: tuple[Body, ...], x: float, z: float, heading: float) -> Array:
-    """Give the rectangle (4, 2) of (x, z) on which a vehicle stands."""
+    """Return the footprint (4, 2), (x, z), of a vehicle."""
     a, b = parts[0].width / 2, parts[0].length / 2
     corners = np.array([[-a, 0, -b], [a, 0, -b], [a, 0, b], [-a, 0, b]], np.float32)
     foot: Array = (corners @ _turn(heading))[:, [0, 2]] + rgb(x, z)
@@ -231,7 +227,7 @@ def footprint(parts: tuple[Body, ...], x: float, z: float, heading: float) -> Ar
 def vehicle(
     painter: Painter, rng: np.random.Generator, parts: tuple[Body, ...], x: float, z: float, heading: float
 ) -> None:
-    """Paint a vehicle in the middle of (x, z) whose front points to `heading` (radians from z towards x)."""
+    """Paint a vehicle centred at (x, z) with a heading in radians from z towards x."""
     colour = paint_colour(rng)
     front_far = math.cos(heading) * z + math.sin(heading) * x > 0
     for body in reversed(parts) if front_far else parts:
@@ -239,15 +235,15 @@ def vehicle(
 
 
 def _body(painter: Painter, body: Body, spot: Array, turn: Array, colour: Array) -> None:
-    """Paint the faces of a body that are seen, far ones first, then the flank."""
+    """Paint the visible faces of a body, far ones first, then the flank."""
     mesh, light = _mesh(body), painter.light
     points, normals = mesh.points @ turn + spot, mesh.normals @ turn
     away = mesh.centres @ turn + spot - rgb(0, painter.camera.height, 0)
-    seen = (away * normals).sum(1) < 0
+    visible = (away * normals).sum(1) < 0
     far = (away * away).sum(1)
     far[0], far[-2:] = np.inf, -1.0
-    seen[0] = True
-    albedo, glow = _looks(painter, colour)
+    visible[0] = True
+    albedo, glow = _surface_colours(painter, colour)
     shades = light.lit(np.tile(albedo, (len(normals), 1)), np.repeat(normals, len(albedo), 0))
     shades = shades.reshape(len(normals), len(albedo), 3) + glow
     up = np.maximum(normals[:, 1:2], 0)
@@ -255,15 +251,15 @@ def _body(painter: Painter, body: Body, spot: Array, turn: Array, colour: Array)
     shades[:, _PANE] += light.zenith * 0.25 * up
     polygons, colours = [], []
     for face in np.argsort(-far).tolist():
-        if seen[face]:
-            for first, last, look, bright in mesh.pieces[face]:
+        if visible[face]:
+            for first, last, surface, bright in mesh.pieces[face]:
                 polygons.append(points[first:last])
-                colours.append(shades[face, look] * bright)
+                colours.append(shades[face, surface] * bright)
     painter.paint(polygons, np.array(colours), VEHICLE)
 
 
-def _looks(painter: Painter, colour: Array) -> tuple[Array, Array]:
-    """Give what reflects light (6, 3) and what adds to it (6, 3), per look."""
+def _surface_colours(painter: Painter, colour: Array) -> tuple[Array, Array]:
+    """Return albedo (6, 3) and emitted light (6, 3) per surface."""
     light = painter.light
     albedo = np.array(
         [colour, (1, 1, 1), (0.9, 0.88, 0.74), (0.70, 0.08, 0.07), (0.92, 0.93, 0.95), _GLASS], np.float32
@@ -285,7 +281,7 @@ _Shapes = list[tuple[list[_Point], Array]]
 def pedestrian(
     painter: Painter, rng: np.random.Generator, x: float, z: float, height: float, profile: bool, facing: int
 ) -> None:
-    """Paint a person at (x, z): seen from the side where `profile`, walking to the right (1) or left (-1)."""
+    """Paint a person at (x, z), in `profile` or frontal view, facing right (1) or left (-1)."""
     top, trousers, skin = paint_colour(rng), paint_colour(rng) * 0.8, rgb(*_SKINS[rng.integers(4)])
     hair = rgb(*((0.10, 0.08, 0.07), (0.24, 0.15, 0.09), (0.55, 0.42, 0.22), (0.6, 0.6, 0.6))[rng.integers(4)])
     step = rng.uniform(0.03, 0.13) if profile else rng.uniform(0.0, 0.03)
@@ -302,7 +298,7 @@ def pedestrian(
 
 
 def _limb(a: _Point, b: _Point, wide: float, narrow: float) -> list[_Point]:
-    """Give a limb from a to b, (across, up) each, as a quad."""
+    """Return a limb from a to b, (across, up) each, as a quadrilateral."""
     dx, dy = b[0] - a[0], b[1] - a[1]
     norm = max(math.hypot(dx, dy), 1e-6)
     nx, ny = -dy / norm, dx / norm
@@ -311,7 +307,7 @@ def _limb(a: _Point, b: _Point, wide: float, narrow: float) -> list[_Point]:
 
 
 def _legs(rng: np.random.Generator, step: float, profile: bool, facing: int, trousers: Array, skin: Array) -> _Shapes:
-    """Give two legs in a stride, and a skirt for some; all lengths are shares of the person's height."""
+    """Return two legs in a stride, some with a skirt; lengths are fractions of the person's height."""
     apart = 0.0 if profile else 0.047
     shapes: _Shapes = []
     bare = rng.random() < 0.2
@@ -330,7 +326,7 @@ def _legs(rng: np.random.Generator, step: float, profile: bool, facing: int, tro
 
 
 def _trunk(rng: np.random.Generator, step: float, profile: bool, facing: int, top: Array, skin: Array) -> _Shapes:
-    """Give the body between two arms, and for some a bag in the colours of everything else."""
+    """Return torso and arms, some with a bag."""
     wide = rng.uniform(0.072, 0.085) if profile else rng.uniform(0.105, 0.125)
     waist, hang = wide * rng.uniform(0.72, 0.95), 0.0 if profile else wide
     arms = []

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pixelwise.errors import DataError, MaskError
 from pixelwise.formats.dataset_root import Place
 from pixelwise.formats.records import Layout
-from pixelwise.geometry.contours import Outline, components, fill, trace
+from pixelwise.geometry.contours import Contour, components, fill, trace
 from pixelwise.imageio.masks import MaskRule
 from pixelwise.labels import Colour, Labels
 
@@ -187,7 +187,7 @@ def load_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -
         raise MaskError(path, expected="a JSON file", found=found, do="Export the annotations again.") from error
 
 
-def painted(mask: NDArray[Any], labels: Labels) -> tuple[list[tuple[str, Outline]], str]:
+def painted(mask: NDArray[Any], labels: Labels) -> tuple[list[tuple[str, Contour]], str]:
     """Turn a mask into outlines that give it again where each is painted over those before: holes need no rings.
 
     Args:
@@ -202,7 +202,7 @@ def painted(mask: NDArray[Any], labels: Labels) -> tuple[list[tuple[str, Outline
     ground = next((name for name in BACKGROUNDS if name in labels.names), None)
     below = labels.ignore_index if ground is None else labels.names.index(ground)
     canvas = np.full(mask.shape, below, mask.dtype)
-    wanted: list[tuple[str, Outline]] = []
+    wanted: list[tuple[str, Contour]] = []
     for outline in trace(mask):
         top, left, box = fill((outline.outer,), (mask.shape[0], mask.shape[1]))
         view = canvas[top : top + box.shape[0], left : left + box.shape[1]]

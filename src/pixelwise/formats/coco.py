@@ -1,17 +1,14 @@
-"""COCO instances: one JSON file for a whole part, with a polygon or run lengths for each object.
+"""COCO instances: one JSON file per split, with polygons or run lengths for each object.
 
-Comes in: a place. Goes out: a drawing per image. Polygons are filled as pycocotools fills them, so that a mask is what
-`COCO.annToMask` gives, pixel for pixel; several rings are united. COCO has no order: where objects overlap, the smaller one
-lies on top. A crowd is of its class like any object. An image without annotations is background.
+Polygons are rasterised by pycocotools, so masks equal those of `COCO.annToMask`. COCO has no drawing order: where objects
+overlap, the smaller one is on top. Crowds are treated like other objects. Captions, keypoints, panoptic segments and
+results in files next to the annotations are not read.
 
-Captions, keypoints, panoptic segments and results lie in files of the same kind beside; they are left alone.
-
-Source: https://cocodataset.org/#format-data, and cocoapi's `PythonAPI/pycocotools/coco.py`, by what it reads.
+Source: https://cocodataset.org/#format-data, and cocoapi's `PythonAPI/pycocotools/coco.py`.
 """
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
@@ -24,111 +21,80 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pixelwise.errors import DataError, MaskError
-from pixelwise.formats.base import (
-    BACKGROUND,
-    BACKGROUNDS,
-    IGNORED,
-    ExportImage,
-    Format,
-    Found,
-    drawn_labels,
-    mentions,
-    painted,
-    segments,
-    shape_name,
-)
-from pixelwise.formats.coco_document import (
-    Document,
-    Match,
-    add_image,
-    gather_classes,
-    key_of,
-    largest,
-    load,
-    match_images,
-    unlisted,
-)
-from pixelwise.formats.dataset_root import Place, gather, split_of_file, split_of_folder
-from pixelwise.formats.records import Problem, Record, short
-from pixelwise.formats.shapes import Box, Drawing, Region, Runs, Shape
-from pixelwise.geometry.run_lengths import of_regions
+from pixelwise.formats import coco_json
+from pixelwise.formats.annotated_images import AnnotatedImage, background, found_images, shape_notices, value_names
+from pixelwise.formats.base import BACKGROUND, BACKGROUNDS, ExportImage, Format, Found, mentions, segments
+from pixelwise.formats.coco_json import Document, Match, key_of
+from pixelwise.formats.dataset_root import Place, split_of_file, split_of_folder
+from pixelwise.formats.records import Problem, short
+from pixelwise.formats.shapes import CocoRLE, Crop, Region
+from pixelwise.geometry.run_lengths import encode_regions
 from pixelwise.labels import Labels
-from pixelwise.storage import write_atomic
 
 _PANOPTIC = "segments_info"
-_LONGEST_OUTLINE = 5_000_000  # pixels: pycocotools takes 60 bytes for each
+_MAX_CONTOUR_LENGTH = 5_000_000  # pixels; pycocotools allocates 60 bytes for each
 
-_BOX = "object with a box and no mask"
-_THIN = "object whose polygons have fewer than three points"
-_NUMBERS = "object whose polygons are no lists of numbers x, y, x, y"
-_NO_RUNS = "object whose run lengths have no size and counts"
-_SIZE = "object with run lengths of another size than its image"
-_CLASS = "object of a category that its file does not list"
+_NO_MASK = "object with a box but no mask"
+_TOO_FEW_POINTS = "object whose polygons have fewer than three points"
+_MALFORMED_POLYGONS = "object whose polygons are not lists of numbers x, y, x, y"
+_MALFORMED_RLE = "object whose run lengths have no valid size and counts"
+_OTHER_SIZE = "object with run lengths for another size than its image"
 
 
 def detect(place: Place) -> str | None:
-    """Recognise a JSON file of images, categories, and annotations with masks or boxes."""
-    found = next((path for path in largest(place) if _kind(path) and mentions(path, "category_id")), None)
-    return None if found is None else f"{short(found, place.root)} holds images, categories and annotations"
+    """Recognise a JSON file with images, categories, and annotations with a category_id."""
+    found = next((path for path in coco_json.largest(place) if _kind(path) and mentions(path, "category_id")), None)
+    return None if found is None else f"{short(found, place.root)} has images, categories and annotations"
 
 
 def _kind(path: Path) -> str | None:
-    """Tell files of objects from those of keypoints, and both from all others, by the words in them."""
+    """Tell files with objects from those with keypoints and from all others, by the words in them."""
     if not mentions(path, "images", "categories", "annotations") or mentions(path, _PANOPTIC):
         return None
     return "keypoints" if mentions(path, "num_keypoints") else "objects"
 
 
 def read(place: Place) -> Found:
-    """Read every file of objects, and find the images that they list.
+    """Read every file with objects, and find the images that they list.
 
     Raises:
-        MaskError: a file that cannot be understood.
-        DataError: no file, no class, boxes alone, no image of a file, or two files for the same images.
-        LabelsError: categories that cannot be told apart.
-
+        MaskError: a malformed file.
+        DataError: no file, no class, only boxes, none of a file's images, or two files for the same images.
+        LabelsError: malformed or ambiguous categories.
     """
-    documents = [load(path, _lightened) for path in _files(place)]
-    sorted_ = [_sort(document, place) for document in documents]
-    _require_masks(documents, place)
-    used = {name for one in sorted_ for name in one.used}
-    classes = gather_classes(documents, used)
-    labels, unlabelled = drawn_labels(
-        place, classes.names, ids=classes.ids, colours=classes.colours, things=classes.things
-    )
-    matches, problems = match_images(documents, place.images, place)
-    problems += [problem for one in sorted_ for problem in one.problems]
-    objects = {id(document): one.objects for document, one in zip(documents, sorted_, strict=True)}
-    records: dict[str, list[Record]] = defaultdict(list)
-    empty = 0
+    documents = [coco_json.load(path, _compact) for path in _files(place)]
+    indexes = [_ObjectIndex(document, short(document.path, place.root)) for document in documents]
+    _require_masks(documents)
+    labels, notices = coco_json.make_labels(place, documents, {name for index in indexes for name in index.used})
+    matches, problems = coco_json.match_images(documents, place.images, place)
+    problems += [problem for index in indexes for problem in index.problems]
+    objects = {id(index.document): index.objects for index in indexes}
+    images = []
     for match in matches:
+        file, names = match.document.path, match.document.categories
         own = objects[id(match.document)].get(match.entry.id, [])
-        faults = _faults(match, own)
+        size = match.entry.size or next((o.region.size for o in own if isinstance(o.region, CocoRLE)), None)
+        faults = _faults(match, own, size)
         if faults:
-            image = short(match.image, place.root)
-            problems += [Problem(f"{image} (annotation {one.name})", why) for one, why in faults]
+            problems += [Problem(f"{short(match.image, place.root)} (annotation {name})", why) for name, why in faults]
             continue
-        empty += not own
-        split = split_of_file(match.document.path, place.root) or split_of_folder(match.image, place.root) or "pool"
-        drawing = _drawing(match, own, place, unlabelled)
-        record = Record(place.images.id_of(match.image), match.image, match.document.path, source=drawing)
-        records[split].append(record)
-    notices = [*classes.notices, *(notice for one in sorted_ for notice in one.notices)]
-    if empty:
-        notices.append(f"{empty} of {len(matches)} images have no object: {unlabelled or 'ignored'} in every pixel")
-    taken = {match.image for match in matches}
-    notices += unlisted(place.images.paths, taken, place, "images on disk")
-    return Found(gather("COCO annotations", records, problems, notices), labels)
+        shapes = [(names[one.category].name, one.region, 0) for one in own if one.region is not None]
+        split = split_of_file(file, place.root) or split_of_folder(match.image, place.root)
+        images.append(AnnotatedImage(match.image, file, split, size, shapes))
+    notices += [notice for index in indexes for notice in index.notices]
+    notices += shape_notices(images, labels[1])
+    notices += coco_json.unlisted(place.images.paths, {match.image for match in matches}, place, "images on disk")
+    return found_images(place, "COCO annotations", images, labels, problems, notices, overlap="area")
 
 
 def _files(place: Place) -> list[Path]:
-    """List the files of objects; those of keypoints only where there are none, for they repeat the persons of the others."""
+    """List the files with objects; those with keypoints only if there are no others, whose persons they repeat."""
     files = place.annotations(".json")
     if place.config.annotations is not None and files:
         for path in files:
             if mentions(path, _PANOPTIC):
-                fix = "Set data.format: coco-panoptic, or name the file of the objects: data.annotations."
-                raise MaskError(path, expected="objects with category_id", found="panoptic segments", do=fix)
+                do = "Set data.format: coco-panoptic, or set data.annotations to the file with objects."
+                raise MaskError(path, expected="objects with category_id", found="panoptic segments", do=do)
         return list(files)
     kinds = {path: _kind(path) for path in files}
     chosen = [path for path in files if kinds[path] == "objects"] or [path for path in files if kinds[path]]
@@ -137,13 +103,13 @@ def _files(place: Place) -> list[Path]:
             place.root,
             expected="a JSON file with images, categories and annotations",
             found=f"none among {len(files)} JSON files" if files else "no JSON file",
-            do="Put it there, or name it: data.annotations.",
+            do="Put it there, or set data.annotations.",
         )
     return chosen
 
 
 class _Object(NamedTuple):
-    """One annotation, made small while its file is parsed; without a region, `fault` says why."""
+    """An annotation in compact form; without a region, `fault` says why. `thin` counts rings without area."""
 
     name: str
     image: Hashable
@@ -153,222 +119,197 @@ class _Object(NamedTuple):
     thin: int
 
 
-def _lightened(plain: dict[str, Any]) -> Any:
-    """Turn an annotation into an `_Object`; anything else stays."""
-    if "image_id" not in plain or "category_id" not in plain:
-        return plain
-    name = str(plain.get("id"))[:40]
+def _compact(row: dict[str, Any]) -> Any:
+    """Convert an annotation to an `_Object`, and leave other objects as they are."""
+    if "image_id" not in row or "category_id" not in row:
+        return row
+    name = str(row.get("id"))[:40]
     name = name if name.isprintable() else ascii(name)
-    region, fault, thin = _region(name, plain.get("segmentation"))
-    return _Object(name, key_of(plain["image_id"]), key_of(plain["category_id"]), region, fault, thin)
+    region, fault, thin = _region(name, row.get("segmentation"))
+    return _Object(name, key_of(row["image_id"]), key_of(row["category_id"]), region, fault, thin)
 
 
-def _region(name: str, plain: Any) -> tuple[Region | None, str, int]:
-    """Read a segmentation: the region, or what is wrong with it; and how many rings have no area."""
-    if not plain or (isinstance(plain, list) and all(ring == [] for ring in plain)):
-        return None, _BOX, 0
-    if isinstance(plain, dict):
-        return (*_runs(name, plain), 0)
-    if not isinstance(plain, list):
-        return None, _NUMBERS, 0
-    rings = plain if isinstance(plain[0], list) else [plain]
+def _region(name: str, segmentation: Any) -> tuple[Region | None, str, int]:
+    """Read a segmentation: the region, or what is wrong with it; and the number of rings without area."""
+    if not segmentation or (isinstance(segmentation, list) and all(ring == [] for ring in segmentation)):
+        return None, _NO_MASK, 0
+    if isinstance(segmentation, dict):
+        region = _run_lengths(name, segmentation.get("size"), segmentation.get("counts"))
+        return region, "" if region else _MALFORMED_RLE, 0
+    if not isinstance(segmentation, list):
+        return None, _MALFORMED_POLYGONS, 0
+    rings = segmentation if isinstance(segmentation[0], list) else [segmentation]
     try:
-        wide = [array("d", ring) for ring in rings if len(ring) >= 6]
-        odd = any(len(ring) % 2 for ring in rings)
+        valid = [array("d", ring) for ring in rings if len(ring) >= 6]
+        is_odd = any(len(ring) % 2 for ring in rings)
     except (TypeError, OverflowError):
-        return None, _NUMBERS, 0
-    if odd or not wide:
-        return None, _NUMBERS if odd else _THIN, 0
-    points = b"".join(ring.tobytes() for ring in wide)
-    return _Rings(name, points, tuple(len(ring) for ring in wide)), "", len(rings) - len(wide)
+        return None, _MALFORMED_POLYGONS, 0
+    if is_odd or not valid:
+        return None, _MALFORMED_POLYGONS if is_odd else _TOO_FEW_POINTS, 0
+    points = b"".join(ring.tobytes() for ring in valid)
+    return _CocoPolygons(name, points, tuple(len(ring) for ring in valid)), "", len(rings) - len(valid)
 
 
-def _runs(name: str, plain: dict[str, Any]) -> tuple[Region | None, str]:
-    """Read run lengths, compressed or as a list of numbers."""
-    size, counts = plain.get("size"), plain.get("counts")
+def _run_lengths(name: str, size: Any, counts: Any) -> CocoRLE | None:
+    """Read run lengths, compressed or as a list of numbers; None if they are malformed."""
     if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
-        return None, _NO_RUNS
+        return None
     if isinstance(counts, list):
-        from pycocotools import mask as coder  # 20 ms, and most data sets hold no such file
-
-        runs = np.array(counts) if all(type(run) is int for run in counts) else np.zeros(0)
-        if runs.dtype.kind != "i" or runs.min() < 0 or runs.max() >= 1 << 32:
-            return None, _NO_RUNS
-        counts = coder.frPyObjects({"size": [1, 1], "counts": counts}, 1, 1)["counts"].decode("ascii")
+        if not counts or not all(type(run) is int and 0 <= run < 1 << 32 for run in counts):
+            return None
+        counts = _compressed(counts)
     if not isinstance(counts, str) or not counts.isascii():
-        return None, _NO_RUNS
-    return Runs(counts.encode("ascii"), (size[0], size[1]), f"annotation {name}"), ""
+        return None
+    return CocoRLE(counts.encode("ascii"), (size[0], size[1]), f"annotation {name}")
+
+
+def _compressed(runs: list[int]) -> str:
+    from pycocotools import mask as coder  # takes 20 ms, and many data sets do not need it
+
+    return str(coder.frPyObjects({"size": [1, 1], "counts": runs}, 1, 1)["counts"], "ascii")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _Rings:
-    """Hold polygons as COCO has them, x, y, x, y, …, united; filled by pycocotools, whose rule for pixels is its own."""
+class _CocoPolygons:
+    """The union of polygons x, y, x, y, … (float64), rasterised by pycocotools, whose rule for pixels differs from ours."""
 
     name: str
     points: bytes
     lengths: tuple[int, ...]
 
-    def cover(self, size: tuple[int, int]) -> Box:
-        """Fill every ring.
-
-        Raises:
-            MaskError: points far from the image, or an outline so long that filling it would take all memory.
-
-        """
+    def rasterize(self, size: tuple[int, int]) -> Crop:
+        """Fill every ring."""
         from pycocotools import mask as coder
 
         rings = np.split(np.frombuffer(self.points, np.float64), np.cumsum(self.lengths)[:-1])
         for ring in rings:
-            self._hold(ring.reshape(-1, 2), size)
-        whole = coder.merge(coder.frPyObjects(rings, size[0], size[1]))
-        return Runs(whole["counts"], size, f"annotation {self.name}").cover(size)
+            self._validate(ring.reshape(-1, 2), size)
+        merged = coder.merge(coder.frPyObjects(rings, size[0], size[1]))
+        return CocoRLE(merged["counts"], size, f"annotation {self.name}").rasterize(size)
 
-    def _hold(self, ring: NDArray[np.float64], size: tuple[int, int]) -> None:
-        """Refuse what pycocotools would walk along for ever: it goes from point to point in steps of a fifth of a pixel."""
+    def _validate(self, ring: NDArray[np.float64], size: tuple[int, int]) -> None:
+        """Refuse rings that take pycocotools too long: it walks along edges in steps of a fifth of a pixel."""
         side = np.array(size[::-1])
-        far = ring[~((ring >= -side) & (ring <= 2 * side)).all(axis=1)]
-        if len(far):
-            wanted, found = f"points x, y within an image of {side[0]}×{side[1]}", f"{far[0, 0]:g}, {far[0, 1]:g}"
-            fix = "Correct the polygon; coordinates are pixels, not shares."
-            raise MaskError(f"annotation {self.name}", expected=wanted, found=found, do=fix)
+        outside = ring[~((ring >= -side) & (ring <= 2 * side)).all(axis=1)]
+        if len(outside):
+            expected = f"points x, y within an image of {side[0]}×{side[1]}"
+            found = f"{outside[0, 0]:g}, {outside[0, 1]:g}"
+            do = "Correct the polygon; coordinates are in pixels, not fractions."
+            raise MaskError(f"annotation {self.name}", expected=expected, found=found, do=do)
         length = np.abs(np.diff(ring, axis=0, append=ring[:1])).max(axis=1).sum()
-        if length > _LONGEST_OUTLINE:
-            wanted, found = f"an outline of at most {_LONGEST_OUTLINE:,} pixels", f"{length:,.0f}"
-            raise MaskError(f"annotation {self.name}", expected=wanted, found=found, do="Take it out, or draw it anew.")
+        if length > _MAX_CONTOUR_LENGTH:
+            expected = f"a contour of at most {_MAX_CONTOUR_LENGTH:,} pixels"
+            do = "Remove it, or draw it again."
+            raise MaskError(f"annotation {self.name}", expected=expected, found=f"{length:,.0f}", do=do)
 
-    def parts(self) -> Iterable[bytes]:
-        """Give the points, as float64."""
+    def content(self) -> Iterable[bytes]:
+        """Yield the points as float64."""
         yield f"coco rings {self.lengths}".encode()
         yield self.points
 
 
-@dataclass(frozen=True)
-class _Sorted:
-    """Hold the objects of a file by image, the classes that occur, and what was found on the way."""
+class _ObjectIndex:
+    """The objects of a file by image, the names of the classes that occur, problems and notices."""
 
-    objects: dict[Hashable, list[_Object]]
-    used: set[str]
-    problems: list[Problem]
-    notices: list[str]
-
-
-def _sort(document: Document, place: Place) -> _Sorted:
-    """Sort the objects of a file by image; those of no image are told."""
-    file = short(document.path, place.root)
-    objects: dict[Hashable, list[_Object]] = defaultdict(list)
-    problems, used = [], set()
-    for number, one in enumerate(document.annotations):
-        if not isinstance(one, _Object):
-            why = "annotation without image_id and category_id"
-            problems.append(Problem(f"{file}: annotations[{number}]", why))
-        elif one.image not in document.entries:
-            why = "annotation of an image that its file does not list"
-            problems.append(Problem(f"{file}: annotation {one.name} (image_id {one.image!r})", why))
-        else:
-            objects[one.image].append(one)
-            if one.category in document.categories:
-                used.add(document.categories[one.category].name)
-    own = [one for ones in objects.values() for one in ones]
-    thin, twice = sum(one.thin for one in own), len(own) - len({one.name for one in own})
-    notices = [f"{file}: {thin} polygons of fewer than three points cover nothing"] if thin else []
-    if twice and not all(one.name == "None" for one in own):
-        notices.append(f"{file}: {twice} ids of annotations are used again; every annotation is drawn all the same")
-    return _Sorted(objects, used, problems, notices)
+    def __init__(self, document: Document, file: str) -> None:
+        self.document = document
+        self.objects: dict[Hashable, list[_Object]] = defaultdict(list)
+        self.used: set[str] = set()
+        self.problems: list[Problem] = []
+        self.notices: list[str] = []
+        thin = 0
+        names: list[str] = []
+        for number, one in enumerate(document.annotations):
+            if not isinstance(one, _Object):
+                why = "annotation without image_id and category_id"
+                self.problems.append(Problem(f"{file}: annotations[{number}]", why))
+            elif one.image not in document.entries:
+                where = f"{file}: annotation {one.name} (image_id {one.image!r})"
+                self.problems.append(Problem(where, coco_json.UNLISTED_IMAGE))
+            else:
+                self.objects[one.image].append(one)
+                thin += one.thin
+                names.append(one.name)
+                if one.category in document.categories:
+                    self.used.add(document.categories[one.category].name)
+        duplicates = len(names) - len(set(names))
+        if thin:
+            self.notices.append(f"{file}: {thin} polygons with fewer than three points cover no pixels")
+        if duplicates and set(names) != {"None"}:
+            self.notices.append(f"{file}: {duplicates} annotation ids are duplicates; all annotations are drawn")
 
 
-def _require_masks(documents: Sequence[Document], place: Place) -> None:
-    """Refuse files for detection: where nothing but boxes is drawn, there is no mask to learn from."""
+def _require_masks(documents: Sequence[Document]) -> None:
+    """Refuse files for detection, which have only boxes."""
     objects = [one for document in documents for one in document.annotations if isinstance(one, _Object)]
-    if not objects or not all(one.fault == _BOX for one in objects):
+    if not objects or not all(one.fault == _NO_MASK for one in objects):
         return
     raise DataError(
         documents[0].path,
         expected="objects with a segmentation: polygons or run lengths",
-        found=f"{len(objects)} with a box alone, which is a file for detection",
-        do="Export it as COCO segmentation; where other files hold the masks, name their format: data.format.",
+        found=f"{len(objects)} with only a box, as for detection",
+        do="Export the annotations as COCO segmentation; if other files hold the masks, set data.format.",
     )
 
 
-def _faults(match: Match, objects: Sequence[_Object]) -> list[tuple[_Object, str]]:
-    """Find what makes an image unusable: an object left out would be background."""
-    size = _size(match, objects)
+def _faults(match: Match, objects: Sequence[_Object], size: tuple[int, int] | None) -> list[tuple[str, str]]:
+    """Return annotations that make an image unusable, since without them their pixels would be background; and why."""
     faults = []
     for one in objects:
-        why = one.fault or ("" if one.category in match.document.categories else _CLASS)
-        if isinstance(one.region, Runs) and one.region.size != size:
-            why = why or _SIZE
+        why = one.fault or (
+            "" if one.category in match.document.categories else f"object {coco_json.UNLISTED_CATEGORY}"
+        )
+        if not why and isinstance(one.region, CocoRLE) and one.region.size != size:
+            why = _OTHER_SIZE
         if why:
-            faults.append((one, why))
+            faults.append((one.name, why))
     return faults
 
 
-def _drawing(match: Match, objects: Sequence[_Object], place: Place, unlabelled: str | None) -> Drawing:
-    names = match.document.categories
-    shapes = tuple(
-        Shape(shape_name(place, names[one.category].name), one.region) for one in objects if one.region is not None
-    )
-    overlap = place.config.overlap or "area"
-    return Drawing(match.document.path, shapes, _size(match, objects), unlabelled, overlap)
-
-
-def _size(match: Match, objects: Iterable[_Object]) -> tuple[int, int] | None:
-    """Give (H, W) as `images` has it, else as the first run lengths have it."""
-    return match.entry.size or next((one.region.size for one in objects if isinstance(one.region, Runs)), None)
-
-
 class _Writer:
-    """Write a JSON file for each part, with the exact pixels of every object as run lengths."""
+    """Write a JSON file per split, with the exact pixels of every object as run lengths."""
 
     def __init__(self, out: Path, labels: Labels) -> None:
-        self.out, self.labels = out, labels
-        self.unlabelled = painted(np.zeros((0, 0), np.uint8), labels)[1]
-        self.ground = None if self.unlabelled == "ignore" else labels.names.index(self.unlabelled)
-        self.splits: dict[str, dict[str, list[Any]]] = {}
+        self.labels = labels
+        self.documents = coco_json.SplitDocuments(out, "instances")
+        self.unlabelled, self.background = background(labels)
         self.count = 0
         self.ids = dict(enumerate(labels.ids))
 
     def add(self, exported: ExportImage) -> Path:
-        """Note every object, and copy the image into the folder of its part."""
-        target, split, image_id = add_image(exported, self.out, self.splits)
+        """Copy the image and add its objects."""
+        target, image_id, annotations = self.documents.add(exported)
         numbers, values = segments(exported.mask, self.labels)
         boxes = ndimage.find_objects(numbers + 1)
-        for number, runs in of_regions(numbers):
+        for number, runs in encode_regions(numbers):
             index = values[number]
-            if index == self.ground:
+            if index == self.background and self.unlabelled != "ignore":
                 continue
             if index == self.labels.ignore_index:
                 self.ids[index] = next(iter(self.labels.ignore_ids or ()), max(self.labels.ids) + 1)
             self.count += 1
-            rows, columns = boxes[number]
-            split["annotations"].append({
+            annotations.append({
                 "id": self.count, "image_id": image_id, "category_id": self.ids[index], "iscrowd": 0,
-                "segmentation": {"size": list(exported.size), "counts": _packed(runs)}, "area": int(runs[1::2].sum()),
-                "bbox": [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start],
+                "segmentation": {"size": list(exported.size), "counts": _compressed(runs.tolist())},
+                "area": int(runs[1::2].sum()), "bbox": coco_json.bbox(*boxes[number]),
             })  # fmt: skip
         return target
 
     def close(self) -> dict[str, Any]:
         """Write the files."""
-        rows = [*zip(self.labels.ids, self.labels.names, self.labels.countable, self.labels.colours, strict=True)]
-        # Where two classes are called background or the like, or one is called otherwise, its name tells what lies below.
+        rows = coco_json.category_rows(self.labels)
+        # A background with another name, or one of two backgrounds, is kept: its name tells what is below.
         if self.unlabelled == BACKGROUND and sum(name in BACKGROUNDS for name in self.labels.names) == 1:
-            del rows[self.labels.names.index(BACKGROUND)]
-        if self.labels.ignore_index in self.ids:
-            rows.append((self.ids[self.labels.ignore_index], IGNORED, False, (244, 244, 240)))
-        categories = [
-            {"id": id_, "name": name, "supercategory": "", "isthing": int(countable), "color": list(colour)}
-            for id_, name, countable, colour in rows
-        ]
-        for split, plain in self.splits.items():
-            whole = {"info": {}, "licenses": [], "categories": categories, **plain}
-            write_atomic(self.out / "annotations" / f"instances_{split}.json", json.dumps(whole))
+            del rows[self.background]
+        ignored = self.ids.get(self.labels.ignore_index)
+        if ignored is not None:
+            rows.append(
+                coco_json.category_row(
+                    ignored, value_names(self.labels)[self.labels.ignore_index], False, (244, 244, 240)
+                )
+            )
+        self.documents.write(rows)
         return {"format": "coco", "unlabelled": self.unlabelled}
-
-
-def _packed(runs: NDArray[np.int64]) -> str:
-    from pycocotools import mask as coder
-
-    return str(coder.frPyObjects({"size": [1, 1], "counts": runs.tolist()}, 1, 1)["counts"], "ascii")
 
 
 FORMAT = Format("coco", "COCO instances", detect, read, _Writer)

@@ -1,19 +1,20 @@
-"""GeoTIFFs with areas in GeoJSON: footprints of buildings, fields, whatever was drawn over the rasters.
+"""GeoTIFFs with areas in GeoJSON, such as footprints of buildings or fields.
 
-Comes in: a place. Goes out: a drawing per raster. Features are found on rasters by where they lie, carried into the raster's
-coordinate reference system, and painted in the order of the file. Pixels at the raster's nodata value count in nothing.
+Features are transformed to the coordinate reference system of the rasters that they overlap, and painted in the order of
+the file. Pixels with the raster's nodata value are ignored.
 
-The class stands in the property that `data.attribute` names, else in the first of `_ATTRIBUTES` that every feature has (where only
-half or more have it, it is asked); else all are one class, named after a property that says "yes" in all of them (`building=yes`), or after the file.
+The class is the property `data.attribute`, else the first of `_ATTRIBUTES` that every feature has (if only half or more
+have it, that is an error). Otherwise all features are one class, named after a property that is "yes" in all of them
+(`building=yes`), or after the file.
 
-A raster on which no feature lies holds nothing but background if it lies among the features, has a vector file of its own name,
-or is named by `data.images`. Else nobody says that it was looked at, and it is asked.
+A raster without features is background if it is within the extent of the features, has a vector file with its own name, or
+is listed in `data.images`. Otherwise it may not be annotated at all, which is a problem for the user to decide.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,12 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, ImageError, MaskError
-from pixelwise.formats.base import Format, Found, drawn_labels, load_json, mentions, shape_name
-from pixelwise.formats.dataset_root import Place, gather, split_of_folder
-from pixelwise.formats.geo_features import Feature, Features, is_collection, read_features
-from pixelwise.formats.projection import carrier, plain_name
-from pixelwise.formats.records import Problem, Record, Window, short
-from pixelwise.formats.shapes import Drawing, Polygon, Region, Several, Shape
+from pixelwise.formats.annotated_images import AnnotatedImage, ImageMatcher, NamedRegion, found_images
+from pixelwise.formats.base import Format, Found, drawn_labels, load_json, mentions
+from pixelwise.formats.dataset_root import Place, split_of_folder
+from pixelwise.formats.records import Problem, Record, short
+from pixelwise.formats.shapes import Polygon
+from pixelwise.formats.vector_features import Features, Points, crs_name, is_collection, read_features, transformer
 from pixelwise.grid import Grid
 from pixelwise.imageio.extras import need
 from pixelwise.imageio.images import read_header
@@ -37,22 +38,13 @@ from pixelwise.imageio.safe_reading import reading
 
 _RASTERS = (".tif", ".tiff")
 _ATTRIBUTES = (
-    "class",
-    "class_name",
-    "classname",
-    "label",
-    "category",
-    "type",
-    "landcover",
-    "land_cover",
-    "landuse",
-    "crop",
-)
+    "class", "class_name", "classname", "label", "category", "type", "landcover", "land_cover", "landuse", "crop",
+)  # fmt: skip
 _YES = {"yes", "true", "1"}
-_MOST_CLASSES = 255
-_LOOKED_INTO = 3
-_LONG_EDGE = 64.0  # pixels: longer ones are cut, since a straight line in one system is a curve in another
-_BLOCKS = 3  # along each side, where one raster has to give all parts
+_MAX_CLASSES = 255
+_MAX_PROBED_FILES = 3
+_MAX_EDGE = 16.0  # pixels; longer edges are divided, since a straight line in one system is a curve in another
+_BLOCKS = 3  # along each side of a single raster
 _SHOWN = 4
 
 
@@ -64,323 +56,320 @@ class _Raster:
     crs: str
 
     @property
-    def size(self) -> tuple[int, int]:
-        return self.header.size
-
-    def world_box(self) -> NDArray[np.float64]:
-        """Give the least and the greatest x and y of its corners: (2, 2)."""
-        height, width = self.size
+    def extent(self) -> NDArray[np.float64]:
+        """Minimum x, minimum y, maximum x, maximum y of the corners."""
+        height, width = self.header.size
         corners = np.array([(0, 0), (0, width), (height, 0), (height, width)]) - 0.5
         world = self.grid.to_world(corners)
-        return np.stack([world.min(0), world.max(0)])
+        return np.concatenate([world.min(0), world.max(0)])
 
 
 def detect(place: Place) -> str | None:
-    """Recognise a feature collection beside GeoTIFFs."""
+    """Recognise a feature collection in a data set with GeoTIFFs."""
     if not any(path.suffix.lower() in _RASTERS for path in place.files):
         return None
-    paths = [*place.annotations(".geojson"), *place.annotations(".json")[:_LOOKED_INTO]]
+    paths = [*place.annotations(".geojson"), *place.annotations(".json")[:_MAX_PROBED_FILES]]
     found = next((path for path in paths if mentions(path, "FeatureCollection")), None)
-    return None if found is None else f"{short(found, place.root)} holds features"
+    return None if found is None else f"{short(found, place.root)} has features"
 
 
 def read(place: Place) -> Found:
-    """Read every vector file and the header of every raster, and paint the one onto the other.
+    """Read every vector file and the header of every raster, and find the features of each raster.
 
     Raises:
-        MaskError: features that cannot be understood, or whose place is not known.
-        ImageError: a raster whose place is not known; with `data.skip_bad` it becomes a problem.
-        DataError: no feature lies on a raster.
-
+        MaskError: malformed features, or an unknown coordinate reference system.
+        ImageError: a raster without georeference; with `data.skip_bad` it becomes a problem.
+        DataError: no feature on any raster.
     """
     paths = [*place.annotations(".geojson"), *place.annotations(".json")]
-    vectors = [read_features(path, plain) for path in paths if is_collection(plain := load_json(path))]
+    vectors = [read_features(path, content) for path in paths if is_collection(content := load_json(path))]
     if not vectors:
         raise DataError(place.root, expected="GeoJSON feature collections", found="none", do="Check data.annotations.")
     rasters, problems = _rasters(place)
-    name, classes, told = _classes(place, vectors)
-    labels, unlabelled = drawn_labels(place, classes)
-    laid = _Laid(vectors)
-    shapes = {
-        raster.path: [Shape(shape_name(place, name(one)), area) for one, area in laid.on(raster)] for raster in rasters
-    }
+    class_of, classes, notice = _classes(place, vectors)
+    labels = drawn_labels(place, classes)
+    overlay = _Overlay(vectors)
+    shapes = {raster.path: overlay.shapes(raster, class_of) for raster in rasters}
     empty = [raster for raster in rasters if not shapes[raster.path]]
     if len(empty) == len(rasters):
-        raise _nowhere(place, rasters, vectors)
-    strange = [raster for raster in empty if not _looked_at(place, raster, laid)]
-    kept = [raster for raster in rasters if raster not in strange]
-    asked = _asked(place, strange, kept)
-    notices = [told, *laid.told(place.root)]
-    if asked:
-        notices.append(f"{len(asked)} of {len(rasters)} rasters lie far from all features: {asked[0].do}".rstrip("."))
-    if len(empty) > len(strange):
-        many = [short(raster.path, place.root) for raster in empty if raster not in strange]
-        notices.append(f"no feature lies on {_few(many)}: {len(many)} of {len(rasters)} rasters hold background only")
-    records, divided = _records(place, kept, shapes, laid, unlabelled)
-    return Found(gather("rasters with features", records, [*problems, *asked], [*notices, *divided]), labels)
+        raise _no_overlap(place, rasters, vectors)
+    unknown = [raster for raster in empty if place.config.images is None and not overlay.covers(raster)]
+    annotated = [raster for raster in rasters if raster not in unknown]
+    notices = [notice, *overlay.notices(place.root)]
+    if unknown:
+        do = _list_annotated([short(raster.path, place.root) for raster in annotated])
+        notices.append(f"{len(unknown)} of {len(rasters)} rasters are far from all features: {do}".rstrip("."))
+        why = "raster far from all features"
+        problems += [Problem(short(raster.path, place.root), why, do) for raster in unknown]
+    background = [short(raster.path, place.root) for raster in empty if raster not in unknown]
+    if background:
+        notices.append(f"{len(background)} of {len(rasters)} rasters have no features: {_some(background)}")
+    images = [
+        AnnotatedImage(
+            raster.path,
+            overlay.file_of(raster),
+            split_of_folder(raster.path, place.root),
+            raster.header.size,
+            shapes[raster.path],
+            raster.header.nodata,
+        )
+        for raster in annotated
+    ]
+    found = found_images(place, "rasters with features", images, labels, problems, notices)
+    return _divided(found, annotated[0].header.size) if len(annotated) == 1 else found
 
 
-def _records(
-    place: Place, rasters: Sequence[_Raster], shapes: Mapping[Path, list[Shape]], laid: _Laid, unlabelled: str | None
-) -> tuple[dict[str, list[Record]], list[str]]:
-    """Make a record of every raster, or of its blocks where there is but one; and say so."""
-    records: dict[str, list[Record]] = defaultdict(list)
-    for raster in rasters:
-        file, painted = laid.file_of(raster), tuple(shapes[raster.path])
-        drawing = Drawing(file, painted, raster.size, unlabelled, place.config.overlap or "file")
-        split = split_of_folder(raster.path, place.root) or "pool"
-        id_ = place.images.id_of(raster.path)
-        records[split].append(Record(id_, raster.path, file, source=drawing, nodata=raster.header.nodata))
-    if len(rasters) > 1 or "pool" not in records:
-        return records, []
-    records["pool"] = _blocks(records["pool"][0], rasters[0].size)
-    told = f"there is one raster only, so it is divided into {_BLOCKS}×{_BLOCKS} blocks"
-    return records, [f"{told}: scores on a part of it say little of other places"]
+def _divided(found: Found, size: tuple[int, int]) -> Found:
+    """Divide a single raster into blocks, unless its folder is a split."""
+    if "pool" not in found.layout.splits:
+        return found
+    (record,) = found.layout.splits["pool"]
+    blocks = f"{_BLOCKS}×{_BLOCKS} blocks"
+    notice = f"the only raster is divided into {blocks}: scores on some of them say little about other places"
+    splits = {"pool": tuple(_blocks(record, size))}
+    return replace(found, layout=replace(found.layout, splits=splits, notices=(*found.layout.notices, notice)))
+
+
+def _blocks(record: Record, size: tuple[int, int]) -> list[Record]:
+    """Divide a raster into blocks, each a group of its own."""
+    rows, columns = (np.linspace(0, side, _BLOCKS + 1).astype(int).tolist() for side in size)
+    windows = [
+        (top, left, bottom - top, right - left)
+        for top, bottom in pairwise(rows)
+        for left, right in pairwise(columns)
+        if bottom > top and right > left
+    ]
+    ids = [f"{record.id}/{number}" for number in range(len(windows))]
+    return [replace(record, id=id_, group=id_, window=window) for id_, window in zip(ids, windows, strict=True)]
 
 
 def _rasters(place: Place) -> tuple[list[_Raster], list[Problem]]:
-    """Read the headers of all rasters, which must say where they lie."""
+    """Read the headers of all rasters, which must be georeferenced."""
     rasters: list[_Raster] = []
-    problems = []
+    matcher = ImageMatcher(place)
     for path in place.images.paths:
         if path.suffix.lower() not in _RASTERS:
-            problems.append(Problem(short(path, place.root), "image that is no GeoTIFF"))
+            matcher.add_problem(path, "image that is not a GeoTIFF")
             continue
         try:
             with reading(path, ImageError, "GeoTIFF"):
                 rasters.append(_raster(path))
         except DataError as error:
-            if not place.config.skip_bad:
-                raise
-            problems.append(Problem(error.where, f"expected {error.expected}, found {error.found}"))
+            matcher.skip(error)
     if not rasters:
-        raise DataError(place.root, expected="GeoTIFFs that say where they lie", found="none", do="Check data.images.")
-    return rasters, problems
+        raise DataError(place.root, expected="georeferenced GeoTIFFs", found="none", do="Check data.images.")
+    return rasters, matcher.problems
 
 
 def _raster(path: Path) -> _Raster:
     header = read_header(path)
     grid = header.grid
     if grid is None:
-        found = "an image turned by its orientation tag" if header.orientation != 1 else "none that can be read"
-        do = "Write its system and place into it: gdal_edit.py -a_srs EPSG:… -a_ullr LEFT TOP RIGHT BOTTOM."
-        raise Refused("a GeoTIFF with a coordinate reference system and a place", found, do)
-    return _Raster(path, header, grid, plain_name(grid.crs) or grid.crs if grid.crs else _own_system(path))
+        found = "an image rotated by its orientation tag" if header.orientation != 1 else "none that can be read"
+        do = "Add them: gdal_edit.py -a_srs EPSG:… -a_ullr LEFT TOP RIGHT BOTTOM."
+        raise Refused("a GeoTIFF with a coordinate reference system and a position", found, do)
+    return _Raster(path, header, grid, crs_name(grid.crs) or grid.crs if grid.crs else _crs_without_code(path))
 
 
-def _own_system(path: Path) -> str:
-    """Read a system that has no code, as WKT, through GDAL: its GeoTIFF driver alone, and no file beside."""
+def _crs_without_code(path: Path) -> str:
+    """Read a system without a code as WKT, using only GDAL's GeoTIFF driver and no sidecar files."""
     rasterio = need("rasterio", "geo", path)
     with (
         rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_PAM_ENABLED="NO", GDAL_HTTP_MAX_RETRY="0"),
         rasterio.open(str(path.resolve()), driver="GTiff") as file,
     ):
         if not file.crs:
-            do = "Write it into the file: gdal_edit.py -a_srs EPSG:…."
-            raise Refused("a coordinate reference system", "none", do)
+            raise Refused("a coordinate reference system", "none", "Add it: gdal_edit.py -a_srs EPSG:….")
         return str(file.crs.to_wkt())
 
 
-# Where features lie ----------------------------------------------------------------------------------------------------
+# Overlay -------------------------------------------------------------------------------------------------------------
 
 
-class _Laid:
-    """Carry features onto rasters, and count those that lie on none.
+@dataclass(frozen=True, eq=False)
+class _Transformed:
+    """The areas of a file in another coordinate reference system; bounds are NaN if an area cannot be transformed."""
 
-    Args:
-        vectors: the files.
-    """
+    areas: NDArray[np.object_]
+    bounds: NDArray[np.float64]
+    transform: Callable[[Points], Points]
+    accuracy: Callable[[], str]
+
+
+class _Overlay:
+    """Find the features on each raster, and those on none."""
 
     def __init__(self, vectors: Sequence[Features]) -> None:
         self.vectors = vectors
-        self.met = [np.zeros(len(one.areas), bool) for one in vectors]
-        self.ways: dict[tuple[int, str], tuple[Callable[[Any], Any], Callable[[], str]]] = {}
-        self.boxes: dict[tuple[int, str], NDArray[np.float64]] = {}
+        self.on_raster = [np.zeros(len(vector.areas), bool) for vector in vectors]
         self.used: set[tuple[int, str]] = set()
         self.files: dict[Path, Path] = {}
+        self._cache: dict[tuple[int, str], _Transformed] = {}
 
-    def on(self, raster: _Raster) -> Iterable[tuple[Feature, Region]]:
-        """Give the features that lie on a raster, each with its pixels."""
-        low, high = raster.world_box()
-        for place, vector in enumerate(self.vectors):
-            boxes = self.box_of(place, raster.crs)
-            near = (boxes[:, 0] < high).all(1) & (boxes[:, 1] > low).all(1)
-            for number in np.flatnonzero(near).tolist():
-                area = vector.areas[number]
-                rings = [tuple(self._pixels(ring, place, raster) for ring in polygon) for polygon in area.polygons]
-                points = np.concatenate([ring for polygon in rings for ring in polygon])
-                if (points.max(0) <= 0).any() or (points.min(0) >= raster.size[::-1]).any():
-                    continue
-                self.met[place][number] = True
-                self.used.add((place, raster.crs))
+    def shapes(self, raster: _Raster, class_of: Callable[[Mapping[str, Any]], str]) -> list[NamedRegion]:
+        """Return the features on a raster, in pixels."""
+        shapes: list[NamedRegion] = []
+        for index, vector in enumerate(self.vectors):
+            numbers = np.flatnonzero(_overlaps(self._transformed(index, raster.crs).bounds, raster.extent))
+            for number, polygons in self._polygons(index, numbers, raster):
+                self.on_raster[index][number] = True
+                self.used.add((index, raster.crs))
                 self.files.setdefault(raster.path, vector.path)
-                polygons = tuple(Polygon(polygon) for polygon in rings)
-                yield area, polygons[0] if len(polygons) == 1 else Several(polygons)
+                name = class_of(vector.properties[number])
+                shapes += [(name, polygon, 0) for polygon in polygons]
+        return shapes
 
-    def box_of(self, place: int, crs: str) -> NDArray[np.float64]:
-        """Give the boxes of a file's features in a system: (N, 2, 2), the least x and y first; none where out of its reach."""
-        key = (place, crs)
-        if key not in self.boxes:
-            vector = self.vectors[place]
-            self.ways[key] = carrier(vector.crs, crs, vector.path)
-            rings = [np.concatenate(list(area.rings())) for area in vector.areas]
-            world = self.ways[key][0](np.concatenate(rings)) if rings else np.zeros((0, 2))
-            world = np.where(np.isfinite(world), world, np.nan)
-            starts = np.cumsum([0, *map(len, rings)])[:-1]
-            boxes = np.zeros((0, 2, 2))
-            if rings:
-                boxes = np.stack([np.minimum.reduceat(world, starts), np.maximum.reduceat(world, starts)], axis=1)
-            self.boxes[key] = boxes
-        return self.boxes[key]
+    def _transformed(self, index: int, crs: str) -> _Transformed:
+        key = (index, crs)
+        if key not in self._cache:
+            vector = self.vectors[index]
+            shapely = need("shapely", "geo", vector.path)
+            transform, accuracy = transformer(vector.crs, crs, vector.path)
+            areas = shapely.transform(vector.areas, transform)
+            bounds = shapely.bounds(areas).reshape(-1, 4)
+            points, owner = shapely.get_coordinates(areas, return_index=True)
+            bounds[owner[~np.isfinite(points).all(axis=1)]] = np.nan
+            self._cache[key] = _Transformed(areas, bounds, transform, accuracy)
+        return self._cache[key]
 
-    def _pixels(self, ring: NDArray[np.float64], place: int, raster: _Raster) -> NDArray[np.float64]:
-        """Give a ring in pixels x, y, (0, 0) being the corner of the first; long edges are cut before they are carried over."""
-        carry = self.ways[place, raster.crs][0]
+    def _polygons(self, index: int, numbers: NDArray[np.int64], raster: _Raster) -> list[tuple[int, list[Polygon]]]:
+        """Convert areas to pixels, where (0, 0) is the corner of the first pixel, and drop those outside the raster."""
+        vector, transformed = self.vectors[index], self._transformed(index, raster.crs)
+        shapely = need("shapely", "geo", vector.path)
 
-        def pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
-            return np.asarray(raster.grid.to_pixels(carry(points)))[:, ::-1] + 0.5
+        def to_pixels(world: Points) -> Points:
+            return np.asarray(raster.grid.to_pixels(world))[:, ::-1] + 0.5
 
-        found = pixels(ring)
-        if self.vectors[place].crs == raster.crs:
-            return found
-        many = np.ceil(np.linalg.norm(np.diff(found, axis=0), axis=1) / _LONG_EDGE).clip(1, 1000).astype(int)
-        if (many == 1).all():
-            return found
-        edge = np.repeat(np.arange(len(many)), many)
-        share = (np.arange(len(edge)) - np.repeat(np.cumsum(many) - many, many)) / many[edge]
-        return pixels(np.vstack([ring[edge] + share[:, np.newaxis] * (ring[edge + 1] - ring[edge]), ring[-1:]]))
+        areas = shapely.transform(transformed.areas[numbers], to_pixels)
+        bounds = shapely.bounds(areas).reshape(-1, 4)
+        if vector.crs != raster.crs and len(areas):
+            pixels = np.maximum(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1])
+            original = vector.areas[numbers]
+            sides = shapely.bounds(original)
+            length = np.maximum(sides[:, 2] - sides[:, 0], sides[:, 3] - sides[:, 1])
+            divided = shapely.segmentize(original, length / np.maximum(pixels / _MAX_EDGE, 1))
+            areas = shapely.transform(divided, lambda points: to_pixels(transformed.transform(points)))
+        height, width = raster.header.size
+        inside = _overlaps(bounds, np.array([0, 0, width, height]))
+        return [(number, _parts(area)) for number, area in zip(numbers[inside].tolist(), areas[inside], strict=True)]
 
-    def surround(self, raster: _Raster) -> bool:
-        """Say whether a raster meets the box around all features of a file."""
-        low, high = raster.world_box()
-        for place in range(len(self.vectors)):
-            boxes = self.box_of(place, raster.crs)
-            boxes = boxes[np.isfinite(boxes).all((1, 2))]
-            if len(boxes) and (boxes[:, 0].min(0) < high).all() and (boxes[:, 1].max(0) > low).all():
+    def covers(self, raster: _Raster) -> bool:
+        """Return whether a raster is annotated: in the extent of the features of a file, or with a file of its name."""
+        for index, vector in enumerate(self.vectors):
+            bounds = self._transformed(index, raster.crs).bounds
+            bounds = bounds[np.isfinite(bounds).all(axis=1)]
+            extent = np.concatenate([bounds[:, :2].min(0), bounds[:, 2:].max(0)])[np.newaxis] if len(bounds) else bounds
+            if vector.path.stem == raster.path.stem or _overlaps(extent, raster.extent).any():
                 return True
         return False
 
     def file_of(self, raster: _Raster) -> Path:
-        """Give the vector file that messages about a raster's mask name."""
-        own = next((one.path for one in self.vectors if one.path.stem == raster.path.stem), self.vectors[0].path)
-        return self.files.get(raster.path, own)
+        """Return the vector file for messages about a raster's mask."""
+        same_name = (vector.path for vector in self.vectors if vector.path.stem == raster.path.stem)
+        return self.files.get(raster.path) or next(same_name, self.vectors[0].path)
 
-    def told(self, root: Path) -> list[str]:
-        """Say what lies nowhere, what has no area, and what was carried from one system to another."""
-        told = []
-        for vector, met in zip(self.vectors, self.met, strict=True):
+    def notices(self, root: Path) -> list[str]:
+        """Describe features outside all rasters, features without area, and transformations."""
+        notices = []
+        for vector, on_raster in zip(self.vectors, self.on_raster, strict=True):
             name = short(vector.path, root)
-            if not met.all():
-                told.append(f"{int((~met).sum())} of {len(met)} features lie on no raster and are left out ({name})")
+            outside = int((~on_raster).sum())
+            if outside:
+                notices.append(f"{outside} of {len(on_raster)} features are on no raster and are left out ({name})")
             if vector.without_area:
-                told.append(f"{vector.without_area} features are points, lines or empty and cover no pixels ({name})")
-        carried = {
-            f"features in {self.vectors[place].crs} are carried into {crs[:40]}{self.ways[place, crs][1]()}"
-            for place, crs in self.used
-            if self.vectors[place].crs != crs
+                notices.append(
+                    f"{vector.without_area} features are points, lines or empty and cover no pixels ({name})"
+                )
+        transformations = {
+            f"features are transformed from {self.vectors[index].crs} to {crs[:40]}{self._cache[index, crs].accuracy()}"
+            for index, crs in self.used
+            if self.vectors[index].crs != crs
         }
-        return told + sorted(carried)
+        return notices + sorted(transformations)
 
 
-def _looked_at(place: Place, raster: _Raster, laid: _Laid) -> bool:
-    """Say whether a raster without features was labelled all the same."""
-    own = any(vector.path.stem == raster.path.stem for vector in laid.vectors)
-    return place.config.images is not None or own or laid.surround(raster)
+def _overlaps(bounds: NDArray[np.float64], extent: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which boxes (N, 4) overlap a box (4,), all as minimum x, minimum y, maximum x, maximum y."""
+    left, low, right, high = bounds.T
+    return (left < extent[2]) & (low < extent[3]) & (right > extent[0]) & (high > extent[1])
 
 
-def _asked(place: Place, strange: Sequence[_Raster], others: Sequence[_Raster]) -> list[Problem]:
-    names = [short(raster.path, place.root) for raster in others]
+def _parts(area: Any) -> list[Polygon]:
+    # Segmentizing a multipolygon with one part returns a polygon.
+    rings = ((part.exterior, *part.interiors) for part in getattr(area, "geoms", (area,)))
+    return [Polygon(tuple(np.asarray(ring.coords) for ring in part)) for part in rings]
+
+
+def _list_annotated(names: Sequence[str]) -> str:
+    """Return how to select the rasters that are annotated."""
+    if len(names) > _SHOWN:
+        return "List the annotated rasters in data.images, or skip the others: --skip-bad (data.skip_bad: true)."
     value = names[0] if len(names) == 1 else f"[{', '.join(names)}]"
-    do = (
-        f"Name those that are labelled: --set 'data.images={value}'."
-        if len(names) <= _SHOWN
-        else (
-            "Name those that are labelled with data.images, or leave the others out with --skip-bad (data.skip_bad: true)."
-        )
-    )
-    return [Problem(short(raster.path, place.root), "raster without a feature anywhere near", do) for raster in strange]
+    return f"List the annotated rasters: --set 'data.images={value}'."
 
 
-def _nowhere(place: Place, rasters: Sequence[_Raster], vectors: Sequence[Features]) -> DataError:
-    many = sum(len(vector.areas) for vector in vectors)
-    systems = ", ".join(sorted({vector.crs for vector in vectors}))
-    others = ", ".join(sorted({raster.crs[:40] for raster in rasters}))
+def _no_overlap(place: Place, rasters: Sequence[_Raster], vectors: Sequence[Features]) -> DataError:
+    count = sum(len(vector.areas) for vector in vectors)
+    sources = ", ".join(sorted({vector.crs for vector in vectors}))
+    targets = ", ".join(sorted({raster.crs[:40] for raster in rasters}))
     return DataError(
         place.root,
-        expected="features that lie on the rasters",
-        found=f"none of {many} features in {systems} on {len(rasters)} rasters in {others}",
-        do="Check that the `crs` of the features is the one they were drawn in, and that they belong to these rasters.",
+        expected="features on the rasters",
+        found=f"none of {count} features in {sources} on {len(rasters)} rasters in {targets}",
+        do="Check that the `crs` of the features is correct, and that they belong to these rasters.",
     )
 
 
-def _few(names: Sequence[str]) -> str:
+def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
 
-def _blocks(record: Record, size: tuple[int, int]) -> list[Record]:
-    """Divide a raster into blocks, each a group of its own."""
-    rows, columns = (np.linspace(0, side, _BLOCKS + 1).astype(int).tolist() for side in size)
-    windows: list[Window] = [
-        (top, left, bottom - top, right - left)
-        for top, bottom in pairwise(rows)
-        for left, right in pairwise(columns)
-        if bottom > top and right > left
-    ]
-    return [
-        replace(record, id=f"{record.id}/{k}", group=f"{record.id}/{k}", window=window)
-        for k, window in enumerate(windows)
-    ]
+# Classes -------------------------------------------------------------------------------------------------------------
 
 
-# What features are -----------------------------------------------------------------------------------------------------
-
-
-def _classes(place: Place, vectors: Sequence[Features]) -> tuple[Callable[[Feature], str], list[str], str]:
-    """Find out what names the class of a feature: a function, all names, and what was decided, in words."""
-    features = [feature for vector in vectors for feature in vector.areas]
-    wanted = place.config.attribute
-    shared: Counter[str] = Counter(key for one in features for key, value in one.properties.items() if _text(value))
-    everywhere = [key for key, many in shared.items() if many == len(features)]
-    if wanted is not None and wanted not in everywhere:
-        found = f"{shared[wanted]} of {len(features)}" if wanted in shared else "none"
-        do = f"Choose one that all have: {', '.join(sorted(everywhere)[:8]) or 'there is none'}."
-        raise MaskError("data.attribute", expected=f"features with the property {wanted!r}", found=found, do=do)
-    by_name = {key.lower(): key for key in everywhere}
-    key = wanted or next((by_name[name] for name in _ATTRIBUTES if name in by_name), None)
+def _classes(place: Place, vectors: Sequence[Features]) -> tuple[Callable[[Mapping[str, Any]], str], list[str], str]:
+    """Determine the class of features: a function of their properties, all class names, and a notice."""
+    rows = [properties for vector in vectors for properties in vector.properties]
+    requested = place.config.attribute
+    counts: Counter[str] = Counter(key for row in rows for key, value in row.items() if _text(value))
+    common = [key for key, count in counts.items() if count == len(rows)]
+    if requested is not None and requested not in common:
+        found = f"{counts[requested]} of {len(rows)}" if requested in counts else "none"
+        do = f"Choose one that all have: {', '.join(sorted(common)[:8]) or 'there are none'}."
+        raise MaskError("data.attribute", expected=f"features with the property {requested!r}", found=found, do=do)
+    by_name = {key.lower(): key for key in common}
+    key = requested or next((by_name[name] for name in _ATTRIBUTES if name in by_name), None)
     if key is None:
-        where = vectors[0].path if len(vectors) == 1 else place.root
-        _require_whole(where, shared, len(features))
+        _require_complete(vectors[0].path if len(vectors) == 1 else place.root, counts, len(rows))
     else:
-        names = sorted({_text(one.properties[key]) for one in features})
+        names = sorted({_text(row[key]) for row in rows})
         if {name.lower() for name in names} <= _YES:
-            return lambda one: key, [key], f"the property {key!r} says {names[0]!r} everywhere: it names the one class"
-        if len(names) <= _MOST_CLASSES:
-            told = f"the property {key!r} names the classes ({_few(names)}); data.attribute names another"
-            return lambda one: _text(one.properties[key]), names, told
-    yes = [key for key in everywhere if all(_text(one.properties[key]).lower() in _YES for one in features)]
+            return lambda row: key, [key], f"the property {key!r} is {names[0]!r} in all features: it is the only class"
+        if len(names) <= _MAX_CLASSES:
+            notice = (
+                f"the classes are the values of the property {key!r} ({_some(names)}); data.attribute selects another"
+            )
+            return lambda row: _text(row[key]), names, notice
+    yes = [key for key in common if all(_text(row[key]).lower() in _YES for row in rows)]
     only = yes[0] if len(yes) == 1 else vectors[0].path.stem if len(vectors) == 1 else "feature"
-    told = f"no property names the classes: all features are {only!r}; data.attribute names one that does"
-    return lambda one: only, [only], told
+    notice = f"no property contains class names: all features are {only!r}; data.attribute selects a property"
+    return lambda row: only, [only], notice
 
 
-def _require_whole(path: Path, shared: Counter[str], total: int) -> None:
-    """Raise where a property names the class of most features and not of all: they are not one class.
-
-    Raises:
-        MaskError: it does.
-    """
-    for key, many in sorted(shared.items()):
-        if key.lower() in _ATTRIBUTES and total / 2 <= many < total:
-            expected = f"a class for every feature, as its property {key!r}"
-            do = f"Give the others a {key!r}, or take them out; or name another property by data.attribute."
-            raise MaskError(path, expected=expected, found=f"{total - many} of {total} without", do=do)
+def _require_complete(path: Path, counts: Counter[str], total: int) -> None:
+    """Refuse a class property that most features have, but not all."""
+    for key, count in sorted(counts.items()):
+        if key.lower() in _ATTRIBUTES and total / 2 <= count < total:
+            expected = f"a class for every feature in the property {key!r}"
+            do = f"Add {key!r} to the others, or remove them; or choose another property: data.attribute."
+            raise MaskError(path, expected=expected, found=f"{total - count} of {total} without", do=do)
 
 
 def _text(value: Any) -> str:
-    """Write a property as the name of a class; empty where it cannot be one."""
+    """Convert a property to a class name; empty if it cannot be one."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and value.is_integer():  # tables with a gap anywhere hold 3 as 3.0
+    if isinstance(value, float) and value.is_integer():  # tables with missing values store 3 as 3.0
         return str(int(value))
     return str(value).strip() if isinstance(value, str | int) else ""
 

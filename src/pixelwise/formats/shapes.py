@@ -1,10 +1,7 @@
-"""Masks that are drawn: shapes with class names, painted one over the other onto the grid of their image.
+"""Rasterise annotated shapes: paint polygons and run lengths with class names onto the pixel grid of their image.
 
-Comes in: outlines, run lengths or small bitmaps, as the reader of an annotation format found them, and the `Labels`. Goes
-out: class indices (H, W). Knows nothing of files, formats or images.
-
-A pixel belongs to an outline where its centre lies inside (see `outlines`). Where shapes overlap, the later one lies on top
-("file"), or the smaller one ("area": a person before a bus is seen, whichever was drawn first).
+A pixel belongs to a polygon if its centre is inside (see `geometry.contours`). Where shapes overlap, the later one is on
+top ("file"), or the smaller one ("area").
 """
 
 from __future__ import annotations
@@ -27,39 +24,40 @@ from pixelwise.imageio.images import read_orientation
 from pixelwise.imageio.raster import turn
 from pixelwise.labels import Labels
 
-Box = tuple[int, int, NDArray[np.bool_]]
+MAX_PIXELS = 400_000_000
+Crop = tuple[int, int, NDArray[np.bool_]]
 Overlap = Literal["file", "area"]
-_KEPT = 1 << 14
+_CACHED_CROP = 1 << 14  # pixels
 
 
 class Region(Protocol):
-    """Some pixels of an image."""
+    """A set of pixels of an image, in vector or run-length form."""
 
-    def cover(self, size: tuple[int, int]) -> Box:
-        """Give row and column at which a box begins, and the box as a mask (h, w) within an image of (H, W).
+    def rasterize(self, size: tuple[int, int]) -> Crop:
+        """Return top row, left column and mask (h, w) of a box that contains the region, clipped to an image of (H, W).
 
         Raises:
-            MaskError: what the region is made of cannot be understood; `where` names the region alone.
+            MaskError: the region is malformed; `where` names only the region.
         """
 
-    def parts(self) -> Iterable[bytes]:
-        """Give all that makes the region, for a hash."""
+    def content(self) -> Iterable[bytes]:
+        """Yield everything that defines the region, for a hash."""
 
 
 @dataclass(frozen=True, eq=False)
 class Polygon:
-    """Hold rings (N, 2) of points x, y in pixels, or in shares of width and height where `relative`; rings in rings are holes."""
+    """Rings (N, 2) of points x, y in pixels, or in fractions of width and height if `relative`; a ring in a ring is a hole."""
 
     rings: tuple[Ring, ...]
     relative: bool = False
 
-    def cover(self, size: tuple[int, int]) -> Box:
-        """Fill by the even-odd rule."""
+    def rasterize(self, size: tuple[int, int]) -> Crop:
+        """Fill the rings."""
         scale = np.array(size[::-1], np.float64) if self.relative else 1.0
         return fill(tuple(ring * scale for ring in self.rings), size)
 
-    def parts(self) -> Iterable[bytes]:
-        """Give the points, as float64."""
+    def content(self) -> Iterable[bytes]:
+        """Yield the points as float64."""
         yield b"polygon" + (b" relative" if self.relative else b"")
         for ring in self.rings:
             yield len(ring).to_bytes(8, "little")
@@ -67,64 +65,38 @@ class Polygon:
 
 
 @dataclass(frozen=True, eq=False)
-class Runs:
-    """Hold COCO's compressed run lengths over a whole image of `size` (H, W); `name` is what messages call them."""
+class CocoRLE:
+    """COCO's compressed run lengths for an image of `size` (H, W); `name` is used in messages."""
 
     counts: bytes
     size: tuple[int, int]
     name: str = "run lengths"
 
-    def cover(self, size: tuple[int, int]) -> Box:
-        """Decode the box around them.
-
-        Raises:
-            MaskError: another size than the image's, or run lengths that do not fill it.
-        """
-        wanted, fix = f"run lengths of {size[0]}×{size[1]} pixels, the image's height and width", "Export them again."
-        if self.size != size:
-            raise MaskError(self.name, expected=wanted, found=f"{self.size[0]}×{self.size[1]}", do=fix)
+    def rasterize(self, size: tuple[int, int]) -> Crop:
+        """Decode the bounding box."""
+        found = None
         runs = unpack(self.counts)
-        if runs is None:
-            raise MaskError(self.name, expected=wanted, found=f"{self.counts[:40]!r}", do=fix)
-        try:
-            return fill_runs(runs, size)
-        except ValueError as error:
-            raise MaskError(self.name, expected=wanted, found=str(error), do=fix) from error
+        if self.size != size:
+            found = f"{self.size[0]}×{self.size[1]}"
+        elif runs is None:
+            found = f"{self.counts[:40]!r}"
+        else:
+            try:
+                return fill_runs(runs, size)
+            except ValueError as error:
+                found = str(error)
+        expected = f"run lengths for {size[0]}×{size[1]} pixels, the image's height and width"
+        raise MaskError(self.name, expected=expected, found=found, do="Export the annotations again.")
 
-    def parts(self) -> Iterable[bytes]:
-        """Give the run lengths."""
+    def content(self) -> Iterable[bytes]:
+        """Yield size and run lengths."""
         yield f"runs {self.size}".encode()
         yield self.counts
 
 
 @dataclass(frozen=True, eq=False)
-class Bitmap:
-    """Hold a small mask (h, w) that begins at a row and column; packed, eight pixels a byte."""
-
-    top: int
-    left: int
-    shape: tuple[int, int]
-    packed: bytes
-
-    @classmethod
-    def of(cls, top: int, left: int, box: NDArray[Any]) -> Bitmap:
-        """Pack a mask (h, w): what is not zero belongs to it."""
-        return cls(top, left, (box.shape[0], box.shape[1]), np.packbits(box != 0).tobytes())
-
-    def cover(self, size: tuple[int, int]) -> Box:
-        """Unpack, and cut off what lies beyond the image."""
-        bits = np.unpackbits(np.frombuffer(self.packed, np.uint8), count=self.shape[0] * self.shape[1])
-        return _within(self.top, self.left, bits.reshape(self.shape).astype(bool), size)
-
-    def parts(self) -> Iterable[bytes]:
-        """Give place, shape and pixels."""
-        yield f"bitmap {self.top} {self.left} {self.shape}".encode()
-        yield self.packed
-
-
-@dataclass(frozen=True, eq=False)
-class Lengths:
-    """Hold a mask (h, w) that begins at a row and column as run lengths: row by row, what does not belong to it first."""
+class RowRLE:
+    """A mask (h, w) at a row and column as run lengths (uint32), row by row, starting with zeros."""
 
     top: int
     left: int
@@ -132,79 +104,94 @@ class Lengths:
     runs: bytes
 
     @classmethod
-    def of(cls, top: int, left: int, shape: tuple[int, int], runs: Sequence[int] | NDArray[np.int64]) -> Lengths:
-        """Keep run lengths, four bytes each.
+    def from_runs(cls, top: int, left: int, shape: tuple[int, int], runs: Sequence[int] | NDArray[np.int64]) -> RowRLE:
+        """Check and keep run lengths.
 
         Raises:
-            ValueError: they are negative, or do not add up to the pixels of the mask.
+            ValueError: negative run lengths, or a sum that is not h·w.
         """
         lengths = np.asarray(runs, np.int64).reshape(-1)
         if (lengths < 0).any():
-            raise ValueError("run lengths below zero")
-        if lengths.sum(dtype=np.float64) != shape[0] * shape[1]:  # whole numbers could overflow to the right sum
+            raise ValueError("negative run lengths")
+        if lengths.sum(dtype=np.float64) != shape[0] * shape[1]:  # an integer sum could overflow
             raise ValueError(f"run lengths of {lengths.sum(dtype=np.float64):.0f} for {shape[0] * shape[1]} pixels")
         return cls(top, left, shape, lengths.astype("<u4").tobytes())
 
-    def cover(self, size: tuple[int, int]) -> Box:
-        """Decode, and cut off what lies beyond the image."""
+    def rasterize(self, size: tuple[int, int]) -> Crop:
+        """Decode, and clip to the image."""
         lengths = np.frombuffer(self.runs, "<u4")
-        box = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(self.shape)
-        return _within(self.top, self.left, box, size)
+        mask = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(self.shape)
+        top = max(self.top, 0)
+        left = max(self.left, 0)
+        mask = mask[top - self.top : max(size[0] - self.top, 0), left - self.left : max(size[1] - self.left, 0)]
+        return (top, left, mask) if mask.size else (0, 0, np.zeros((0, 0), bool))
 
-    def parts(self) -> Iterable[bytes]:
-        """Give place, shape and run lengths."""
+    def content(self) -> Iterable[bytes]:
+        """Yield position, shape and run lengths."""
         yield f"lengths {self.top} {self.left} {self.shape}".encode()
         yield self.runs
 
 
-def _within(row: int, column: int, box: NDArray[np.bool_], size: tuple[int, int]) -> Box:
-    """Cut off what lies beyond an image of (H, W)."""
-    top, left = max(row, 0), max(column, 0)
-    box = box[top - row : max(size[0] - row, 0), left - column : max(size[1] - column, 0)]
-    return (top, left, box) if box.size else (0, 0, np.zeros((0, 0), bool))
+def row_runs(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Encode a mask (h, w) as run lengths, row by row, starting with zeros."""
+    flat = np.concatenate([[False], mask.reshape(-1)])
+    ends = np.flatnonzero(np.diff(flat))
+    return np.diff(np.append(ends, mask.size), prepend=0)
 
 
-def oval(centre: tuple[float, float], radii: tuple[float, float]) -> Ring:
-    """Give the ring of an ellipse, (N, 2) points x, y; less than 0.04 pixels off up to a radius of 4000."""
+def finite_points(values: Any, limit: float = np.inf) -> NDArray[np.float64]:
+    """Convert numbers or strings to points (N, 2).
+
+    Raises:
+        ValueError: an odd number of values, NaN, infinity, or an absolute value above `limit`.
+        TypeError, OverflowError: values that are not numbers.
+    """
+    array = np.array(values, np.float64)
+    if array.size % 2 or (array.ndim == 2 and array.size and array.shape[1] != 2):
+        raise ValueError("points that are not pairs x, y")
+    if not (np.isfinite(array) & (np.abs(array) <= limit)).all():
+        raise ValueError("coordinates that are not finite or out of range")
+    return array.reshape(-1, 2)
+
+
+def rectangle(left: float, top: float, right: float, bottom: float) -> Ring:
+    """Return the corners (4, 2) of a rectangle.
+
+    Raises:
+        ValueError: a negative size.
+    """
+    if right < left or bottom < top:
+        raise ValueError("a negative size")
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float64)
+
+
+def ellipse(centre: tuple[float, float], radii: tuple[float, float]) -> Ring:
+    """Return an ellipse as a ring (N, 2), with an error below 0.04 pixels up to a radius of 4000.
+
+    Raises:
+        ValueError: a negative radius.
+    """
+    if min(radii) < 0:
+        raise ValueError("a negative size")
     angle = np.linspace(0, 2 * np.pi, max(32, min(720, int(4 * max(radii)))), endpoint=False)
     return np.array(centre) + np.stack([np.cos(angle), np.sin(angle)], 1) * np.array(radii)
 
 
-def turned(ring: Ring, pivot: tuple[float, float], degrees: float) -> Ring:
-    """Turn points (N, 2) around a pivot, clockwise as seen on a screen."""
+def rotate(ring: Ring, pivot: tuple[float, float], degrees: float) -> Ring:
+    """Rotate points (N, 2) around a pivot, clockwise on screen.
+
+    Raises:
+        ValueError: an angle that is not finite.
+    """
+    if not np.isfinite(degrees):
+        raise ValueError("a rotation that is not finite")
     cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     return (ring - np.array(pivot)) @ np.array([[cos, sin], [-sin, cos]]) + np.array(pivot)
 
 
 @dataclass(frozen=True, eq=False)
-class Several:
-    """Hold regions that are one: what any of them covers."""
-
-    regions: tuple[Region, ...]
-
-    def cover(self, size: tuple[int, int]) -> Box:
-        """Unite what they cover."""
-        boxes = [box for region in self.regions if (box := region.cover(size))[2].size]
-        if not boxes:
-            return 0, 0, np.zeros((0, 0), bool)
-        top, left = min(box[0] for box in boxes), min(box[1] for box in boxes)
-        bottom = max(box[0] + box[2].shape[0] for box in boxes)
-        right = max(box[1] + box[2].shape[1] for box in boxes)
-        whole = np.zeros((bottom - top, right - left), bool)
-        for row, column, mask in boxes:
-            whole[row - top : row - top + mask.shape[0], column - left : column - left + mask.shape[1]] |= mask
-        return top, left, whole
-
-    def parts(self) -> Iterable[bytes]:
-        """Give what makes each of them."""
-        yield f"several {len(self.regions)}".encode()
-        for region in self.regions:
-            yield from region.parts()
-
-
-@dataclass(frozen=True, eq=False)
 class Shape:
-    """Hold one region with the name of its class; None: its pixels count in nothing. Higher levels lie on top."""
+    """A region with the name of its class (None: ignored pixels); higher levels are on top."""
 
     name: str | None
     region: Region
@@ -213,99 +200,88 @@ class Shape:
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """Hold all shapes of one image.
+    """All shapes of one image, in the order of the file: a `MaskSource`."""
 
-    Args:
-        file: the annotation file, for messages.
-        shapes: in the order of the file.
-        size: (H, W) of the image as the annotation says; None where nobody says.
-        unlabelled: class of the pixels that no shape covers; None: they count in nothing.
-        overlap: which shape lies on top.
-    """
-
-    file: Path
+    file: Path  # with the annotation
     shapes: tuple[Shape, ...]
-    size: tuple[int, int] | None = None
-    unlabelled: str | None = "background"
+    size: tuple[int, int] | None = None  # (H, W) according to the annotation; None if it does not say
+    unlabelled: str | None = "background"  # class of the pixels without a shape; None: they are ignored
     overlap: Overlap = "file"
 
     @property
     def names(self) -> frozenset[str]:
-        """Name the classes that occur."""
+        """Names of the classes that occur."""
         return frozenset(name for name in (self.unlabelled, *(shape.name for shape in self.shapes)) if name is not None)
 
     def draw(self, labels: Labels, size: tuple[int, int]) -> NDArray[Any]:
         """Paint the shapes: class indices (H, W).
 
         Raises:
-            MaskError: a class that the labels do not name, or a region that cannot be understood.
+            MaskError: a class that is not in the labels, or a malformed region.
         """
-        index: dict[str | None, int] = {name: place for place, name in enumerate(labels.names)}
-        index[None] = labels.ignore_index
-        for name in sorted(self.names):
-            if name not in index:
-                raise unknown_class(self.file, name, labels)
-        canvas = np.full(size, index[self.unlabelled], labels.dtype)
-        drawn: Iterable[tuple[Shape, Box | None]] = [(shape, None) for shape in self.shapes]
+        index = class_indices(self.file, self.names, labels)
+        mask = np.full(size, index[self.unlabelled], labels.dtype)
+        painted: Iterable[tuple[Shape, Crop | None]] = [(shape, None) for shape in self.shapes]
         if self.overlap == "area" and len(self.shapes) > 1:
-            drawn = self._by_area(size)
-        for shape, known in sorted(drawn, key=lambda one: one[0].level):
-            top, left, box = known or self._cover(shape, size)
-            canvas[top : top + box.shape[0], left : left + box.shape[1]][box] = index[shape.name]
-        return canvas
+            painted = self._by_area(size)
+        for shape, cached in sorted(painted, key=lambda item: item[0].level):
+            top, left, crop = cached or self._rasterize(shape, size)
+            mask[top : top + crop.shape[0], left : left + crop.shape[1]][crop] = index[shape.name]
+        return mask
 
-    def _by_area(self, size: tuple[int, int]) -> list[tuple[Shape, Box | None]]:
-        """Put the larger first; boxes are kept where they are small: a hundred that fill a slide would take all memory."""
-        sized: list[tuple[int, Shape, Box | None]] = []
+    def _by_area(self, size: tuple[int, int]) -> list[tuple[Shape, Crop | None]]:
+        """Sort by area, the largest first. Only small crops are kept: many large ones would exhaust memory."""
+        rows: list[tuple[int, Shape, Crop | None]] = []
         for shape in self.shapes:
-            cover = self._cover(shape, size)
-            sized.append((int(np.count_nonzero(cover[2])), shape, cover if cover[2].size <= _KEPT else None))
-        return [(shape, cover) for _, shape, cover in sorted(sized, key=lambda one: -one[0])]
+            crop = self._rasterize(shape, size)
+            rows.append((int(np.count_nonzero(crop[2])), shape, crop if crop[2].size <= _CACHED_CROP else None))
+        return [(shape, crop) for _, shape, crop in sorted(rows, key=lambda row: -row[0])]
 
-    def _cover(self, shape: Shape, size: tuple[int, int]) -> Box:
+    def _rasterize(self, shape: Shape, size: tuple[int, int]) -> Crop:
         try:
-            return shape.region.cover(size)
+            return shape.region.rasterize(size)
         except MaskError as error:
             where = f"{self.file}: {error.where}"
             raise MaskError(where, expected=error.expected, found=error.found, do=error.do) from error
 
     def digest(self) -> str:
-        """Give the SHA-256, in hex, over names, regions and the rules by which they are painted."""
-        total = hashlib.sha256(repr((self.size, self.unlabelled, self.overlap)).encode())
+        """Return the SHA-256, in hex, of names, regions and painting rules."""
+        digest = hashlib.sha256(repr((self.size, self.unlabelled, self.overlap)).encode())
         for shape in self.shapes:
-            total.update(repr((shape.name, shape.level)).encode("utf-8", "surrogatepass"))
-            for part in shape.region.parts():
-                total.update(part)
-        return total.hexdigest()
+            digest.update(repr((shape.name, shape.level)).encode("utf-8", "surrogatepass"))
+            for content in shape.region.content():
+                digest.update(content)
+        return digest.hexdigest()
 
 
-def unknown_class(where: object, name: str, labels: Labels) -> MaskError:
-    """Make the error for a class that the labels do not name."""
-    shown = ", ".join(labels.names[:8]) + (", …" if labels.num_classes > 8 else "")
-    do = f"Add {name!r} to the labels, or let its pixels count in nothing: data.ignored: [{name!r}]."
-    return MaskError(where, expected=f"the classes {shown}", found=repr(name), do=do)
+def class_indices(where: object, names: Iterable[str], labels: Labels) -> dict[str | None, int]:
+    """Map class names to class indices, and None to the ignore index.
+
+    Raises:
+        MaskError: one of `names` is not in the labels.
+    """
+    for name in sorted(set(names) - set(labels.names)):
+        shown = ", ".join(labels.names[:8]) + (", …" if labels.num_classes > 8 else "")
+        do = f"Add {name!r} to the labels, or ignore its pixels: data.ignored: [{name!r}]."
+        raise MaskError(where, expected=f"the classes {shown}", found=repr(name), do=do)
+    return {**{name: index for index, name in enumerate(labels.names)}, None: labels.ignore_index}
 
 
 def draw_upright(record: Record, labels: Labels, size: tuple[int, int]) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Make the mask of a record with a source, upright as its image is read.
+    """Make the mask of a record with a source, in the orientation in which its image is read.
 
-    Annotation tools show images as EXIF turns them, and note that size. Where the size in the annotation is the one
-    before turning, what was drawn is turned with the image.
-
-    Args:
-        record: with a `source`.
-        labels: the classes.
-        size: (H, W) of the image as it is read.
+    Annotation tools show images as EXIF orients them, and store that size. If the annotation stores the size before
+    rotation, the mask is rotated with the image.
 
     Returns:
-        The mask, of the annotation's own size where that is another, for the caller to refuse; and notices.
+        The mask, in the annotation's size (which can differ from `size`, that of the image), and notices.
     """
     source = record.source
     assert source is not None
-    noted = source.size or size
-    if noted != size and noted == size[::-1]:
+    annotated = source.size or size
+    if annotated != size and annotated == size[::-1]:
         orientation = read_orientation(record.image)
         if orientation >= 5:
-            told = "what was drawn before EXIF turned the image is turned with it"
-            return np.ascontiguousarray(turn(source.draw(labels, noted), orientation)), (told,)
-    return source.draw(labels, noted), ()
+            notice = "annotations made before EXIF rotation are rotated with their images"
+            return np.ascontiguousarray(turn(source.draw(labels, annotated), orientation)), (notice,)
+    return source.draw(labels, annotated), ()

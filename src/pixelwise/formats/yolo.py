@@ -1,89 +1,100 @@
-"""YOLO segmentation, as Ultralytics, Roboflow, CVAT and Label Studio write it: a text file for each image.
+"""YOLO segmentation, as Ultralytics, Roboflow, CVAT and Label Studio write it: one text file per image.
 
-Comes in: a place. Goes out: a drawing per image. A line is `class x1 y1 x2 y2 …`, in shares of width and height. The text
-file lies where the image does, with the last images/ in its path replaced by labels/; an image without one, or with an
-empty one, is background. A YAML says where the parts are and what the classes are called; without one folders and classes.txt
-do. Smaller shapes lie on top. Nothing is downloaded, whatever the YAML says.
+A line is `class x1 y1 x2 y2 …`, in fractions of width and height. The text file has the path of the image with the last
+images/ replaced by labels/; an image with an empty or missing text file is background. A YAML lists the splits and class
+names; without one, folders and classes.txt do. Smaller shapes are on top. Nothing is downloaded.
 
-Rings that are joined by a bridge of zero width (Ultralytics' `merge_multi_segment`) need no care: along it every edge runs
-twice, which the even-odd rule counts as not at all. That is how holes are written, too.
+Rings joined by bridges of zero width (Ultralytics' `merge_multi_segment`) need no special treatment: the edges of a bridge
+are crossed twice, which the even-odd rule ignores. Holes are written in the same way.
 
-Source: docs.ultralytics.com/datasets/segment, and ultralytics 8.3, `data/utils.py` (what it takes), by what its files hold.
+Paths in a YAML are matched with folders below the root by their end, since they can be from another machine. They never
+lead outside the root.
+
+Source: docs.ultralytics.com/datasets/segment, and ultralytics 8.3, `data/utils.py`.
 """
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
-from pixelwise.errors import MaskError
-from pixelwise.formats.base import ExportImage, Format, Found, copy_image, drawn_labels, painted, shape_name
-from pixelwise.formats.dataset_root import Place, gather
-from pixelwise.formats.records import SPLITS, Problem, Record, short
-from pixelwise.formats.shapes import Drawing, Polygon, Shape
-from pixelwise.formats.yolo_splits import CLASS_LISTS, Told, choose, describe, label_path, yamls
-from pixelwise.geometry.contours import Outline, Ring, trace
+from pixelwise.config import is_yolo, read_yaml, yolo_home
+from pixelwise.errors import ConfigError, DataError, LabelsError, MaskError, PairingError
+from pixelwise.formats.annotated_images import AnnotatedImage, background, export_copy, found_images
+from pixelwise.formats.base import ExportImage, Format, Found, drawn_labels
+from pixelwise.formats.dataset_root import Place, split_of_folder
+from pixelwise.formats.records import SPLIT_FOLDERS, SPLITS, Problem, short
+from pixelwise.formats.shapes import Polygon
+from pixelwise.geometry.contours import join_holes, trace
 from pixelwise.imageio.images import IMAGE_SUFFIXES
+from pixelwise.imageio.safe_reading import read_text
 from pixelwise.labels import Labels
 from pixelwise.storage import write_atomic
 
-_SLACK = 0.01  # as Ultralytics allows: tools round, and let points lie just beyond the border
-_LOOKED_INTO = 20
-_DIGITS = 8  # half a unit of the last is far less than half a pixel, up to images of ten million
-_DESCRIPTION = "dataset.yaml"  # data.yaml is what pixelwise calls its own
-# No two ways to read a number, or a long line that does not fit would be tried in all of them.
+_TOLERANCE = 0.01  # as in Ultralytics: rounding can move points slightly outside the image
+_MAX_PROBED_FILES = 20
+_MAX_CLASSES = 65_535
+_DIGITS = 8  # rounding errors stay far below half a pixel
+_YAML_NAME = "dataset.yaml"  # data.yaml is pixelwise's own
+_CLASS_LISTS = ("classes.txt", "obj.names", "_darknet.labels")
+# Each number can match in only one way, so a long line that does not match fails in linear time.
 _LINE = re.compile(r"\s*\d+(\.0*)?(\s+[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?){4,}\s*")
-_OUTLINE = "an outline: class x1 y1 x2 y2 x3 y3 …"
+
+Row = tuple[int, Polygon]
 
 
 def detect(place: Place) -> str | None:
-    """Recognise a YAML with parts and names, or text files with a class and shares in each line."""
-    for path in yamls(place):
-        return f"{short(path, place.root)} names parts and classes"
+    """Recognise a YAML with splits and names, or text files with a class and fractions in each line."""
+    for path in _yamls(place):
+        return f"{short(path, place.root)} lists splits and classes"
     texts = {path for path in place.files if path.suffix == ".txt"}
     labels = (label_path(image, place.root) for image in place.images.paths) if texts else iter(())
-    for path in islice((label for label in labels if label in texts and _is_filled(label)), _LOOKED_INTO):
+    for path in islice((label for label in labels if label in texts and _is_filled(label)), _MAX_PROBED_FILES):
         if _looks_like_labels(path):
-            return f"{short(path, place.root)} holds classes and shares"
+            return f"{short(path, place.root)} has classes and coordinates"
     return None
 
 
 def read(place: Place) -> Found:
-    """Find the images of each part, and read the text file of each.
+    """Find the images of each split, and read the text file of each image.
 
     Raises:
-        MaskError: a line that is no outline in shares, boxes for detection among them.
-        LabelsError: names that cannot be those of classes.
-        PairingError: an image in two parts.
-        DataError: no images where the YAML says, or no text files.
-
+        MaskError: a line that is not a polygon in fractions, such as a box for detection.
+        LabelsError: invalid class names.
+        PairingError: an image in two splits.
+        DataError: no images at a path in the YAML, or no text files.
     """
-    told = describe(place)
-    texts = {path for path in place.files if path.suffix == ".txt"}
-    chosen, problems, notices = choose(place, told, texts)
-    drawn, odd, more = _drawn(place, told, chosen, texts)
-    problems += [*odd, *_orphans(place, texts)]
-    names = told.names
+    reader = _Reader(place, _describe(place))
+    split_of_image = reader.splits()
+    annotations = reader.annotations(split_of_image)
+    reader.report_unmatched()
+    names = reader.description.names
     if names is None:
-        names = {kind: f"class_{kind}" for kind in sorted({kind for _, _, rows in drawn for kind, _ in rows})}
-        more.append(
-            "nothing names the classes: they are called class_0, class_1, …; a classes.txt would, a name a line"
-        )
-    labels, unlabelled = drawn_labels(place, names.values(), ids=[kind + 1 for kind in names])
-    records: dict[str, list[Record]] = defaultdict(list)
-    for image, label, rows in drawn:
-        shapes = tuple(Shape(shape_name(place, names[kind]), polygon) for kind, polygon in rows)
-        drawing = Drawing(label, shapes, None, unlabelled, place.config.overlap or "area")
-        records[chosen[image]].append(Record(place.images.id_of(image), image, label, source=drawing))
-    return Found(gather("YOLO label files", records, problems, (*told.notices, *notices, *more)), labels)
+        used = {kind for *_, rows in annotations for kind, _ in rows}
+        names = {kind: f"class_{kind}" for kind in sorted(used)}
+        reader.notices.append("the classes have no names: they are called class_0, class_1, …; add a classes.txt")
+    labels = drawn_labels(place, names.values(), ids=[kind + 1 for kind in names])
+    images = [
+        AnnotatedImage(image, path, split_of_image[image], None, [(names[kind], polygon, 0) for kind, polygon in rows])
+        for image, path, rows in annotations
+    ]
+    notices = (*reader.description.notices, *reader.notices)
+    return found_images(place, "YOLO label files", images, labels, reader.problems, notices, overlap="area")
+
+
+def label_path(image: Path, root: Path) -> Path:
+    """Return the path of an image's text file: the last images/ below the root becomes labels/."""
+    folders = list((image.relative_to(root) if image.is_relative_to(root) else image).parent.parts)
+    if "images" in folders:
+        folders[len(folders) - 1 - folders[::-1].index("images")] = "labels"
+    return root.joinpath(*folders, image.with_suffix(".txt").name)
 
 
 def _is_filled(path: Path) -> bool:
@@ -94,7 +105,7 @@ def _is_filled(path: Path) -> bool:
 
 
 def _looks_like_labels(path: Path) -> bool:
-    """Tell by the first line: a class and numbers, which outside of labels/ have to be shares: other tables are many."""
+    """Check the first line: a class and numbers, which outside of labels/ must be fractions, unlike other tables."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             line = file.readline(100_000)
@@ -102,208 +113,365 @@ def _looks_like_labels(path: Path) -> bool:
         return False
     if _LINE.fullmatch(line) is None:
         return False
-    return "labels" in path.parts or max(map(float, line.split()[1:])) <= 1 + _SLACK
+    return "labels" in path.parts or max(map(float, line.split()[1:])) <= 1 + _TOLERANCE
 
 
-def _orphans(place: Place, texts: set[Path]) -> list[Problem]:
-    """Find text files that belong to no image: all in labels/, elsewhere those that look like it."""
-    images = (path for path in place.files if path.suffix.lower() in IMAGE_SUFFIXES)
-    lost = texts - {label_path(image, place.root) for image in images}
-    lost = {path for path in lost if path.name not in CLASS_LISTS}
-    inside = (p for p in sorted(lost) if "labels" in p.relative_to(place.root).parts or _looks_like_labels(p))
-    return [Problem(short(path, place.root), "label file without its image") for path in inside]
+# The YAML, or the list of classes ------------------------------------------------------------------------------------
 
 
-def _drawn(
-    place: Place, told: Told, chosen: Iterable[Path], texts: set[Path]
-) -> tuple[list[tuple[Path, Path, list[tuple[int, Polygon]]]], list[Problem], list[str]]:
-    """Read the text file of each image: image, text file and its rows; with problems and notices."""
-    drawn: list[tuple[Path, Path, list[tuple[int, Polygon]]]] = []
-    owner: dict[Path, Path] = {}
-    problems: list[Problem] = []
-    bad: list[MaskError] = []
-    for image in chosen:
-        label = label_path(image, place.root)
-        if owner.setdefault(label, image) != image:
-            why = f"second image of {short(label, place.root)} (also {owner[label].name})"
-            problems.append(Problem(short(image, place.root), why))
-            continue
-        try:
-            drawn.append((image, label, _rows(label, told) if label in texts else []))
-        except MaskError as error:
-            if not place.config.skip_bad:
-                raise
-            bad.append(error)
-    if bad and not any(rows for *_, rows in drawn):
-        raise bad[0]  # a set of another kind: none of its files can be used
-    problems += [Problem(error.where, f"expected {error.expected}, found {error.found}", error.do) for error in bad]
-    missing = len(owner.keys() - texts)
-    told_of = [f"{missing} of {len(owner)} images have no label file: they are background, as YOLO has it"]
-    return drawn, problems, told_of if missing else []
+@dataclass(frozen=True)
+class _Description:
+    """The content of a data set's YAML, or of its list of classes."""
+
+    file: Path  # the YAML or list; the root if there is neither
+    names: dict[int, str] | None  # by class id in the text files; None if there are no names
+    splits: Mapping[str, list[str]]  # folders of images, or lists of them, by split; empty if folder names tell
+    home: Path  # the folder to which their paths are relative
+    notices: tuple[str, ...] = ()
 
 
-def _rows(path: Path, told: Told) -> list[tuple[int, Polygon]]:
+def _yamls(place: Place) -> Iterator[Path]:
+    """Find YAML files of YOLO: those in `data.annotations`, else those at the root."""
+    for path in (*place.annotations(".yaml"), *place.annotations(".yml")):
+        if place.config.annotations is not None or path.parent == place.root:
+            try:
+                found = is_yolo(read_yaml(path)[0])
+            except ConfigError:
+                if place.config.format is not None and place.config.annotations is not None:
+                    raise  # the user asked for this file
+                continue
+            if found:
+                yield path
+
+
+def _describe(place: Place) -> _Description:
+    """Read the YAML, or else the list of classes and darknet's lists of images."""
+    files = list(_yamls(place))
+    if len(files) > 1:
+        found = ", ".join(short(path, place.root) for path in files)
+        do = f"Choose one: --set data.annotations={short(files[0], place.root)}"
+        raise ConfigError(place.root, expected="one YAML with splits and names", found=found, do=do)
+    if not files:
+        if place.config.annotations is not None:
+            found = repr(place.config.annotations)
+            do = "Set it to the YAML with `names` and `train`, or remove it."
+            raise ConfigError("data.annotations", expected="the YAML of a YOLO data set", found=found, do=do)
+        return _without_yaml(place)
+    file = files[0]
+    content = read_yaml(file)[0]
+    _require_segmentation(file, content)
+    splits: dict[str, list[str]] = {}
+    for split, words in SPLIT_FOLDERS.items():
+        entries: Any = next((content[word] for word in words if content.get(word)), [])
+        entries = [entries] if isinstance(entries, str) else entries
+        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+            expected = "a folder, a list of folders, or a .txt list of images"
+            raise ConfigError(f"{file}: {split}", expected=expected, found=repr(entries)[:80], do="Correct it.")
+        if entries:
+            splits[split] = entries
+    names = _class_names(file, content.get("names"), content.get("nc"))
+    return _Description(file, names, splits, *_home(place, file, content))
+
+
+def _home(place: Place, file: Path, content: Mapping[str, Any]) -> tuple[Path, tuple[str, ...]]:
+    """Return the folder to which paths in a YAML are relative, with a notice if it is not the YAML's own."""
+    home = yolo_home(file, content)
+    inside = None if home is None else _inside(place, home)
+    if inside is None:
+        reason = "does not exist on this machine" if home is None else "is outside the data set's folder"
+        notice = f"`path` in {file.name} ({content.get('path')}) {reason}: images are looked up in {place.root}"
+        return _inside(place, file.parent) or place.root, (notice,)
+    if home != file.parent and inside == place.root:
+        return inside, (f"images are read from {place.root}, the `path` in {file.name}",)
+    return inside, ()
+
+
+def _inside(place: Place, folder: Path) -> Path | None:
+    """Return a folder as a path below the root; None if it is outside."""
+    if folder.is_relative_to(place.root):
+        return folder
+    resolved, root = folder.resolve(), place.root.resolve()
+    return place.root / resolved.relative_to(root) if resolved.is_relative_to(root) else None
+
+
+def _without_yaml(place: Place) -> _Description:
+    """Read the names from a list of classes, and the splits from lists of images at the root, as in darknet."""
+    lists = [path for path in place.files if path.name in _CLASS_LISTS or path.suffix == ".names"]
+    texts = {path: read_text(path).rstrip() for path in lists}
+    if len(set(texts.values())) > 1:
+        found = ", ".join(short(path, place.root) for path in lists[:3])
+        raise LabelsError(place.root, expected="one list of classes", found=found, do="Remove the wrong ones.")
+    names = _class_names(lists[0], [line.strip() for line in texts[lists[0]].splitlines()], None) if lists else None
+    splits: dict[str, list[str]] = {}
+    for split, words in SPLIT_FOLDERS.items():
+        files = [f"{word}.txt" for word in words if place.root / f"{word}.txt" in place.files]
+        if files:
+            splits[split] = files[:1]
+    file = lists[0] if lists else place.root
+    return _Description(file, names, splits if "train" in splits else {}, place.root)
+
+
+def _require_segmentation(file: Path, content: Mapping[str, Any]) -> None:
+    """Refuse data sets for other tasks, which have the same YAML."""
+    if "kpt_shape" in content:
+        do = "Export the data set as YOLO segmentation."
+        raise MaskError(file, expected="a data set for segmentation", found="kpt_shape, for keypoints", do=do)
+    if "masks_dir" in content:
+        found = f"masks_dir {str(content['masks_dir'])!r}, masks as PNG"
+        do = "Read them as folders of masks: --set data.format=masks --set 'data.labels=[the names]'."
+        raise MaskError(file, expected="text files with polygons", found=found, do=do)
+
+
+def _class_names(file: Path, given: Any, count: Any) -> dict[int, str] | None:
+    """Read names from a list or a mapping by id; `nc` alone gives class_0, class_1 and so on."""
+
+    def invalid(key: str, expected: str, found: object, do: str) -> LabelsError:
+        return LabelsError(f"{file}: {key}", expected=expected, found=f"{found!r:.40}", do=do)
+
+    if count is not None and (type(count) is not int or not 0 <= count <= _MAX_CLASSES):
+        raise invalid("nc", "a number of classes", count, "Correct it.")
+    if given is None:
+        return None if count is None else {kind: f"class_{kind}" for kind in range(count)}
+    if not isinstance(given, list | Mapping):
+        raise invalid("names", "a list of names", given, "Write names: [a, b].")
+    names: dict[int, str] = {}
+    used: set[str] = set()
+    for kind, name in given.items() if isinstance(given, Mapping) else enumerate(given):
+        if not re.fullmatch(r"\d{1,6}", str(kind)):
+            raise invalid("names", "integer class ids", kind, "Write 0: name.")
+        if not isinstance(name, str | int | float) or isinstance(name, bool) or not str(name).strip():
+            raise invalid("names", "class names", name, "Put the name in quotes.")
+        if str(name) in used or int(kind) in names:
+            raise invalid("names", "unique names and ids", name, "Rename one of the duplicates.")
+        used.add(str(name))
+        names[int(kind)] = str(name)
+    if count is not None and count != len(names):
+        raise invalid("nc", f"{len(names)}, the number of names", count, "Correct nc, or add the names.")
+    return names
+
+
+# Images and text files -----------------------------------------------------------------------------------------------
+
+
+class _Reader:
+    """Find the images of each split and read their text files; collect problems and notices."""
+
+    def __init__(self, place: Place, description: _Description) -> None:
+        self.place = place
+        self.description = description
+        self.problems: list[Problem] = []
+        self.notices: list[str] = []
+        self._texts = {path for path in place.files if path.suffix == ".txt"}
+        self._images = frozenset(place.images.paths)
+        self._paths = self._texts.union(*(image.parents for image in self._images))
+
+    def splits(self) -> dict[Path, str]:
+        """Return the split of each image: according to the YAML, else to the folders."""
+        images = self.place.images.paths
+        if not images:
+            do = "Put them there, or set their folder: --set data.root=FOLDER."
+            raise DataError(self.place.root, expected="images", found="none", do=do)
+        if not self.description.splits:
+            return self._splits_of_folders()
+        chosen: dict[Path, str] = {}
+        for split, entries in self.description.splits.items():
+            named = dict.fromkeys(image for entry in entries for image in self._named(split, entry))
+            self._add_split(chosen, split, list(named))
+        rest = len(set(images) - set(chosen))
+        if rest:
+            source = self.description.file.name
+            self.notices.append(f"{rest} of {len(images)} images are in no split of {source} and are left out")
+        return chosen
+
+    def _splits_of_folders(self) -> dict[Path, str]:
+        """Use all images of each folder with a text file: those without one are background."""
+        root = self.place.root
+        labels = {image: label_path(image, root) for image in self.place.images.paths}
+        folders = {label.parent for label in labels.values() if label in self._texts}
+        chosen = {i: split_of_folder(i, root) or "pool" for i, label in labels.items() if label.parent in folders}
+        if not chosen:
+            raise self._no_texts(next(iter(labels)))
+        rest = len(labels) - len(chosen)
+        if rest:
+            self.notices.append(f"{rest} of {len(labels)} images are in folders without label files and are left out")
+        return chosen
+
+    def _add_split(self, chosen: dict[Path, str], split: str, images: list[Path]) -> None:
+        """Add images to a split, unless none of them is labelled or they are the same as those of train."""
+        if images and not any(label_path(image, self.place.root) in self._texts for image in images):
+            if split == "train":
+                raise self._no_texts(images[0])
+            self.notices.append(f"none of the {len(images)} images of {split} has a label file: {split} is left out")
+        elif images and set(images) == set(chosen) and set(chosen.values()) == {"train"}:
+            self.notices.append(f"{split} lists the same images as train and is left out")
+        else:
+            for image in images:
+                if chosen.setdefault(image, split) != split:
+                    found = f"{short(image, self.place.root)} in {chosen[image]} and {split}"
+                    do = "Remove it from one of them."
+                    raise PairingError(self.description.file, expected="every image in one split", found=found, do=do)
+
+    def _named(self, split: str, entry: str) -> list[Path]:
+        """Return the images of an entry: those in a folder, or those in a list."""
+        root = self.place.root
+        path, is_exact = self._locate(entry)
+        if path is None:
+            if split == "train":
+                do = "Correct it, or set the data set's folder: --set data.root=FOLDER."
+                where = f"{self.description.file}: {split}"
+                raise DataError(where, expected=f"images at {entry}", found=f"no such path in {root}", do=do)
+            self.notices.append(f"there are no images at {entry}: it is left out of {split}")
+            return []
+        if not is_exact:
+            self.notices.append(f"{entry} is read as {short(path, root)}")
+        if path not in self._texts:
+            return [image for image in self.place.images.paths if image.is_relative_to(path)]
+        images = []
+        for line in filter(None, map(str.strip, read_text(path).splitlines())):
+            exact = (base / line.replace("\\", "/") for base in (self.description.home, path.parent))
+            image = next(filter(self._images.__contains__, exact), None) or self.place.images.find(line, path)
+            if isinstance(image, Path):
+                images.append(image)
+            else:
+                self.problems.append(Problem(f"{short(path, root)}: {line}", f"listed, but {image}"))
+        return images
+
+    def _locate(self, entry: str) -> tuple[Path | None, bool]:
+        """Find the folder or list of an entry below the root by the end of its path; and whether the whole path matches.
+
+        Paths from other machines are common, and Roboflow writes `../train/images` for `train/images`.
+        """
+        names = [name for name in PurePosixPath(entry.replace("\\", "/")).parts if name not in ("/", ".", "..")]
+        for start in range(max(len(names), 1)):
+            for base in (self.description.home, self.place.root):
+                path = base.joinpath(*names[start:])
+                if path in self._paths:
+                    return path, start == 0
+        return None, False
+
+    def _no_texts(self, image: Path) -> DataError:
+        example = short(label_path(image, self.place.root), self.place.root)
+        do = "Put labels/ next to images/; if these are masks, use another format: --set data.format=masks."
+        expected = f"text files with polygons for the images, such as {example}"
+        return DataError(self.place.root, expected=expected, found="none", do=do)
+
+    def report_unmatched(self) -> None:
+        """Add problems for text files without an image: all in labels/, and others that look like label files."""
+        root = self.place.root
+        images = (path for path in self.place.files if path.suffix.lower() in IMAGE_SUFFIXES)
+        unmatched = self._texts - {label_path(image, root) for image in images}
+        for path in sorted(path for path in unmatched if path.name not in _CLASS_LISTS):
+            if "labels" in path.relative_to(root).parts or _looks_like_labels(path):
+                self.problems.append(Problem(short(path, root), "label file without its image"))
+
+    def annotations(self, images: Iterable[Path]) -> list[tuple[Path, Path, list[Row]]]:
+        """Read the text file of each image: image, text file, and rows."""
+        root = self.place.root
+        found: list[tuple[Path, Path, list[Row]]] = []
+        owner: dict[Path, Path] = {}
+        errors: list[MaskError] = []
+        for image in images:
+            label = label_path(image, root)
+            if owner.setdefault(label, image) != image:
+                why = f"second image of {short(label, root)} (also {owner[label].name})"
+                self.problems.append(Problem(short(image, root), why))
+                continue
+            try:
+                found.append((image, label, _rows(label, self.description) if label in self._texts else []))
+            except MaskError as error:
+                if not self.place.config.skip_bad:
+                    raise
+                errors.append(error)
+        if errors and not any(rows for *_, rows in found):
+            raise errors[0]  # a data set for another task: no file can be used
+        self.problems += [Problem(e.where, f"expected {e.expected}, found {e.found}", e.do) for e in errors]
+        missing = len(owner.keys() - self._texts)
+        if missing:
+            self.notices.append(f"{missing} of {len(owner)} images have no label file: they are background")
+        return found
+
+
+def _rows(path: Path, description: _Description) -> list[Row]:
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeError) as error:
         found = str(getattr(error, "strerror", None) or error)[:160]
         raise MaskError(path, expected="a text file in UTF-8", found=found, do="Export it again.") from error
     lines = enumerate(text.splitlines(), 1)
-    return [_row(f"{path}:{number}", line, told) for number, line in lines if line.strip()]
+    return [_row(f"{path}:{number}", line, description) for number, line in lines if line.strip()]
 
 
-def _row(where: str, line: str, told: Told) -> tuple[int, Polygon]:
-    """Read `class x1 y1 x2 y2 …`; what lies a little beyond the image is cut off when it is filled."""
+def _row(where: str, line: str, description: _Description) -> Row:
+    """Read `class x1 y1 x2 y2 …`. Points slightly outside the image are clipped when the polygon is filled."""
 
-    def refuse(found: str, do: str, expected: str = _OUTLINE) -> MaskError:
+    def invalid(found: str, do: str, expected: str = "a polygon: class x1 y1 x2 y2 x3 y3 …") -> MaskError:
         return MaskError(where, expected=expected, found=found, do=do)
 
+    names = description.names
     try:
         values = np.array(line.split(), np.float64)
     except ValueError:
-        raise refuse(repr(line.strip()[:60]), "Correct the line, or export it again.") from None
+        raise invalid(repr(line.strip()[:60]), "Correct the line, or export it again.") from None
     kind, points = values[0], values[1:]
     if not np.isfinite(values).all():
-        raise refuse("NaN or infinity", "Correct the line, or export it again.")
-    if kind != round(kind) or kind < 0 or (told.names is not None and kind not in told.names):
-        wanted = "a class id 0, 1, 2, …"
-        if told.names is not None:
-            wanted = f"a class id {_spans(told.names)}, as {told.file.name} names them"
-        raise refuse(f"{kind:g}", "Correct the line, or add the class to the names.", wanted)
+        raise invalid("NaN or infinity", "Correct the line, or export it again.")
+    if kind != round(kind) or kind < 0 or (names is not None and kind not in names):
+        of_names = f"{_ranges(names)}, as in {description.file.name}" if names is not None else "0, 1, 2, …"
+        raise invalid(f"{kind:g}", "Correct the line, or add the class to the names.", f"a class id {of_names}")
     if len(points) == 4:
-        do = "Draw outlines, or export the set for segmentation; --skip-bad leaves such images out."
-        raise refuse("a box (class cx cy w h), as for detection", do)
+        do = "Draw polygons, or export the data set for segmentation; --skip-bad leaves such images out."
+        raise invalid("a box (class cx cy w h), as for detection", do)
     if len(points) % 2 or len(points) < 6:
         found = f"{len(points)} coordinates" if len(points) % 2 else f"{len(points) // 2} points"
-        raise refuse(found, "Correct the line, or remove it.")
+        raise invalid(found, "Correct the line, or remove it.")
     worst = points[np.argmax(np.abs(points - 0.5))]
-    if abs(worst - 0.5) > 0.5 + _SLACK:
+    if abs(worst - 0.5) > 0.5 + _TOLERANCE:
         do = "Divide x by the image's width and y by its height."
-        raise refuse(f"{worst:g}, as in pixels" if worst > 2 else f"{worst:g}", do, "coordinates as shares, 0…1")
+        raise invalid(f"{worst:g}, as in pixels" if worst > 2 else f"{worst:g}", do, "coordinates as fractions, 0…1")
     return int(kind), Polygon((points.reshape(-1, 2),), relative=True)
 
 
-def _spans(kinds: Collection[int]) -> str:
-    gapless = len(kinds) > 1 and max(kinds) - min(kinds) == len(kinds) - 1
-    return f"{min(kinds)}–{max(kinds)}" if gapless else ", ".join(map(str, islice(kinds, 12))) or "(there is none)"
+def _ranges(ids: Collection[int]) -> str:
+    is_gapless = len(ids) > 1 and max(ids) - min(ids) == len(ids) - 1
+    return f"{min(ids)}–{max(ids)}" if is_gapless else ", ".join(map(str, islice(ids, 12))) or "(there are none)"
 
 
 # Writing -------------------------------------------------------------------------------------------------------------
 
 
-def cut_open(outline: Outline, bare: NDArray[np.bool_]) -> Ring:
-    """Give the outline of a region as one ring: holes in which bare pixels show are joined to it by bridges of zero width.
-
-    A bridge runs upwards from the topmost corner of a hole, through the region, to the first ring that it meets: the outer one,
-    or that of a hole further up. So bridges are short, cross nothing that is bare, and are no longer in sum than the region has
-    pixels. Other holes are painted over by what lies in them: that is smaller, and on top.
-
-    Args:
-        outline: one of `trace`.
-        bare: (H, W) pixels that no region paints.
-
-    """
-    holes = _showing(outline.holes, bare) if outline.holes else []
-    if not holes:
-        return outline.outer
-    points, starts, after = _chained((outline.outer, *holes))
-    (x, y), before = points.T, np.argsort(after)
-    keys = y * (bare.shape[1] + 1) + x
-    highest = np.repeat(np.minimum.reduceat(keys, starts), np.diff(starts, append=len(points)))
-    first = np.flatnonzero(keys == highest)[1:]  # one for each ring: the topmost corner, of several the left one
-    edges = _edges_above(x, y, after, first)
-    # Of each hole, its door in the edge above, the door again, and the corner where its ring ends as it began.
-    doors = np.stack([x[first], y[edges]], 1)
-    every = np.concatenate([points, doors, doors, points[first]])
-    entry, leave, end = (np.arange(len(first)) + len(points) + k * len(first) for k in range(3))
-    after[before[first]], after[starts[1] - 1] = end, -1
-    way = [*after.tolist(), *first.tolist(), *[0] * len(first), *leave.tolist()]
-    for hole in np.lexsort((x[first], edges))[::-1].tolist():  # the last along an edge is put in first
-        edge = int(edges[hole])
-        way[edge], way[leave[hole]] = int(entry[hole]), way[edge]
-    walk, place = [], 0
-    while place >= 0:
-        walk.append(place)
-        place = way[place]
-    return every[walk].astype(np.float64)
-
-
-def _chained(rings: Sequence[Ring]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Give the points of all rings, where each ring begins, and which point follows each."""
-    points = np.concatenate(rings).astype(np.int64)
-    ends = np.cumsum([len(ring) for ring in rings])
-    starts = np.concatenate([[0], ends[:-1]])
-    after = np.arange(1, len(points) + 1)
-    after[ends - 1] = starts
-    return points, starts, after
-
-
-def _showing(holes: Sequence[Ring], bare: NDArray[np.bool_]) -> list[Ring]:
-    """Keep the holes in which bare pixels show.
-
-    How many do is the sum, over the upright edges of a ring, of the bare pixels to the left of each, with its direction.
-    """
-    points, starts, after = _chained(holes)
-    (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
-    counts = np.zeros((bottom - top + 1, right - left + 1), np.int32)
-    np.cumsum(bare[top:bottom, left:right], axis=0, dtype=np.int32, out=counts[1:, 1:])
-    np.cumsum(counts, axis=1, dtype=np.int32, out=counts)
-    x, y = points.T
-    above = counts[y - top, x - left]
-    seen = np.add.reduceat(np.where(x == x[after], above[after] - above, 0), starts)
-    return [hole for hole, many in zip(holes, seen.tolist(), strict=True) if many]
-
-
-def _edges_above(
-    x: NDArray[np.int64], y: NDArray[np.int64], after: NDArray[np.int64], corners: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Find the edge above each corner, the nearest with the region below it: those run to the right."""
-    right = np.flatnonzero(x[after] > x)
-    many = x[after[right]] - x[right]
-    edges = np.repeat(right, many)
-    columns = x[edges] + np.arange(len(edges)) - np.repeat(np.cumsum(many) - many, many)
-    tall = int(y.max()) + 1
-    keys = columns * tall + y[edges]
-    order = np.argsort(keys)
-    return edges[order[np.searchsorted(keys, x[corners] * tall + y[corners], sorter=order) - 1]]
-
-
 class _Writer:
-    """Write images and text files in two folders for each part, and a YAML as Ultralytics reads it."""
+    """Write images/ and labels/ with a folder for each split, and a YAML for Ultralytics."""
 
     def __init__(self, out: Path, labels: Labels) -> None:
-        self.out, self.labels = out, labels
-        self.unlabelled = painted(np.zeros((0, 0), np.uint8), labels)[1]
+        self.out = out
+        self.labels = labels
+        self.unlabelled = background(labels)[0]
         self.kinds = {name: kind for kind, name in enumerate(n for n in labels.names if n != self.unlabelled)}
         self.splits: set[str] = set()
 
     def add(self, image: ExportImage) -> Path:
-        """Write one ring for each region that is not background, the largest first."""
-        target = self.out / "images" / image.split / f"{image.id}{image.image.suffix.lower()}"
-        copy_image(image, target)
+        """Copy the image, and write one ring for each region that is not background, the largest first."""
+        target = export_copy(image, self.out / "images")
         self.splits.add(image.split)
         kinds = np.full(self.labels.ignore_index + 1, -1)
         kinds[: self.labels.num_classes] = [self.kinds.get(name, -1) for name in self.labels.names]
         mask = kinds[image.mask]
-        bare = mask < 0
+        is_background = mask < 0
         lines = []
-        for outline in trace(mask):
-            if outline.id >= 0:
-                shares = cut_open(outline, bare) / image.mask.shape[::-1]
-                lines.append(f"{outline.id} {' '.join(map(_number, shares.reshape(-1).tolist()))}\n")
+        for contour in trace(mask):
+            if contour.id >= 0:
+                points = join_holes(contour, is_background) / image.mask.shape[::-1]
+                numbers = (f"{value:.{_DIGITS}f}".rstrip("0").rstrip(".") for value in points.reshape(-1).tolist())
+                lines.append(f"{contour.id} {' '.join(numbers)}\n")
         write_atomic(label_path(target, self.out), "".join(lines))
         return target
 
     def close(self) -> dict[str, Any]:
-        """Write the YAML; without `path`, which Ultralytics takes from the current folder, all starts from the YAML's own."""
-        plain: dict[str, Any] = {split: f"images/{split}" for split in SPLITS if split in self.splits}
-        plain["names"] = {kind: name for name, kind in self.kinds.items()}
-        write_atomic(self.out / _DESCRIPTION, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
-        return {"format": "yolo", "annotations": _DESCRIPTION, "unlabelled": self.unlabelled}
-
-
-def _number(share: float) -> str:
-    return f"{share:.{_DIGITS}f}".rstrip("0").rstrip(".")
+        """Write the YAML, without `path`, so that paths are relative to the YAML."""
+        content: dict[str, Any] = {split: f"images/{split}" for split in SPLITS if split in self.splits}
+        content["names"] = {kind: name for name, kind in self.kinds.items()}
+        write_atomic(self.out / _YAML_NAME, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        return {"format": "yolo", "annotations": _YAML_NAME, "unlabelled": self.unlabelled}
 
 
 FORMAT = Format(
@@ -312,6 +480,6 @@ FORMAT = Format(
     detect,
     read,
     _Writer,
-    "pixels that count in nothing become background, where a class is called that; holes stay, cut open by bridges of zero"
-    " width, which some tools draw as a line",
+    "ignored pixels become background if there is such a class; holes are joined to the contour by bridges of zero width,"
+    " which some tools draw as a line",
 )

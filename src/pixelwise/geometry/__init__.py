@@ -1,1 +1,1 @@
-"""Contours and run lengths of binary masks."""
+"""Contours and run lengths of masks."""

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from xml.parsers import expat
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -206,30 +206,12 @@ def read_label_table(path: Path) -> dict[int, str]:
             extensions = (head + stream.read(max(offset - len(head), 0)))[:offset]
         start, end = extensions.find(b"<LabelTable"), extensions.find(b"</LabelTable>")
         return _names(extensions[start : end + len(b"</LabelTable>")]) if 0 <= start < end else {}
-    except (Refused, OSError, EOFError, ValueError, zlib.error, expat.ExpatError):
+    except (Refused, OSError, EOFError, ValueError, zlib.error, ElementTree.ParseError):
         return {}  # the values can be read without names
 
 
 def _names(table: bytes) -> dict[int, str]:
     """Parse key and text of every Label; without a document type, the XML has no entities."""
-    names: dict[int, str] = {}
-    key: list[int] = []
-
-    def begin(tag: str, attributes: dict[str, str]) -> None:
-        if tag == "Label":
-            key.append(int(attributes.get("Key", "-1")))
-            names[key[-1]] = ""
-
-    def text(data: str) -> None:
-        if key:
-            names[key[-1]] += data
-
-    def end(tag: str) -> None:
-        if tag == "Label":
-            key.pop()
-
-    parser = expat.ParserCreate()
-    parser.buffer_text = True
-    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = begin, end, text
-    parser.Parse(table, True)
-    return {number: name.strip() for number, name in names.items() if number >= 0 and name.strip()}
+    labels = ElementTree.fromstring(table).iter("Label")
+    names = {int(label.get("Key", "-1")): "".join(label.itertext()).strip() for label in labels}
+    return {number: name for number, name in names.items() if number >= 0 and name}

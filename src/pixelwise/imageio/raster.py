@@ -138,7 +138,7 @@ def open_with_pillow(file: BinaryIO, name: str) -> tuple[Header, Decoder]:
     header = _header(image, name, raw, lossy=name == "JPEG")
 
     def decode() -> Raster:
-        values = _stored(file, image, name, raw)
+        values = _stored(file, image, raw)
         if header.kind == "grey" and header.bits < 8:  # Pillow stretches to 0–255, which would change ids
             values = values // (255 // (2**header.bits - 1))
         values = turn(as_samples(values), header.orientation)
@@ -203,34 +203,16 @@ def _header(image: ImageFile.ImageFile, name: str, raw: str, *, lossy: bool) -> 
     return Header(name, size, samples, kind, dtype, bits, alpha, orientation=orientation, lossy=lossy)
 
 
-def _stored(file: BinaryIO, image: ImageFile.ImageFile, name: str, raw: str) -> NDArray[Any]:
-    """Decode to (H, W) or (H, W, samples), including both bytes of 16-bit colours.
-
-    Pillow unpacks 16-bit colours to their high byte, and to the low one if asked for the other byte order: hence two
-    passes. Grey with alpha of 16 bits each is read as four bytes in one pass.
-    """
-    if raw == "LA;16B":
-        _set_raw_mode(image, "RGBA")
+def _stored(file: BinaryIO, image: ImageFile.ImageFile, raw: str) -> NDArray[Any]:
+    """Decode to (H, W) or (H, W, samples)."""
+    if raw not in ("LA;16B", "RGB;16B", "RGBA;16B"):
         image.load()
-        return np.ascontiguousarray(np.asarray(image)).view(">u2").astype(np.uint16)
-    image.load()
-    high = np.asarray(image)
-    if raw not in ("RGB;16B", "RGBA;16B"):
-        return high
+        return np.asarray(image)
+    import imagecodecs  # Pillow reduces these to 8 bits
+
     file.seek(0)
-    again = _CLASSES[name](file)
-    _set_raw_mode(again, raw[:-1] + "L")
-    again.load()
-    return high.astype(np.uint16) << 8 | np.asarray(again)
-
-
-def _set_raw_mode(image: ImageFile.ImageFile, raw: str) -> None:
-    """Make Pillow's decoder read the same bytes in another layout; call this before the pixels are loaded."""
-    tiles: list[Any] = []
-    for codec, extents, offset, given in image.tile:
-        layout: Any = raw if isinstance(given, str) else (raw, *(given or ())[1:])
-        tiles.append(ImageFile._Tile(codec, extents, offset, layout))
-    image.tile = tiles
+    bands = len(raw.partition(";")[0])  # without the alpha that a transparent colour adds
+    return np.asarray(imagecodecs.png_decode(file.read()))[..., :bands]
 
 
 def as_samples(values: NDArray[Any]) -> NDArray[Any]:

@@ -1,8 +1,4 @@
-"""The things that stand beside a drawn road: buildings, trees, hedges, street furniture, the skyline.
-
-Comes in: a `Painter`, a place in the world, a random generator. Goes out: polygons in the painter's hands, shaded, each
-with its material. Knows nothing of where things are put, of classes or of files. Coordinates and colours as in `backdrop`.
-"""
+"""Paint roadside objects: buildings, trees, hedges, street furniture, the skyline. Coordinates as in `backdrop`."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ from pixelwise.demo.painter import Painter, faces_camera, inset, outward, paint_
 
 @dataclass(frozen=True)
 class Facade:
-    """Say how a building looks: heights in metres, colours, windows per storey width."""
+    """Appearance of a building: heights in metres, colours, windows."""
 
     storeys: int
     storey: float
@@ -34,11 +30,11 @@ class Facade:
 
 
 def draw_facade(rng: np.random.Generator, town: bool) -> Facade:
-    """Choose a building: town houses are tall and flat, with shops; others low, with a pitched roof."""
+    """Draw a building: town houses are tall with shops and mostly flat roofs; others low, mostly with pitched roofs."""
     kind = rng.integers(5)
     base = ((0.62, 0.36, 0.28), (0.80, 0.73, 0.60), (0.62, 0.63, 0.65), (0.86, 0.84, 0.80), (0.52, 0.44, 0.40))[kind]
     wall = rgb(*base) * rng.uniform(0.8, 1.12, 3).astype(np.float32)
-    if rng.random() < 0.12:  # some walls are painted like cars
+    if rng.random() < 0.12:  # some walls have the colours of cars
         wall = paint_colour(rng)
     storeys = int(rng.integers(2, 7)) if town else int(rng.integers(1, 4))
     trim = np.clip(wall * rng.choice([0.7, 1.2, 1.3]), 0.1, 0.95).astype(np.float32)
@@ -50,7 +46,7 @@ def draw_facade(rng: np.random.Generator, town: bool) -> Facade:
 
 
 def building(painter: Painter, rng: np.random.Generator, plan: Array, facade: Facade) -> None:
-    """Paint a building on a plan (4, 2) of (x, z): front near, front far, back far, back near."""
+    """Paint a building on a ground plan (4, 2), (x, z): front near, front far, back far, back near."""
     height = facade.storeys * facade.storey
     middle = np.array([plan[:, 0].mean(), height / 2, plan[:, 1].mean()], np.float32)
     if facade.pitched:
@@ -77,7 +73,7 @@ def _roof(painter: Painter, facade: Facade, plan: Array, height: float, middle: 
 
 
 def _wall(painter: Painter, rng: np.random.Generator, facade: Facade, face: Array, normal: Array, front: bool) -> None:
-    """Paint one wall: weathered bands, cornice, windows with frames, and a shop or a door where it is the front."""
+    """Paint a wall: weathered bands, cornice, windows with frames, and a shop or a door on the front."""
     wall, trim = painter.light.lit(np.stack([facade.wall, facade.trim]), normal[None])
     top, width = facade.storeys * facade.storey, float(np.linalg.norm(face[1] - face[0]))
     levels = np.linspace(0, 1, 5)
@@ -85,7 +81,7 @@ def _wall(painter: Painter, rng: np.random.Generator, facade: Facade, face: Arra
     boxes.append(np.array([[0, 1 - 0.35 / top, 1, 1], [0, 0, 1, 0.4 / top]]))
     colours = [wall * np.linspace(0.86, 1.05, 4)[:, None], np.stack([trim, trim * 0.7])]
     panes = _windows(facade, width, int(front and facade.shop))
-    blind = facade.town and not front  # walls towards a neighbour have no windows
+    blind = facade.town and not front  # party walls have no windows
     near = 0.0 if blind else painter.pixels(max(float(face[:, 2].min()), 3.0))
     if near > 14:
         boxes.append(panes + np.array([-0.12 / width, -0.14 / top, 0.12 / width, 0.10 / top]))
@@ -107,7 +103,7 @@ def _wall(painter: Painter, rng: np.random.Generator, facade: Facade, face: Arra
 
 
 def _windows(facade: Facade, width: float, first: int) -> Array:
-    """Lay out windows (M, 4) in shares of a wall, storey by storey from `first` up."""
+    """Lay out windows (M, 4) in fractions of a wall, from storey `first` up."""
     count = max(int(width / facade.pitch), 1)
     centres = (np.arange(count) + 0.5) / count
     half = facade.window[0] * min(facade.pitch * count / width, 1.0) / count * 1.15
@@ -118,7 +114,7 @@ def _windows(facade: Facade, width: float, first: int) -> Array:
 
 
 def _glass(painter: Painter, rng: np.random.Generator, count: int) -> Array:
-    """Colour panes: dark rooms, some curtains, some sky; lamps in the evening."""
+    """Draw the colours of panes: dark rooms, curtains, reflected sky, lamps in the evening."""
     sky = rng.uniform(0.05, 0.45, (count, 1))
     panes = rgb(0.10, 0.12, 0.15) * (1 - sky) + (painter.light.zenith + painter.light.horizon) * 0.5 * sky
     curtain = rng.random(count) < 0.15
@@ -129,7 +125,7 @@ def _glass(painter: Painter, rng: np.random.Generator, count: int) -> Array:
 
 
 def _shop(painter: Painter, rng: np.random.Generator, normal: Array, width: float, top: float) -> tuple[Array, Array]:
-    """Give the windows and the sign of a shop: boxes (M, 4) and colours (M, 3)."""
+    """Return the windows and the sign of a shop: boxes (M, 4) and colours (M, 3)."""
     count = max(int(width / 3.4), 1)
     edges, gap = np.linspace(0, 1, count + 1), 0.18 / width
     panes = np.stack([edges[:-1] + gap, np.full(count, 0.5 / top), edges[1:] - gap, np.full(count, 2.4 / top)], 1)
@@ -145,7 +141,7 @@ def _door(painter: Painter, rng: np.random.Generator, normal: Array, width: floa
 
 
 def _awning(painter: Painter, rng: np.random.Generator, face: Array, normal: Array) -> None:
-    """Paint a striped awning that leans out over the pavement."""
+    """Paint a striped awning."""
     face[:2] += normal * np.float32(1.1)
     marks = np.arange(9) / 8
     stripes = inset(face, np.stack([marks[:-1], np.zeros(8), marks[1:], np.ones(8)], 1))
@@ -157,7 +153,7 @@ def _awning(painter: Painter, rng: np.random.Generator, face: Array, normal: Arr
 
 
 def discs(centres: Array, radii: Array, corners: int, ragged: Array) -> Array:
-    """Give upright discs (M, corners, 3) that face the camera, their edges pushed out by `ragged` (M, corners)."""
+    """Return discs (M, corners, 3) facing the camera, with radii scaled by `ragged` (M, corners)."""
     angles = np.arange(corners) * (2 * math.pi / corners)
     ring = np.stack([np.cos(angles), np.sin(angles), np.zeros(corners)], 1)
     discs: Array = (centres[:, None] + ring * (radii[:, None] * ragged)[..., None]).astype(np.float32)
@@ -165,7 +161,7 @@ def discs(centres: Array, radii: Array, corners: int, ragged: Array) -> Array:
 
 
 def tree(painter: Painter, rng: np.random.Generator, x: float, z: float, height: float, conifer: bool) -> None:
-    """Paint a tree that stands at (x, z), `height` metres tall."""
+    """Paint a tree at (x, z), `height` metres tall."""
     trunk, thick = height * (0.12 if conifer else 0.34), height * 0.022
     bark = rgb(0.32, 0.25, 0.19) * np.float32(rng.uniform(0.7, 1.2))
     posts = [slab(x - thick, x + thick, 0, trunk * 1.3, z), slab(x, x + thick, 0, trunk * 1.3, z)]
@@ -186,7 +182,7 @@ def tree(painter: Painter, rng: np.random.Generator, x: float, z: float, height:
 
 
 def _needles(painter: Painter, rng: np.random.Generator, foot: Array, height: float, green: Array) -> None:
-    """Paint a conifer as skirts of branches, each over the one below, brighter on the side of the sun."""
+    """Paint a conifer as overlapping layers of branches, brighter towards the sun."""
     skirts, teeth = 7, 9
     across = np.linspace(-1, 1, teeth)
     polygons, shades = [], []
@@ -205,7 +201,7 @@ def _needles(painter: Painter, rng: np.random.Generator, foot: Array, height: fl
 def _foliage(
     painter: Painter, rng: np.random.Generator, centres: Array, radii: Array, green: Array, height: float
 ) -> None:
-    """Paint clumps of leaves, back to front, those towards the sun brighter."""
+    """Paint clumps of leaves, back to front, brighter towards the sun."""
     order = np.argsort(-centres[:, 2])
     centres, radii = centres[order].astype(np.float32), radii[order] * rng.uniform(0.75, 1.25, len(radii))
     ragged = rng.uniform(0.75, 1.25, (len(radii), 9))
@@ -239,12 +235,12 @@ def hedge(painter: Painter, rng: np.random.Generator, start: tuple[float, float]
 
 
 def slab(x0: float, x1: float, y0: float, y1: float, z: float) -> Array:
-    """Give an upright rectangle that faces the camera."""
+    """Return a vertical rectangle facing the camera."""
     return np.array([[x0, y0, z], [x1, y0, z], [x1, y1, z], [x0, y1, z]], np.float32)
 
 
 def pole(painter: Painter, rng: np.random.Generator, x: float, z: float, inward: float) -> None:
-    """Paint street furniture at (x, z): a lamp that leans `inward`, a sign, a bollard or a bin."""
+    """Paint street furniture at (x, z): a lamp with an arm towards `inward`, a sign, a bollard or a bin."""
     kind = rng.integers(4)
     grey = painter.lit(rgb(0.42, 0.43, 0.44) * np.float32(rng.uniform(0.5, 1.2)), rgb(0, 0, -1))
     if kind == 0:
@@ -271,7 +267,7 @@ def pole(painter: Painter, rng: np.random.Generator, x: float, z: float, inward:
 
 
 def skyline(painter: Painter, rng: np.random.Generator, town: bool) -> None:
-    """Paint what stands at the end of the world: hills, woods, roofs."""
+    """Paint hills, woods and roofs on the horizon."""
     for depth, tall, colour in ((900.0, 60.0, rgb(0.34, 0.40, 0.44)), (330.0, 11.0, rgb(0.22, 0.31, 0.17))):
         steps = 61
         x = np.linspace(-1.3, 1.3, steps) * depth

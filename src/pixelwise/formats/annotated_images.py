@@ -1,0 +1,160 @@
+"""Steps that the readers and writers of annotation tools share: match annotations to images, make records, copy images."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixelwise.errors import DataError
+from pixelwise.formats.base import BACKGROUNDS, IGNORED, ExportImage, Found, copy_image, shape_name
+from pixelwise.formats.dataset_root import Place, gather
+from pixelwise.formats.records import Problem, Record, short
+from pixelwise.formats.shapes import Drawing, Overlap, Region, Shape
+from pixelwise.labels import Labels
+
+NamedRegion = tuple[str, Region, int]  # class name, region, level (see `shapes.Shape`)
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """An image with the shapes of its annotation, in the order of the file."""
+
+    image: Path
+    file: Path  # with the annotation
+    split: str | None  # "train", "val" or "test"; None if names do not tell
+    size: tuple[int, int] | None  # (H, W) according to the annotation; None if it does not say
+    shapes: Sequence[NamedRegion]
+    nodata: float | None = None  # value of pixels without data
+
+
+class ImageMatcher:
+    """Assign images to annotations, at most one annotation each, and collect the problems."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.problems: list[Problem] = []
+        self._owners: dict[Path, str] = {}
+
+    def add_problem(self, where: Path | str, why: str) -> None:
+        """Record a problem; a path is shown relative to the root."""
+        self.problems.append(Problem(short(where, self.place.root) if isinstance(where, Path) else where, why))
+
+    def claim(self, image: Path | str, where: str, owner: str | None = None, hint: str = "") -> Path | None:
+        """Assign an image to an annotation.
+
+        Args:
+            image: the image file; or why none was found, which becomes a problem.
+            where: the annotation, for problems.
+            owner: what problems call it if the image is claimed again; `where` by default.
+            hint: added to the reason why no image was found.
+
+        Returns:
+            The image; None if it was not assigned, and a problem recorded instead.
+        """
+        if isinstance(image, str):
+            self.add_problem(where, f"annotation without its image ({image}{hint})")
+        elif image in self._owners:
+            self.add_problem(where, f"second annotation of {image.name} (also {self._owners[image]})")
+        else:
+            self._owners[image] = owner or where
+            return image
+        return None
+
+    def skip(self, error: DataError, where: Path | None = None) -> None:
+        """Record an error as a problem if `data.skip_bad` is set.
+
+        Raises:
+            DataError: `error`, if it is not set.
+        """
+        if not self.place.config.skip_bad:
+            raise error
+        self.add_problem(where or error.where, f"expected {error.expected}, found {error.found}")
+
+    def finish(self) -> list[Problem]:
+        """Return all problems, including those of images without an annotation."""
+        for image in self.place.images.paths:
+            if image not in self._owners:
+                self.add_problem(image, "image without a mask")
+        return self.problems
+
+
+def class_names(images: Iterable[AnnotatedImage]) -> set[str]:
+    """Return the names of the classes that occur."""
+    return {name for image in images for name, *_ in image.shapes}
+
+
+def found_images(
+    place: Place,
+    title: str,
+    images: Iterable[AnnotatedImage],
+    labels: tuple[Labels, str | None],
+    problems: Iterable[Problem],
+    notices: Iterable[str] = (),
+    overlap: Overlap = "file",
+) -> Found:
+    """Make the records of annotated images.
+
+    Args:
+        place: the data set.
+        title: the kind of annotations, for the layout, like `problems` and `notices`.
+        images: in order.
+        labels: the labels, and the class of pixels without a shape (see `base.drawn_labels`).
+        problems: see `title`.
+        notices: see `title`.
+        overlap: the default of `data.overlap`.
+    """
+    records: dict[str, list[Record]] = defaultdict(list)
+    for image in images:
+        shapes = tuple(Shape(shape_name(place, name), region, level) for name, region, level in image.shapes)
+        drawing = Drawing(image.file, shapes, image.size, labels[1], place.config.overlap or overlap)
+        record = Record(place.images.id_of(image.image), image.image, image.file, source=drawing, nodata=image.nodata)
+        records[image.split or "pool"].append(record)
+    return Found(gather(title, records, problems, notices), labels[0])
+
+
+def shape_notices(
+    images: Sequence[AnnotatedImage], unlabelled: str | None, without_area: Iterable[Counter[str]] = ()
+) -> list[str]:
+    """Describe annotations that cover no pixels, and images without shapes."""
+    notices = []
+    counts = sum(without_area, Counter[str]())
+    if counts:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+        notices.append(f"not drawn, because they cover no pixels: {kinds}")
+    empty = sum(not image.shapes for image in images)
+    if empty:
+        notices.append(
+            f"{empty} of {len(images)} images have no shapes: all their pixels are {unlabelled or 'ignored'}"
+        )
+    return notices
+
+
+def describe(error: Exception) -> str:
+    """Describe an exception from malformed values on one line."""
+    return f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:120]
+
+
+def background(labels: Labels) -> tuple[str, int]:
+    """Return the class that needs no shapes when a mask is written.
+
+    Returns:
+        The value of `data.unlabelled` that reads it back ("ignore" if no class is a background), and its value in masks.
+    """
+    for name in BACKGROUNDS:
+        if name in labels.names:
+            return name, labels.names.index(name)
+    return "ignore", labels.ignore_index
+
+
+def value_names(labels: Labels) -> dict[int, str]:
+    """Map the values of masks to class names, and the ignore index to `IGNORED`."""
+    return {**dict(enumerate(labels.names)), labels.ignore_index: IGNORED}
+
+
+def export_copy(exported: ExportImage, folder: Path) -> Path:
+    """Copy an image to FOLDER/SPLIT/ID.SUFFIX and return the path."""
+    target = folder / exported.split / f"{exported.id}{exported.image.suffix.lower()}"
+    copy_image(exported, target)
+    return target
