@@ -1,77 +1,67 @@
-"""The README's snippets run as they stand."""
+"""Statements of the README and of the page about models that can be computed."""
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 
 from pixelwise.models.catalogue import table
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def snippets(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.S)
+def test_it_fits_on_three_screens() -> None:
+    assert len(README.splitlines()) <= 150
 
 
-@pytest.fixture
-def my_data(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder as the README describes it, in the current folder."""
-    data = tmp_path / "my_data"
-    for kind in ("images", "masks"):
-        shutil.copytree(discs / "train" / kind, data / kind)
-        first = sorted((data / kind).iterdir())[0]
-        shutil.copy(first, data / kind / f"a{first.suffix}")
-    shutil.copy(discs / "labels.yaml", data)
-    shutil.copytree(data / "images", tmp_path / "my_pictures")
-    monkeypatch.chdir(tmp_path)
-    return data
+def test_the_size_of_the_unet() -> None:
+    from pixelwise import UNet
 
-
-def test_the_python_snippets_run(my_data: Path) -> None:
-    first, second = snippets("python")
-    names: dict = {}
-    exec(first, names)
-    assert names["prediction"].mask.shape == (64, 64)
-    assert names["model"].labels.names == ("background", "disc")
-    exec(second, names)
-    assert sum(p.numel() for p in names["model"].parameters()) == 31_037_698
-
-
-def test_the_commands_exist_with_these_options(my_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from typer.main import get_command
-
-    from pixelwise.cli import app
-
-    commands = [line.split("#")[0].split() for text in snippets("sh")[1:] for line in text.splitlines()]
-    verbs = [
-        "check",
-        "train",
-        "evaluate",
-        "evaluate",
-        "compare",
-        "predict",
-        "check",
-        "convert",
-        "train",
-        "train",
-        "import-weights",
-        "push",
-    ]
-    assert [c[1] for c in commands] == verbs
-    for command in commands:
-        assert command[0] == "pixelwise"
-        get_command(app).commands[command[1]].make_context(command[1], command[2:])  # type: ignore[attr-defined]
+    parameters = re.search(r"([\d,]+), as in Ronneberger", README)
+    lines = re.search(r"about (\d+) lines \(`(src/[\w/.]+)`\)", README)
+    assert parameters is not None
+    assert lines is not None
+    model = UNet(in_channels=3, num_classes=2, features=(64, 128, 256, 512), up="transposed")
+    assert f"{sum(p.numel() for p in model.parameters()):,}" == parameters[1]
+    assert abs(len((ROOT / lines[2]).read_text(encoding="utf-8").splitlines()) - int(lines[1])) <= 20
 
 
 def test_the_table_of_networks_is_that_of_the_catalogue() -> None:
-    shown = README.read_text().partition("<!-- models -->\n")[2].partition("\n<!-- end -->")[0]
-    assert shown == table()
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    assert page.partition("<!-- models -->\n")[2].partition("\n<!-- end -->")[0] == table()
+
+
+def rows(page: str, mark: str | None = None) -> dict[str, list[str]]:
+    """The rows of the tables of a page, or of the one behind a mark, by their first cell."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    if mark is not None:
+        text = text.partition(f"<!-- {mark} -->")[2].partition("<!-- end -->")[0]
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
+    ]
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_the_figures_are_those_of_the_tables() -> None:
+    text = " ".join(README.split())
+    ours, tutorial, smp = (cell.split()[0] for cell in rows("results.md", "quality per minute")["camvid"])
+    assert f"CamVid test mIoU is {ours}, against {smp} for segmentation_models.pytorch's" in text
+    assert f"and {tutorial} for a plain U-Net" in text
+    libraries = {name: cells for name, cells in rows("conformance.md").items() if len(cells) == 5 and "of" in cells[3]}
+    right, _, _, answered, _ = libraries.pop("pixelwise")
+    others = max(libraries.values(), key=lambda cells: int(cells[0]))
+    assert f"Of {answered.split()[2]} known pitfalls" in text
+    assert f"gets the {right} right that it covers" in text
+    assert f"covers {others[3].split()[0]} and gets {others[0]} right" in text
+    counters = rows("results.md", "metrics")
+    faster = {name.split()[0]: cells[1] for name, cells in counters.items()}
+    assert f"{faster['torchmetrics']} times faster than in torchmetrics" in text
+    assert f"{faster['segmentation_models.pytorch']} times faster than in segmentation_models.pytorch" in text
 
 
 @pytest.mark.slow
-def test_what_the_readme_says_of_answering_background_everywhere(tmp_path: Path) -> None:
+def test_the_scores_of_always_predicting_background(tmp_path: Path) -> None:
     from pixelwise.api import draw_demo_data
     from pixelwise.config import DataConfig
     from pixelwise.datasets.dataset import open_data
@@ -80,11 +70,11 @@ def test_what_the_readme_says_of_answering_background_everywhere(tmp_path: Path)
     test = open_data(DataConfig(), draw_demo_data(tmp_path / "demo")).test
     assert test is not None
     scores = majority(test)
-    said = re.search(
-        r"On the (\d+) test images of the demo, a model that always answers \*(\w+)\* is right in \*\*(\d+) %\*\* of the "
-        r"pixels, and has an mIoU of \*\*(\d+) %\*\*",
-        README.read_text(),
+    statement = re.search(
+        r"On the (\d+) test images of the demo, always predicting \*(\w+)\* has a pixel accuracy of \*\*(\d+) %\*\* and an mIoU "
+        r"of \*\*(\d+) %\*\*",
+        " ".join(README.split()),
     )
-    assert said is not None
+    assert statement is not None
     accuracy, miou = scores.pixel_accuracy.value or 0, scores.miou.value or 0
-    assert said.groups() == (str(len(test)), "background", f"{100 * accuracy:.0f}", f"{100 * miou:.0f}")
+    assert statement.groups() == (str(len(test)), "background", f"{100 * accuracy:.0f}", f"{100 * miou:.0f}")
