@@ -18,6 +18,10 @@ from pixelwise.errors import OutputExistsError, PixelwiseError, UsageError
 
 if TYPE_CHECKING:
     from pixelwise.api.predicting import Predicted
+    from pixelwise.evaluation.comparison import Comparison as Comparison
+    from pixelwise.evaluation.comparison import Difference as Difference
+    from pixelwise.evaluation.comparison import Pair as Pair
+    from pixelwise.evaluation.comparison import Standing as Standing
     from pixelwise.models.catalogue import Entry
 
 __all__ = [

@@ -10,7 +10,7 @@ import typer
 from pixelwise.cli.terminal import Json, Overrides, Progress, percent, print_json, put
 
 if TYPE_CHECKING:
-    from pixelwise.evaluation.comparison import Comparison, Difference, Pair, Standing
+    from pixelwise.api import Comparison, Difference, Pair, Standing
 
 _MEANS = (("mIoU", "miou"), ("mean Dice", "mean_dice"), ("pixel accuracy", "pixel_accuracy"))
 

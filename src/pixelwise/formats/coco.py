@@ -48,7 +48,7 @@ def detect(place: DatasetRoot) -> str | None:
 
 
 def _kind(path: Path) -> str | None:
-    """Tell files with objects from those with keypoints and from all others, by the words in them."""
+    """Return the kind of a COCO file (objects or keypoints) by the words in it, or None for other files."""
     if not mentions(path, "images", "categories", "annotations") or mentions(path, _PANOPTIC):
         return None
     return "keypoints" if mentions(path, "num_keypoints") else "objects"

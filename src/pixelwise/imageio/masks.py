@@ -1,7 +1,7 @@
 """Read masks as class indices, by a rule for the values of the file, and write them.
 
 Without a rule, grey values, palette indices (never the palette's colours) and 1-bit values are class ids, and RGB colours are
-those of the labels. JPEG and other lossy files are refused, since compression creates ids that nobody drew.
+those of the labels. JPEG and other lossy files are refused, since compression creates false ids.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class ModelCard:
         architecture: {"name": …, "arguments": {…}} for `build_model`.
         spec: how to feed the model and read its output.
         calibration: how the temperature of `spec` was fitted; None if it was not.
-        license: terms of the weights; "user" if they belong to whoever trained them.
+        license: terms of the weights; "user" if they belong to the person who trained them.
         trained: what it was trained on and started from: data, images, weights; None if unknown.
         data_hash: SHA-256 over the training data.
         names_hash: SHA-256 over the names of the training images.

@@ -27,18 +27,18 @@ __all__ = ["CARD", "WEIGHTS", "ModelCard", "load_model", "save_model"]
 
 
 def save_model(folder: Path, model: SegmentationModel, card: ModelCard) -> ModelCard:
-    """Write a model folder at once: another process sees the previous one or this one, never half of it.
+    """Write a model folder atomically: other processes see either the previous model or the new one.
 
     Args:
-        folder: where to; a model that stands there is replaced, the caller decides whether it may be.
+        folder: the model folder; an existing model is replaced.
         model: its weights are written as they are.
-        card: what is known; mean, std, clip, sha256 and pixelwise are filled in.
+        card: describes the model; mean, std, clip, sha256 and pixelwise are filled in.
 
     Returns:
         The card as written.
 
     Raises:
-        ResourceError: no space, or no right to write; what stood there before is untouched.
+        ResourceError: no space or no permission to write; an existing model is left untouched.
     """
     folder = Path(folder)
     weights = safetensors.torch.save(_for_file(model))
