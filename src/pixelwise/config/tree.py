@@ -159,6 +159,7 @@ class LossConfig(_Section):
     )
     cldice_iterations: Positive = Field(3, description="at least half the width of the widest thin structure, pixels")
     auxiliary: NonNegative = Field(0.5, description="weight of the loss of auxiliary heads")
+    terms: dict[str, NonNegative] = Field({}, description="weights of further registered terms, by name")
     class_weights: Literal["none", "inverse", "median", "effective"] | list[NonNegative] | None = Field(
         None, description="none, inverse, median, effective, or one weight per class"
     )

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pixelwise.batch import Batch, Outputs
 from pixelwise.config import LossConfig
-from pixelwise.errors import ConfigError, UsageError
+from pixelwise.errors import ConfigError, UsageError, nearest
 from pixelwise.losses.boundary import boundary_distance, signed_distances
 from pixelwise.losses.cldice import soft_cldice
 from pixelwise.losses.entropy import cross_entropy, focal, ohem_cross_entropy
@@ -170,7 +170,7 @@ class CombinedLoss:
 
         """
         inputs = self._inputs(logits, masks, normaliser, distances)
-        weights = {name: getattr(self.config, name) for name in TERMS}
+        weights = term_weights(self.config)
         terms = []
         if self._fused:
             terms.append(_cross_entropy_dice(weights.pop("cross_entropy"), inputs))
@@ -224,6 +224,11 @@ class CombinedLoss:
         return bool(c.cross_entropy and c.dice and plain)
 
 
+def term_weights(config: LossConfig) -> dict[str, float]:
+    """Return the weight of each term of `TERMS`: a key of its own, or an entry of `loss.terms`."""
+    return {name: getattr(config, name, config.terms.get(name, 0.0)) for name in TERMS}
+
+
 def combined_loss(
     config: LossConfig, *, num_classes: int, ignore_index: int = 255, class_weights: Tensor | None = None
 ) -> CombinedLoss:
@@ -234,7 +239,14 @@ def combined_loss(
             weight per class.
 
     """
-    if not any(getattr(config, term) for term in TERMS):
+    for name in config.terms:
+        if name not in TERMS or name in LossConfig.model_fields:
+            free = [term for term in TERMS if term not in LossConfig.model_fields]
+            do = f"Set loss.{name}." if name in TERMS else nearest(name, TERMS)
+            raise ConfigError(
+                "loss.terms", expected=f"registered terms ({', '.join(free) or 'none so far'})", found=name, do=do
+            )
+    if not any(term_weights(config).values()):
         found = f"all of {', '.join(TERMS)} at 0"
         fix = "Set loss.cross_entropy or another term above 0."
         raise ConfigError("loss", expected="a term with a weight above 0", found=found, do=fix)
