@@ -20,7 +20,7 @@ def test_shares_are_counted_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = np.random.default_rng(0).integers(0, 3, (37, 41)).astype(np.uint8)
     prediction = Prediction(mask, Labels(("a", "b", "c")), Grid())
     whole = prediction.shares()
-    monkeypatch.setattr(types, "_PIECE", 100)
+    monkeypatch.setattr(types, "_CHUNK", 100)
     assert prediction.shares() == whole
     assert whole["b"] == (mask == 1).mean()
 

@@ -287,7 +287,7 @@ def test_another_number_of_bands_is_refused(model, found):
     with pytest.raises(DataError) as caught:
         model(torch.zeros(1, found, 8, 8))
     assert str(caught.value) == (
-        f"images: expected 3 bands, found {found}. Use images like those of the training, "
+        f"images: expected 3 bands, found {found}. Use images of the kind that the model was trained on, "
         f"or train a model on {found} bands."
     )
 

@@ -62,7 +62,7 @@ def test_torchvision(name, builder):
     with torch.inference_mode():
         torch.testing.assert_close(model(images()), library(normalised(images()))["out"], rtol=1e-5, atol=1e-5)
     if options:
-        heads = model.train().training_outputs(images()).auxiliary
+        heads = model.train().outputs(images()).auxiliary
         assert len(heads) == 1
         assert heads[0].shape == (2, 6, 64, 96)
 
@@ -118,10 +118,10 @@ def test_auxiliary_heads_of_transformers_are_trained():
         "out_features": ["stage1", "stage2", "stage3", "stage4"],
     }
     model = build_model("transformers", config=config, num_classes=6).train()
-    outputs = model.training_outputs(images())
+    outputs = model.outputs(images())
     assert [logits.shape for logits in outputs.auxiliary] == [(2, 6, 64, 96)]
     assert not model.network.auxiliary_head._forward_hooks
-    assert model.eval().training_outputs(images()).auxiliary == ()
+    assert model.eval().outputs(images()).auxiliary == ()
 
 
 def test_padding_is_cut_off():

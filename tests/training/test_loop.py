@@ -36,8 +36,8 @@ def test_distances_are_computed_once_for_all_heads(monkeypatch: pytest.MonkeyPat
     expected = 0.0
     for x, y in parts:
         outputs = model.outputs(x)
-        of_heads = sum(loss(z, y, total) for z in outputs.auxiliary)
-        expected += (loss(outputs.logits, y, total) + 0.25 * of_heads).item()
+        of_heads = sum(loss.of_logits(z, y, total) for z in outputs.auxiliary)
+        expected += (loss.of_logits(outputs.logits, y, total) + 0.25 * of_heads).item()
     transform, made = boundary.ndimage.distance_transform_edt, []
     monkeypatch.setattr(
         boundary.ndimage, "distance_transform_edt", lambda *a, **k: made.append(1) or transform(*a, **k)
