@@ -190,7 +190,7 @@ CASES = (
         "read_image",
         lambda folder: _cut(folder, "png"),
         ExpectedError("cut.png"),
-        "Without the file name, the error cannot be fixed.",
+        "Without its name, the file cannot be found and replaced.",
         "convention of pixelwise",
         control=lambda folder: _valid(folder, "png"),
     ),

@@ -126,7 +126,7 @@ _LOG_4, _LOG_4_3 = math.log(4), math.log(4 / 3)
 CASES = (
     Case(
         "B1a",
-        "Ignored pixels move the Dice loss",
+        "Ignored pixels change the Dice loss",
         "The change of the Dice loss if only logits at ignored pixels change.",
         "dice_loss",
         _only_ignored_differ,

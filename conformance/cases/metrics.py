@@ -316,7 +316,7 @@ CASES = (
     Case(
         "A7",
         "Counts stop at 2²⁴",
-        "The number of right pixels in one image of 2²⁴ and three of one pixel, all right.",
+        "The number of correct pixels in one image of 2²⁴ pixels and three of one pixel, all correct.",
         "right_pixels",
         _many,
         2**24 + 3,
