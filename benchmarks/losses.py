@@ -78,7 +78,7 @@ def monai_loss(classes: int) -> Loss:
 LIBRARIES = {"pixelwise": pixelwise_loss, "segmentation_models_pytorch": smp_loss, "monai": monai_loss}
 
 
-def drawn(shape: tuple[int, ...], channels_last: bool) -> tuple[Tensor, Tensor]:
+def random_inputs(shape: tuple[int, ...], channels_last: bool) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     logits = torch.empty(shape, memory_format=layout).normal_(generator=generator).requires_grad_()
@@ -93,7 +93,7 @@ def once(loss: Loss, logits: Tensor, masks: Tensor) -> float:
 
 
 def measure(shape: tuple[int, ...], rounds: int, channels_last: bool) -> list[dict[str, Any]]:
-    logits, masks = drawn(shape, channels_last)
+    logits, masks = random_inputs(shape, channels_last)
     losses = {name: make(shape[1]) for name, make in LIBRARIES.items()}
     times: dict[str, list[float]] = {name: [] for name in losses}
     for turn in range(rounds + 1):
@@ -122,8 +122,8 @@ def peak_in_a_fresh_process(name: str, shape: tuple[int, ...], channels_last: bo
 def peak(name: str, shape: tuple[int, ...], channels_last: bool) -> int:
     """Return the peak memory that one pass adds to this process, bytes."""
     loss = LIBRARIES[name](shape[1])
-    once(loss, *drawn((1, shape[1], 8, 8), channels_last))  # load what is loaded on first use
-    logits, masks = drawn(shape, channels_last)
+    once(loss, *random_inputs((1, shape[1], 8, 8), channels_last))  # load what is loaded on first use
+    logits, masks = random_inputs(shape, channels_last)
     return added_memory(lambda: once(loss, logits, masks))[1]
 
 

@@ -120,8 +120,8 @@ def table() -> str:
     for name in (OURS, SMP, TORCHMETRICS):
         cells = []
         for k in CLASSES:
-            row, own = rows[name, k], rows[OURS, k]
-            cells.append(f"{row['ms']:.1f} | {row['ms'] / own['ms']:.1f} | {row['mib']:.0f}")
+            row, reference = rows[name, k], rows[OURS, k]
+            cells.append(f"{row['ms']:.1f} | {row['ms'] / reference['ms']:.1f} | {row['mib']:.0f}")
         lines.append(f"| {name} {data['versions'][name]} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", f"{data['rounds']} rounds on {data['machine']}, torch {data['versions']['torch']}."])
 

@@ -27,7 +27,7 @@ def _call(
     return ({"truths": truths, "predictions": predictions, "num_classes": classes, "ignore_index": ignore_index},)
 
 
-def drawn() -> tuple[list[Mask], list[Mask]]:
+def six_images() -> tuple[list[Mask], list[Mask]]:
     """Draw six 12×16 images of six classes; class 4 is not in the ground truth, class 5 is in neither mask."""
     generator = np.random.default_rng(7)
     truths, predictions = [], []
@@ -57,8 +57,8 @@ def plain_miou(truths: list[Mask], predictions: list[Mask], classes: int, ignore
     return float(sum(ratios) / len(ratios))
 
 
-def _drawn(_: Path) -> tuple[Inputs, ...]:
-    return _call(*drawn(), classes=6)
+def _six_images(_: Path) -> tuple[Inputs, ...]:
+    return _call(*six_images(), classes=6)
 
 
 def _unequal(_: Path) -> tuple[Inputs, ...]:
@@ -88,8 +88,8 @@ def _half_ignored(_: Path) -> tuple[Inputs, ...]:
     return _call([_mask("00..", "0011", "....")], [_mask("0011", "0111", "0101")], 2, IGNORE)
 
 
-def _drawn_with_ignored(_: Path) -> tuple[Inputs, ...]:
-    truths, predictions = drawn()
+def _six_images_with_ignored(_: Path) -> tuple[Inputs, ...]:
+    truths, predictions = six_images()
     for truth in truths:
         truth[:, :5] = IGNORE
     return _call(truths, predictions, 6, IGNORE)
@@ -112,7 +112,7 @@ def _many(_: Path) -> tuple[Inputs, ...]:
 
 
 def _shards(_: Path) -> tuple[Inputs, ...]:
-    truths, predictions = drawn()
+    truths, predictions = six_images()
     shards = [(truths[k:5:2], predictions[k:5:2]) for k in range(2)]
     return ({"shards": shards, "num_classes": 6},)
 
@@ -148,12 +148,12 @@ _ONE_ROW_OFF = _mask("0000", "0000", "1111", "1111")
 
 
 def _first_five() -> float:
-    truths, predictions = drawn()
+    truths, predictions = six_images()
     return plain_miou(truths[:5], predictions[:5], 6)
 
 
 def _without_left() -> float:
-    truths, predictions = drawn()
+    truths, predictions = six_images()
     return plain_miou([t[:, 5:] for t in truths], [p[:, 5:] for p in predictions], 6)
 
 
@@ -163,8 +163,8 @@ CASES = (
         "Every library has its own mIoU",
         "The mIoU of six images with six classes, without ignored pixels.",
         "miou",
-        _drawn,
-        plain_miou(*drawn(), 6),
+        _six_images,
+        plain_miou(*six_images(), 6),
         "By definition: intersections and unions are summed over the data set as integers, divided once per class, and "
         "averaged over the five classes with a union.",
         _MIOU,
@@ -274,7 +274,7 @@ CASES = (
         "Ignored pixels change the score",
         "The mIoU of the images of A0, ignoring the left 5 of 16 columns.",
         "miou",
-        _drawn_with_ignored,
+        _six_images_with_ignored,
         _without_left(),
         "The same as after cropping these columns.",
         _MIOU,

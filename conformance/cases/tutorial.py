@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from conformance.case import Case, ExpectedError, Inputs
-from conformance.cases.metrics import drawn
+from conformance.cases.metrics import six_images
 
 _IGNORE = 255
 
@@ -24,7 +24,7 @@ def _some_ignored(_: Path) -> tuple[Inputs, ...]:
 
 
 def _batched(_: Path) -> tuple[Inputs, ...]:
-    truths, predictions = drawn()
+    truths, predictions = six_images()
     return tuple(
         {"truths": truths, "predictions": predictions, "num_classes": 6, "batch_size": size} for size in (1, 3)
     )
