@@ -1,6 +1,6 @@
 # make demo    the whole way once, on drawn road scenes          make test    the tests
 # make check   format, lint, types, floors                       make bench   speed and quality beside the peers
-# make conformance   the traps of the field, asked of pixelwise and its peers, into docs/conformance.md
+# make conformance   run the conformance suite with all installed libraries, write docs/conformance.md
 # Every target sets up what it needs in .venv, from requirements.lock.
 
 PYTHON ?= python3
@@ -32,7 +32,7 @@ format: $(READY)
 	$(BIN)/ruff format src tests benchmarks conformance
 	$(BIN)/ruff check --fix src tests benchmarks conformance
 
-# The sets lie in ROOT (see recipes/); three hours for all of them, resumable.
+# ROOT: folder with the data sets (see recipes/). Three hours for all of them; resumable.
 ROOT ?= data
 bench: $(READY)
 	$(BIN)/python -m benchmarks.quality_per_minute --root $(ROOT)

@@ -1,1 +1,1 @@
-"""Ours and the peers' on the same work, in one run."""
+"""Benchmarks of pixelwise and other libraries."""

@@ -1,12 +1,12 @@
-"""How fast a data set is checked, and what memory that takes.
+"""Time and memory of `pixelwise check`.
 
-    python -m benchmarks.checking                # measures, writes benchmarks/results/checking.json, prints the table
+    python -m benchmarks.checking                # measure, write benchmarks/results/checking.json, print the table
 
-The images are drawn road scenes of CamVid's size, 480×360: JPEG of quality 90 with PNG masks of eleven classes. What is
-timed is every look at them (decoding, statistics, hashes) in one process, in one per core, and then all checks. A first round
-brings the files into the system's cache and is not counted; of the others the median is kept. Memory is what looking at so many
-images adds to a fresh process, at the end and at its peak (Linux); for it the same files are listed again and again. Last,
-checks are made of 100,000 images that nobody drew, of which every tenth has a near copy: what grows with the number of pairs.
+The images are synthetic road scenes of CamVid's size, 480×360: JPEG of quality 90 with PNG masks of eleven classes. Timed are
+the inspection of all images (decoding, statistics, hashes) in one process and in one process per core, and all checks. Times are
+medians after a warm-up round. Memory is what the inspection adds to a fresh process, at the end and at its peak (Linux), with the
+same files listed repeatedly. Finally, all checks run on 100,000 synthetic inspections, of which every tenth has a
+near-duplicate, since their cost grows with the number of pairs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.protocol import processor
+from benchmarks.protocol import added_memory, processor, read_json, write_json
 from pixelwise.checking import Inspection, Survey, run_checks, take_survey
 from pixelwise.checking.survey import count_cores
 from pixelwise.config import DataConfig
@@ -39,7 +39,7 @@ COUNTS, MANY = (2_000, 10_000), 100_000
 
 
 def draw(folder: Path, images: int) -> None:
-    """Draw a data set, four in five images for train."""
+    """Write a synthetic data set, four in five images for train."""
     palette = [value for colour in road_labels(CLASSES).colours for value in colour]
     for k in range(images):
         image, mask = draw_scene(0, k, SIZE, CLASSES)
@@ -53,12 +53,12 @@ def draw(folder: Path, images: int) -> None:
     (folder / "labels.yaml").write_text(json.dumps({"names": list(CLASSES)}), encoding="utf-8")
 
 
-def time_looks(folder: Path, rounds: int) -> list[dict[str, Any]]:
-    """Time the looks in one process and in as many as there are cores, by turns; and the checks."""
+def time_inspection(folder: Path, rounds: int) -> list[dict[str, Any]]:
+    """Time the inspection in one process and in one per core, alternating, and the checks."""
     splits = open_data(DataConfig(), folder)
     total = sum(len(split) for split in splits)
     taken: dict[int, list[float]] = {0: [], count_cores(): []}
-    judged = []
+    check_seconds = []
     for number in range(rounds + 1):
         for workers, seconds in taken.items():
             began = time.perf_counter()
@@ -66,86 +66,77 @@ def time_looks(folder: Path, rounds: int) -> list[dict[str, Any]]:
             seconds += [time.perf_counter() - began] if number else []
         began = time.perf_counter()
         run_checks(survey)
-        judged.append(time.perf_counter() - began)
+        check_seconds.append(time.perf_counter() - began)
     rows = [{"processes": w or 1, "per_second": total / statistics.median(s)} for w, s in taken.items()]
-    return [*rows, {"judge_seconds": statistics.median(judged), "pictures": total}]
+    return [*rows, {"judge_seconds": statistics.median(check_seconds), "pictures": total}]
 
 
-def listed_again(splits: DataSplits, count: int) -> DataSplits:
-    """List the images of train again and again, until there are so many."""
+def repeated(splits: DataSplits, count: int) -> DataSplits:
+    """Repeat the train images until there are `count`."""
     assert splits.train is not None
     return replace(splits, train=splits.train.subset(k % len(splits.train) for k in range(count)), val=None)
 
 
 def memory(folder: Path, count: int) -> dict[str, Any]:
-    """Give what a survey of so many images adds to a fresh process."""
+    """Measure the memory that a survey of `count` images adds to a fresh process, MiB."""
     command = [sys.executable, "-m", "benchmarks.checking", "--memory", str(folder), "--count", str(count)]
     return dict(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
 def _print_memory(folder: Path, count: int) -> None:
     splits = open_data(DataConfig(), folder)
-    take_survey(listed_again(splits, 64), workers=0)  # loads what is loaded at first use
-    splits = listed_again(splits, count)
-    Path("/proc/self/clear_refs").write_text("5")  # from here on the peak is counted anew
-    before = _status("VmRSS")
-    survey = take_survey(splits, workers=0)
-    kept, peak = _status("VmRSS") - before, _status("VmHWM") - before
-    print(json.dumps({"pictures": len(survey.inspections), "kept_mib": kept, "peak_mib": peak}))
-
-
-def _status(key: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith(f"{key}:")) / 1024
+    take_survey(repeated(splits, 64), workers=0)  # load what is loaded on first use
+    splits = repeated(splits, count)
+    kept, peak = added_memory(lambda: take_survey(splits, workers=0))
+    print(json.dumps({"pictures": count, "kept_mib": kept / 2**20, "peak_mib": peak / 2**20}))
 
 
 def time_many(folder: Path) -> dict[str, Any]:
-    """Time all checks of images that are made up from those that were drawn: other sketches, files, and places."""
-    splits = listed_again(open_data(DataConfig(), folder), MANY)
-    seen = take_survey(listed_again(splits, 512), workers=0).inspections
+    """Time all checks of many inspections, derived from real ones with other signatures and file digests."""
+    splits = repeated(open_data(DataConfig(), folder), MANY)
+    inspections = take_survey(repeated(splits, 512), workers=0).inspections
     rng = np.random.default_rng(0)
-    spectrum = 1 / (1 + np.arange(143)) ** 0.7  # long waves make up most of an image
+    spectrum = 1 / (1 + np.arange(143)) ** 0.7  # low frequencies dominate in images
     waves = rng.standard_normal((MANY, 143)) * spectrum
     copies = MANY // 10
     waves[-copies:] = waves[:copies] + 0.02 * rng.standard_normal((copies, 143)) * spectrum
     waves *= 127 / np.linalg.norm(waves, axis=1, keepdims=True)
     rows = np.rint(waves).astype(np.int8)
-    made: list[Inspection] = [
-        replace(seen[k % len(seen)], index=k, digest=k.to_bytes(16, "big"), signature=rows[k].tobytes())
+    synthetic: list[Inspection] = [
+        replace(inspections[k % len(inspections)], index=k, digest=k.to_bytes(16, "big"), signature=rows[k].tobytes())
         for k in range(MANY)
     ]
-    survey = Survey(splits, tuple(made))
+    survey = Survey(splits, tuple(synthetic))
     began = time.perf_counter()
     findings = run_checks(survey)
     seconds = time.perf_counter() - began
     found = next(finding.count for finding in findings if finding.kind == "near-duplicates")
     if found < 1.9 * copies:
-        raise SystemExit(f"expected {2 * copies} images with a near copy, found {found}.")
+        raise SystemExit(f"expected {2 * copies} near-duplicates, found {found}.")
     return {"pictures": MANY, "judge_seconds": seconds}
 
 
 def table() -> str:
-    """Write the committed measurements as a table."""
-    data = json.loads(RESULT.read_text(encoding="utf-8"))
+    """Return a table of the committed measurements."""
+    data = read_json(RESULT)
     lines = ["| | |", "|---|---|"]
     for row in data["looks"]:
         where = "one process" if row["processes"] == 1 else f"{row['processes']} processes"
-        lines.append(f"| looks a second, {where} | {row['per_second']:.0f} |")
+        lines.append(f"| images per second, {where} | {row['per_second']:.0f} |")
     for row in data["memory"]:
-        lines.append(
-            f"| memory added by {row['pictures']:,} looks, MiB (peak) | {row['kept_mib']:.1f} ({row['peak_mib']:.1f}) |"
-        )
+        cells = f"{row['pictures']:,} images, MiB (peak) | {row['kept_mib']:.1f} ({row['peak_mib']:.1f})"
+        lines.append(f"| memory added by inspecting {cells} |")
     for row in data["judge"]:
         lines.append(f"| all checks of {row['pictures']:,} images, s | {row['judge_seconds']:.2f} |")
     size = f"{SIZE[1]}×{SIZE[0]}, JPEG with PNG mask"
     return "\n".join(
-        [*lines, "", f"{data['pictures']} drawn images, {size}; {data['rounds']} rounds on {data['machine']}."]
+        [*lines, "", f"{data['pictures']} synthetic images, {size}; {data['rounds']} rounds on {data['machine']}."]
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, default=COUNTS[0], help=argparse.SUPPRESS)
@@ -156,13 +147,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         draw(folder, options.images)
-        *looks, judged = time_looks(folder, options.rounds)
+        *speeds, checks = time_inspection(folder, options.rounds)
         grown = [memory(folder, count) for count in COUNTS]
         many = time_many(folder)
     machine = f"{count_cores()} cores of {processor()}"
     data = {"machine": machine, "pictures": options.images, "rounds": options.rounds}
-    data |= {"looks": looks, "memory": grown, "judge": [judged, many]}
-    RESULT.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    data |= {"looks": speeds, "memory": grown, "judge": [checks, many]}
+    write_json(RESULT, data)
     print(table())
 
 

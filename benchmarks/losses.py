@@ -1,17 +1,15 @@
-"""What the default loss costs, beside that of other libraries: time and memory of one forward and backward pass.
+"""Time and memory of a forward and backward pass of the default loss, compared with other libraries.
 
     python -m benchmarks.losses
 
-Comes in: nothing; logits and masks are drawn. Goes out: `benchmarks/results/losses.json` and a table. Half cross-entropy,
-half Dice, of float32 logits on the CPU. Times are medians of rounds in which all take turns. Memory is what the pass adds to
-a fresh process at its peak, libraries and logits not counted (Linux). Peers add what
-their own Dice adds and know nothing of one another; no pixel is ignored, since MONAI's loss cannot ignore any.
+Writes `benchmarks/results/losses.json` and prints the table. The loss is half cross-entropy, half Dice, of random float32
+logits on the CPU. Times are medians over rounds that alternate between the libraries. Memory is the peak that the pass adds to
+a fresh process, without libraries and logits (Linux). No pixels are ignored, since MONAI's loss does not support this.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -24,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.protocol import processor
+from benchmarks.protocol import added_memory, processor, read_json, write_json
 
 RESULT = Path(__file__).parent / "results" / "losses.json"
 SHAPES = ((8, 4, 256, 256), (4, 19, 512, 512), (2, 150, 512, 512))
@@ -34,9 +32,11 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--channels-last", action="store_true", help="logits as networks give them in that layout")
-    parser.add_argument("--out", type=Path, help="the JSON file; results/losses.json where not given")
-    parser.add_argument("--memory", nargs=2, metavar=("LIBRARY", "SHAPE"), help="measure one and print its bytes")
+    parser.add_argument("--channels-last", action="store_true", help="use logits in the channels-last layout")
+    parser.add_argument("--out", type=Path, help="JSON file; default: results/losses.json")
+    parser.add_argument(
+        "--memory", nargs=2, metavar=("LIBRARY", "SHAPE"), help="only print the peak memory of one case, bytes"
+    )
     args = parser.parse_args()
     if args.memory:
         library, shape = args.memory
@@ -50,8 +50,7 @@ def main() -> None:
     facts = {"processor": processor(), "threads": torch.get_num_threads(), "rounds": args.rounds}
     facts |= {"channels_last": args.channels_last, "versions": {name: version(name) for name in packages}, "rows": rows}
     out = args.out or RESULT.with_stem("losses_channels_last" if args.channels_last else RESULT.stem)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    write_json(out, facts)
     print(table(out))
 
 
@@ -79,7 +78,7 @@ def monai_loss(classes: int) -> Loss:
 LIBRARIES = {"pixelwise": pixelwise_loss, "segmentation_models_pytorch": smp_loss, "monai": monai_loss}
 
 
-def drawn(shape: tuple[int, ...], channels_last: bool) -> tuple[Tensor, Tensor]:
+def random_inputs(shape: tuple[int, ...], channels_last: bool) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     logits = torch.empty(shape, memory_format=layout).normal_(generator=generator).requires_grad_()
@@ -94,13 +93,13 @@ def once(loss: Loss, logits: Tensor, masks: Tensor) -> float:
 
 
 def measure(shape: tuple[int, ...], rounds: int, channels_last: bool) -> list[dict[str, Any]]:
-    logits, masks = drawn(shape, channels_last)
+    logits, masks = random_inputs(shape, channels_last)
     losses = {name: make(shape[1]) for name, make in LIBRARIES.items()}
     times: dict[str, list[float]] = {name: [] for name in losses}
     for turn in range(rounds + 1):
         for name, loss in losses.items():
             seconds = once(loss, logits, masks)
-            if turn:  # the first warms up
+            if turn:  # the first is a warm-up
                 times[name].append(seconds)
     return [
         {
@@ -121,28 +120,20 @@ def peak_in_a_fresh_process(name: str, shape: tuple[int, ...], channels_last: bo
 
 
 def peak(name: str, shape: tuple[int, ...], channels_last: bool) -> int:
-    """Give the bytes that one pass adds to the memory of this process at its peak."""
+    """Return the peak memory that one pass adds to this process, bytes."""
     loss = LIBRARIES[name](shape[1])
-    once(loss, *drawn((1, shape[1], 8, 8), channels_last))  # what is loaded on first use
-    logits, masks = drawn(shape, channels_last)
-    Path("/proc/self/clear_refs").write_text("5")  # from here on the peak is counted anew
-    before = _memory("VmRSS")
-    once(loss, logits, masks)
-    return max(_memory("VmHWM") - before, 0)
-
-
-def _memory(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+    once(loss, *random_inputs((1, shape[1], 8, 8), channels_last))  # load what is loaded on first use
+    logits, masks = random_inputs(shape, channels_last)
+    return added_memory(lambda: once(loss, logits, masks))[1]
 
 
 def table(path: Path = RESULT) -> str:
-    """Write measurements, the committed ones where no file is named, as a table with ratios to ours."""
-    data = json.loads(path.read_text(encoding="utf-8"))
-    own = {tuple(row["shape"]): row for row in data["rows"] if row["library"] == "pixelwise"}
+    """Return a table of the measurements with ratios to pixelwise."""
+    data = read_json(path)
+    reference = {tuple(row["shape"]): row for row in data["rows"] if row["library"] == "pixelwise"}
     lines = ["| logits | library | median | × pixelwise | peak memory | × pixelwise |", "|---|---|---|---|---|---|"]
     for row in data["rows"]:
-        ours, seconds, size = own[tuple(row["shape"])], row["seconds"], row["peak_bytes"]
+        ours, seconds, size = reference[tuple(row["shape"])], row["seconds"], row["peak_bytes"]
         cells = [
             "×".join(str(n) for n in row["shape"]),
             row["library"],

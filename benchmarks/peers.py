@@ -1,7 +1,7 @@
-"""What the quality benchmark compares with: the tutorial's recipe, and segmentation_models.pytorch as it is documented.
+"""The baselines of `quality_per_minute`: a tutorial's U-Net, and segmentation_models.pytorch as documented.
 
-Both get our reading of the files (decoded once, kept in memory), our random 256² crops where they need a fixed size, and no
-validation to pay for. Both are scored by our `evaluate`, whole images at native size.
+Both use the data loading of pixelwise (decoded once, cached in memory) with random crops of 256×256, spend no time on
+validation, and are scored by pixelwise on whole images at native size.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 class Padded(nn.Module):
-    """Normalise as ImageNet's images, pad to a multiple of 32, call the network, cut the padding off."""
+    """Normalise with the ImageNet statistics, pad to a multiple of 32, call the network, crop the padding."""
 
     def __init__(self, network: nn.Module, channels: int) -> None:
         super().__init__()
@@ -48,12 +48,11 @@ def tutorial(train: Dataset, channels: int, seed: int, seconds: float) -> tuple[
     began = time.monotonic()
     torch.manual_seed(seed)
     model = Padded(UNet(channels, train.labels.num_classes, features=(32, 64, 128, 256)), channels)
-    void = train.labels.ignore_index
+    ignore_index = train.labels.ignore_index
 
     def loss(logits: Tensor, masks: Tensor) -> Tensor:
-        return 0.5 * nn.functional.cross_entropy(logits, masks, ignore_index=void) + 0.5 * _plain_dice(
-            logits, masks, void
-        )
+        entropy = nn.functional.cross_entropy(logits, masks, ignore_index=ignore_index)
+        return 0.5 * entropy + 0.5 * _plain_dice(logits, masks, ignore_index)
 
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.01)
     steps = _fit(model, optimizer, loss, _stream(train, ResolvedAugment(), seed), began, seconds, floor=0.0, clip=1.0)
@@ -61,7 +60,7 @@ def tutorial(train: Dataset, channels: int, seed: int, seconds: float) -> tuple[
 
 
 def documented_smp(train: Dataset, channels: int, seed: int, seconds: float) -> tuple[Predictor, int]:
-    """smp.Unet("resnet18", untrained), DiceLoss, Adam 2e-4, cosine to 1e-5, its CamVid example's flips, zooms and tints."""
+    """smp.Unet("resnet18", untrained), DiceLoss, Adam 2e-4, cosine to 1e-5, flips, scaling and colour changes as in its CamVid example."""
     began = time.monotonic()
     torch.manual_seed(seed)
     network = smp.Unet("resnet18", encoder_weights=None, in_channels=channels, classes=train.labels.num_classes)
@@ -73,13 +72,14 @@ def documented_smp(train: Dataset, channels: int, seed: int, seconds: float) -> 
     return _predictor(model, train, channels), steps
 
 
-def _plain_dice(logits: Tensor, masks: Tensor, void: int) -> Tensor:
-    """Dice as tutorials write it, with the ignored pixels cut out so that it runs at all."""
-    keep = (masks != void)[:, None]
-    truth = nn.functional.one_hot(masks.where(masks != void, 0), logits.shape[1]).movedim(-1, 1) * keep
-    share = logits.softmax(1) * keep
-    both, sizes = (share * truth).sum((0, 2, 3)), (share + truth).sum((0, 2, 3))
-    return 1 - ((2 * both + 1) / (sizes + 1)).mean()
+def _plain_dice(logits: Tensor, masks: Tensor, ignore_index: int) -> Tensor:
+    """The Dice loss of tutorials, restricted to the labelled pixels, without which it raises an error."""
+    keep = (masks != ignore_index)[:, None]
+    truth = nn.functional.one_hot(masks.where(masks != ignore_index, 0), logits.shape[1]).movedim(-1, 1) * keep
+    probabilities = logits.softmax(1) * keep
+    intersections = (probabilities * truth).sum((0, 2, 3))
+    sums = (probabilities + truth).sum((0, 2, 3))
+    return 1 - ((2 * intersections + 1) / (sums + 1)).mean()
 
 
 def _stream(train: Dataset, augment: ResolvedAugment, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -103,7 +103,7 @@ def _fit(
     floor: float,
     clip: float | None,
 ) -> int:
-    """Train until the time is over; the cosine follows the clock, so that no minute and no part of the schedule is lost."""
+    """Train until the time is up; the cosine schedule follows the clock, so that it always completes."""
     model.train()
     peak, step, per_step = optimizer.param_groups[0]["lr"], 0, 0.0
     while (elapsed := time.monotonic() - began) + per_step < seconds:

@@ -1,24 +1,31 @@
-"""What pretraining is worth: CamVid with 10, 30, 100 and 367 images, from scratch and after drawn road scenes.
+"""The value of pretraining: CamVid with 10, 30, 100 and 367 images, from scratch and after synthetic road scenes.
 
     python -m benchmarks.pretraining --root data --model unet
 
-Comes in: the folder with the sets. Goes out: one JSON file per run in `benchmarks/results/pretraining/`, the table with
-`--table`. First a network learns all materials of the drawn scenes; then, per number of images and seed, one network begins
-with its weights (the head is new) and one with fresh ones, with equal time. Runs that are done are not done again.
+Writes one JSON file per run to `benchmarks/results/pretraining/` and prints the table. First, a network is trained on all
+classes of the synthetic scenes; then, per number of images and seed, one network starts from its weights (with a new head) and
+one from random weights, with equal training time. Finished runs are not repeated.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
-import statistics
 import sys
 from pathlib import Path
 
 import yaml
 
-from benchmarks.protocol import RECIPES, TRAINING_ALONE, processor
+from benchmarks.protocol import (
+    RECIPES,
+    TRAINING_ALONE,
+    parse,
+    parser_with_root,
+    processor,
+    read_json,
+    spread,
+    write_json,
+)
 
 RESULTS = Path(__file__).parent / "results" / "pretraining"
 MATERIALS = ("background", "sky", "terrain", "vegetation", "building", "pole", "pavement", "road", "lane marking",
@@ -27,19 +34,15 @@ COUNTS, SEEDS, ARMS = (10, 30, 100, 367), (0, 1, 2), ("scratch", "drawn")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, help="folder with the data sets")
+    parser = parser_with_root(__doc__)
     parser.add_argument("--model", default="unet")
-    parser.add_argument("--pretraining", type=float, default=10.0, help="minutes on the drawn scenes")
-    parser.add_argument("--minutes", type=float, default=2.0, help="of each run on CamVid")
+    parser.add_argument("--pretraining", type=float, default=10.0, help="minutes of training on the synthetic scenes")
+    parser.add_argument("--minutes", type=float, default=2.0, help="minutes of each run on CamVid")
     parser.add_argument("--count", type=int, action="append", dest="counts")
     parser.add_argument("--seed", type=int, action="append", dest="seeds")
     parser.add_argument("--out", type=Path, default=Path("runs") / "pretraining")
-    parser.add_argument("--table", action="store_true", help="print the results so far and stop")
-    args = parser.parse_args()
+    args = parse(parser)
     if not args.table:
-        if args.root is None:
-            parser.error("--root: expected the folder with the data sets, found none. Name it, or say --table.")
         source = pretrained(args)
         for seed in args.seeds or SEEDS:
             for count in args.counts or COUNTS:
@@ -62,7 +65,7 @@ def pretrained(args: argparse.Namespace) -> Path:
     if not data.exists():
         write_road_scenes(data, train=600, val=40, test=0, size=(360, 480), classes=MATERIALS)
     if not (run / "scores.json").exists():
-        print(f"{args.pretraining:g} minutes on drawn scenes", file=sys.stderr, flush=True)
+        print(f"{args.pretraining:g} minutes on synthetic scenes", file=sys.stderr, flush=True)
         pixelwise.train(data, model=args.model, out=run, seed=0, time_limit=args.pretraining * 60)
     return run / "model"
 
@@ -70,9 +73,9 @@ def pretrained(args: argparse.Namespace) -> Path:
 def work(args: argparse.Namespace, arm: str, count: int, seed: int, source: Path, path: Path) -> None:
     import pixelwise
 
-    described = subset(args.root / "camvid", count, seed, args.out / f"camvid-{count}-{seed}")
+    description = subset(args.root / "camvid", count, seed, args.out / f"camvid-{count}-{seed}")
     run = pixelwise.train(
-        described,
+        description,
         model=args.model,
         weights=source if arm == "drawn" else None,
         out=args.out / f"{args.model.replace('/', '_')}-{arm}-{count}-{seed}",
@@ -80,17 +83,16 @@ def work(args: argparse.Namespace, arm: str, count: int, seed: int, source: Path
         time_limit=args.minutes * 60,
         overrides=TRAINING_ALONE,
     )
-    scores = pixelwise.evaluate(run.model, described).scores.to_dict()
+    scores = pixelwise.evaluate(run.model, description).scores.to_dict()
     scores.pop("confusion")
     facts = {"model": args.model, "arm": arm, "pictures": count, "seed": seed, "minutes": args.minutes}
     facts |= {"pretraining": args.pretraining, "processor": processor(), "scores": scores}
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(facts, indent=1) + "\n")
+    write_json(path, facts)
     print(f"{count} images, {arm}, seed {seed}: mIoU {scores['miou']:.4f}", file=sys.stderr, flush=True)
 
 
 def subset(root: Path, count: int, seed: int, folder: Path) -> Path:
-    """Describe CamVid with `count` of its training images, the first by SHA-256 of (seed, name)."""
+    """Write a data.yaml for CamVid with `count` of its training images, the first by SHA-256 of (seed, name)."""
     folder.mkdir(parents=True, exist_ok=True)
     recipe = yaml.safe_load((RECIPES / "camvid.yaml").read_text())["data"]
     names = {split: sorted(p.stem for p in (root / split).glob("*.jpg")) for split in ("train", "val", "test")}
@@ -109,19 +111,13 @@ def subset(root: Path, count: int, seed: int, folder: Path) -> Path:
 
 
 def table(model: str, minutes: float) -> str:
-    """Give the mean, and the least and most over the seeds, per number of images."""
-    lines = ["| CamVid images | from scratch | after drawn scenes |", "|---|---|---|"]
+    """Return a table of test mIoU over the seeds per number of images."""
+    lines = ["| CamVid images | from scratch | after synthetic scenes |", "|---|---|---|"]
     for count in COUNTS:
         cells = []
         for arm in ARMS:
             paths = [result_path(model, arm, count, seed, minutes) for seed in SEEDS]
-            values = [100 * json.loads(p.read_text())["scores"]["miou"] for p in paths if p.exists()]
-            spread = (
-                f"{statistics.mean(values):.1f} ({min(values):.1f}–{max(values):.1f}, n = {len(values)})"
-                if values
-                else "–"
-            )
-            cells.append(spread)
+            cells.append(spread([100 * read_json(path)["scores"]["miou"] for path in paths if path.exists()]))
         lines.append(f"| {count} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -1,18 +1,89 @@
-"""What the benchmarks hold equal: the real data sets, their recipes, and the machine, which is named."""
+"""What the benchmarks share: data sets, recipes, command-line arguments, description of the machine, formatting."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import platform
+import statistics
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-# Minutes of training are compared: none goes into calibrating, further scores or a report.
+# Only training is compared: no calibration, further scores or report.
 TRAINING_ALONE = ("evaluate.metrics=[]", "evaluate.temperature=false", "evaluate.report=false")
 SETS = ("camvid", "drive", "magnetic_tile", "aerial_roads")
+NOT_MEASURED = "Not measured yet: run the command above."
+
+
+def parser_with_root(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options --root and --table."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, help="folder with the data sets")
+    parser.add_argument("--table", action="store_true", help="only print the table of the results so far")
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line; --root is required unless --table is given."""
+    args = parser.parse_args()
+    if args.root is None and not args.table:
+        parser.error("--root: expected the folder with the data sets, found nothing. Set it, or use --table.")
+    return args
 
 
 def processor() -> str:
-    """Name the processor as the system does."""
+    """Return the name of the processor as the system reports it."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor())
+
+
+def machine() -> dict[str, Any]:
+    """Describe the machine and the version of torch."""
+    import torch
+
+    return {"torch": torch.__version__, "processor": processor(), "cores": torch.get_num_threads()}
+
+
+def added_memory(work: Callable[[], Any]) -> tuple[int, int]:
+    """Return the bytes that a call adds to the memory of this process: at its end and at its peak (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = _memory("VmRSS")
+    result = work()
+    kept, peak = _memory("VmRSS") - before, max(_memory("VmHWM") - before, 0)
+    del result  # kept until here, so that its memory counts
+    return kept, peak
+
+
+def _memory(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """Read the events of a training run."""
+    return [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def last_step(run: Path) -> int:
+    """Return the number of steps of a training run."""
+    return max(event.get("step", 0) for event in read_log(run))
+
+
+def spread(values: Sequence[float]) -> str:
+    """Format mean, lowest and highest value, and n."""
+    if not values:
+        return "–"
+    return f"{statistics.mean(values):.1f} ({min(values):.1f}–{max(values):.1f}, n = {len(values)})"

@@ -1,10 +1,9 @@
-"""Test mIoU after equal minutes of training from scratch: pixelwise with its defaults, the tutorial's recipe, smp's example.
+"""Test mIoU after equal training time from scratch: pixelwise with its defaults, a tutorial U-Net, and smp's example.
 
-    python -m benchmarks.quality_per_minute --root ../shared/data --set camvid
+    python -m benchmarks.quality_per_minute --root data --set camvid
 
-Same images, same split, same input size, same wall time including reading; one process a run, one after the other.
-Every finished run is one file in `benchmarks/results/quality_per_minute/`, and is not done again. With `--table` the
-results so far are printed as Markdown.
+Same images, split, input size and wall time including reading; one process per run, one after the other. Writes one JSON file
+per run to `benchmarks/results/quality_per_minute/` and prints the table. Finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -12,35 +11,43 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import torch
-
-from benchmarks.protocol import RECIPES, SETS, TRAINING_ALONE, processor
+from benchmarks.protocol import (
+    RECIPES,
+    SETS,
+    TRAINING_ALONE,
+    last_step,
+    machine,
+    parse,
+    parser_with_root,
+    read_json,
+    spread,
+    write_json,
+)
 
 RESULTS = Path(__file__).parent / "results" / "quality_per_minute"
 METHODS = ("pixelwise", "tutorial", "smp")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, help="folder with the data sets")
-    parser.add_argument("--set", choices=SETS, action="append", dest="sets", help="one set; all where not given")
+    parser = parser_with_root(__doc__)
+    parser.add_argument("--set", choices=SETS, action="append", dest="sets", help="data set (repeatable); default: all")
     parser.add_argument("--method", choices=METHODS, action="append", dest="methods")
-    parser.add_argument("--seed", type=int, action="append", dest="seeds", help="0, 1 and 2 where not given")
+    parser.add_argument(
+        "--seed", type=int, action="append", dest="seeds", help="random seed (repeatable); default: 0, 1 and 2"
+    )
     parser.add_argument("--minutes", type=float, default=4.0)
-    parser.add_argument("--table", action="store_true", help="print the results so far and stop")
     parser.add_argument("--one", nargs=3, metavar=("SET", "METHOD", "SEED"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parse(parser)
     if args.one:
         run_one(args.one[0], args.one[1], int(args.one[2]), args.minutes, args.root)
     elif not args.table:
-        # Seed by seed, so that an early stop leaves whole comparisons.
+        # Methods are the inner loop, so that an interrupted benchmark has complete comparisons.
         for name in args.sets or SETS:
             for seed in args.seeds or (0, 1, 2):
                 for method in args.methods or METHODS:
@@ -74,22 +81,19 @@ def run_one(name: str, method: str, seed: int, minutes: float, root: Path) -> No
     assert splits.test is not None
     folder = Path(tempfile.mkdtemp())
     if method == "pixelwise":
-        # The recipe's data section alone: everything else is derived.
-        plain = pin_paths(config.data, base).model_dump(mode="json", exclude_defaults=True)
-        described = folder / "data.json"
-        described.write_text(json.dumps({"data": plain | {"labels": splits.labels.to_dict()}}))
+        # Only the recipe's data section; everything else is derived.
+        data = pin_paths(config.data, base).model_dump(mode="json", exclude_defaults=True)
+        description = folder / "data.json"
+        description.write_text(json.dumps({"data": data | {"labels": splits.labels.to_dict()}}))
         run = pixelwise.train(
-            described,
+            description,
             out=folder / "run",
             seed=seed,
             time_limit=minutes * 60 - (time.monotonic() - began),
             overrides=TRAINING_ALONE,
         )
         predictor = run.model.predictor
-        steps = max(
-            json.loads(line).get("step", 0)
-            for line in (run.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-        )
+        steps = last_step(run.folder)
     else:
         train = {"tutorial": peers.tutorial, "smp": peers.documented_smp}[method]
         channels = splits.train.read(0).image.shape[0]
@@ -97,32 +101,20 @@ def run_one(name: str, method: str, seed: int, minutes: float, root: Path) -> No
     seconds = time.monotonic() - began
     scores = evaluate(splits.test, predictor).scores.to_dict()
     scores.pop("confusion")
-    RESULTS.mkdir(parents=True, exist_ok=True)
     facts = {"set": name, "method": method, "seed": seed, "minutes": minutes, "seconds": seconds, "steps": steps}
-    facts |= {"torch": torch.__version__, "processor": processor(), "cores": torch.get_num_threads()}
-    path = result_path(name, method, seed, minutes)
-    path.write_text(json.dumps(facts | {"scores": scores}, indent=1) + "\n", encoding="utf-8")
+    write_json(result_path(name, method, seed, minutes), facts | machine() | {"scores": scores})
     shutil.rmtree(folder)
     print(f"  mIoU {scores['miou']:.4f} after {seconds:.0f} s, {steps} steps", file=sys.stderr, flush=True)
 
 
 def table(minutes: float) -> str:
-    """Give the mean, and the smallest and largest over the seeds, per set and method."""
+    """Return a table of test mIoU over the seeds per data set and method."""
     rows = [f"| set | {' | '.join(METHODS)} |", "|---" * (len(METHODS) + 1) + "|"]
     for name in SETS:
         cells = []
         for method in METHODS:
-            found = [
-                json.loads(p.read_text(encoding="utf-8"))
-                for p in sorted(RESULTS.glob(f"{name}-{minutes:g}min-{method}-*.json"))
-            ]
-            values = [100 * f["scores"]["miou"] for f in found]
-            spread = (
-                f"{statistics.mean(values):.1f} ({min(values):.1f}–{max(values):.1f}, n = {len(values)})"
-                if values
-                else "–"
-            )
-            cells.append(spread)
+            found = [read_json(path) for path in sorted(RESULTS.glob(f"{name}-{minutes:g}min-{method}-*.json"))]
+            cells.append(spread([100 * facts["scores"]["miou"] for facts in found]))
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(rows)
 

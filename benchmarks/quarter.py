@@ -1,17 +1,14 @@
-"""Where SegFormer's loss should be taken: of logits enlarged to the mask's size, or of the quarter with a reduced mask.
+"""SegFormer's loss at full size, from upsampled logits, or at a quarter of the size, from a downsampled mask.
 
     python -m benchmarks.quarter --root data
 
-Comes in: the folder with the sets. Goes out: one JSON file per run in `benchmarks/results/quarter/`, and a table. SegFormer b0
-from fresh weights on CamVid, equal time, three seeds; both score whole images at native size: every fourth of the
-validation part, so that there is time to learn. Runs that are done are not done again.
+Writes one JSON file per run to `benchmarks/results/quarter/` and prints the table. SegFormer b0 with random weights on CamVid,
+equal time, three seeds; both are scored on every fourth val image at native size. Finished runs are not repeated.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,23 +16,28 @@ from typing import Any
 import torch
 
 from benchmarks.pretraining import subset
-from benchmarks.protocol import TRAINING_ALONE, processor
+from benchmarks.protocol import (
+    TRAINING_ALONE,
+    last_step,
+    parse,
+    parser_with_root,
+    processor,
+    read_json,
+    spread,
+    write_json,
+)
 
 RESULTS = Path(__file__).parent / "results" / "quarter"
 ARMS, SEEDS = ("full", "quarter"), (0, 1, 2)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, help="folder with the data sets")
+    parser = parser_with_root(__doc__)
     parser.add_argument("--model", default="segformer-b0")
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--out", type=Path, default=Path("runs") / "quarter")
-    parser.add_argument("--table", action="store_true", help="print the results so far and stop")
-    args = parser.parse_args()
+    args = parse(parser)
     if not args.table:
-        if args.root is None:
-            parser.error("--root: expected the folder with the data sets, found none. Name it, or say --table.")
         for seed in SEEDS:
             for arm in ARMS:
                 path = RESULTS / f"{args.model}-{args.minutes:g}min-{arm}-{seed}.json"
@@ -49,16 +51,16 @@ def work(args: argparse.Namespace, arm: str, seed: int, path: Path) -> None:
     from pixelwise.models import transformers
     from pixelwise.training import budget, loop
 
-    described = subset(args.root / "camvid", 367, 0, args.out / "camvid")
-    lines = sorted((described.parent / "val.txt").read_text().split())
-    (described.parent / "val.txt").write_text("".join(f"{line}\n" for line in lines[::4]))
+    description = subset(args.root / "camvid", 367, 0, args.out / "camvid")
+    lines = sorted((description.parent / "val.txt").read_text().split())
+    (description.parent / "val.txt").write_text("".join(f"{line}\n" for line in lines[::4]))
     before = transformers.TransformersModel.outputs, loop.gradients
     if arm == "quarter":
         transformers.TransformersModel.outputs = quarter_outputs  # type: ignore[method-assign]
         loop.gradients = budget.gradients = reduced(loop.gradients)
     try:
         run = pixelwise.train(
-            described,
+            description,
             model=args.model,
             out=args.out / f"{args.model}-{arm}-{seed}",
             seed=seed,
@@ -68,16 +70,14 @@ def work(args: argparse.Namespace, arm: str, seed: int, path: Path) -> None:
     finally:
         transformers.TransformersModel.outputs, loop.gradients = before  # type: ignore[method-assign]
         budget.gradients = before[1]
-    events = [json.loads(line) for line in (run.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     facts = {"model": args.model, "arm": arm, "seed": seed, "minutes": args.minutes, "processor": processor()}
-    facts |= {"steps": max(event.get("step", 0) for event in events), "miou": run.scores["miou"]}
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    facts |= {"steps": last_step(run.folder), "miou": run.scores["miou"]}
+    write_json(path, facts)
     print(f"{arm}, seed {seed}: mIoU {facts['miou']:.4f}, {facts['steps']} steps", file=sys.stderr, flush=True)
 
 
 def quarter_outputs(model: Any, images: torch.Tensor) -> Any:
-    """Give the network's own logits in training, enlarged ones elsewhere."""
+    """Return the logits of the network in training mode, upsampled logits otherwise."""
     from pixelwise.batch import Outputs
     from pixelwise.models.base import AdaptedModel, pad_end
 
@@ -88,7 +88,7 @@ def quarter_outputs(model: Any, images: torch.Tensor) -> Any:
 
 
 def reduced(gradients: Any) -> Any:
-    """Take the loss of masks at a quarter of the size, by half-pixel nearest."""
+    """Downsample the masks to a quarter of the size before computing the loss."""
 
     def run(model: Any, loss: Any, group: Any, train: Any) -> float:
         def quarter(masks: torch.Tensor) -> torch.Tensor:
@@ -101,20 +101,14 @@ def reduced(gradients: Any) -> Any:
 
 
 def table(model: str, minutes: float) -> str:
-    """Give the mean, and the least and most over the seeds, of validation mIoU and of the steps."""
-    lines = ["| loss taken at | validation mIoU | steps |", "|---|---|---|"]
+    """Return a table of validation mIoU and steps over the seeds."""
+    lines = ["| loss computed at | val mIoU | steps |", "|---|---|---|"]
     for arm in ARMS:
         paths = [RESULTS / f"{model}-{minutes:g}min-{arm}-{seed}.json" for seed in SEEDS]
-        found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
-        values = [100 * facts["miou"] for facts in found]
-        cells = ["–", "–"]
-        if found:
-            steps = [facts["steps"] for facts in found]
-            cells = [
-                f"{statistics.mean(values):.1f} ({min(values):.1f}–{max(values):.1f}, n = {len(values)})",
-                f"{min(steps)}–{max(steps)}",
-            ]
-        lines.append(f"| {arm} size | {' | '.join(cells)} |")
+        found = [read_json(path) for path in paths if path.exists()]
+        steps = [facts["steps"] for facts in found]
+        step_range = f"{min(steps)}–{max(steps)}" if steps else "–"
+        lines.append(f"| {arm} size | {spread([100 * facts['miou'] for facts in found])} | {step_range} |")
     return "\n".join(lines)
 
 

@@ -1,8 +1,6 @@
-"""Write the committed measurements into docs/results.md, between its marks.
+"""Write the tables of docs/results.md from the committed measurements in `benchmarks/results/`.
 
-    python -m benchmarks.report
-
-Comes in: `benchmarks/results/`. Goes out: `docs/results.md` with its tables as they follow from the files. Measures nothing.
+python -m benchmarks.report
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def filled(text: str) -> str:
-    """Give the page with every table replaced by what the measurements say; a mark without its table is an error."""
+    """Return the page with all tables regenerated; every table needs its mark exactly once."""
     for mark, table in TABLES.items():
         text, count = re.subn(
             rf"(<!-- {mark} -->\n).*?(<!-- end -->)",
@@ -36,7 +34,7 @@ def filled(text: str) -> str:
             flags=re.S,
         )
         if count != 1:
-            raise SystemExit(f"{PAGE}: expected one mark <!-- {mark} -->, found {count}. Add it.")
+            raise SystemExit(f"{PAGE}: expected one mark <!-- {mark} -->, found {count}.")
     return text
 
 

@@ -1,8 +1,7 @@
-"""What every segmentation library should get right: cases with one right answer, and an adapter per library.
+"""Known pitfalls of segmentation libraries: cases with one right answer, and an adapter per library.
 
-    python -m conformance                      all that is installed; writes docs/conformance.md
-    python -m conformance --library pixelwise  one library; prints alone
+    python -m conformance                      all installed libraries; writes docs/conformance.md
+    python -m conformance --library pixelwise  only this library; prints the results
 
-Comes in: nothing but installed libraries. Goes out: a table of cases and libraries. Knows nothing of speed or of how
-well anything learns.
+Speed and model quality are not measured here, see `benchmarks`.
 """

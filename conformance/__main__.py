@@ -1,4 +1,4 @@
-"""Print the table, and write docs/conformance.md where every installed library was asked."""
+"""Run the conformance suite and print the results; without --library, also write docs/conformance.md."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from conformance.adapters import LIBRARIES
-from conformance.cases import CASES, OURS_LACKS
+from conformance.cases import CASES, UNSUPPORTED
 from conformance.table import Results, installed, page, run, summary
 
 PAGE = Path(__file__).parents[1] / "docs" / "conformance.md"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the suite; give 1 where pixelwise is not right in all that it has a function for."""
+    """Run the suite; return 1 if pixelwise fails a case that it supports, 2 if a requested library is not installed."""
     parser = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
     names = [library.name for library in LIBRARIES]
     parser.add_argument(
@@ -25,34 +25,27 @@ def main(arguments: list[str] | None = None) -> int:
         dest="chosen",
         action="append",
         choices=names,
-        help="ask this one only; may be repeated; writes no page",
+        help="run only this library (repeatable); the page is not written",
     )
     chosen = parser.parse_args(arguments).chosen
-    there = installed()
-    asked = [library for library in there if not chosen or library.name in chosen]
-    absent = sorted(set(chosen or ()) - {library.name for library in asked})
-    if absent:
-        print(
-            f"{', '.join(absent)}: expected to be installed, found not. Install it, or leave it out.", file=sys.stderr
-        )
+    libraries = [library for library in installed() if not chosen or library.name in chosen]
+    missing = sorted(set(chosen or ()) - {library.name for library in libraries})
+    if missing:
+        print(f"--library: expected installed libraries, found none for {', '.join(missing)}.", file=sys.stderr)
         return 2
-    results = run(asked)
+    results = run(libraries)
     _show(results)
     if not chosen:
         PAGE.write_text(page(results, {library.name: library.version() for library in LIBRARIES}), encoding="utf-8")
         print(PAGE)
-    return _failed(results)
-
-
-def _failed(results: Results) -> int:
     ours = results.get("pixelwise", {})
-    return int(any(found.verdict.kind != "right" for id, found in ours.items() if id not in OURS_LACKS))
+    return int(any(found.verdict.kind != "right" for id, found in ours.items() if id not in UNSUPPORTED))
 
 
 def _show(results: Results) -> None:
     console = Console()
     if console.is_terminal:
-        table = Table("", "trap", *results)
+        table = Table("", "pitfall", *results)
         for case in CASES:
             table.add_row(
                 case.id, case.title, *(found[case.id].verdict.text.replace("*", "") for found in results.values())
@@ -64,7 +57,7 @@ def _show(results: Results) -> None:
                 verdict = found[case.id].verdict
                 print(f"{case.id}\t{name}\t{verdict.kind}\t{verdict.detail}")
     for name, good, bad, failed in summary(results):
-        print(f"{name}: {good} right, {bad} wrong, {failed} raise, {len(CASES) - good - bad - failed} have no function")
+        print(f"{name}: {good} right, {bad} wrong, {failed} raised, {len(CASES) - good - bad - failed} not supported")
 
 
 if __name__ == "__main__":

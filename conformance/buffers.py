@@ -1,4 +1,4 @@
-"""How large the largest tensor is that some work makes. Knows nothing of what is computed."""
+"""Measure the largest tensor that a computation creates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class LargestBuffer(TorchDispatchMode):
-    """Note the number of values in the largest tensor that is made."""
+    """Record the number of values in the largest tensor created."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -17,8 +17,8 @@ class LargestBuffer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        made = result if isinstance(result, list | tuple) else [result]
+        results = result if isinstance(result, list | tuple) else [result]
         self.values = max(
-            [self.values, *(t.untyped_storage().nbytes() // t.element_size() for t in made if isinstance(t, Tensor))]
+            [self.values, *(t.untyped_storage().nbytes() // t.element_size() for t in results if isinstance(t, Tensor))]
         )
         return result

@@ -1,10 +1,11 @@
-"""The ablation replaces what it says, compares like with like, and shows what was measured."""
+"""The ablation benchmark: its replacements are valid configurations, and its table compares runs of the same seed."""
 
 import json
 from pathlib import Path
 
 import pytest
 from benchmarks import ablation
+from benchmarks.protocol import NOT_MEASURED
 
 from pixelwise.config import Config, with_overrides
 
@@ -15,11 +16,11 @@ def test_every_plain_choice_is_a_configuration(name: str, choice: str) -> None:
     config = with_overrides(Config(), [f"{key}={json.dumps(value)}" for key, value in values.items()])
     plain = config.model_dump(mode="json")
     assert values
-    assert ablation.same(values, plain)  # as config.yaml will show it
+    assert ablation.same(values, plain)  # as in config.yaml
     assert not ablation.same(values, Config().model_dump(mode="json"))
 
 
-def test_all_of_them_is_each_of_them() -> None:
+def test_all_combines_every_choice_but_the_network() -> None:
     everything = ablation.fixed("drive", ablation.ALL)
     others = [choice for choice in ablation.CHOICES if choice != "network"]
     assert all(ablation.fixed("drive", choice).items() <= everything.items() for choice in others)
@@ -27,7 +28,7 @@ def test_all_of_them_is_each_of_them() -> None:
     assert ablation.fixed("drive", "normalisation")["model.mean"] == [127.5] * 3
 
 
-def test_images_of_many_sizes_have_no_crop_that_shows_them_whole() -> None:
+def test_no_whole_image_crop_for_images_of_various_sizes() -> None:
     assert "crop" not in ablation.choices("fine_defects")
     assert "train.crop" not in ablation.fixed("fine_defects", ablation.ALL)
     assert ablation.fixed("fine_defects", "normalisation")["model.mean"] == [127.5]  # grey
@@ -43,8 +44,8 @@ def write(folder: Path, choice: str, seed: int, miou: float, weights: object = (
     path.write_text(json.dumps({"miou": miou, "config": config}))
 
 
-def test_the_table_pairs_seeds_and_says_where_there_is_nothing_to_compare(tmp_path: Path) -> None:
-    assert ablation.table(results=tmp_path) == "Not measured yet: the command above does it."
+def test_the_table_pairs_seeds_and_marks_equal_values(tmp_path: Path) -> None:
+    assert ablation.table(results=tmp_path) == NOT_MEASURED
     for seed, derived, fixed in ((0, 0.30, 0.20), (1, 0.40, 0.41), (2, 0.5, None)):
         write(tmp_path, ablation.DERIVED, seed, derived)
         if fixed is not None:
@@ -54,4 +55,4 @@ def test_the_table_pairs_seeds_and_says_where_there_is_nothing_to_compare(tmp_pa
     ]
     for seed in range(3):
         write(tmp_path, ablation.DERIVED, seed, 0.3, weights="none")
-    assert "| camvid | class weights | none | | | the same here |" in ablation.table(results=tmp_path)
+    assert "| camvid | class weights | none | | | same value |" in ablation.table(results=tmp_path)

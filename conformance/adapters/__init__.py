@@ -1,10 +1,7 @@
-"""One adapter per library: how a user of that library would have each question answered, by its own functions.
+"""One adapter per library: how its users would do each task with its own functions.
 
-Comes in: the name of a library. Goes out: its ways to answer. Knows nothing of cases.
-
-An adapter converts arrays and calls; it computes nothing that the library should compute. Where a library has several
-documented ways, all are asked, and the one that is right most often counts. A way whose name begins with "default" is
-what one gets without a choice.
+An adapter only converts arrays and calls the library. If there are several documented ways to do a task, all are tried,
+and the one with the most right answers counts. A way whose name begins with "default" uses no options.
 """
 
 from __future__ import annotations
@@ -18,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Way:
-    """Name a documented way to have a question answered, and do it."""
+    """A documented way to do a task."""
 
     name: str
     call: Callable[..., Any]
@@ -29,21 +26,21 @@ Ways = Mapping[str, tuple[Way, ...]]
 
 @dataclass(frozen=True)
 class Library:
-    """Say where the adapter of a library is, and which distributions it stands for."""
+    """A library: its name in the table, its distributions, and the module of its adapter."""
 
     name: str
     packages: tuple[str, ...]
     module: str
 
     def version(self) -> str | None:
-        """Give the versions of its distributions; None where one is not installed."""
+        """Return the versions of its distributions; None if one is not installed."""
         try:
             return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in self.packages)
         except importlib.metadata.PackageNotFoundError:
             return None
 
     def ways(self) -> Ways:
-        """Import the adapter: only then the library itself."""
+        """Import the adapter, and with it the library; return capability → ways."""
         ways: Ways = importlib.import_module(f"conformance.adapters.{self.module}").WAYS
         return ways
 

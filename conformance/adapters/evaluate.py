@@ -1,4 +1,4 @@
-"""evaluate: its metric mean_iou, which it fetches from the Hub when it is first asked for."""
+"""evaluate: the metric mean_iou, which is downloaded from the Hub on first use."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def _metric() -> Any:
 
 
 def _miou(truths: Masks, predictions: Masks, num_classes: int, ignore_index: int | None = None) -> float:
-    void = 255 if ignore_index is None else ignore_index
+    ignored = 255 if ignore_index is None else ignore_index
     found = _metric().compute(
-        predictions=list(predictions), references=list(truths), num_labels=num_classes, ignore_index=void
+        predictions=list(predictions), references=list(truths), num_labels=num_classes, ignore_index=ignored
     )
     return float(found["mean_iou"])
 

@@ -1,4 +1,4 @@
-"""mmsegmentation 1.x: the areas of its IoUMetric, its losses, its loading of masks, its resizing of logits."""
+"""mmsegmentation 1.x: IoUMetric, losses, loading of masks, resizing of logits."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from conformance.adapters import Way, Ways
 Masks = Sequence[NDArray[Any]]
 
 
-def _areas(truths: Masks, predictions: Masks, num_classes: int, void: int | None) -> list[Any]:
+def _areas(truths: Masks, predictions: Masks, num_classes: int, ignore_index: int | None) -> list[Any]:
     counts = [
         IoUMetric.intersect_and_union(
             torch.from_numpy(p.astype(np.int64)),
             torch.from_numpy(t.astype(np.int64)),
             num_classes,
-            255 if void is None else void,
+            255 if ignore_index is None else ignore_index,
         )
         for t, p in zip(truths, predictions, strict=True)
     ]
-    return [sum(split) for split in zip(*counts, strict=True)]
+    return [sum(areas) for areas in zip(*counts, strict=True)]
 
 
 def _miou(truths: Masks, predictions: Masks, num_classes: int, ignore_index: int | None = None) -> float:
@@ -45,12 +45,12 @@ def _loss(make: Callable[..., Any], at_call: bool, **fixed: Any) -> Callable[...
     def call(
         logits: NDArray[Any], masks: NDArray[Any], ignore_index: int | None, class_weights: Any = None
     ) -> dict[str, Any]:
-        free = torch.from_numpy(logits).requires_grad_()
-        void = {} if ignore_index is None else {"ignore_index": ignore_index}
+        leaf = torch.from_numpy(logits).requires_grad_()
+        ignore = {} if ignore_index is None else {"ignore_index": ignore_index}
         weights = {} if class_weights is None else {"class_weight": class_weights}
-        loss = make(**weights, **fixed, **({} if at_call else void))
-        value = loss(free, torch.from_numpy(masks), **(void if at_call else {}))
-        (gradient,) = torch.autograd.grad(value, free)
+        loss = make(**weights, **fixed, **({} if at_call else ignore))
+        value = loss(leaf, torch.from_numpy(masks), **(ignore if at_call else {}))
+        (gradient,) = torch.autograd.grad(value, leaf)
         return {"value": float(value.detach()), "gradient": gradient.numpy()}
 
     return call

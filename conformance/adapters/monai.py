@@ -1,4 +1,4 @@
-"""MONAI: metrics and losses on one-hot masks, array transforms, its reader, sliding windows, networks."""
+"""MONAI: metrics and losses on one-hot masks, array transforms, image reader, sliding windows, networks."""
 
 from __future__ import annotations
 
@@ -29,12 +29,11 @@ Size = tuple[int, int]
 Network = Callable[[torch.Tensor], torch.Tensor]
 
 
-def _hot(mask: NDArray[Any], classes: int, void: int | None = None) -> torch.Tensor:
-    """Give a one-hot mask; void has no channel set, as `metrics.utils.create_ignore_mask` says."""
-    counts = mask != void
-    return one_hot(
-        torch.from_numpy(np.where(counts, mask, 0).astype(np.int64))[None, None], classes
-    ) * torch.from_numpy(counts)
+def _hot(mask: NDArray[Any], classes: int, ignore_index: int | None = None) -> torch.Tensor:
+    """Return a one-hot mask without a class at ignored pixels, as `metrics.utils.create_ignore_mask` documents."""
+    valid = mask != ignore_index
+    indices = np.where(valid, mask, 0).astype(np.int64)
+    return one_hot(torch.from_numpy(indices)[None, None], classes) * torch.from_numpy(valid)
 
 
 def _miou(
@@ -54,7 +53,7 @@ def _threat(truths: Masks, predictions: Masks, num_classes: int, ignore_index: i
 
 
 def _threat_score(ignore_index: int | None = None) -> ConfusionMatrixMetric:
-    """Sum true and false positives and negatives over the images, and divide then: the threat score is the IoU."""
+    """Sum the counts over all images before dividing; the threat score is the IoU."""
     return ConfusionMatrixMetric(metric_name="threat score", reduction="sum_batch", ignore_index=ignore_index)
 
 
@@ -74,8 +73,8 @@ def _batched(
     metric = make()
     for k in range(0, len(truths), batch_size):
         pair = [
-            torch.cat([_hot(mask, num_classes) for mask in split[k : k + batch_size]])
-            for split in (predictions, truths)
+            torch.cat([_hot(mask, num_classes) for mask in masks[k : k + batch_size]])
+            for masks in (predictions, truths)
         ]
         metric(*pair)
     return _mean(metric)
@@ -90,9 +89,9 @@ def _right_pixels(truths: Masks, predictions: Masks, num_classes: int) -> int:
 
 
 def _process_indices(images: int, processes: int, **options: Any) -> list[list[int]]:
-    some: Any = range(images)
+    dataset: Any = range(images)
     return [
-        list(DistributedSampler(some, num_replicas=processes, rank=rank, shuffle=False, **options))
+        list(DistributedSampler(dataset, num_replicas=processes, rank=rank, shuffle=False, **options))
         for rank in range(processes)
     ]
 
@@ -101,19 +100,17 @@ def _loss(make: Callable[..., Any], **fixed: Any) -> Callable[..., dict[str, Any
     def call(
         logits: NDArray[Any], masks: NDArray[Any], ignore_index: int | None, class_weights: Any = None
     ) -> dict[str, Any]:
-        free = torch.from_numpy(logits).requires_grad_()
-        value = make(**fixed, ignore_index=ignore_index)(free, torch.from_numpy(masks)[:, None])
-        (gradient,) = torch.autograd.grad(value, free)
+        leaf = torch.from_numpy(logits).requires_grad_()
+        value = make(**fixed, ignore_index=ignore_index)(leaf, torch.from_numpy(masks)[:, None])
+        (gradient,) = torch.autograd.grad(value, leaf)
         return {"value": float(value.detach()), "gradient": gradient.numpy()}
 
     return call
 
 
 def _read_image(path: Path) -> NDArray[Any]:
-    found = np.asarray(
-        LoadImage(reader="PILReader", image_only=True, ensure_channel_first=True, reverse_indexing=False)(path)
-    )
-    return found
+    read = LoadImage(reader="PILReader", image_only=True, ensure_channel_first=True, reverse_indexing=False)
+    return np.asarray(read(path))
 
 
 def _read_mask(path: Path, ids: Any, ignored: Any) -> NDArray[Any]:
@@ -150,14 +147,15 @@ def _tiled(
     overlap: float,
     batch_size: int,
     *,
-    first: bool = True,
+    softmax_first: bool = True,
     **options: Any,
 ) -> NDArray[Any]:
-    """Blend probabilities (`first`: the softmax is in the predictor) or logits."""
-    ask = (lambda x: network(x).softmax(1)) if first else network
-    found = sliding_window_inference(torch.from_numpy(image)[None].float(), tile, batch_size, ask, overlap, **options)
+    """Blend probabilities (with `softmax_first`, in the predictor) or logits."""
+    predictor = (lambda x: network(x).softmax(1)) if softmax_first else network
+    images = torch.from_numpy(image)[None].float()
+    found = sliding_window_inference(images, tile, batch_size, predictor, overlap, **options)
     assert isinstance(found, torch.Tensor)
-    return (found if first else found.softmax(1))[0].numpy()
+    return (found if softmax_first else found.softmax(1))[0].numpy()
 
 
 def _decide(image: NDArray[Any], network: Network) -> NDArray[Any]:
@@ -248,9 +246,9 @@ WAYS: Ways = {
             partial(_tiled, mode="gaussian", padding_mode="reflect"),
         ),
         Way("sliding_window_inference(mode='gaussian'), softmax in the predictor", partial(_tiled, mode="gaussian")),
-        Way("default: sliding_window_inference", partial(_tiled, first=False)),
+        Way("default: sliding_window_inference", partial(_tiled, softmax_first=False)),
     ),
-    "decide_picture": (Way("sliding_window_inference", _decide),),
+    "decide_image": (Way("sliding_window_inference", _decide),),
     "largest_buffer": (Way("sliding_window_inference", _largest),),
     "tiling_settings": (Way("sliding_window_inference", lambda: sliding_window_inference),),
     "any_size": (

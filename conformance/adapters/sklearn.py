@@ -1,4 +1,4 @@
-"""scikit-learn: the Jaccard score, the confusion matrix, grouped splits, and the constant guess."""
+"""scikit-learn: Jaccard score, confusion matrix, grouped splits, constant baseline."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def _jaccard(
     labelled: bool = False, **_: Any,
 ) -> float:  # fmt: skip
     labels, truth = list(range(num_classes)) if labelled else None, _flat(truths)
-    counts = None if ignore_index is None or not labelled else truth != ignore_index
-    return float(jaccard_score(truth, _flat(predictions), labels=labels, average=average, sample_weight=counts))
+    weights = None if ignore_index is None or not labelled else truth != ignore_index
+    return float(jaccard_score(truth, _flat(predictions), labels=labels, average=average, sample_weight=weights))
 
 
 def _jaccard_of_labelled(truths: Masks, predictions: Masks, num_classes: int, ignore_index: int | None = None) -> float:
-    """Hand over the labelled pixels alone: void is no class, so such a pixel is no sample."""
+    """Pass the labelled pixels only."""
     truth, prediction = _flat(truths), _flat(predictions)
     labelled = np.full(truth.shape, True) if ignore_index is None else truth != ignore_index
     return float(jaccard_score(truth[labelled], prediction[labelled], average="macro"))
@@ -47,30 +47,27 @@ def _by_group(names: Sequence[str], groups: Sequence[str], val: float) -> tuple[
     return [names[k] for k in train], [names[k] for k in test]
 
 
-def _by_chance(names: Sequence[str], groups: Sequence[str], val: float) -> tuple[list[str], list[str]]:
+def _at_random(names: Sequence[str], groups: Sequence[str], val: float) -> tuple[list[str], list[str]]:
     train, test = train_test_split(names, test_size=val, random_state=0)
     return list(train), list(test)
 
 
 def _constant(truths: Masks, num_classes: int) -> NDArray[Any]:
     truth = _flat(truths)
-    guess = (
-        DummyClassifier(strategy="most_frequent")
-        .fit(np.zeros((len(truth), 1)), truth)
-        .predict(np.zeros((len(truth), 1)))
-    )
+    features = np.zeros((len(truth), 1))
+    guess = DummyClassifier(strategy="most_frequent").fit(features, truth).predict(features)
     return np.array([accuracy_score(truth, guess), jaccard_score(truth, guess, average="macro")])
 
 
 WAYS: Ways = {
     "miou": (
         Way(
-            "metrics.jaccard_score(truth[truth != void], prediction[truth != void], average='macro')",
+            "metrics.jaccard_score(truth[truth != 255], prediction[truth != 255], average='macro')",
             _jaccard_of_labelled,
         ),
         Way("metrics.jaccard_score(average='macro')", _jaccard),
         Way(
-            "metrics.jaccard_score(labels=range(K), average='macro', sample_weight=truth != void)",
+            "metrics.jaccard_score(labels=range(K), average='macro', sample_weight=truth != 255)",
             partial(_jaccard, labelled=True),
         ),
         Way("metrics.jaccard_score(average='micro')", partial(_jaccard, average="micro")),
@@ -79,7 +76,7 @@ WAYS: Ways = {
     "right_pixels": (Way("metrics.confusion_matrix", _right_pixels),),
     "split_by_group": (
         Way("model_selection.GroupShuffleSplit", _by_group),
-        Way("default: model_selection.train_test_split", _by_chance),
+        Way("default: model_selection.train_test_split", _at_random),
     ),
     "constant_guess": (Way("dummy.DummyClassifier(strategy='most_frequent')", _constant),),
 }

@@ -1,4 +1,4 @@
-"""segmentation_models.pytorch: scores from `get_stats`, its losses, its networks."""
+"""segmentation_models.pytorch: scores from `get_stats`, losses, networks."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Masks = Sequence[NDArray[Any]]
 _MODE = "multiclass"
 
 
-def _stats(truths: Masks, predictions: Masks, num_classes: int, void: int | None) -> list[torch.Tensor]:
-    """Count image by image, as the documentation's CamVid example does."""
+def _stats(truths: Masks, predictions: Masks, num_classes: int, ignore_index: int | None) -> list[torch.Tensor]:
+    """Count per image, as in the documented CamVid example."""
     counts = [
         get_stats(
             torch.from_numpy(p.astype(np.int64))[None], torch.from_numpy(t.astype(np.int64))[None],
-            mode=_MODE, num_classes=num_classes, ignore_index=void,
+            mode=_MODE, num_classes=num_classes, ignore_index=ignore_index,
         )
         for t, p in zip(truths, predictions, strict=True)
     ]  # fmt: skip
-    return [torch.cat(split) for split in zip(*counts, strict=True)]
+    return [torch.cat(values) for values in zip(*counts, strict=True)]
 
 
 def _miou(
@@ -63,7 +63,7 @@ def _batched(truths: Masks, predictions: Masks, num_classes: int, batch_size: in
         _stats([np.stack(truths[k : k + batch_size])], [np.stack(predictions[k : k + batch_size])], num_classes, None)
         for k in range(0, len(truths), batch_size)
     ]
-    return float(iou_score(*[torch.cat(split) for split in zip(*stats, strict=True)], reduction=reduction))
+    return float(iou_score(*[torch.cat(values) for values in zip(*stats, strict=True)], reduction=reduction))
 
 
 def _loss(make: Callable[..., Any], **fixed: Any) -> Callable[..., dict[str, Any]]:
@@ -75,16 +75,16 @@ def _loss(make: Callable[..., Any], **fixed: Any) -> Callable[..., dict[str, Any
             if make is losses.SoftCrossEntropyLoss:
                 raise Unsupported("SoftCrossEntropyLoss has no class weights")
             options["class_weights"] = class_weights
-        free = torch.from_numpy(logits).requires_grad_()
-        value = make(**options)(free, torch.from_numpy(masks))
-        (gradient,) = torch.autograd.grad(value, free)
+        leaf = torch.from_numpy(logits).requires_grad_()
+        value = make(**options)(leaf, torch.from_numpy(masks))
+        (gradient,) = torch.autograd.grad(value, leaf)
         return {"value": float(value.detach()), "gradient": gradient.numpy()}
 
     return call
 
 
 def _enlarge(logits: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Give the head's answer to a feature map, its convolution set to pass it on."""
+    """Upsample with the segmentation head, its convolution set to the identity."""
     head = SegmentationHead(1, 1, kernel_size=1, upsampling=size[0] // logits.shape[1])
     with torch.no_grad():
         head[0].weight.fill_(1)

@@ -1,4 +1,4 @@
-"""torchmetrics: the multiclass Jaccard index, the confusion matrix, and the metrics of its segmentation module."""
+"""torchmetrics: multiclass Jaccard index, confusion matrix, segmentation and detection metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _tensor(mask: NDArray[Any]) -> torch.Tensor:
     return torch.from_numpy(mask.astype(np.int64))[None]
 
 
-def _fed(metric: Metric, truths: Masks, predictions: Masks) -> Metric:
+def _updated(metric: Metric, truths: Masks, predictions: Masks) -> Metric:
     for truth, prediction in zip(truths, predictions, strict=True):
         metric.update(_tensor(prediction), _tensor(truth))
     return metric
@@ -39,19 +39,19 @@ def _jaccard(
     **_: Any,
 ) -> float:
     metric = MulticlassJaccardIndex(num_classes, average=average, ignore_index=ignore_index)
-    return float(_fed(metric, truths, predictions).compute())
+    return float(_updated(metric, truths, predictions).compute())
 
 
 def _segmentation(truths: Masks, predictions: Masks, num_classes: int, ignore_index: int | None = None) -> float:
-    return float(_fed(MeanIoU(num_classes, input_format="index"), truths, predictions).compute())
+    return float(_updated(MeanIoU(num_classes, input_format="index"), truths, predictions).compute())
 
 
 def _right_pixels(truths: Masks, predictions: Masks, num_classes: int) -> int:
-    return int(_fed(MulticlassConfusionMatrix(num_classes), truths, predictions).compute().trace())
+    return int(_updated(MulticlassConfusionMatrix(num_classes), truths, predictions).compute().trace())
 
 
 def _sharded(shards: Sequence[tuple[Masks, Masks]], num_classes: int, *, make: Callable[[int], Metric]) -> float:
-    first, second = (_fed(make(num_classes), *shard) for shard in shards)
+    first, second = (_updated(make(num_classes), *shard) for shard in shards)
     first.merge_state(second)
     return float(first.compute())
 
@@ -62,7 +62,7 @@ def _batched(
     metric = make(num_classes)
     for k in range(0, len(truths), batch_size):
         piece = slice(k, k + batch_size)
-        metric.update(*(torch.from_numpy(np.stack(split[piece]).astype(np.int64)) for split in (predictions, truths)))
+        metric.update(*(torch.from_numpy(np.stack(masks[piece]).astype(np.int64)) for masks in (predictions, truths)))
     return float(metric.compute())
 
 

@@ -1,4 +1,4 @@
-"""torch and torchvision: decoding, transforms v2, losses, networks, data sets, saving."""
+"""torch and torchvision: decoding, transforms v2, losses, networks, data sets, checkpoints."""
 
 from __future__ import annotations
 
@@ -24,49 +24,49 @@ from conformance.case import Unsupported
 from conformance.disk import full_disk
 
 Size = tuple[int, int]
-_PLAIN = ImageReadMode.UNCHANGED
+_UNCHANGED = ImageReadMode.UNCHANGED
 
 
-def _read_image(path: Path, mode: ImageReadMode = _PLAIN, upright: bool = False) -> NDArray[Any]:
-    found: NDArray[Any] = decode_image(str(path), mode, apply_exif_orientation=upright).numpy()
+def _read_image(path: Path, mode: ImageReadMode = _UNCHANGED, orient: bool = False) -> NDArray[Any]:
+    found: NDArray[Any] = decode_image(str(path), mode, apply_exif_orientation=orient).numpy()
     return found
 
 
 def _read_mask(path: Path, ids: Any, ignored: Any) -> NDArray[Any]:
-    """Read as the segmentation references do: Pillow opens, PILToTensor converts."""
+    """Read with Pillow and PILToTensor, as in the segmentation references."""
     found: NDArray[Any] = v2.PILToTensor()(Image.open(path))[0].numpy()
     return found
 
 
 def _decode_mask(path: Path, ids: Any, ignored: Any) -> NDArray[Any]:
-    found = decode_image(str(path), _PLAIN).numpy()
+    found = decode_image(str(path), _UNCHANGED).numpy()
     return found[0] if len(found) == 1 else found
 
 
 def _loss(
     logits: NDArray[Any], masks: NDArray[Any], ignore_index: int | None, class_weights: Any = None
 ) -> dict[str, Any]:
-    free = torch.from_numpy(logits).requires_grad_()
+    leaf = torch.from_numpy(logits).requires_grad_()
     options: dict[str, Any] = {} if ignore_index is None else {"ignore_index": ignore_index}
     if class_weights is not None:
         options["weight"] = torch.tensor(class_weights)
-    value = functional.cross_entropy(free, torch.from_numpy(masks), **options)
-    (gradient,) = torch.autograd.grad(value, free)
+    value = functional.cross_entropy(leaf, torch.from_numpy(masks), **options)
+    (gradient,) = torch.autograd.grad(value, leaf)
     return {"value": float(value.detach()), "gradient": gradient.numpy()}
 
 
 def _accumulated(
-    splits: Sequence[tuple[NDArray[Any], NDArray[Any]]], class_weights: list[float], ignore_index: int
+    micro_batches: Sequence[tuple[NDArray[Any], NDArray[Any]]], class_weights: list[float], ignore_index: int
 ) -> float:
-    return sum(_loss(a, b, ignore_index, class_weights)["value"] / len(splits) for a, b in splits)
+    return sum(_loss(a, b, ignore_index, class_weights)["value"] / len(micro_batches) for a, b in micro_batches)
 
 
 def _accumulated_sum(
-    splits: Sequence[tuple[NDArray[Any], NDArray[Any]]], class_weights: list[float], ignore_index: int
+    micro_batches: Sequence[tuple[NDArray[Any], NDArray[Any]]], class_weights: list[float], ignore_index: int
 ) -> float:
-    """Sum over the parts and divide by the weights of all their labelled pixels, as the documentation writes the mean."""
+    """Divide the sum by the total weight of all labelled pixels: the documented weighted mean."""
     weights, sums, total = torch.tensor(class_weights), 0.0, 0.0
-    for a, b in splits:
+    for a, b in micro_batches:
         logits, masks = torch.from_numpy(a), torch.from_numpy(b)
         sums += float(
             functional.cross_entropy(logits, masks, weight=weights, ignore_index=ignore_index, reduction="sum")
@@ -76,10 +76,10 @@ def _accumulated_sum(
 
 
 def _process_indices(images: int, processes: int, **options: Any) -> list[list[int]]:
-    """Give the indices of each process as the segmentation references do for validation, unshuffled."""
-    some: Any = range(images)
+    """Return the indices of each process, unshuffled, as in the validation of the segmentation references."""
+    dataset: Any = range(images)
     return [
-        list(DistributedSampler(some, num_replicas=processes, rank=rank, shuffle=False, **options))
+        list(DistributedSampler(dataset, num_replicas=processes, rank=rank, shuffle=False, **options))
         for rank in range(processes)
     ]
 
@@ -93,13 +93,13 @@ def _mask(mask: NDArray[Any]) -> tv_tensors.Mask:
 
 
 def _resize_pair(image: NDArray[Any], mask: NDArray[Any], size: Size) -> tuple[NDArray[Any], NDArray[Any]]:
-    full_image, truth = v2.Resize(size)(tv_tensors.Image(torch.from_numpy(image)), _mask(mask))
-    return full_image.numpy(), truth.numpy()
+    resized, truth = v2.Resize(size)(tv_tensors.Image(torch.from_numpy(image)), _mask(mask))
+    return resized.numpy(), truth.numpy()
 
 
 def _resize_pair_exactly(image: NDArray[Any], mask: NDArray[Any], size: Size) -> tuple[NDArray[Any], NDArray[Any]]:
-    full_image = F.resize(torch.from_numpy(image), list(size))
-    return full_image.numpy(), _resize_image(mask, size, InterpolationMode.NEAREST_EXACT)
+    resized = F.resize(torch.from_numpy(image), list(size))
+    return resized.numpy(), _resize_image(mask, size, InterpolationMode.NEAREST_EXACT)
 
 
 def _resize_image(mask: NDArray[Any], size: Size, mode: InterpolationMode) -> NDArray[Any]:
@@ -107,8 +107,8 @@ def _resize_image(mask: NDArray[Any], size: Size, mode: InterpolationMode) -> ND
     return found
 
 
-def _fills(void: int | None) -> Any:
-    return 0 if void is None else {tv_tensors.Image: 0, tv_tensors.Mask: void}
+def _fills(ignore_index: int | None) -> Any:
+    return 0 if ignore_index is None else {tv_tensors.Image: 0, tv_tensors.Mask: ignore_index}
 
 
 def _rotate(image: NDArray[Any], mask: NDArray[Any], degrees: float, ignore_index: int | None) -> NDArray[Any]:
@@ -135,10 +135,10 @@ def _enlarge(logits: NDArray[Any], size: Size, **options: Any) -> NDArray[Any]:
 
 
 def _train_and_serve(image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Resize as training reads (Pillow) and as a server does (tensor)."""
+    """Resize a Pillow image, as in training, and a tensor, as in deployment."""
     resize = v2.Resize((32, 32))
-    full_image = resize(Image.fromarray(np.ascontiguousarray(np.moveaxis(image, 0, -1))))
-    return np.moveaxis(np.asarray(full_image), -1, 0), resize(torch.from_numpy(image)).numpy()
+    resized = resize(Image.fromarray(np.ascontiguousarray(np.moveaxis(image, 0, -1))))
+    return np.moveaxis(np.asarray(resized), -1, 0), resize(torch.from_numpy(image)).numpy()
 
 
 def _batch_sizes(folder: Path, images: int, batch_size: int, count: int, **options: Any) -> NDArray[Any]:
@@ -197,15 +197,21 @@ def _fail(folder: Path) -> bool:
 
 WAYS: Ways = {
     "read_image": (
-        Way("io.decode_image(mode=UNCHANGED, apply_exif_orientation=True)", partial(_read_image, upright=True)),
+        Way("io.decode_image(mode=UNCHANGED, apply_exif_orientation=True)", partial(_read_image, orient=True)),
         Way("default: io.decode_image", _read_image),
         Way("io.decode_image(mode=RGB)", partial(_read_image, mode=ImageReadMode.RGB)),
     ),
-    "read_mask": (Way("v2.PILToTensor of Pillow's image", _read_mask), Way("io.decode_image", _decode_mask)),
+    "read_mask": (Way("v2.PILToTensor of a Pillow image", _read_mask), Way("io.decode_image", _decode_mask)),
     "ce_loss": (Way("torch.nn.functional.cross_entropy", _loss),),
     "accumulated_ce": (
-        Way("cross_entropy(reduction='sum') of each part, over the weights of the labelled pixels", _accumulated_sum),
-        Way("cross_entropy of each part over their number (torch.amp examples, gradient accumulation)", _accumulated),
+        Way(
+            "cross_entropy(reduction='sum') per micro-batch, divided by the total weight of the labelled pixels",
+            _accumulated_sum,
+        ),
+        Way(
+            "cross_entropy per micro-batch, divided by their number (torch.amp examples, gradient accumulation)",
+            _accumulated,
+        ),
     ),
     "resize_mask": (
         Way(
@@ -238,7 +244,7 @@ WAYS: Ways = {
             partial(_enlarge, align_corners=True),
         ),
     ),
-    "train_and_serve": (Way("v2.Resize of Pillow's image and of a tensor, to 32×32", _train_and_serve),),
+    "train_and_serve": (Way("v2.Resize of a Pillow image and of a tensor, to 32×32", _train_and_serve),),
     "batch_sizes": (
         Way("torch.utils.data.DataLoader(drop_last=True)", partial(_batch_sizes, drop_last=True)),
         Way("default: torch.utils.data.DataLoader", _batch_sizes),

@@ -1,4 +1,4 @@
-"""transformers: what its image processors read, prepare and post-process, its networks, its saving."""
+"""transformers: image processors, networks, checkpoints."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _read_image(path: Path) -> NDArray[Any]:
 
 
 def _labels(mask: NDArray[Any], make: Callable[..., Any] = SegformerImageProcessor, **options: Any) -> NDArray[Any]:
-    """Give what a processor makes of a segmentation map beside an image of its size."""
+    """Return the labels that a processor makes from a segmentation map."""
     image = np.zeros((*mask.shape, 3), np.uint8)
     return np.asarray(make(**options)(images=image, segmentation_maps=mask, return_tensors="np")["labels"][0])
 
@@ -62,7 +62,7 @@ def _post(logits: torch.Tensor, size: Size | None) -> NDArray[Any]:
 
 
 def _queries(logits: NDArray[Any], size: Size) -> NDArray[Any]:
-    """Say the same by masks of queries, one for each class, as Mask2Former does."""
+    """Post-process the same logits as query masks, one query per class, as in Mask2Former."""
     classes = torch.full((1, len(logits), len(logits) + 1), -60.0)
     classes[0, range(len(logits)), range(len(logits))] = 60.0
     outputs = Mask2FormerForUniversalSegmentationOutput(
@@ -76,16 +76,16 @@ def _queries(logits: NDArray[Any], size: Size) -> NDArray[Any]:
 
 def _decide_image(image: NDArray[Any], network: Callable[..., torch.Tensor], **options: Any) -> NDArray[Any]:
     processor = SegformerImageProcessor(do_normalize=False, do_rescale=False, **options)
-    pixels = processor(images=np.moveaxis(image, 0, -1), return_tensors="pt")["pixel_values"]
-    return _post(network(pixels), image.shape[1:])
+    inputs = processor(images=np.moveaxis(image, 0, -1), return_tensors="pt")["pixel_values"]
+    return _post(network(inputs), image.shape[1:])
 
 
 def _train_and_serve(image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Resize by the two processors of one name, both meant for training and serving alike."""
+    """Resize with both implementations of the processor."""
     options: dict[str, Any] = {"size": {"height": 32, "width": 32}, "do_normalize": False, "do_rescale": False}
-    full_image = np.moveaxis(image, 0, -1)
+    pixels = np.moveaxis(image, 0, -1)
     first, second = (
-        np.asarray(make(**options)(images=full_image, return_tensors="np")["pixel_values"][0])
+        np.asarray(make(**options)(images=pixels, return_tensors="np")["pixel_values"][0])
         for make in (SegformerImageProcessor, SegformerImageProcessorPil)
     )
     return first, second
@@ -115,7 +115,7 @@ def _fail(folder: Path) -> bool:
     try:
         with full_disk(weights.stat().st_size // 2):
             network.save_pretrained(folder / "model")
-    except Exception:  # whatever it says, the previous file is asked for
+    except Exception:  # only the state of the previous file matters
         pass
     try:
         SegformerForSemanticSegmentation.from_pretrained(folder / "model")
@@ -153,7 +153,7 @@ WAYS: Ways = {
         ),
         Way("Mask2FormerImageProcessor.post_process_semantic_segmentation(target_sizes=…)", _queries),
     ),
-    "decide_picture": (
+    "decide_image": (
         Way("SegformerImageProcessor(do_resize=False)", partial(_decide_image, do_resize=False)),
         Way("default: SegformerImageProcessor", _decide_image),
     ),

@@ -1,4 +1,4 @@
-"""Ultralytics: its metrics of semantic segmentation. Its licence is AGPL-3.0: it is asked where it is, never required."""
+"""Ultralytics: semantic segmentation metrics. Its licence is AGPL-3.0, so it is used if installed and never required."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from conformance.adapters import Way, Ways
 Masks = Sequence[NDArray[Any]]
 
 
-def _fed(truths: Masks, predictions: Masks, num_classes: int) -> Any:
+def _updated(truths: Masks, predictions: Masks, num_classes: int) -> Any:
     metrics = SemanticMetrics({k: f"class {k}" for k in range(num_classes)})
     for truth, prediction in zip(truths, predictions, strict=True):
         metrics.update_stats(*(torch.from_numpy(mask.astype(np.int64))[None] for mask in (prediction, truth)))
@@ -24,11 +24,11 @@ def _fed(truths: Masks, predictions: Masks, num_classes: int) -> Any:
 
 
 def _miou(truths: Masks, predictions: Masks, num_classes: int, ignore_index: int | None = None) -> float:
-    return float(_fed(truths, predictions, num_classes).miou)
+    return float(_updated(truths, predictions, num_classes).miou)
 
 
 def _right_pixels(truths: Masks, predictions: Masks, num_classes: int) -> int:
-    return int(_fed(truths, predictions, num_classes).matrix.trace())
+    return int(_updated(truths, predictions, num_classes).matrix.trace())
 
 
 WAYS: Ways = {

@@ -1,4 +1,4 @@
-"""All cases, by chapter, in the order of the traps; what pixelwise has no function for, and what is not asked yet, with the reasons."""
+"""All cases by chapter, and what is not supported or not covered yet."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ CHAPTERS: dict[str, tuple[Case, ...]] = {
 }
 CASES = tuple(case for cases in CHAPTERS.values() for case in cases)
 
-# Asked of all, though pixelwise has no function for it.
-OURS_LACKS = {
-    "A8a": "pixelwise divides no images between processes yet.",
-    "H4b": "pixelwise unpacks no archives: a data set is a folder.",
+# Cases that pixelwise has no function for: id → reason.
+UNSUPPORTED = {
+    "A8a": "Distributed evaluation is not implemented.",
+    "H4b": "Archives are not unpacked: a data set is a folder.",
 }
 
-NOT_ASKED = {
-    "E9": "GeoTIFF with CRS, transform and nodata: no case yet; ours is held against GDAL by its own tests.",
-    "E10": "NIfTI and DICOM orientation and spacing: no case yet; ours is held against nibabel by its own tests.",
-    "E11": "Polygons with holes: pixelwise writes no vectors yet.",
-    "E12": "Exported models: pixelwise exports none yet.",
-    "G1–G5": "Areas, counts corrected for errors, volumes, perimeters: pixelwise measures nothing yet.",
+NOT_COVERED = {
+    "E9": "GeoTIFF with CRS, transform and nodata: no case yet; pixelwise is compared with GDAL in its own tests.",
+    "E10": "NIfTI and DICOM orientation and spacing: no case yet; pixelwise is compared with nibabel in its own tests.",
+    "E11": "Polygons with holes: pixelwise does not write predictions as vectors yet.",
+    "E12": "Exported models: pixelwise does not export models yet.",
+    "G1–G5": "Areas, error-corrected counts, volumes, perimeters: pixelwise does not measure yet.",
     "H5": "Request bodies without a limit: pixelwise has no server yet.",
 }

@@ -1,4 +1,4 @@
-"""Chapter H: files that are broken, or meant to harm."""
+"""Chapter H: broken and malicious files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from conformance.case import Case, Inputs, Refusal
+from conformance.case import Case, ExpectedError, Inputs
 
 
 def _vrt(folder: Path) -> tuple[Inputs, ...]:
-    """Write GDAL's XML under the name of a TIFF; it names another file of the machine."""
+    """Write a GDAL VRT named field.tif that refers to another file."""
     secret = folder / "secret.raw"
     secret.write_bytes(bytes(range(64)))
     (folder / "field.tif").write_text(
@@ -26,8 +26,8 @@ def _vrt(folder: Path) -> tuple[Inputs, ...]:
     return ({"path": folder / "field.tif"},)
 
 
-def _whole(folder: Path, suffix: str) -> Inputs:
-    path = folder / f"whole.{suffix}"
+def _valid(folder: Path, suffix: str) -> Inputs:
+    path = folder / f"valid.{suffix}"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
     return {"path": path}
 
@@ -37,25 +37,25 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 
 def _bomb(folder: Path) -> tuple[Inputs, ...]:
-    """Write a whole 1-bit PNG of 20,001×20,001 black pixels: some 50 kB."""
+    """Write a valid 1-bit PNG of 20,001×20,001 black pixels, about 50 kB."""
     side = 20_001
     rows = zlib.compressobj(6)
     data = b"".join(rows.compress(bytes((side + 7) // 8 + 1)) for _ in range(side)) + rows.flush()
     header = side.to_bytes(4, "big") * 2 + bytes([1, 0, 0, 0, 0])
-    splits = (_chunk(b"IHDR", header), _chunk(b"IDAT", data), _chunk(b"IEND", b""))
-    (folder / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(splits))
+    chunks = (_chunk(b"IHDR", header), _chunk(b"IDAT", data), _chunk(b"IEND", b""))
+    (folder / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
     return ({"path": folder / "bomb.png"},)
 
 
 def _cut(folder: Path, suffix: str) -> tuple[Inputs, ...]:
-    whole = _whole(folder, suffix)["path"].read_bytes()
+    data = _valid(folder, suffix)["path"].read_bytes()
     path = folder / f"cut.{suffix}"
-    path.write_bytes(whole[: len(whole) // 2])
+    path.write_bytes(data[: len(data) // 2])
     return ({"path": path},)
 
 
 class _Touch:
-    """Make a file where it is unpickled."""
+    """Create a file when unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -65,7 +65,7 @@ class _Touch:
 
 
 def _pickle(folder: Path) -> tuple[Inputs, ...]:
-    """Write a checkpoint as torch's old format lays it out, whose loading makes a file."""
+    """Write a checkpoint in torch's zip format that creates a file when unpickled."""
     buffer = io.BytesIO()
     pickle.dump(_Touch(folder / "touched"), buffer, protocol=2)
     with zipfile.ZipFile(folder / "model.pt", "w") as archive:
@@ -75,19 +75,19 @@ def _pickle(folder: Path) -> tuple[Inputs, ...]:
 
 
 def _plain_weights(folder: Path) -> Inputs:
-    """Write a checkpoint of one tensor as torch does."""
+    """Write a checkpoint of one tensor with torch."""
     import torch
 
     torch.save({"weight": torch.from_numpy(_SIX)}, folder / "model.pt")
     return {"path": folder / "model.pt"}
 
 
-def _are_six(_: Inputs, answer: Any) -> bool:
+def _equals_six(_: Inputs, answer: Any) -> bool:
     return list(answer) == ["weight"] and np.array_equal(answer["weight"], _SIX)
 
 
-def _listing(folder: Path, more: str = "") -> Inputs:
-    """Lay out a data set as its own folders and as VOC2012; the lists of both may name `more` above the folder."""
+def _listing(folder: Path, outside: str = "") -> Inputs:
+    """Write a data set as image and mask folders and as VOC2012; both split lists may name `outside`, above the folder."""
     voc = folder / "data" / "VOCdevkit" / "VOC2012"
     places = {
         "images": folder / "data" / "images",
@@ -108,8 +108,8 @@ def _listing(folder: Path, more: str = "") -> Inputs:
     for suffix in ("jpg", "png"):
         mask.save(folder / f"private.{suffix}")
     (places["splits"] / "train.txt").write_text("a\nb\n")
-    (places["splits"] / "val.txt").write_text(f"c\n../../{more}\n" if more else "c\n")
-    (places["Segmentation"] / "train.txt").write_text(f"a\n../../../../{more}\n" if more else "a\n")
+    (places["splits"] / "val.txt").write_text(f"c\n../../{outside}\n" if outside else "c\n")
+    (places["Segmentation"] / "train.txt").write_text(f"a\n../../../../{outside}\n" if outside else "a\n")
     return {"folder": folder / "data"}
 
 
@@ -125,10 +125,10 @@ def _weights(folder: Path) -> tuple[Inputs, ...]:
 
 
 def _pickles(inputs: tuple[Inputs, ...], _: list[Any]) -> Any:
-    """Count the files that unpickling would open: zip archives with data.pkl, or bare pickles."""
+    """Count the pickles: zip archives with a .pkl member, or bare pickle files."""
     count = 0
     files = [path for path in sorted(inputs[0]["folder"].rglob("*")) if path.is_file()]
-    assert files, "something was saved"
+    assert files, "nothing was saved"
     for path in files:
         zipped = zipfile.is_zipfile(path) and any(n.endswith(".pkl") for n in zipfile.ZipFile(path).namelist())
         data = path.read_bytes()
@@ -141,94 +141,94 @@ _SIX = np.arange(6, dtype=np.float32).reshape(2, 3)
 CASES = (
     Case(
         "H1",
-        "A raster that names another file",
-        "A GDAL VRT renamed field.tif, which names another file, is read.",
+        "A raster that refers to another file",
+        "Read a GDAL VRT named field.tif that refers to another file.",
         "read_image",
         _vrt,
-        Refusal(),
-        "An image is the file that was named, and no other; no file system of GDAL's is reached.",
+        ExpectedError(),
+        "Only the named file may be read, and none of GDAL's virtual file systems.",
         "GDAL VRT driver, raw bands",
-        control=lambda folder: _whole(folder, "tif"),
+        control=lambda folder: _valid(folder, "tif"),
     ),
     Case(
         "H2a",
-        "A small file that fills the memory",
-        "A PNG of 50 kB and 20,001×20,001 pixels is read.",
+        "A decompression bomb",
+        "Read a PNG of 50 kB with 20,001×20,001 pixels.",
         "read_image",
         _bomb,
-        Refusal(),
-        "400 million pixels are announced in the header; it is refused there, unless somebody raises the limit.",
+        ExpectedError(),
+        "The header declares 400 million pixels, so the file is rejected before decoding unless the limit is raised.",
         "Pillow, MAX_IMAGE_PIXELS; PNG specification",
-        control=lambda folder: _whole(folder, "png"),
+        control=lambda folder: _valid(folder, "png"),
     ),
     Case(
         "H2b",
-        "Half a PNG",
-        "A PNG that was cut in the middle is read.",
+        "A truncated PNG",
+        "Read the first half of a PNG file.",
         "read_image",
         lambda folder: _cut(folder, "png"),
-        Refusal(),
-        "What is missing is not black.",
+        ExpectedError(),
+        "Missing pixels must not become black.",
         "PNG specification, IEND",
-        control=lambda folder: _whole(folder, "png"),
+        control=lambda folder: _valid(folder, "png"),
     ),
     Case(
         "H2c",
-        "Half a JPEG, filled with grey",
-        "A JPEG that was cut in the middle is read.",
+        "A truncated JPEG, filled with grey",
+        "Read the first half of a JPEG file.",
         "read_image",
         lambda folder: _cut(folder, "jpg"),
-        Refusal(),
-        "What is missing is not grey.",
+        ExpectedError(),
+        "Missing pixels must not become grey.",
         "libjpeg, premature end of file",
-        control=lambda folder: _whole(folder, "jpg"),
+        control=lambda folder: _valid(folder, "jpg"),
     ),
     Case(
         "H2d",
-        "The broken file is not named",
-        "The file's name in the error for the cut PNG.",
+        "The error does not name the broken file",
+        "The file name in the error for the truncated PNG.",
         "read_image",
         lambda folder: _cut(folder, "png"),
-        Refusal("cut.png"),
-        "An error that does not name the file cannot be mended.",
-        "house rule",
-        control=lambda folder: _whole(folder, "png"),
+        ExpectedError("cut.png"),
+        "Without its name, the file cannot be found and replaced.",
+        "convention of pixelwise",
+        control=lambda folder: _valid(folder, "png"),
     ),
     Case(
         "H3a",
-        "Weights that run code",
-        "Whether a .pt file that makes a file when unpickled made it.",
+        "Weights that execute code",
+        "Whether loading a .pt file that creates a file when unpickled creates it.",
         "load_weights",
         _pickle,
         False,
-        "Weights are numbers.",
+        "Weights are numbers; loading them must not execute code.",
         "CVE-2025-32434; torch.load, weights_only",
         0.0,
         lambda inputs, _: (inputs[0]["path"].parent / "touched").exists(),
-        looks_after=True,
+        checks_side_effects=True,
         control=_plain_weights,
-        sound=_are_six,
+        control_is_right=_equals_six,
     ),
     Case(
         "H3b",
         "Models saved as pickles",
-        "The number of pickles in what is saved of a model.",
+        "The number of pickles among the files of a saved model.",
         "save_model",
         _weights,
         0,
-        "Whoever gets the model must be able to open it without trusting.",
+        "Opening a model must not require trust in its source.",
         "safetensors",
         0.0,
         _pickles,
     ),
     Case(
         "H4a",
-        "A list that names an image outside",
-        "A data set whose list names ../…/private is opened and read.",
+        "A split list that refers to an image outside the folder",
+        "Open and read a data set whose split list contains ../…/private.",
         "read_listed",
         lambda folder: (_listing(folder, "private"),),
-        Refusal("private"),
-        "A name found in a file is no path.",
+        ExpectedError("private"),
+        "Names in a file must not be followed out of the data set.",
         "CWE-22",
         0.0,
         lambda _, answers: len(answers[0]),
@@ -236,27 +236,27 @@ CASES = (
     ),
     Case(
         "H4b",
-        "An archive that writes outside",
-        "Whether unpacking an archive with ../outside.txt wrote beside the folder.",
+        "An archive that writes outside the folder",
+        "Whether unpacking an archive that contains ../outside.txt writes outside the folder.",
         "unpack",
         lambda folder: (_archive(folder, "../outside.txt"),),
         False,
-        "as H4a",
+        "Extracted files must stay in the folder.",
         "CWE-22, zip slip",
         0.0,
         lambda inputs, _: (inputs[0]["path"].parent / "outside.txt").exists(),
-        looks_after=True,
+        checks_side_effects=True,
         control=lambda folder: _archive(folder, "inside.txt"),
-        sound=lambda inputs, _: (inputs["out"] / "inside.txt").read_text() == "here",
+        control_is_right=lambda inputs, _: (inputs["out"] / "inside.txt").read_text() == "here",
     ),
     Case(
         "H6",
-        "A full disk takes the last checkpoint along",
-        "Whether the previous checkpoint can still be read after saving the next one failed half-way.",
+        "A full disk destroys the last checkpoint",
+        "Whether the previous checkpoint is readable after saving the next one failed midway.",
         "fail_while_saving",
         _weights,
         True,
-        "It is written beside its place, flushed and renamed; what stood there stays until then.",
+        "The new file is written under a temporary name, flushed and renamed; the old one stays until then.",
         "POSIX rename",
     ),
 )

@@ -1,4 +1,4 @@
-"""Chapter D: what augmentation and resizing do to a mask, and where decisions are taken."""
+"""Chapter D: augmentation and resizing of masks, and the order of upsampling and argmax."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from conformance.case import Case, Inputs
 
-VOID = 255
+IGNORE = 255
 _NEAREST = "half-pixel centres: PIL NEAREST, torch nearest-exact, OpenCV INTER_NEAREST_EXACT"
 
 
@@ -20,7 +20,7 @@ def _rotated(_: Path) -> tuple[Inputs, ...]:
             "image": np.full((3, 32, 32), 90, np.uint8),
             "mask": np.ones((32, 32), np.uint8),
             "degrees": 45.0,
-            "ignore_index": VOID,
+            "ignore_index": IGNORE,
         },
     )
 
@@ -35,13 +35,13 @@ def _padded(_: Path) -> tuple[Inputs, ...]:
             "image": np.full((3, 8, 8), 90, np.uint8),
             "mask": np.ones((8, 8), np.uint8),
             "size": (16, 16),
-            "ignore_index": VOID,
+            "ignore_index": IGNORE,
         },
     )
 
 
-def _void_pixels(_: tuple[Inputs, ...], answers: list[Any]) -> Any:
-    return np.array([int((np.asarray(answers[0]) == value).sum()) for value in (VOID, 1)])
+def _counts(_: tuple[Inputs, ...], answers: list[Any]) -> Any:
+    return np.array([int((np.asarray(answers[0]) == value).sum()) for value in (IGNORE, 1)])
 
 
 def _seven(_: Path) -> tuple[Inputs, ...]:
@@ -65,8 +65,8 @@ def _pair(_: Path) -> tuple[Inputs, ...]:
     return ({"image": (mask * 200)[None].repeat(3, 0), "mask": mask, "size": (14, 14)},)
 
 
-def _apart(_: tuple[Inputs, ...], answers: list[Any]) -> Any:
-    """Count the pixels where the image is bright and the mask says otherwise."""
+def _disagreement(_: tuple[Inputs, ...], answers: list[Any]) -> Any:
+    """Count the pixels where image and mask disagree."""
     image, mask = answers[0]
     return int(((np.asarray(image)[0] > 100) != (np.asarray(mask) > 0)).sum())
 
@@ -76,29 +76,29 @@ def _two_values(_: Path) -> tuple[Inputs, ...]:
 
 
 def coarse_logits() -> NDArray[np.float32]:
-    """Draw logits (4, 12, 16) for an image of 48×64."""
+    """Return random logits (4, 12, 16) for an image of 48×64."""
     return np.random.default_rng(11).normal(size=(4, 12, 16)).astype(np.float32)
 
 
 def enlarged(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float64]:
-    """Interpolate (K, h, w) bilinearly with half-pixel centres, edges repeated: the definition, written out."""
+    """Interpolate (K, h, w) bilinearly with half-pixel centres and repeated edges, by the definition."""
     values = logits.astype(np.float64)
     for axis, new in ((1, size[0]), (2, size[1])):
         old = values.shape[axis]
-        at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-        low = np.floor(at).astype(int)
-        share = (at - low).reshape([-1 if a == axis else 1 for a in range(3)])
+        position = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        low = np.floor(position).astype(int)
+        weight = (position - low).reshape([-1 if a == axis else 1 for a in range(3)])
         high = np.minimum(low + 1, old - 1)
-        values = np.take(values, low, axis) * (1 - share) + np.take(values, high, axis) * share
+        values = np.take(values, low, axis) * (1 - weight) + np.take(values, high, axis) * weight
     return values
 
 
-def _decided(_: Path) -> tuple[Inputs, ...]:
+def _coarse(_: Path) -> tuple[Inputs, ...]:
     return ({"logits": coarse_logits(), "size": (48, 64)},)
 
 
-def _wrongly(_: tuple[Inputs, ...], answers: list[Any]) -> Any:
-    """Give the share of pixels that are decided otherwise."""
+def _wrong_share(_: tuple[Inputs, ...], answers: list[Any]) -> Any:
+    """Return the share of pixels with another class."""
     mask = np.asarray(answers[0])
     if mask.shape != (48, 64):
         return mask
@@ -110,22 +110,23 @@ def _bright(_: Path) -> tuple[Inputs, ...]:
 
 
 def _grating(height: int, width: int) -> NDArray[np.uint8]:
-    """Draw an image whose pixels are bright or dark by a fixed rule, fine enough that no resizing keeps it."""
+    """Return an image of bright and dark cells, too small to survive resizing."""
     rows, columns = np.indices((height, width))
     bright = ((rows // 3 + columns // 4) % 2).astype(np.uint8)
     return np.repeat((40 + 170 * bright)[None], 3, 0).astype(np.uint8)
 
 
-def _misread(inputs: tuple[Inputs, ...], answers: list[Any]) -> Any:
-    mask, wanted = np.asarray(answers[0]), (inputs[0]["image"][0] > 128).astype(np.uint8)
-    return mask if mask.shape != wanted.shape else int((mask != wanted).sum())
+def wrong_pixels(inputs: tuple[Inputs, ...], answers: list[Any]) -> Any:
+    """Count the pixels that differ from the image thresholded at 128; a mask of another size is returned as is."""
+    mask, expected = np.asarray(answers[0]), (inputs[0]["image"][0] > 128).astype(np.uint8)
+    return mask if mask.shape != expected.shape else int((mask != expected).sum())
 
 
 def _photograph(_: Path) -> tuple[Inputs, ...]:
     return ({"image": np.random.default_rng(2).integers(0, 256, (3, 60, 80), np.uint8)},)
 
 
-def _gap(_: tuple[Inputs, ...], answers: list[Any]) -> Any:
+def _largest_difference(_: tuple[Inputs, ...], answers: list[Any]) -> Any:
     training, serving = (np.asarray(a, np.float64) for a in answers[0])
     return float(np.abs(training - serving).max()) if training.shape == serving.shape else training
 
@@ -140,11 +141,11 @@ IDS = (
     Case(
         "C5",
         "Resizing invents a class",
-        "The ids in a mask of 0 and 2 after resizing 9×9 to 5×5.",
+        "The ids in a mask of 0 and 2 after resizing from 9×9 to 5×5.",
         "resize_mask",
         _zero_and_two,
         np.array([0, 2]),
-        "Between class 0 and class 2 there is no class 1.",
+        "Class 1 does not lie between classes 0 and 2: ids must not be interpolated.",
         "nearest neighbour",
         0.0,
         lambda _, answers: np.unique(answers[0]),
@@ -154,12 +155,12 @@ IDS = (
 CASES = (
     Case(
         "D1a",
-        "Turning fills with class 0",
-        "The corners of a mask of class 1 that was turned by 45°.",
+        "Rotation fills with class 0",
+        "The corners of a mask of class 1 after rotation by 45°.",
         "rotate_mask",
         _rotated,
-        np.array([VOID] * 4),
-        "Nobody labelled what lies outside: it is ignored.",
+        np.array([IGNORE] * 4),
+        "The area outside the image has no label, so it is ignored.",
         "albumentations pull request 2245; torchvision issue 6568; kornia issue 3090",
         0.0,
         _corners,
@@ -167,114 +168,114 @@ CASES = (
     Case(
         "D1b",
         "Padding fills with class 0",
-        "Pixels that are void and class 1 in a mask of 8×8 class 1, padded to 16×16.",
+        "The numbers of ignored pixels and of pixels of class 1 after padding a mask of class 1 from 8×8 to 16×16.",
         "pad_mask",
         _padded,
         np.array([192, 64]),
-        "as D1a",
+        "As in D1a.",
         "as D1a",
         0.0,
-        _void_pixels,
+        _counts,
     ),
     Case(
         "D2a",
-        "Nearest, rounded down",
-        "Which of 7 columns are in a mask of 4.",
+        "Nearest neighbour, rounded down",
+        "The columns selected when a mask is resized from 7 to 4.",
         "resize_mask",
         _seven,
         np.array([0, 2, 4, 6], np.uint8)[None].repeat(4, 0),
-        "The centres of 4 lie at 0.875, 2.625, 4.375 and 6.125 of 7.",
+        "The pixel centres are at 0.875, 2.625, 4.375 and 6.125 of 7.",
         _NEAREST,
     ),
     Case(
         "D2b",
-        "Labels slip against the image",
-        "Pixels where a bright half and its mask disagree after resizing 8×8 to 14×14.",
+        "Mask shifted against the image",
+        "The number of pixels where a bright area and its mask disagree after resizing from 8×8 to 14×14.",
         "resize_pair",
         _pair,
         0,
-        "Image and mask are read at the same points.",
+        "Image and mask are sampled at the same points.",
         _NEAREST,
         0.0,
-        _apart,
+        _disagreement,
     ),
     Case(
         "D3",
         "Corners aligned",
-        "The values 0, 1 enlarged to 4.",
+        "The values 0 and 1 upsampled to four.",
         "enlarge_logits",
         _two_values,
         np.array([[[0.0, 0.25, 0.75, 1.0]] * 4]),
-        "Half-pixel centres lie at −0.25, 0.25, 0.75 and 1.25, held at the edges.",
+        "Half-pixel centres are at −0.25, 0.25, 0.75 and 1.25, clamped at the edges.",
         "torch.nn.functional.interpolate, align_corners=False; ONNX Resize half_pixel",
         1e-6,
     ),
     Case(
         "D4",
-        "Decided first, enlarged then",
-        "The share of pixels that are decided otherwise than by enlarging logits of 12×16 to 48×64 and then deciding.",
+        "Argmax before upsampling",
+        "The share of pixels that differ from the argmax of logits of 12×16 upsampled to 48×64.",
         "decide",
-        _decided,
+        _coarse,
         0.0,
-        "The network says probabilities, and those are interpolated; classes have no values between them.",
+        "Logits can be interpolated; class indices cannot.",
         "huggingface/transformers issue 44901",
         1e-3,
-        _wrongly,
+        _wrong_share,
     ),
     Case(
         "D5",
-        "Padding is not cut off",
-        "Pixels decided wrongly in an image of 37×53 by a network that needs multiples of 32 and reads brightness off.",
+        "Padding is not removed",
+        "The number of wrong pixels in an image of 37×53 with a network that needs multiples of 32 and thresholds brightness.",
         "predict_padded",
         _bright,
         0,
-        "Padding is cut off at the logits; then every pixel keeps its place.",
+        "The padding is cropped from the logits, so every pixel keeps its position.",
         "Ultralytics pull request 24619",
         0.0,
-        _misread,
+        wrong_pixels,
     ),
     Case(
         "D6",
-        "Training and serving resize differently",
-        "The largest difference, of 255, between the pixels of one image in training and in prediction: resized to "
-        "32×32, or at its own 60×80 where a library resizes nothing (the way says which).",
+        "Training and prediction resize differently",
+        "The largest difference, on a scale of 255, between the pixels of one image in training and in prediction: resized "
+        "to 32×32, or at the original 60×80 if a library does not resize (see the way).",
         "train_and_serve",
         _photograph,
         0.0,
-        "The network learned from the pixels that it will see. To resize nothing is one way to get there, and an easier "
-        "question.",
+        "A network needs the same preprocessing in training and prediction. Not resizing is one way to ensure this, and an "
+        "easier test.",
         "NVIDIA Model-Connect pull request 481",
         1.01,
-        _gap,
+        _largest_difference,
     ),
     Case(
         "D7a",
-        "A batch of one ends the epoch",
-        "Whether DeepLabV3 gives a finite loss for a training batch of one image.",
+        "A batch of one raises an error",
+        "Whether DeepLabV3 has a finite loss for a training batch of one image.",
         "train_on_one",
         lambda _: ({"architecture": "deeplabv3"},),
         True,
-        "One image is a batch; norms behind a global pooling need not be asked for its variance.",
+        "One image is a valid batch; only the norm after global pooling has no variance to compute.",
         "segmentation_models.pytorch and torchvision: “Expected more than 1 value per channel when training”",
     ),
     Case(
         "D7b",
         "The last batch is smaller",
-        "The sizes of three batches of 2 from 5 images.",
+        "The sizes of three batches of 2 drawn from 5 images.",
         "batch_sizes",
         lambda folder: ({"folder": folder, "images": 5, "batch_size": 2, "count": 3},),
         np.array([2, 2, 2]),
-        "A stream without an end has no last batch.",
+        "An endless stream has no last batch.",
         "torch.utils.data.DataLoader, drop_last",
     ),
     Case(
         "D8a",
         "Only multiples of 32",
-        "The size of a U-Net's answer for 61×95.",
+        "The output size of a U-Net for an image of 61×95.",
         "any_size",
         lambda _: _any_size("unet"),
         np.array([61, 95]),
-        "A class for each pixel.",
+        "One class for each pixel.",
         _ANY,
     ),
     Case(
@@ -284,17 +285,17 @@ CASES = (
         "any_size",
         lambda _: _any_size("deeplabv3"),
         np.array([61, 95]),
-        "as D8a",
+        "As in D8a.",
         _ANY,
     ),
     Case(
         "D8c",
-        "A quarter of the size",
+        "Output at a quarter of the size",
         "The same for SegFormer.",
         "any_size",
         lambda _: _any_size("segformer"),
         np.array([61, 95]),
-        "as D8a",
+        "As in D8a.",
         _ANY,
     ),
 )

@@ -1,4 +1,4 @@
-"""Chapter A: what scores say of predictions whose every pixel is known."""
+"""Chapter A: scores of predictions that can be computed by hand."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.case import Case, Inputs, Refusal
+from conformance.case import Case, ExpectedError, Inputs
 
 Mask = NDArray[np.uint8]
-VOID = 255
+IGNORE = 255
 _MIOU = "Everingham et al. 2015, The PASCAL VOC Challenge: A Retrospective: TP / (TP + FP + FN) over the whole test set"
 
 
 def _mask(*rows: str) -> Mask:
-    """Read rows of digits; a dot is void."""
-    return np.array([[VOID if c == "." else int(c) for c in row] for row in rows], np.uint8)
+    """Read rows of digits; a dot is an ignored pixel."""
+    return np.array([[IGNORE if c == "." else int(c) for c in row] for row in rows], np.uint8)
 
 
-def _call(truths: list[Mask], predictions: list[Mask], classes: int, void: int | None = None) -> tuple[Inputs, ...]:
-    return ({"truths": truths, "predictions": predictions, "num_classes": classes, "ignore_index": void},)
+def _call(
+    truths: list[Mask], predictions: list[Mask], classes: int, ignore_index: int | None = None
+) -> tuple[Inputs, ...]:
+    return ({"truths": truths, "predictions": predictions, "num_classes": classes, "ignore_index": ignore_index},)
 
 
-def drawn() -> tuple[list[Mask], list[Mask]]:
-    """Draw six 12×16 images of six classes; class 4 is never true, class 5 neither true nor predicted."""
+def six_images() -> tuple[list[Mask], list[Mask]]:
+    """Draw six 12×16 images of six classes; class 4 is not in the ground truth, class 5 is in neither mask."""
     generator = np.random.default_rng(7)
     truths, predictions = [], []
     for image in range(6):
@@ -41,22 +43,22 @@ def drawn() -> tuple[list[Mask], list[Mask]]:
     return truths, predictions
 
 
-def plain_miou(truths: list[Mask], predictions: list[Mask], classes: int, void: int = VOID) -> float:
-    """Count with whole numbers and divide once: the definition, written out."""
+def plain_miou(truths: list[Mask], predictions: list[Mask], classes: int, ignore_index: int = IGNORE) -> float:
+    """Compute the mIoU by its definition: integer counts, one division per class."""
     ratios = []
     for k in range(classes):
         hit = union = 0
         for truth, prediction in zip(truths, predictions, strict=True):
-            counts = truth != void
-            hit += int(((truth == k) & (prediction == k) & counts).sum())
-            union += int((((truth == k) | (prediction == k)) & counts).sum())
+            valid = truth != ignore_index
+            hit += int(((truth == k) & (prediction == k) & valid).sum())
+            union += int((((truth == k) | (prediction == k)) & valid).sum())
         if union:
             ratios.append(Fraction(hit, union))
     return float(sum(ratios) / len(ratios))
 
 
-def _drawn(_: Path) -> tuple[Inputs, ...]:
-    return _call(*drawn(), classes=6)
+def _six_images(_: Path) -> tuple[Inputs, ...]:
+    return _call(*six_images(), classes=6)
 
 
 def _unequal(_: Path) -> tuple[Inputs, ...]:
@@ -82,21 +84,21 @@ def _weighted(truth: Mask, prediction: Mask, weights: tuple[float, ...]) -> tupl
     return ({"truths": [truth], "predictions": [prediction], "num_classes": 4, "weights": weights},)
 
 
-def _void(_: Path) -> tuple[Inputs, ...]:
-    return _call([_mask("00..", "0011", "....")], [_mask("0011", "0111", "0101")], 2, VOID)
+def _half_ignored(_: Path) -> tuple[Inputs, ...]:
+    return _call([_mask("00..", "0011", "....")], [_mask("0011", "0111", "0101")], 2, IGNORE)
 
 
-def _void_drawn(_: Path) -> tuple[Inputs, ...]:
-    truths, predictions = drawn()
+def _six_images_with_ignored(_: Path) -> tuple[Inputs, ...]:
+    truths, predictions = six_images()
     for truth in truths:
-        truth[:, :5] = VOID
-    return _call(truths, predictions, 6, VOID)
+        truth[:, :5] = IGNORE
+    return _call(truths, predictions, 6, IGNORE)
 
 
-def _reduced(void: int) -> tuple[Inputs, ...]:
+def _reduced(unlabelled: int) -> tuple[Inputs, ...]:
     ids = np.tile(np.array([[1, 2, 3, 1], [2, 3, 1, 2]], np.uint8), (4, 4))
     prediction = ids - 1
-    ids[:, :void] = 0
+    ids[:, :unlabelled] = 0
     return ({"ids": [ids], "predictions": [prediction], "num_classes": 3},)
 
 
@@ -110,18 +112,18 @@ def _many(_: Path) -> tuple[Inputs, ...]:
 
 
 def _shards(_: Path) -> tuple[Inputs, ...]:
-    truths, predictions = drawn()
+    truths, predictions = six_images()
     shards = [(truths[k:5:2], predictions[k:5:2]) for k in range(2)]
     return ({"shards": shards, "num_classes": 6},)
 
 
-def _how_often(_: tuple[Inputs, ...], answers: list[Any]) -> Any:
-    """Count how often each of the five images is handed out."""
+def _assignments(_: tuple[Inputs, ...], answers: list[Any]) -> Any:
+    """Count how often each of the five images is assigned."""
     return np.bincount([index for indices in answers[0] for index in indices], minlength=5)
 
 
 def _rectangles(_: Path) -> tuple[Inputs, ...]:
-    """Draw two squares of 40 pixels per side; one is found exactly, one 31 wide, and one is invented between."""
+    """Two squares of 40×40 pixels: one detected exactly, one 31 pixels wide, and a false detection between them."""
 
     def square(left: int, width: int) -> NDArray[np.bool_]:
         mask = np.zeros((100, 200), bool)
@@ -146,12 +148,12 @@ _ONE_ROW_OFF = _mask("0000", "0000", "1111", "1111")
 
 
 def _first_five() -> float:
-    truths, predictions = drawn()
+    truths, predictions = six_images()
     return plain_miou(truths[:5], predictions[:5], 6)
 
 
 def _without_left() -> float:
-    truths, predictions = drawn()
+    truths, predictions = six_images()
     return plain_miou([t[:, 5:] for t in truths], [p[:, 5:] for p in predictions], 6)
 
 
@@ -159,85 +161,85 @@ CASES = (
     Case(
         "A0",
         "Every library has its own mIoU",
-        "The mIoU of six images, six classes, no void.",
+        "The mIoU of six images with six classes, without ignored pixels.",
         "miou",
-        _drawn,
-        plain_miou(*drawn(), 6),
-        "The definition in whole numbers: intersections and unions are summed over the set, divided once per "
-        "class, and averaged over the five classes with a union.",
+        _six_images,
+        plain_miou(*six_images(), 6),
+        "By definition: intersections and unions are summed over the data set as integers, divided once per class, and "
+        "averaged over the five classes with a union.",
         _MIOU,
         1e-6,
     ),
     Case(
         "A1",
-        "Mean of per-image values for the value of the set",
+        "The mean of per-image values in place of the data set's value",
         "The mIoU of an easy and a hard image, 16 pixels each.",
         "miou",
         _unequal,
         (13 / 18 + 14 / 19) / 2,
-        "Class 0: 13 right of 13 true and 18 predicted; class 1: 14 right of 19 true and 14 predicted. The mean "
-        "of the images' own values is another number.",
+        "Class 0: 13 pixels right, union 18; class 1: 14 pixels right, union 19. The mean of the "
+        "images' values is a different number.",
         _MIOU,
         1e-6,
     ),
     Case(
         "A2a",
         "Absent classes count as 0",
-        "The mIoU of a perfect prediction that shows 2 of 4 classes.",
+        "The mIoU of a perfect prediction that contains 2 of 4 classes.",
         "miou",
         _perfect_with_absent,
         1.0,
-        "A class without a union has no IoU, so it is in no mean.",
+        "A class without a union has no IoU, so the mean excludes it.",
         _MIOU,
         1e-6,
     ),
     Case(
         "A2b",
         "Absent classes count as 1",
-        "The mIoU of a prediction with 2 of 8 pixels wrong, 2 of 4 classes shown.",
+        "The mIoU of a prediction with 2 of 8 pixels wrong and 2 of 4 classes present.",
         "miou",
         _wrong_with_absent,
         (2 / 4 + 4 / 6) / 2,
-        "Class 0 has 2 of 4, class 1 has 4 of 6; the two absent classes add nothing.",
+        "The IoUs are 2/4 for class 0 and 4/6 for class 1; the two absent classes are excluded.",
         _MIOU,
         1e-6,
     ),
     Case(
         "A2c",
-        "A class that is only predicted costs nothing",
-        "The mIoU where one pixel is a class that is never true.",
+        "A class that is only predicted is not penalised",
+        "The mIoU if one pixel is predicted as a class that is not in the ground truth.",
         "miou",
         _false_class,
         (3 / 4 + 1 + 0) / 3,
-        "The false class has a union of one pixel and no intersection: IoU 0.",
+        "This class has a union of one pixel and no intersection: its IoU is 0.",
         _MIOU,
         1e-6,
     ),
     Case(
         "A2d",
-        "Nobody says how many classes were left out",
-        "The number of classes that the mean leaves out.",
+        "Excluded classes are not reported",
+        "The number of classes that the mean excludes.",
         "excluded_classes",
         _wrong_with_absent,
         2,
-        "Of four classes two have a union.",
+        "Two of four classes have a union.",
         _MIOU,
     ),
     Case(
         "A2e",
-        "One mean under two names",
-        "The mean over the classes that the truth shows.",
+        "Two different means under one name",
+        "The mean IoU over the classes that are in the ground truth.",
         "miou_present",
         _false_class,
         (3 / 4 + 1) / 2,
-        "Class 2 is never true: it is in this mean under its own name only.",
+        "Class 2 is not in the ground truth, so this mean excludes it and needs a name of its own.",
         _MIOU,
         1e-6,
     ),
     Case(
         "A3a",
         "A weighted mean that is 0.25 for a perfect prediction",
-        "The frequency-weighted IoU of a perfect prediction of four equal classes.",
+        "The frequency-weighted IoU of a perfect prediction of four equally frequent classes.",
         "weighted_iou",
         lambda _: _weighted(_FOUR, _FOUR.copy(), (0.25,) * 4),
         1.0,
@@ -248,112 +250,112 @@ CASES = (
     Case(
         "A3b",
         "A weighted mean with the wrong divisor",
-        "The frequency-weighted IoU where a row of class 0 is taken for 1.",
+        "The frequency-weighted IoU if one row of class 0 is predicted as class 1.",
         "weighted_iou",
         lambda _: _weighted(_THREE_TO_ONE, _ONE_ROW_OFF, _frequencies(_THREE_TO_ONE)),
         0.75 * 2 / 3 + 0.25 / 2,
-        "Class 0 (three quarters) has 8 of 12, class 1 (a quarter) 4 of 8.",
+        "The IoUs are 8/12 for class 0 (weight 3/4) and 4/8 for class 1 (weight 1/4).",
         "Long et al. 2015, arXiv:1411.4038, section 5",
         1e-6,
     ),
     Case(
         "A4a",
-        "Void is not understood",
-        "The mIoU of 6 labelled and 6 void (255) pixels.",
+        "The ignore index is not supported",
+        "The mIoU of 6 labelled and 6 ignored (255) pixels.",
         "miou",
-        _void,
+        _half_ignored,
         (3 / 4 + 2 / 3) / 2,
-        "Of the labelled ones class 0 has 3 of 4, class 1 has 2 of 3; what is predicted on void is nothing.",
+        "The IoUs over the labelled pixels are 3/4 and 2/3; predictions at ignored pixels do not count.",
         _MIOU,
         1e-6,
     ),
     Case(
         "A4b",
-        "Void shifts the score",
-        "The mIoU of the images of A0 with the left 5 of 16 columns void.",
+        "Ignored pixels change the score",
+        "The mIoU of the images of A0, ignoring the left 5 of 16 columns.",
         "miou",
-        _void_drawn,
+        _six_images_with_ignored,
         _without_left(),
-        "The same as if the columns were cut off.",
+        "The same as after cropping these columns.",
         _MIOU,
         1e-6,
     ),
     Case(
         "A5a",
         "Labels are reduced twice",
-        "The mIoU of a perfect prediction where file id 0 means “no label” and ids 1–3 are the classes.",
+        "The mIoU of a perfect prediction if file id 0 means “no label” and ids 1–3 are the classes.",
         "miou_of_ids",
         lambda _: _reduced(2),
         1.0,
-        "Every labelled pixel is right; 0 counts in nothing.",
+        "Every labelled pixel is right; id 0 is ignored.",
         "ADE20K's convention, Zhou et al. 2017; huggingface/transformers examples/pytorch/semantic-segmentation",
         1e-6,
     ),
     Case(
         "A5b",
-        "Reducing costs a class",
-        "The same without a single pixel of id 0.",
+        "Reducing the labels loses a class",
+        "The same without pixels of id 0.",
         "miou_of_ids",
         lambda _: _reduced(0),
         1.0,
-        "Class 1 of the file is class 0 of the model, and all are right.",
+        "File id 1 is class 0 of the model, and all pixels are right.",
         "as A5a",
         1e-6,
     ),
     Case(
         "A6",
-        "Scored at another size",
-        "A prediction of half the truth's size is scored.",
+        "Scored at a different size",
+        "Score a prediction of half the size of the ground truth.",
         "miou",
         _other_size,
-        Refusal(),
-        "The truth counts at its own size; a resized truth is another truth.",
+        ExpectedError(),
+        "Scores refer to the ground truth at its original size; resizing changes it.",
         "Cordts et al. 2016, arXiv:1604.01685, section 4",
         control=lambda _: _call([_FOUR], [_FOUR], 4)[0],
     ),
     Case(
         "A7",
         "Counts stop at 2²⁴",
-        "2²⁴ pixels and then three more, all right: how many?",
+        "The number of correct pixels in one image of 2²⁴ pixels and three of one pixel, all correct.",
         "right_pixels",
         _many,
         2**24 + 3,
-        "Whole numbers have no gaps; float32 knows no 2²⁴ + 1.",
+        "Integers are exact; float32 cannot represent 2²⁴ + 1.",
         "IEEE 754, binary32 has 24 bits of significand",
     ),
     Case(
         "A8a",
-        "Processes count an image twice",
-        "How often each of 5 images is handed out to 2 processes that score them together.",
+        "Distributed evaluation counts an image twice",
+        "How often each of 5 images is assigned if 2 processes evaluate them together.",
         "process_indices",
         lambda _: ({"images": 5, "processes": 2},),
         np.ones(5, np.int64),
-        "Each image counts once: three to one process, two to the other.",
+        "Each image counts once: three in one process, two in the other.",
         "pytorch/pytorch issue 25162",
         0.0,
-        _how_often,
+        _assignments,
     ),
     Case(
         "A8b",
-        "States do not merge",
-        "The mIoU of five images whose counts were taken apart, three in one state and two in another.",
+        "Metric states cannot be merged",
+        "The mIoU of five images counted in two states, three images in one and two in the other.",
         "miou_sharded",
         _shards,
         _first_five(),
-        "Counts add up, so it is the mIoU of the five.",
+        "Counts are additive, so this is the mIoU of all five.",
         _MIOU,
         1e-6,
     ),
     Case(
         "A10",
-        "Average precision drifts between implementations",
-        "Mask AP (IoU 0.50:0.95) of three detections of two squares.",
+        "Average precision differs between implementations",
+        "The mask AP (IoU 0.50:0.95) of three detections of two squares.",
         "mask_ap",
         _rectangles,
         float(np.mean([(51 + 50 * 2 / 3) / 101] * 6 + [51 / 101] * 4)),
-        "The second square is found with IoU 0.775: a hit at the six thresholds up to 0.75, behind one "
-        "invention, so precision is 1 up to recall 0.5 and 2/3 beyond, read at 101 recalls; above, recall ends "
-        "at 0.5.",
+        "The second square is detected with IoU 0.775: a match at the six thresholds up to 0.75. A false detection has a "
+        "higher score, so over the 101 recall levels precision is 1 up to recall 0.5 and 2/3 beyond. At higher "
+        "thresholds, recall ends at 0.5.",
         "Lin et al. 2014, arXiv:1405.0312; pycocotools COCOeval",
         1e-6,
     ),

@@ -1,4 +1,4 @@
-"""Chapter I: what goes wrong in the tutorials that everybody copies."""
+"""Chapter I: mistakes in widely copied tutorials."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from conformance.case import Case, Inputs, Refusal
-from conformance.cases.metrics import drawn
+from conformance.case import Case, ExpectedError, Inputs
+from conformance.cases.metrics import six_images
 
-_VOID = 255
+_IGNORE = 255
 
 
 def _unet(up: str) -> tuple[Inputs, ...]:
     return ({"up": up, "channels": 3, "classes": 2},)
 
 
-def _one_void(_: Path) -> tuple[Inputs, ...]:
+def _some_ignored(_: Path) -> tuple[Inputs, ...]:
     logits = np.zeros((1, 2, 2, 4), np.float32)
-    masks = np.array([[[0, 0, 0, _VOID], [1, 1, 1, _VOID]]], np.int64)
-    return ({"logits": logits, "masks": masks, "ignore_index": _VOID},)
+    masks = np.array([[[0, 0, 0, _IGNORE], [1, 1, 1, _IGNORE]]], np.int64)
+    return ({"logits": logits, "masks": masks, "ignore_index": _IGNORE},)
 
 
 def _batched(_: Path) -> tuple[Inputs, ...]:
-    truths, predictions = drawn()
+    truths, predictions = six_images()
     return tuple(
         {"truths": truths, "predictions": predictions, "num_classes": 6, "batch_size": size} for size in (1, 3)
     )
@@ -35,7 +35,7 @@ def _change(_: tuple[Inputs, ...], answers: list[Any]) -> Any:
 
 
 def _eighty(_: Path) -> tuple[Inputs, ...]:
-    """Give one truth of 20×20 that is background in 80 % of its pixels, and two other classes."""
+    """Return a mask of 20×20 with 80 % background and two other classes of 10 %."""
     truth = np.zeros((20, 20), np.uint8)
     truth[:2], truth[2:4] = 1, 2
     return ({"truths": [truth], "num_classes": 3},)
@@ -46,47 +46,47 @@ def _masks_of(*shape: int) -> Inputs:
 
 
 def _ids(_: Path) -> tuple[Inputs, ...]:
-    return ({"mask": np.array([[0, 1, 2, 3], [3, 2, 1, _VOID]] * 4, np.uint8).repeat(2, 1)},)
+    return ({"mask": np.array([[0, 1, 2, 3], [3, 2, 1, _IGNORE]] * 4, np.uint8).repeat(2, 1)},)
 
 
 CASES = (
     Case(
         "I1a",
-        "A U-Net that does not run",
-        "The parameters of the U-Net of 2015 (64…1024, batch norm, transposed convolutions, 3 bands, 2 classes), "
-        "after it answered for one image.",
+        "A U-Net that raises an error",
+        "The number of parameters of the U-Net of 2015 (64…1024, batch norm, transposed convolutions, 3 bands, 2 classes), "
+        "after a forward pass.",
         "unet_parameters",
         lambda _: _unet("transposed"),
         31_037_698,
-        "The decoder's input is skip plus upsampled channels; convolutions without bias before batch norm.",
+        "The decoder's input has the channels of skip connection and upsampling; no bias before batch norm.",
         "Ronneberger et al. 2015, arXiv:1505.04597",
     ),
     Case(
         "I1b",
-        "The bilinear one either",
+        "A bilinear U-Net that raises an error",
         "The same with bilinear upsampling and no reduction of channels.",
         "unet_parameters",
         lambda _: _unet("bilinear"),
         31_384_898,
-        "512 + 1024 channels enter the first decoder, and so on.",
+        "The first decoder block has 512 + 1024 input channels, and so on.",
         "as I1a",
     ),
     Case(
         "I2",
-        "No auxiliary output, and a download",
-        "The auxiliary outputs of a DeepLabV3 in training, built without a network.",
+        "No auxiliary output, unwanted download",
+        "The number of auxiliary outputs of a DeepLabV3 in training mode, built without network access.",
         "auxiliary_outputs",
         lambda _: ({},),
         1,
-        "The paper's auxiliary head is there in training, and weights are fetched when they are asked for.",
+        "The auxiliary head is present in training, and weights are only downloaded on request.",
         "torchvision, deeplabv3_resnet50: aux_loss, weights_backbone",
     ),
     Case(
         "I3",
         "A Dice loss that crashes on 255",
-        "The Dice loss of p = 1/2 everywhere, 3 pixels of each of two classes and 2 void.",
+        "The Dice loss of p = 1/2 everywhere, with 3 pixels of each of two classes and 2 ignored pixels.",
         "dice_loss",
-        _one_void,
+        _some_ignored,
         0.5,
         "2·(3/2) / (3 + 3) for both classes.",
         "Milletari et al. 2016, arXiv:1606.04797",
@@ -95,20 +95,20 @@ CASES = (
     ),
     Case(
         "I4a",
-        "A mean over batches that is called mIoU",
-        "How far the mIoU of the images of A0 moves from batches of 1 to batches of 3.",
+        "A mean over batches called mIoU",
+        "The difference of the mIoU of the images of A0 between batches of 1 and batches of 3.",
         "miou_batched",
         _batched,
         0.0,
-        "It is of the set, however that is cut.",
+        "The mIoU of a data set does not depend on the batches.",
         "torchmetrics issue 2558",
         1e-6,
         _change,
     ),
     Case(
         "I4b",
-        "80 % background without a word",
-        "Pixel accuracy and mIoU of answering background everywhere, 80 % background and two classes of 10 %.",
+        "High pixel accuracy for predicting background",
+        "The pixel accuracy and the mIoU of predicting background everywhere, for 80 % background and two classes of 10 %.",
         "constant_guess",
         _eighty,
         np.array([0.8, 0.8 / 3]),
@@ -122,8 +122,8 @@ CASES = (
         "The cross-entropy of logits (2, 3, 4, 4) with masks (2, 1, 4, 4).",
         "ce_loss",
         lambda _: (_masks_of(2, 1, 4, 4),),
-        Refusal(),
-        "By broadcasting it would be some number.",
+        ExpectedError(),
+        "Broadcasting would give a meaningless number.",
         "torch.nn.CrossEntropyLoss",
         0.0,
         lambda _, answers: answers[0]["value"],
@@ -132,11 +132,11 @@ CASES = (
     Case(
         "I5b",
         "ToTensor on a mask",
-        "The ids of a mask on the way into a tensor.",
+        "The ids of a mask converted to a tensor.",
         "mask_to_tensor",
         _ids,
-        np.array([[0, 1, 2, 3], [3, 2, 1, _VOID]] * 4).repeat(2, 1),
-        "Ids are no brightness: nothing divides them by 255.",
+        np.array([[0, 1, 2, 3], [3, 2, 1, _IGNORE]] * 4).repeat(2, 1),
+        "Ids are not intensities: they are not divided by 255.",
         "torchvision, ToTensor",
     ),
 )

@@ -1,4 +1,4 @@
-"""The benchmark of the default loss: its table, and what it measures as memory."""
+"""The benchmark of the default loss: its table and its measurement of memory."""
 
 from __future__ import annotations
 
@@ -44,11 +44,10 @@ print(losses.peak("greedy", (1, 2, 16, 16), False))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
-def test_memory_is_that_of_the_pass_whatever_was_there_before():
-    """A peak of earlier must hide nothing: 64 MiB are held, 256 MiB were.
+def test_peak_memory_excludes_earlier_peaks():
+    """The pass holds 64 MiB after an earlier peak of 256 MiB.
 
-    In a process of its own, as the benchmark does it: one that trained before keeps what it freed, and a new tensor in
-    there adds nothing.
+    In a separate process, like the benchmark: a process that already trained reuses its freed memory.
     """
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", GREEDY], cwd=root, check=True, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""pixelwise, as a user would use it."""
+"""pixelwise: the ways of all modules of this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of pixelwise: images, masks, data sets, models."""
+"""pixelwise: images, masks, data sets, models."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _reduce(ids: NDArray[Any]) -> NDArray[Any]:
 
 def _open(folder: Path, skip_bad: bool = False) -> dict[str, int]:
     splits = open_data(DataConfig(labels=["a", "b"], skip_bad=skip_bad), folder)
-    return {"pictures": sum(len(split) for split in splits), "skipped": len(splits.skipped)}
+    return {"images": sum(len(split) for split in splits), "skipped": len(splits.skipped)}
 
 
 def _check(folder: Path) -> list[str]:
@@ -56,7 +56,7 @@ def _check(folder: Path) -> list[str]:
 
 
 def _read_listed(folder: Path) -> list[Any]:
-    # Folders of masks and a VOC lie in one place there, so it is said which is meant.
+    # The folder is in two formats, mask folders and VOC.
     splits = open_data(DataConfig(labels=["a", "b"], format="masks"), folder)
     return [split.read(k).image for split in splits for k in range(len(split))]
 
@@ -100,7 +100,7 @@ def _fail(folder: Path) -> bool:
     before = save_checkpoint(folder, state)
     try:
         with full_disk(before.stat().st_size // 2):
-            save_checkpoint(folder, state)  # the same step, so the same name
+            save_checkpoint(folder, state)  # same step, same file name
     except pixelwise.PixelwiseError:
         load_checkpoint(before, _state())
         return True
@@ -108,13 +108,13 @@ def _fail(folder: Path) -> bool:
 
 
 WAYS: Ways = {
-    "read_image": (Way("data.images.read_image", lambda path: read_image(path)[0]),),
-    "read_mask": (Way("data.masks.read_mask", _read_mask),),
-    "write_mask": (Way("data.masks.write_mask", _write_mask),),
+    "read_image": (Way("imageio.images.read_image", lambda path: read_image(path)[0]),),
+    "read_mask": (Way("imageio.masks.read_mask", _read_mask),),
+    "write_mask": (Way("imageio.masks.write_mask", _write_mask),),
     "reduce_labels": (Way("Labels(ids=1…150, ignore_ids=(0, 255)).encode", _reduce),),
-    "open_folder": (Way("data.dataset.open_data", _open),),
+    "open_folder": (Way("datasets.dataset.open_data", _open),),
     "check_folder": (Way("check", _check),),
-    "read_listed": (Way("data.dataset.open_data with splits/", _read_listed),),
+    "read_listed": (Way("datasets.dataset.open_data with splits/", _read_listed),),
     "counted_pixels": (Way("Labels.ignore_index for CombinedLoss and ConfusionMatrix", _counted),),
     "load_weights": (Way("import-weights, then models.sources.find_weights", _load_weights),),
     "save_model": (Way("models.weights.save_model, training.checkpoint.save_checkpoint", _save),),

@@ -1,4 +1,4 @@
-"""Geometry of pixelwise: the training crop, the stream of batches, and what an adapted network's logits become."""
+"""pixelwise: training crops, batches, and prediction from the logits of adapted networks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Size = tuple[int, int]
 
 
 class _Fixed:
-    """Draw the upper end of every range, so that what is random in training happens as asked."""
+    """A random generator that returns the upper end of every range."""
 
     def uniform(self, low: Any, high: Any = None, size: Any = None) -> Any:
         return high if size is None else np.full(size, high)
@@ -36,17 +36,17 @@ class _Fixed:
 
 
 def _crop(
-    image: NDArray[Any], mask: NDArray[Any], size: Size, augment: ResolvedAugment, void: int = 255
+    image: NDArray[Any], mask: NDArray[Any], size: Size, augment: ResolvedAugment, ignore_index: int = 255
 ) -> tuple[Tensor, Tensor]:
-    transform = CropTransform(size, augment, 0.0, void, (0.0,) * len(image), (1.0,) * len(image))
+    transform = CropTransform(size, augment, 0.0, ignore_index, (0.0,) * len(image), (1.0,) * len(image))
     generator: Any = _Fixed()
     return transform(torch.from_numpy(image), torch.from_numpy(mask), generator)
 
 
 def _zoomed(image: NDArray[Any], mask: NDArray[Any], size: Size) -> tuple[NDArray[Any], NDArray[Any]]:
     zoom = size[0] / mask.shape[0]
-    full_image, truth = _crop(image, mask, size, ResolvedAugment(scale=(zoom, zoom)))
-    return full_image.numpy(), truth.numpy()
+    crop, truth = _crop(image, mask, size, ResolvedAugment(scale=(zoom, zoom)))
+    return crop.numpy(), truth.numpy()
 
 
 def _resize(mask: NDArray[Any], size: Size) -> NDArray[Any]:
@@ -62,7 +62,7 @@ def _pad(image: NDArray[Any], mask: NDArray[Any], size: Size, ignore_index: int)
 
 
 class _Answer(AdaptedModel):
-    """Wrap a network that gives these logits, whatever it sees."""
+    """A network that always returns these logits."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__(nn.Identity(), 3, logits.shape[0], 1)
@@ -73,7 +73,7 @@ class _Answer(AdaptedModel):
 
 
 class _Brightness(AdaptedModel):
-    """Wrap a network that needs multiples of 32 and decides each pixel by its brightness."""
+    """A network that needs multiples of 32 and thresholds each pixel at 128."""
 
     def __init__(self) -> None:
         super().__init__(nn.Identity(), 3, 2, 32)
@@ -84,32 +84,32 @@ class _Brightness(AdaptedModel):
         return (torch.stack([128 - x[:, 0], x[:, 0] - 128], 1),)
 
 
-def _two(count: int) -> Labels:
+def _labels(count: int) -> Labels:
     return Labels(tuple(f"class {k}" for k in range(count)))
 
 
 def _decide(logits: NDArray[Any], size: Size) -> NDArray[Any]:
-    predictor = Predictor(TorchBackend(_Answer(torch.from_numpy(logits)), ModelSpec(_two(len(logits)), 3)))
+    predictor = Predictor(TorchBackend(_Answer(torch.from_numpy(logits)), ModelSpec(_labels(len(logits)), 3)))
     return predictor(np.zeros((3, *size), np.uint8)).mask
 
 
 def _padded(image: NDArray[Any]) -> NDArray[Any]:
-    return Predictor(TorchBackend(_Brightness(), ModelSpec(_two(2), 3)))(image).mask
+    return Predictor(TorchBackend(_Brightness(), ModelSpec(_labels(2), 3)))(image).mask
 
 
 def _train_and_serve(image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     training, _ = _crop(image, np.zeros(image.shape[1:], np.uint8), image.shape[1:], ResolvedAugment())
-    seen = []
+    inputs = []
 
     class Recorder:
-        spec = ModelSpec(_two(2), 3)
+        spec = ModelSpec(_labels(2), 3)
 
         def __call__(self, images: NDArray[Any], /) -> NDArray[np.float32]:
-            seen.append(images[0])
+            inputs.append(images[0])
             return np.zeros((1, 2, *images.shape[2:]), np.float32)
 
     Predictor(Recorder())(image)
-    return training.numpy(), seen[0]
+    return training.numpy(), inputs[0]
 
 
 def _batch_sizes(folder: Path, images: int, batch_size: int, count: int) -> NDArray[Any]:
@@ -129,16 +129,16 @@ def _to_tensor(mask: NDArray[Any]) -> NDArray[Any]:
 
 
 WAYS: Ways = {
-    "resize_mask": (Way("data.transforms.CropTransform, zoomed", _resize),),
-    "resize_pair": (Way("data.transforms.CropTransform, zoomed", _zoomed),),
-    "rotate_mask": (Way("data.transforms.CropTransform, turned", _rotate),),
-    "pad_mask": (Way("data.transforms.CropTransform, larger than the image", _pad),),
-    "mask_to_tensor": (Way("data.transforms.CropTransform", _to_tensor),),
+    "resize_mask": (Way("training.transforms.CropTransform, scaled", _resize),),
+    "resize_pair": (Way("training.transforms.CropTransform, scaled", _zoomed),),
+    "rotate_mask": (Way("training.transforms.CropTransform, rotated", _rotate),),
+    "pad_mask": (Way("training.transforms.CropTransform, larger than the image", _pad),),
+    "mask_to_tensor": (Way("training.transforms.CropTransform", _to_tensor),),
     "enlarge_logits": (
         Way("models.base.enlarge", lambda logits, size: enlarge(torch.from_numpy(logits)[None], size)[0].numpy()),
     ),
     "decide": (Way("AdaptedModel and Predictor", _decide),),
     "predict_padded": (Way("AdaptedModel and Predictor", _padded),),
-    "train_and_serve": (Way("CropTransform and Predictor, which resize nothing", _train_and_serve),),
-    "batch_sizes": (Way("data.loader.batches", _batch_sizes),),
+    "train_and_serve": (Way("CropTransform and Predictor, without resizing", _train_and_serve),),
+    "batch_sizes": (Way("training.loader.batches", _batch_sizes),),
 }

@@ -1,4 +1,4 @@
-"""Networks of pixelwise, and the predictor that cuts images into tiles."""
+"""pixelwise: networks and tiled prediction."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _predictor(network: Network, channels: int, classes: int = 2, **settings: An
 
 
 class _Torch:
-    """A backend made from a function of tensors."""
+    """A backend from a function of tensors."""
 
     def __init__(self, network: Network, spec: ModelSpec) -> None:
         self.network = network
@@ -50,7 +50,7 @@ def _tiled(image: NDArray[Any], network: Network, **settings: Any) -> NDArray[An
 
 
 def _largest(size: Size, num_classes: int, tile: Size) -> float:
-    """Look at every block of memory that is in use whenever the network is called."""
+    """Find the largest allocated block of memory at each call of the network."""
     largest = 0
 
     def network(images: Tensor) -> Tensor:
@@ -82,8 +82,8 @@ def _train_on_one(architecture: str) -> bool:
 
 def _frozen() -> float:
     model = build_model("deeplabv3-mobilenetv3", in_channels=3, num_classes=2).train()
-    held = Frozen(model, draft(replace(Config(), train={"freeze": "encoder"})).train)
-    held.hold(0)
+    frozen = Frozen(model, draft(replace(Config(), train={"freeze": "encoder"})).train)
+    frozen.hold(0)
     encoder: Any = model.get_submodule("network.backbone")
     before = {name: value.clone() for name, value in encoder.named_buffers()}
     model(torch.rand(2, 3, 64, 64) * 255)
@@ -103,7 +103,7 @@ def _auxiliary() -> int:
 
 WAYS: Ways = {
     "tiled": (Way("inference.predictor.Predictor", _tiled),),
-    "decide_picture": (
+    "decide_image": (
         Way(
             "inference.predictor.Predictor",
             lambda image, network: _predictor(network, len(image), tile=(128, 128))(image).mask,

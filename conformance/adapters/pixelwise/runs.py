@@ -1,4 +1,4 @@
-"""Runs of pixelwise: a few steps on drawn discs, on the processor."""
+"""pixelwise: short training runs on synthetic discs, on the CPU."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def _run(data: Path, out: Path, *more: str, steps: int = 4, listener: Any = None
 
 
 def _weights(run: pixelwise.Run) -> list[Any]:
-    """Give the tensors of the newest checkpoint: weights, averages and the optimizer's state."""
+    """Return the tensors of the newest checkpoint: weights, averages and optimizer state."""
     newest = max((run.folder / "checkpoints").glob("*.safetensors"))
     return [tensor for _, tensor in sorted(load_file(newest).items())]
 
 
 @functools.cache
-def _whole() -> tuple[list[Any], tuple[float, float]]:
-    """Give the weights of an undisturbed run, its best score, and what its model scores: asked for by three cases."""
+def _uninterrupted() -> tuple[list[Any], tuple[float, float]]:
+    """Return the weights of an uninterrupted run, its best score and the score of its model."""
     with tempfile.TemporaryDirectory() as name:
         data = _discs(Path(name) / "data")
         run = _run(data, Path(name) / "run")
@@ -61,9 +61,8 @@ def _whole() -> tuple[list[Any], tuple[float, float]]:
         return _weights(run), (best, shipped)
 
 
-def _stopped(data: Path, out: Path) -> None:
-    """Leave a run of 4 steps after 2, by Ctrl-C."""
-    stopped = False
+def _interrupt(data: Path, out: Path) -> None:
+    """Interrupt a run of 4 steps after 2, as by Ctrl-C."""
 
     def stop(event: dict[str, Any]) -> None:
         if event["event"] == "step" and event["step"] == 2:
@@ -72,28 +71,28 @@ def _stopped(data: Path, out: Path) -> None:
     try:
         _run(data, out, listener=stop)
     except Interrupted:
-        stopped = True
-    assert stopped, "the run was stopped"
+        return
+    raise AssertionError("the run was not interrupted")
 
 
-def _stop_and_go_on(folder: Path) -> tuple[list[Any], list[Any]]:
+def _resume(folder: Path) -> tuple[list[Any], list[Any]]:
     data = _discs(folder / "data")
-    _stopped(data, folder / "parts")
-    return _whole()[0], _weights(_run(data, folder / "parts"))
+    _interrupt(data, folder / "run")
+    return _uninterrupted()[0], _weights(_run(data, folder / "run"))
 
 
-def _go_on_with(folder: Path, steps: int) -> int:
+def _resume_with(folder: Path, steps: int) -> int:
     data = _discs(folder / "data")
-    _stopped(data, folder / "parts")
-    return len(_weights(_run(data, folder / "parts", steps=steps)))
+    _interrupt(data, folder / "run")
+    return len(_weights(_run(data, folder / "run", steps=steps)))
 
 
 def _best_and_shipped(folder: Path) -> tuple[float, float]:
-    return _whole()[1]
+    return _uninterrupted()[1]
 
 
-def _workers_apart(folder: Path) -> tuple[list[Any], list[Any]]:
-    return _whole()[0], _weights(_run(_discs(folder / "data"), folder / "run", "train.workers=2"))
+def _with_workers(folder: Path) -> tuple[list[Any], list[Any]]:
+    return _uninterrupted()[0], _weights(_run(_discs(folder / "data"), folder / "run", "train.workers=2"))
 
 
 def _loss_settings(folder: Path) -> dict[str, Any]:
@@ -103,15 +102,15 @@ def _loss_settings(folder: Path) -> dict[str, Any]:
 
 
 def _split(names: Sequence[str], groups: Sequence[str], val: float) -> tuple[list[str], list[str]]:
-    place = split_groups(names, groups, val, 0.0, 0)
-    return [n for n in names if place[n] == "train"], [n for n in names if place[n] == "val"]
+    split_of = split_groups(names, groups, val, 0.0, 0)
+    return [n for n in names if split_of[n] == "train"], [n for n in names if split_of[n] == "val"]
 
 
 WAYS: Ways = {
-    "stop_and_go_on": (Way("train, Ctrl-C, train", _stop_and_go_on),),
-    "go_on_with": (Way("train, Ctrl-C, train with other steps", _go_on_with),),
+    "resume": (Way("train, Ctrl-C, train", _resume),),
+    "resume_with": (Way("train, Ctrl-C, train with other steps", _resume_with),),
     "best_and_shipped": (Way("train, evaluate", _best_and_shipped),),
-    "workers_apart": (Way("train with train.workers=0 and 2", _workers_apart),),
+    "with_workers": (Way("train with train.workers=0 and 2", _with_workers),),
     "loss_settings": (Way("train: loss in config.yaml", _loss_settings),),
-    "split_by_group": (Way("data.split.split_groups", _split),),
+    "split_by_group": (Way("datasets.split.split_groups", _split),),
 }

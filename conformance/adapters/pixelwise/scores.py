@@ -1,4 +1,4 @@
-"""Scores of pixelwise: folders of images and masks are evaluated; one matrix is counted over a set."""
+"""pixelwise: scores of folders of masks, and confusion matrices."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _labels(count: int, first: int = 0, ignored: int | None = None) -> Labels:
 
 
 def _evaluated(ids: Masks, predictions: Masks, labels: Labels) -> Evaluation:
-    """Write images, masks of file ids and predictions of class indices, and evaluate one folder against the other."""
+    """Write a data set with masks of file ids and predictions of class indices, and evaluate them."""
     with tempfile.TemporaryDirectory() as name:
         data, found = Path(name) / "data", Path(name) / "found"
         for folder in (data / "test" / "images", data / "test" / "masks", found):
@@ -42,7 +42,7 @@ def _evaluated(ids: Masks, predictions: Masks, labels: Labels) -> Evaluation:
         return pixelwise.evaluate(found, data, split="test", metrics=(), overrides=("evaluate.resamples=0",))
 
 
-def _asked(read: Callable[[Evaluation], Any]) -> Callable[..., Any]:
+def _score(read: Callable[[Evaluation], Any]) -> Callable[..., Any]:
     def call(truths: Masks, predictions: Masks, num_classes: int, ignore_index: int | None = None, **_: Any) -> Any:
         return read(_evaluated(truths, predictions, _labels(num_classes, ignored=ignore_index)))
 
@@ -79,7 +79,7 @@ def _batched(truths: Masks, predictions: Masks, num_classes: int, batch_size: in
 
 
 def _constant(truths: Masks, num_classes: int) -> NDArray[Any]:
-    """Read what every evaluation tells of the constant guess, whatever was predicted: here the truth itself."""
+    """Return the scores of the constant baseline, which do not depend on the predictions."""
     found = _evaluated(truths, truths, _labels(num_classes)).baseline
     return np.array([found.pixel_accuracy.value, found.miou.value])
 
@@ -87,7 +87,7 @@ def _constant(truths: Masks, num_classes: int) -> NDArray[Any]:
 def _mask_ap(truths: Masks, detections: Sequence[tuple[NDArray[np.bool_], float]]) -> float:
     from pycocotools import mask as run_lengths
 
-    def plain(mask: NDArray[np.bool_], **more: Any) -> dict[str, Any]:
+    def encoded(mask: NDArray[np.bool_], **more: Any) -> dict[str, Any]:
         return {
             "image_id": 1,
             "category_id": 1,
@@ -97,24 +97,24 @@ def _mask_ap(truths: Masks, detections: Sequence[tuple[NDArray[np.bool_], float]
     truth = {
         "images": [{"id": 1, "height": truths[0].shape[0], "width": truths[0].shape[1]}],
         "categories": [{"id": 1}],
-        "annotations": [plain(mask, id=k + 1) for k, mask in enumerate(truths)],
+        "annotations": [encoded(mask, id=k + 1) for k, mask in enumerate(truths)],
     }
-    return average_precision(truth, [plain(mask, score=score) for mask, score in detections]).ap
+    return average_precision(truth, [encoded(mask, score=score) for mask, score in detections]).ap
 
 
 WAYS: Ways = {
     "mask_ap": (Way("metrics.instances.average_precision", _mask_ap),),
-    "miou": (Way("evaluate(folder of masks): scores.miou", _asked(lambda found: found.scores.miou.value)),),
+    "miou": (Way("evaluate(folder of masks): scores.miou", _score(lambda found: found.scores.miou.value)),),
     "miou_present": (
-        Way("evaluate(folder of masks): scores.miou_present", _asked(lambda found: found.scores.miou_present.value)),
+        Way("evaluate(folder of masks): scores.miou_present", _score(lambda found: found.scores.miou_present.value)),
     ),
     "excluded_classes": (
-        Way("evaluate(folder of masks): scores.excluded", _asked(lambda found: len(found.scores.excluded))),
+        Way("evaluate(folder of masks): scores.excluded", _score(lambda found: len(found.scores.excluded))),
     ),
     "weighted_iou": (
         Way(
             "evaluate(folder of masks): scores.frequency_weighted_iou",
-            _asked(lambda found: found.scores.frequency_weighted_iou.value),
+            _score(lambda found: found.scores.frequency_weighted_iou.value),
         ),
     ),
     "miou_of_ids": (Way("evaluate(folder of masks) with ignore_index: 0 in labels.yaml: scores.miou", _of_ids),),
