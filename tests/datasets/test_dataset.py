@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import yaml
 from PIL import Image
 
@@ -196,13 +197,15 @@ def test_truncated_pixels_are_an_error_on_reading(folder: Path) -> None:
         data.read(0)
 
 
-def test_validity_masks_belong_to_the_annotation_and_transparency_to_the_image(tmp_path: Path) -> None:
+def test_validity_masks_belong_to_the_annotation_and_transparency_of_a_geotiff_to_the_image(tmp_path: Path) -> None:
     scene(tmp_path, "a", halves())
     image = np.full((4, 6, 4), 255, np.uint8)
     image[:, 5, 3] = 0
-    Image.fromarray(image).save(tmp_path / "images" / "a.png")
+    (tmp_path / "images" / "a.png").unlink()
+    place = [(33550, "d", 3, (1.0, 1.0, 0.0), True), (33922, "d", 6, (0.0,) * 6, True)]
+    tifffile.imwrite(tmp_path / "images" / "a.tif", image, photometric="rgb", extrasamples=["unassalpha"], extratags=place)
     save(tmp_path / "fov" / "a.png", np.repeat(np.array([[0], [255], [1], [0]], np.uint8), 6, 1))
-    config = {"images": "images/*.png", "masks": "masks/{stem}.png", "valid": "fov/{stem}.png", "split": {"val": 0}}
+    config = {"images": "images/*.tif", "masks": "masks/{stem}.png", "valid": "fov/{stem}.png", "split": {"val": 0}}
     sample = train_of(opened(tmp_path, **config)).read(0)
     expected = halves()
     expected[[0, 3]] = 255
@@ -426,7 +429,7 @@ def test_data_config_reads_folder_data_yaml_and_recipe(folder: Path) -> None:
 
 def test_data_config_refuses_unknown_keys(folder: Path) -> None:
     (folder / "data.yaml").write_text("imags: a\n")
-    with pytest.raises(ConfigError, match=r"data.yaml:1: .* found unknown key `imags`. Did you mean `images`"):
+    with pytest.raises(ConfigError, match=r"data.yaml:1: .* found unknown key `imags`. Did you mean 'images'"):
         data_config(folder)
     with pytest.raises(
         DataError, match=r"expected a folder, a data.yaml, a recipe or .*, found nothing. Check the path"

@@ -66,8 +66,8 @@ class Dataset:
     def read(self, index: int) -> Sample:
         """Decode the image (C, H, W) in the file's type, and the mask (H, W) as class indices.
 
-        The mask has the ignore index where the record's validity mask (`data.valid`) is zero. `Sample.valid` describes the
-        pixels of the image, by nodata and transparency.
+        The mask has the ignore index where the record's validity mask (`data.valid`) is zero. `Sample.valid` is about the
+        image: false where it holds no data (see `imageio.images`).
 
         Raises:
             ImageError: the image cannot be decoded.
