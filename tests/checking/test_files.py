@@ -27,10 +27,10 @@ def test_unreadable_images_and_masks(folder: Path) -> None:
     images, masks = of_kind(found, "unreadable-pictures"), of_kind(found, "unreadable-masks")
     assert (images.severity, images.what, images.count) == ("error", "2 images cannot be read", 2)
     assert images.where == (str(folder / "train/images/train00.png"), str(folder / "val/images/val01.png"))
-    assert images.why.startswith("In train00.png: expected a whole PNG, found one that cannot be decoded")
+    assert images.why.startswith("In train00.png: expected a complete PNG, found one that cannot be decoded")
     assert (
         images.fix
-        == "Copy or export the file again, or take it out; or leave them out: --skip-bad, or data.skip_bad: true."
+        == "Copy or export the file again, or remove it; or leave them out: --skip-bad, or data.skip_bad: true."
     )
     assert images.examples == ()  # the images cannot be read
     assert (masks.what, masks.where) == ("1 mask cannot be interpreted", (str(folder / "train/masks/train02.png"),))
@@ -42,7 +42,7 @@ def test_files_left_out_by_skip_bad_are_warnings_while_images_are_left(folder: P
     found = findings(folder)
     images = of_kind(found, "unreadable-pictures")
     assert (images.severity, images.what) == ("warning", "1 image cannot be read: left out by skip_bad")
-    assert images.fix == "Copy or export the file again, or take it out."
+    assert images.fix == "Copy or export the file again, or remove it."
     assert of_kind(found, "unknown-ids").severity == "warning"
     for path in (folder / "val/images").iterdir():
         spoil(path)
@@ -77,7 +77,7 @@ def test_truncated_images_are_found_on_opening_or_decoding(folder: Path) -> None
     (folder / "train/images/train03.png").unlink()
     path = folder / "train/images/train03.jpg"
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
-    assert of_kind(findings(folder), "unreadable-pictures").why.startswith("In train03.jpg: expected a whole JPEG")
+    assert of_kind(findings(folder), "unreadable-pictures").why.startswith("In train03.jpg: expected a complete JPEG")
 
 
 def test_files_without_a_partner(folder: Path) -> None:

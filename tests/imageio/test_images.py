@@ -498,15 +498,17 @@ def test_truncated_files_fail_by_name(tmp_path, name, options):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             text = message(read_image, path)
-        assert text.startswith(f"{path}: expected a whole ")
-        assert text.endswith("Copy or export the file again, or take it out.")
+        assert text.startswith(f"{path}: expected a complete ")
+        assert text.endswith("Copy or export the file again, or remove it.")
 
 
 def test_truncated_png_and_jpeg_are_reported_as_such(tmp_path):
     for name, kind in (("a.png", "PNG"), ("a.jpg", "JPEG")):
         path = saved(tmp_path / name, Image.fromarray(rng.integers(0, 256, (60, 60, 3), dtype=np.uint8)))
         path.write_bytes(path.read_bytes()[:2000])
-        assert f"{path}: expected a whole {kind}, found one that ends early (truncated)." in message(read_image, path)
+        assert f"{path}: expected a complete {kind}, found one that ends early (truncated)." in message(
+            read_image, path
+        )
 
 
 def test_a_strip_that_was_never_written_is_refused(tmp_path):

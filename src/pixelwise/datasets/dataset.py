@@ -30,7 +30,7 @@ from pixelwise.formats.reading import (
     require_pair,
     require_size,
 )
-from pixelwise.formats.records import SPLITS, Problem, Record, short
+from pixelwise.formats.records import ORPHAN, SPLITS, UNMASKED, Problem, Record, short
 from pixelwise.imageio.images import Limits, read_mask_values
 from pixelwise.imageio.masks import MaskRule
 from pixelwise.labels import Labels
@@ -145,7 +145,7 @@ class DataSplits:
     Args:
         train, val, test: the splits; None if missing.
         labels: the classes.
-        notices: what was decided for the user, one sentence each.
+        notices: decisions made automatically, one sentence each.
         skipped: with `skip_bad`, all files left out, as "file: reason".
         description: root, format and splits, as plain values for `data.json`.
         advice: what to do about some of the skipped files.
@@ -260,13 +260,13 @@ def _left_out(skipped: Sequence[str]) -> tuple[str, ...]:
 
 
 _MAX_REASONS = 4
-_REPAIR = "Add or remove the files, or leave them out with --skip-bad (data.skip_bad: true): counted and recorded."
+_REPAIR = "Add or remove the files, or leave them out with --skip-bad (data.skip_bad: true); they are then counted and recorded."
 
 
 def _unpaired(root: Path, problems: Sequence[Problem]) -> PairingError:
     files = _by_reason(problems)
     hint = next((problem.do for problem in problems if problem.do), "") or _hint(
-        files.get("image without a mask", []), files.get("mask without an image", [])
+        files.get(UNMASKED, []), files.get(ORPHAN, [])
     )
     return PairingError(
         root,

@@ -184,11 +184,11 @@ def require_pair(record: Record) -> Record:
     if record.plane is not None:
         return record  # volumes were compared when they were found
     header = read_header(record.image)
-    size = header.turned_size
+    size = header.oriented_size
     for path in (record.mask if record.source is None else None, record.valid):
         if path is not None:
             other = read_header(path)
-            require_size(path, other.turned_size, record.image, size)
+            require_size(path, other.oriented_size, record.image, size)
             _require_same_grid(header.grid, other.grid, path, record.image)
     annotated = record.source.size if record.source is not None else None
     if annotated is not None and annotated != size and (annotated != size[::-1] or header.orientation < 5):
@@ -198,10 +198,10 @@ def require_pair(record: Record) -> Record:
 
 
 def require_size(path: Path, size: tuple[int, ...], image: Path, expected: tuple[int, ...]) -> None:
-    """Raise if a mask (H, W) has not the size of its image.
+    """Raise if a mask differs in size (H, W) from its image.
 
     Raises:
-        PairingError: it has not.
+        PairingError: it does.
     """
     if size == expected:
         return

@@ -22,11 +22,11 @@ Window = tuple[int, int, int, int]
 
 
 class MaskSource(Protocol):
-    """Makes the mask of one image from its annotation; frozen, small and picklable for worker processes."""
+    """Make the mask of one image from its annotation; frozen, small and picklable for worker processes."""
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """(H, W) as noted in the annotation; None if it fits any image."""
+        """(H, W) according to the annotation; None if it fits any image."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -56,8 +56,7 @@ class Record:
         source: makes the mask if it is not stored as an image: shapes, run lengths, segments.
         plane: the slice, if image and mask are volumes.
         window: top, left, height and width of the part of the image to read; None for all of it.
-        nodata: image value of pixels without a measurement; they are ignored.
-
+        nodata: image value of pixels without data.
     """
 
     id: str

@@ -134,7 +134,7 @@ def read_size(path: Path | str) -> tuple[int, int, int]:
         ImageError: no readable header.
     """
     header = read_header(path)
-    return (header.bands, *header.turned_size)
+    return (header.bands, *header.oriented_size)
 
 
 def read_orientation(path: Path | str) -> int:
