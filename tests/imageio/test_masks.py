@@ -377,7 +377,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(ResourceError, match=r"expected a writable disk with free space, found No space left on device\. Free space"):
+    with pytest.raises(
+        ResourceError, match=r"expected a writable disk with free space, found No space left on device\. Free space"
+    ):
         write_mask(path, u8([1, 1]), TWO)
     monkeypatch.undo()
     assert read_mask(path, TWO)[0].tolist() == [[0, 1]]

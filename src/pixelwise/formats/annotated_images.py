@@ -70,7 +70,7 @@ class ImageMatcher:
         """
         if not self.dataset.config.skip_bad:
             raise error
-        self.add_problem(where or error.where, f"expected {error.expected}, found {error.found}")
+        self.problems.append(Problem.from_error(error, short(where, self.dataset.root) if where else ""))
 
     def finish(self) -> list[Problem]:
         """Return all problems, including those of images without an annotation."""

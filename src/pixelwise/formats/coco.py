@@ -76,9 +76,9 @@ def read(dataset: DatasetRoot) -> ReadResult:
         size = match.entry.size or next((o.region.size for o in of_image if isinstance(o.region, CocoRLE)), None)
         faults = _faults(match, of_image, size)
         if faults:
-            problems += [
-                Problem(f"{short(match.image, dataset.root)} (annotation {name})", why) for name, why in faults
-            ]
+            for name, why in faults:
+                where = f"{short(match.image, dataset.root)} (annotation {name})"
+                problems.append(Problem(where, why, kind="size" if why == _OTHER_SIZE else "unreadable"))
             continue
         shapes = [(names[one.category].name, one.region, 0) for one in of_image if one.region is not None]
         split = split_of_file(file, dataset.root) or split_of_folder(match.image, dataset.root)

@@ -176,17 +176,18 @@ class _SegmentIndex:
             is_id = isinstance(row, _Segment) and type(row.id) is int and 0 < row.id <= _MAX_ID
             if not is_id or row.id in table:
                 where = f"{image} (segment {getattr(row, 'id', row)!r})"
-                return Problem(where, "segment whose id is not a unique positive integer")
+                return Problem(where, "segment whose id is not a unique positive integer", kind="unreadable")
             if row.category not in self.document.categories:
-                return Problem(f"{image} (segment {row.id})", f"segment {coco_json.UNLISTED_CATEGORY}")
+                where = f"{image} (segment {row.id})"
+                return Problem(where, f"segment {coco_json.UNLISTED_CATEGORY}", kind="unreadable")
             area = row.area if isinstance(row.area, int) else None
             table[row.id] = (shape_name(self.dataset, self.document.categories[row.category].name), area)
         try:
             size = read_size(png)[1:]
         except DataError as error:
-            return Problem(error.where, f"expected {error.expected}, found {error.found}")
+            return Problem.from_error(error)
         if match.entry.size not in (None, size):
-            return Problem(short(png, self.dataset.root), f"PNG mask of another size than in {self.name}")
+            return Problem(short(png, self.dataset.root), f"PNG mask of another size than in {self.name}", kind="size")
         return _Segments(png, tuple(sorted((id_, *value) for id_, value in table.items())), size, unlabelled)
 
 

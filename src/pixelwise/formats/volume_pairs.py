@@ -64,7 +64,7 @@ class VolumePairs:
         """Return a problem for an unreadable volume, with `data.skip_bad`; otherwise raise the error."""
         if not self.dataset.config.skip_bad:
             raise error
-        return Problem(short(Path(error.where), self.dataset.root), f"expected {error.expected}, found {error.found}")
+        return Problem.from_error(error, short(Path(error.where), self.dataset.root))
 
     def add(self, split: str, images: Named, masks: Named) -> None:
         """Pair by names; a single image and a single mask belong together in any case."""

@@ -384,7 +384,7 @@ class _Reader:
                 errors.append(error)
         if errors and not any(rows for *_, rows in found):
             raise errors[0]  # a data set for another task: no file can be used
-        self.problems += [Problem(e.where, f"expected {e.expected}, found {e.found}", e.do) for e in errors]
+        self.problems += [Problem.from_error(error, do=error.do) for error in errors]
         missing = len(owner.keys() - self._texts)
         if missing:
             self.notices.append(f"{missing} of {len(owner)} images have no label file: they are background")
