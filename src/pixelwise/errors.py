@@ -8,6 +8,8 @@
     │   ├── ImageError            an image cannot be decoded
     │   ├── MaskError             a mask is not valid
     │   ├── PairingError          images and masks do not match
+    │   │   ├── SizeMismatchError     in size
+    │   │   └── GridMismatchError     in georeference, or position of voxels
     │   ├── LabelsError           the description of the classes
     │   └── ModelFileError        a model folder is incomplete or modified
     ├── ResourceError        4    memory, disk, time
@@ -83,6 +85,14 @@ class MaskError(DataError):
 
 class PairingError(DataError):
     """Images and masks do not match."""
+
+
+class SizeMismatchError(PairingError):
+    """A mask differs in size from its image."""
+
+
+class GridMismatchError(PairingError):
+    """A mask differs in georeference, or in the position of its voxels, from its image."""
 
 
 class LabelsError(DataError):

@@ -33,7 +33,7 @@ class Sample:
         grid: where the pixels lie in the world.
         id: name of the image in its data set.
         group: what the image belongs to (patient, scene, sequence); None if unknown.
-        valid: (*S), false where the image itself holds no data (nodata, transparent or masked out); None if all pixels are valid.
+        valid: (*S), false where the image itself holds no data (such as nodata); None if all pixels are valid.
     """
 
     image: NDArray[Any]

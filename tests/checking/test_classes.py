@@ -36,7 +36,7 @@ def test_classes_absent_from_a_split() -> None:
     lost_in_train = list(absent_classes(survey_of({"train": [less], "val": [full]}, classes=THREE)))
     assert kinds(lost_in_train) == ["absent-in-train"]
     assert lost_in_train[0].severity == "warning"
-    assert lost_in_train[0].what == "1 class never occurs in train, but elsewhere: car"
+    assert lost_in_train[0].what == "1 class occurs elsewhere, but never in train: car"
     assert "never learned" in lost_in_train[0].why
     assert lost_in_train[0].examples == (("val", 0),)
     lost_in_val = list(absent_classes(survey_of({"train": [full], "val": [less]}, classes=THREE)))

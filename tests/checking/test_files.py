@@ -10,7 +10,8 @@ from pixelwise.checking import check
 from pixelwise.checking.files import left_out, unreadable
 from pixelwise.config import DataConfig
 from pixelwise.datasets.dataset import open_data
-from pixelwise.errors import MaskError
+from pixelwise.errors import GridMismatchError, MaskError
+from pixelwise.formats.records import Problem
 
 
 def spoil(path: Path) -> None:
@@ -27,10 +28,10 @@ def test_unreadable_images_and_masks(folder: Path) -> None:
     images, masks = of_kind(found, "unreadable-pictures"), of_kind(found, "unreadable-masks")
     assert (images.severity, images.what, images.count) == ("error", "2 images cannot be read", 2)
     assert images.where == (str(folder / "train/images/train00.png"), str(folder / "val/images/val01.png"))
-    assert images.why.startswith("In train00.png: expected a whole PNG, found one that cannot be decoded")
+    assert images.why.startswith("In train00.png: expected a complete PNG, found one that cannot be decoded")
     assert (
         images.fix
-        == "Copy or export the file again, or take it out; or leave them out: --skip-bad, or data.skip_bad: true."
+        == "Copy or export the file again, or remove it; or leave them out: --skip-bad, or data.skip_bad: true."
     )
     assert images.examples == ()  # the images cannot be read
     assert (masks.what, masks.where) == ("1 mask cannot be interpreted", (str(folder / "train/masks/train02.png"),))
@@ -42,7 +43,7 @@ def test_files_left_out_by_skip_bad_are_warnings_while_images_are_left(folder: P
     found = findings(folder)
     images = of_kind(found, "unreadable-pictures")
     assert (images.severity, images.what) == ("warning", "1 image cannot be read: left out by skip_bad")
-    assert images.fix == "Copy or export the file again, or take it out."
+    assert images.fix == "Copy or export the file again, or remove it."
     assert of_kind(found, "unknown-ids").severity == "warning"
     for path in (folder / "val/images").iterdir():
         spoil(path)
@@ -51,8 +52,8 @@ def test_files_left_out_by_skip_bad_are_warnings_while_images_are_left(folder: P
 
 def test_advice_of_a_format_is_the_fix() -> None:
     survey = survey_of({"train": [inspected()]})
-    text = "labels/a.txt: line 3 has 5 numbers"
-    splits = replace(survey.splits, skipped=(text,), advice={text: "Draw polygons, not boxes."})
+    problem = Problem("labels/a.txt", "line 3 has 5 numbers", "Draw polygons, not boxes.", "unreadable")
+    splits = replace(survey.splits, problems=(problem,))
     (found,) = left_out(replace(survey, splits=splits, skip_bad=False))
     assert found.fix == "Draw polygons, not boxes; or leave them out: --skip-bad, or data.skip_bad: true."
 
@@ -77,7 +78,7 @@ def test_truncated_images_are_found_on_opening_or_decoding(folder: Path) -> None
     (folder / "train/images/train03.png").unlink()
     path = folder / "train/images/train03.jpg"
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
-    assert of_kind(findings(folder), "unreadable-pictures").why.startswith("In train03.jpg: expected a whole JPEG")
+    assert of_kind(findings(folder), "unreadable-pictures").why.startswith("In train03.jpg: expected a complete JPEG")
 
 
 def test_files_without_a_partner(folder: Path) -> None:
@@ -101,15 +102,16 @@ def test_different_sizes(folder: Path) -> None:
     assert found.fix.startswith("Export the masks again at the size of their images")
 
 
-def test_a_mask_on_another_grid() -> None:
+def test_files_left_out_are_reported_by_the_kind_of_problem() -> None:
     survey = survey_of({"train": [inspected()]})
-    skipped = (
-        "masks/a.tif: expected a.tif's affine ((1.0, 0.0), (0.0, 1.0)), found ((1.0, 5.0), (0.0, 1.0))",
-        "list.txt: b: listed, but there is no mask",
-        "c.jpg (annotation 7): object with run lengths of another size than its image",
-        "d.jpg: second image of d.txt (also d.png)",
+    grid = GridMismatchError("masks/a.tif", expected="a.tif's crs EPSG:32616", found="EPSG:32617", do="Resample it.")
+    problems = (
+        Problem.from_error(grid),
+        Problem("list.txt: b", "listed, but there is no mask"),
+        Problem("c.jpg (annotation 7)", "object with run lengths for another size than its image", kind="size"),
+        Problem("d.jpg", "second image of d.txt (also d.png)"),
     )
-    survey = replace(survey, splits=replace(survey.splits, skipped=skipped), skip_bad=False)
+    survey = replace(survey, splits=replace(survey.splits, problems=problems), skip_bad=False)
     found = {finding.kind: finding for finding in left_out(survey)}
     assert {kind: finding.count for kind, finding in found.items()} == {
         "unpaired-files": 2,

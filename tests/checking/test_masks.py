@@ -298,4 +298,4 @@ def test_notices_about_shapes_do_not_suggest_mask_values() -> None:
     assert next(iter(mask_notices(survey))).fix == "Set data.mask_values if this is not intended."
     records = tuple(replace(record, source=object()) for record in split.records)  # type: ignore[arg-type]
     drawn = replace(survey, splits=replace(survey.splits, train=replace(split, records=records)))
-    assert next(iter(mask_notices(drawn))).fix == "Inspect some; nothing, if they fit."
+    assert next(iter(mask_notices(drawn))).fix == "Inspect some of them; if they fit, there is nothing to do."

@@ -434,7 +434,7 @@ def test_evaluate_reports_skipped_files(invoke: Invoke, model: Path, discs: Path
     result = invoke("evaluate", model, tmp_path / "d", "--set", "data.skip_bad=true", "--json")
     assert result.code == 0
     assert any(bad.name in notice for notice in document(result)["notices"])
-    assert f"note: {bad}: expected a whole PNG" in result.err
+    assert f"note: {bad}: expected a complete PNG" in result.err
 
 
 # Output

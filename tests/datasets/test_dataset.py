@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import yaml
 from PIL import Image
 
@@ -121,7 +122,7 @@ def test_unpaired_files_are_an_error(folder: Path) -> None:
     assert str(error.value) == (
         f"{folder}: expected one mask for every image and one image for every mask, found image without a mask: 2 "
         "(images/p3.png, images/p4.png); mask without an image: 1 (masks/zz.png). "
-        "Add or remove the files, or leave them out with --skip-bad (data.skip_bad: true): counted and recorded."
+        "Add or remove the files, or leave them out with --skip-bad (data.skip_bad: true); they are then counted and recorded."
     )
     splits = opened(folder, skip_bad=True)
     assert splits.skipped == (
@@ -196,13 +197,17 @@ def test_truncated_pixels_are_an_error_on_reading(folder: Path) -> None:
         data.read(0)
 
 
-def test_validity_masks_belong_to_the_annotation_and_transparency_to_the_image(tmp_path: Path) -> None:
+def test_validity_masks_belong_to_the_annotation_and_transparency_of_a_geotiff_to_the_image(tmp_path: Path) -> None:
     scene(tmp_path, "a", halves())
     image = np.full((4, 6, 4), 255, np.uint8)
     image[:, 5, 3] = 0
-    Image.fromarray(image).save(tmp_path / "images" / "a.png")
+    (tmp_path / "images" / "a.png").unlink()
+    place = [(33550, "d", 3, (1.0, 1.0, 0.0), True), (33922, "d", 6, (0.0,) * 6, True)]
+    tifffile.imwrite(
+        tmp_path / "images" / "a.tif", image, photometric="rgb", extrasamples=["unassalpha"], extratags=place
+    )
     save(tmp_path / "fov" / "a.png", np.repeat(np.array([[0], [255], [1], [0]], np.uint8), 6, 1))
-    config = {"images": "images/*.png", "masks": "masks/{stem}.png", "valid": "fov/{stem}.png", "split": {"val": 0}}
+    config = {"images": "images/*.tif", "masks": "masks/{stem}.png", "valid": "fov/{stem}.png", "split": {"val": 0}}
     sample = train_of(opened(tmp_path, **config)).read(0)
     expected = halves()
     expected[[0, 3]] = 255
@@ -284,7 +289,7 @@ def test_a_broken_mask_does_not_hide_the_ids_of_others(tmp_path: Path) -> None:
     assert splits.notices[-1] == "1 file was left out by skip_bad"
     for name in ("a", "c"):
         (tmp_path / "masks" / f"{name}.png").write_bytes(path.read_bytes())
-    with pytest.raises(MaskError, match=r"a\.png: expected a whole PNG"):
+    with pytest.raises(MaskError, match=r"a\.png: expected a complete PNG"):
         opened(tmp_path, split={"val": 0})
 
 

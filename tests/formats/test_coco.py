@@ -29,7 +29,7 @@ from pixelwise.formats import FORMATS, base, coco, find_format, read_dataset
 from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.shapes import CocoRLE, Drawing, Shape
 from pixelwise.imageio.masks import write_mask
-from pixelwise.imageio.raster import turn
+from pixelwise.imageio.raster import apply_orientation
 from pixelwise.labels import Labels
 
 # Raised by pycocotools when it decodes masks.
@@ -459,7 +459,7 @@ def test_annotations_made_before_exif_rotation_are_rotated(tmp_path, orientation
     stored = class_map(tmp_path)
     expected = np.zeros(SIZE, bool)
     expected[2:10, 2:12] = True
-    np.testing.assert_array_equal(stored == "cat", turn(expected, orientation))
+    np.testing.assert_array_equal(stored == "cat", apply_orientation(expected, orientation))
     write_dataset(tmp_path, document(annotation([SQUARE]), images=[entry(size=SIZE[::-1])]), images=False)
     shown = class_map(tmp_path)
     assert shown.shape == SIZE[::-1]

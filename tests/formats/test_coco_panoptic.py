@@ -22,7 +22,7 @@ from pixelwise.errors import DataError, LabelsError, MaskError, PairingError, Pi
 from pixelwise.formats import FORMATS, find_format, read_dataset
 from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.imageio.masks import write_mask
-from pixelwise.imageio.raster import turn
+from pixelwise.imageio.raster import apply_orientation
 from pixelwise.labels import Labels
 
 SIZE = (6, 8)
@@ -355,7 +355,7 @@ def test_sizes_must_agree_and_masks_are_rotated_with_their_image(tmp_path):
         class_map(tmp_path / "image")
     write_dataset(tmp_path / "rotated", document())
     full_image(tmp_path / "rotated/images/a.jpg", SIZE, 6)
-    np.testing.assert_array_equal(class_map(tmp_path / "rotated") == "grass", turn(numbers() == GRASS, 6))
+    np.testing.assert_array_equal(class_map(tmp_path / "rotated") == "grass", apply_orientation(numbers() == GRASS, 6))
 
 
 def test_an_unreadable_png_is_a_problem_and_names_are_not_paths(tmp_path):
@@ -369,7 +369,7 @@ def test_an_unreadable_png_is_a_problem_and_names_are_not_paths(tmp_path):
     found = find(tmp_path)
     (problem,) = problems_of(found)
     assert problem[0] == f"{tmp_path}/panoptic/a.png"
-    assert problem[1].startswith("expected a whole PNG, found one that ")
+    assert problem[1].startswith("expected a complete PNG, found one that ")
     assert {record.mask for record in records(found)} <= {tmp_path / "panoptic/b.png", tmp_path / "panoptic/c.png"}
 
 

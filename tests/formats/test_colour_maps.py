@@ -177,7 +177,7 @@ def test_labels_of_colours() -> None:
     assert (labels.names, rule.ignored) == (("Void", "sky"), ((1, 1, 1),))
     assert by_colour("t", [ROAD, SKY], ["sky"])[1].ignored == (SKY.colour,)
     with pytest.raises(
-        LabelsError, match=r"t: expected a colour of its own for every class, found \(128, 64, 128\) for 'road'"
+        LabelsError, match=r"t: expected a different colour for every class, found \(128, 64, 128\) for 'road'"
     ):
         by_colour("t", [ROAD, Entry("sky", ROAD.colour)])
     with pytest.raises(LabelsError, match="t: expected unique entries, found road twice"):

@@ -65,7 +65,7 @@ def test_another_set_below_folders_of_images_and_masks_is_ambiguous(tmp_path: Pa
         read(tmp_path)
     assert "found voc (VOCdevkit/VOC2012/SegmentationClass/a.png " in str(caught.value)
     assert str(caught.value).endswith(
-        "; masks (images/ with masks/, of whose images the other has none). Say which is meant:"
+        "; masks (images/ with masks/, of whose images the other has none). Choose one:"
         " --set data.format=voc, or --set data.format=masks."
     )
     assert images(tmp_path, format="voc") == images(tmp_path, annotations="VOCdevkit") == [f"{inner}/JPEGImages/a.png"]

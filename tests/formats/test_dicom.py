@@ -234,7 +234,7 @@ def test_bits_beyond_those_stored_are_not_part_of_a_value(tmp_path: Path, monkey
 def test_pixels_that_are_missing_are_refused(tmp_path: Path) -> None:
     whole = slice_file(tmp_path / "cut", stored(0), ORIGIN).read_bytes()
     (tmp_path / "cut").write_bytes(whole[:-20])
-    with pytest.raises(ImageError, match="cut: expected a whole DICOM file"):
+    with pytest.raises(ImageError, match="cut: expected a complete DICOM file"):
         dicom.read_pixels(tmp_path / "cut")
     (tmp_path / "noise").write_bytes(bytes(128) + b"DICM" + np.random.default_rng(0).bytes(200))
     with pytest.raises(ImageError, match="noise: "):
@@ -309,7 +309,7 @@ def test_a_folder_and_its_files_name_the_same_series(tmp_path: Path) -> None:
 def test_dicom_without_labels_says_what_to_do(tmp_path: Path) -> None:
     series(tmp_path / "ct")
     with pytest.raises(
-        DataError, match=r"expected a label volume in NIfTI .* found DICOM alone. Convert the segmentation"
+        DataError, match=r"expected a label volume in NIfTI .* found only DICOM files. Convert the segmentation"
     ):
         opened(tmp_path)
     with pytest.raises(ConfigError, match=r"data\.masks"):

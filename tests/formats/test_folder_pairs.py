@@ -173,7 +173,7 @@ def test_two_folders_of_masks_are_ambiguous(tmp_path: Path) -> None:
         find(tmp_path)
     assert str(error.value) == (
         f"{tmp_path}: expected one folder of images for one of masks, found images/ with labels/ (1 pair) and images/ with "
-        "masks/ (2 pairs). Say which: --set data.masks=labels, or --set data.masks=masks."
+        "masks/ (2 pairs). Choose one: --set data.masks=labels, or --set data.masks=masks."
     )
     layout = obey(tmp_path, error.value, choice=1)
     assert pairs(layout, tmp_path) == {"pool": [("images/a.png", "masks/a.png"), ("images/b.png", "masks/b.png")]}
@@ -208,7 +208,7 @@ def test_a_second_set_of_masks_is_left_out_but_two_without_a_first_are_ambiguous
 def test_folders_of_other_files_are_no_masks(tmp_path: Path) -> None:
     layout = find(put(tmp_path / "yolo", "images/a.png", "labels/a.txt", "masks/a.png"))
     assert pairs(layout, tmp_path / "yolo") == {"pool": [("images/a.png", "masks/a.png")]}
-    with pytest.raises(DataError, match=r"as PNG or TIFF, found masks/ with none but \.npy\. Add them, or say where"):
+    with pytest.raises(DataError, match=r"as PNG or TIFF, found masks/ with only \.npy\. Add them, or set their"):
         find(put(tmp_path / "npy", "images/a.png", "masks/a.npy"))
 
 
@@ -220,7 +220,7 @@ def test_the_configuration_may_name_a_folder_that_the_table_lacks(tmp_path: Path
     ):
         find(tmp_path, masks="truthmap")
     with pytest.raises(
-        ConfigError, match=r"data\.masks: expected the name of a folder, .* found 'masks/\*\.png'. Add where"
+        ConfigError, match=r"data\.masks: expected the name of a folder, .* found 'masks/\*\.png'. Set the path"
     ):
         find(tmp_path, masks="masks/*.png")
     with pytest.raises(ConfigError, match=r"data\.valid: expected a folder 'fow' beside the images"):
@@ -263,7 +263,7 @@ def test_an_image_without_its_mask_of_valid_pixels_is_a_problem(tmp_path: Path) 
     layout = find(put(tmp_path, "images/a.png", "images/b.png", "masks/a.png", "masks/b.png", "fov/a.png"))
     assert [(p.file, p.why) for p in layout.problems] == [("images/b.png", "image without its mask of valid pixels")]
     with pytest.raises(
-        PairingError, match=r"found fov/ and roi/\. Say which: --set data\.valid=fov, or --set data\.valid=none"
+        PairingError, match=r"found fov/ and roi/\. Choose one: --set data\.valid=fov, or --set data\.valid=none"
     ):
         find(put(tmp_path, "roi/a.png", "roi/b.png", "fov/b.png"))
 
@@ -339,7 +339,7 @@ def test_a_folder_for_every_image_with_a_mask_for_every_object(tmp_path: Path) -
         put(tmp_path, f"s/{name}/images/{name}.png", f"s/{name}/masks/q.png", f"s/{name}/masks/r.png")
     (message,) = told(find(tmp_path))
     assert message == OBJECTS
-    with pytest.raises(PairingError, match=r"If each of them is one object, join them into one mask for every image"):
+    with pytest.raises(PairingError, match=r"If each of them is one object, merge them into one mask per image"):
         open_data(DataConfig(), tmp_path)
     with pytest.raises(DataError, match=r"none that can be used \(image without a mask: 2 .* image: 4 .* If each"):
         open_data(DataConfig(skip_bad=True), tmp_path)
@@ -372,7 +372,7 @@ def test_a_folder_of_masks_for_every_class(tmp_path: Path) -> None:
     with pytest.raises(PairingError) as error:
         open_data(DataConfig(), tmp_path)
     assert error.value.do == (
-        "If masks/car/, masks/road/ hold the masks of one class each, join them into one mask for every image, with an id"
+        "If masks/car/, masks/road/ hold the masks of one class each, merge them into one mask per image, with an id"
         " for each class. If one of them is the ground truth: --set 'data.images=images/*' --set 'data.masks=masks/car/{stem}.tif'."
     )
     deep = put(tmp_path / "deep", "images/x/1.jpg", "masks/car/x/1.png", "masks/road/x/1.png")

@@ -186,13 +186,13 @@ def test_folders_without_usable_files(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         find(tmp_path)
     assert str(error.value) == (
-        f"{tmp_path}: expected images and masks in folders with such names (images/ and masks/, train/ and train_masks/) or side "
+        f"{tmp_path}: expected images and masks in folders (images/ and masks/, or train/ and train_masks/) or side "
         "by side (a.jpg and a_mask.png), found an empty folder. "
-        "Say where they are: --set 'data.images=…/*' --set 'data.masks=…/{stem}.png'."
+        "Set their paths: --set 'data.images=…/*' --set 'data.masks=…/{stem}.png'."
     )
     with pytest.raises(DataError, match=r"found nothing. Check the path, and data.root"):
         find(tmp_path / "none")
-    with pytest.raises(DataError, match="found 1 loose images"):
+    with pytest.raises(DataError, match="found 1 loose image"):
         find(put(tmp_path, "a.png"))
     with pytest.raises(
         DataError, match=r"found masks, scans\. If masks/ holds the masks of scans/: --set 'data.images"
@@ -202,7 +202,7 @@ def test_folders_without_usable_files(tmp_path: Path) -> None:
 
 def test_images_without_masks(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"expected masks beside images/, in one of masks/, labels/.* found images/ alone"
+        DataError, match=r"expected masks beside images/, in one of masks/, labels/.* found images/ only"
     ):
         find(put(tmp_path, "images/a.png"))
 
@@ -214,9 +214,7 @@ def test_images_folder_without_images(tmp_path: Path) -> None:
 
 def test_a_template_gives_every_image_a_mask_of_its_own(tmp_path: Path) -> None:
     put(tmp_path, "a/img/1.png", "b/img/1.png", "masks/1.png", "camera.png")
-    with pytest.raises(
-        PairingError, match=r"expected a mask of its own for every image, found masks/1\.png for several"
-    ):
+    with pytest.raises(PairingError, match=r"expected a separate mask for every image, found masks/1\.png for several"):
         find(tmp_path, images="*/img/*.png", masks="masks/{stem}.png")
     put(tmp_path, "masks/a/img/1.png", "masks/b/img/1.png")
     layout = find(tmp_path, images="*/img/*.png", masks="masks/{parent}/{stem}.png", valid="{parent}/../../camera.png")

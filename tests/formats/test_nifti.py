@@ -350,7 +350,7 @@ def test_a_description_of_other_files_or_of_nothing_is_an_error(tmp_path: Path) 
     pairs(tmp_path, "a", "imagesTr", "labelsTr")
     for text, found in (
         ('{"file_ending": ".nrrd"}', r"expected file_ending \.nii or \.nii\.gz, found '\.nrrd'"),
-        ("[1]", "expected names and values, found list"),
+        ("[1]", "expected a JSON object, found list"),
         ("{", "expected a JSON file"),
     ):
         (tmp_path / "dataset.json").write_text(text)

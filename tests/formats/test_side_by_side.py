@@ -124,7 +124,7 @@ def test_two_masks_that_claim_one_image_are_ambiguous(tmp_path: Path) -> None:
     with pytest.raises(PairingError) as error:
         find(tmp_path)
     assert str(error.value) == (
-        "x.jpg: expected one image and one mask, found x.jpg and x_mask.png and x_seg.png. Say which is the mask: "
+        "x.jpg: expected one image and one mask, found x.jpg and x_mask.png and x_seg.png. Choose the mask: "
         "--set 'data.masks=\"{stem}_mask.png\"', or --set 'data.masks=\"{stem}_seg.png\"'."
     )
     for words, mask in zip(options(error.value), ("mask", "seg"), strict=True):
@@ -168,7 +168,7 @@ def test_real_magnetic_tile_needs_one_option(real: Callable[[str], Path]) -> Non
         LabelsError, match=r"expected class ids in the masks, found dark and bright, and \d+ grey"
     ) as error:
         open_data(DataConfig(), root)
-    words = shlex.split(error.value.do.partition("second: ")[2].partition("}'.")[0] + "}'")
+    words = shlex.split(error.value.do.partition("128: ")[2].partition("}'.")[0] + "}'")
     assert words == ["--set", "data.mask_values={threshold: 128}"]
     splits = open_data(with_overrides(Config(), words[1:]).data, root)
     assert sum(len(split) for split in splits) == 492

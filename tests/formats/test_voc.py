@@ -246,7 +246,7 @@ def test_the_advice_for_sbd_works(tmp_path):
 def test_boxes_alone_are_refused(tmp_path):
     put(tmp_path, {"JPEGImages/a.jpg": "", "Annotations/a.xml": "<annotation><object><bndbox/></object></annotation>"})
     with pytest.raises(
-        DataError, match=r"found boxes alone \(Annotations/a\.xml\)\. Annotate contours: boxes are not a segment"
+        DataError, match=r"found only boxes \(Annotations/a\.xml\)\. Annotate the contours of objects: boxes are not"
     ):
         look(tmp_path)
     with pytest.raises(DataError, match=r"expected masks as PNG in SegmentationClass/, found none\. Check the path"):
@@ -312,7 +312,7 @@ def test_an_export_without_images_is_paired_with_images_beside_it(tmp_path):
     [
         (
             "car:0,0,0::\nsky:0,0,0::\n",
-            "expected a colour of its own for every class, found (0, 0, 0) for 'car' and 'sky'",
+            "expected a different colour for every class, found (0, 0, 0) for 'car' and 'sky'",
         ),
         ("car:0,0,256::\n", "expected three values 0–255, found"),
         ("car:1,2,3::\ncar:4,5,6::\n", "expected unique entries, found car twice"),

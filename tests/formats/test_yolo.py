@@ -336,7 +336,7 @@ def test_yaml_alias_bombs_are_errors(open_, close, tmp_path):
     key = ("" if open_ == "[" else "x: ", "" if open_ == "[" else "y: ")
     rows = [f"a{k}: &a{k} {open_}{key[0]}*a{k - 1}, {key[1]}*a{k - 1}{close}" for k in range(1, 40)]
     make_dataset(tmp_path, description="\n".join(["a0: &a0 [1]", *rows, "train: images/train", "names: *a39"]) + "\n")
-    with pytest.raises(ConfigError, match=r"data\.yaml: expected at most 1,000,000 values, found aliases that stand"):
+    with pytest.raises(ConfigError, match=r"data\.yaml: expected at most 1,000,000 values, found aliases that expand"):
         read_request(tmp_path)
     assert find_format(DatasetRoot(tmp_path, tmp_path, DataConfig()))[0].name == "yolo"  # recognised by its text files
 

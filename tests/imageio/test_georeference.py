@@ -195,6 +195,21 @@ def test_an_internal_mask_marks_invalid_pixels(tmp_path: Path, compress: str) ->
     assert not path.with_name("a.tif.msk").exists()
 
 
+def test_alpha_marks_invalid_pixels_of_a_georeferenced_file_only(tmp_path: Path) -> None:
+    bands = np.full((4, 5, 6), 200, np.uint8)
+    bands[3] = 255
+    bands[3, 0] = 0
+    path = write(tmp_path / "a.tif", bands, photometric="RGB", alpha="yes")
+    image, _, valid = read_with_validity(path)
+    np.testing.assert_array_equal(valid, bands[3] > 0)
+    assert (image.shape, image[:, 0].max(), image[:, 1:].min()) == ((3, 5, 6), 0, 200)
+    cut_out = tmp_path / "cut_out.tif"
+    tifffile.imwrite(cut_out, np.moveaxis(bands, 0, -1), photometric="rgb", extrasamples=["unassalpha"])
+    composited, _, valid = read_with_validity(cut_out)
+    np.testing.assert_array_equal(composited, image)
+    assert valid is None
+
+
 def test_nan_in_valid_pixels_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", np.full((2, 2), np.nan, np.float32))
     with pytest.raises(ImageError, match="found 4 NaN pixels"):

@@ -17,7 +17,7 @@ from pixelwise.config import Config, DataConfig, with_overrides
 from pixelwise.datasets.dataset import DataSplits, open_data, pin_paths
 from pixelwise.errors import LabelsError, MaskError
 from pixelwise.imageio.images import RawMask, read_mask_values
-from pixelwise.imageio.mask_heuristics import Signs
+from pixelwise.imageio.mask_heuristics import MaskStatistics
 from pixelwise.imageio.masks import MaskRule, read_ids, read_mask
 from pixelwise.labels import Labels
 
@@ -40,11 +40,11 @@ def refusal(path: Path, labels: Labels, rule: MaskRule = MaskRule()) -> str:
     return str(caught.value).removeprefix(f"{path}: ")
 
 
-def seen(masks: Iterable[np.ndarray], kind: str = "index") -> Signs:
-    signs = Signs()
+def seen(masks: Iterable[np.ndarray], kind: str = "index") -> MaskStatistics:
+    statistics = MaskStatistics()
     for mask in masks:
-        signs.add(RawMask(mask, kind, None, "PNG"))
-    return signs
+        statistics.add(RawMask(mask, kind, None, "PNG"))
+    return statistics
 
 
 def cells(count: int, seed: int = 0, dtype: type[np.generic] = np.uint16, touching: bool = False) -> np.ndarray:
@@ -138,10 +138,10 @@ def test_drawn_sets_of_classes_are_never_taken_for_objects(classes: int, seed: i
 
 
 def test_colour_masks_are_neither() -> None:
-    signs = seen([cells(20, 1), cells(9, 2)])
-    signs.add(RawMask(np.zeros((4, 4, 3), np.uint8), "colour", None, "PNG"))
-    assert not signs.objects
-    assert not signs.soft
+    statistics = seen([cells(20, 1), cells(9, 2)])
+    statistics.add(RawMask(np.zeros((4, 4, 3), np.uint8), "colour", None, "PNG"))
+    assert not statistics.objects
+    assert not statistics.soft
 
 
 def set_of(root: Path, masks: Iterable[np.ndarray]) -> Path:
@@ -221,11 +221,11 @@ def test_camvid_and_retinas_have_classes(real: Callable[[str], Path]) -> None:
         folder, _, rest = pattern.partition("/")
         paths = sorted(real(folder).glob(rest))[::5][:64]
         assert paths
-        signs = Signs()
+        statistics = MaskStatistics()
         for path in paths:
-            signs.add(read_mask_values(path))
-        assert not signs.objects
-        assert not signs.soft
+            statistics.add(read_mask_values(path))
+        assert not statistics.objects
+        assert not statistics.soft
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])

@@ -310,7 +310,7 @@ def test_truncated_files_fail_by_name(tmp_path: Path) -> None:
         whole = save(tmp_path / "whole" / name, noise).read_bytes()
         for share in (0.02, 0.5, 0.98):
             (tmp_path / name).write_bytes(whole[: int(len(whole) * share)])
-            with pytest.raises(ImageError, match=rf"{name}: expected a whole NIfTI file, found one that ends early"):
+            with pytest.raises(ImageError, match=rf"{name}: expected a complete NIfTI file, found one that ends early"):
                 read(tmp_path / name, 0)
 
 
@@ -318,7 +318,9 @@ def test_a_damaged_checksum_is_noticed(tmp_path: Path) -> None:
     data = bytearray(save(tmp_path / "v.nii.gz", values()).read_bytes())
     data[-8] ^= 1
     (tmp_path / "v.nii.gz").write_bytes(data)
-    with pytest.raises(ImageError, match=r"v\.nii\.gz: expected a whole NIfTI file, found one that cannot be decoded"):
+    with pytest.raises(
+        ImageError, match=r"v\.nii\.gz: expected a complete NIfTI file, found one that cannot be decoded"
+    ):
         read(tmp_path / "v.nii.gz", 0)
 
 

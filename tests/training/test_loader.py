@@ -222,7 +222,9 @@ def test_an_unreadable_image_is_named_with_any_number_of_workers(discs: Path, tm
     assert part is not None
     broken = part.records[5].image
     broken.write_bytes(broken.read_bytes()[:-200])
-    with pytest.raises(ImageError, match=rf"{broken.name}: expected a whole PNG, found one that ends early") as caught:
+    with pytest.raises(
+        ImageError, match=rf"{broken.name}: expected a complete PNG, found one that ends early"
+    ) as caught:
         take(crops(part), count=6, workers=workers)
     assert caught.value.exit_code == 3
 

@@ -103,7 +103,7 @@ def parse_tile(path: str) -> Tile | None:
 
 
 def divided_groups(survey: Survey) -> Iterator[Finding]:
-    """Find groups in more than one split, which is possible only if the splits are given."""
+    """Find groups in more than one split, which only occurs if the splits are given."""
     grouped = [image for image in survey.inspections if survey.record(image).group is not None]
     divided = _divided([str(survey.record(image).group) for image in grouped], grouped)
     if divided:
@@ -242,8 +242,8 @@ def _usual_gaps(numbers: NDArray[np.int64], splits: Sequence[str]) -> dict[str, 
     overall = float(np.median(np.diff(numbers)))
     gaps: dict[str, float] = {}
     for split in set(splits):
-        own = numbers[np.array(splits) == split]
-        gaps[split] = float(np.median(np.diff(own))) if len(own) > 1 else overall
+        inside = numbers[np.array(splits) == split]
+        gaps[split] = float(np.median(np.diff(inside))) if len(inside) > 1 else overall
     return gaps
 
 

@@ -51,7 +51,7 @@ def absent_classes(survey: Survey) -> Iterator[Finding]:
         names = _names(survey, absent)
         if not names or not survey.in_split(split):
             continue
-        what = f"{plural(len(names), 'class never occurs', 'classes never occur')} in {split}, but elsewhere:"
+        what = f"{plural(len(names), 'class occurs', 'classes occur')} elsewhere, but never in {split}:"
         what += f" {join_names(names)}"
         severity, why = "notice", f"A class that {split} does not show cannot be scored there."
         if split == "train":
@@ -146,7 +146,7 @@ def ignored_share(survey: Survey) -> Iterator[Finding]:
     images.sort(key=lambda image: -int(image.table[-1, Column.PIXELS]) / int(image.table[:, Column.PIXELS].sum()))
     what = f"{_percent(share)} of the pixels are ignored, in {len(images)} of"
     what += f" {plural(len(survey.usable), 'mask', 'masks')}"
-    why = "Ignored pixels count in no loss and no metric."
+    why = "Ignored pixels are excluded from every loss and metric."
     fix = "Correct ignore_index in labels.yaml if this is not intended." if much else "Nothing, if this is intended."
     severity = "warning" if much else "notice"
     yield image_finding(survey, "ignored-pixels", severity, images, what, why, fix, masks=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import PurePath
 
@@ -11,44 +11,32 @@ from pixelwise.checking.findings import SHOWN, Finding, image_finding, plural
 from pixelwise.checking.inspection import Inspection
 from pixelwise.checking.survey import Survey
 from pixelwise.errors import DataError, ImageError, MaskError, PairingError
+from pixelwise.formats.records import Problem
 
-_SIZE = re.compile(r"the height and width of|of another size than")
-_GRIDS = re.compile(r"'s (spacing|unit|affine|crs) ")
-_UNPAIRED = re.compile(r"without (an?|its) |several |second |no such image|no mask|in two files|images of that name")
-_LEFT_OUT = {  # kind → description, default fix
-    "unpaired-files": ("without a partner", "Add or remove the files"),
-    "unequal-sizes": ("of another size than the image", ""),
-    "unequal-grids": (
-        "not on the image's grid",
-        "Resample the masks to the grids of their images by nearest neighbour",
-    ),
-    "unreadable-files": ("that cannot be read", "Copy or export the files again, or remove them"),
+_RESAMPLE = "Resample the masks to the grids of their images by nearest neighbour"
+_LEFT_OUT = {  # kind of problem → kind of finding, description, default fix
+    "unpaired": ("unpaired-files", "without a partner", "Add or remove the files"),
+    "size": ("unequal-sizes", "of another size than the image", ""),
+    "grid": ("unequal-grids", "not on the image's grid", _RESAMPLE),
+    "unreadable": ("unreadable-files", "that cannot be read", "Copy or export the files again, or remove them"),
 }
 
 
 def left_out(survey: Survey) -> Iterator[Finding]:
     """Report the files left out on opening: unpaired, of another size, on another grid, unreadable."""
-    kinds: dict[str, list[str]] = {kind: [] for kind in _LEFT_OUT}
-    for text in survey.splits.skipped:
-        kinds[_kind(text.partition(": ")[2])].append(text)
-    for kind, texts in kinds.items():
-        if texts:
-            yield _left_out(survey, kind, texts)
+    for kind in _LEFT_OUT:
+        problems = [problem for problem in survey.splits.problems if problem.kind == kind]
+        if problems:
+            yield _left_out(survey, problems)
 
 
-def _kind(why: str) -> str:
-    if _SIZE.search(why):
-        return "unequal-sizes"
-    if "expected " in why:
-        return "unequal-grids" if _GRIDS.search(why) else "unreadable-files"
-    return "unpaired-files" if _UNPAIRED.search(why) else "unreadable-files"
-
-
-def _left_out(survey: Survey, kind: str, texts: list[str]) -> Finding:
-    description, default = _LEFT_OUT[kind]
-    advice = (survey.splits.advice[text] for text in texts if text in survey.splits.advice)
-    fix = next(advice, "").rstrip(".") or default or _resize_advice(texts)
-    total = len(survey.inspections) + len(survey.splits.skipped)
+def _left_out(survey: Survey, problems: Sequence[Problem]) -> Finding:
+    """Make the finding about problems of one kind."""
+    kind, description, default = _LEFT_OUT[problems[0].kind]
+    texts = [str(problem) for problem in problems]
+    advice = next((problem.do for problem in problems if problem.do), "")
+    fix = advice.rstrip(".") or default or _resize_advice(texts)
+    total = len(survey.inspections) + len(survey.splits.problems)
     where, count = tuple(texts[:SHOWN]), len(texts)
     what = f"{plural(count, 'file', 'files')} {description}"
     if survey.skip_bad:
@@ -129,7 +117,7 @@ def opening_notices(survey: Survey) -> Iterator[Finding]:
     where = (str(survey.splits.description.get("root", "data")),)
     why, fix = "This was decided automatically.", "Write it in a data.yaml if it is not intended."
     notices = survey.splits.notices
-    for notice in notices[:-1] if survey.splits.skipped else notices:  # the last one repeats `left_out`
+    for notice in notices[:-1] if survey.splits.problems else notices:  # the last one repeats `left_out`
         yield Finding("decided-on-opening", "notice", notice, where, 1, 0, why, fix)
 
 

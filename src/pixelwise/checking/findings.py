@@ -25,7 +25,7 @@ class Finding:
     """Describe one problem or property of a data set.
 
     Args:
-        kind: a stable key such as "near-duplicates-across-parts", for scripts, anchors and links; never translated.
+        kind: a stable key such as "near-duplicates-across-parts", for scripts, anchors and links.
         severity: "error" (training would fail or be worthless), "warning" (scores or results would suffer) or "notice"
             (worth knowing, such as a decision made automatically).
         what: the finding in one line, with numbers.

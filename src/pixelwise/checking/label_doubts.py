@@ -29,8 +29,8 @@ def labels_in_doubt(
         survey: the inspected data set.
         suspects: regions with "id" (split/image), "part" (split), "truth", "prediction", "pixels" and "confidence".
         notices: "split: reason" for images that were not compared with the model.
-        confidence: least confidence of the model in a suspect region.
-        most_per_split: number of suspects at which the list of a split was cut.
+        confidence: minimum confidence of the model in a suspect region.
+        most_per_split: maximum number of suspects listed per split.
 
     Returns:
         A notice per entry of `notices`, and a warning with the images in decreasing order of `doubt`.

@@ -24,7 +24,7 @@ _NO_SMOOTHING = (
 _VOC_IGNORED, _VOC_IGNORED_GREY = 255, 220
 _VOC_COLOURS = tuple(voc_colour(k) for k in range(22))
 _THIN_SHARE, _MIN_BLENDED_IDS = 0.8, 3
-# No class of CamVid, COCO or the synthetic scenes comes near these in intact masks; resized or as JPEG, many exceed them.
+# Intact masks of CamVid, COCO and the synthetic scenes are far below these limits; many exceed them once resized or as JPEG.
 _LINES_SHARE, _LINES_BETWEEN = 0.7, 0.2
 _SPECKS_SHARE, _SPECKS_BETWEEN = 0.7, 0.3
 _MIN_REGIONS, _REGIONS_PER_IMAGE = 50, 5
@@ -184,7 +184,7 @@ def forgotten_masks(survey: Survey) -> Iterator[Finding]:
     if forgotten:
         what = f"{plural(len(forgotten), 'mask shows', 'masks show')} only {survey.labels.names[ground]!r}; the other"
         what += f" {examined - len(forgotten)} in the same folders show more"
-        why = "They may be correct. But so few are probably images that were not annotated: the model learns to miss objects."
+        why = "They may be correct, but so few are probably images that were never annotated: the model learns to miss objects."
         fix = "Inspect them; annotate what is missing, or remove them."
         yield image_finding(survey, "forgotten-masks", "warning", forgotten, what, why, fix, of=examined, masks=True)
 
@@ -217,7 +217,11 @@ def mask_notices(survey: Survey) -> Iterator[Finding]:
             notices.setdefault(notice, []).append(image)
     for notice, images in notices.items():
         from_shapes = survey.record(images[0]).source is not None  # which have no mask values
-        fix = "Inspect some; nothing, if they fit." if from_shapes else f"Set {_KEY} if this is not intended."
+        fix = (
+            "Inspect some of them; if they fit, there is nothing to do."
+            if from_shapes
+            else f"Set {_KEY} if this is not intended."
+        )
         why = "This was decided automatically."
         yield image_finding(survey, "decided-by-masks", "notice", images, notice, why, fix, masks=True)
 

@@ -31,7 +31,7 @@ class Nearest(NamedTuple):
     distance: NDArray[np.float32]
 
     def update(self, rows: slice, columns: slice, distance: NDArray[np.float32], limit: float) -> None:
-        """Take over what is nearer in a block of distances (rows, columns)."""
+        """Replace neighbours by nearer ones in a block of distances (rows, columns)."""
         place = distance.argmin(1)
         found = distance[np.arange(len(distance)), place]
         nearer = (found <= limit) & (found < self.distance[rows])

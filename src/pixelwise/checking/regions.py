@@ -1,7 +1,7 @@
 """Statistics of the regions of a mask per class, from its runs: areas, thickness, specks, blended edges.
 
 A run is a sequence of adjacent pixels of one class in a row. Runs that touch from row to row form a region (8-connected:
-otherwise a diagonal line of one pixel would be as many specks). The thickness of a region is 2 · area / perimeter, as in
+otherwise a diagonal line one pixel wide would be many specks). The thickness of a region is 2 · area / perimeter, as in
 the fingerprint: a long strip has its width, and the border of the image is no edge.
 """
 
@@ -31,7 +31,7 @@ class Column(IntEnum):
     THIN = 4  # four columns: regions whose thickness is below 4, 8, 16 and 32 pixels
     THIN_PIXELS = 8  # four columns: pixels in those regions
     LINES = 12  # pixels in regions whose thickness is below 2 pixels
-    BETWEEN = 13  # pixels in runs of 1 or 2 whose id lies between the ids on either side, as interpolation makes them
+    BETWEEN = 13  # pixels in runs of 1 or 2 whose id lies between the ids on either side, as produced by interpolation
 
 
 COLUMNS = Column.BETWEEN + 1

@@ -45,7 +45,7 @@ def missing_splits(survey: Survey) -> Iterator[Finding]:
         if split not in survey.datasets:
             what = f"there is no {split} split"
             why = "Training learns from train and keeps the checkpoint that is best on val: without either it stops."
-            fix = f"Name one, or have it drawn: --set data.split.{option}."
+            fix = f"Provide one, or split it off: --set data.split.{option}."
             yield Finding("missing-part", "error", what, (split,), 1, 0, why, fix)
 
 

@@ -1,7 +1,7 @@
 """Inspect all images of a data set in parallel; checks are made from the resulting `Survey`.
 
 The first images are inspected in this process. If that takes longer than starting processes would, the rest is inspected
-by one process per core, a few images at a time. Results are in order, whatever the number of processes. When the work is
+by one process per core, a few images at a time. The order of the results does not depend on the number of processes. When the work is
 stopped, every process ends after its current image; when this process dies, at once.
 """
 
@@ -141,7 +141,7 @@ def take_survey(
     """Inspect every image of an opened data set.
 
     Args:
-        splits: an opened data set; open it with `skip_bad`, so that one bad file hides no other.
+        splits: an opened data set; open it with `skip_bad`, so that one bad file does not hide the others.
         progress: called with (done, total).
         skip_bad: whether training will leave out what opening left out.
         workers: number of processes; 0 for none; None for one per core, or none if that is fast enough.

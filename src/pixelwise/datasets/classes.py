@@ -15,7 +15,7 @@ from pixelwise.errors import DataError, LabelsError
 from pixelwise.formats.reading import read_truth_ids
 from pixelwise.formats.records import Record
 from pixelwise.imageio.images import read_mask_values
-from pixelwise.imageio.mask_heuristics import Signs
+from pixelwise.imageio.mask_heuristics import MaskStatistics
 from pixelwise.imageio.masks import MaskRule
 from pixelwise.labels import Labels
 
@@ -167,23 +167,23 @@ def _detect_objects(
     if config.mask_values is not None or rule != MaskRule():
         return rule, ()
     masks = {r.mask for r in records if r.mask is not None and r.source is None and r.plane is None}
-    signs = Signs()
+    statistics = MaskStatistics()
     for path in _sample(sorted(masks)):
         try:
-            signs.add(read_mask_values(path))
+            statistics.add(read_mask_values(path))
         except DataError:
             continue  # raised again when the mask is used
-    if signs.soft:
+    if statistics.soft:
         raise LabelsError(
             root,
             expected="class ids in the masks",
-            found=f"dark and bright, and {len(signs.greys)} grey values along the edges between them (smoothed masks)",
+            found=f"dark and bright, and {len(statistics.greys)} grey values along the edges between them (smoothed masks)",
             do="Read them as two classes divided at 128: --set 'data.mask_values={threshold: 128}'."
             " If they are class ids after all, name these in a labels.yaml.",
         )
-    if not signs.objects:
+    if not statistics.objects:
         return rule, ()
-    low, high = min(signs.tops), max(signs.tops)
+    low, high = min(statistics.tops), max(statistics.tops)
     notice = (
         f"no labels.yaml: the masks number objects (1 to {low} in one, 1 to {high} in another, nearly each id one region), so 0"
         " is background (id 0) and every other id is one object (id 1)."
@@ -193,7 +193,7 @@ def _detect_objects(
 
 
 def _decide_255(labels: Labels, rule: MaskRule, records: Sequence[Record]) -> MaskRule:
-    """Decide for all masks together whether 255 is the second of two classes: not if a mask holds the id itself.
+    """Decide for all masks together whether 255 is the second of two classes: not if a mask contains the id of that class.
 
     This cannot be decided from a mask of 0 and 255 alone, so up to 64 masks are read.
     """

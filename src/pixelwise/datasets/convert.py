@@ -36,7 +36,7 @@ class Converted:
     Args:
         images: number of images written.
         pixels: number of pixels of their masks.
-        changed_pixels: pixels that are of another class when read back.
+        changed_pixels: pixels whose class differs when read back.
         changed_images: number of masks with such pixels.
         worst: up to five images with most of them: split/name and pixels.
         loses: what the format cannot store; empty if it stores everything.
@@ -133,7 +133,7 @@ def _image_file(record: Record, sample: Sample, folder: Path) -> Path:
         image = fill_invalid(image, sample.valid)
     import tifffile  # slow to import
 
-    path = folder / "picture.tif"
+    path = folder / "image.tif"
     layout: Any = {"photometric": "minisblack", "planarconfig": "separate" if len(image) > 1 else None}
     tifffile.imwrite(path, image if len(image) > 1 else image[0], compression="zlib", **layout)
     return path

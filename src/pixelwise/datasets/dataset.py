@@ -30,7 +30,7 @@ from pixelwise.formats.reading import (
     require_pair,
     require_size,
 )
-from pixelwise.formats.records import SPLITS, Problem, Record, short
+from pixelwise.formats.records import ORPHAN, SPLITS, UNMASKED, Problem, Record, short
 from pixelwise.imageio.images import Limits, read_mask_values
 from pixelwise.imageio.masks import MaskRule
 from pixelwise.labels import Labels
@@ -66,8 +66,8 @@ class Dataset:
     def read(self, index: int) -> Sample:
         """Decode the image (C, H, W) in the file's type, and the mask (H, W) as class indices.
 
-        The mask has the ignore index where the record's validity mask (`data.valid`) is zero. `Sample.valid` describes the
-        pixels of the image, by nodata and transparency.
+        The mask has the ignore index where the record's validity mask (`data.valid`) is zero. `Sample.valid` is about the
+        image: false where it holds no data (see `imageio.images`).
 
         Raises:
             ImageError: the image cannot be decoded.
@@ -145,10 +145,9 @@ class DataSplits:
     Args:
         train, val, test: the splits; None if missing.
         labels: the classes.
-        notices: what was decided for the user, one sentence each.
-        skipped: with `skip_bad`, all files left out, as "file: reason".
+        notices: decisions made automatically, one sentence each.
+        problems: with `skip_bad`, all files left out.
         description: root, format and splits, as plain values for `data.json`.
-        advice: what to do about some of the skipped files.
     """
 
     train: Dataset | None
@@ -156,9 +155,13 @@ class DataSplits:
     test: Dataset | None
     labels: Labels
     notices: tuple[str, ...]
-    skipped: tuple[str, ...]
+    problems: tuple[Problem, ...]
     description: dict[str, Any]
-    advice: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """The files left out, as "file: reason"."""
+        return tuple(map(str, self.problems))
 
     def __iter__(self) -> Iterator[Dataset]:
         """Iterate over the existing splits: train, val, test."""
@@ -215,7 +218,6 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
     sets = {
         split: Dataset(labels, splits[split], rule, split, bands=config.bands) for split in SPLITS if splits.get(split)
     }
-    skipped = tuple(f"{problem.file}: {problem.why}" for problem in problems)
     description = {
         "root": str(root),
         "format": kind.name,
@@ -224,49 +226,49 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
         "mask_values": rule.to_config(),  # complete, so that a run's config.yaml reads the masks in the same way
         "images": {split: len(dataset) for split, dataset in sets.items()},
         "split": division,
-        "skipped": len(skipped),
+        "skipped": len(problems),
     }
-    notices = (*layout.notices, *split_notices, *label_notices, *_left_out(skipped))
+    notices = (*layout.notices, *split_notices, *label_notices, *_left_out(problems))
     train, val, test = (sets.get(split) for split in SPLITS)
-    advice = {text: problem.do for text, problem in zip(skipped, problems, strict=True) if problem.do}
-    return DataSplits(train, val, test, labels, notices, skipped, description, advice)
+    return DataSplits(train, val, test, labels, notices, problems, description)
 
 
 def without_unreadable(splits: DataSplits) -> DataSplits:
     """Decode every file once and leave out those that fail, for `skip_bad`: a header does not show a truncated image."""
     subsets: dict[str, Dataset | None] = {}
-    skipped = list(splits.skipped)
+    problems = list(splits.problems)
     for dataset in splits:
         good = []
         for index in range(len(dataset)):
             try:
                 dataset.read(index)
             except DataError as error:
-                skipped.append(str(error))
+                why = str(error).removeprefix(f"{error.where}: ")
+                problems.append(replace(Problem.from_error(error), why=why))
             else:
                 good.append(index)
         subsets[dataset.name] = dataset.subset(good) if good else None
     images = {name: len(split) for name, split in subsets.items() if split}
-    description = splits.description | {"skipped": len(skipped), "images": images}
+    description = splits.description | {"skipped": len(problems), "images": images}
     train, val, test = (subsets.get(split) for split in SPLITS)
-    notices = (*splits.notices[: -1 if splits.skipped else None], *_left_out(skipped))
-    return DataSplits(train, val, test, splits.labels, notices, tuple(skipped), description, splits.advice)
+    notices = (*splits.notices[: -1 if splits.problems else None], *_left_out(problems))
+    return DataSplits(train, val, test, splits.labels, notices, tuple(problems), description)
 
 
-def _left_out(skipped: Sequence[str]) -> tuple[str, ...]:
+def _left_out(problems: Sequence[Problem]) -> tuple[str, ...]:
     """Return the last notice: how many files were left out."""
-    count = "1 file was" if len(skipped) == 1 else f"{len(skipped)} files were"
-    return (f"{count} left out by skip_bad",) if skipped else ()
+    count = "1 file was" if len(problems) == 1 else f"{len(problems)} files were"
+    return (f"{count} left out by skip_bad",) if problems else ()
 
 
 _MAX_REASONS = 4
-_REPAIR = "Add or remove the files, or leave them out with --skip-bad (data.skip_bad: true): counted and recorded."
+_REPAIR = "Add or remove the files, or leave them out with --skip-bad (data.skip_bad: true); they are then counted and recorded."
 
 
 def _unpaired(root: Path, problems: Sequence[Problem]) -> PairingError:
     files = _by_reason(problems)
     hint = next((problem.do for problem in problems if problem.do), "") or _hint(
-        files.get("image without a mask", []), files.get("mask without an image", [])
+        files.get(UNMASKED, []), files.get(ORPHAN, [])
     )
     return PairingError(
         root,
@@ -332,7 +334,7 @@ def _check_headers(
             except DataError as error:
                 if not skip_bad:
                     raise
-                problems.append(Problem(error.where, f"expected {error.expected}, found {error.found}"))
+                problems.append(Problem.from_error(error))
         good[split] = tuple(kept)
     return good, tuple(dict.fromkeys(problems))
 

@@ -1,7 +1,7 @@
 """Divide images into train, val and test reproducibly, keeping groups together.
 
-Groups are ordered by SHA-256 over (seed, name of the group). This depends on no order of files, and a file that is added
-later moves at most the groups at the border between two splits.
+Groups are ordered by SHA-256 over (seed, name of the group). The order of the files does not matter, and a file
+that is added later moves at most the groups at the border between two splits.
 """
 
 from __future__ import annotations

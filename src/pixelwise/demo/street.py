@@ -85,8 +85,8 @@ def _draw_road(rng: np.random.Generator, setting: str) -> Road:
     side = 1 if rng.random() < 0.5 else -1
     half = lanes * lane / 2 + parking
     if rng.random() < 0.62:  # the camera drives in a lane
-        own = side * lane * (0.5 * (lanes % 2 == 0) + int(rng.integers(lanes // 2))) + float(rng.normal(0, 0.4))
-        offset, slope = -own, float(rng.normal(0, 0.09))
+        position = side * lane * (0.5 * (lanes % 2 == 0) + int(rng.integers(lanes // 2))) + float(rng.normal(0, 0.4))
+        offset, slope = -position, float(rng.normal(0, 0.09))
     else:  # the camera is beside the road
         where = 1 if rng.random() < 0.5 else -1
         offset = -where * (half + rng.uniform(-1.5, max(pavement - 0.8, 0.4)))
@@ -99,7 +99,7 @@ def _draw_road(rng: np.random.Generator, setting: str) -> Road:
 
 def _sides(rng: np.random.Generator, road: Road, setting: str) -> list[_Object]:
     """Place buildings, trees, hedges and poles along both sides."""
-    things: list[_Object] = []
+    objects: list[_Object] = []
     for side in (-1, 1):
         front = road.half + road.pavement + {"town": 0.0, "suburb": rng.uniform(3, 6), "country": 12.0}[setting]
         z = -9.0
@@ -107,35 +107,35 @@ def _sides(rng: np.random.Generator, road: Road, setting: str) -> list[_Object]:
             length = rng.uniform(9, 20) if setting == "town" else rng.uniform(8, 13)
             built = rng.random() < {"town": 0.93, "suburb": 0.8, "country": 0.12}[setting]
             if built:
-                things.append(_house(rng, road, side, z, length, front, setting == "town"))
+                objects.append(_house(rng, road, side, z, length, front, setting == "town"))
             elif z > 6:
-                things += [_tree(rng, road, side, z + rng.uniform(0, length), front + rng.uniform(0, 8)) for _ in "ab"]
+                objects += [_tree(rng, road, side, z + rng.uniform(0, length), front + rng.uniform(0, 8)) for _ in "ab"]
             gap = 0.02 if setting == "town" and rng.random() < 0.8 else rng.uniform(2.5, 9)
             z += length + gap
-        things += _verge(rng, road, side, setting, front)
-    return things
+        objects += _verge(rng, road, side, setting, front)
+    return objects
 
 
 def _verge(rng: np.random.Generator, road: Road, side: int, setting: str, front: float) -> list[_Object]:
     """Place trees, hedges and street furniture between the road and the houses."""
-    things: list[_Object] = []
+    objects: list[_Object] = []
     kerb = road.half + 0.5
     if setting == "town":
         spots = np.arange(rng.uniform(6, 14), 95, rng.uniform(9, 16)) if rng.random() < 0.55 else np.array([])
-        things += [_tree(rng, road, side, z, kerb + 0.4, 0.75) for z in spots]
+        objects += [_tree(rng, road, side, z, kerb + 0.4, 0.75) for z in spots]
     else:
         count = 9 if setting == "suburb" else 13
         spread = (front - road.half - road.pavement) if setting == "suburb" else 26.0
         for z in rng.uniform(7, 100, count):
-            things.append(_tree(rng, road, side, z, road.half + road.pavement + 1.2 + rng.random() ** 2 * spread))
+            objects.append(_tree(rng, road, side, z, road.half + road.pavement + 1.2 + rng.random() ** 2 * spread))
         for z in rng.uniform(5, 60, 3):
-            things.append(_hedge(road, side, z, road.half + road.pavement + 0.8, rng.uniform(4, 9)))
+            objects.append(_hedge(road, side, z, road.half + road.pavement + 0.8, rng.uniform(4, 9)))
     for z in rng.uniform(6, 55, int(rng.integers(2, 7))):
         x, depth, _ = road.place(z, side * kerb)
         foot = np.array([[x - 0.1, depth], [x + 0.1, depth], [x, depth + 0.2]], np.float32)
         inward = -float(side)
-        things.append(_Object(depth, foot, (0.0, 1.0), True, partial(roadside.pole, x=x, z=depth, inward=inward)))
-    return things
+        objects.append(_Object(depth, foot, (0.0, 1.0), True, partial(roadside.pole, x=x, z=depth, inward=inward)))
+    return objects
 
 
 def _house(
@@ -169,7 +169,7 @@ def _hedge(road: Road, side: int, z: float, across: float, length: float) -> _Ob
 
 def _traffic(rng: np.random.Generator, road: Road, setting: str) -> list[_Object]:
     """Place vehicles in the lanes, in both directions, and parked ones at the kerb."""
-    things: list[_Object] = []
+    objects: list[_Object] = []
     for lane in range(road.lanes):
         across = (lane + 0.5 - road.lanes / 2) * road.lane
         onward = across * road.side > 0 or (road.lanes == 3 and lane == 1)
@@ -178,7 +178,7 @@ def _traffic(rng: np.random.Generator, road: Road, setting: str) -> list[_Object
             if rng.random() < 0.62:
                 parts = traffic.draw_vehicle(rng)
                 z += parts[0].length / 2
-                things.append(_vehicle(rng, road, parts, z, across + rng.normal(0, 0.15), onward))
+                objects.append(_vehicle(rng, road, parts, z, across + rng.normal(0, 0.15), onward))
                 z += parts[0].length / 2
             z += rng.uniform(4, 26)
     for side in (-1, 1):
@@ -188,9 +188,9 @@ def _traffic(rng: np.random.Generator, road: Road, setting: str) -> list[_Object
                 parts = traffic.draw_vehicle(rng, parked=True)
                 if rng.random() < 0.6:
                     place = side * (road.half - 0.25 - parts[0].width / 2)
-                    things.append(_vehicle(rng, road, parts, z, place, rng.random() < 0.8))
+                    objects.append(_vehicle(rng, road, parts, z, place, rng.random() < 0.8))
                 z += parts[0].length + rng.uniform(0.8, 2.0)
-    return things
+    return objects
 
 
 def _vehicle(
@@ -206,7 +206,7 @@ def _vehicle(
 
 def _people(rng: np.random.Generator, road: Road) -> list[_Object]:
     """Place pedestrians on the pavements, some crossing the road, some in pairs."""
-    things: list[_Object] = []
+    objects: list[_Object] = []
     for _ in range(int(rng.integers(3, 10))):
         z = 4.5 + 30 * rng.random() ** 1.5
         crossing = rng.random() < 0.22
@@ -216,8 +216,8 @@ def _people(rng: np.random.Generator, road: Road) -> list[_Object]:
         else:
             across = float(rng.choice([-1, 1])) * (road.half + rng.uniform(0.6, max(road.pavement - 0.4, 1.6)))
         for beside in (0.0, rng.uniform(0.6, 0.8)) if rng.random() < 0.3 else (0.0,):
-            things.append(_person(rng, road, z + beside * 0.3, across + beside, crossing))
-    return things
+            objects.append(_person(rng, road, z + beside * 0.3, across + beside, crossing))
+    return objects
 
 
 def _person(rng: np.random.Generator, road: Road, z: float, across: float, crossing: bool) -> _Object:

@@ -63,7 +63,6 @@ def find_format(dataset: DatasetRoot) -> tuple[Format, str | None]:
     Raises:
         ConfigError: an unknown name.
         DataError: several formats are detected.
-
     """
     config = dataset.config
     if config.format is not None:
@@ -88,7 +87,6 @@ def read_dataset(config: DataConfig, root: Path, base: Path) -> tuple[Format, Re
     Raises:
         DataError: no folder, no images, invalid annotations, or a second data set in folders of masks beside.
         ConfigError: an invalid key of the `data` section.
-
     """
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
@@ -108,7 +106,6 @@ def _require_no_other(dataset: DatasetRoot, format_: Format, reason: str, result
 
     Raises:
         DataError: there are such folders; it is not clear which data set is meant.
-
     """
     if format_ is colours.FORMAT or dataset.config.images is not None or dataset.config.annotations is not None:
         return  # colour masks are read from such folders; named files are unambiguous
@@ -126,5 +123,5 @@ def _require_no_other(dataset: DatasetRoot, format_: Format, reason: str, result
 
 
 def _ambiguous(dataset: DatasetRoot, found: str, option: str) -> DataError:
-    do = f"Say which is meant: {option}."
+    do = f"Choose one: {option}."
     return DataError(dataset.root, expected="annotations of one format", found=found, do=do)

@@ -83,7 +83,6 @@ def read(dataset: DatasetRoot) -> ReadResult:
     Raises:
         DataError: the full ADE20K, no images, or an invalid table.
         MaskError: masks from which 1 was already subtracted.
-
     """
     full = _find_full(dataset)
     if full is not None:

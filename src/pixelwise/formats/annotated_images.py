@@ -23,8 +23,8 @@ class AnnotatedImage:
 
     image: Path
     file: Path  # with the annotation
-    split: str | None  # "train", "val" or "test"; None if names do not tell
-    size: tuple[int, int] | None  # (H, W) according to the annotation; None if it does not say
+    split: str | None  # "train", "val" or "test"; None if no name indicates one
+    size: tuple[int, int] | None  # (H, W) according to the annotation; None if not given
     shapes: Sequence[NamedRegion]
     nodata: float | None = None  # value of pixels without data
 
@@ -32,14 +32,14 @@ class AnnotatedImage:
 class ImageMatcher:
     """Assign images to annotations, at most one annotation each, and collect the problems."""
 
-    def __init__(self, place: DatasetRoot) -> None:
-        self.place = place
+    def __init__(self, dataset: DatasetRoot) -> None:
+        self.dataset = dataset
         self.problems: list[Problem] = []
         self._owners: dict[Path, str] = {}
 
     def add_problem(self, where: Path | str, why: str) -> None:
         """Record a problem; a path is shown relative to the root."""
-        self.problems.append(Problem(short(where, self.place.root) if isinstance(where, Path) else where, why))
+        self.problems.append(Problem(short(where, self.dataset.root) if isinstance(where, Path) else where, why))
 
     def claim(self, image: Path | str, where: str, owner: str | None = None, hint: str = "") -> Path | None:
         """Assign an image to an annotation.
@@ -68,13 +68,13 @@ class ImageMatcher:
         Raises:
             DataError: `error`, if it is not set.
         """
-        if not self.place.config.skip_bad:
+        if not self.dataset.config.skip_bad:
             raise error
-        self.add_problem(where or error.where, f"expected {error.expected}, found {error.found}")
+        self.problems.append(Problem.from_error(error, short(where, self.dataset.root) if where else ""))
 
     def finish(self) -> list[Problem]:
         """Return all problems, including those of images without an annotation."""
-        for image in self.place.images.paths:
+        for image in self.dataset.images.paths:
             if image not in self._owners:
                 self.add_problem(image, "image without a mask")
         return self.problems
@@ -86,7 +86,7 @@ def class_names(images: Iterable[AnnotatedImage]) -> set[str]:
 
 
 def found_images(
-    place: DatasetRoot,
+    dataset: DatasetRoot,
     title: str,
     images: Iterable[AnnotatedImage],
     labels: tuple[Labels, str | None],
@@ -97,19 +97,19 @@ def found_images(
     """Make the records of annotated images.
 
     Args:
-        place: the data set.
-        title: the kind of annotations, for the layout, like `problems` and `notices`.
+        dataset: the data set.
+        title: the kind of annotations, for the layout.
         images: in order.
         labels: the labels, and the class of pixels without a shape (see `base.drawn_labels`).
-        problems: see `title`.
-        notices: see `title`.
+        problems: files that cannot be used.
+        notices: decisions made while reading.
         overlap: the default of `data.overlap`.
     """
     records: dict[str, list[Record]] = defaultdict(list)
     for image in images:
-        shapes = tuple(Shape(shape_name(place, name), region, level) for name, region, level in image.shapes)
-        drawing = Drawing(image.file, shapes, image.size, labels[1], place.config.overlap or overlap)
-        record = Record(place.images.id_of(image.image), image.image, image.file, source=drawing, nodata=image.nodata)
+        shapes = tuple(Shape(shape_name(dataset, name), region, level) for name, region, level in image.shapes)
+        drawing = Drawing(image.file, shapes, image.size, labels[1], dataset.config.overlap or overlap)
+        record = Record(dataset.images.id_of(image.image), image.image, image.file, source=drawing, nodata=image.nodata)
         records[image.split or "pool"].append(record)
     return ReadResult(make_layout(title, records, problems, notices), labels[0])
 

@@ -35,7 +35,6 @@ class ReadResult:
         layout: records per split, files without a partner, notices.
         labels: the classes, if the format names them; otherwise they come from `labels.yaml` or the masks.
         rule: how values of mask files become ids, if the format defines it; `data.mask_values` overrides it.
-
     """
 
     layout: Layout
@@ -53,7 +52,6 @@ class ExportImage:
         image: the image file.
         size: (H, W), upright.
         mask: (H, W) class indices, or `labels.ignore_index`.
-
     """
 
     split: str
@@ -79,14 +77,13 @@ class Format:
 
     Args:
         name: its name in `data.format` and `convert --to`.
-        title: its usual name.
+        title: its name in messages.
         detect: return the reason why a data set has this format, or None. Looks at file names and into a few files;
             never raises.
         read: read the data set.
         write: return a writer into an empty folder; None if the format is read-only.
         loses: what masks may lose in this format; "" if nothing.
         by_name: whether `data.images` and `data.masks` can name its files.
-
     """
 
     name: str
@@ -121,7 +118,6 @@ def drawn_labels(
     Raises:
         DataError: `data.unlabelled` names none of the classes; or it is "ignore", and there is no class (background as
             the only class is refused later, when other sources of class names are known).
-
     """
     names = list(dict.fromkeys(names))
     shown: Sequence[Colour | None] = colours or [None] * len(names)
@@ -175,7 +171,6 @@ def load_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -
 
     Raises:
         MaskError: the file cannot be read or is not JSON.
-
     """
     try:
         return json.loads(path.read_bytes(), object_hook=hook)
@@ -194,7 +189,6 @@ def painted(mask: NDArray[Any], labels: Labels) -> tuple[list[tuple[str, Contour
     Returns:
         Name and contour per region that must be painted, largest first, with ignored pixels as `IGNORED`; and the value
         for `data.unlabelled`: the background class, which is not painted where nothing is below, or "ignore".
-
     """
     background = next((name for name in BACKGROUNDS if name in labels.names), None)
     initial = labels.ignore_index if background is None else labels.names.index(background)
@@ -219,7 +213,6 @@ def segments(mask: NDArray[Any], labels: Labels) -> tuple[NDArray[np.int32], lis
 
     Returns:
         The segment numbers from 0 (H, W), and the mask value of each segment.
-
     """
     countable = np.zeros(labels.ignore_index + 1, bool)
     countable[: labels.num_classes] = labels.countable

@@ -6,8 +6,8 @@
     images/ labels/*_P.png codes.txt valid.txt           fast.ai: values are line numbers of codes.txt
 
 Void is ignored. CamVid's class names are used only if the images are named like CamVid's; the classes of other data sets
-come from classes.json or from their masks. There is no writer: `masks` and `colours` write the same folders under names that
-more tools read.
+come from classes.json or from their masks. There is no writer: `masks` and `colours` write the same content in folders whose
+names more tools recognise.
 
 Source: Brostow, Fauqueur, Cipolla: Semantic object classes in video, 2009 (colours); the SegNet tutorial (11 classes).
 """
@@ -82,7 +82,6 @@ def read(dataset: DatasetRoot) -> ReadResult:
     Raises:
         DataError: no such folders, or an invalid table.
         ConfigError: an invalid list.
-
     """
     found = find_layout(dataset, _LAYOUTS)
     if found is None:

@@ -6,7 +6,7 @@ gtCoarse. If label_colors.txt at the root names other classes, as CVAT writes it
 
 All pixels of the public test split are ignored. Polygons are filled by pixel centres, as in all formats here;
 cityscapesScripts also fills the pixels under the contour, so masks drawn here differ from the published ones along contours.
-There is no writer: the layout implies 35 fixed labels, and every tool would read other classes as those.
+There is no writer: the layout implies 35 fixed labels, so every tool would misread other classes.
 
 Source: cityscapesScripts, `helpers/labels.py` (the table), `preparation/json2labelImg.py` (groups, deleted objects, and labels
 with a negative id, which are not drawn).
@@ -89,7 +89,6 @@ def evaluated(ignored: Container[str] = (), *, train_ids: bool = False) -> Label
     Args:
         ignored: further ignored classes.
         train_ids: masks hold train ids, 0–18 and 255, instead of ids, 0–33.
-
     """
     kept = [each for each in read_table() if each.counts and each.name not in ignored]
     kept.sort(key=lambda each: each.train_id)
@@ -123,7 +122,6 @@ def read(dataset: DatasetRoot) -> ReadResult:
     Raises:
         MaskError: invalid polygons.
         DataError: an invalid table of classes.
-
     """
     images, problems, notices = _find_images(dataset)
     annotations = _find_annotations(dataset)
@@ -187,7 +185,7 @@ def _find_annotations(dataset: DatasetRoot) -> Annotations:
 
 
 def _split(path: Path, root: Path) -> str:
-    """Return the split; train_extra/, which has coarse labels only, is for training, too."""
+    """Return the split; train_extra/, which has coarse labels only, also belongs to train."""
     names = path.relative_to(root).parts if path.is_relative_to(root) else ()
     return "train" if "train_extra" in names else split_of_folder(path, root) or "pool"
 

@@ -41,10 +41,10 @@ _MALFORMED_RLE = "object whose run lengths have no valid size and counts"
 _OTHER_SIZE = "object with run lengths for another size than its image"
 
 
-def detect(place: DatasetRoot) -> str | None:
+def detect(dataset: DatasetRoot) -> str | None:
     """Recognise a JSON file with images, categories, and annotations with a category_id."""
-    found = next((path for path in coco_json.largest(place) if _kind(path) and mentions(path, "category_id")), None)
-    return None if found is None else f"{short(found, place.root)} has images, categories and annotations"
+    found = next((path for path in coco_json.largest(dataset) if _kind(path) and mentions(path, "category_id")), None)
+    return None if found is None else f"{short(found, dataset.root)} has images, categories and annotations"
 
 
 def _kind(path: Path) -> str | None:
@@ -54,7 +54,7 @@ def _kind(path: Path) -> str | None:
     return "keypoints" if mentions(path, "num_keypoints") else "objects"
 
 
-def read(place: DatasetRoot) -> ReadResult:
+def read(dataset: DatasetRoot) -> ReadResult:
     """Read every file with objects, and find the images that they list.
 
     Raises:
@@ -62,35 +62,37 @@ def read(place: DatasetRoot) -> ReadResult:
         DataError: no file, no class, only boxes, none of a file's images, or two files for the same images.
         LabelsError: malformed or ambiguous categories.
     """
-    documents = [coco_json.load(path, _compact) for path in _files(place)]
-    indexes = [_ObjectIndex(document, short(document.path, place.root)) for document in documents]
+    documents = [coco_json.load(path, _compact) for path in _files(dataset)]
+    indexes = [_ObjectIndex(document, short(document.path, dataset.root)) for document in documents]
     _require_masks(documents)
-    labels, notices = coco_json.make_labels(place, documents, {name for index in indexes for name in index.used})
-    matches, problems = coco_json.match_images(documents, place.images, place)
+    labels, notices = coco_json.make_labels(dataset, documents, {name for index in indexes for name in index.used})
+    matches, problems = coco_json.match_images(documents, dataset.images, dataset)
     problems += [problem for index in indexes for problem in index.problems]
     objects = {id(index.document): index.objects for index in indexes}
     images = []
     for match in matches:
         file, names = match.document.path, match.document.categories
-        own = objects[id(match.document)].get(match.entry.id, [])
-        size = match.entry.size or next((o.region.size for o in own if isinstance(o.region, CocoRLE)), None)
-        faults = _faults(match, own, size)
+        of_image = objects[id(match.document)].get(match.entry.id, [])
+        size = match.entry.size or next((o.region.size for o in of_image if isinstance(o.region, CocoRLE)), None)
+        faults = _faults(match, of_image, size)
         if faults:
-            problems += [Problem(f"{short(match.image, place.root)} (annotation {name})", why) for name, why in faults]
+            for name, why in faults:
+                where = f"{short(match.image, dataset.root)} (annotation {name})"
+                problems.append(Problem(where, why, kind="size" if why == _OTHER_SIZE else "unreadable"))
             continue
-        shapes = [(names[one.category].name, one.region, 0) for one in own if one.region is not None]
-        split = split_of_file(file, place.root) or split_of_folder(match.image, place.root)
+        shapes = [(names[one.category].name, one.region, 0) for one in of_image if one.region is not None]
+        split = split_of_file(file, dataset.root) or split_of_folder(match.image, dataset.root)
         images.append(AnnotatedImage(match.image, file, split, size, shapes))
     notices += [notice for index in indexes for notice in index.notices]
     notices += shape_notices(images, labels[1])
-    notices += coco_json.unlisted(place.images.paths, {match.image for match in matches}, place, "images on disk")
-    return found_images(place, "COCO annotations", images, labels, problems, notices, overlap="area")
+    notices += coco_json.unlisted(dataset.images.paths, {match.image for match in matches}, dataset, "images on disk")
+    return found_images(dataset, "COCO annotations", images, labels, problems, notices, overlap="area")
 
 
-def _files(place: DatasetRoot) -> list[Path]:
+def _files(dataset: DatasetRoot) -> list[Path]:
     """List the files with objects; those with keypoints only if there are no others, whose persons they repeat."""
-    files = place.annotations(".json")
-    if place.config.annotations is not None and files:
+    files = dataset.annotations(".json")
+    if dataset.config.annotations is not None and files:
         for path in files:
             if mentions(path, _PANOPTIC):
                 do = "Set data.format: coco-panoptic, or set data.annotations to the file with objects."
@@ -100,7 +102,7 @@ def _files(place: DatasetRoot) -> list[Path]:
     chosen = [path for path in files if kinds[path] == "objects"] or [path for path in files if kinds[path]]
     if not chosen:
         raise DataError(
-            place.root,
+            dataset.root,
             expected="a JSON file with images, categories and annotations",
             found=f"none among {len(files)} JSON files" if files else "no JSON file",
             do="Put it there, or set data.annotations.",
@@ -298,7 +300,7 @@ class _Writer:
     def close(self) -> dict[str, Any]:
         """Write the files."""
         rows = coco_json.category_rows(self.labels)
-        # A background with another name, or one of two backgrounds, is kept: its name tells what is below.
+        # A background with another name, or one of two backgrounds, is kept: `unlabelled` refers to it by name.
         if self.unlabelled == BACKGROUND and sum(name in BACKGROUNDS for name in self.labels.names) == 1:
             del rows[self.background]
         ignored = self.ids.get(self.labels.ignore_index)

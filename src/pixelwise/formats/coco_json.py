@@ -64,7 +64,7 @@ class Match(NamedTuple):
     image: Path
 
 
-def largest(place: DatasetRoot) -> list[Path]:
+def largest(dataset: DatasetRoot) -> list[Path]:
     """List the largest JSON files: COCO has few and large ones, while other tools write one for each image."""
 
     def size(path: Path) -> int:
@@ -73,7 +73,7 @@ def largest(place: DatasetRoot) -> list[Path]:
         except OSError:
             return 0
 
-    return sorted(place.annotations(".json"), key=size, reverse=True)[:_MAX_PROBED_FILES]
+    return sorted(dataset.annotations(".json"), key=size, reverse=True)[:_MAX_PROBED_FILES]
 
 
 def key_of(value: Any) -> Hashable:
@@ -166,7 +166,7 @@ def _colour(category: dict[str, Any]) -> Colour | None:
 
 
 def make_labels(
-    place: DatasetRoot, documents: Sequence[Document], used: Collection[str]
+    dataset: DatasetRoot, documents: Sequence[Document], used: Collection[str]
 ) -> tuple[tuple[Labels, str | None], list[str]]:
     """Merge the categories of all files by name; each class keeps its first id if it is free.
 
@@ -198,7 +198,7 @@ def make_labels(
     colours = [category.colour for category in classes.values() if category.colour is not None]
     is_thing = {c.name: c.name not in BACKGROUNDS if c.thing is None else c.thing for c in classes.values()}
     labels = drawn_labels(
-        place,
+        dataset,
         classes,
         ids=[category.id for category in classes.values()],
         colours=colours if len(colours) == len(classes) else (),
@@ -208,7 +208,7 @@ def make_labels(
 
 
 def _renumber(classes: dict[str, Category]) -> list[str]:
-    """Replace ids that are out of range, and say so; V7 writes checksums of the names."""
+    """Replace ids that are out of range and return a notice; V7 writes checksums of the names as ids."""
     invalid = [category for category in classes.values() if not 0 <= category.id <= _MAX_ID]
     if not invalid:
         return []
@@ -228,14 +228,14 @@ def _duplicate_names(document: Document) -> list[str]:
 
 
 def match_images(
-    documents: Sequence[Document], images: ImageIndex, place: DatasetRoot, other: Callable[[Entry], str] | None = None
+    documents: Sequence[Document], images: ImageIndex, dataset: DatasetRoot, other: Callable[[Entry], str] | None = None
 ) -> tuple[list[Match], list[Problem]]:
     """Find the image file of every entry.
 
     Args:
         documents: the files.
         images: the image files.
-        place: for names in messages.
+        dataset: for names in messages.
         other: returns another name to try if there is no image of the first.
 
     Raises:
@@ -246,32 +246,32 @@ def match_images(
     problems: list[Problem] = []
     shared: dict[tuple[Path, Path], list[Path]] = defaultdict(list)
     for document in documents:
-        found, missing = _find_images(document, images, place, other)
+        found, missing = _find_images(document, images, dataset, other)
         problems += missing
         for entry, image in found:
             if image not in owner:
                 owner[image] = document
                 matches.append(Match(document, entry, image))
             elif owner[image] is document:
-                where = f"{short(document.path, place.root)}: {entry.name!r}"
+                where = f"{short(document.path, dataset.root)}: {entry.name!r}"
                 problems.append(Problem(where, "second entry of an image"))
             else:
                 shared[owner[image].path, document.path].append(image)
     for files, both in shared.items():
-        first, second = (short(path, place.root) for path in files)
+        first, second = (short(path, dataset.root) for path in files)
         if 2 * len(both) >= min(len(document.entries) for document in documents if document.path in files):
             raise DataError(
-                place.root,
+                dataset.root,
                 expected="one annotation file for each image",
                 found=f"{first} and {second}, which both list the same {len(both)} images",
                 do=f"Choose one: --set data.annotations={first}.",
             )
-        problems += [Problem(short(image, place.root), f"image in two files, {first} and {second}") for image in both]
+        problems += [Problem(short(image, dataset.root), f"image in two files, {first} and {second}") for image in both]
     return matches, problems
 
 
 def _find_images(
-    document: Document, images: ImageIndex, place: DatasetRoot, other: Callable[[Entry], str] | None
+    document: Document, images: ImageIndex, dataset: DatasetRoot, other: Callable[[Entry], str] | None
 ) -> tuple[list[tuple[Entry, Path]], list[Problem]]:
     """Find the images of one file, and report those that are missing."""
     found: list[tuple[Entry, Path]] = []
@@ -287,7 +287,7 @@ def _find_images(
         if isinstance(image, Path):
             found.append((entry, image))
         else:
-            where = f"{short(document.path, place.root)}: {entry.name!r}"
+            where = f"{short(document.path, dataset.root)}: {entry.name!r}"
             missing.append(Problem(where, f"annotation without its image ({image})"))
             reason = reason or image
     if missing and not found:
@@ -295,20 +295,20 @@ def _find_images(
         examples = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
         raise DataError(
             document.path,
-            expected=f"the images it lists, in {place.root}",
+            expected=f"the images it lists, in {dataset.root}",
             found=f"none of {len(names)} ({examples}): {reason}",
             do="Move them there, or set data.images to their folder or data.annotations to the right files.",
         )
     return found, missing
 
 
-def unlisted(files: Iterable[Path], listed: Collection[Path], place: DatasetRoot, what: str) -> tuple[str, ...]:
+def unlisted(files: Iterable[Path], listed: Collection[Path], dataset: DatasetRoot, what: str) -> tuple[str, ...]:
     """Describe the files that no annotation file lists; empty if there are none."""
     paths = list(files)
     rest = [path for path in paths if path not in listed]
     if not rest:
         return ()
-    example = f"{short(rest[0], place.root)}{', …' if len(rest) > 1 else ''}"
+    example = f"{short(rest[0], dataset.root)}{', …' if len(rest) > 1 else ''}"
     return (f"{len(rest)} of {len(paths)} {what} are in no annotation file and are left out ({example})",)
 
 

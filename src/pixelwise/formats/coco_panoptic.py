@@ -12,7 +12,6 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -23,7 +22,16 @@ from scipy import ndimage
 
 from pixelwise.errors import DataError, MaskError
 from pixelwise.formats import coco_json
-from pixelwise.formats.base import BACKGROUND, ExportImage, Format, ReadResult, mentions, segments, shape_name
+from pixelwise.formats.base import (
+    BACKGROUND,
+    ExportImage,
+    Format,
+    ReadResult,
+    mentions,
+    png_bytes,
+    segments,
+    shape_name,
+)
 from pixelwise.formats.coco_json import Document, Match, key_of
 from pixelwise.formats.dataset_root import DatasetRoot, ImageIndex, make_layout, split_of_file, split_of_folder, walk
 from pixelwise.formats.records import Problem, Record, short
@@ -37,13 +45,13 @@ _WORDS = ("segments_info", "images", "categories", "annotations")
 _MAX_ID = 2**24 - 1
 
 
-def detect(place: DatasetRoot) -> str | None:
+def detect(dataset: DatasetRoot) -> str | None:
     """Recognise a JSON file with images, categories, and annotations with `segments_info`."""
-    found = next((path for path in coco_json.largest(place) if mentions(path, *_WORDS)), None)
-    return None if found is None else f"{short(found, place.root)} has segments_info"
+    found = next((path for path in coco_json.largest(dataset) if mentions(path, *_WORDS)), None)
+    return None if found is None else f"{short(found, dataset.root)} has segments_info"
 
 
-def read(place: DatasetRoot) -> ReadResult:
+def read(dataset: DatasetRoot) -> ReadResult:
     """Read every file with segments, and find the images and PNG files that it lists.
 
     Raises:
@@ -51,32 +59,34 @@ def read(place: DatasetRoot) -> ReadResult:
         DataError: no file, class or PNG folder, none of a file's images, or two files for the same images.
         LabelsError: malformed or ambiguous categories.
     """
-    documents = [coco_json.load(path, _compact) for path in place.annotations(".json") if mentions(path, *_WORDS)]
+    documents = [coco_json.load(path, _compact) for path in dataset.annotations(".json") if mentions(path, *_WORDS)]
     if not documents:
         expected = "a JSON file with images, categories, and annotations with segments_info"
-        raise DataError(place.root, expected=expected, found="none", do="Put it there, or set data.annotations.")
-    indexes = {id(document): _SegmentIndex(document, place) for document in documents}
+        raise DataError(dataset.root, expected=expected, found="none", do="Put it there, or set data.annotations.")
+    indexes = {id(document): _SegmentIndex(document, dataset) for document in documents}
     # The default of `unlabelled` is meant for shapes. Here, id 0 marks the ignored pixels.
-    setting = "ignore" if place.config.unlabelled == BACKGROUND else place.config.unlabelled
-    config = place.config.model_copy(update={"unlabelled": setting})
+    setting = "ignore" if dataset.config.unlabelled == BACKGROUND else dataset.config.unlabelled
+    config = dataset.config.model_copy(update={"unlabelled": setting})
     used = {name for index in indexes.values() for name in index.used()}
-    (labels, unlabelled), notices = coco_json.make_labels(replace(place, config=config), documents, used)
+    (labels, unlabelled), notices = coco_json.make_labels(replace(dataset, config=config), documents, used)
     folders = {index.folder: index for index in indexes.values()}  # several files can share a folder
-    outside = [path for path in place.images.paths if folders.keys().isdisjoint(path.parents)]
-    images = ImageIndex(place.root, outside)
-    matches, problems = coco_json.match_images(documents, images, place, lambda entry: f"{entry.id}_leftImg8bit")
+    outside = [path for path in dataset.images.paths if folders.keys().isdisjoint(path.parents)]
+    images = ImageIndex(dataset.root, outside)
+    matches, problems = coco_json.match_images(documents, images, dataset, lambda entry: f"{entry.id}_leftImg8bit")
     records: dict[str, list[Record]] = defaultdict(list)
     for match in matches:
         source = indexes[id(match.document)].source(match, unlabelled)
         if isinstance(source, Problem):
             problems.append(source)
             continue
-        split = split_of_file(match.document.path, place.root) or split_of_folder(match.image, place.root) or "pool"
+        split = split_of_file(match.document.path, dataset.root) or split_of_folder(match.image, dataset.root) or "pool"
         records[split].append(Record(images.id_of(match.image), match.image, source.file, source=source))
-    notices += coco_json.unlisted(outside, {match.image for match in matches}, place, "images on disk")
+    notices += coco_json.unlisted(outside, {match.image for match in matches}, dataset, "images on disk")
     listed = {png for index in indexes.values() for png in index.listed}
     for folder, index in folders.items():
-        notices += coco_json.unlisted(index.files.values(), listed, place, f"PNG files of {short(folder, place.root)}/")
+        notices += coco_json.unlisted(
+            index.files.values(), listed, dataset, f"PNG files of {short(folder, dataset.root)}/"
+        )
     problems += [problem for index in indexes.values() for problem in index.problems]
     return ReadResult(make_layout("COCO panoptic segments", records, problems, notices), labels)
 
@@ -95,14 +105,14 @@ def _compact(row: dict[str, Any]) -> Any:
     return _Segment(row.get("id"), key_of(row["category_id"]), row.get("area"))
 
 
-def _png_folder(document: Document, place: DatasetRoot) -> Path:
+def _png_folder(document: Document, dataset: DatasetRoot) -> Path:
     """Find the folder with a file's PNG masks: next to it with the same name, else anywhere by its name or their names."""
     stem = document.path.stem
     beside = document.path.with_suffix("")
     if beside.is_dir() and any(path.suffix.lower() == ".png" for path in walk(beside)):
         return beside
-    pngs = [path for path in place.files if path.suffix.lower() == ".png"]
-    same_name = {folder for path in pngs for folder in path.parents if folder.name == stem and folder != place.root}
+    pngs = [path for path in dataset.files if path.suffix.lower() == ".png"]
+    same_name = {folder for path in pngs for folder in path.parents if folder.name == stem and folder != dataset.root}
     names = {PurePosixPath(str(row.get("file_name"))).name for row in document.annotations if isinstance(row, dict)}
     names -= {PurePosixPath(entry.name).name for entry in document.entries.values()}  # images can have the same name
     holding = {path.parent for path in pngs if path.name in names}
@@ -113,18 +123,18 @@ def _png_folder(document: Document, place: DatasetRoot) -> Path:
         document.path,
         expected=f"a folder {stem}/ with its PNG masks next to it",
         found=f"{len(same_name or holding)} possible folders" if same_name or holding else "none",
-        do=f"Put the PNG masks into {short(beside, place.root)}/.",
+        do=f"Put the PNG masks into {short(beside, dataset.root)}/.",
     )
 
 
 class _SegmentIndex:
     """The annotations and PNG masks of one file."""
 
-    def __init__(self, document: Document, place: DatasetRoot) -> None:
+    def __init__(self, document: Document, dataset: DatasetRoot) -> None:
         self.document = document
-        self.place = place
-        self.folder = _png_folder(document, place)
-        self.name = short(document.path, place.root)
+        self.dataset = dataset
+        self.folder = _png_folder(document, dataset)
+        self.name = short(document.path, dataset.root)
         paths = sorted(path for path in walk(self.folder) if path.suffix.lower() == ".png")
         self.files = {path.relative_to(self.folder).as_posix(): path for path in paths}
         self.by_name = ImageIndex(self.folder, paths)
@@ -153,30 +163,31 @@ class _SegmentIndex:
     def source(self, match: Match, unlabelled: str | None) -> _Segments | Problem:
         """Return the mask source of an image, or why it has none."""
         annotation = self.annotations.get(match.entry.id)
-        image = short(match.image, self.place.root)
+        image = short(match.image, self.dataset.root)
         if annotation is None:
             return Problem(image, f"image in {self.name} without an annotation")
         name = str(annotation.get("file_name") or f"{PurePosixPath(match.entry.name).stem}.png")
         png = self.files.get(name) or self.by_name.find(name)
         if isinstance(png, str):
-            return Problem(image, f"image without its PNG mask in {short(self.folder, self.place.root)}/")
+            return Problem(image, f"image without its PNG mask in {short(self.folder, self.dataset.root)}/")
         self.listed.add(png)
         table: dict[int, tuple[str | None, int | None]] = {}
         for row in annotation["segments_info"]:
             is_id = isinstance(row, _Segment) and type(row.id) is int and 0 < row.id <= _MAX_ID
             if not is_id or row.id in table:
                 where = f"{image} (segment {getattr(row, 'id', row)!r})"
-                return Problem(where, "segment whose id is not a unique positive integer")
+                return Problem(where, "segment whose id is not a unique positive integer", kind="unreadable")
             if row.category not in self.document.categories:
-                return Problem(f"{image} (segment {row.id})", f"segment {coco_json.UNLISTED_CATEGORY}")
+                where = f"{image} (segment {row.id})"
+                return Problem(where, f"segment {coco_json.UNLISTED_CATEGORY}", kind="unreadable")
             area = row.area if isinstance(row.area, int) else None
-            table[row.id] = (shape_name(self.place, self.document.categories[row.category].name), area)
+            table[row.id] = (shape_name(self.dataset, self.document.categories[row.category].name), area)
         try:
             size = read_size(png)[1:]
         except DataError as error:
-            return Problem(error.where, f"expected {error.expected}, found {error.found}")
+            return Problem.from_error(error)
         if match.entry.size not in (None, size):
-            return Problem(short(png, self.place.root), f"PNG mask of another size than in {self.name}")
+            return Problem(short(png, self.dataset.root), f"PNG mask of another size than in {self.name}", kind="size")
         return _Segments(png, tuple(sorted((id_, *value) for id_, value in table.items())), size, unlabelled)
 
 
@@ -185,9 +196,7 @@ class _Segments:
     """The mask source of a PNG with segments."""
 
     file: Path
-    table: tuple[
-        tuple[int, str | None, int | None], ...
-    ]  # id, class (None: ignored pixels), area according to the JSON
+    table: tuple[tuple[int, str | None, int | None], ...]  # id, class (None: ignored pixels), area in the JSON
     size: tuple[int, int]  # (H, W)
     unlabelled: str | None = None  # the class of id 0; None: ignored pixels
 
@@ -257,9 +266,8 @@ class _Writer:
         ids = np.where(is_segment, np.cumsum(is_segment), 0)
         pixels = ids[numbers]
         rgb = np.stack([pixels & 255, pixels >> 8 & 255, pixels >> 16], -1).astype(np.uint8)
-        buffer = BytesIO()
-        Image.fromarray(rgb).save(buffer, "PNG")
-        write_atomic(self.out / "annotations" / f"panoptic_{exported.split}" / f"{exported.id}.png", buffer.getvalue())
+        file = self.out / "annotations" / f"panoptic_{exported.split}" / f"{exported.id}.png"
+        write_atomic(file, png_bytes(Image.fromarray(rgb)))
         areas = np.bincount(numbers.reshape(-1), minlength=len(values))
         info = [
             {

@@ -68,7 +68,6 @@ def read_map(path: Path) -> tuple[Entry, ...]:
         LabelsError: an invalid table, or a file too large to be one.
         MaskError: invalid JSON.
         ConfigError: not UTF-8.
-
     """
     if path.stat().st_size > _MOST_BYTES:
         do = "Remove it, or name data.labels."
@@ -223,7 +222,6 @@ def by_colour(where: object, entries: Iterable[Entry], ignored: Container[str] =
 
     Raises:
         LabelsError: a class without a colour, or two classes with one name or colour.
-
     """
     entries = tuple(entries)
     bare = [each.name for each in entries if each.colour is None]
@@ -236,7 +234,7 @@ def by_colour(where: object, entries: Iterable[Entry], ignored: Container[str] =
         other = owner.setdefault(each.colour, each)
         if other != each:
             found = f"{each.colour} for {other.name!r} and {each.name!r}"
-            raise LabelsError(where, expected="a colour of its own for every class", found=found, do="Correct one.")
+            raise LabelsError(where, expected="a different colour for every class", found=found, do="Correct one.")
     rule = MaskRule(colours=True, ignored=tuple(dict.fromkeys(each.colour for each in dropped if each.colour)))
     return _labels(where, list(dict.fromkeys(kept)), ids=False), rule
 
@@ -251,7 +249,6 @@ def by_value(where: object, entries: Iterable[Entry], ignored: Container[str] = 
 
     Raises:
         LabelsError: two classes with one name or value.
-
     """
     with_ids = [replace(each, id=k if each.id is None else each.id) for k, each in enumerate(entries)]
     kept, dropped = _divide(where, with_ids, ignored)

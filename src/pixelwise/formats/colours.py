@@ -66,7 +66,6 @@ def read(dataset: DatasetRoot) -> ReadResult:
     Raises:
         DataError: no table, or an invalid one; no images, no masks.
         ConfigError: an invalid template or list.
-
     """
     layout = find_records(dataset)
     table, entries = _read_tables(dataset)

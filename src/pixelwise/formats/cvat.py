@@ -60,42 +60,42 @@ class _Image:
     error: MaskError | None = None
 
 
-def detect(place: DatasetRoot) -> str | None:
+def detect(dataset: DatasetRoot) -> str | None:
     """Recognise XML files with the root `annotations` and CVAT's elements in it."""
-    paths = place.annotations(".xml")[:_MAX_PROBED_FILES]
+    paths = dataset.annotations(".xml")[:_MAX_PROBED_FILES]
     found = next((path for path in paths if _Parser(path).probe()), None)
-    return None if found is None else f"{short(found, place.root)} has <annotations> of CVAT"
+    return None if found is None else f"{short(found, dataset.root)} has <annotations> of CVAT"
 
 
-def read(place: DatasetRoot) -> ReadResult:
+def read(dataset: DatasetRoot) -> ReadResult:
     """Read every XML file of CVAT, and find its images.
 
     Raises:
         MaskError: a malformed file or shape; with `data.skip_bad` the image of a shape becomes a problem.
         DataError: no file of CVAT, or no classes.
     """
-    files = [parser for path in place.annotations(".xml") if (parser := _Parser(path)).parse()]
+    files = [parser for path in dataset.annotations(".xml") if (parser := _Parser(path)).parse()]
     if not files:
-        raise DataError(place.root, expected="an annotations.xml of CVAT", found="none", do=_EXPORT_IMAGES)
-    matcher = ImageMatcher(place)
-    known = frozenset(place.images.paths)
+        raise DataError(dataset.root, expected="an annotations.xml of CVAT", found="none", do=_EXPORT_IMAGES)
+    matcher = ImageMatcher(dataset)
+    known = frozenset(dataset.images.paths)
     images = []
     for file, element in [(parser, element) for parser in files for element in parser.images]:
-        name = short(file.path, place.root)
-        path = matcher.claim(_find_image(place, known, file, element), f"{name}: {element.name}", owner=name)
+        name = short(file.path, dataset.root)
+        path = matcher.claim(_find_image(dataset, known, file, element), f"{name}: {element.name}", owner=name)
         if path is None:
             continue
         if element.error is not None:
             matcher.skip(element.error)
         else:
-            split = _split(place.root, file, element, path)
+            split = _split(dataset.root, file, element, path)
             images.append(AnnotatedImage(path, file.path, split, element.size, element.shapes))
-    labels, notices = _labels(place, files, annotated_images.class_names(images))
+    labels, notices = _labels(dataset, files, annotated_images.class_names(images))
     notices += annotated_images.shape_notices(images, labels[1], (file.without_area for file in files))
-    return annotated_images.found_images(place, "CVAT XML", images, labels, matcher.finish(), notices)
+    return annotated_images.found_images(dataset, "CVAT XML", images, labels, matcher.finish(), notices)
 
 
-def _find_image(place: DatasetRoot, known: frozenset[Path], file: _Parser, image: _Image) -> Path | str:
+def _find_image(dataset: DatasetRoot, known: frozenset[Path], file: _Parser, image: _Image) -> Path | str:
     """Find an image where CVAT exports it (for projects, in a folder for each subset), else by its name."""
     name = image.name.replace("\\", "/")
     folders = ["images", f"images/{image.subset}"] if image.subset else ["images"]
@@ -103,7 +103,7 @@ def _find_image(place: DatasetRoot, known: frozenset[Path], file: _Parser, image
         path = file.path.parent / folder / name
         if path in known:
             return path
-    return place.images.find(f"{image.subset}/{name}" if image.subset else name, file.path)
+    return dataset.images.find(f"{image.subset}/{name}" if image.subset else name, file.path)
 
 
 def _split(root: Path, file: _Parser, image: _Image, path: Path) -> str | None:
@@ -115,7 +115,7 @@ def _split(root: Path, file: _Parser, image: _Image, path: Path) -> str | None:
 
 
 def _labels(
-    place: DatasetRoot, files: Sequence[_Parser], used: set[str]
+    dataset: DatasetRoot, files: Sequence[_Parser], used: set[str]
 ) -> tuple[tuple[Labels, str | None], list[str]]:
     """Make the labels from those of the files, in their order, and other classes of shapes; with notices."""
     declared: dict[str, tuple[Colour | None, bool]] = {}
@@ -131,7 +131,7 @@ def _labels(
     notice = (
         f"not used as classes, because they are for tags, points, lines, cuboids or skeletons: {', '.join(dropped)}"
     )
-    return drawn_labels(place, names, colours=colours), [notice] if dropped else []
+    return drawn_labels(dataset, names, colours=colours), [notice] if dropped else []
 
 
 class _Parser:

@@ -32,7 +32,6 @@ class DatasetRoot:
         root: the folder.
         base: the folder of the YAML file.
         config: the `data` section.
-
     """
 
     root: Path
@@ -45,7 +44,6 @@ class DatasetRoot:
 
         Raises:
             DataError: a folder cannot be listed.
-
         """
         return tuple(sorted(walk(self.root)))
 
@@ -69,7 +67,6 @@ class DatasetRoot:
 
         Raises:
             ConfigError: a pattern matches nothing.
-
         """
         patterns = self.config.annotations
         files: Iterable[Path] = self.files
@@ -83,7 +80,6 @@ class DatasetRoot:
 
         Raises:
             ConfigError: a pattern matches nothing.
-
         """
         patterns = [patterns] if isinstance(patterns, str) else patterns
         return sorted({path for pattern in patterns for path in self._glob(pattern, where)})
@@ -108,7 +104,6 @@ def glob_files(root: Path, pattern: str, where: str) -> list[Path]:
 
     Raises:
         ConfigError: the pattern is absolute or malformed.
-
     """
     try:
         return list(root.glob(pattern))
@@ -122,7 +117,6 @@ def fill_template(template: str, stem: str, image: Path, parent: str, where: str
 
     Raises:
         ConfigError: the template has other fields.
-
     """
     try:
         return template.format(stem=stem, name=image.name, parent=parent)
@@ -172,7 +166,6 @@ class ImageIndex:
 
         Returns:
             The image, or the reason why there is none.
-
         """
         path = PurePosixPath(composed(name.replace("\\", "/")))
         if not (path.name in self._by_name or path.name in self._by_stem) or "?" not in path.name:
@@ -262,7 +255,6 @@ def walk(folder: Path) -> Iterator[Path]:
 
     Raises:
         DataError: a folder cannot be listed; skipping it would lose its files silently.
-
     """
 
     def refuse(error: OSError) -> None:

@@ -1,6 +1,6 @@
 """DICOM series with label volumes in NIfTI on the voxels of each series; read by slices.
 
-A folder is one series. Other NIfTI volumes are images, too. Segmentations in DICOM (SEG, RTSTRUCT) are not read; the error
+Each folder is one series. NIfTI volumes that are no masks are read as images. Segmentations in DICOM (SEG, RTSTRUCT) are not read; the error
 names the tools that convert them.
 """
 
@@ -28,7 +28,6 @@ def read(dataset: DatasetRoot) -> ReadResult:
     Raises:
         DataError: an invalid series, no masks, or masks on other voxels.
         ConfigError: an invalid key of the `data` section.
-
     """
     volumes = VolumePairs(dataset)
     series = {}
@@ -44,7 +43,7 @@ def read(dataset: DatasetRoot) -> ReadResult:
         raise DataError(
             dataset.root,
             expected="a label volume in NIfTI (.nii.gz) on the voxels of a series",
-            found="DICOM alone",
+            found="only DICOM files",
             do="Convert the segmentation (SEG with dcmqi's segimage2itkimage, RTSTRUCT with plastimatch) to NIfTI beside it.",
         )
     return read_volumes(volumes, {})

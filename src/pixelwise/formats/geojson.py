@@ -8,7 +8,7 @@ have it, that is an error). Otherwise all features are one class, named after a 
 (`building=yes`), or after the file.
 
 A raster without features is background if it is within the extent of the features, has a vector file with its own name, or
-is listed in `data.images`. Otherwise it may not be annotated at all, which is a problem for the user to decide.
+is listed in `data.images`. Otherwise it may not be annotated at all, and is reported as a problem.
 """
 
 from __future__ import annotations
@@ -64,16 +64,16 @@ class _Raster:
         return np.concatenate([world.min(0), world.max(0)])
 
 
-def detect(place: DatasetRoot) -> str | None:
+def detect(dataset: DatasetRoot) -> str | None:
     """Recognise a feature collection in a data set with GeoTIFFs."""
-    if not any(path.suffix.lower() in _RASTERS for path in place.files):
+    if not any(path.suffix.lower() in _RASTERS for path in dataset.files):
         return None
-    paths = [*place.annotations(".geojson"), *place.annotations(".json")[:_MAX_PROBED_FILES]]
+    paths = [*dataset.annotations(".geojson"), *dataset.annotations(".json")[:_MAX_PROBED_FILES]]
     found = next((path for path in paths if mentions(path, "FeatureCollection")), None)
-    return None if found is None else f"{short(found, place.root)} has features"
+    return None if found is None else f"{short(found, dataset.root)} has features"
 
 
-def read(place: DatasetRoot) -> ReadResult:
+def read(dataset: DatasetRoot) -> ReadResult:
     """Read every vector file and the header of every raster, and find the features of each raster.
 
     Raises:
@@ -81,41 +81,43 @@ def read(place: DatasetRoot) -> ReadResult:
         ImageError: a raster without georeference; with `data.skip_bad` it becomes a problem.
         DataError: no feature on any raster.
     """
-    paths = [*place.annotations(".geojson"), *place.annotations(".json")]
+    paths = [*dataset.annotations(".geojson"), *dataset.annotations(".json")]
     vectors = [read_features(path, content) for path in paths if is_collection(content := load_json(path))]
     if not vectors:
-        raise DataError(place.root, expected="GeoJSON feature collections", found="none", do="Check data.annotations.")
-    rasters, problems = _rasters(place)
-    class_of, classes, notice = _classes(place, vectors)
-    labels = drawn_labels(place, classes)
+        raise DataError(
+            dataset.root, expected="GeoJSON feature collections", found="none", do="Check data.annotations."
+        )
+    rasters, problems = _rasters(dataset)
+    class_of, classes, notice = _classes(dataset, vectors)
+    labels = drawn_labels(dataset, classes)
     overlay = _Overlay(vectors)
     shapes = {raster.path: overlay.shapes(raster, class_of) for raster in rasters}
     empty = [raster for raster in rasters if not shapes[raster.path]]
     if len(empty) == len(rasters):
-        raise _no_overlap(place, rasters, vectors)
-    unknown = [raster for raster in empty if place.config.images is None and not overlay.covers(raster)]
+        raise _no_overlap(dataset, rasters, vectors)
+    unknown = [raster for raster in empty if dataset.config.images is None and not overlay.covers(raster)]
     annotated = [raster for raster in rasters if raster not in unknown]
-    notices = [notice, *overlay.notices(place.root)]
+    notices = [notice, *overlay.notices(dataset.root)]
     if unknown:
-        do = _list_annotated([short(raster.path, place.root) for raster in annotated])
+        do = _list_annotated([short(raster.path, dataset.root) for raster in annotated])
         notices.append(f"{len(unknown)} of {len(rasters)} rasters are far from all features: {do}".rstrip("."))
         why = "raster far from all features"
-        problems += [Problem(short(raster.path, place.root), why, do) for raster in unknown]
-    background = [short(raster.path, place.root) for raster in empty if raster not in unknown]
+        problems += [Problem(short(raster.path, dataset.root), why, do) for raster in unknown]
+    background = [short(raster.path, dataset.root) for raster in empty if raster not in unknown]
     if background:
         notices.append(f"{len(background)} of {len(rasters)} rasters have no features: {_some(background)}")
     images = [
         AnnotatedImage(
             raster.path,
             overlay.file_of(raster),
-            split_of_folder(raster.path, place.root),
+            split_of_folder(raster.path, dataset.root),
             raster.header.size,
             shapes[raster.path],
             raster.header.nodata,
         )
         for raster in annotated
     ]
-    found = found_images(place, "rasters with features", images, labels, problems, notices)
+    found = found_images(dataset, "rasters with features", images, labels, problems, notices)
     return _divided(found, annotated[0].header.size) if len(annotated) == 1 else found
 
 
@@ -143,11 +145,11 @@ def _blocks(record: Record, size: tuple[int, int]) -> list[Record]:
     return [replace(record, id=id_, group=id_, window=window) for id_, window in zip(ids, windows, strict=True)]
 
 
-def _rasters(place: DatasetRoot) -> tuple[list[_Raster], list[Problem]]:
+def _rasters(dataset: DatasetRoot) -> tuple[list[_Raster], list[Problem]]:
     """Read the headers of all rasters, which must be georeferenced."""
     rasters: list[_Raster] = []
-    matcher = ImageMatcher(place)
-    for path in place.images.paths:
+    matcher = ImageMatcher(dataset)
+    for path in dataset.images.paths:
         if path.suffix.lower() not in _RASTERS:
             matcher.add_problem(path, "image that is not a GeoTIFF")
             continue
@@ -157,7 +159,7 @@ def _rasters(place: DatasetRoot) -> tuple[list[_Raster], list[Problem]]:
         except DataError as error:
             matcher.skip(error)
     if not rasters:
-        raise DataError(place.root, expected="georeferenced GeoTIFFs", found="none", do="Check data.images.")
+        raise DataError(dataset.root, expected="georeferenced GeoTIFFs", found="none", do="Check data.images.")
     return rasters, matcher.problems
 
 
@@ -308,12 +310,12 @@ def _list_annotated(names: Sequence[str]) -> str:
     return f"List the annotated rasters: --set 'data.images={value}'."
 
 
-def _no_overlap(place: DatasetRoot, rasters: Sequence[_Raster], vectors: Sequence[Features]) -> DataError:
+def _no_overlap(dataset: DatasetRoot, rasters: Sequence[_Raster], vectors: Sequence[Features]) -> DataError:
     count = sum(len(vector.areas) for vector in vectors)
     sources = ", ".join(sorted({vector.crs for vector in vectors}))
     targets = ", ".join(sorted({raster.crs[:40] for raster in rasters}))
     return DataError(
-        place.root,
+        dataset.root,
         expected="features on the rasters",
         found=f"none of {count} features in {sources} on {len(rasters)} rasters in {targets}",
         do="Check that the `crs` of the features is correct, and that they belong to these rasters.",
@@ -328,11 +330,11 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _classes(
-    place: DatasetRoot, vectors: Sequence[Features]
+    dataset: DatasetRoot, vectors: Sequence[Features]
 ) -> tuple[Callable[[Mapping[str, Any]], str], list[str], str]:
     """Determine the class of features: a function of their properties, all class names, and a notice."""
     rows = [properties for vector in vectors for properties in vector.properties]
-    requested = place.config.attribute
+    requested = dataset.config.attribute
     counts: Counter[str] = Counter(key for row in rows for key, value in row.items() if _text(value))
     common = [key for key, count in counts.items() if count == len(rows)]
     if requested is not None and requested not in common:
@@ -342,7 +344,7 @@ def _classes(
     by_name = {key.lower(): key for key in common}
     key = requested or next((by_name[name] for name in _ATTRIBUTES if name in by_name), None)
     if key is None:
-        _require_complete(vectors[0].path if len(vectors) == 1 else place.root, counts, len(rows))
+        _require_complete(vectors[0].path if len(vectors) == 1 else dataset.root, counts, len(rows))
     else:
         names = sorted({_text(row[key]) for row in rows})
         if {name.lower() for name in names} <= _YES:

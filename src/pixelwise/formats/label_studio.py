@@ -67,16 +67,16 @@ class _Annotation:
     without_area: Counter[str] = field(default_factory=Counter)
 
 
-def detect(place: DatasetRoot) -> str | None:
+def detect(dataset: DatasetRoot) -> str | None:
     """Recognise JSON files with tasks and annotations, or with flat records and regions."""
-    paths = sorted(place.annotations(".json"), key=lambda path: len(path.parts))[:_MAX_PROBED]
+    paths = sorted(dataset.annotations(".json"), key=lambda path: len(path.parts))[:_MAX_PROBED]
     for path in islice(filter(_is_candidate, paths), _MAX_PARSED_FILES):
         try:
             kind = _kind(load_json(path))
         except MaskError:
             continue
         if kind is not None:
-            return f"{short(path, place.root)} has {kind} of Label Studio"
+            return f"{short(path, dataset.root)} has {kind} of Label Studio"
     return None
 
 
@@ -131,25 +131,25 @@ def _tasks(path: Path, document: Any) -> list[_Task]:
     return list(tasks.values())
 
 
-def read(place: DatasetRoot) -> ReadResult:
+def read(dataset: DatasetRoot) -> ReadResult:
     """Read every export, choose one annotation per task, and find its image.
 
     Raises:
         MaskError: a malformed file or region; with `data.skip_bad` the image of a region becomes a problem.
         DataError: no export of Label Studio, or no classes.
     """
-    paths = [path for path in place.annotations(".json") if _is_candidate(path)]
+    paths = [path for path in dataset.annotations(".json") if _is_candidate(path)]
     tasks = [task for path in paths for task in _tasks(path, load_json(path))]
     if not tasks:
         do = 'Export as "JSON", or as "JSON-MIN" if each image has one annotator.'
-        raise DataError(place.root, expected="a JSON export of Label Studio", found="none", do=do)
-    matcher = ImageMatcher(place)
-    urls = _ImageUrls(place)
+        raise DataError(dataset.root, expected="a JSON export of Label Studio", found="none", do=do)
+    matcher = ImageMatcher(dataset)
+    urls = _ImageUrls(dataset)
     images = []
     without_area = []
     ambiguous = 0
     for task in tasks:
-        where = f"{short(task.file, place.root)}: {task.name}"
+        where = f"{short(task.file, dataset.root)}: {task.name}"
         valid = [one for one in task.annotations if isinstance(one, dict)]
         valid = [one for one in valid if not (one.get("was_cancelled") or one.get("skipped"))]
         candidates = _url_candidates(task, valid)
@@ -170,14 +170,14 @@ def read(place: DatasetRoot) -> ReadResult:
         except MaskError as error:
             matcher.skip(error)
             continue
-        split = split_of_folder(image, place.root) or split_of_file(task.file, place.root)
+        split = split_of_folder(image, dataset.root) or split_of_file(task.file, dataset.root)
         images.append(AnnotatedImage(image, task.file, split, annotation.size, annotation.shapes))
         without_area.append(annotation.without_area)
-    labels = drawn_labels(place, sorted(annotated_images.class_names(images)))
+    labels = drawn_labels(dataset, sorted(annotated_images.class_names(images)))
     rule = "ground truth is used, else the newest that is not cancelled"
     notices = [f"{ambiguous} images have several annotations: {rule}"] if ambiguous else []
     notices += annotated_images.shape_notices(images, labels[1], without_area)
-    return annotated_images.found_images(place, "Label Studio JSON", images, labels, matcher.finish(), notices)
+    return annotated_images.found_images(dataset, "Label Studio JSON", images, labels, matcher.finish(), notices)
 
 
 def _preferred(annotations: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -222,11 +222,11 @@ class _ImageUrls:
     a dash, underscores instead of spaces, and without special characters.
     """
 
-    def __init__(self, place: DatasetRoot) -> None:
-        self.place = place
-        self._known = frozenset(place.images.paths)
+    def __init__(self, dataset: DatasetRoot) -> None:
+        self.dataset = dataset
+        self._known = frozenset(dataset.images.paths)
         self._by_upload_name: dict[str, list[Path]] = defaultdict(list)
-        for path in place.images.paths:
+        for path in dataset.images.paths:
             self._by_upload_name[re.sub(r"[^-\w.]", "", path.name.strip().replace(" ", "_"))].append(path)
 
     def find(self, urls: Iterable[str], near: Path) -> Path | str:
@@ -243,7 +243,7 @@ class _ImageUrls:
         names = [name for url in urls if url for name in _names(url)]
         for name in names:
             exact = near.parent / name
-            found = exact if exact in self._known else self.place.images.find(name, near)
+            found = exact if exact in self._known else self.dataset.images.find(name, near)
             if isinstance(found, Path):
                 return found
             reason = found if reason == _NOT_FOUND else reason

@@ -39,9 +39,9 @@ _MALFORMED = (LookupError, TypeError, ValueError, OSError, OverflowError, Syntax
 _MAX_PROBED_FILES = 3
 
 
-def detect(place: DatasetRoot) -> str | None:
+def detect(dataset: DatasetRoot) -> str | None:
     """Recognise JSON files with `shapes` and `imagePath`."""
-    for path in place.annotations(".json")[:_MAX_PROBED_FILES]:
+    for path in dataset.annotations(".json")[:_MAX_PROBED_FILES]:
         if not mentions(path, "shapes", "imagePath"):  # other tools' files can be large
             continue
         try:
@@ -49,7 +49,7 @@ def detect(place: DatasetRoot) -> str | None:
         except MaskError:
             continue
         if _is_labelme(document) and "imagePath" in document:
-            return f"{short(path, place.root)} has shapes and imagePath"
+            return f"{short(path, dataset.root)} has shapes and imagePath"
     return None
 
 
@@ -57,17 +57,17 @@ def _is_labelme(document: Any) -> bool:
     return isinstance(document, dict) and isinstance(document.get("shapes"), list)
 
 
-def read(place: DatasetRoot) -> ReadResult:
+def read(dataset: DatasetRoot) -> ReadResult:
     """Read every JSON file and find its image.
 
     Raises:
         MaskError: a malformed file; with `data.skip_bad` it becomes a problem.
         DataError: no classes.
     """
-    matcher = ImageMatcher(place)
+    matcher = ImageMatcher(dataset)
     images = []
-    for path in place.annotations(".json"):
-        name = short(path, place.root)
+    for path in dataset.annotations(".json"):
+        name = short(path, dataset.root)
         try:
             document = load_json(path)
             if not _is_labelme(document):
@@ -75,33 +75,33 @@ def read(place: DatasetRoot) -> ReadResult:
             shapes = [region for shape in document["shapes"] for region in _regions(path, shape)]
         except MaskError as error:
             matcher.skip(error, path)
-            found = place.images.find(path.stem, path)
+            found = dataset.images.find(path.stem, path)
             if isinstance(found, Path):
                 matcher.claim(found, name)
             continue
         hint = "; save the image in imageData to a file" if document.get("imageData") else ""
-        image = matcher.claim(_find_image(place, path, str(document.get("imagePath") or "")), name, hint=hint)
+        image = matcher.claim(_find_image(dataset, path, str(document.get("imagePath") or "")), name, hint=hint)
         if image is not None:
-            split = split_of_folder(image, place.root) or split_of_folder(path, place.root)
+            split = split_of_folder(image, dataset.root) or split_of_folder(path, dataset.root)
             images.append(AnnotatedImage(image, path, split, _size(document), shapes))
-    labels = drawn_labels(place, _ordered(place, annotated_images.class_names(images)))
-    return annotated_images.found_images(place, "LabelMe files", images, labels, matcher.finish())
+    labels = drawn_labels(dataset, _ordered(dataset, annotated_images.class_names(images)))
+    return annotated_images.found_images(dataset, "LabelMe files", images, labels, matcher.finish())
 
 
-def _find_image(place: DatasetRoot, path: Path, name: str) -> Path | str:
+def _find_image(dataset: DatasetRoot, path: Path, name: str) -> Path | str:
     """Find the image by `imagePath`, else an image next to the JSON file with the same name."""
-    found = place.images.find(name, path)
+    found = dataset.images.find(name, path)
     if isinstance(found, Path):
         return found
-    beside = place.images.find(path.stem, path)
+    beside = dataset.images.find(path.stem, path)
     return beside if isinstance(beside, Path) and beside.parent == path.parent else found
 
 
-def _ordered(place: DatasetRoot, names: set[str]) -> list[str]:
+def _ordered(dataset: DatasetRoot, names: set[str]) -> list[str]:
     """Sort classes as in labels.txt, the others by name."""
     listed: list[str] = []
-    if (place.root / "labels.txt").is_file():
-        listed = [line.strip() for line in read_text(place.root / "labels.txt").splitlines() if line.strip()]
+    if (dataset.root / "labels.txt").is_file():
+        listed = [line.strip() for line in read_text(dataset.root / "labels.txt").splitlines() if line.strip()]
     return [*listed, *sorted(names - set(listed))]
 
 

@@ -47,7 +47,6 @@ def read(dataset: DatasetRoot) -> ReadResult:
     Raises:
         DataError: no volumes, or invalid ones.
         ConfigError: an invalid key of the `data` section.
-
     """
     return read_volumes(VolumePairs(dataset), _read_description(dataset))
 
@@ -61,12 +60,11 @@ def read_volumes(volumes: VolumePairs, description: Mapping[str, Any]) -> ReadRe
 
     Raises:
         DataError: see `read`.
-
     """
     dataset = volumes.dataset
     config = dataset.config
     if config.valid is not None:
-        do = "Remove it; give ignored pixels an id of their own, and name it as ignore_index in a labels.yaml."
+        do = "Remove it; give ignored pixels a separate id, and set it as ignore_index in a labels.yaml."
         raise ConfigError("data.valid", expected="none for volumes", found=repr(config.valid), do=do)
     if dataset.named_splits:
         find_named(volumes)
@@ -100,12 +98,11 @@ def _read_description(dataset: DatasetRoot) -> Mapping[str, Any]:
 
     Raises:
         MaskError: it is invalid, or describes files of another kind.
-
     """
     path = dataset.root / _DESCRIPTION
     plain = load_json(path) if path.is_file() else {}
     if not isinstance(plain, dict):
-        raise MaskError(path, expected="names and values", found=type(plain).__name__, do="Correct it, or remove it.")
+        raise MaskError(path, expected="a JSON object", found=type(plain).__name__, do="Correct it, or remove it.")
     ending = plain.get("file_ending", ".nii.gz")
     if ending not in SUFFIXES:
         do = "Convert the volumes to .nii.gz."

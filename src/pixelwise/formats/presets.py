@@ -1,4 +1,4 @@
-"""Declarations of public data sets: where their images and masks are, and their classes."""
+"""Describe the folder layouts and classes of public data sets, for the modules that read them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ class FolderLayout:
         masks: template of the masks, without suffix; {images} is the folder of images.
         requires: files at the root, of which one must exist; () if none is needed.
         holds_ids: masks hold ids even if they have a palette.
-
     """
 
     images: str
@@ -75,7 +74,6 @@ def read_layout(dataset: DatasetRoot, splits: Splits, list_of_val: str = "valid.
     Raises:
         DataError: no images, or no masks.
         ConfigError: an invalid template or list.
-
     """
     if dataset.named_splits:
         return find_records(dataset)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.errors import DataError, ImageError, MaskError, PairingError
+from pixelwise.errors import DataError, GridMismatchError, ImageError, MaskError, SizeMismatchError
 from pixelwise.formats.records import Record, Window
 from pixelwise.formats.shapes import draw_upright
 from pixelwise.grid import Grid
@@ -184,11 +184,11 @@ def require_pair(record: Record) -> Record:
     if record.plane is not None:
         return record  # volumes were compared when they were found
     header = read_header(record.image)
-    size = header.turned_size
+    size = header.oriented_size
     for path in (record.mask if record.source is None else None, record.valid):
         if path is not None:
             other = read_header(path)
-            require_size(path, other.turned_size, record.image, size)
+            require_size(path, other.oriented_size, record.image, size)
             _require_same_grid(header.grid, other.grid, path, record.image)
     annotated = record.source.size if record.source is not None else None
     if annotated is not None and annotated != size and (annotated != size[::-1] or header.orientation < 5):
@@ -198,10 +198,10 @@ def require_pair(record: Record) -> Record:
 
 
 def require_size(path: Path, size: tuple[int, ...], image: Path, expected: tuple[int, ...]) -> None:
-    """Raise if a mask (H, W) has not the size of its image.
+    """Raise if a mask differs in size (H, W) from its image.
 
     Raises:
-        PairingError: it has not.
+        PairingError: it does.
     """
     if size == expected:
         return
@@ -211,7 +211,7 @@ def require_size(path: Path, size: tuple[int, ...], image: Path, expected: tuple
             "Height and width are swapped: only one of the two files has an EXIF orientation. Save the image upright,"
             " without the EXIF tag, and draw the mask on that."
         )
-    raise PairingError(
+    raise SizeMismatchError(
         path,
         expected=f"{expected[0]}×{expected[1]} pixels, the height and width of {image.name}",
         found=f"{size[0]}×{size[1]}",
@@ -227,7 +227,7 @@ def _require_same_grid(image_grid: Grid | None, mask: Grid | None, path: Path, i
         image_grid.require_same(mask, path)
     except DataError as error:
         expected = error.expected.replace("the image's", f"{image.name}'s", 1)
-        raise PairingError(path, expected=expected, found=error.found, do=error.do) from error
+        raise GridMismatchError(path, expected=expected, found=error.found, do=error.do) from error
 
 
 def volume_header(path: Path, error: type[DataError] = ImageError) -> VolumeHeader:

@@ -1,15 +1,16 @@
-"""The files of a data set before any is opened: one record per image, and the files without a partner."""
+"""The files of a data set before any is opened: one record per image, and the files that cannot be used."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from unicodedata import normalize
 
 from numpy.typing import NDArray
 
+from pixelwise.errors import DataError, GridMismatchError, SizeMismatchError
 from pixelwise.imageio.volumes import Plane
 from pixelwise.labels import Labels
 
@@ -22,11 +23,11 @@ Window = tuple[int, int, int, int]
 
 
 class MaskSource(Protocol):
-    """Makes the mask of one image from its annotation; frozen, small and picklable for worker processes."""
+    """Make the mask of one image from its annotation; frozen, small and picklable for worker processes."""
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """(H, W) as noted in the annotation; None if it fits any image."""
+        """(H, W) according to the annotation; None if it fits any image."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -56,8 +57,7 @@ class Record:
         source: makes the mask if it is not stored as an image: shapes, run lengths, segments.
         plane: the slice, if image and mask are volumes.
         window: top, left, height and width of the part of the image to read; None for all of it.
-        nodata: image value of pixels without a measurement; they are ignored.
-
+        nodata: image value of pixels without data.
     """
 
     id: str
@@ -73,11 +73,30 @@ class Record:
 
 @dataclass(frozen=True)
 class Problem:
-    """A file without a partner, the reason, and the fix if the format has a specific one."""
+    """A file that cannot be used.
+
+    Args:
+        file: the file, or the place in it.
+        why: the reason.
+        do: the fix, if the format has a specific one.
+        kind: what is wrong.
+    """
 
     file: str
     why: str
     do: str = ""
+    kind: Literal["unpaired", "size", "grid", "unreadable"] = "unpaired"
+
+    def __str__(self) -> str:
+        """Return "file: reason"."""
+        return f"{self.file}: {self.why}"
+
+    @classmethod
+    def from_error(cls, error: DataError, file: str = "", do: str = "") -> Problem:
+        """Describe an error; `file` is that of the error by default."""
+        is_size, is_grid = isinstance(error, SizeMismatchError), isinstance(error, GridMismatchError)
+        kind: Literal["size", "grid", "unreadable"] = "size" if is_size else "grid" if is_grid else "unreadable"
+        return cls(file or error.where, f"expected {error.expected}, found {error.found}", do, kind)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from pixelwise.geometry.contours import Ring, fill
 from pixelwise.geometry.run_lengths import fill as fill_runs
 from pixelwise.geometry.run_lengths import unpack
 from pixelwise.imageio.images import read_orientation
-from pixelwise.imageio.raster import turn
+from pixelwise.imageio.raster import apply_orientation
 from pixelwise.labels import Labels
 
 MAX_PIXELS = 400_000_000
@@ -204,7 +204,7 @@ class Drawing:
 
     file: Path  # with the annotation
     shapes: tuple[Shape, ...]
-    size: tuple[int, int] | None = None  # (H, W) according to the annotation; None if it does not say
+    size: tuple[int, int] | None = None  # (H, W) according to the annotation; None if not given
     unlabelled: str | None = "background"  # class of the pixels without a shape; None: they are ignored
     overlap: Overlap = "file"
 
@@ -283,5 +283,5 @@ def draw_upright(record: Record, labels: Labels, size: tuple[int, int]) -> tuple
         orientation = read_orientation(record.image)
         if orientation >= 5:
             notice = "annotations made before EXIF rotation are rotated with their images"
-            return np.ascontiguousarray(turn(source.draw(labels, annotated), orientation)), (notice,)
+            return np.ascontiguousarray(apply_orientation(source.draw(labels, annotated), orientation)), (notice,)
     return source.draw(labels, annotated), ()

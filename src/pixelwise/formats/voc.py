@@ -130,7 +130,6 @@ class _Home:
 
         Raises:
             PairingError: an image in two splits.
-
         """
         records: dict[str, list[Record]] = defaultdict(list)
         problems: list[Problem] = []
@@ -197,7 +196,6 @@ def read(dataset: DatasetRoot) -> ReadResult:
         DataError: no masks as PNG.
         LabelsError: an invalid labelmap.txt, or several that differ.
         PairingError: an image in two splits.
-
     """
     homes = _find_homes(dataset)
     if not homes:
@@ -254,8 +252,8 @@ def _refusal(dataset: DatasetRoot) -> DataError:
             " SegmentationClass/; or use SegmentationClassAug/, which was made from them."
         )
     elif boxes:
-        found = f"boxes alone ({short(boxes[0], dataset.root)})"
-        do = "Annotate contours: boxes are not a segmentation."
+        found = f"only boxes ({short(boxes[0], dataset.root)})"
+        do = "Annotate the contours of objects: boxes are not a segmentation."
     else:
         found = "none"
         do = "Check the path, and data.annotations."

@@ -47,7 +47,7 @@ Named = Mapping[str, list[Path]]
 
 @dataclass(eq=False)
 class VolumePairs:
-    """The image volumes of a data set while masks are searched for them."""
+    """The image volumes of a data set and the masks found so far."""
 
     dataset: DatasetRoot
     series: Series = field(default_factory=dict)  # header and files of each folder with a DICOM series
@@ -64,7 +64,7 @@ class VolumePairs:
         """Return a problem for an unreadable volume, with `data.skip_bad`; otherwise raise the error."""
         if not self.dataset.config.skip_bad:
             raise error
-        return Problem(short(Path(error.where), self.dataset.root), f"expected {error.expected}, found {error.found}")
+        return Problem.from_error(error, short(Path(error.where), self.dataset.root))
 
     def add(self, split: str, images: Named, masks: Named) -> None:
         """Pair by names; a single image and a single mask belong together in any case."""
@@ -176,7 +176,7 @@ def first_series(dataset: DatasetRoot) -> Path | None:
 
 
 def find_named(volumes: VolumePairs) -> None:
-    """Pair what `data.images` and `data.masks` name: a folder, a glob or a template each.
+    """Pair what `data.images` and `data.masks` name; each is a folder, a glob or a template.
 
     Raises:
         ConfigError: no masks named, a pattern that matches nothing, or an invalid template.
@@ -301,7 +301,7 @@ def find_by_position(volumes: VolumePairs, paths: Sequence[Path]) -> None:
 
 
 def ambiguous(root: Path, pairs: Mapping[Path, Sequence[Path]], found: str) -> PairingError:
-    """Return the error that asks which pair is meant, with the options that choose each; `pairs` are masks by image."""
+    """Return the error that lists the pairs (masks by image), with the options that choose each."""
     listed = [(short(image, root), short(mask, root)) for image, masks in pairs.items() for mask in masks]
     shown = "; ".join(f"{image} with {mask}" for image, mask in listed[:_MOST_SHOWN])
     more = f" (and {len(listed) - _MOST_SHOWN} more)" if len(listed) > _MOST_SHOWN else ""

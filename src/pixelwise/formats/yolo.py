@@ -2,7 +2,7 @@
 
 A line is `class x1 y1 x2 y2 …`, in fractions of width and height. The text file has the path of the image with the last
 images/ replaced by labels/; an image with an empty or missing text file is background. A YAML lists the splits and class
-names; without one, folders and classes.txt do. Smaller shapes are on top. Nothing is downloaded.
+names; without one, folders and classes.txt are used. Smaller shapes are on top. Nothing is downloaded.
 
 Rings joined by bridges of zero width (Ultralytics' `merge_multi_segment`) need no special treatment: the edges of a bridge
 are crossed twice, which the even-odd rule ignores. Holes are written in the same way.
@@ -50,19 +50,19 @@ _LINE = re.compile(r"\s*\d+(\.0*)?(\s+[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?){4
 Row = tuple[int, Polygon]
 
 
-def detect(place: DatasetRoot) -> str | None:
+def detect(dataset: DatasetRoot) -> str | None:
     """Recognise a YAML with splits and names, or text files with a class and fractions in each line."""
-    for path in _yamls(place):
-        return f"{short(path, place.root)} lists splits and classes"
-    texts = {path for path in place.files if path.suffix == ".txt"}
-    labels = (label_path(image, place.root) for image in place.images.paths) if texts else iter(())
+    for path in _yamls(dataset):
+        return f"{short(path, dataset.root)} lists splits and classes"
+    texts = {path for path in dataset.files if path.suffix == ".txt"}
+    labels = (label_path(image, dataset.root) for image in dataset.images.paths) if texts else iter(())
     for path in islice((label for label in labels if label in texts and _is_filled(label)), _MAX_PROBED_FILES):
         if _looks_like_labels(path):
-            return f"{short(path, place.root)} has classes and coordinates"
+            return f"{short(path, dataset.root)} has classes and coordinates"
     return None
 
 
-def read(place: DatasetRoot) -> ReadResult:
+def read(dataset: DatasetRoot) -> ReadResult:
     """Find the images of each split, and read the text file of each image.
 
     Raises:
@@ -71,7 +71,7 @@ def read(place: DatasetRoot) -> ReadResult:
         PairingError: an image in two splits.
         DataError: no images at a path in the YAML, or no text files.
     """
-    reader = _Reader(place, _describe(place))
+    reader = _Reader(dataset, _describe(dataset))
     split_of_image = reader.splits()
     annotations = reader.annotations(split_of_image)
     reader.report_unmatched()
@@ -80,13 +80,13 @@ def read(place: DatasetRoot) -> ReadResult:
         used = {kind for *_, rows in annotations for kind, _ in rows}
         names = {kind: f"class_{kind}" for kind in sorted(used)}
         reader.notices.append("the classes have no names: they are called class_0, class_1, …; add a classes.txt")
-    labels = drawn_labels(place, names.values(), ids=[kind + 1 for kind in names])
+    labels = drawn_labels(dataset, names.values(), ids=[kind + 1 for kind in names])
     images = [
         AnnotatedImage(image, path, split_of_image[image], None, [(names[kind], polygon, 0) for kind, polygon in rows])
         for image, path, rows in annotations
     ]
     notices = (*reader.description.notices, *reader.notices)
-    return found_images(place, "YOLO label files", images, labels, reader.problems, notices, overlap="area")
+    return found_images(dataset, "YOLO label files", images, labels, reader.problems, notices, overlap="area")
 
 
 def label_path(image: Path, root: Path) -> Path:
@@ -125,38 +125,38 @@ class _Description:
 
     file: Path  # the YAML or list; the root if there is neither
     names: dict[int, str] | None  # by class id in the text files; None if there are no names
-    splits: Mapping[str, list[str]]  # folders of images, or lists of them, by split; empty if folder names tell
+    splits: Mapping[str, list[str]]  # folders of images, or lists of them, by split; empty if given by folder names
     home: Path  # the folder to which their paths are relative
     notices: tuple[str, ...] = ()
 
 
-def _yamls(place: DatasetRoot) -> Iterator[Path]:
+def _yamls(dataset: DatasetRoot) -> Iterator[Path]:
     """Find YAML files of YOLO: those in `data.annotations`, else those at the root."""
-    for path in (*place.annotations(".yaml"), *place.annotations(".yml")):
-        if place.config.annotations is not None or path.parent == place.root:
+    for path in (*dataset.annotations(".yaml"), *dataset.annotations(".yml")):
+        if dataset.config.annotations is not None or path.parent == dataset.root:
             try:
                 found = is_yolo(read_yaml(path)[0])
             except ConfigError:
-                if place.config.format is not None and place.config.annotations is not None:
+                if dataset.config.format is not None and dataset.config.annotations is not None:
                     raise  # the user asked for this file
                 continue
             if found:
                 yield path
 
 
-def _describe(place: DatasetRoot) -> _Description:
+def _describe(dataset: DatasetRoot) -> _Description:
     """Read the YAML, or else the list of classes and darknet's lists of images."""
-    files = list(_yamls(place))
+    files = list(_yamls(dataset))
     if len(files) > 1:
-        found = ", ".join(short(path, place.root) for path in files)
-        do = f"Choose one: --set data.annotations={short(files[0], place.root)}"
-        raise ConfigError(place.root, expected="one YAML with splits and names", found=found, do=do)
+        found = ", ".join(short(path, dataset.root) for path in files)
+        do = f"Choose one: --set data.annotations={short(files[0], dataset.root)}"
+        raise ConfigError(dataset.root, expected="one YAML with splits and names", found=found, do=do)
     if not files:
-        if place.config.annotations is not None:
-            found = repr(place.config.annotations)
+        if dataset.config.annotations is not None:
+            found = repr(dataset.config.annotations)
             do = "Set it to the YAML with `names` and `train`, or remove it."
             raise ConfigError("data.annotations", expected="the YAML of a YOLO data set", found=found, do=do)
-        return _without_yaml(place)
+        return _without_yaml(dataset)
     file = files[0]
     content = read_yaml(file)[0]
     _require_segmentation(file, content)
@@ -170,45 +170,45 @@ def _describe(place: DatasetRoot) -> _Description:
         if entries:
             splits[split] = entries
     names = _class_names(file, content.get("names"), content.get("nc"))
-    return _Description(file, names, splits, *_home(place, file, content))
+    return _Description(file, names, splits, *_home(dataset, file, content))
 
 
-def _home(place: DatasetRoot, file: Path, content: Mapping[str, Any]) -> tuple[Path, tuple[str, ...]]:
+def _home(dataset: DatasetRoot, file: Path, content: Mapping[str, Any]) -> tuple[Path, tuple[str, ...]]:
     """Return the folder to which paths in a YAML are relative, with a notice if it is not the YAML's own."""
     home = yolo_home(file, content)
-    inside = None if home is None else _inside(place, home)
+    inside = None if home is None else _inside(dataset, home)
     if inside is None:
         reason = "does not exist on this machine" if home is None else "is outside the data set's folder"
-        notice = f"`path` in {file.name} ({content.get('path')}) {reason}: images are looked up in {place.root}"
-        return _inside(place, file.parent) or place.root, (notice,)
-    if home != file.parent and inside == place.root:
-        return inside, (f"images are read from {place.root}, the `path` in {file.name}",)
+        notice = f"`path` in {file.name} ({content.get('path')}) {reason}: images are looked up in {dataset.root}"
+        return _inside(dataset, file.parent) or dataset.root, (notice,)
+    if home != file.parent and inside == dataset.root:
+        return inside, (f"images are read from {dataset.root}, the `path` in {file.name}",)
     return inside, ()
 
 
-def _inside(place: DatasetRoot, folder: Path) -> Path | None:
+def _inside(dataset: DatasetRoot, folder: Path) -> Path | None:
     """Return a folder as a path below the root; None if it is outside."""
-    if folder.is_relative_to(place.root):
+    if folder.is_relative_to(dataset.root):
         return folder
-    resolved, root = folder.resolve(), place.root.resolve()
-    return place.root / resolved.relative_to(root) if resolved.is_relative_to(root) else None
+    resolved, root = folder.resolve(), dataset.root.resolve()
+    return dataset.root / resolved.relative_to(root) if resolved.is_relative_to(root) else None
 
 
-def _without_yaml(place: DatasetRoot) -> _Description:
+def _without_yaml(dataset: DatasetRoot) -> _Description:
     """Read the names from a list of classes, and the splits from lists of images at the root, as in darknet."""
-    lists = [path for path in place.files if path.name in _CLASS_LISTS or path.suffix == ".names"]
+    lists = [path for path in dataset.files if path.name in _CLASS_LISTS or path.suffix == ".names"]
     texts = {path: read_text(path).rstrip() for path in lists}
     if len(set(texts.values())) > 1:
-        found = ", ".join(short(path, place.root) for path in lists[:3])
-        raise LabelsError(place.root, expected="one list of classes", found=found, do="Remove the wrong ones.")
+        found = ", ".join(short(path, dataset.root) for path in lists[:3])
+        raise LabelsError(dataset.root, expected="one list of classes", found=found, do="Remove the wrong ones.")
     names = _class_names(lists[0], [line.strip() for line in texts[lists[0]].splitlines()], None) if lists else None
     splits: dict[str, list[str]] = {}
     for split, words in SPLIT_FOLDERS.items():
-        files = [f"{word}.txt" for word in words if place.root / f"{word}.txt" in place.files]
+        files = [f"{word}.txt" for word in words if dataset.root / f"{word}.txt" in dataset.files]
         if files:
             splits[split] = files[:1]
-    file = lists[0] if lists else place.root
-    return _Description(file, names, splits if "train" in splits else {}, place.root)
+    file = lists[0] if lists else dataset.root
+    return _Description(file, names, splits if "train" in splits else {}, dataset.root)
 
 
 def _require_segmentation(file: Path, content: Mapping[str, Any]) -> None:
@@ -256,21 +256,21 @@ def _class_names(file: Path, given: Any, count: Any) -> dict[int, str] | None:
 class _Reader:
     """Find the images of each split and read their text files; collect problems and notices."""
 
-    def __init__(self, place: DatasetRoot, description: _Description) -> None:
-        self.place = place
+    def __init__(self, dataset: DatasetRoot, description: _Description) -> None:
+        self.dataset = dataset
         self.description = description
         self.problems: list[Problem] = []
         self.notices: list[str] = []
-        self._texts = {path for path in place.files if path.suffix == ".txt"}
-        self._images = frozenset(place.images.paths)
+        self._texts = {path for path in dataset.files if path.suffix == ".txt"}
+        self._images = frozenset(dataset.images.paths)
         self._paths = self._texts.union(*(image.parents for image in self._images))
 
     def splits(self) -> dict[Path, str]:
         """Return the split of each image: according to the YAML, else to the folders."""
-        images = self.place.images.paths
+        images = self.dataset.images.paths
         if not images:
             do = "Put them there, or set their folder: --set data.root=FOLDER."
-            raise DataError(self.place.root, expected="images", found="none", do=do)
+            raise DataError(self.dataset.root, expected="images", found="none", do=do)
         if not self.description.splits:
             return self._splits_of_folders()
         chosen: dict[Path, str] = {}
@@ -285,8 +285,8 @@ class _Reader:
 
     def _splits_of_folders(self) -> dict[Path, str]:
         """Use all images of each folder with a text file: those without one are background."""
-        root = self.place.root
-        labels = {image: label_path(image, root) for image in self.place.images.paths}
+        root = self.dataset.root
+        labels = {image: label_path(image, root) for image in self.dataset.images.paths}
         folders = {label.parent for label in labels.values() if label in self._texts}
         chosen = {i: split_of_folder(i, root) or "pool" for i, label in labels.items() if label.parent in folders}
         if not chosen:
@@ -298,7 +298,7 @@ class _Reader:
 
     def _add_split(self, chosen: dict[Path, str], split: str, images: list[Path]) -> None:
         """Add images to a split, unless none of them is labelled or they are the same as those of train."""
-        if images and not any(label_path(image, self.place.root) in self._texts for image in images):
+        if images and not any(label_path(image, self.dataset.root) in self._texts for image in images):
             if split == "train":
                 raise self._no_texts(images[0])
             self.notices.append(f"none of the {len(images)} images of {split} has a label file: {split} is left out")
@@ -307,13 +307,13 @@ class _Reader:
         else:
             for image in images:
                 if chosen.setdefault(image, split) != split:
-                    found = f"{short(image, self.place.root)} in {chosen[image]} and {split}"
+                    found = f"{short(image, self.dataset.root)} in {chosen[image]} and {split}"
                     do = "Remove it from one of them."
                     raise PairingError(self.description.file, expected="every image in one split", found=found, do=do)
 
     def _named(self, split: str, entry: str) -> list[Path]:
         """Return the images of an entry: those in a folder, or those in a list."""
-        root = self.place.root
+        root = self.dataset.root
         path, is_exact = self._locate(entry)
         if path is None:
             if split == "train":
@@ -325,11 +325,11 @@ class _Reader:
         if not is_exact:
             self.notices.append(f"{entry} is read as {short(path, root)}")
         if path not in self._texts:
-            return [image for image in self.place.images.paths if image.is_relative_to(path)]
+            return [image for image in self.dataset.images.paths if image.is_relative_to(path)]
         images = []
         for line in filter(None, map(str.strip, read_text(path).splitlines())):
             exact = (base / line.replace("\\", "/") for base in (self.description.home, path.parent))
-            image = next(filter(self._images.__contains__, exact), None) or self.place.images.find(line, path)
+            image = next(filter(self._images.__contains__, exact), None) or self.dataset.images.find(line, path)
             if isinstance(image, Path):
                 images.append(image)
             else:
@@ -343,22 +343,22 @@ class _Reader:
         """
         names = [name for name in PurePosixPath(entry.replace("\\", "/")).parts if name not in ("/", ".", "..")]
         for start in range(max(len(names), 1)):
-            for base in (self.description.home, self.place.root):
+            for base in (self.description.home, self.dataset.root):
                 path = base.joinpath(*names[start:])
                 if path in self._paths:
                     return path, start == 0
         return None, False
 
     def _no_texts(self, image: Path) -> DataError:
-        example = short(label_path(image, self.place.root), self.place.root)
+        example = short(label_path(image, self.dataset.root), self.dataset.root)
         do = "Put labels/ next to images/; if these are masks, use another format: --set data.format=masks."
         expected = f"text files with polygons for the images, such as {example}"
-        return DataError(self.place.root, expected=expected, found="none", do=do)
+        return DataError(self.dataset.root, expected=expected, found="none", do=do)
 
     def report_unmatched(self) -> None:
         """Add problems for text files without an image: all in labels/, and others that look like label files."""
-        root = self.place.root
-        images = (path for path in self.place.files if path.suffix.lower() in IMAGE_SUFFIXES)
+        root = self.dataset.root
+        images = (path for path in self.dataset.files if path.suffix.lower() in IMAGE_SUFFIXES)
         unmatched = self._texts - {label_path(image, root) for image in images}
         for path in sorted(path for path in unmatched if path.name not in _CLASS_LISTS):
             if "labels" in path.relative_to(root).parts or _looks_like_labels(path):
@@ -366,7 +366,7 @@ class _Reader:
 
     def annotations(self, images: Iterable[Path]) -> list[tuple[Path, Path, list[Row]]]:
         """Read the text file of each image: image, text file, and rows."""
-        root = self.place.root
+        root = self.dataset.root
         found: list[tuple[Path, Path, list[Row]]] = []
         owner: dict[Path, Path] = {}
         errors: list[MaskError] = []
@@ -379,12 +379,12 @@ class _Reader:
             try:
                 found.append((image, label, _rows(label, self.description) if label in self._texts else []))
             except MaskError as error:
-                if not self.place.config.skip_bad:
+                if not self.dataset.config.skip_bad:
                     raise
                 errors.append(error)
         if errors and not any(rows for *_, rows in found):
             raise errors[0]  # a data set for another task: no file can be used
-        self.problems += [Problem(e.where, f"expected {e.expected}, found {e.found}", e.do) for e in errors]
+        self.problems += [Problem.from_error(error, do=error.do) for error in errors]
         missing = len(owner.keys() - self._texts)
         if missing:
             self.notices.append(f"{missing} of {len(owner)} images have no label file: they are background")

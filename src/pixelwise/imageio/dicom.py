@@ -127,7 +127,7 @@ def _require_supported(plain: Any) -> None:
     required = ("Rows", "Columns", "BitsStored", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
     missing = [name for name in required if not plain.get(name)]
     if missing:
-        do = "Remove files that are no slices of a scan (reports, scouts, projections)."
+        do = "Remove files that are not slices of a scan (reports, scouts, projections)."
         raise Refused("a slice with its position in space", f"none of {', '.join(missing)}", do)
     kind = str(plain.get("PhotometricInterpretation") or "none")
     if kind not in ("MONOCHROME1", "MONOCHROME2"):

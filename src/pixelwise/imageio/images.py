@@ -3,11 +3,13 @@
 - The format is detected from the content, never from the name. Only regular local files are opened.
 - The header is read and the `Limits` are checked before any pixel is decoded. Truncated files raise an error.
 - EXIF orientation (or the TIFF tag) is applied to images and masks alike.
-- Alpha is not a band. If it is fully opaque, it is dropped; otherwise the image is composited over black, and fully
-  transparent pixels are not valid. If more than half of the pixels are partly transparent, the fourth band is hardly alpha
-  (some programs mark near infrared so), and the file is refused.
-- Palettes become their colours, CMYK becomes RGB by (1 - C) · (1 - K) without colour profiles, and grey of less than 8 bits is
-  stretched to 0–255. Everything else stays as stored: 8 and 16 bits, integers or floats, 1…N bands.
+- Alpha is not a band. If it is fully opaque, it is dropped; otherwise the image is composited over black. If more than half
+  of the pixels are partly transparent, the fourth band is probably not alpha (some programs mark near infrared so), and the
+  file is refused.
+- In a georeferenced TIFF, fully transparent pixels hold no data. In other images they are a background like any other, since
+  objects are often cut out before they are annotated.
+- Palettes become their colours, CMYK becomes RGB by (1 - C) · (1 - K) without colour profiles, and grey of fewer than 8 bits
+  is stretched to 0–255. Everything else stays as stored: 8 and 16 bits, integers or floats, 1…N bands.
 """
 
 from __future__ import annotations
@@ -87,8 +89,9 @@ def read_with_validity(
 ) -> tuple[NDArray[Any], Grid, NDArray[np.bool_] | None]:
     """Read an image and which of its pixels hold data.
 
-    Pixels without data are those that the file marks as transparent, and those whose stored values equal nodata: in all bands for
-    integers, where 0 is also a colour, and in any band for floats. They keep their values, which may be NaN or infinite.
+    Pixels hold no data if their stored values equal nodata: in all bands for integers, where 0 is also a colour, and in any
+    band for floats. In a georeferenced TIFF, so do pixels that alpha or the internal mask marks as fully transparent. Without
+    alpha, they keep their values, which may be NaN or infinite.
 
     Args:
         path: of the file.
@@ -131,7 +134,7 @@ def read_size(path: Path | str) -> tuple[int, int, int]:
         ImageError: no readable header.
     """
     header = read_header(path)
-    return (header.bands, *header.turned_size)
+    return (header.bands, *header.oriented_size)
 
 
 def read_orientation(path: Path | str) -> int:
@@ -298,13 +301,12 @@ def _valid(raster: Raster, nodata: float | None) -> NDArray[np.bool_] | None:
     """Return where (H, W) a raster holds data, by its stored values; None if it does everywhere."""
     header = raster.header
     stored = raster.values
-    marks = [] if raster.opaque is None else [raster.opaque]
-    if raster.transparent is not None:
-        marks.append((stored != raster.transparent).any(axis=-1))
-    if raster.palette is not None and not raster.palette[:, 3].all():
-        marks.append(raster.palette[stored[..., 0], 3] > 0)
+    marks = []
+    if header.georeferenced and raster.opaque is not None:
+        marks.append(raster.opaque)
     if header.alpha is not None:
-        marks.append(stored[..., header.alpha] > 0)
+        if header.georeferenced:
+            marks.append(stored[..., header.alpha] > 0)
         stored = np.delete(stored, header.alpha, axis=-1)
     if nodata is not None and stored.dtype.kind == "f":
         equal = np.isnan(stored) if np.isnan(nodata) else stored == stored.dtype.type(nodata)

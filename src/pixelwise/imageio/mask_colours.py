@@ -1,6 +1,6 @@
 """Convert the colours of a mask to class indices.
 
-Colours are never matched to the nearest class: along a soft edge between two classes may occur the colour of a third.
+Colours are never matched to the nearest class: a soft edge between two classes can contain the colour of a third.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def look_up(path: Path, raw: RawMask, labels: Labels, ignored: Sequence[Colour] 
 
 
 def colour_codes(raw: RawMask) -> NDArray[np.int64]:
-    """Return red·65536 + green·256 + blue per pixel (H, W), or -1 for values that are no colour."""
+    """Return red·65536 + green·256 + blue per pixel (H, W), or -1 for values that are not colours."""
     if raw.palette is not None:
         codes = np.array([code(colour) for colour in raw.palette] or [0], np.int64)
         return np.append(codes, -1)[np.minimum(raw.values.astype(np.int64), len(codes))]
@@ -121,6 +121,6 @@ def _furthest(unknown: NDArray[np.int64], known: Iterable[int]) -> int:
     bands = np.stack([unknown >> 16, unknown >> 8 & 255, unknown & 255], 1)
     nearest = np.full(len(bands), 256)
     for value in known:
-        own = np.array([value >> 16, value >> 8 & 255, value & 255])
-        nearest = np.minimum(nearest, np.abs(bands - own).max(1))
+        colour = np.array([value >> 16, value >> 8 & 255, value & 255])
+        nearest = np.minimum(nearest, np.abs(bands - colour).max(1))
     return int(nearest.max())

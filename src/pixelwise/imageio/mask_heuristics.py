@@ -1,6 +1,6 @@
-"""Guess what the values of masks mean if nothing states it: one object per id, or two classes with soft edges.
+"""Infer what the values of masks mean if nothing states it: one object per id, or two classes with soft edges.
 
-Without clear evidence they are class ids, the common case.
+Without clear evidence they are class ids, the most common case.
 
 Objects are numbered from 1 on in every mask: ids have no gaps, the largest one varies from mask to mask, and each is one
 region. Classes leave gaps if one does not occur, have the same largest id, or form several regions.
@@ -19,42 +19,42 @@ from pixelwise.geometry.contours import components
 from pixelwise.imageio.images import RawMask
 
 # Objects.
-_MIN_TOP = 8  # least largest id over all masks
-_MIN_RATIO = 1.5  # least ratio of the largest ids of two masks
-_MIN_IDS = 3  # in a single mask
+_MIN_TOP = 8  # minimum of the largest id over all masks
+_MIN_RATIO = 1.5  # minimum ratio of the largest ids of two masks
+_MIN_IDS = 3  # minimum number of ids in a single mask
 _GAPLESS = 0.95  # share of the ids up to the largest that occur
 _MASKS = 0.9  # share of the masks that are gapless, and that have background
 _ONE_REGION = 0.8  # share of the ids that are one region
 # Soft edges.
-_END = 16  # distance of values between dark and bright from either
+_END = 16  # grey values differ at least by this from dark and from bright
 _BRIGHT = 200
 _REACH = 4  # greatest distance of grey values from the border, in pixels
 _ALONG = 0.9  # share of the grey values along the border
-_GREYS = 4  # least number of grey values
+_GREYS = 4  # minimum number of grey values
 _SIDE = 4096  # of larger masks, only the middle is analysed
 
 
 @dataclass
-class Signs:
+class MaskStatistics:
     """Statistics over masks.
 
     Args:
         tops: the largest id of every mask that has one.
-        gapless: masks of these with nearly every id up to the largest.
-        grounded: masks of these that also contain 0.
+        gapless: how many of these masks have nearly every id up to the largest.
+        with_zero: how many of these masks also contain 0.
         ids: number of ids, counted in every mask.
         one_region: number of these that are one region.
         greys: the values between the darkest and the brightest, in 8-bit masks with bright pixels.
-        between: pixels far from dark and from bright.
+        between: number of pixels far from dark and from bright.
         along: number of these along a border.
-        bright: 8-bit masks with bright pixels.
-        shades: 8-bit masks with other values than 0.
-        other: masks with colours, bits or negative values.
+        bright: number of 8-bit masks with bright pixels.
+        shades: number of 8-bit masks with values other than 0.
+        other: number of masks with colours, bits or negative values.
     """
 
     tops: list[int] = field(default_factory=list)
     gapless: int = 0
-    grounded: int = 0
+    with_zero: int = 0
     ids: int = 0
     one_region: int = 0
     greys: set[int] = field(default_factory=set)
@@ -77,7 +77,7 @@ class Signs:
         if len(ids):
             self.tops.append(int(ids[-1]))
             self.gapless += len(ids) >= _GAPLESS * int(ids[-1])
-            self.grounded += bool(present[0] == 0)
+            self.with_zero += bool(present[0] == 0)
             count, one_region = _regions(values)
             self.ids += count
             self.one_region += one_region
@@ -101,7 +101,7 @@ class Signs:
         masks = len(self.tops)
         if masks < 2 or self.other or max(self.tops) < _MIN_TOP or max(self.tops) < _MIN_RATIO * min(self.tops):
             return False
-        numbered = self.gapless >= _MASKS * masks and self.grounded >= _MASKS * masks
+        numbered = self.gapless >= _MASKS * masks and self.with_zero >= _MASKS * masks
         return numbered and self.one_region >= _ONE_REGION * self.ids
 
     @property

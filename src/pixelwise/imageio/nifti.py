@@ -1,7 +1,7 @@
 """Read NIfTI files: the header, the stored values, and label tables.
 
-The header is compared with the size of the file before memory is allocated; deflate compresses 1032 bytes to one at most.
-Uncompressed files are memory-mapped. The files used last are kept, so that neighbouring slices are read at no further cost.
+The header is compared with the size of the file before memory is allocated; deflate compresses by a factor of 1032 at most.
+Uncompressed files are memory-mapped. The most recently used files are kept open or in memory, so that neighbouring slices are not decompressed again.
 
 Source: NIfTI-1.1 and NIfTI-2 headers through nibabel; label tables as in the extension of Caret and Connectome Workbench (code
 30) and in TotalSegmentator.

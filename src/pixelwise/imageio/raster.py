@@ -20,7 +20,7 @@ Kind = Literal["bit", "grey", "palette", "rgb", "cmyk"]
 
 
 class Refused(Exception):  # noqa: N818 - `safe_reading.reading` turns it into a DataError with the path
-    """A file that cannot be used: what was expected, what was found, and what to do."""
+    """A file that cannot be used, with the three parts of the error: expected, found, do."""
 
     def __init__(self, expected: str, found: str, do: str) -> None:
         self.expected, self.found, self.do = expected, found, do
@@ -74,7 +74,7 @@ class Header:
         return {"palette": 2, "cmyk": -1}.get(self.kind, 0) + self.samples - (self.alpha is not None)
 
     @property
-    def turned_size(self) -> tuple[int, int]:
+    def oriented_size(self) -> tuple[int, int]:
         """(H, W) after `orientation` is applied."""
         return self.size if self.orientation < 5 else (self.size[1], self.size[0])
 
@@ -141,7 +141,7 @@ def open_with_pillow(file: BinaryIO, name: str) -> tuple[Header, Decoder]:
         values = _stored(file, image, raw)
         if header.kind == "grey" and header.bits < 8:  # Pillow stretches to 0–255, which would change ids
             values = values // (255 // (2**header.bits - 1))
-        values = turn(as_samples(values), header.orientation)
+        values = apply_orientation(as_samples(values), header.orientation)
         if header.kind == "palette":
             return Raster(header, values, _palette(image))
         key = image.info.get("transparency")
@@ -180,7 +180,7 @@ def open_webp(file: BinaryIO) -> tuple[Header, Decoder]:
         values = np.asarray(image)
         if values.shape != (*size, header.samples):
             raise ValueError(f"{size} pixels of {header.samples} in the header, {values.shape} in the file")
-        return Raster(header, turn(values, orientation))
+        return Raster(header, apply_orientation(values, orientation))
 
     return header, decode
 
@@ -234,7 +234,7 @@ def _palette(image: Image.Image) -> NDArray[np.uint8]:
     return palette
 
 
-def turn(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+def apply_orientation(values: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Apply EXIF orientation 1–8 to (H, W, …) (Exif 2.3, tag 274)."""
     if orientation >= 5:
         values = values.swapaxes(0, 1)

@@ -1,4 +1,4 @@
-"""Turn whatever decoders raise on broken files into one error with the path and advice."""
+"""Convert the exceptions of decoders into errors with the path and advice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Content:
 
 @contextmanager
 def reading(path: Path, error: type[DataError], name: str) -> Iterator[Content]:
-    """Turn every failure into an `error` with the path, except lack of memory and errors of pixelwise itself."""
+    """Convert every exception into an `error` with the path, except lack of memory and pixelwise's own errors."""
     content = Content(name)
     try:
         yield content
@@ -41,7 +41,7 @@ def reading(path: Path, error: type[DataError], name: str) -> Iterator[Content]:
         cut = isinstance(problem, EOFError) or _CUT.search(text)
         found = "one that ends early (truncated)" if cut else f"one that cannot be decoded ({text[:120]})"
         raise error(
-            path, expected=f"a whole {content.name}", found=found, do="Copy or export the file again, or take it out."
+            path, expected=f"a complete {content.name}", found=found, do="Copy or export the file again, or remove it."
         ) from problem
 
 
@@ -60,7 +60,7 @@ def require_file(path: Path, expected: str) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise Refused(expected, "not a regular file", "Name a file on a disk.")
     if status.st_size == 0:
-        raise Refused(expected, "an empty file", "Copy or export the file again, or take it out.")
+        raise Refused(expected, "an empty file", "Copy or export the file again, or remove it.")
 
 
 def read_text(path: Path) -> str:

@@ -172,7 +172,7 @@ def open_source(
     header = read_header(path)
     name = "GeoTIFF" if header.georeferenced else header.format
     grid = header.grid or Grid()
-    return RasterSource(path, name, header.bands, header.read_dtype, header.turned_size, grid, header.nodata, limits)
+    return RasterSource(path, name, header.bands, header.read_dtype, header.oriented_size, grid, header.nodata, limits)
 
 
 def _slices(shape: tuple[int, ...], window: Window | None) -> tuple[slice, ...]:

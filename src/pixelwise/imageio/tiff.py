@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelwise.imageio.georeference import has_position, read_grid, read_nodata
-from pixelwise.imageio.raster import Decoder, Header, Kind, Raster, Refused, as_samples, turn
+from pixelwise.imageio.raster import Decoder, Header, Kind, Raster, Refused, apply_orientation, as_samples
 
 # tifffile logs what it finds odd in a file; without a handler, logging would print that to standard error.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -47,7 +47,7 @@ def open_tiff(file: BinaryIO) -> tuple[Header, Decoder]:
     header = _header(page)
 
     def decode() -> Raster:
-        values = turn(as_samples(_decode(page, file)), header.orientation)
+        values = apply_orientation(as_samples(_decode(page, file)), header.orientation)
         palette = _palette(page) if header.kind == "palette" else None
         return Raster(header, values, palette, opaque=_opaque(tif, page, file, header.orientation))
 
@@ -153,7 +153,7 @@ def _opaque(tif: Any, page: Any, file: BinaryIO, orientation: int) -> NDArray[np
     for other in tif.pages:
         kind = int(other.subfiletype)
         if kind & _TRANSPARENCY and not kind & _REDUCED and other.shape == (page.imagelength, page.imagewidth):
-            return turn(_decode(other, file)[..., 0] != 0, orientation)
+            return apply_orientation(_decode(other, file)[..., 0] != 0, orientation)
     return None
 
 

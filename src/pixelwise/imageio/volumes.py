@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.errors import PairingError
+from pixelwise.errors import GridMismatchError, SizeMismatchError
 from pixelwise.grid import Grid
 from pixelwise.imageio.images import Limits
 from pixelwise.imageio.raster import Refused
@@ -234,13 +234,13 @@ def require_same_place(image: VolumeHeader, mask: VolumeHeader) -> None:
     resample = "Resample the mask to the image's grid by nearest neighbour, or export both again."
     if size != other:
         expected = f"{'×'.join(map(str, size))} voxels (slices, rows, columns), as {image.path.name} has"
-        raise PairingError(mask.path, expected=expected, found="×".join(map(str, other)), do=resample)
+        raise SizeMismatchError(mask.path, expected=expected, found="×".join(map(str, other)), do=resample)
     corners = np.array(list(product(*((0, count - 1) for count in size))), float)
     offsets = image.grid(across).to_world(corners) - mask.grid(across).to_world(corners)
     distance = float(np.linalg.norm(offsets, axis=1).max())
     if distance > _TOLERANCE * float(image.spacing.min()):
         axes = f"; its axes are {mask.orientation}, the image's {image.orientation}"
-        raise PairingError(
+        raise GridMismatchError(
             mask.path,
             expected=f"voxels at the positions of those of {image.path.name}",
             found=f"some {distance:.4g} mm away{axes if mask.orientation != image.orientation else ''}",

@@ -1,4 +1,4 @@
-"""Write predictions in the format and geometry of the image they were made for.
+"""Write predictions in the format and geometry of their image.
 
 PNG for ordinary images, GeoTIFF for GeoTIFF and NIfTI for NIfTI. Other formats would lose ids, or are lossy.
 """
@@ -32,7 +32,7 @@ def write_prediction(prediction: Prediction, path: Path | str, like: Source | No
     """Write the class ids of a prediction like its source: same size, same position in the world.
 
     Ignored and invalid pixels get the first ignore id of the labels; if there is none, the largest value of the written type
-    that is no class id. In a GeoTIFF this is also the nodata value.
+    that is not a class id. In a GeoTIFF this is also the nodata value.
 
     - PNG for ordinary images, and TIFFs without georeference: with the colours of the classes as palette for ids up to 255.
     - GeoTIFF for a GeoTIFF: its CRS, transform or ground control points, with colour table and class names, tiled, DEFLATE.
@@ -48,7 +48,7 @@ def write_prediction(prediction: Prediction, path: Path | str, like: Source | No
 
     Raises:
         MaskError: a mask that is not class indices in the size of the source, or ids that the format cannot hold.
-        ImageError: the source cannot be read any more, or the extra "geo" or "volumes" is not installed.
+        ImageError: the source can no longer be read, or the extra "geo" or "volumes" is not installed.
         ResourceError: the disk does not take the file.
     """
     path = Path(path)

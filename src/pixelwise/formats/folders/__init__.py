@@ -15,8 +15,8 @@ Without configuration, these layouts are detected, at the root or in any folders
     gt2/ beside gt/                             a second set of masks: left out
     images/{train,test}/ masks/train/           a val or test split without any mask is left out
 
-The names of masks may have a prefix or suffix that all share (`masks/a_mask.png`). If two things fit equally well, an error
-asks which is meant; `data.masks` then names a folder (`labels`), a file name (`{stem}_gt.png`), or both.
+The names of masks may have a prefix or suffix that all share (`masks/a_mask.png`). If there are two equally good choices,
+an error lists them; `data.masks` then names a folder (`labels`), a file name (`{stem}_gt.png`), or both.
 """
 
 from __future__ import annotations
@@ -41,9 +41,8 @@ def find_records(dataset: DatasetRoot) -> Layout:
 
     Raises:
         DataError: no images, or no masks.
-        PairingError: two things fit equally well, or an image is listed in two splits.
+        PairingError: two equally good choices, or an image is listed in two splits.
         ConfigError: an invalid template or list.
-
     """
     layout = find_by_globs(dataset) if dataset.named_splits else find_by_folders(dataset)
     lists = find_lists(dataset.config, dataset.root, dataset.base)
@@ -60,7 +59,6 @@ def find_folder_pairs(dataset: DatasetRoot) -> list[FolderPair]:
 
     Raises:
         PairingError: two folders fit equally well.
-
     """
     return Search(Tree(dataset), MaskRequest()).pairs(dataset.root)
 

@@ -91,7 +91,7 @@ def _find_partners(
         if shared and unique:  # a mask of valid pixels may serve all images of a camera
             raise PairingError(
                 where,
-                expected="a mask of its own for every image",
+                expected="a separate mask for every image",
                 found=f"{short(shared[0], root)} for several",
                 do="Use {parent} in the template.",
             )

@@ -26,9 +26,8 @@ def find_by_folders(dataset: DatasetRoot) -> Layout:
     """Find folders that belong together, otherwise images and masks side by side.
 
     Raises:
-        DataError: no images and masks that match (PairingError: two things fit equally well).
+        DataError: no images and masks that match (PairingError: two equally good choices).
         ConfigError: `data.masks` or `data.valid` match nothing.
-
     """
     tree = Tree(dataset)
     request = MaskRequest.parse(dataset.config.masks, dataset.config.valid)
@@ -187,7 +186,7 @@ def _split_and_id(names: Sequence[str]) -> tuple[str, str]:
 
 
 def _describe(pairs: Sequence[FolderPair], root: Path) -> Iterator[str]:
-    """Describe how images and masks were found, unless the names are the plainest."""
+    """Describe how images and masks were found, unless the names are images/ and masks/."""
 
     def several(texts: Iterable[str]) -> str:
         texts = list(dict.fromkeys(texts))
@@ -221,7 +220,7 @@ def _require_request_met(request: MaskRequest, pairs: Sequence[FolderPair], buil
             "data.masks",
             expected=f"a folder {request.folder!r} of masks beside the images",
             found=found,
-            do="Correct the name; or say where the images are, too: --set 'data.images=images/*'.",
+            do="Correct the name, or set the path of the images as well: --set 'data.images=images/*'.",
         )
     if request.affix is not None and not builder.has_masks():
         raise ConfigError(

@@ -15,7 +15,7 @@ from pixelwise.formats.records import short
 from pixelwise.imageio.images import IMAGE_SUFFIXES
 
 _LAYOUTS = (
-    "images and masks in folders with such names (images/ and masks/, train/ and train_masks/) or side by side (a.jpg and"
+    "images and masks in folders (images/ and masks/, or train/ and train_masks/) or side by side (a.jpg and"
     " a_mask.png)"
 )
 _MOST_FOLDERS = 200  # that are compared with each other
@@ -47,25 +47,25 @@ def nothing_found(tree: Tree) -> DataError:
     return DataError(
         tree.root,
         expected=_LAYOUTS,
-        found=f"{loose} loose images" if loose else found,
-        do=_command(tree) or "Say where they are: --set 'data.images=…/*' --set 'data.masks=…/{stem}.png'.",
+        found=f"{loose} loose image{'s' * (loose != 1)}" if loose else found,
+        do=_command(tree) or "Set their paths: --set 'data.images=…/*' --set 'data.masks=…/{stem}.png'.",
     )
 
 
 def _no_masks(tree: Tree, images: Path) -> DataError:
     """Return the error for images/ without masks, or with masks that are not image files."""
-    found = f"{images.name}/ alone"
+    found = f"{images.name}/ only"
     for path in tree.folders[images.parent]:
         if any(role.kind == "mask" for role in folder_roles(path.name)) and not tree.has_images(path):
             suffixes = Counter(file.suffix for file in path.iterdir() if file.is_file())
-            found = f"{path.name}/ with none but {', '.join(suffixes) or 'folders'}"
+            found = f"{path.name}/ with only {', '.join(suffixes) or 'folders'}"
     pattern = f"{glob.escape(short(images, tree.root))}/*"
     return DataError(
         images.parent,
         expected=f"masks beside {images.name}/, in one of {SHOWN_MASKS} as PNG or TIFF",
         found=found,
         do=_command(tree)
-        or f"Add them, or say where they are: {option('data.images', pattern)} --set 'data.masks=…/{{stem}}.png'.",
+        or f"Add them, or set their path: {option('data.images', pattern)} --set 'data.masks=…/{{stem}}.png'.",
     )
 
 
@@ -102,7 +102,6 @@ def advise_on_several_masks(
         masks: names of the masks without an image.
         image_folder: the folder of images, for messages.
         template: the folder of masks, with {} for a subfolder and {stem} for an image.
-
     """
     classes = Counter(name for key in masks if (name := _class_of(key, images)) is not None)
     if len(classes) > 1 and 2 * classes.total() > len(masks):
@@ -136,7 +135,7 @@ def _advise_on_classes(names: Sequence[str], images: Collection[str], image_fold
     folder = template.partition("{}")[0] + ("…/" if deep else "")
     shown = ", ".join(f"{folder}{name}/" for name in names[:_MOST_CLASSES])
     advice = (
-        f"If {shown}{many} hold the masks of one class each, join them into one mask for every image, with an id for each"
+        f"If {shown}{many} hold the masks of one class each, merge them into one mask per image, with an id for each"
         " class."
     )
     if deep:

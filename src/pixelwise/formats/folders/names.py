@@ -213,7 +213,6 @@ def find_tie(images: Collection[str], masks: Collection[str]) -> Tie:
     Args:
         images: names below their folder, without suffix; a collection with fast lookup.
         masks: the same for masks.
-
     """
     equal = sum(key in images for key in masks)
     unmatched = [key for key in masks if key not in images]

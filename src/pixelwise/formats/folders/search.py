@@ -3,7 +3,7 @@
 Two folders belong together if they have the same parent, one is named after images and the other after masks, and the rest
 of their names is equal (`images/` and `masks/`, `train_images/` and `train_masks/`); or if the name of the masks is that of
 the images with a word added (`train/` and `trainannot/`). If no folder is named after images, those in the parent of
-`masks/` itself are used. Paths below both folders are equal. If two folders fit equally well, an error asks which is meant.
+`masks/` itself are used. Paths below both folders are equal. If two folders fit equally well, an error lists both.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from pixelwise.imageio.images import IMAGE_SUFFIXES
 # Image files that cannot be decoded here.
 UNREADABLE = (".bmp", ".gif", ".jp2", ".j2k", ".heic", ".heif", ".avif", ".pbm", ".pgm", ".ppm", ".tga")
 OBJECTS = (
-    "If each of them is one object, join them into one mask for every image, 0 where there is none and a number for each"
+    "If each of them is one object, merge them into one mask per image, with 0 for background and a number for each"
     " object: --set 'data.mask_values={objects: true}' reads such masks."
 )
 _PATTERN_CHARACTERS = set("{}*?[")
@@ -107,7 +107,6 @@ class MaskRequest:
 
         Raises:
             ConfigError: another template or a pattern, which need `data.images`.
-
         """
         path = PurePosixPath(masks or "")
         template = path.name if "{" in path.name else ""
@@ -123,7 +122,7 @@ class MaskRequest:
                     f"data.{key}",
                     expected="the name of a folder, or of masks with {stem}, where data.images is not given",
                     found=repr(value),
-                    do="Add where the images are: --set 'data.images=images/*'.",
+                    do="Set the path of the images as well: --set 'data.images=images/*'.",
                 )
         if not template:
             return cls(folder, valid=valid)
@@ -175,7 +174,6 @@ class Search:
 
         Raises:
             PairingError: two folders fit equally well.
-
         """
         here = self._sibling_pairs(folder)
         used = {path for pair in here for path in pair.folders} | set(self.left_out)
@@ -256,7 +254,6 @@ class Search:
 
         Raises:
             PairingError: two pairs, or two names of masks, fit equally well.
-
         """
         matching = [pair for pair in pairs if pair.tie.count]
         for pair in matching:
@@ -308,7 +305,7 @@ class Search:
                 pair.parent,
                 expected="one folder of masks of valid pixels",
                 found=" and ".join(self._short(path) for path, _ in matching),
-                do=f"Say which: {option('data.valid', matching[0][0].name)}, or --set data.valid=none.",
+                do=f"Choose one: {option('data.valid', matching[0][0].name)}, or --set data.valid=none.",
             )
         return replace(pair, valid=matching[0]) if matching else pair
 
@@ -320,7 +317,7 @@ class Search:
         return {key: path for key in pair.images if (path := by_core.get(tie.image.core(key) or key)) is not None}
 
     def _which_folder(self, pairs: Sequence[FolderPair]) -> PairingError:
-        """Return the error that asks which of several folders is meant."""
+        """Return the error that lists several matching folders, with the options that choose one."""
         shown = [
             f"{self._short(pair.image_folder)} with {self._short(pair.mask_folder)}"
             f" ({pair.tie.count} pair{'s' * (pair.tie.count != 1)})"
@@ -336,7 +333,7 @@ class Search:
             template = f"{self._short(first.mask_folder)}{first.tie.mask.around('{stem}')}{suffix}"
             options = f"{option('data.images', images)} {option('data.masks', template)}"
         expected = "one folder of images for one of masks"
-        return PairingError(first.parent, expected=expected, found=" and ".join(shown), do=f"Say which: {options}.")
+        return PairingError(first.parent, expected=expected, found=" and ".join(shown), do=f"Choose one: {options}.")
 
 
 def _candidates(
@@ -365,7 +362,7 @@ def _without_role_folders(files: Files) -> Files:
 
 
 def _which_name(pair: FolderPair) -> PairingError:
-    """Return the error that asks which of two names of masks is meant."""
+    """Return the error that lists two names of masks, with the options that choose one."""
     rival = pair.tie.rival
     assert rival is not None
     key = next(key for key in pair.images if any(rival.core(other) == key for other in pair.masks))
@@ -380,5 +377,5 @@ def _which_name(pair: FolderPair) -> PairingError:
         pair.mask_folder,
         expected="one mask for every image",
         found=f"{names} for {pair.images[key][0].name}",
-        do=f"{OBJECTS} If one is the ground truth: {which}." if numbered else f"Say which: {which}.",
+        do=f"{OBJECTS} If one is the ground truth: {which}." if numbered else f"Choose one: {which}.",
     )

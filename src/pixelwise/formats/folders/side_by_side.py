@@ -3,7 +3,7 @@
     a.jpg a_mask.png     a word of `names` in the name of the mask, or of both (a_sat.jpg, a_mask.png)
     a.jpg a.png          equal names, if one is a lossy image and the other can be a mask (PNG, TIFF)
 
-Any number of folders may hold such pairs. If two masks match one image, an error asks which is meant.
+Any number of folders may hold such pairs. If two masks match one image, an error lists them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ def find_side_by_side(tree: Tree, request: MaskRequest) -> SideBySide:
 
     Raises:
         PairingError: two masks match one image, or either of two files may be the image.
-
     """
     found = SideBySide()
     for folder, paths in sorted(tree.images.items()):
@@ -120,12 +119,12 @@ def _pairs(paths: Iterable[Path], root: Path) -> Iterator[tuple[Path, Path, str]
                 short(files[0], root),
                 expected="an image and its mask",
                 found=f"{files[0].name} and {files[1].name}, either of which may be the mask",
-                do=f"Say which is: {options}.",
+                do=f"Choose the mask: {options}.",
             )
 
 
 def _require_one(core: str, images: list[Path], masks: list[Path], root: Path) -> None:
-    """Ask which file is meant, if several are named as masks, or two as images."""
+    """Raise if several files are named as masks, or two as images; the error lists the options."""
     if len(masks) > 1 and any(role.number for path in masks if (role := stem_role(path.stem)) is not None):
         return  # a_mask.png, a_mask_1.png: probably objects of one image; each is reported as without a partner
 
@@ -143,5 +142,5 @@ def _require_one(core: str, images: list[Path], masks: list[Path], root: Path) -
         short(images[0], root),
         expected="one image and one mask",
         found=" and ".join(path.name for path in (*images, *masks)),
-        do=f"Say which is the mask: {', or '.join(options[:3])}.",
+        do=f"Choose the mask: {', or '.join(options[:3])}.",
     )
