@@ -95,8 +95,8 @@ class Suspect:
 class ReliabilityTable:
     """The reliability diagram: bin edges, and per bin the pixels, mean confidence and accuracy (None in empty bins)."""
 
-    edges: Numbers
-    pixels: Numbers
+    edges: tuple[float, ...]
+    pixels: tuple[float, ...]
     confidence: Numbers
     accuracy: Numbers
 
@@ -105,7 +105,7 @@ class ReliabilityTable:
 class CoverageTable:
     """Scores among the most confident share of pixels; `classes` is the number of classes in the mean."""
 
-    coverage: Numbers
+    coverage: tuple[float, ...]
     pixel_accuracy: Numbers
     miou: Numbers
     classes: tuple[int, ...]
@@ -115,8 +115,8 @@ class CoverageTable:
 class RiskCurve:
     """The share of wrong pixels (risk) among the most confident share of pixels (coverage)."""
 
-    coverage: Numbers
-    risk: Numbers
+    coverage: tuple[float, ...]
+    risk: tuple[float, ...]
 
 
 @dataclass(frozen=True)
