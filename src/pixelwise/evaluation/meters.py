@@ -49,7 +49,7 @@ class ImageMeter(Meter):
 
     def convention(self) -> str:
         """Describe the mean."""
-        return "image_: mean over images of each image's own score"
+        return "image_*: mean over images of each image's own score"
 
 
 class BoundaryMeter(Meter):

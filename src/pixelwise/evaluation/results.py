@@ -126,7 +126,7 @@ class Tables:
     Args:
         by_size: objects found, by size.
         by_distance: errors, by distance to the nearest border.
-        suspects: possible label errors, most likely first.
+        suspects: possible annotation errors, most likely first.
         too_large: number of images left out of `by_size` and `suspects` because of their size.
         reliability: reliability diagram over all images.
         risk_coverage: scores among the most confident pixels.

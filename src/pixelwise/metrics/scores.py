@@ -172,7 +172,7 @@ def _convention(labels: Labels, excluded: Sequence[str], present: int) -> str:
     k = labels.num_classes
     absent = f", without {', '.join(excluded)}" if excluded else ""
     return (
-        f"one confusion matrix over all images; means over the {k - len(excluded)} of {k} classes in ground truth or prediction"
+        f"one confusion matrix over all images; means over {k - len(excluded)} of {k} classes in ground truth or prediction"
         f"{absent}; miou_present over the {present} in the ground truth; ignored pixels are excluded"
     )
 
@@ -185,6 +185,6 @@ def _interval(units: int, kind: str, images: int, resamples: int, seed: int) -> 
     drawn = f"{units} {kind}" if kind == "images" else f"{units} groups of {images} images"
     few = f"; fewer than {_FEW} {kind} give intervals that are too narrow" if units < _FEW else ""
     return (
-        f"95 % percentile bootstrap over {drawn}, {resamples} resamples, seed {seed}; a class missing from a draw counts in the "
-        f"means as over all images{few}"
+        f"95 % percentile bootstrap over {drawn}, {resamples} resamples, seed {seed}; a class missing from a draw has its "
+        f"score over all images in the means{few}"
     )

@@ -18,12 +18,12 @@ _LARGEST_PANEL = 60_000
 _MOST_SUSPECTS, _MOST_LISTED = 12, 50
 _GROUPS = {
     "all": ("All images", "Worst first."),
-    "worst": ("Worst", "Lowest mIoU of the image alone."),
-    "median": ("Typical", "Median mIoU of the image alone."),
-    "best": ("Best", "Highest mIoU of the image alone."),
+    "worst": ("Worst", "Lowest mIoU."),
+    "median": ("Typical", "Closest to the median mIoU."),
+    "best": ("Best", "Highest mIoU."),
     "area": (
         "Largest area error",
-        "Images, not shown above, in which the areas of the classes deviate most from the ground truth.",
+        "Of the other images, those in which the areas of the classes deviate most from the ground truth.",
     ),
 }
 
