@@ -410,7 +410,7 @@ def test_settings_of_the_configuration(tmp_path: Path) -> None:
     assert predict_settings(("predict.tile=null",)) == {"tile": None}
     with pytest.raises(UsageError, match=r"--set train.steps=3: expected a key of predict"):
         predict_settings(("train.steps=3",))
-    with pytest.raises(ConfigError, match=r"unknown key `predict.tyle`\. Did you mean `tile`"):
+    with pytest.raises(ConfigError, match=r"unknown key `predict.tyle`\. Did you mean 'tile'"):
         predict_settings(("predict.tyle=3",))
 
 

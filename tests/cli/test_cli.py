@@ -214,7 +214,7 @@ def test_a_missing_path_is_reported(invoke: Invoke, verb: str, tmp_path: Path) -
 def test_a_wrong_override_is_code_2(invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("check", tmp_path, "--set", "train.stepps=3")
     assert (result.code, result.out) == (2, "")
-    assert "found unknown key `train.stepps`. Did you mean `steps`?" in result.err
+    assert "found unknown key `train.stepps`. Did you mean 'steps'?" in result.err
 
 
 def test_only_one_limit_is_allowed(invoke: Invoke, tmp_path: Path) -> None:

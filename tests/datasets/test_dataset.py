@@ -426,7 +426,7 @@ def test_data_config_reads_folder_data_yaml_and_recipe(folder: Path) -> None:
 
 def test_data_config_refuses_unknown_keys(folder: Path) -> None:
     (folder / "data.yaml").write_text("imags: a\n")
-    with pytest.raises(ConfigError, match=r"data.yaml:1: .* found unknown key `imags`. Did you mean `images`"):
+    with pytest.raises(ConfigError, match=r"data.yaml:1: .* found unknown key `imags`. Did you mean 'images'"):
         data_config(folder)
     with pytest.raises(
         DataError, match=r"expected a folder, a data.yaml, a recipe or .*, found nothing. Check the path"

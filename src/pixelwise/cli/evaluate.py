@@ -32,13 +32,14 @@ def run(
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Metrics in addition to overlap, separated by commas: boundary, surface, calibration, diagnosis; or all, or none."
+            help="Metrics in addition to overlap: boundary, surface, calibration, diagnosis (separated by commas), all or none."
         ),
     ] = None,
     convention: Annotated[
         str | None,
         typer.Option(
-            help="Also report the scores by the convention of smp, torchmetrics, mmseg, ultralytics, monai, sceneparsing or void-as-error."
+            help="Also report scores by another convention: smp, torchmetrics, mmseg, ultralytics, monai, sceneparsing or "
+            "void-as-error."
         ),
     ] = None,
     out: Annotated[str | None, typer.Option(help="Folder for scores.json and report.html.")] = None,

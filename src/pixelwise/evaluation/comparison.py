@@ -385,8 +385,8 @@ def holm(p: Floats) -> Floats:
 
 
 _CONVENTION = (
-    "differences are the model (B) minus the first (A); one confusion matrix over all images; means over the classes in ground truth or prediction, "
-    "miou_present over those in the ground truth; scores of a recipe are means over its runs"
+    "differences are the model (B) minus the first (A); one confusion matrix over all images; means over the classes in "
+    "ground truth or prediction, miou_present over those in the ground truth; scores of a recipe are means over its runs"
 )
 
 

@@ -44,7 +44,7 @@ class ImageScore:
 
 @dataclass(frozen=True)
 class SizeCounts:
-    """Objects of one class by size: their number, how many were found, their pixels, and how many pixels were correct."""
+    """Objects of one class by size: their number, how many were found, their pixels, and the correct ones of these."""
 
     name: str
     objects: tuple[int, ...]
@@ -156,7 +156,6 @@ class Evaluation:
         tables: see `Tables`.
         unassigned_pixels: counted pixels without a predicted class; they count as misses of their true class.
         notices: what was decided or left out when the data set was opened.
-
     """
 
     scores: Scores

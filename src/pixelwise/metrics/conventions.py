@@ -229,7 +229,7 @@ def peer_scores(
 
     Args:
         name: one of `CONVENTIONS`.
-        counts: (N, 4, K) per image and class: true positives, true pixels, predicted pixels, and pixels predicted where the truth is ignored.
+        counts: (N, 4, K), as from `metrics.scores.Tally.counts`.
         groups: one per image; None for an image without a group.
         ignored: whether there are ignored pixels.
         resamples: number of bootstrap resamples.

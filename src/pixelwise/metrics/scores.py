@@ -27,7 +27,6 @@ class Tally:
 
     Args:
         labels: the K classes.
-
     """
 
     def __init__(self, labels: Labels) -> None:
@@ -64,7 +63,9 @@ class Tally:
         return self._counts[-1]
 
     def counts(self) -> Counts:
-        """Return (N, 4, K): per image and class the true positives, true pixels, predicted pixels, and pixels predicted where the truth is ignored.
+        """Return the counts per image and class, (N, 4, K).
+
+        Rows: true positives, true pixels, predicted pixels, and pixels predicted where the truth is ignored.
 
         Raises:
             DataError: no image was added.
@@ -78,7 +79,6 @@ class Tally:
 
         Raises:
             DataError: no image was added.
-
         """
         return self._scores(self.counts()[:, :3], self.matrix, resamples, seed)
 
@@ -137,7 +137,6 @@ def scores(
         groups: one per image; images of one group are resampled together, None for an image without a group.
         resamples: number of bootstrap resamples; below 2 there are no intervals.
         seed: random seed.
-
     """
     tally = Tally(labels)
     for i, matrix in enumerate(matrices):

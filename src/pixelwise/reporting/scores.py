@@ -62,7 +62,7 @@ def _notes(results: Results) -> list[tuple[str, str]]:
         ("Convention.", _sentence(scores.convention)),
         ("Intervals.", _sentence(scores.interval)),
         ("Ignored pixels.", f"{count(scores.ignored_pixels)}, excluded from all scores."),
-        ("Unassigned pixels.", f"{count(unassigned)} without a predicted class, counted as errors." if unassigned else ""),
+        ("Pixels without a predicted class.", f"{count(unassigned)}, counted as errors." if unassigned else ""),
         *(("Note.", notice) for notice in results.evaluation.notices[:_MOST_NOTES]),
     ]  # fmt: skip
     return [(name, text) for name, text in notes if text]
