@@ -59,6 +59,7 @@ def test_what_is_not_there_is_an_attribute_error() -> None:
 def test_import_brings_in_nothing_heavy() -> None:
     assert not loaded_after("import pixelwise").intersection((*HEAVY, "numpy", "yaml", "pydantic"))
     assert not loaded_after("import pixelwise, pixelwise.cli, pixelwise.api").intersection(HEAVY)
+    assert "yaml" not in loaded_after("import pixelwise.metrics.definitions")
 
 
 def test_values_and_configuration_need_no_torch() -> None:

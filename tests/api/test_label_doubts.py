@@ -79,7 +79,8 @@ def test_incomplete_lists_and_images_not_compared_are_reported(data, tmp_path, m
     monkeypatch.setattr(diagnosis, "MOST_PIXELS", 10)
     told = [one for one in pixelwise.check(data, model=model(tmp_path)).findings if one.kind == "not-doubted"]
     assert [one.what for one in told] == [
-        f"{split}: 12 images are too large for object sizes and suspected label errors" for split in ("train", "val")
+        f"{split}: 12 images are too large to analyse object sizes and possible annotation errors"
+        for split in ("train", "val")
     ]
 
 

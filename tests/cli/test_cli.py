@@ -329,7 +329,7 @@ def test_check_of_invalid_data_is_code_1_and_names_the_file(invoke: Invoke, disc
     result = invoke("check", tmp_path / "d")
     assert result.code == 1
     assert result.out.startswith("error  ")
-    assert result.out.endswith("in 19 images: training would fail or be worthless\n")
+    assert result.out.endswith("in 19 images: training would fail or be useless\n")
     assert bad.name in result.out
     plain = invoke("check", tmp_path / "d", "--json")
     findings = document(plain)["findings"]

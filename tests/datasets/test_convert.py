@@ -238,6 +238,6 @@ def test_the_command_reports_the_result(tmp_path, capsys, monkeypatch):
             assert (plain["format"], plain["pictures"], plain["changed_pixels"]) == ("labelme", 2, 0)
         else:
             assert said.splitlines() == [
-                f"2 images and masks written as labelme: {tmp_path / out}",
+                f"2 images with masks written as labelme: {tmp_path / out}",
                 "read back: no pixel changed",
             ]

@@ -402,5 +402,5 @@ def test_suspects_need_no_calibration():
 def test_very_large_images_are_reported(monkeypatch):
     monkeypatch.setattr("pixelwise.evaluation.diagnosis.MOST_PIXELS", 10)
     assert evaluate(image_files(2), looks).notices == (
-        "2 images are too large for object sizes and suspected label errors",
+        "2 images are too large to analyse object sizes and possible annotation errors",
     )

@@ -378,7 +378,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(
-        ResourceError, match=r"expected a writable disk with free space, found No space left on device\. Free space"
+        ResourceError,
+        match=r"expected a writable disk with free space, found No space left on device\. Free disk space",
     ):
         write_mask(path, u8([1, 1]), TWO)
     monkeypatch.undo()

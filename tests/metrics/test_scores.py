@@ -17,7 +17,7 @@ from pixelwise.labels import Labels
 from pixelwise.metrics import confusion
 from pixelwise.metrics.scores import Tally, scores
 
-LACKING = "a class missing from a draw counts in the means as over all images"
+LACKING = "a class missing from a draw has its score over all images in the means"
 LABELS = Labels(("background", "road", "vehicle", "tram"))
 MEANS = ("miou", "miou_present", "mean_dice", "pixel_accuracy", "frequency_weighted_iou")
 FIXED = np.array([[70, 5, 3, 0], [4, 60, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
@@ -68,13 +68,13 @@ def test_classes_without_a_union_are_left_out_and_named():
     assert (tram.iou.value, tram.iou.low, tram.iou.high) == (None, None, None)
     assert (vehicle.iou.value, vehicle.precision.value, vehicle.recall.value) == (0, 0, None)
     assert result.convention == (
-        "one confusion matrix over all images; means over the 3 of 4 classes in ground truth or prediction, without tram; "
+        "one confusion matrix over all images; means over 3 of 4 classes in ground truth or prediction, without tram; "
         "miou_present over the 2 in the ground truth; ignored pixels are excluded"
     )
 
 
 def test_convention_without_excluded_classes():
-    assert "means over the 4 of 4 classes in ground truth or prediction; miou" in scores(matrices(), LABELS).convention
+    assert "means over 4 of 4 classes in ground truth or prediction; miou" in scores(matrices(), LABELS).convention
 
 
 def test_intervals_enclose_the_values_and_are_described():

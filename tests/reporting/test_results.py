@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixelwise.reporting.gallery import EACH, choose
-from pixelwise.reporting.results import Results, Value, value_of
+from pixelwise.reporting.results import Results, Value, area_error
 
 
 def entry(id, miou, shift=0):
@@ -50,16 +50,12 @@ def test_a_few_images_are_all_shown():
 def test_the_area_error_by_hand():
     # Class 0 has 20 pixels too many, class 1 has 20 too few: 40 of 100.
     images = [entry("a", 0.5, 20), entry("b", 0.5), {"id": "c", "pixels": 0, "counts": []}]
-    assert [image.area_error for image in Results.from_dict({"per_image": images}).per_image] == [0.4, 0.0, None]
-
-
-def test_scores_that_are_not_finite_are_undefined():
-    plain = {"iou": float("nan"), "iou_low": True, "iou_high": "x", "iou_n": 3.0}
-    assert value_of(plain, "iou") == Value("iou", None, None, None, 3)
+    found = Results.from_dict({"per_image": images}).evaluation.images
+    assert [area_error(image) for image in found] == [0.4, 0.0, None]
 
 
 def test_missing_keys_are_undefined():
     results = Results.from_dict({})
-    assert (results.images, results.classes, results.confusion, results.peer) == (0, (), None, None)
+    assert (results.classes, results.confusion, results.calibration) == ((), None, {})
     assert results.score("miou") == Value("miou")
     assert results.score_keys == results.class_score_keys == []

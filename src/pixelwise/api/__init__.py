@@ -140,12 +140,12 @@ def predict(
     """Predict images and volumes, given as files, folders and globs, into the folder `out`.
 
     Args:
-        model: a model, or what `load` takes.
+        model: a loaded model, or the argument of `load`.
         sources: files, folders (searched recursively) and globs.
         out: a new or empty folder, or an unfinished one of the same call, which is resumed.
         overlays: also write the masks drawn over the images.
         probabilities: also write the probability of every class.
-        overrides: "predict.a=b" texts for the configuration, which replace what `model.json` says.
+        overrides: settings such as "predict.tile=[512,512]", which take precedence over `model.json`.
         overwrite: replace an earlier result in `out`.
         progress: called with (done, total, name) after each file.
 
@@ -179,8 +179,8 @@ def models(search: str = "") -> tuple[Entry, ...]:
 def import_weights(file: str | Path, out: str | Path, *, overwrite: bool = False) -> int:
     """Convert a pickled checkpoint to safetensors, and return the number of tensors.
 
-    Pickles can execute code. Only tensors are read, but such restrictions were circumvented before: only use files from
-    trusted sources.
+    Pickles can execute code. Only tensors are read, but such restrictions have been circumvented before: only use files
+    from trusted sources.
 
     Raises:
         ModelFileError: the file contains no tensors.

@@ -1,4 +1,4 @@
-"""`check`: find problems in a data set, with a model also doubtful labels, and write them as a page."""
+"""`check`: find problems in a data set, and with a model also labels that are probably wrong."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def check(
 
     Args:
         data: a folder, a `data.yaml`, a recipe, or an annotation file.
-        model: a run or model folder, or a loaded model, with the same classes: images are ranked by how strongly its
-            confident predictions contradict the labels.
+        model: a run or model folder, or a loaded model, with the same classes: its confident
+            predictions that contradict the labels are reported as suspects.
         out: an HTML file for the findings with example images; replaced if it exists.
-        overrides: "data.b=c" texts for the configuration.
+        overrides: configuration overrides such as "data.skip_bad=true".
         progress: called with (done, total), first for inspecting files, then for predicting if a model is given.
 
     Raises:

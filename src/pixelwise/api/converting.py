@@ -30,7 +30,7 @@ def convert(
         data: a folder, a `data.yaml`, a recipe, or an annotation file.
         to: name of the format: masks, coco, coco-panoptic, voc, yolo, labelme, cvat, label-studio, …
         out: a new or empty folder; it is written completely or not at all.
-        overrides: "data.b=c" texts for the configuration.
+        overrides: configuration overrides such as "data.skip_bad=true".
         progress: called with (done, total); each image counts twice, written and read back.
 
     Raises:

@@ -45,7 +45,7 @@ def evaluate(
         convention: another library's convention to report as well: smp, torchmetrics, mmseg, ultralytics, monai,
             sceneparsing or void-as-error.
         out: a new folder for `scores.json` and `report.html`.
-        overrides: "data.b=c" and "evaluate.b=c" settings for the configuration.
+        overrides: configuration overrides of `data` and `evaluate`, such as "evaluate.resamples=2000".
         overwrite: replace an earlier result in `out`.
         progress: called with (images done, number of images) after each image.
 
@@ -168,7 +168,7 @@ def require_sections(overrides: Sequence[str], *sections: str) -> None:
                 f"--set {text}",
                 expected=f"a key of {' or '.join(sections)}",
                 found="a key that this command does not use",
-                do="Leave it out: prediction settings come from the model's model.json.",
+                do="Leave it out; prediction settings are those of the model's model.json.",
             )
 
 
@@ -221,7 +221,7 @@ def compare(
         data: evaluate all on one split of this data set first.
         split: the split of `data`; test by default.
         resamples: number of bootstrap resamples (see `evaluation.comparison.compare`).
-        overrides: "data.b=c" and "evaluate.b=c" settings for the configuration of `data`.
+        overrides: configuration overrides of `data` and `evaluate`, with `data` only.
         progress: called with (name, images done, number of images) after each image that is evaluated.
 
     Raises:

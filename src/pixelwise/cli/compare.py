@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pixelwise.cli.terminal import Json, Overrides, Progress, percent, print_json, put
+from pixelwise.cli.terminal import (
+    Json,
+    Overrides,
+    Progress,
+    counted,
+    escaped,
+    percent,
+    percent_interval,
+    print_json,
+    put_rich,
+)
 
 if TYPE_CHECKING:
-    from pixelwise.api import Comparison, Difference, Pair, Standing
+    from pixelwise.api import Comparison, Difference, Pair
 
 _MEANS = (("mIoU", "miou"), ("mean Dice", "mean_dice"), ("pixel accuracy", "pixel_accuracy"))
 
@@ -53,21 +62,12 @@ def run(
 
 def _print(comparison: Comparison) -> None:
     """Print a table and sentences for each pair, and a ranking if there are more than two models."""
-    from rich.console import Console
+    from rich.text import Text
 
-    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 100)
-    with console.capture() as written:
-        if len(comparison.standings) > 2:
-            console.print(_ranking(comparison))
-            console.print()
-        for pair in comparison.pairs:
-            console.print(_table(pair, comparison.images))
-            console.print()
-            for sentence in pair.sentences:
-                console.print(sentence, markup=False)
-            console.print()
-        console.print(f"{comparison.convention}\n{comparison.interval}", style="dim", markup=False)
-    put(written.get())
+    blocks = [_ranking(comparison), ""] if len(comparison.standings) > 2 else []
+    for pair in comparison.pairs:
+        blocks += [_table(pair, comparison.images), "", *map(Text, pair.sentences), ""]
+    put_rich(*blocks, Text(f"{comparison.convention}\n{comparison.interval}", "dim"))
 
 
 def _ranking(comparison: Comparison) -> Any:
@@ -75,24 +75,21 @@ def _ranking(comparison: Comparison) -> Any:
     for column in ("mIoU", "95 % interval", "runs"):
         table.add_column(column, justify="right", no_wrap=True)
     for entry in comparison.ranking():
-        table.add_row(_safe(entry.name), percent(entry.means["miou"].value), _interval(entry), str(len(entry.runs)))
+        miou = entry.means["miou"]
+        interval = percent_interval(miou.low, miou.high)
+        table.add_row(escaped(entry.name), percent(miou.value), interval, str(len(entry.runs)))
     return table
 
 
-def _interval(standing: Standing) -> str:
-    miou = standing.means["miou"]
-    return "–" if miou.low is None or miou.high is None else f"{100 * miou.low:.1f} – {100 * miou.high:.1f}"
-
-
 def _table(pair: Pair, images: int) -> Any:
-    table = _empty(f"{pair.b} against {pair.a}, {images} images")
+    table = _empty(f"{pair.b} against {pair.a}, {counted(images, 'image')}")
     for name in (pair.a, pair.b):
-        table.add_column(_safe(name), justify="right", overflow="fold", max_width=12)
+        table.add_column(escaped(name), justify="right", overflow="fold", max_width=12)
     table.add_column("difference", justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for row in pair.classes:
-        table.add_row(_safe(row.name), *_cells(row))
+        table.add_row(escaped(row.name), *_cells(row))
     table.add_section()
     for name, key in _MEANS:
         table.add_row(f"[bold]{name}", *_cells(pair.means[key]), style="bold" if key == "miou" else "")
@@ -102,7 +99,7 @@ def _table(pair: Pair, images: int) -> Any:
 def _empty(title: str) -> Any:
     from rich.table import Table
 
-    table = Table(title=_safe(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(title=escaped(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("", overflow="fold")
     return table
 
@@ -110,7 +107,7 @@ def _empty(title: str) -> Any:
 def _cells(row: Difference) -> tuple[str, ...]:
     change, interval, verdict = "–", "–", ""
     if row.difference is not None:
-        change, verdict = _signed(row.difference), "not shown"
+        change, verdict = _signed(row.difference), "not significant"
         if row.shown:
             verdict = "better" if row.difference > 0 else "worse"
     if row.low is not None and row.high is not None:
@@ -122,9 +119,3 @@ def _signed(value: float) -> str:
     """Format a difference in points; zero has no sign."""
     text = f"{100 * value:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text
-
-
-def _safe(text: str) -> str:
-    from rich.markup import escape  # names and paths may hold [brackets]
-
-    return escape(text)

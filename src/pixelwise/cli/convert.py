@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pixelwise.cli.terminal import Json, Overrides, Progress, print_json, put
+from pixelwise.cli.terminal import Json, Overrides, Progress, counted, print_json, put
 
 
 def run(
@@ -25,14 +25,14 @@ def run(
         to=to,
         out=out,
         overrides=overrides or (),
-        progress=lambda done, total: progress.line(f"converting {done // 2} of {total // 2}", last=done == total),
+        progress=lambda done, total: progress.line(f"converting {(done + 1) // 2} of {total // 2}", last=done == total),
     )
     for notice in result.notices:
         progress.say(f"note: {notice}")
     if as_json:
         print_json({"data": data, "format": to, "out": out, **result.to_dict()})
         return
-    put(f"{result.images} image{'s' * (result.images != 1)} and masks written as {to}: {out}\n")
+    put(f"{counted(result.images, 'image')} with masks written as {to}: {out}\n")
     if not result.changed_pixels:
         put("read back: no pixel changed\n")
         return

@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from pixelwise.cli.terminal import Json, Overwrite, Progress, duration, print_json, print_scores, put, training_listener
+from pixelwise.cli.terminal import (
+    Json,
+    Overwrite,
+    Progress,
+    counted,
+    duration,
+    print_json,
+    print_scores,
+    put,
+    training_listener,
+)
 from pixelwise.errors import Interrupted
 
 
@@ -29,7 +39,7 @@ def run(
     def step(text: str, command: str = "") -> None:
         progress.say(f"\n{text}\n$ {command}" if command else f"\n{text}")
 
-    step(f"Generating road scenes in {data}: background, road, vehicle, pedestrian")
+    step(f"Generate road scenes in {data}, with the classes background, road, vehicle and pedestrian")
     api.draw_demo_data(
         folder, overwrite=overwrite, progress=lambda k, n: progress.line(f"image {k} of {n}", last=k == n)
     )
@@ -44,7 +54,9 @@ def run(
     step("Evaluate on images not used for training", f"pixelwise evaluate {trained} {data} --out {scored}")
     scores = api.evaluate(trained, data, out=scored).to_dict()
     if not as_json:
-        print_scores(scores, title=f"{trained} · test, {scores['images']} images", baseline=scores["baseline"])
+        print_scores(
+            scores, title=f"{trained} · test, {counted(scores['images'], 'image')}", baseline=scores["baseline"]
+        )
     step("Predict masks", f"pixelwise predict {trained} {data}/test/images --out {folder / 'predictions'}")
     api.predict(trained, f"{data}/test/images", out=folder / "predictions")
     sheet = api.draw_sheet(trained, data, folder / "look.png", count=6)

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from pixelwise.cli.terminal import Json, Overrides, Overwrite, Progress, print_json, print_peer, print_scores, put
+from pixelwise.cli.terminal import (
+    Json,
+    Overrides,
+    Overwrite,
+    Progress,
+    counted,
+    print_json,
+    print_peer,
+    print_scores,
+    put,
+)
 
 
 def run(
@@ -22,13 +32,14 @@ def run(
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="In addition to overlap: names separated by commas, all, or none; an unknown name lists the valid ones."
+            help="Metrics in addition to overlap: boundary, surface, calibration, diagnosis (separated by commas), all or none."
         ),
     ] = None,
     convention: Annotated[
         str | None,
         typer.Option(
-            help="Also report the scores by the convention of smp, torchmetrics, mmseg, ultralytics, monai, sceneparsing or void-as-error."
+            help="Also report scores by another convention: smp, torchmetrics, mmseg, ultralytics, monai, sceneparsing or "
+            "void-as-error."
         ),
     ] = None,
     out: Annotated[str | None, typer.Option(help="Folder for scores.json and report.html.")] = None,
@@ -57,10 +68,10 @@ def run(
     if as_json:
         print_json(plain)
     else:
-        print_scores(plain, title=f"{model} · {split}, {plain['images']} images", baseline=plain["baseline"])
+        print_scores(plain, title=f"{model} · {split}, {counted(plain['images'], 'image')}", baseline=plain["baseline"])
         print_peer(plain)
         if out:
-            put(f"report   {out}/report.html\n")
+            put(f"\nreport   {out}/report.html\n")
 
 
 def _families(text: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ def run(
     """Convert a pickled checkpoint to safetensors. Pickles can execute code: only use files from trusted sources."""
     from pixelwise import api
 
-    put_error(f"note: {file} is a pickle. Only tensors are read, but use files from trusted sources only\n")
+    put_error(f"note: {file} is a pickle: only tensors are read, but only use files from trusted sources\n")
     count = api.import_weights(file, out, overwrite=overwrite)
     if as_json:
         print_json({"file": out, "tensors": count})

@@ -14,7 +14,7 @@ def run(
     out: Annotated[str | None, typer.Option(help="The HTML file; report.html in the run folder by default.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write report.html of a run again. For other images, use `evaluate --out`."""
+    """Write the report of a run again. For other images, use `evaluate --out`."""
     from pixelwise import api
 
     path = api.report(folder, out=out)

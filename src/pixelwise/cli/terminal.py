@@ -70,14 +70,17 @@ def put_error(text: str) -> None:
 
 
 def put_rich(*renderables: Any, width: int = 100) -> None:
-    """Print rich tables and texts to standard output, `width` characters wide if it is not a terminal."""
+    """Print rich tables and texts to standard output, `width` characters wide if it is not a terminal.
+
+    Trailing spaces are removed.
+    """
     from rich.console import Console
 
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else width)
     with console.capture() as captured:
         for renderable in renderables:
             console.print(renderable)
-    put(captured.get())
+    put("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def duration(seconds: float) -> str:
@@ -88,6 +91,11 @@ def duration(seconds: float) -> str:
     if total < 3600:
         return f"{total // 60}:{total % 60:02d} min"
     return f"{total // 3600}:{total // 60 % 60:02d}:{total % 60:02d} h"
+
+
+def counted(number: int, noun: str) -> str:
+    """Format a number of things: 1 image, 2 images."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def percent(value: float | None) -> str:
@@ -108,7 +116,7 @@ def print_scores(plain: dict[str, Any], *, title: str, baseline: dict[str, Any] 
     tables = [_overlap_table(plain, title)]
     if any("hausdorff" in row for row in plain["classes"]):
         tables.append(_surface_table(plain["classes"]))
-    notes = [plain["convention"], plain["interval"]]
+    notes = [f"Convention: {plain['convention']}.", f"Intervals: {plain['interval']}."]
     if baseline:
         notes.append(
             f"For comparison: predicting {baseline['answer']!r} everywhere gives a pixel accuracy of "
@@ -125,11 +133,11 @@ def _overlap_table(plain: dict[str, Any], title: str) -> Any:
     table = _table(["IoU", "95 % interval", *columns.values(), "pixels", "n"], title)
     for row in plain["classes"]:
         scores = [percent(row["iou"]), _interval(row, "iou"), *(percent(row[key]) for key in columns)]
-        table.add_row(_escape(row["name"]), *scores, f"{row['pixels']:,}", _n(row, "iou"))
+        table.add_row(escaped(row["name"]), *scores, f"{row['pixels']:,}", _n(row, "iou"))
     table.add_section()
     means = {
         "miou": "mIoU",
-        "miou_present": "mIoU, annotated classes",
+        "miou_present": "mIoU, true classes",
         "mean_dice": "mean Dice",
         "pixel_accuracy": "pixel accuracy",
         "boundary_miou": "boundary mIoU",
@@ -150,29 +158,34 @@ def _surface_table(classes: list[dict[str, Any]]) -> Any:
     table = _table([*distances.values(), *shares.values(), "n"])
     for row in classes:
         cells = ["–" if row[key] is None else f"{row[key]:.2f}" for key in distances]
-        table.add_row(_escape(row["name"]), *cells, *(percent(row[key]) for key in shares), str(row["hausdorff_n"]))
+        table.add_row(escaped(row["name"]), *cells, *(percent(row[key]) for key in shares), str(row["hausdorff_n"]))
     return table
 
 
 def _table(columns: list[str], title: str | None = None) -> Any:
     from rich.table import Table
 
-    shown = None if title is None else _escape(title)
+    shown = None if title is None else escaped(title)
     table = Table("", title=shown, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right")
     return table
 
 
-def _escape(text: str) -> str:
-    from rich.markup import escape  # names and paths may contain [brackets]
+def escaped(text: str) -> str:
+    """Escape a name or path, which may contain [brackets], for rich."""
+    from rich.markup import escape
 
     return escape(text)
 
 
-def _interval(row: dict[str, Any], key: str) -> str:
-    low, high = row[f"{key}_low"], row[f"{key}_high"]
+def percent_interval(low: float | None, high: float | None) -> str:
+    """Format an interval of shares in percent."""
     return "–" if low is None or high is None else f"{100 * low:.1f} – {100 * high:.1f}"
+
+
+def _interval(row: dict[str, Any], key: str) -> str:
+    return percent_interval(row[f"{key}_low"], row[f"{key}_high"])
 
 
 def _n(row: dict[str, Any], key: str) -> str:

@@ -12,6 +12,7 @@ from pixelwise.cli.terminal import (
     Overrides,
     Overwrite,
     Progress,
+    counted,
     print_json,
     print_scores,
     put,
@@ -67,7 +68,7 @@ def run(
     if as_json:
         print_json({"run": str(folder), "scores": result.scores})
         return
-    print_scores(result.scores, title=f"{folder} · validation, {result.scores['images']} images")
+    print_scores(result.scores, title=f"{folder} · validation, {counted(result.scores['images'], 'image')}")
     put(f"\nmodel    {folder / 'model'}\nconfig   {folder / 'config.yaml'}\n")
     if (folder / "report.html").is_file():
         put(f"report   {folder / 'report.html'}\n")

@@ -385,8 +385,8 @@ def holm(p: Floats) -> Floats:
 
 
 _CONVENTION = (
-    "differences are B minus A; one confusion matrix over all images; means over the classes in ground truth or prediction, "
-    "miou_present over those in the ground truth; scores of a recipe are means over its runs"
+    "differences are the model (B) minus the first (A); one confusion matrix over all images; means over the classes in "
+    "ground truth or prediction, miou_present over those in the ground truth; scores of a recipe are means over its runs"
 )
 
 
@@ -407,7 +407,7 @@ def _interval(draws: _Draws, classes: int) -> str:
     parts = [
         f"95 % percentile bootstrap over {draws.units_text()}, {draws.resamples} resamples, seed {draws.seed}, the same images "
         "for all",
-        "a class missing from a draw counts in the means as over all images",
+        "a class missing from a draw has its score over all images in the means",
         runs,
         shown,
     ]

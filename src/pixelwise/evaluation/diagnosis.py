@@ -1,4 +1,4 @@
-"""Where errors are: by object size, by distance to a border, and in regions whose ground truth may be wrong."""
+"""Where errors are: by object size, by distance to a border, and in regions that may be annotated wrongly."""
 
 from __future__ import annotations
 
@@ -121,7 +121,8 @@ class Diagnosis(Meter):
         """Report how many images were too large."""
         if not self.too_large:
             return ()
-        return (f"{self.too_large} images are too large for object sizes and suspected label errors",)
+        images = "1 image is" if self.too_large == 1 else f"{self.too_large} images are"
+        return (f"{images} too large to analyse object sizes and possible annotation errors",)
 
 
 def _distance_bins(truth: NDArray[Any], ignore_index: int) -> NDArray[np.uint8]:

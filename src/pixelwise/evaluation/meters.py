@@ -49,7 +49,7 @@ class ImageMeter(Meter):
 
     def convention(self) -> str:
         """Describe the mean."""
-        return "image_: mean over images of each image's own score"
+        return "image_*: mean over images of each image's own score"
 
 
 class BoundaryMeter(Meter):
@@ -180,14 +180,19 @@ class CalibrationMeter(Meter):
         covered = calibration.coverage_scores(self.coverage)
         coverages, risks = calibration.risk_coverage(self.total, self.layout)
         return {
-            "reliability": ReliabilityTable(*map(_numbers, (bins.edges, bins.pixels, bins.confidence, bins.accuracy))),
+            "reliability": ReliabilityTable(
+                tuple(bins.edges.tolist()),
+                tuple(bins.pixels.tolist()),
+                _numbers(bins.confidence),
+                _numbers(bins.accuracy),
+            ),
             "risk_coverage": CoverageTable(
                 covered.coverages,
                 _numbers(covered.pixel_accuracy),
                 _numbers(covered.mean_iou),
                 tuple(covered.classes.tolist()),
             ),
-            "curve": RiskCurve(_numbers(coverages), _numbers(risks)),
+            "curve": RiskCurve(tuple(coverages.tolist()), tuple(risks.tolist())),
         }
 
 

@@ -44,7 +44,7 @@ class ImageScore:
 
 @dataclass(frozen=True)
 class SizeCounts:
-    """Objects of one class by size: their number, how many were found, their pixels, and how many pixels were correct."""
+    """Objects of one class by size: their number, how many were found, their pixels, and the correct ones of these."""
 
     name: str
     objects: tuple[int, ...]
@@ -95,8 +95,8 @@ class Suspect:
 class ReliabilityTable:
     """The reliability diagram: bin edges, and per bin the pixels, mean confidence and accuracy (None in empty bins)."""
 
-    edges: Numbers
-    pixels: Numbers
+    edges: tuple[float, ...]
+    pixels: tuple[float, ...]
     confidence: Numbers
     accuracy: Numbers
 
@@ -105,7 +105,7 @@ class ReliabilityTable:
 class CoverageTable:
     """Scores among the most confident share of pixels; `classes` is the number of classes in the mean."""
 
-    coverage: Numbers
+    coverage: tuple[float, ...]
     pixel_accuracy: Numbers
     miou: Numbers
     classes: tuple[int, ...]
@@ -115,8 +115,8 @@ class CoverageTable:
 class RiskCurve:
     """The share of wrong pixels (risk) among the most confident share of pixels (coverage)."""
 
-    coverage: Numbers
-    risk: Numbers
+    coverage: tuple[float, ...]
+    risk: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Tables:
     Args:
         by_size: objects found, by size.
         by_distance: errors, by distance to the nearest border.
-        suspects: possible label errors, most likely first.
+        suspects: possible annotation errors, most likely first.
         too_large: number of images left out of `by_size` and `suspects` because of their size.
         reliability: reliability diagram over all images.
         risk_coverage: scores among the most confident pixels.
@@ -156,7 +156,6 @@ class Evaluation:
         tables: see `Tables`.
         unassigned_pixels: counted pixels without a predicted class; they count as misses of their true class.
         notices: what was decided or left out when the data set was opened.
-
     """
 
     scores: Scores

@@ -195,10 +195,8 @@ def _coarsest(runs: Sequence[RunCounts]) -> tuple[RunCounts, list[str]]:
         if len({(block, blocks[place][i]) for i, block in block_of.items()}) > size:
             raise _overlapping_groups(run, block_of, coarse, blocks[place])
         if size > sizes[place]:
-            has = "finer groups" if any(group is not None for group in run.groups) else "no groups"
-            notices.append(
-                f"{run.name} has {has} than {coarse.name}: images are resampled by the groups of {coarse.name}"
-            )
+            has = f"finer groups than {coarse.name}" if any(g is not None for g in run.groups) else "no groups"
+            notices.append(f"{run.name} has {has}: images are resampled by the groups of {coarse.name}")
     return coarse, notices
 
 
@@ -298,7 +296,7 @@ def cautions(runs: Sequence[RunCounts], recipes: Sequence[Recipe]) -> list[str]:
         count = len(other.members)
         if max(first, count) > 1 and min(first, count) < _FEW_RUNS:
             notices.append(
-                f"{first} and {count} runs do not show the spread between seeds well: intervals are too narrow"
+                f"{first} and {count} runs are too few to estimate the spread between seeds: intervals are too narrow"
             )
     return list(dict.fromkeys(notices))
 

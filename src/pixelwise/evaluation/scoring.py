@@ -100,7 +100,6 @@ def evaluate(
         MaskError: a prediction of another size than its truth, or of unknown classes.
         LabelsError: a predictor of other classes than the data set's.
         UsageError: an unknown metric family or convention.
-
     """
     labels = dataset.labels
     options = MeterOptions(labels, surface_tolerance)
@@ -226,7 +225,6 @@ def majority(dataset: LabelledImages, *, resamples: int = 1000, seed: int = 0) -
 
     Raises:
         DataError: no images, an image without a mask, or no counted pixel.
-
     """
 
     def constant(

@@ -42,7 +42,6 @@ def binary_cross_entropy(
         UsageError: shapes that do not match, floating-point masks, an ignore index of 0 or 1, or a normaliser that is not a scalar.
         MaskError: values other than 0, 1 and the ignore index.
         ConfigError: not one weight per label.
-
     """
     losses, _, counted = _entropies(logits, masks, pos_weight, ignore_index)
     return losses.sum() / _count(counted, normaliser).to(losses.dtype)

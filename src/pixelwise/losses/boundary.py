@@ -39,7 +39,6 @@ def boundary_distance(
     Raises:
         UsageError: shapes or a spacing that do not match.
         MaskError: class indices outside 0…K-1.
-
     """
     _require_space(masks.ndim - 1, spacing)
     scores, pixels = prepare(logits, masks, ignore_index)

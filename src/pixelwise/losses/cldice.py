@@ -42,7 +42,6 @@ def soft_cldice(
     Raises:
         UsageError: shapes that do not match, a class that does not exist, or an invalid `per`.
         MaskError: class indices outside 0…K-1.
-
     """
     require_per(per)
     require_logits(logits)

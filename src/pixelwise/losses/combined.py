@@ -132,7 +132,6 @@ class CombinedLoss:
         config: the weights of the terms and their parameters.
         class_weights: (K,) for cross-entropy and focal; None weights all classes equally.
         ignore_index: value of ignored pixels.
-
     """
 
     config: LossConfig
@@ -167,7 +166,6 @@ class CombinedLoss:
         Raises:
             UsageError: shapes that do not match, or a normaliser without three numbers.
             MaskError: class indices outside 0…K-1.
-
         """
         inputs = self._inputs(logits, masks, normaliser, distances)
         weights = term_weights(self.config)
@@ -237,7 +235,6 @@ def combined_loss(
     Raises:
         ConfigError: all weights are 0, both Tversky weights are 0, a clDice class does not exist, or there is not one class
             weight per class.
-
     """
     for name in config.terms:
         if name not in TERMS or name in LossConfig.model_fields:

@@ -36,7 +36,6 @@ def cross_entropy(
     Raises:
         UsageError: shapes that do not match, a smoothing outside 0…1, or a normaliser that is not a scalar.
         MaskError: class indices outside 0…K-1.
-
     """
     weights, gains, *_ = _gains(logits, masks, ignore_index, class_weights, label_smoothing)
     return -(weights * gains).sum() / divisor(weights, normaliser)
@@ -70,7 +69,6 @@ def ohem_cross_entropy(
     Raises:
         UsageError: shapes that do not match, or a share or threshold out of range.
         MaskError: class indices outside 0…K-1.
-
     """
     if not (0 < share <= 1 and 0 <= threshold <= 1):
         found, fix = f"share {share} and threshold {threshold}", "Use, for example, share 0.25 and threshold 0.7."

@@ -31,7 +31,6 @@ def lovasz_softmax(logits: Tensor, masks: Tensor, *, per: Per = "batch", ignore_
     Raises:
         UsageError: shapes that do not match, or an invalid `per`.
         MaskError: class indices outside 0…K-1.
-
     """
     require_per(per)
     scores, pixels = prepare(logits, masks, ignore_index)
@@ -57,7 +56,6 @@ def lovasz_hinge(logits: Tensor, masks: Tensor, *, per: Per = "batch", ignore_in
 
     Raises:
         UsageError, MaskError: as `binary_cross_entropy`.
-
     """
     require_per(per)
     scores, truth, counted = prepare_labels(logits, masks, ignore_index)

@@ -57,7 +57,6 @@ def tversky(
     Raises:
         UsageError: shapes that do not match, `alpha` or `beta` negative or both 0, `gamma` not above 0, or an invalid `per`.
         MaskError: class indices outside 0…K-1.
-
     """
     require_per(per)
     scores, pixels = prepare(logits, masks, ignore_index)

@@ -32,7 +32,6 @@ def class_weights(
 
     Raises:
         ConfigError: an unknown kind, or weights that are negative, all zero or not one per class.
-
     """
     counts = np.asarray(pixel_counts, np.float64)
     if not isinstance(kind, str):

@@ -34,7 +34,6 @@ def boundary_width(shape: Sequence[int], share: float = 0.02) -> int:
 
     Raises:
         UsageError: the share is not a positive number.
-
     """
     if not (math.isfinite(share) and share > 0):
         raise UsageError(
@@ -56,7 +55,6 @@ def boundary_band(region: NDArray[Any], width: float) -> Bools:
     Raises:
         UsageError: the width is below one.
         MaskError: the region is not bool.
-
     """
     if region.dtype != np.bool_:
         raise MaskError("region", expected="bool", found=str(region.dtype), do="Compare the mask with one class.")
@@ -86,7 +84,6 @@ def class_bands(mask: NDArray[Any], width: float, ignore_index: int | None = Non
     Raises:
         UsageError: the width is below one.
         MaskError: the mask is not of integers.
-
     """
     if mask.dtype.kind not in "ui":
         raise MaskError("mask", expected="integers", found=str(mask.dtype), do="Pass class indices or ids.")
@@ -129,7 +126,6 @@ def boundary_counts(
     Raises:
         MaskError: different shapes, or counted pixels outside 0…K-1.
         UsageError: the ignore index is a class index, or the share is not positive.
-
     """
     true, predicted = known_classes(truth, prediction, num_classes, ignore_index, where)
     width = boundary_width(truth.shape, share)
@@ -152,7 +148,6 @@ def contours(mask: NDArray[Any], ignore_index: int | None = None) -> Bools:
     Args:
         mask: integers (*S).
         ignore_index: value of ignored pixels; None if there are none.
-
     """
     edge = np.zeros(mask.shape, np.bool_)
     known = None if ignore_index is None else mask != ignore_index
@@ -193,7 +188,6 @@ def contour_counts(
     Raises:
         MaskError: different shapes, or counted pixels outside 0…K-1.
         UsageError: the ignore index is a class index, or the tolerance is negative or not finite.
-
     """
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise UsageError("tolerance", expected="a distance in pixels", found=str(tolerance), do="Use zero or more.")
@@ -238,7 +232,6 @@ def known_classes(
     Raises:
         MaskError: different shapes, or counted pixels outside 0…K-1.
         UsageError: the ignore index is a class index.
-
     """
     ConfusionMatrix(num_classes, ignore_index).update(truth, prediction, where)  # validates the masks
     ignored = truth == ignore_index
@@ -272,7 +265,7 @@ def _per_class(classes: NDArray[Any], num_classes: int) -> Counts:
 
 
 def _places(mask: NDArray[Any], edge: Bools, tolerance: float) -> NDArray[np.float64]:
-    """Return the coordinates of edge pixels with the class as an additional axis (N, ndim + 1), scaled so that classes are never near."""
+    """Return the coordinates of edge pixels, (N, ndim + 1); the last axis is the class, scaled so that no two are near."""
     return np.column_stack([np.argwhere(edge), mask[edge] * (2 * tolerance + 2)]).astype(np.float64)
 
 

@@ -48,7 +48,6 @@ class Layout:
     Args:
         num_classes: K.
         bins: reliability bins.
-
     """
 
     num_classes: int
@@ -100,7 +99,6 @@ def calibration_sums(
     Raises:
         UsageError: the ignore index is a class index, no bins, or values that are not probabilities.
         MaskError: another size than the truth, or counted pixels outside 0…K-1.
-
     """
     if bins < 1:
         raise UsageError("bins", expected="at least 1", found=str(bins), do="Use 15, as most papers do.")
@@ -329,7 +327,6 @@ def coverage_scores(counts: Counts, coverages: Sequence[float] = COVERAGES) -> C
     Args:
         counts: totals of `coverage_counts`. If a bin is needed in part, that part of its counts is used.
         coverages: shares of pixels, above 0 and at most 1.
-
     """
     shares = np.stack([_accepted(counts[1].sum(-1), coverage) for coverage in coverages])
     hits, truth, predicted = np.moveaxis(np.tensordot(shares, counts, (1, 1)), 1, 0)

@@ -27,7 +27,6 @@ class ConfusionMatrix:
 
     Raises:
         UsageError: the ignore index is a class index.
-
     """
 
     def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
@@ -51,7 +50,6 @@ class ConfusionMatrix:
 
         Raises:
             MaskError: different shapes, or counted pixels outside 0…K-1.
-
         """
         counts = _count(truth, prediction, self.num_classes, self.ignore_index, where)
         self.matrix += counts

@@ -146,17 +146,17 @@ def _mean_of_class_means(totals: Floats, k: int) -> Ratios:
 _MATRIX, _SUMMED = "one matrix over all images", "all classes' pixels added up before dividing"
 CONVENTIONS: Mapping[str, tuple[Rule, ...]] = {
     "smp": (
-        Rule("iou_score(reduction='macro')", f"{_MATRIX}; a class without a union counts 1", _absent_is(1.0)),
+        Rule("iou_score(reduction='macro')", f"{_MATRIX}; a class without a union counts as 1", _absent_is(1.0)),
         Rule(
             "iou_score(reduction='macro-imagewise')",
-            "mean over images of the mean over all classes; a class without a union counts 1",
+            "mean over images of the mean over all classes; a class without a union counts as 1",
             _mean_of_images,
             _per_image(_absent_is(1.0)),
         ),
         Rule("iou_score(reduction='micro')", f"{_MATRIX}; {_SUMMED}", _micro),
         Rule(
             "iou_score(reduction='micro-imagewise')",
-            f"mean over images; in each, {_SUMMED}; one without any counts 1",
+            f"mean over images; in each, {_SUMMED}; an image without counted pixels counts as 1",
             _mean_of_images,
             _per_image(_micro_or_one),
         ),
@@ -197,13 +197,13 @@ CONVENTIONS: Mapping[str, tuple[Rule, ...]] = {
         ),
         Rule(
             "MeanIoU(reduction='mean_batch').mean()",
-            "mean over classes of the mean over images whose ground truth has the class; a class that is in none counts 0",
+            "mean over classes of the mean over images whose ground truth has the class; a class that is in none counts as 0",
             _mean_of_class_means,
             _per_class_and_image(only_true=True),
         ),
     ),
     "sceneparsing": (
-        Rule("Mean IoU", f"{_MATRIX}; mean over all classes, one without a union counts 0", _absent_is(0.0)),
+        Rule("Mean IoU", f"{_MATRIX}; mean over all classes; a class without a union counts as 0", _absent_is(0.0)),
         Rule("Pixel Accuracy", "share of labelled pixels that are correct", _pixel_accuracy),
     ),
     "void-as-error": (
@@ -229,7 +229,7 @@ def peer_scores(
 
     Args:
         name: one of `CONVENTIONS`.
-        counts: (N, 4, K) per image and class: true positives, true pixels, predicted pixels, and pixels predicted where the truth is ignored.
+        counts: (N, 4, K), as from `metrics.scores.Tally.counts`.
         groups: one per image; None for an image without a group.
         ignored: whether there are ignored pixels.
         resamples: number of bootstrap resamples.

@@ -87,7 +87,6 @@ def average_precision(
         DataError: an unreadable file, a missing key, no images or categories, or repeated ids.
         PairingError: detections in images that are not in the truth.
         MaskError: segmentations that do not match their image, unknown categories, or invalid scores, boxes, areas or sizes.
-
     """
     if kind not in ("mask", "box", "boundary"):
         raise UsageError("kind", expected="mask, box or boundary", found=str(kind), do="Choose one of them.")

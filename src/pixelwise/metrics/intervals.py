@@ -35,7 +35,6 @@ def bootstrap(
     Returns:
         Lower and upper bounds (S,) over the draws in which the statistic is defined; NaN if there are none, or fewer than two
         images or resamples.
-
     """
     count = len(sums)
     total = np.asarray(sums, np.float64)
@@ -55,7 +54,6 @@ def drawn_totals(sums: NDArray[Any], resamples: int, seed: int) -> Iterator[Floa
 
     Yields:
         Totals (R, M).
-
     """
     count, width = sums.shape
     total, generator = np.asarray(sums, np.float64), np.random.default_rng(seed)
@@ -88,7 +86,6 @@ def score_sums(
 
     Returns:
         S scores; n is the number of images for which a score is defined on its own.
-
     """
     reference = np.asarray(sums, np.float64).sum(0, keepdims=True)
     units, _ = by_group(sums, groups)

@@ -99,7 +99,6 @@ def panoptic_sums(
     Raises:
         MaskError: different shapes, ids without a segment, segments without a pixel, or unknown categories.
         UsageError: a category is listed twice, or the share is not a positive number.
-
     """
     column = _columns(categories)
     _require_maps(truth, prediction, where)
@@ -145,7 +144,6 @@ def panoptic_means(sums: NDArray[Any], things: Sequence[bool] | Flags) -> Panopt
 
     Raises:
         UsageError: the number of flags is not the number of categories.
-
     """
     countable = np.asarray(things, bool)
     quality = panoptic_quality(sums)

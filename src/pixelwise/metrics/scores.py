@@ -27,7 +27,6 @@ class Tally:
 
     Args:
         labels: the K classes.
-
     """
 
     def __init__(self, labels: Labels) -> None:
@@ -64,7 +63,9 @@ class Tally:
         return self._counts[-1]
 
     def counts(self) -> Counts:
-        """Return (N, 4, K): per image and class the true positives, true pixels, predicted pixels, and pixels predicted where the truth is ignored.
+        """Return the counts per image and class, (N, 4, K).
+
+        Rows: true positives, true pixels, predicted pixels, and pixels predicted where the truth is ignored.
 
         Raises:
             DataError: no image was added.
@@ -78,7 +79,6 @@ class Tally:
 
         Raises:
             DataError: no image was added.
-
         """
         return self._scores(self.counts()[:, :3], self.matrix, resamples, seed)
 
@@ -137,7 +137,6 @@ def scores(
         groups: one per image; images of one group are resampled together, None for an image without a group.
         resamples: number of bootstrap resamples; below 2 there are no intervals.
         seed: random seed.
-
     """
     tally = Tally(labels)
     for i, matrix in enumerate(matrices):
@@ -172,7 +171,7 @@ def _convention(labels: Labels, excluded: Sequence[str], present: int) -> str:
     k = labels.num_classes
     absent = f", without {', '.join(excluded)}" if excluded else ""
     return (
-        f"one confusion matrix over all images; means over the {k - len(excluded)} of {k} classes in ground truth or prediction"
+        f"one confusion matrix over all images; means over {k - len(excluded)} of {k} classes in ground truth or prediction"
         f"{absent}; miou_present over the {present} in the ground truth; ignored pixels are excluded"
     )
 
@@ -185,6 +184,6 @@ def _interval(units: int, kind: str, images: int, resamples: int, seed: int) -> 
     drawn = f"{units} {kind}" if kind == "images" else f"{units} groups of {images} images"
     few = f"; fewer than {_FEW} {kind} give intervals that are too narrow" if units < _FEW else ""
     return (
-        f"95 % percentile bootstrap over {drawn}, {resamples} resamples, seed {seed}; a class missing from a draw counts in the "
-        f"means as over all images{few}"
+        f"95 % percentile bootstrap over {drawn}, {resamples} resamples, seed {seed}; a class missing from a draw has its "
+        f"score over all images in the means{few}"
     )

@@ -43,7 +43,6 @@ class SurfaceDistances:
         truth_sizes: length (2-D) or area (3-D) of the same elements, (N,).
         prediction_distances: from the elements of the predicted surface to the true one, (M,), ascending.
         prediction_sizes: of the same elements, (M,).
-
     """
 
     truth_distances: Floats
@@ -65,7 +64,6 @@ def surface_distances(truth: NDArray[Any], prediction: NDArray[Any], spacing: Se
     Raises:
         MaskError: regions that are not bool, have other axes, or different shapes.
         UsageError: the spacing does not match the axes or is not positive.
-
     """
     steps = _checked(truth, prediction, spacing)
     either = truth | prediction
@@ -98,7 +96,6 @@ def hausdorff(distances: SurfaceDistances, percentile: float = 100) -> float:
 
     Raises:
         UsageError: the percentile is not in 0…100.
-
     """
     if not 0 <= percentile <= 100:
         raise UsageError("percentile", expected="0 to 100", found=str(percentile), do="Use 95 for the usual HD95.")
@@ -117,7 +114,6 @@ def average_surface_distance(distances: SurfaceDistances) -> tuple[float, float]
 
     Returns:
         Both directions in the unit of the spacing; infinite if one region is empty, NaN if both are.
-
     """
     d = distances
     if not (d.truth_sizes.size and d.prediction_sizes.size):
@@ -135,7 +131,6 @@ def symmetric_surface_distance(distances: SurfaceDistances) -> float:
 
     Returns:
         A distance in the unit of the spacing; infinite if one region is empty, NaN if both are.
-
     """
     d = distances
     if not (d.truth_sizes.size and d.prediction_sizes.size):
@@ -152,7 +147,6 @@ def surface_overlap(distances: SurfaceDistances, tolerance: float) -> tuple[floa
 
     Raises:
         UsageError: the tolerance is negative or not finite.
-
     """
     d = distances
     within = _within(d, tolerance)
@@ -167,7 +161,6 @@ def surface_dice(distances: SurfaceDistances, tolerance: float) -> float:
 
     Raises:
         UsageError: the tolerance is negative or not finite.
-
     """
     d = distances
     return _share(sum(_within(d, tolerance)), float(d.truth_sizes.sum() + d.prediction_sizes.sum()))
@@ -203,7 +196,6 @@ def surface_sums(
     Raises:
         MaskError: different shapes, or counted pixels outside 0…K-1.
         UsageError: the ignore index is a class index, or an invalid spacing or tolerance.
-
     """
     masks = known_classes(truth, prediction, num_classes, ignore_index, where)
     _require_spacing(truth.ndim, spacing)

@@ -27,7 +27,6 @@ class PixelSample:
         number: maximum number of pixels per image.
         ignore_index: value of ignored pixels of the truth, which are never chosen.
         seed: random seed.
-
     """
 
     number: int = 2000
@@ -54,7 +53,6 @@ def log_probabilities(probabilities: NDArray[Any], places: NDArray[np.intp], sta
 
     Returns:
         Logarithms, at least that of the smallest normal float32. Concatenated over bands they are those of the image.
-
     """
     columns = probabilities.reshape(len(probabilities), -1)
     here = places[(places >= start) & (places < start + columns.shape[1])] - start
@@ -89,7 +87,6 @@ def fit_temperature(log_probabilities: NDArray[Any], truth: NDArray[Any]) -> Tem
 
     Raises:
         UsageError: shapes that do not match, NaN, or classes outside 0…K-1.
-
     """
     scores, t = _fit_input(log_probabilities, truth)
     n, k = scores.shape
@@ -188,7 +185,6 @@ def tempered(probabilities: Singles, temperature: float) -> Singles:
 
     Raises:
         UsageError: the temperature is not above 0.
-
     """
     if not 0 < temperature < np.inf:
         fix = "Use the result of fit_temperature."

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pixelwise.evaluation.results import ReliabilityTable, RiskCurve
 from pixelwise.reporting.charts import Axis, Chart, Line, Mark
 from pixelwise.reporting.numbers import percent, short
 from pixelwise.reporting.rendering import Section
@@ -37,13 +38,14 @@ def calibration(results: Results, card: Mapping[str, Any]) -> Section | None:
         results: the evaluation.
         card: how the probabilities were calibrated, as in `model.json`.
     """
-    bins = _bins(results.tables.get("reliability") or {})
-    kept = results.tables.get("risk_coverage") or {}
-    coverage = _coverage(results.tables.get("curve") or {}, kept)
+    tables = results.evaluation.tables
+    bins = _bins(tables.reliability)
+    kept: list[tuple[Any, ...]] = []
+    if (table := tables.risk_coverage) is not None:
+        kept = list(zip(table.coverage, table.pixel_accuracy, table.miou, table.classes, strict=True))
+    coverage = _coverage(tables.curve, {share: accuracy for share, accuracy, _, _ in kept})
     if not bins and coverage is None:
         return None
-    coverages = kept.get("coverage") or []
-    columns = [kept.get(key) or [None] * len(coverages) for key in ("pixel_accuracy", "miou", "classes")]
     values = {
         "confidence": results.score("confidence").value,
         "accuracy": results.score("accuracy_at_100").value,
@@ -52,17 +54,21 @@ def calibration(results: Results, card: Mapping[str, Any]) -> Section | None:
         "bins": bins,
         "ece": results.score("ece"),
         "coverage": coverage,
-        "kept": list(zip(coverages, *columns, strict=False)),
+        "kept": kept,
     }
     return Section("calibration", "Calibration", values)
 
 
-def _bins(table: Mapping[str, Any]) -> list[Bin]:
+def _bins(table: ReliabilityTable | None) -> list[Bin]:
     """Return the bins that have pixels."""
-    edges = table.get("edges") or []
-    columns = [table.get(key) or [] for key in ("pixels", "confidence", "accuracy")]
-    bins = [Bin(*row) for row in zip(edges, edges[1:], *columns, strict=False)]
-    return [b for b in bins if b.pixels and b.confidence is not None and b.accuracy is not None]
+    if table is None:
+        return []
+    columns = zip(table.edges, table.edges[1:], table.pixels, table.confidence, table.accuracy, strict=False)
+    return [
+        Bin(low, high, int(pixels), confidence, accuracy)
+        for low, high, pixels, confidence, accuracy in columns
+        if pixels and confidence is not None and accuracy is not None
+    ]
 
 
 def _reliability(bins: list[Bin]) -> Chart | None:
@@ -84,18 +90,15 @@ def _reliability(bins: list[Bin]) -> Chart | None:
     return Chart("Reliability diagram: " + "; ".join(tooltips), x, y, lines, height=_HEIGHT)
 
 
-def _coverage(curve: Mapping[str, Any], kept: Mapping[str, Any]) -> Chart | None:
-    pairs = zip(curve.get("coverage") or (), curve.get("risk") or (), strict=False)
-    points = [(coverage, risk) for coverage, risk in pairs if coverage is not None and risk is not None]
-    if len(points) < 2:
+def _coverage(curve: RiskCurve | None, accuracies: Mapping[float, float | None]) -> Chart | None:
+    """Draw the risk-coverage curve, with the risk of all pixels and of the most confident 80 % marked."""
+    if curve is None or len(curve.coverage) < 2:
         return None
+    points = list(zip(curve.coverage, curve.risk, strict=True))
     highest = max(risk for _, risk in points)
     step = next((s for s in (0.01, 0.02, 0.05, 0.1, 0.2) if highest <= 5 * s), 0.25)
     ticks = tuple(i * step for i in range(max(int(highest / step + 0.999), 1) + 1))
-    accuracies = zip(kept.get("coverage") or (), kept.get("pixel_accuracy") or (), strict=False)
-    marked = [
-        (coverage, 1 - accuracy) for coverage, accuracy in accuracies if coverage in (0.8, 1.0) and accuracy is not None
-    ]
+    marked = [(share, 1 - accuracy) for share in (0.8, 1.0) if (accuracy := accuracies.get(share)) is not None]
     marks = [Mark(coverage, risk, f"{percent(risk)} at {100 * coverage:.0f}\u202f%") for coverage, risk in marked]
     return Chart(
         f"Share of wrong pixels over coverage: {'; '.join(mark.text for mark in marks)}",

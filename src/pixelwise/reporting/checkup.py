@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from pixelwise.checking.findings import more
 from pixelwise.errors import PixelwiseError
+from pixelwise.evaluation import Suspect
 from pixelwise.imageio.images import to_rgb8
 from pixelwise.labels import Labels
 from pixelwise.reporting.gallery import fetch_views, suspects_section
 from pixelwise.reporting.overlay import overlay
 from pixelwise.reporting.rendering import Section, render_page
-from pixelwise.reporting.results import suspects_from
 from pixelwise.reporting.thumbnails import Fetch, Panel, encode
 from pixelwise.storage import write_atomic
 
@@ -55,7 +55,10 @@ def write_checkup(
         ResourceError: the file cannot be written.
     """
     findings = list(plain.get("findings") or ())
-    suspects = suspects_from(plain.get("suspects") or ())
+    suspects = [
+        Suspect(**{key: value for key, value in suspect.items() if key != "part"})
+        for suspect in plain.get("suspects") or ()
+    ]
     thumbnails = {} if read_example is None else _thumbnails(findings, labels, read_example)
     views = {} if fetch is None else fetch_views({}, suspects, labels, fetch)[1]
     data = str(plain.get("data") or "")

@@ -151,15 +151,13 @@ def _matrix_image(shares: Floats) -> Thumbnail:
 
 def by_size(results: Results) -> Section | None:
     """Show the share of detected objects by size."""
-    table = results.tables.get("by_size") or {}
-    classes = [entry for entry in table.get("classes") or () if sum(entry.get("objects") or ())]
-    if not classes:
+    table = results.evaluation.tables.by_size
+    classes = [entry for entry in table.classes if sum(entry.objects)] if table else []
+    if not table or not classes:
         return None
-    most = sorted(classes, key=lambda entry: -sum(entry["objects"]))[:_MOST_CLASSES]
-    rows = [
-        (entry["name"], list(zip(entry["found"], entry["objects"], strict=True))) for entry in classes if entry in most
-    ]
-    values = {"heads": _size_ranges(table["up_to_pixels"]), "rows": rows, "omitted": len(classes) - len(rows)}
+    most = sorted(classes, key=lambda entry: -sum(entry.objects))[:_MOST_CLASSES]
+    rows = [(entry.name, list(zip(entry.found, entry.objects, strict=True))) for entry in classes if entry in most]
+    values = {"heads": _size_ranges(table.up_to_pixels), "rows": rows, "omitted": len(classes) - len(rows)}
     return Section("sizes", "By object size", values)
 
 
@@ -181,16 +179,15 @@ def _thousands(pixels: int) -> str:
 
 def by_distance(results: Results) -> Section | None:
     """Show the share of wrong pixels by distance to the nearest annotated boundary."""
-    table = results.tables.get("by_distance") or {}
-    pixels, wrong = table.get("pixels") or [], table.get("wrong") or []
-    if not sum(pixels):
+    table = results.evaluation.tables.by_distance
+    if table is None or not sum(table.pixels):
         return None
     rows = []
     low = 0
-    for high, total, errors in zip(table["up_to_pixels"], pixels, wrong, strict=True):
+    for high, total, errors in zip(table.up_to_pixels, table.pixels, table.wrong, strict=True):
         name = f"beyond {low} px" if high is None else f"{low}–{high} px"
-        low = high
+        low = high or low
         if total:
             rows.append((name, total, errors))
     top = max(errors / total for _, total, errors in rows)
-    return Section("distances", "By distance to boundaries", {"rows": rows, "errors": sum(wrong), "top": top})
+    return Section("distances", "By distance to boundaries", {"rows": rows, "errors": sum(table.wrong), "top": top})

@@ -8,7 +8,7 @@ from pixelwise.errors import PixelwiseError
 from pixelwise.evaluation import Suspect
 from pixelwise.labels import Labels
 from pixelwise.reporting.rendering import Section
-from pixelwise.reporting.results import ImageResult, Results
+from pixelwise.reporting.results import Results, area_error
 from pixelwise.reporting.thumbnails import Fetch, View, crop, view, worst_slice
 
 EACH = 4
@@ -18,12 +18,12 @@ _LARGEST_PANEL = 60_000
 _MOST_SUSPECTS, _MOST_LISTED = 12, 50
 _GROUPS = {
     "all": ("All images", "Worst first."),
-    "worst": ("Worst", "Lowest mIoU of the image alone."),
-    "median": ("Typical", "Median mIoU of the image alone."),
-    "best": ("Best", "Highest mIoU of the image alone."),
+    "worst": ("Worst", "Lowest mIoU."),
+    "median": ("Typical", "Closest to the median mIoU."),
+    "best": ("Best", "Highest mIoU."),
     "area": (
         "Largest area error",
-        "Images, not shown above, in which the areas of the classes deviate most from the ground truth.",
+        "Of the other images, those in which the areas of the classes deviate most from the ground truth.",
     ),
 }
 
@@ -35,7 +35,8 @@ def choose(results: Results) -> dict[str, list[str]]:
         Ids by group: "worst", "median" and "best" by the mIoU of the image alone, and "area" by the largest area error,
         about 4 of each; or all ids in the group "all" if there are at most 4. Empty groups are omitted.
     """
-    images = [(image.miou, image.id, image.area_error or 0.0) for image in results.per_image if image.miou is not None]
+    scored = [image for image in results.evaluation.images if image.miou is not None]
+    images = [(image.miou, image.id, area_error(image) or 0.0) for image in scored]
     ranked = [id for _, id, _ in sorted(images)]
     if len(ranked) <= EACH:
         return {"all": ranked} if ranked else {}
@@ -57,14 +58,18 @@ def choose(results: Results) -> dict[str, list[str]]:
 
 def image_sections(results: Results, labels: Labels, fetch: Fetch | None) -> list[Section | None]:
     """Show the chosen images and the suspects; without `fetch`, only list the suspects."""
+    suspects = results.evaluation.tables.suspects or ()
     if fetch is None:
-        return [suspects_section(results.suspects, {})]
+        return [suspects_section(suspects, {})]
     chosen = choose(results)
-    views, suspect_views = fetch_views(chosen, results.suspects, labels, fetch)
-    images: dict[str, ImageResult] = {image.id: image for image in results.per_image}
-    groups = [(*_GROUPS[group], [(images[id], views[id]) for id in ids]) for group, ids in chosen.items()]
+    views, suspect_views = fetch_views(chosen, suspects, labels, fetch)
+    images = {image.id: image for image in results.evaluation.images}
+    groups = [
+        (*_GROUPS[group], [(images[id], area_error(images[id]), views[id]) for id in ids])
+        for group, ids in chosen.items()
+    ]
     section = Section("images", "Images", {"groups": groups, "labels": labels}) if groups else None
-    return [section, suspects_section(results.suspects, suspect_views)]
+    return [section, suspects_section(suspects, suspect_views)]
 
 
 def fetch_views(

@@ -59,6 +59,6 @@ def write_report(
         run_sections.repeat(environment, commands),
         scores.definitions(results),
     ]
-    title = title or Path(results.model.rstrip("/\\")).name or "Evaluation"
+    title = title or Path((results.file.model or "").rstrip("/\\")).name or "Evaluation"
     html = render_page("report.html", title, sections, results=results, key_figures=scores.key_figures(results))
     write_atomic(Path(path), html)

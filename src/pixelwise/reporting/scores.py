@@ -47,19 +47,23 @@ def _iou(entry: ClassResult) -> float:
 
 def all_scores(results: Results) -> Section:
     """List every score over all classes with its interval, n and meaning."""
-    return Section("scores", "All scores", {"results": results, "notes": _notes(results)})
+    peer = None
+    if results.evaluation.peer is not None:
+        name, entries = results.evaluation.peer
+        peer = name, [(entry.call, entry.says, Value.of("", entry.score)) for entry in entries]
+    return Section("scores", "All scores", {"results": results, "peer": peer, "notes": _notes(results)})
 
 
 def _notes(results: Results) -> list[tuple[str, str]]:
     """Describe how absent classes, ignored pixels and pixels without a predicted class were treated."""
-    unassigned = results.unassigned_pixels
+    unassigned = results.evaluation.unassigned_pixels
+    scores = results.evaluation.scores
     notes = [
-        ("Convention.", _sentence(results.convention)),
-        ("Intervals.", _sentence(results.interval)),
-        ("Ignored pixels.", f"{count(results.ignored_pixels)}, excluded from all scores."),
-        ("Unassigned pixels.", f"{count(unassigned)} without a predicted class, counted as errors." if unassigned else ""),
-        ("Excluded from means.", "" if results.convention else ", ".join(results.excluded[:_MOST_NOTES])),
-        *(("Note.", notice) for notice in results.notices[:_MOST_NOTES]),
+        ("Convention.", _sentence(scores.convention)),
+        ("Intervals.", _sentence(scores.interval)),
+        ("Ignored pixels.", f"{count(scores.ignored_pixels)}, excluded from all scores."),
+        ("Pixels without a predicted class.", f"{count(unassigned)}, counted as errors." if unassigned else ""),
+        *(("Note.", notice) for notice in results.evaluation.notices[:_MOST_NOTES]),
     ]  # fmt: skip
     return [(name, text) for name, text in notes if text]
 
@@ -71,7 +75,7 @@ def _sentence(text: str) -> str:
 def definitions(results: Results) -> Section:
     """Define every score that the page shows or links to."""
     used = {*results.score_keys, *results.class_score_keys, *_ALWAYS}
-    if results.tables.get("curve") or results.tables.get("reliability"):
+    if results.evaluation.tables.curve or results.evaluation.tables.reliability:
         used |= {"ece", "aurc", "confidence"}
     families = {
         name: {key: definition for key, definition in entries.items() if key in used}
