@@ -259,7 +259,7 @@ def _names_and_ids(names: Any, ids: Any, where: str) -> tuple[tuple[str, ...], t
 
 
 def _unique(ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Compute `np.unique` with inverse and counts; for small ids without sorting, and including values with a count of 0."""
+    """Compute `np.unique` with inverse and counts; small ids are not sorted, and include values with a count of 0."""
     flat = ids.reshape(-1)
     if flat.size and flat.dtype.kind in "ui" and int(flat.min()) >= 0 and int(flat.max()) < 65536:
         counts = np.bincount(flat)

@@ -88,7 +88,7 @@ class ModelSpec:
         labels: the classes.
         channels: C, bands per image.
         dimensions: spatial axes, 2 or 3.
-        colour_mode: "rgb" or "grey" if images of one or three bands are converted to it; None if bands are not converted.
+        colour_mode: "rgb" or "grey" if images of one or three bands are converted to it; None: no conversion.
         dtype: numpy name of the pixel type of the training images; None if any is accepted.
         typical_range: the 0.5 % and 99.5 % percentiles of the training pixels over all bands, in raw values; None if unknown.
         fill: raw value per band that replaces invalid pixels; () for zeros.
@@ -98,7 +98,7 @@ class ModelSpec:
         overlap: minimum overlap of neighbouring tiles, as a share of the tile, 0…1.
         mirrors: directions in which images were mirrored in training: "horizontal", "vertical", "depth".
         flips: whether probabilities are averaged over copies mirrored in these directions.
-        temperature: divisor of the logits before the softmax (Guo et al. 2017, arXiv:1706.04599); masks do not depend on it.
+        temperature: divisor of the logits before the softmax (Guo et al. 2017, arXiv:1706.04599); no effect on masks.
         task: "semantic", "instance" or "panoptic".
     """
 

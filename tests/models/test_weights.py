@@ -313,7 +313,7 @@ def test_a_write_that_the_system_cuts_leaves_the_previous_file(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        with pytest.raises(ResourceError, match=r"expected room to write, found File too large\."):
+        with pytest.raises(ResourceError, match=r"expected a writable disk with free space, found File too large\."):
             write_atomic(tmp_path / "a", b"x" * 100_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -324,7 +324,9 @@ def test_a_write_that_the_system_cuts_leaves_the_previous_file(tmp_path):
 def test_a_full_disk_leaves_the_previous_model(folder, model, monkeypatch):
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ResourceError, match=rf"^{folder}: expected room to write, found No space left"):
+    with pytest.raises(
+        ResourceError, match=rf"^{folder}: expected a writable disk with free space, found No space left"
+    ):
         save_model(folder, model, CARD)
     monkeypatch.undo()
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before

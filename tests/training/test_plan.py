@@ -76,7 +76,7 @@ def test_outliers_are_clipped_and_excluded_from_mean_and_std() -> None:
     assert config.model.clip == [(102.0, 1393.0)]
     assert (config.model.mean, config.model.std) == ([454.8], [250.2])
     assert reasons["model.clip"] == (
-        "the largest outlier is 20.9 standard deviations outside the range of 99 % of the pixels and 90 % of every "
+        "the largest outlier is 20.9 standard deviations outside the range of 99 % of all pixels and 90 % of each "
         "class: values are clipped to it"
     )
     assert reasons["model.mean"].endswith(", clipped")

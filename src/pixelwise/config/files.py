@@ -198,7 +198,7 @@ def _is_list_of_objects(value: Any) -> bool:
 
 
 def is_yolo(plain: Mapping[str, Any]) -> bool:
-    """Whether a mapping is the YAML file of a YOLO data set: it has `names` and splits, and no key of `DataConfig` besides."""
+    """Whether a mapping is the YAML file of a YOLO data set: `names`, splits and no other key of `DataConfig`."""
     splits = {"train", "val", "test"}
     config_keys = set(DataConfig.model_fields) - splits
     return "names" in plain and not splits.isdisjoint(plain) and config_keys.isdisjoint(plain)

@@ -1,4 +1,4 @@
-"""The sections of a configuration as frozen pydantic models. Most values that are None are derived from the data later."""
+"""The sections of a configuration as frozen pydantic models. Most unset values (None) are derived later."""
 
 from __future__ import annotations
 

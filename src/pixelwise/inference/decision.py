@@ -1,4 +1,4 @@
-"""Turn logits into probabilities and classes: enlarge coarse logits, compute the softmax, choose the most probable class."""
+"""From logits to masks: enlarging coarse logits, softmax, and the most probable class."""
 
 from __future__ import annotations
 

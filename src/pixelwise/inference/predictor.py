@@ -74,7 +74,7 @@ class Predictor:
         Args:
             image: (C, *S), raw pixel values of any numeric type, any *S ≥ 1.
             grid: spatial reference of the image; a spacing of 1 pixel if not given.
-            valid: (*S), false where the image has no data: these pixels are replaced by `spec.fill` and get the ignore index.
+            valid: (*S), false where the image has no data: they are replaced by `spec.fill` and get the ignore index.
             id: name of the image, for messages and for the prediction.
             probabilities: also return them, (K, *S) float32. Otherwise only one row of tiles is held in memory.
 

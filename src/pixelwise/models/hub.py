@@ -37,7 +37,7 @@ def download(repository: str, revision: str | None = None) -> Path:
     def fetch(name: str, at: str | None) -> Path | None:
         try:
             return Path(hf_hub_download(repository, name, revision=at))
-        except (EntryNotFoundError, *network_errors()) as error:
+        except network_errors() as error:  # including EntryNotFoundError
             missing = isinstance(error, EntryNotFoundError)
             if isinstance(error, LocalEntryNotFoundError):
                 # Without a network, the cache may record that the file does not exist: neither a path nor None.
@@ -65,7 +65,7 @@ def download(repository: str, revision: str | None = None) -> Path:
 
 
 def _converted(repository: str) -> str | None:
-    """Return the revision of the pull request of the Hub's converter; None if there is none or the Hub is unreachable."""
+    """Return the revision of the pull request of the Hub's converter, or None."""
     from huggingface_hub import get_repo_discussions
 
     try:

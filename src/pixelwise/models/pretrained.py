@@ -128,7 +128,7 @@ def matched(model: SegmentationModel, source: Source, *, keep_head: bool = True)
 
 
 def _named(model: SegmentationModel, source: Source, state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-    """Map the name of each given tensor to the name in the network, with the prefix and spelling that match most tensors.
+    """Map the name of each tensor to its name in the network, by the prefix and spelling that match most tensors.
 
     Prefixes: none, `network.`, or that of the encoder. timm flattens lists of stages: `stages.0.` becomes `stages_0.`.
     The normalisation is not mapped, since it is taken from the configuration.

@@ -31,7 +31,7 @@ def write_readme(folder: Path) -> None:
 
 
 def readme(card: ModelCard) -> str:
-    """Return the README of a model: classes, data, scores with intervals, licence and limits, with the header of the Hub."""
+    """Return the README of a model, with the YAML header that the Hub reads."""
     labels, spec = card.labels, card.spec
     license = card.license.lower()
     scores = (card.scores or {}).get("val") or {}

@@ -20,7 +20,7 @@ from torch import Tensor
 from pixelwise.errors import ConfigError, ModelFileError
 from pixelwise.models.card import CARD, read_card
 from pixelwise.models.catalogue import origin, split_name
-from pixelwise.models.hub import README, download, is_hub_name, unreachable
+from pixelwise.models.hub import download, is_hub_name, unreachable
 from pixelwise.models.licenses import (
     NVIDIA,
     kind_of_encoder,
@@ -29,6 +29,7 @@ from pixelwise.models.licenses import (
     require_license,
 )
 from pixelwise.models.pretrained import Source
+from pixelwise.models.readme import README
 from pixelwise.models.transformers import CONFIG, PROCESSOR
 from pixelwise.models.weights import WEIGHTS
 

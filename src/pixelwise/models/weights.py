@@ -1,4 +1,4 @@
-"""Read and write model folders: `model.safetensors` with the weights and `model.json` with everything needed to use them.
+"""Read and write model folders: the weights in `model.safetensors`, all else in `model.json`.
 
 A folder is written completely or not at all, and the loaded model is identical bit for bit. Nothing is pickled.
 """
@@ -125,7 +125,7 @@ def _assemble(folder: Path, card: ModelCard, tensors: dict[str, torch.Tensor]) -
     ):
         if of_model != of_card:
             raise ModelFileError(where, expected=f"{of_model} {unit}", found=f"{of_card} {unit}", do=COPY_AGAIN)
-    # Copies are aligned as torch allocates memory; with the alignment of the file, sums may be computed in another order.
+    # Copies are aligned as usual; with the alignment of the file, sums may be computed in another order.
     model.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
     return model.eval()
 

@@ -23,7 +23,7 @@ def frozen_layers(train: ResolvedTrain, layers: int, step: int) -> int:
     if count > layers or (train.freeze == "encoder" and not layers):
         raise ConfigError(
             "train.freeze",
-            expected=f"at most {layers}, the layers of the encoder" if layers else "a model with an encoder",
+            expected=f"at most {layers} layers, as many as the encoder has" if layers else "a model with an encoder",
             found=str(train.freeze),
             do="Freeze fewer layers, or none.",
         )
