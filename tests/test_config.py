@@ -173,7 +173,7 @@ def test_a_wrong_value_is_named_with_its_line(tmp_path: Path, written: Any, text
         ),
         (b"a: 1\n---\na: 2\n", ": expected a readable YAML file, found expected a single document"),
         (b"- a\n- b\n", ": expected keys and values, found list. Write `key: value` lines."),
-        (b"a:\n  b: 1\n  c: 1\n  b: 2\n", ":4: expected unique keys, found `a.b` on line 2, too. Remove one of them."),
+        (b"a:\n  b: 1\n  c: 1\n  b: 2\n", ":4: expected unique keys, found `a.b` also on line 2. Remove one of them."),
     ],
 )
 def test_invalid_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -241,7 +241,7 @@ def test_overrides_keep_other_values() -> None:
             "--set data.root=2024-13-45: expected a YAML value, found 2024-13-45. Quote the value.",
         ),
         ("train=3", "--set: train: expected keys and values, found 3. Correct the value."),
-        ("train.seed.x=3", "--set train.seed.x=3: expected 'seed' to have keys, found 0. Name an existing key."),
+        ("train.seed.x=3", "--set train.seed.x=3: expected a section 'seed', found the value 0. Name an existing key."),
         ("train.stepps=3", f"--set: expected one of {TRAIN}, found unknown key `train.stepps`. Did you mean 'steps'?"),
         (
             "trian.steps=3",

@@ -13,7 +13,7 @@ from pixelwise.errors import (
     PixelwiseError,
     ResourceError,
     UsageError,
-    memory_respected,
+    convert_memory_errors,
 )
 
 ALL = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
@@ -67,6 +67,12 @@ def test_exit_codes() -> None:
     assert issubclass(DivergedError, ResourceError)
 
 
+def test_the_message_of_an_interruption() -> None:
+    error = errors.Interrupted("run", found="checkpoint saved")
+    assert str(error) == "run: interrupted; checkpoint saved. Run the same command again to resume."
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
 @pytest.mark.parametrize("kind", ALL)
 def test_errors_can_be_pickled(kind: type[PixelwiseError]) -> None:
     error = kind("a.png", expected="this", found="that", do="Fix it.")
@@ -88,7 +94,7 @@ class OutOfMemoryOfTorchError(RuntimeError):
     ],
 )
 def test_out_of_memory_errors_are_converted(error: Exception) -> None:
-    with pytest.raises(OutOfMemoryError) as caught, memory_respected("a.png", "Cut it."):
+    with pytest.raises(OutOfMemoryError) as caught, convert_memory_errors("a.png", "Cut it."):
         raise error
     assert str(caught.value) == f"a.png: expected enough memory, found {error}. Cut it."
     assert caught.value.exit_code == 4
@@ -96,6 +102,6 @@ def test_out_of_memory_errors_are_converted(error: Exception) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), DataError("a", expected="b", found="c", do="D.")])
 def test_other_errors_are_not_converted(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, memory_respected("a.png", "Cut it."):
+    with pytest.raises(type(error)) as caught, convert_memory_errors("a.png", "Cut it."):
         raise error
     assert caught.value is error

@@ -114,7 +114,7 @@ def test_ignored_pixels_cannot_be_decoded_without_an_ignored_id() -> None:
         ({"names": ()}, "labels: expected at least one class name, found none. Name the classes."),
         (
             {"ids": (1,)},
-            "labels.ids: expected 2 entries, one per name, found 1. Add one entry per class, or omit the key.",
+            "labels.ids: expected 2 entries, one per class, found 1. Add one entry per class, or omit the key.",
         ),
         ({"ids": (3, 3)}, "labels.ids: expected unique entries, found 3 twice. Change one."),
         ({"names": ("a", "a")}, "labels.names: expected unique entries, found a twice. Change one."),

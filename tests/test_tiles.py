@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelwise.tiles import Window, padded, split_padding, starts, windows
+from pixelwise.tiles import Window, padded, starts, windows
 
 
 @st.composite
@@ -87,10 +87,3 @@ def test_invalid_arguments(case):
 def test_padded_is_the_next_multiple(size, multiple):
     assert padded(size, multiple) % multiple == 0
     assert size <= padded(size, multiple) < size + multiple
-
-
-@given(st.integers(0, 100), st.integers(0, 100))
-def test_split_padding_sums_up_with_the_larger_part_after(size, target):
-    before, after = split_padding(size, target)
-    assert size + before + after == max(size, target)
-    assert 0 <= after - before <= 1

@@ -16,7 +16,7 @@ def test_shares_count_every_pixel_and_name_absent_classes() -> None:
     assert prediction.shares() == {"ground": 2 / 6, "road": 3 / 6, "car": 0.0}
 
 
-def test_shares_are_counted_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shares_are_counted_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = np.random.default_rng(0).integers(0, 3, (37, 41)).astype(np.uint8)
     prediction = Prediction(mask, Labels(("a", "b", "c")), Grid())
     whole = prediction.shares()

@@ -5,7 +5,7 @@
     run = pixelwise.train("my_data", time_limit="10m")
     prediction = run.model.predict("image.png")
 
-Names are imported when first used, so that `import pixelwise` costs nothing.
+Names are imported on first use, so that `import pixelwise` is fast.
 """
 
 from __future__ import annotations
@@ -37,31 +37,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "Config": "config",
-    "Fingerprint": "types",
-    "Grid": "grid",
-    "Labels": "labels",
-    "Model": "api",
-    "PixelwiseError": "errors",
-    "Prediction": "types",
-    "Run": "api",
-    "Sample": "types",
-    "Score": "types",
-    "Scores": "types",
-    "UNet": "models.unet",
-    "check": "api",
-    "compare": "api",
-    "convert": "api",
-    "evaluate": "api",
-    "import_weights": "api",
-    "load": "api",
-    "predict": "api",
-    "push": "api",
-    "report": "api",
-    "train": "api",
-}
-
 __all__ = [
     "Config",
     "Fingerprint",
@@ -87,13 +62,25 @@ __all__ = [
     "train",
 ]
 
+_MODULES = dict.fromkeys(__all__, "api") | {
+    "Config": "config",
+    "Fingerprint": "types",
+    "Grid": "grid",
+    "Labels": "labels",
+    "PixelwiseError": "errors",
+    "Prediction": "types",
+    "Sample": "types",
+    "Score": "types",
+    "Scores": "types",
+    "UNet": "models.unet",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from the room where it lives."""
-    if name not in _HOME:
+    """Import a public name from its module."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'pixelwise' has no attribute {name!r}")
-    # The verb `evaluate` and others must not be hidden by a module of the same name imported meanwhile.
-    value = getattr(importlib.import_module(f"pixelwise.{_HOME[name]}"), name)
+    value = getattr(importlib.import_module(f"pixelwise.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 

@@ -3,7 +3,7 @@
     PixelwiseError                exit code 1
     ├── UsageError           2    the command or its options
     │   ├── ConfigError           a key or value of the configuration
-    │   └── OutputExistsError     the output exists already
+    │   └── OutputExistsError     the output already exists
     ├── DataError            3    something in the user's files
     │   ├── ImageError            an image cannot be decoded
     │   ├── MaskError             a mask is not valid
@@ -17,7 +17,7 @@
     │   └── DivergedError         repeated NaN or infinite values in training
     └── Interrupted        130    interrupted; the same command resumes
 
-Messages have the form ``where: expected …, found …. Do …``.
+Messages have the form ``where: expected …, found …. Do …``, that of `Interrupted` ``where: interrupted; …. Do …``.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ class PixelwiseError(Exception):
     """
 
     exit_code = 1
+    _form = "{0.where}: expected {0.expected}, found {0.found}. {0.do}"
 
     def __init__(self, where: object, *, expected: str, found: str, do: str) -> None:
         self.where, self.expected, self.found, self.do = str(where), expected, found, do
-        super().__init__(f"{where}: expected {expected}, found {found}. {do}")
+        super().__init__(self._form.format(self))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Support pickling, so that errors can be raised in worker processes."""
@@ -66,7 +67,7 @@ class ConfigError(UsageError):
 
 
 class OutputExistsError(UsageError):
-    """The output exists already."""
+    """The output already exists."""
 
 
 class DataError(PixelwiseError):
@@ -118,14 +119,32 @@ class DivergedError(ResourceError):
 
 
 class Interrupted(PixelwiseError):  # noqa: N818 - a request, not an error
-    """The work was interrupted; the same command resumes it."""
+    """The work was interrupted; the same command resumes it.
+
+    Args:
+        where: the output folder.
+        found: what is finished or saved.
+        do: how to resume.
+        expected: not part of the message.
+    """
 
     exit_code = 130
+    _form = "{0.where}: interrupted; {0.found}. {0.do}"
+
+    def __init__(
+        self,
+        where: object,
+        *,
+        found: str,
+        do: str = "Run the same command again to resume.",
+        expected: str = "no interruption",
+    ) -> None:
+        super().__init__(where, expected=expected, found=found, do=do)
 
 
 @contextmanager
-def memory_respected(where: object, do: str) -> Iterator[None]:
-    """Convert the out-of-memory errors of numpy, torch and its devices to `OutOfMemoryError`.
+def convert_memory_errors(where: object, do: str) -> Iterator[None]:
+    """Convert the out-of-memory errors of numpy and torch to `OutOfMemoryError`.
 
     Args:
         where: subject of the message.
@@ -138,7 +157,7 @@ def memory_respected(where: object, do: str) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         message = " ".join(str(error).split())
-        # torch has an exception class for devices, but raises a RuntimeError on the CPU.
+        # torch has an exception class for GPUs, but raises a plain RuntimeError on the CPU.
         if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(f"{type(error).__name__} {message}"):
             raise
         raise OutOfMemoryError(where, expected="enough memory", found=message[:160] or "too little", do=do) from error

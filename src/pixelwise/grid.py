@@ -110,11 +110,8 @@ class Grid:
             if mine == theirs:
                 continue
             numeric = field in ("spacing", "affine") and mine is not None and theirs is not None
-            if (
-                numeric
-                and np.shape(mine) == np.shape(theirs)
-                and np.allclose(mine, theirs, 0, 1e-4 * self._finest(field))
-            ):
+            tolerance = 1e-4 * self._finest(field)
+            if numeric and np.shape(mine) == np.shape(theirs) and np.allclose(mine, theirs, 0, tolerance):
                 continue
             raise DataError(
                 where,

@@ -38,7 +38,7 @@ class Labels:
 
     Args:
         names: one name per class, in the order of the class indices.
-        ids: the id of each class in mask files, in any order and with gaps; 0…K-1 by default.
+        ids: the id of each class in mask files, in any order, gaps allowed; 0…K-1 by default.
         colours: (red, green, blue) per class, 0-255; `default_colours` by default.
         countable: whether each class consists of countable objects ("thing"); False by default.
         ignore_ids: ids of ignored pixels in files; by default 255, unless it is a class.
@@ -71,7 +71,7 @@ class Labels:
             if len(getattr(self, field)) != len(self.names):
                 raise LabelsError(
                     f"labels.{field}",
-                    expected=f"{len(self.names)} entries, one per name",
+                    expected=f"{len(self.names)} entries, one per class",
                     found=str(len(getattr(self, field))),
                     do="Add one entry per class, or omit the key.",
                 )
@@ -128,25 +128,25 @@ class Labels:
             ids: integer array (*S).
 
         Returns:
-            The indices (*S) as `dtype`, and the unknown ids with their pixel counts. Unknown ids are ignored in the result;
-            the caller decides whether they are an error.
+            The indices (*S) as `dtype`, and the unknown ids with their pixel counts. Pixels with unknown ids get the ignore
+            index; the caller decides whether they are an error.
         """
         if ids.dtype == np.uint8 and self.dtype == np.uint8:
             indices = self._encode_bytes(ids)
             if indices is not None:
                 return indices, {}
-        values, places, counts = _unique(ids)
+        values, inverse, counts = _unique(ids)
         table = {i: k for k, i in enumerate(self.ids)}
         ignored = set(self.ignore_ids or ())
         lut = np.full(len(values), self.ignore_index, self.dtype)
         unknown: dict[int, int] = {}
-        for place in np.flatnonzero(counts).tolist():
-            value = int(values[place])
+        for position in np.flatnonzero(counts).tolist():
+            value = int(values[position])
             if value in table:
-                lut[place] = table[value]
+                lut[position] = table[value]
             elif value not in ignored:
-                unknown[value] = int(counts[place])
-        return lut[places].reshape(ids.shape), unknown
+                unknown[value] = int(counts[position])
+        return lut[inverse].reshape(ids.shape), unknown
 
     def _encode_bytes(self, ids: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
         """Convert 8-bit ids, about five times as fast as the general case; None if there are unknown ids."""
@@ -232,8 +232,8 @@ class Labels:
         except TypeError as error:
             raise LabelsError(where, expected="one entry per class", found=str(error), do="Write a list.") from error
         except LabelsError as error:
-            place = f"{where}: {error.where.removeprefix('labels.')}"
-            raise LabelsError(place, expected=error.expected, found=error.found, do=error.do) from error
+            key = f"{where}: {error.where.removeprefix('labels.')}"
+            raise LabelsError(key, expected=error.expected, found=error.found, do=error.do) from error
 
 
 def _names_and_ids(names: Any, ids: Any, where: str) -> tuple[tuple[str, ...], tuple[Any, ...]]:
@@ -259,7 +259,7 @@ def _names_and_ids(names: Any, ids: Any, where: str) -> tuple[tuple[str, ...], t
 
 
 def _unique(ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Compute `np.unique` with inverse and counts; small ids without sorting, but including values with a count of 0."""
+    """Compute `np.unique` with inverse and counts; small ids are not sorted, and include values with a count of 0."""
     flat = ids.reshape(-1)
     if flat.size and flat.dtype.kind in "ui" and int(flat.min()) >= 0 and int(flat.max()) < 65536:
         counts = np.bincount(flat)

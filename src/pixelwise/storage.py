@@ -1,4 +1,4 @@
-"""Write files and folders atomically: after a crash or on a full disk, the previous content is still there."""
+"""Write files and folders atomically: after a crash or on a full disk, the previous content is kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pixelwise.errors import OutputExistsError, ResourceError
 
 # The content of a run folder (see training.run).
 RUN = ("config.yaml", "request.json", "data.json", "log.jsonl", "scores.json", "report.html", "checkpoints", "model")
-# The first file written to a run folder; without it, a folder is not a run folder.
+# The first file written to a run folder; a folder without it is not a run folder.
 RUN_MARKER = "request.json"
 _LONGEST_NAME = 255
 
@@ -72,7 +72,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def _temporary(name: str) -> str:
-    """Return the name of the temporary file; hashed if a prefix and suffix would make it too long."""
+    """Return the name of the temporary file, with a hash instead of `name` if it would be too long."""
     raw = os.fsencode(name)
     return f".{name}.tmp" if len(raw) <= _LONGEST_NAME - 5 else f".{hashlib.sha256(raw).hexdigest()}.tmp"
 
@@ -136,8 +136,8 @@ def claim_folder(folder: Path, overwrite: bool, results: Collection[str] = RUN, 
     Args:
         folder: the output folder.
         overwrite: remove an earlier result.
-        results: names in such a result. Nothing else is ever removed, so that a mistyped --out does no harm.
-        marker: the name that identifies a result, since other folders may also contain `masks` or `model`; the caller must
+        results: names of files and folders in such a result. Nothing else is removed, in case --out was mistyped.
+        marker: the file that identifies a result, since other folders may also contain `masks` or `model`; the caller must
             write it first.
 
     Raises:

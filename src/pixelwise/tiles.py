@@ -1,4 +1,4 @@
-"""Compute tiles that cover a shape, and padding to a multiple, from sizes alone."""
+"""Compute the tiles that cover a shape, and padded sizes."""
 
 from __future__ import annotations
 
@@ -57,19 +57,13 @@ def windows(shape: Sequence[int], tile: Sequence[int], overlap: Sequence[int], a
         overlap: minimum overlap of neighbours per axis.
         align: windows start at multiples of this; the last ones may be smaller than `tile`.
     """
-    places = [starts(s, t, o, align) for s, t, o in zip(shape, tile, overlap, strict=True)]
+    corners = [starts(s, t, o, align) for s, t, o in zip(shape, tile, overlap, strict=True)]
     return [
         Window(corner, tuple(min(a + t, s) for a, t, s in zip(corner, tile, shape, strict=True)))
-        for corner in itertools.product(*places)
+        for corner in itertools.product(*corners)
     ]
 
 
 def padded(size: int, multiple: int) -> int:
     """Round `size` up to a multiple of `multiple`."""
     return -(-size // multiple) * multiple
-
-
-def split_padding(size: int, target: int) -> tuple[int, int]:
-    """Split `target - size` into (before, after), the larger part after; (0, 0) if `size` is at least `target`."""
-    extra = max(target - size, 0)
-    return extra // 2, extra - extra // 2

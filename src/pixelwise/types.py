@@ -1,4 +1,4 @@
-"""Values passed between the layers: Sample, Prediction, ModelSpec, Scores and Fingerprint. All are frozen and hold numpy arrays.
+"""Frozen values passed between the layers: Sample, Prediction, ModelSpec, Scores and Fingerprint.
 
 Shapes used throughout pixelwise:
 
@@ -30,7 +30,7 @@ class Sample:
     Args:
         image: (C, *S), raw pixel values in the type of the file.
         mask: (*S), class indices or the ignore index, as annotated; None without ground truth.
-        grid: where the pixels lie in the world.
+        grid: spatial reference of the pixels.
         id: name of the image in its data set.
         group: what the image belongs to (patient, scene, sequence); None if unknown.
         valid: (*S), false where the image itself holds no data (such as nodata); None if all pixels are valid.
@@ -52,15 +52,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The classes that a model predicts for one image, on the image's own grid.
+    """The classes that a model predicts for one image, on the grid of the image.
 
     Args:
         mask: (*S), class indices; the ignore index where the image is not valid.
         labels: the classes.
         grid: where the pixels lie in the world.
         id: name of the image.
-        probabilities: (K, *S) float32; None if they were not asked for.
-        valid: (*S), false where the image holds no data; None if all pixels are valid.
+        probabilities: (K, *S) float32; None unless requested.
+        valid: (*S), false where the image has no data; None if all pixels are valid.
     """
 
     mask: NDArray[Any]
@@ -82,23 +82,23 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything one must know to feed a model and to read its output, without the network itself.
+    """Everything needed to prepare the input of a model and to interpret its output, except the network itself.
 
     Args:
         labels: the classes.
         channels: C, bands per image.
         dimensions: spatial axes, 2 or 3.
-        colour_mode: "rgb" or "grey" if images of one and of three bands are converted to that; None if no band is converted.
+        colour_mode: "rgb" or "grey" if images of one or three bands are converted to it; None: no conversion.
         dtype: numpy name of the pixel type of the training images; None if any is accepted.
         typical_range: the 0.5 % and 99.5 % percentiles of the training pixels over all bands, in raw values; None if unknown.
-        fill: raw value per band that replaces pixels which are not valid; () stands for zeros.
+        fill: raw value per band that replaces invalid pixels; () for zeros.
         stride: pixels per step of the coarsest feature map; tiles start at its multiples.
         logit_scale: image pixels per logit along each axis; 1 if logits have the size of the image.
         tile: size of the tiles, (*S); None if images are predicted whole.
-        overlap: least share of a tile that neighbouring tiles have in common, 0…1.
-        mirrors: directions in which training mirrored images: "horizontal", "vertical", "depth".
+        overlap: minimum overlap of neighbouring tiles, as a share of the tile, 0…1.
+        mirrors: directions in which images were mirrored in training: "horizontal", "vertical", "depth".
         flips: whether probabilities are averaged over copies mirrored in these directions.
-        temperature: what logits are divided by before the softmax (Guo et al. 2017, arXiv:1706.04599); it changes no mask.
+        temperature: divisor of the logits before the softmax (Guo et al. 2017, arXiv:1706.04599); no effect on masks.
         task: "semantic", "instance" or "panoptic".
     """
 
@@ -121,7 +121,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Score:
-    """The value of a metric with its interval, and n, the number of images it is computed from; None if undefined."""
+    """The value of a metric, its confidence interval, and the number n of images behind it; None where undefined."""
 
     value: float | None
     low: float | None = None
@@ -131,7 +131,7 @@ class Score:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Scores of one class over a data set; `more` holds further ones by the keys of `metrics.definitions`."""
+    """Scores of one class over a data set; `more` holds further scores by the keys of `metrics.definitions`."""
 
     name: str
     iou: Score
@@ -150,7 +150,7 @@ class Scores:
         miou: mean over the classes with a union (see `convention`).
         classes: one entry per class, in the order of the labels.
         images: number of images scored.
-        excluded: classes left out of the means, because neither ground truth nor prediction contains them.
+        excluded: classes excluded from the means, since neither ground truth nor prediction contains them.
         convention: how absent classes and ignored pixels are treated, one sentence.
         interval: how `low` and `high` were computed, one sentence.
         confusion: int64 (K, K), rows ground truth, columns prediction.
@@ -238,7 +238,7 @@ def _scores_in(plain: Mapping[str, Any]) -> dict[str, Score]:
 class Fingerprint:
     """Statistics of a training split, from which a configuration is derived.
 
-    Files of older versions lack the values behind `hash`; these are empty or None then.
+    Files of older versions lack the fields after `hash`, which are empty or None then.
 
     Args:
         images: number of images.
@@ -252,11 +252,11 @@ class Fingerprint:
         thickness: per class, the median over images of 2 × area / perimeter in pixels, a lower bound of the thickness of its
             objects; None for classes that never occur.
         row_spread: how strongly the class depends on the row, 0…1: the share of the classes' entropy that the row explains.
-            Road scenes are near 0.4, cells and tiles near 0.
+            About 0.4 for road scenes, about 0 for cells and tiles.
         hash: SHA-256 over names and contents of every file of the split.
         distinct_sizes: number of different (H, W).
         spacing: distance between neighbouring pixels per axis, in array order: the median over the images.
-        spacing_unit: its unit; "px" if the files give none.
+        spacing_unit: its unit; "px" if the files do not specify one.
         spacings_differ: whether images differ in spacing or unit.
         extremes: per band, the smallest and the largest value.
         percentiles: per band, the 0.5, 50 and 99.5 % percentiles of the pixel values.

@@ -579,7 +579,7 @@ def test_an_interrupted_demo_names_the_command_to_resume(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def stop(*_: object, **__: object) -> None:
-        raise errors.Interrupted("run", expected="to finish", found="a request to stop", do="Type the same again.")
+        raise errors.Interrupted("run", found="checkpoint saved")
 
     monkeypatch.setattr(api, "draw_demo_data", lambda *_, **__: None)
     monkeypatch.setattr(api, "check", lambda *_: api.Checkup("d", {}, (), (), 0.0))

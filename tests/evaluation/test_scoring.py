@@ -187,7 +187,7 @@ def test_stop_interrupts_between_images(work):
 
     def stop():
         if len(dataset.reads) == 2:
-            raise Interrupted("run", expected="time", found="a stop", do="Go on.")
+            raise Interrupted("run", found="checkpoint saved")
 
     with pytest.raises(Interrupted):
         work(dataset, looks, stop=stop)

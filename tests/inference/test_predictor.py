@@ -336,7 +336,7 @@ def test_images_of_another_depth_than_in_training_are_refused(trained, given):
 @pytest.mark.parametrize("tile", [None, (8, 8)])
 @pytest.mark.parametrize("probabilities", [False, True])
 def test_an_answer_that_is_not_finite_is_no_answer(tile, probabilities):
-    """A nodata value of -1e308 is finite in its file, and infinite in float32: no class must come of it."""
+    """A nodata value of -1e308 is finite in its file, and infinite in float32: no class may be predicted from it."""
 
     def network(images):
         pixels = torch.from_numpy(images).float()
@@ -360,7 +360,7 @@ def test_a_model_of_other_classes_is_refused():
         predictor_of(local, Labels(("a", "b")), channels=3)(full_image(4, 5))
     assert str(caught.value) == (
         "model: expected logits of shape (1, 2, 4, 5), found (1, 3, 4, 5). "
-        "The labels and the model must have the same number of classes."
+        "Use labels with as many classes as the model has."
     )
 
 

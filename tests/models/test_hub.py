@@ -14,6 +14,7 @@ from pixelwise.labels import Labels
 from pixelwise.models import hub
 from pixelwise.models.card import ModelCard
 from pixelwise.models.catalogue import build_model
+from pixelwise.models.readme import write_readme
 from pixelwise.models.weights import save_model
 from pixelwise.types import ModelSpec
 
@@ -67,14 +68,15 @@ def test_push_and_pull(folder: Path, there: Path) -> None:
 
 
 def test_the_content_of_the_readme(folder: Path) -> None:
-    text = hub.write_readme(folder).read_text()
+    write_readme(folder)
+    text = (folder / "README.md").read_text()
     header = yaml.safe_load(text.split("---")[1])
     assert header["library_name"] == "pixelwise"
     assert header["license"] == "other"
     assert header["license_name"] == "user"
     for line in (
         "Trained on 12 images of fields, starting from the weights me/older.",
-        "4 bands, uint16",
+        "Images with 4 bands of uint16 as raw pixel values",
         "| 1 | crop |",
         "90.0 % (80.0–95.0)",
         "7 images",

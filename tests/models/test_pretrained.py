@@ -41,7 +41,7 @@ def test_equal_networks_load_everything() -> None:
     report = fill(other, Source("x", tensors(one)))
     assert same(one, other) == set(one.state_dict())
     assert report.new == ()
-    assert report.left_over == ()
+    assert report.unused == ()
 
 
 def test_a_head_with_other_classes_is_new_and_reported() -> None:
@@ -173,7 +173,7 @@ def test_without_a_network_the_error_names_what_to_copy(monkeypatch: pytest.Monk
     with pytest.raises(ResourceError) as caught:
         find_weights("segformer-b0", "someone/segformer-roads")
     assert str(caught.value) == (
-        "someone/segformer-roads model.safetensors: expected the file, or a network to download it, found neither (Name "
+        "someone/segformer-roads model.safetensors: expected the file, or a network connection to download it, found neither (Name "
         "or service not known). Download https://huggingface.co/someone/segformer-roads on a machine with a network. Copy "
         "its config.json, preprocessor_config.json, README.md and model.safetensors to a folder, and use --weights FOLDER."
     )
@@ -282,7 +282,7 @@ def test_normalisation_buffers_are_not_loaded_as_weights() -> None:
     other = build_model("unet", features=(4, 8), stem=2, in_channels=4, mean=(9.0,) * 4, std=(8.0,) * 4)
     report = fill(other, Source("x", tensors(one)))
     assert other.normalise.mean.tolist() == [9.0] * 4
-    assert not any("normalise" in name for name in (*report.new, *report.left_over))
+    assert not any("normalise" in name for name in (*report.new, *report.unused))
 
 
 def test_the_first_convolution_of_patches_is_adapted_band_by_band() -> None:

@@ -61,6 +61,6 @@ def test_a_model_with_pretrained_weights_clips_as_they_did(glints: Path, tiny: t
     )
     config = load_config(second.folder / "config.yaml")
     assert config.model.clip == [(150.0, 2000.0)]
-    assert "clip: [[150.0, 2000.0]]  # initial weights" in (second.folder / "config.yaml").read_text()
+    assert "clip: [[150.0, 2000.0]]  # pretrained weights" in (second.folder / "config.yaml").read_text()
     off = pixelwise.train(glints, out=tmp_path / "off", steps=2, overrides=(*tiny, *END, "model.clip=none"))
     assert json.loads((off.folder / "model" / "model.json").read_text())["clip"] is None

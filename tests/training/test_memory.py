@@ -26,7 +26,7 @@ def fitted(train: ResolvedTrain, *bytes: float, least: int = 1) -> tuple[int, in
 def test_a_batch_that_fits_is_kept_with_a_reason() -> None:
     batch, accumulate, reasons = fitted(desired(4), 40 * MIB, 30 * MIB, 2048 * MIB)
     assert (batch, accumulate) == (4, 1)
-    assert reasons == {"train.batch_size": "measured 40 MiB per crop and 30 MiB besides, of 2.0 GiB available"}
+    assert reasons == {"train.batch_size": "measured 40 MiB per crop plus 30 MiB; 2.0 GiB available"}
 
 
 @pytest.mark.parametrize(("wanted", "fitting", "expected"), [(16, 9, 8), (6, 5, 3), (6, 2, 2), (5, 4, 1), (7, 7, 7)])
@@ -46,7 +46,7 @@ def test_given_accumulation_is_kept() -> None:
 def test_too_little_memory_for_one_crop_is_reported_and_batch_norm_keeps_two() -> None:
     batch, accumulate, reasons = fitted(desired(8), 100 * MIB, 50 * MIB, 100 * MIB)
     assert (batch, accumulate) == (1, 8)
-    assert reasons["train.batch_size"].endswith("not enough even so; a smaller crop takes less")
+    assert reasons["train.batch_size"].endswith("not enough; a smaller crop needs less")
     assert fitted(desired(8), 100 * MIB, 50 * MIB, 100 * MIB, least=2)[0] == 2
     assert fitted(desired(1), 100 * MIB, 50 * MIB, 100 * MIB, least=2)[0] == 1
 
@@ -87,7 +87,7 @@ def test_a_run_on_a_machine_without_much_memory_makes_the_same_step_of_smaller_b
     assert (config.train.batch_size, config.train.accumulate) == (2, 4)
     text = (tmp_path / "run" / "config.yaml").read_text()
     assert "8 crops per step in 4 batches" in text
-    assert "accumulate: 4  # 4 batches replace one that does not fit the memory" in text
+    assert "accumulate: 4  # 4 batches per step, since a single one does not fit into memory" in text
 
 
 def test_a_given_batch_size_is_not_measured(

@@ -60,7 +60,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(name: str, discs: Path, tmp_path
 
     def stop(event: dict[str, object]) -> None:
         if event["event"] == "step" and event["step"] == 2:
-            raise Interrupted(tmp_path, expected="time", found="none", do="Go on.")
+            raise Interrupted(tmp_path, found="checkpoint saved")
 
     with pytest.raises(Interrupted):
         pixelwise.train(discs, model=name, steps=4, out=tmp_path / "cut", overrides=SMALL, listener=stop)
@@ -83,7 +83,7 @@ def test_fine_tuning_starts_from_the_given_weights(name: str, discs: Path, four_
     for key in learned:
         torch.testing.assert_close(other[key], one[key], atol=1e-6, rtol=0)
     said = (tuned.folder / "config.yaml").read_text()
-    assert "initial weights" in said
+    assert "pretrained weights" in said
     assert load_config(tuned.folder / "config.yaml").train.head_rate == 1.0  # the classes are the same
 
 
@@ -144,7 +144,7 @@ def test_a_frozen_encoder_does_not_change_across_validations_and_interruption(di
 
     def stop(event: dict[str, object]) -> None:
         if event["event"] == "step" and event["step"] == 3:
-            raise Interrupted(tmp_path, expected="time", found="none", do="Go on.")
+            raise Interrupted(tmp_path, found="checkpoint saved")
 
     with pytest.raises(Interrupted):
         frozen(first, discs, tmp_path / "tuned", "train.validations=5", steps=5, listener=stop)
@@ -175,7 +175,7 @@ def test_recounts_keep_layers_frozen_and_unfreeze_them(discs: Path, tmp_path: Pa
 
     def stop(event: dict[str, object]) -> None:
         if event["event"] == "step" and event["step"] == 5:
-            raise Interrupted(tmp_path, expected="time", found="none", do="Go on.")
+            raise Interrupted(tmp_path, found="checkpoint saved")
 
     with pytest.raises(Interrupted):
         pixelwise.train(
@@ -238,7 +238,7 @@ def test_a_pixelwise_model_as_a_name_is_refused(discs: Path, tmp_path: Path) -> 
     first = pixelwise.train(
         discs, steps=1, out=tmp_path / "first", overrides=(*SMALL, "model.features=[4,8]", "model.stem=1")
     )
-    with pytest.raises(ConfigError, match=r"found .*first, a pixelwise model\. Use it as --weights"):
+    with pytest.raises(ConfigError, match=r"found .*first, a pixelwise model\. Use it with --weights"):
         pixelwise.train(discs, model=str(first.folder), steps=1, out=tmp_path / "run", overrides=SMALL)
 
 
@@ -246,5 +246,5 @@ def test_a_git_lfs_pointer_is_refused(discs: Path, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     folder.mkdir()
     (folder / "config.json").write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(ModelFileError, match=r"config\.json: expected JSON with keys and values.* Copy the file again"):
+    with pytest.raises(ModelFileError, match=r"config\.json: expected a JSON object.* Copy the file again"):
         pixelwise.train(discs, model=str(folder), steps=1, out=tmp_path / "run", overrides=SMALL)

@@ -65,7 +65,7 @@ def test_nondeterminism_of_a_device_is_reported() -> None:
 
 def test_the_loss_weights_have_reasons() -> None:
     _, reasons = derive(Config(), FACTS, CPU)
-    assert reasons["loss.dice"] == "half: all classes have the same weight, and the rarest has 1 % of the pixels"
+    assert reasons["loss.dice"] == "half of the loss: gives all classes equal weight; the rarest has 1 % of the pixels"
     other, reasons = derive(replace(Config(), loss={"dice": 0.8}), FACTS, CPU)
     assert (other.loss.cross_entropy, other.loss.dice) == (0.5, 0.8)
     assert not {"loss.cross_entropy", "loss.dice"} & set(reasons)
@@ -76,7 +76,7 @@ def test_outliers_are_clipped_and_excluded_from_mean_and_std() -> None:
     assert config.model.clip == [(102.0, 1393.0)]
     assert (config.model.mean, config.model.std) == ([454.8], [250.2])
     assert reasons["model.clip"] == (
-        "the largest outlier is 20.9 standard deviations outside the range of 99 % of the pixels and 90 % of every "
+        "the largest outlier is 20.9 standard deviations outside the range of 99 % of all pixels and 90 % of each "
         "class: values are clipped to it"
     )
     assert reasons["model.mean"].endswith(", clipped")
@@ -158,7 +158,10 @@ def test_one_sided_classes_are_not_mirrored() -> None:
 
 def test_objects_larger_than_a_crop_are_reported() -> None:
     huge = dataclasses.replace(FACTS, object_sizes=((1.0, 2.0, 3.0), (5.0, 90_000.0, 1e5), None))
-    assert "half of the regions of a class have 90000 pixels or more" in derive(Config(), huge, CPU)[1]["train.crop"]
+    assert (
+        "half of the regions of one class are larger than a crop (90000 pixels or more)"
+        in derive(Config(), huge, CPU)[1]["train.crop"]
+    )
     assert "regions" not in derive(Config(), FACTS, CPU)[1]["train.crop"]
 
 
@@ -252,7 +255,7 @@ def test_weights_determine_licence_normalisation_and_lower_rates() -> None:
     fresh, _ = derive(Config(), FACTS, CPU)
     assert config.train.learning_rate == pytest.approx(0.4 * (fresh.train.learning_rate or 0))
     assert (config.train.layer_decay, config.train.head_warmup) == (0.9, 0.05)
-    assert "0.4 of the rate for new ones" in reasons["train.learning_rate"]
+    assert "0.4 times the rate for random weights" in reasons["train.learning_rate"]
     assert head_rate(16, WHOLE)[0] == pytest.approx(head_rate(16)[0] / 0.4)  # as fast as a new head
     assert head_rate(1000, WHOLE)[0] == 10.0
 

@@ -24,7 +24,7 @@ from pixelwise.errors import (
     OutOfMemoryError,
     OutputExistsError,
     UsageError,
-    memory_respected,
+    convert_memory_errors,
 )
 from pixelwise.imageio.images import IMAGE_SUFFIXES, fill_invalid
 from pixelwise.imageio.sources import Source, open_source
@@ -174,13 +174,8 @@ def predict_files(
         try:
             result = _predict_all(predictor, named, out, outputs, done, journal, progress)
         except KeyboardInterrupt:
-            finished = len(journal.written)
-            raise Interrupted(
-                out,
-                expected="to finish",
-                found=f"an interruption after {finished} of {len(named)} files",
-                do="Run the same command again to resume.",
-            ) from None
+            found = f"{len(journal.written)} of {len(named)} files are finished"
+            raise Interrupted(out, found=found) from None
     write_json(out / SUMMARY, {"labels": predictor.spec.labels.to_dict(), **result.to_dict()})
     (out / JOURNAL).unlink()
     return result
@@ -305,7 +300,7 @@ def _predict_all(
                 following = todo[position + _AHEAD : position + _AHEAD + 1]
                 reads |= {other: reader.submit(_read, named[other]) for other in following}
                 try:
-                    with memory_respected(named[name], _ALONE):
+                    with convert_memory_errors(named[name], _ALONE):
                         source, image, valid = reads.pop(name).result()
                         prediction = _predict_source(predictor, source, image, valid, outputs.probabilities)
                     waiting.append((name, writer.submit(_write, name, source, image, prediction, out, outputs)))

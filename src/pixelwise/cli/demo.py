@@ -85,4 +85,4 @@ def _train(data: str, time_limit: str, out: str, progress: Progress) -> None:
         api.train(data, time_limit=time_limit, out=out, listener=training_listener(progress))
     except Interrupted as error:
         command = f"pixelwise train {data} --time-limit {time_limit} --out {out}"
-        raise Interrupted(error.where, expected=error.expected, found=error.found, do=f"To resume: {command}") from None
+        raise Interrupted(error.where, found=error.found, do=f"To resume: {command}") from None

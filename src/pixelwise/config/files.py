@@ -75,7 +75,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
             raise ConfigError(
                 f"{path}:{line}",
                 expected="unique keys",
-                found=f"`{key}` on line {lines[key]}, too",
+                found=f"`{key}` also on line {lines[key]}",
                 do="Remove one of them.",
             )
         lines[key] = line
@@ -124,7 +124,7 @@ def with_overrides(config: Config, overrides: Iterable[str]) -> Config:
             section = section[step]
             if not isinstance(section, dict):
                 raise ConfigError(
-                    where, expected=f"{step!r} to have keys", found=repr(section), do="Name an existing key."
+                    where, expected=f"a section {step!r}", found=f"the value {section!r}", do="Name an existing key."
                 )
         section[name] = parsed
     return _validated(Config, plain, "--set")
@@ -139,7 +139,7 @@ def read_request(data: Path, overrides: Iterable[str] = ()) -> tuple[Config, Pat
         overrides: `a.b=c` texts; a relative `data.root` among them is relative to the current folder.
 
     Returns:
-        The configuration, and the folder that its relative paths start from.
+        The configuration, and the folder that its paths are relative to.
 
     Raises:
         DataError: the path does not exist, or is of another type.
@@ -147,7 +147,7 @@ def read_request(data: Path, overrides: Iterable[str] = ()) -> tuple[Config, Pat
     """
     overrides = tuple(overrides)
     if _is_annotation(data):
-        # COCO stores annotations in a folder of their own, beside the folder of the images.
+        # COCO stores annotations in a separate folder, beside the folder of the images.
         root = data.absolute().parent.parent if data.absolute().parent.name == "annotations" else data.parent
         pattern = glob.escape(data.absolute().relative_to(root.absolute()).as_posix())
         return _overridden(Config(data=DataConfig(annotations=pattern)), overrides), root
@@ -176,7 +176,7 @@ def _read_description(data: Path) -> Config:
 
 
 def _is_annotation(data: Path) -> bool:
-    """Whether a file is an annotation file: XML, or JSON without keys of a configuration (which may be JSON, too)."""
+    """Whether a file is an annotation file: XML, or JSON that is not a configuration."""
     if not data.is_file() or data.suffix.lower() not in {".xml", ".json"}:
         return False
     if data.suffix.lower() == ".xml":
@@ -184,7 +184,7 @@ def _is_annotation(data: Path) -> bool:
     try:
         plain = json.loads(data.read_bytes())
     except (OSError, ValueError, RecursionError):
-        return False  # reported when it is read as YAML
+        return False  # the error is reported when the file is read as YAML
     if not isinstance(plain, dict):
         return isinstance(plain, list)
     config_keys = plain.keys() & {*Config.model_fields, *DataConfig.model_fields}
@@ -198,16 +198,16 @@ def _is_list_of_objects(value: Any) -> bool:
 
 
 def is_yolo(plain: Mapping[str, Any]) -> bool:
-    """Whether a mapping is the YAML file of a YOLO data set: it has `names` and splits, and no other key of ours."""
+    """Whether a mapping is the YAML file of a YOLO data set: `names`, splits and no other key of `DataConfig`."""
     splits = {"train", "val", "test"}
     config_keys = set(DataConfig.model_fields) - splits
     return "names" in plain and not splits.isdisjoint(plain) and config_keys.isdisjoint(plain)
 
 
 def yolo_home(file: Path, plain: Mapping[str, Any]) -> Path | None:
-    """Return the folder that the paths of a YOLO data set start from: its `path`, or the folder of the YAML file.
+    """Return the folder that the paths of a YOLO data set are relative to: its `path`, or the folder of the YAML file.
 
-    None if `path` does not exist; often it is a folder of another machine.
+    None if `path` does not exist, as for a data set copied from another machine.
     """
     path = plain.get("path")
     try:
@@ -236,7 +236,7 @@ def replace(config: _AnyConfig, **sections: Mapping[str, Any]) -> _AnyConfig:
 
 def dump_config(config: Config, reasons: Mapping[str, str]) -> str:
     """Write a configuration as YAML, with the reason of each derived value as a comment."""
-    lines = ["# Configuration of this run. Values with a comment were derived; the others were given or are defaults."]
+    lines = ["# Configuration of this run. Values with a comment were derived; all others were set or are defaults."]
     for section, values in config.model_dump().items():
         lines.append(f"{section}:")
         for key, value in values.items():
@@ -275,7 +275,7 @@ def _config_error(
     problems = error.errors()
     problem = next((p for p in problems if p["type"] in _UNKNOWN_KEY), problems[0])
     unknown = problem["type"] in _UNKNOWN_KEY
-    # The last part of the location of an unknown key is the user's text, even if it looks like a branch of a union.
+    # The last part of the location of an unknown key was written by the user, even if it looks like a branch of a union.
     given = problem["loc"][-1:] if unknown else ()
     path = problem["loc"][: len(problem["loc"]) - len(given)]
     names = [str(part) for part in path if not _is_union_branch(part)] + [str(part) for part in given]

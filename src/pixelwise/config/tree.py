@@ -1,4 +1,4 @@
-"""The sections of a configuration as frozen pydantic models. Values that are None are derived from the data later."""
+"""The sections of a configuration as frozen pydantic models. Most unset values (None) are derived later."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class DataConfig(_Section):
     root: str | None = Field(None, description="folder that paths are relative to; null: the folder of the YAML file")
     images: str | list[str] | None = Field(None, description="globs of one pool of images, which `split` divides")
     masks: str | None = Field(
-        None, description="as in a split; without `images`: a folder of masks, or a file name such as {stem}_mask.png"
+        None, description="as in `train`; without `images`: a folder of masks, or a file name such as {stem}_mask.png"
     )
-    valid: str | None = Field(None, description="as in a split; without `images`: a folder beside the images")
+    valid: str | None = Field(None, description="as in `train`; without `images`: a folder beside the images")
     train: SplitFilesConfig | str | None = None
     val: SplitFilesConfig | str | None = None
     test: SplitFilesConfig | str | None = None
@@ -63,7 +63,8 @@ class DataConfig(_Section):
         "background", description="class of pixels that no shape covers: background, ignore, or the name of a class"
     )
     overlap: Literal["file", "area"] | None = Field(
-        None, description="which of two overlapping shapes wins: the later (file) or the smaller; null: format's rule"
+        None,
+        description="which of two overlapping shapes wins: the later (file) or the smaller (area); null: by format",
     )
     ignored: list[str] = Field([], description="annotation classes whose pixels are ignored")
     attribute: str | None = Field(
@@ -77,10 +78,10 @@ class DataConfig(_Section):
     labels: Any = Field(None, description="path of a labels.yaml, a list of names, or a mapping")
     mask_values: Any = Field(
         None,
-        description="mask pixels to ids: null, {threshold: 128}, {0: 0, 255: 1}, {colours: true} or {objects: true}",
+        description="ids of mask values: null, {threshold: 128}, {0: 0, 255: 1}, {colours: true} or {objects: true}",
     )
     bands: Literal["grey", "rgb"] | None = Field(
-        None, description="convert images of one and of three bands to rgb (grey repeated) or to grey (luminance)"
+        None, description="convert images of one or three bands to rgb (grey repeated) or grey (luminance)"
     )
     skip_bad: bool = False
 
@@ -219,17 +220,19 @@ class EvaluateConfig(_Section):
 
     metrics: list[str] = Field(
         ["boundary", "calibration", "diagnosis"],
-        description="metric families in addition to overlap; an unknown name lists the valid ones",
+        description="metric families in addition to overlap; the error for an unknown name lists the valid ones",
     )
     masks: Literal["ids", "data"] | None = Field(
         None, description="content of mask files to score: class ids, or values as in data.mask_values; null: detect"
     )
     surface_tolerance: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="of surface Dice, in the unit of the grid; null: coarsest spacing of each image"
+        None, description="tolerance of surface Dice, in the unit of the grid; null: coarsest spacing of each image"
     )
-    resamples: Annotated[int, Field(ge=0)] = Field(1000, description="bootstrap resamples for the intervals")
+    resamples: Annotated[int, Field(ge=0)] = Field(1000, description="bootstrap resamples for confidence intervals")
     report: bool = Field(True, description="write report.html at the end of training")
-    temperature: bool = Field(True, description="calibrate probabilities after training by a temperature fitted on val")
+    temperature: bool = Field(
+        True, description="calibrate probabilities after training with a temperature fitted on val"
+    )
 
 
 class Config(_Section):

@@ -1,4 +1,4 @@
-"""The interface between the Predictor and whatever computes logits, and the function that opens a model folder as a backend."""
+"""`Backend`, the interface of the engines that compute logits for the `Predictor`, and `open_backend`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Backend(Protocol):
     """Compute logits for a batch of images.
 
     The logits of one image must not depend on the other images of its batch. With `spec.logit_scale` s, logit j along an
-    axis describes the pixels j·s … (j+1)·s - 1, and there are ceil(S / s) of them; the Predictor enlarges them bilinearly
+    axis belongs to the pixels j·s … (j+1)·s - 1, and there are ceil(S / s) logits; the Predictor enlarges them bilinearly
     with half-pixel centres.
     """
 
     @property
     def spec(self) -> ModelSpec:
-        """Return what the model expects and predicts."""
+        """The input and output of the model."""
         ...
 
     def __call__(self, images: NDArray[Any], /) -> NDArray[np.float32]:
@@ -31,7 +31,7 @@ class Backend(Protocol):
         ...
 
 
-# Name of the engine → "module:function"; the function takes (folder, **options) and returns a Backend.
+# Name of the engine → "module:function"; the function takes (folder, **options) and returns a `Backend`.
 BACKENDS: dict[str, str] = {
     "torch": "pixelwise.inference.torch_backend:open_torch",
 }
@@ -42,12 +42,12 @@ def open_backend(folder: Path, engine: str = "torch", **options: Any) -> Backend
 
     Args:
         folder: the model folder.
-        engine: name of the engine. Its module is imported here, not before.
+        engine: name of the engine, whose module is imported by this call.
         **options: passed on to the engine, e.g. `device` and `precision` for torch.
 
     Raises:
         UsageError: an unknown engine.
-        ModelFileError: the folder holds no complete model.
+        ModelFileError: the folder is not a complete model.
     """
     if engine not in BACKENDS:
         raise UsageError(

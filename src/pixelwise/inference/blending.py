@@ -13,7 +13,7 @@ from pixelwise.tiles import Window
 
 
 def gaussian(tile: Sequence[int]) -> NDArray[np.float32]:
-    """Return weights (*S) that fall from the centre of a tile to its border, where a network sees the least context.
+    """Return weights (*S) that decrease from the centre of a tile to its border, where a network has the least context.
 
     A Gaussian with sigma = tile / 8 along each axis (Isensee et al.: nnU-Net, Nature Methods 2021); positive everywhere.
     """
@@ -30,8 +30,8 @@ def blend(
 ) -> Iterator[NDArray[np.float32]]:
     """Average the probabilities of overlapping tiles, weighted by `gaussian`.
 
-    Probabilities are averaged, not logits, so that a very confident tile does not outvote its neighbours beyond its weight.
-    Only one row of tiles is held in memory.
+    Probabilities are averaged, not logits, since the extreme logits of one tile would dominate the mean. Only one row of
+    tiles is held in memory.
 
     Args:
         windows: in the order of `pixelwise.tiles.windows`, last axis fastest.
@@ -39,7 +39,7 @@ def blend(
         tile: largest shape of a window.
 
     Yields:
-        Slabs (K, rows, *S[1:]) that follow each other along the first spatial axis.
+        Consecutive slabs (K, rows, *S[1:]) along the first spatial axis.
     """
     source = iter(tiles)
     weights = gaussian(tile)

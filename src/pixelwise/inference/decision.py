@@ -1,4 +1,4 @@
-"""From logits to classes and probabilities: enlarging coarse logits, softmax, and the choice of the most probable class."""
+"""From logits to masks: enlarging coarse logits, softmax, and the most probable class."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Pixels that are decided at once: few enough that a class and the running maximum stay in the cache.
+# Pixels per piece of `most_probable`: few enough that a class and the running maximum stay in the cache.
 _PIXELS = 1 << 16
 
 
 def enlarge(logits: NDArray[np.float32], scale: int, shape: Sequence[int]) -> NDArray[np.float32]:
     """Enlarge logits (…, *ceil(S / scale)) to (…, *shape), linearly along each axis, with half-pixel centres.
 
-    Logit j describes the pixels j·scale … (j+1)·scale - 1. The same values as torch's `interpolate` (bilinear or trilinear,
-    `align_corners=False`) by a factor of `scale`, cropped to `shape`.
+    The values are those of torch's `interpolate` (bilinear or trilinear, `align_corners=False`) by a factor of `scale`,
+    cropped to `shape`.
     """
     if scale == 1:
         return logits
@@ -32,7 +32,7 @@ def enlarge(logits: NDArray[np.float32], scale: int, shape: Sequence[int]) -> ND
 
 
 def softmax(logits: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Return probabilities of logits along `axis`."""
+    """Return the probabilities of logits with the classes along `axis`."""
     result: NDArray[np.float32] = logits - logits.max(axis, keepdims=True)
     np.exp(result, out=result)
     result /= result.sum(axis, keepdims=True)
@@ -40,9 +40,9 @@ def softmax(logits: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
 
 
 def most_probable(scores: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return the index of the largest score (K, *S) at each pixel, the first of equal ones, as (*S) of `dtype`.
+    """Return the index (*S) of the largest of the scores (K, *S) at each pixel, as `dtype`; of equal scores, the first.
 
-    The same as `argmax(0)`, in pieces that fit into the cache, which is several times faster.
+    Equals `argmax(0)`, but works in pieces that fit into the cache, which is several times faster.
     """
     flat = scores.reshape(len(scores), -1)
     result = np.zeros(flat.shape[1], dtype)

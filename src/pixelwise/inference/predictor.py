@@ -1,6 +1,6 @@
-"""The Predictor: from an image of any size to its mask, whole or in overlapping tiles that are blended.
+"""The `Predictor`: predict images of any size, whole or in overlapping tiles that are blended.
 
-It works with numpy arrays of two or three spatial axes and with any `Backend`; it must not import an engine.
+It works with numpy arrays of two or three spatial axes and with any `Backend`. This module must not import an engine.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pixelwise.inference.augmentation import average_over_flips, mirrored_axes
 from pixelwise.inference.backend import Backend
 from pixelwise.inference.blending import blend
 from pixelwise.inference.decision import enlarge, most_probable, softmax
+from pixelwise.labels import Labels
 from pixelwise.metrics.temperature import tempered
 from pixelwise.tiles import Window, padded, windows
 from pixelwise.types import ModelSpec, Prediction
@@ -33,10 +34,10 @@ class Predictor:
     """Predict one image at a time, of any size.
 
     Args:
-        backend: computes logits; its `spec` says how images are prepared and logits are read.
-        batch_size: tiles computed at once. It changes the speed only.
+        backend: computes logits; its `spec` describes how images are prepared and logits interpreted.
+        batch_size: tiles computed at once. It affects the speed only.
         **settings: fields of `ModelSpec` that replace those of the backend: `tile`, `overlap`, `flips`, `mirrors`, `temperature`.
-            Tiles are rounded up to multiples of the stride, at least two of them where neighbours overlap.
+            Tiles are rounded up to multiples of the stride, and to at least two strides if they overlap.
 
     Raises:
         ConfigError: a value out of range.
@@ -55,7 +56,7 @@ class Predictor:
         self.spec = replace(spec, tile=_aligned(spec))
 
     @property
-    def labels(self) -> Any:
+    def labels(self) -> Labels:
         """The classes."""
         return self.spec.labels
 
@@ -72,10 +73,10 @@ class Predictor:
 
         Args:
             image: (C, *S), raw pixel values of any numeric type, any *S ≥ 1.
-            grid: where the image lies; plain pixels if not given.
-            valid: (*S), false where the image holds no data: these pixels are replaced by `spec.fill` and get the ignore index.
+            grid: spatial reference of the image; a spacing of 1 pixel if not given.
+            valid: (*S), false where the image has no data: they are replaced by `spec.fill` and get the ignore index.
             id: name of the image, for messages and for the prediction.
-            probabilities: return them too, (K, *S) float32. Without them only one row of tiles is held in memory.
+            probabilities: also return them, (K, *S) float32. Otherwise only one row of tiles is held in memory.
 
         Raises:
             DataError: wrong axes, bands, size, pixel type or value range, or values that are not finite.
@@ -89,10 +90,9 @@ class Predictor:
     def observed(
         self, image: NDArray[Any], grid: Grid | None, valid: NDArray[np.bool_] | None, id: str, observe: Observer
     ) -> Prediction:
-        """Predict one image and pass its probabilities on slab by slab, in the memory of one row of tiles.
+        """Predict one image as in a call, and pass its probabilities on slab by slab, in the memory of one row of tiles.
 
-        `observe` is called with (first row, probabilities (K, rows, *S[1:]) float32), from the first row to the last; all
-        else is as in a call.
+        `observe` is called with (first row, probabilities (K, rows, *S[1:]) float32), from the first row to the last.
         """
         return self._predict(image, grid, valid, id, observe)
 
@@ -125,16 +125,16 @@ class Predictor:
         return Prediction(mask, labels, grid or Grid().with_axes(self.spec.dimensions), id, valid=valid)
 
     def _probabilities_of(self, slab: Floats, kind: Literal["logits", "probabilities"]) -> Floats:
-        """Return calibrated probabilities; no mask depends on the temperature."""
+        """Return calibrated probabilities; masks do not depend on the temperature."""
         return tempered(softmax(slab, 0) if kind == "logits" else slab, self.spec.temperature)
 
     def _slabs(self, image: NDArray[Any]) -> Iterator[tuple[Floats, Literal["logits", "probabilities"]]]:
-        """Yield (K, rows, *S[1:]) from the first row to the last: logits if one pass decides, else mean probabilities."""
+        """Yield (K, rows, *S[1:]) from the first row to the last: logits of a single pass, or else mean probabilities."""
         tile = self.spec.tile
         shape = image.shape[1:]
         if tile is None or all(size <= side for size, side in zip(shape, tile, strict=True)):
             if len(self.copies) == 1:
-                # Softmax in float32 can make equal what the logits distinguish.
+                # Softmax in float32 may round different logits to equal probabilities.
                 yield self._logits(image[None])[0], "logits"
             else:
                 yield self._probabilities(image[None])[0], "probabilities"
@@ -166,7 +166,7 @@ class Predictor:
                 "model",
                 expected=f"logits of shape {expected}",
                 found=str(logits.shape),
-                do="The labels and the model must have the same number of classes.",
+                do="Use labels with as many classes as the model has.",
             )
         return enlarge(logits, scale, shape)
 
@@ -186,7 +186,7 @@ class Predictor:
                 where,
                 expected=f"a validity mask of shape {image.shape[1:]}",
                 found=str(valid.shape),
-                do="It must have the size of the image.",
+                do="Use a mask with the size of the image.",
             )
         _require_values(image, valid, self.spec, where)
 
@@ -198,7 +198,7 @@ def _aligned(spec: ModelSpec) -> tuple[int, ...] | None:
 
 
 def _require_values(image: NDArray[Any], valid: NDArray[np.bool_] | None, spec: ModelSpec, where: str) -> None:
-    """Refuse pixel values that cannot be of the kind that the model was trained on.
+    """Raise if the pixel values differ in kind from those that the model was trained on.
 
     Raises:
         DataError: another number of bits, NaN or infinity, or floats 0…1 for a model trained on larger integers.
@@ -247,10 +247,10 @@ def _not_finite(where: str) -> DataError:
         where,
         expected="values from which the model computes finite numbers",
         found="NaN or infinity in its output",
-        do="Replace extreme values (a nodata value of -1e308, say), or train the model again.",
+        do="Replace extreme values (such as a nodata value of -1e308), or train the model again.",
     )
 
 
-def _require(name: str, value: object, fulfilled: bool, expected: str) -> None:
-    if not fulfilled:
+def _require(name: str, value: object, valid: bool, expected: str) -> None:
+    if not valid:
         raise ConfigError(f"predict.{name}", expected=expected, found=str(value), do="Correct the value.")

@@ -1,4 +1,4 @@
-"""The torch engine: logits from a torch module in evaluation mode."""
+"""The torch engine: compute logits with a torch module in evaluation mode."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pixelwise.types import ModelSpec
 class TorchBackend:
     """Compute logits with torch, in evaluation mode and without gradients.
 
-    The model is moved to `device` and otherwise left as it is: the training mode of every layer is restored after each
-    call, and the weights keep their memory format, so scoring during training changes nothing.
+    The model is moved to `device` and not changed otherwise: the training mode of every layer is restored after each call,
+    and the weights keep their memory format, so scoring during training has no effect on it.
 
     Args:
         model: maps raw images to logits of the same size.
-        spec: describes the model; its stride is replaced by that of the model, if the model has one.
+        spec: its input and output; `stride` is replaced by the attribute of the model, if there is one.
         device: "cpu", "cuda", …; the fastest one available if None.
         precision: "fp32", or "bf16" for the operations that torch's autocast considers safe.
         channels_last: pass images with channels innermost, which is often faster for convolutions.
@@ -60,7 +60,7 @@ def open_torch(
     """Open a model folder with torch.
 
     Raises:
-        ModelFileError: the folder holds no complete model.
+        ModelFileError: the folder is not a complete model.
     """
     from pixelwise.models.weights import load_model
 

@@ -36,7 +36,7 @@ class SegmentationModel(nn.Module, abc.ABC):
         ConfigError: a count below 1, or `mean`, `std` or `clip` do not fit the bands.
     """
 
-    # The layers that compute the logits; they may have a learning rate of their own.
+    # The layers that compute the logits; their learning rate may differ from that of the other layers.
     head: nn.Module
 
     def __init__(
@@ -88,7 +88,7 @@ class SegmentationModel(nn.Module, abc.ABC):
         return dict(tensors)
 
     def files_of_its_library(self, classes: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Return the JSON files, by name, that another library needs to read the model folder. `classes`: by index."""
+        """Return the JSON files, by name, that another library needs to read the model folder with these classes."""
         return {}
 
 
@@ -149,13 +149,16 @@ class Normalise(nn.Module):
                 "images",
                 expected="four axes (batch, bands, height, width)",
                 found=f"shape {tuple(images.shape)}",
-                do="Add or remove axes.",
+                do="Add or remove an axis.",
             )
         if images.shape[1] != self.channels:
             raise wrong_bands("images", self.channels, images.shape[1])
         if images.shape[2] < 1 or images.shape[3] < 1:
             raise DataError(
-                "images", expected="at least 1×1 pixels", found=f"shape {tuple(images.shape)}", do="Remove the image."
+                "images",
+                expected="at least 1×1 pixels",
+                found=f"shape {tuple(images.shape)}",
+                do="Remove empty images.",
             )
         values = images.to(torch.float32)
         if self.low is not None and self.high is not None:
@@ -191,10 +194,10 @@ def pad_end(images: Tensor, multiple: int, smallest: int = 0) -> Tensor:
 
 
 class AdaptedModel(SegmentationModel):
-    """Adapt a network of another library to `SegmentationModel`.
+    """Base class of networks of other libraries.
 
     Images are normalised and padded at the end to multiples of `stride`. Coarse logits are enlarged bilinearly (half-pixel
-    centres), and the padding is cut off.
+    centres), and the padding is removed.
 
     Args:
         network: module of the library; its tensors keep their names, with the prefix `network.`.
@@ -245,9 +248,9 @@ def enlarge(logits: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class SafeBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that uses the running statistics if there is a single value per channel, where torch raises.
+    """Batch norm that uses the running statistics if there is a single value per channel, for which torch raises.
 
-    This happens after global pooling with a batch of one.
+    This is the case after global pooling with a batch of one.
     """
 
     def forward(self, input: Tensor) -> Tensor:

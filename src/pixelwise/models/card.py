@@ -1,4 +1,4 @@
-"""`model.json`: the `ModelSpec` of a model together with its architecture and provenance. It is read without torch."""
+"""`model.json`: the `ModelSpec` of a model with its architecture and provenance. This module must not import torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pixelwise.storage import previous_folder
 from pixelwise.types import ModelSpec
 
 CARD = "model.json"
-# Raised when older versions could misread the file; new keys alone do not raise it.
+# Incremented when older versions would misread the file; not for additional keys.
 FORMAT_VERSION = 2
 COPY_AGAIN = "Copy the model folder again, or train the model again."
 
@@ -30,12 +30,12 @@ class ModelCard:
         architecture: {"name": …, "arguments": {…}} for `build_model`.
         spec: how to feed the model and read its output.
         calibration: how the temperature of `spec` was fitted; None if it was not.
-        license: terms of the weights; "user" if they belong to the person who trained them.
-        trained: what it was trained on and started from: data, images, weights; None if unknown.
+        license: terms of the weights; "user" if the person who trained the model chooses them.
+        trained: data, number of images and initial weights of its training; None if unknown.
         data_hash: SHA-256 over the training data.
         names_hash: SHA-256 over the names of the training images.
         scores: scores on held-out data, as plain values.
-        mean, std, clip: normalisation per band, a copy of the model's own buffers. Filled in on saving.
+        mean, std, clip: normalisation per band, a copy of the model's buffers. Filled in on saving.
         sha256: of the weights file. Filled in on saving.
         pixelwise: version that wrote the folder. Filled in on saving.
     """
@@ -64,8 +64,8 @@ class ModelCard:
         spec = {name: getattr(self.spec, name) for name in ModelSpec.__dataclass_fields__}
         spec["labels"] = self.labels.to_dict()
         spec["bands"] = spec.pop("colour_mode")
-        own = {name: getattr(self, name) for name in ModelCard.__dataclass_fields__ if name != "spec"}
-        return {"format_version": FORMAT_VERSION, "architecture": own.pop("architecture"), **spec, **own}
+        others = {name: getattr(self, name) for name in ModelCard.__dataclass_fields__ if name != "spec"}
+        return {"format_version": FORMAT_VERSION, "architecture": others.pop("architecture"), **spec, **others}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any], where: object = CARD) -> ModelCard:
@@ -83,8 +83,7 @@ class ModelCard:
                 do="Install the version of pixelwise that wrote this model, or a newer one.",
             )
         try:
-            values = _Plain.model_validate(plain)
-            return values.card()
+            return _Plain.model_validate(plain).card()
         except (LabelsError, ValidationError, ValueError) as error:
             raise ModelFileError(where, expected="a valid model card", found=_problem(error), do=COPY_AGAIN) from error
 
@@ -133,25 +132,16 @@ class _Plain(BaseModel):
         temperature = self.temperature
         if temperature is None:
             temperature = float((self.calibration or {}).get("temperature", 1.0))
-        spec = ModelSpec(
-            labels=Labels.from_dict(self.labels),
-            channels=self.channels,
-            dimensions=self.dimensions,
-            colour_mode=self.bands,
-            dtype=self.dtype,
-            typical_range=self.typical_range or _typical_range(self.mean, self.std),
-            fill=self.fill or self.mean,
-            stride=self.stride,
-            logit_scale=self.logit_scale,
-            tile=self.tile,
-            overlap=self.overlap,
-            mirrors=self.mirrors,
-            flips=self.flips,
-            temperature=temperature,
-            task=self.task,
-        )
-        own = {name for name in ModelCard.__dataclass_fields__ if name != "spec"}
-        return ModelCard(spec=spec, **{name: getattr(self, name) for name in own})
+        derived: dict[str, Any] = {
+            "labels": Labels.from_dict(self.labels),
+            "colour_mode": self.bands,
+            "typical_range": self.typical_range or _typical_range(self.mean, self.std),
+            "fill": self.fill or self.mean,
+            "temperature": temperature,
+        }
+        same = {name: getattr(self, name) for name in ModelSpec.__dataclass_fields__ if name not in derived}
+        others = {name: getattr(self, name) for name in ModelCard.__dataclass_fields__ if name != "spec"}
+        return ModelCard(spec=ModelSpec(**derived, **same), **others)
 
 
 def _typical_range(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[float, float] | None:
@@ -172,7 +162,7 @@ def _problem(error: Exception) -> str:
 
 
 def existing(folder: Path) -> Path:
-    """Return the folder, or the previous version of it that is left if a process was killed while replacing it."""
+    """Return the folder, or the previous version of it if a process was killed while replacing it."""
     previous = previous_folder(folder)
     return previous if previous.exists() and not folder.exists() else folder
 
@@ -187,7 +177,7 @@ def read_card(folder: Path) -> ModelCard:
     try:
         plain = json.loads((existing(folder) / CARD).read_bytes())
         if not isinstance(plain, dict):
-            raise ValueError(f"a {type(plain).__name__} instead of keys and values")
+            raise ValueError(f"a {type(plain).__name__} instead of an object")
     except FileNotFoundError as error:
         raise ModelFileError(
             folder,

@@ -29,7 +29,7 @@ class Entry:
         name: for `--model`.
         source: library with its code.
         parameters: number of parameters with three bands and two classes; 0 if unknown.
-        stride: pixels per side of its coarsest cells.
+        stride: pixels per side of a cell of the coarsest feature map.
         paper: reference.
         weights: (name for `--weights`, licence) of pretrained weights.
         license: licence of the code.
@@ -65,7 +65,7 @@ ENTRIES = (
     Entry("segformer-b4", _HUGGING, 63_994_562, 32, _SEGFORMER, _MIT),
     Entry("segformer-b5", _HUGGING, 84_594_882, 32, _SEGFORMER, _MIT),
 )
-# The most popular checkpoints for `--model OWNER/NAME`; the name includes the weights.
+# Popular checkpoints for `--model OWNER/NAME`, which include the weights.
 CHECKPOINTS = tuple(
     Entry(name, "transformers, from the Hub", 0, 32, paper, weights)
     for name, paper, weights in (
@@ -85,7 +85,7 @@ _ENTRY = {entry.name: entry for entry in ENTRIES}
 
 
 def search(word: str = "") -> tuple[Entry, ...]:
-    """Return the networks whose name contains a word; with a word, also combinations of segmentation_models.pytorch.
+    """Return the networks whose name contains a word, if given also combinations of segmentation_models.pytorch.
 
     Parameters of combinations are counted if there are at most 24 of them.
     """
@@ -114,12 +114,12 @@ def _combination(name: str, count: bool) -> Entry:
 
 
 def table() -> str:
-    """Return the catalogue as a Markdown table, as shown in the README."""
+    """Return the catalogue as a Markdown table, as in docs/models.md."""
     lines = ["| `--model` | code | parameters | stride | `--weights` | described in |", "|---" * 6 + "|"]
     for e in (*ENTRIES, *CHECKPOINTS):
         weights = ", ".join(word for word, _ in e.weights) or "–"
         weights += " (non-commercial)" if e.weights and e.weights[0][1] == NVIDIA else ""
-        weights += f", come with it ({e.weights[0][1]})" if e in CHECKPOINTS else ""
+        weights += f", included ({e.weights[0][1]})" if e in CHECKPOINTS else ""
         lines.append(f"| {e.name} | {e.source}, {e.license} | {_millions(e)} | {e.stride} | {weights} | {e.paper} |")
     return "\n".join(lines)
 
@@ -152,9 +152,9 @@ def build_model(name: str, **arguments: Any) -> SegmentationModel:
 
 
 def build_empty(name: str, **arguments: Any) -> SegmentationModel:
-    """Build a network on the meta device, to be filled with weights: no memory is allocated for them.
+    """Build a network on the meta device, which allocates no memory, before weights are loaded into it.
 
-    Networks that need values while they are built, or have buffers that are not saved, are built with random weights; the
+    Networks that need values in their constructor, or have buffers that are not saved, are built with random weights; the
     state of torch's generator is restored.
     """
     try:

@@ -1,166 +1,88 @@
-"""Model folders as repositories of the Hugging Face Hub: the README with the model card, upload and download."""
+"""Exchange files with the Hugging Face Hub. Only repositories and weights that the user names are downloaded."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pixelwise.errors import ModelFileError, ResourceError
-from pixelwise.models.card import CARD, ModelCard, read_card
-from pixelwise.models.catalogue import origin
-from pixelwise.models.fetching import README, network_errors
+from pixelwise.models.card import CARD
+from pixelwise.models.readme import README, write_readme
 from pixelwise.models.transformers import CONFIG, PROCESSOR
 from pixelwise.models.weights import WEIGHTS
-from pixelwise.storage import write_atomic
 
-# Licence identifiers of the Hub; others are written as "other" with a name.
-_HUB_LICENSES = (
-    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0",
-    "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0", "gpl-3.0",
-    "lgpl-3.0", "agpl-3.0", "mpl-2.0", "openrail", "unlicense",
-)  # fmt: skip
-_MAX_CLASSES_IN_HEADING = 12
 FILES = (WEIGHTS, CARD, README, CONFIG, PROCESSOR)
+_CONVERTER = "SFconvertbot"
 
 
-def readme(card: ModelCard) -> str:
-    """Return the README of a model: classes, data, scores with intervals, licence and limits, with the header of the Hub."""
-    name = card.architecture["name"]
-    lines = [
-        *_header(card.license),
-        "",
-        f"# {name}: {_heading(card.labels.names)}",
-        "",
-        f"A semantic segmentation model ({name}, code from {origin(name)}). It assigns one of {card.labels.num_classes} classes to every pixel.",
-        "",
-        "```python",
-        "import pixelwise",
-        'model = pixelwise.load("this folder, or its name on the Hub")',
-        'mask = model.predict("image.png").mask    # (H, W) class indices',
-        "```",
-        "",
-        "## Classes",
-        "",
-        "| id | class | counted as objects |",
-        "|---|---|---|",
-    ]
-    labels = card.labels
-    lines += [
-        f"| {i} | {_plain(n)} | {'yes' if c else 'no'} |"
-        for i, n, c in zip(labels.ids, labels.names, labels.countable, strict=True)
-    ]
-    lines += [
-        "",
-        "## Data",
-        "",
-        f"Images of {card.spec.channels} band{'s' * (card.spec.channels != 1)}, {card.spec.dtype}, raw pixel values: ",
-    ]
-    lines[-1] += "normalisation is the first layer of the model."
-    trained = card.trained or {}
-    if trained:
-        initial = {"none": "random weights"}.get(str(trained.get("weights")), f"the weights {trained.get('weights')}")
-        lines += [f"Trained on {trained.get('pictures')} images of {trained.get('data')}, starting from {initial}.", ""]
-    lines += [f"SHA-256 over names and contents of the training split: `{card.data_hash or 'not recorded'}`.", ""]
-    lines += ["## Scores", "", *_scores(card.scores or {}, card.calibration), ""]
-    terms = "chosen by the owner of the model; not stated here" if card.license == "user" else card.license
-    lines += [
-        "## Licence of the weights",
-        "",
-        f"{terms[0].upper()}{terms[1:]}.",
-        "",
-        "## Limits",
-        "",
-        *_limits(card),
-        "",
-    ]
-    return "\n".join(lines)
+def is_hub_name(text: str) -> bool:
+    """Whether a text is the name of a repository: OWNER/NAME, and no local path OWNER exists."""
+    owner, _, name = text.partition("/")
+    plain = re.compile(r"[A-Za-z0-9][\w.-]*")
+    return bool(plain.fullmatch(owner) and plain.fullmatch(name)) and not Path(owner).exists()
 
 
-def _header(license: str) -> list[str]:
-    """Return the YAML header that the Hub reads."""
-    known = license.lower() in _HUB_LICENSES
-    named = [] if known else [f"license_name: {re.sub(r'[^a-z0-9.]+', '-', license.lower()).strip('-')}"]
-    return [
-        "---",
-        "library_name: pixelwise",
-        "pipeline_tag: image-segmentation",
-        "tags: [semantic-segmentation]",
-        f"license: {license.lower() if known else 'other'}",
-        *named,
-        "---",
-    ]
+def download(repository: str, revision: str | None = None) -> Path:
+    """Download `FILES` of a repository, of which only the weights must exist, and return the folder that contains them.
+
+    If the main branch has no safetensors, those of the pull request of the Hub's converter are used, as in transformers.
+
+    Raises:
+        ModelFileError: the repository has no safetensors.
+        ResourceError: a file is not in the cache and cannot be downloaded.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    def fetch(name: str, at: str | None) -> Path | None:
+        try:
+            return Path(hf_hub_download(repository, name, revision=at))
+        except network_errors() as error:  # including EntryNotFoundError
+            missing = isinstance(error, EntryNotFoundError)
+            if isinstance(error, LocalEntryNotFoundError):
+                # Without a network, the cache may record that the file does not exist: neither a path nor None.
+                cached = try_to_load_from_cache(repository, name, revision=at)
+                missing = cached is not None and not isinstance(cached, str)
+            if missing:
+                return None
+            raise unreachable(f"{repository} {name}", f"https://huggingface.co/{repository}", "", error) from error
+
+    weights = fetch(WEIGHTS, revision)
+    if weights is None and revision is None:
+        revision = _converted(repository)
+        weights = fetch(WEIGHTS, revision) if revision else None
+    if weights is None:
+        raise ModelFileError(
+            repository,
+            expected=f"a repository with {WEIGHTS}",
+            found="no such file",
+            do="If you trust its author, download its pytorch_model.bin and run: pixelwise import-weights "
+            f"pytorch_model.bin --out FOLDER/{WEIGHTS}; add its {CONFIG} and {PROCESSOR}, and use FOLDER.",
+        )
+    for name in FILES[1:]:
+        fetch(name, revision)
+    return weights.parent
 
 
-def _plain(name: str) -> str:
-    """Escape the markup characters of Markdown and HTML in a class name."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|~<>&])", lambda found: f"&#{ord(found[1])};", " ".join(name.split()))
+def _converted(repository: str) -> str | None:
+    """Return the revision of the pull request of the Hub's converter, or None."""
+    from huggingface_hub import get_repo_discussions
+
+    try:
+        for request in get_repo_discussions(repository, author=_CONVERTER, discussion_type="pull_request"):
+            if request.author == _CONVERTER and request.status == "open":
+                return request.git_reference
+    except network_errors():
+        pass
+    return None
 
 
-def _heading(names: Sequence[str]) -> str:
-    """Return the class names, shortened if there are many."""
-    rest = len(names) - _MAX_CLASSES_IN_HEADING
-    shown = ", ".join(map(_plain, names[:_MAX_CLASSES_IN_HEADING] if rest > 0 else names))
-    return f"{shown} and {rest} more" if rest > 0 else shown
+def network_errors() -> tuple[type[Exception], ...]:
+    """Return the exceptions that huggingface_hub raises without a network or without permission."""
+    from huggingface_hub.errors import HfHubHTTPError
 
-
-def _scores(scores: Mapping[str, Any], calibration: Mapping[str, Any] | None = None) -> list[str]:
-    held_out = scores.get("val")
-    if not isinstance(held_out, Mapping):
-        return ["Not scored yet."]
-    keys = [("IoU", "iou"), ("Dice", "dice"), ("boundary IoU", "boundary_iou")]
-    keys = [(title, key) for title, key in keys if any(key in entry for entry in held_out["classes"])]
-    rows = [f"| class | {' | '.join(title for title, _ in keys)} | n |", "|---" * (len(keys) + 2) + "|"]
-    for entry in held_out["classes"]:
-        cells = " | ".join(_interval(entry, key) for _, key in keys)
-        rows.append(f"| {_plain(entry['name'])} | {cells} | {entry.get('iou_n', '–')} |")
-    mean = f"mIoU **{_interval(held_out, 'miou')}** on the {held_out['images']} images of the validation split, "
-    return [
-        mean + "which was also used to select the weights. 95 % intervals in brackets; n: number of images.",
-        "",
-        *rows,
-        "",
-        *_calibration(held_out, calibration),
-        re.sub(
-            r"[\\\\`*\[\]|!~<>&]", lambda found: f"&#{ord(found[0])};", " ".join(str(held_out["convention"]).split())
-        ),
-    ]
-
-
-def _calibration(scores: Mapping[str, Any], calibration: Mapping[str, Any] | None) -> list[str]:
-    """Return a paragraph on the calibration of the probabilities."""
-    if not calibration or scores.get("ece") is None:
-        return []
-    return [
-        f"Logits are divided by a temperature of {calibration['temperature']:.3g}, fitted on the same split: expected "
-        f"calibration error {_interval(scores, 'ece')}. Masks do not depend on it.",
-        "",
-    ]
-
-
-def _interval(scores: Mapping[str, Any], key: str) -> str:
-    value, low, high = (scores.get(f"{key}{end}") for end in ("", "_low", "_high"))
-    if value is None:
-        return "–"
-    return f"{100 * value:.1f} %" + (
-        f" ({100 * low:.1f}–{100 * high:.1f})" if low is not None and high is not None else ""
-    )
-
-
-def _limits(card: ModelCard) -> list[str]:
-    return [
-        f"- Trained on {card.spec.dtype} images of {card.spec.channels} band{'s' * (card.spec.channels != 1)}; not evaluated on other cameras, places or seasons.",
-        "- Every pixel is assigned one of the classes above, even if none of them applies.",
-        "- The scores apply to images like those of the validation split.",
-    ]
-
-
-def write_readme(folder: Path) -> Path:
-    """Write the README of a model folder."""
-    card = read_card(folder)
-    write_atomic(folder / README, readme(card))
-    return folder / README
+    # The error class of its HTTP library, which differs between versions, is a base of HfHubHTTPError.
+    return (OSError, ValueError, *HfHubHTTPError.__bases__)
 
 
 def push(folder: Path, repository: str, *, private: bool = True) -> str:
@@ -170,7 +92,7 @@ def push(folder: Path, repository: str, *, private: bool = True) -> str:
         The URL of the repository.
 
     Raises:
-        ModelFileError: the folder is no complete model.
+        ModelFileError: the folder is not a complete model.
         ResourceError: the Hub cannot be reached, or access is denied.
     """
     import huggingface_hub
@@ -184,7 +106,7 @@ def push(folder: Path, repository: str, *, private: bool = True) -> str:
             repository,
             expected="access to the Hub",
             found=_problem(error),
-            do="Log in with `hf auth login`, or upload the folder yourself: it is a complete repository.",
+            do="Log in with `hf auth login`, or upload the folder manually: it is a complete repository.",
         ) from error
     return f"https://huggingface.co/{repository}"
 
@@ -205,7 +127,7 @@ def pull(repository: str) -> Path:
             repository,
             expected="a local folder, or access to the Hub",
             found=f"neither ({_problem(error)})",
-            do=f"Download {', '.join(FILES[:2])} from https://huggingface.co/{repository} to a folder, and use that.",
+            do=f"Download {WEIGHTS} and {CARD} from https://huggingface.co/{repository} to a folder, and use that.",
         ) from error
     if not (folder / CARD).is_file():
         raise ModelFileError(
@@ -214,5 +136,26 @@ def pull(repository: str) -> Path:
     return folder
 
 
+def unreachable(what: str, address: str, place: str, error: Exception) -> ResourceError:
+    """Return the error for a file that cannot be downloaded.
+
+    Args:
+        what: the file.
+        address: URL of the file.
+        place: the cache folder of its library; "": any folder.
+        error: the cause.
+    """
+    if place:
+        steps = f"Copy it to {place}, and run the same command again."
+    else:
+        steps = f"Copy its {CONFIG}, {PROCESSOR}, {README} and {WEIGHTS} to a folder, and use --weights FOLDER."
+    return ResourceError(
+        what,
+        expected="the file, or a network connection to download it",
+        found=f"neither ({_problem(error)})",
+        do=f"Download {address} on a machine with a network. {steps}",
+    )
+
+
 def _problem(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    return " ".join(str(error).split()).partition(". ")[0][:160] or type(error).__name__

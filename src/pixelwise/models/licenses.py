@@ -28,14 +28,14 @@ def require_license(license: str, accepted: bool, what: str) -> None:
             f"weights {what}",
             expected="a licence that you have accepted",
             found=license,
-            do="Read it, and add --accept-license if it allows your use; it is recorded in model.json.",
+            do="Read it, and add --accept-license if it permits your use; it is recorded in model.json.",
         )
 
 
 def license_of_repository(readme: Path, config: Mapping[str, Any], where: str = "") -> str:
     """Return the licence of a checkpoint, from the header of its README and the models that it derives from.
 
-    The published weights of SegFormer are NVIDIA's; a SegFormer without a licence is taken for a copy of them.
+    The published weights of SegFormer are NVIDIA's; a SegFormer without a stated licence is assumed to derive from them.
     """
     header = _header(readme)
     ancestors = f"{where} {config.get('_name_or_path', '')} {header.get('base_model', '')}"

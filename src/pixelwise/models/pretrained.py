@@ -13,13 +13,13 @@ from torch import Tensor
 from pixelwise.errors import ModelFileError
 from pixelwise.models.base import SegmentationModel, adapt_bands
 
-# With a smaller share of matching values, the weights are considered those of another network.
+# With a smaller share of matching values, the weights are assumed to belong to another network.
 _MIN_SHARE, _MIN_ENCODER_SHARE = 0.5, 0.9
 
 
 @dataclass(frozen=True)
 class Source:
-    """Pretrained weights with what is known about them.
+    """Pretrained weights and their metadata.
 
     Args:
         where: file, folder or Hub name, for messages.
@@ -50,7 +50,7 @@ class Report:
     Args:
         taken: number of tensors loaded.
         new: tensors of the network without pretrained weights.
-        left_over: pretrained tensors that the network lacks.
+        unused: pretrained tensors without a counterpart in the network.
         license: licence of the weights.
         head_new: whether the layers that compute the logits are new.
         encoder_only: whether only the encoder has pretrained weights.
@@ -58,16 +58,16 @@ class Report:
 
     taken: int
     new: tuple[str, ...]
-    left_over: tuple[str, ...]
+    unused: tuple[str, ...]
     license: str
     head_new: bool
     encoder_only: bool
 
     def sentence(self) -> str:
         """Return the report as one sentence."""
-        new = f"new: {', '.join(_short(self.new))}" if self.new else "none are new"
-        left = f", unused: {', '.join(_short(self.left_over))}" if self.left_over else ""
-        return f"{self.taken} tensors loaded, {new}{left}; licence of the weights: {self.license}"
+        new = ", ".join(_short(self.new)) or "none"
+        unused = ", ".join(_short(self.unused)) or "none"
+        return f"{self.taken} tensors loaded; new: {new}; unused: {unused}; licence of the weights: {self.license}"
 
 
 def fill(model: SegmentationModel, source: Source, *, keep_head: bool = True) -> Report:
@@ -118,7 +118,7 @@ def matched(model: SegmentationModel, source: Source, *, keep_head: bool = True)
         raise ModelFileError(
             source.where,
             expected=f"weights of this network ({', '.join(_short(tuple(state)))})",
-            found=f"weights of another one ({', '.join(_short(tuple(source.tensors)))})",
+            found=f"those of another one ({', '.join(_short(tuple(source.tensors)))})",
             do="Choose the network of these weights with --model.",
         )
     used = {original for original, (name, _) in named.items() if name in taken}
@@ -128,10 +128,10 @@ def matched(model: SegmentationModel, source: Source, *, keep_head: bool = True)
 
 
 def _named(model: SegmentationModel, source: Source, state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-    """Map the name of each given tensor to the name in the network, with the prefix and spelling that match most often.
+    """Map the name of each tensor to its name in the network, by the prefix and spelling that match most tensors.
 
     Prefixes: none, `network.`, or that of the encoder. timm flattens lists of stages: `stages.0.` becomes `stages_0.`.
-    The normalisation is taken from the configuration instead.
+    The normalisation is not mapped, since it is taken from the configuration.
     """
     encoders = {n[: n.index(".", len("network.")) + 1] for n in state if n.startswith("network.") and n.count(".") > 1}
     prefixes = ["", "network.", *sorted(encoders), *(f"{prefix}model." for prefix in sorted(encoders))]

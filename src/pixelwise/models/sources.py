@@ -1,6 +1,6 @@
 """Find pretrained weights and their licence: by a word such as `imagenet`, a folder, a file, or a Hub name.
 
-Nothing is downloaded unless the user names it. No pickle is opened except torchvision's files, whose hash is checked.
+Only what the user names is downloaded. No pickle is opened except torchvision's files, whose hash is checked.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import safetensors.torch
 from torch import Tensor
 
 from pixelwise.errors import ConfigError, ModelFileError
+from pixelwise.models.card import CARD, read_card
 from pixelwise.models.catalogue import origin, split_name
-from pixelwise.models.fetching import README, downloaded, is_hub_name, unreachable
+from pixelwise.models.hub import download, is_hub_name, unreachable
 from pixelwise.models.licenses import (
     NVIDIA,
     kind_of_encoder,
@@ -28,8 +29,9 @@ from pixelwise.models.licenses import (
     require_license,
 )
 from pixelwise.models.pretrained import Source
+from pixelwise.models.readme import README
 from pixelwise.models.transformers import CONFIG, PROCESSOR
-from pixelwise.models.weights import CARD, WEIGHTS, ModelCard
+from pixelwise.models.weights import WEIGHTS
 
 # Mean and standard deviation of ImageNet that all three libraries use: red, green, blue, 0…255.
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -70,7 +72,7 @@ def folder_of(weights: str, *, accept_license: bool = False) -> Path | None:
 
     Raises:
         ConfigError: NVIDIA's weights on the Hub, whose licence was not accepted.
-        ModelFileError, ResourceError: see `fetching.downloaded`.
+        ModelFileError, ResourceError: see `hub.download`.
     """
     path = Path(weights)
     if weights in (*WORDS, "none"):
@@ -82,7 +84,7 @@ def folder_of(weights: str, *, accept_license: bool = False) -> Path | None:
     if path.suffix.lower() in _FILES or not is_hub_name(weights):
         return None
     require_license(NVIDIA if weights.startswith("nvidia/") else "", accept_license, weights)
-    return downloaded(weights)
+    return download(weights)
 
 
 def _no_such_weights(weights: str) -> ConfigError:
@@ -125,7 +127,7 @@ def _from_folder(folder: Path, where: object) -> Source:
         )
     tensors = _tensors(folder / WEIGHTS)
     if (folder / CARD).is_file():
-        card = ModelCard.from_dict(read_json(folder / CARD), folder / CARD)
+        card = read_card(folder)
         return Source(
             str(where),
             tensors,
@@ -165,14 +167,14 @@ def _processor_normalisation(folder: Path) -> tuple[tuple[float, ...] | None, tu
     plain = read_json(folder / PROCESSOR)
     bgr = bool(plain.get("do_flip_channel_order"))
     mean, std = plain.get("image_mean"), plain.get("image_std")
-    # Without these numbers, a processor only scales values to 0…1.
+    # By default, a processor only scales values to 0…1.
     if (plain.get("do_normalize") is None and mean is None) or plain.get("do_normalize") is False:
         return (0.0, 0.0, 0.0), (255.0, 255.0, 255.0), bgr
     factor = float(plain.get("rescale_factor") or 1 / 255) if plain.get("do_rescale", True) else 1.0
     if mean is None or std is None:
         return None, None, bgr
     mean, std = (tuple(float(v) / factor for v in values) for values in (mean, std))
-    # Returned in RGB order, as the bands of images here.
+    # In RGB order, as the bands of images in pixelwise.
     return (mean[::-1], std[::-1], bgr) if bgr else (mean, std, bgr)
 
 
@@ -180,7 +182,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file of a model folder.
 
     Raises:
-        ModelFileError: the file is missing or is no JSON object (a Git LFS pointer, for example).
+        ModelFileError: the file is missing or is not a JSON object (a Git LFS pointer, for example).
     """
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
@@ -189,7 +191,7 @@ def read_json(path: Path) -> dict[str, Any]:
         found = type(plain).__name__
     except (ValueError, OSError) as error:
         found = str(error)
-    raise ModelFileError(path, expected="JSON with keys and values", found=found, do="Copy the file again.")
+    raise ModelFileError(path, expected="a JSON object", found=found, do="Copy the file again.")
 
 
 def _from_catalogue(name: str, weights: str) -> Source:
@@ -199,14 +201,14 @@ def _from_catalogue(name: str, weights: str) -> Source:
         return _from_torchvision(name, weights)
     if source == "transformers" and name.startswith("segformer-") and weights in _NVIDIA_NAMES:
         repository = _NVIDIA_NAMES[weights].format(size=name[10:], side=640 if name.endswith("b5") else 512)
-        return replace(_from_folder(downloaded(repository), repository), license=NVIDIA)
+        return replace(_from_folder(download(repository), repository), license=NVIDIA)
     if source == "segmentation_models.pytorch" and weights == "imagenet":
         return _from_smp(split_name(name)[1])
     raise ConfigError(
         "model.weights",
         expected=f"weights that exist for {name}",
         found=weights,
-        do="See `pixelwise models`, or use a file.",
+        do="Choose weights listed by `pixelwise models`, or a file.",
     )
 
 
@@ -238,7 +240,7 @@ def _from_torchvision(name: str, weights: str) -> Source:
         raise ConfigError("model.weights", expected="imagenet or coco", found=weights, do="Choose one of them.")
     found = next(w for w in get_model_weights(offered[weights]) if "COCO" in w.name or "IMAGENET1K_V1" in w.name)
     try:
-        # torch prints a note about the download; standard output is for results only.
+        # torch prints a message about the download, but standard output is for results only.
         with contextlib.redirect_stdout(sys.stderr):
             tensors = found.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
@@ -259,7 +261,7 @@ def _from_smp(encoder: str) -> Source:
         config = timm.get_pretrained_cfg(encoder[3:])
         if config is None or not config.hf_hub_id:
             raise ConfigError("model.weights", expected=f"weights for {encoder}", found="none", do="Use a file.")
-        found = _from_folder(downloaded(config.hf_hub_id), config.hf_hub_id)
+        found = _from_folder(download(config.hf_hub_id), config.hf_hub_id)
         if not found.mean:
             mean, std = (tuple(255.0 * v for v in values) for values in (config.mean, config.std))
             found = replace(found, mean=mean, std=std)
@@ -271,5 +273,5 @@ def _from_smp(encoder: str) -> Source:
     if kind not in settings:
         raise ConfigError("model.weights", expected=f"weights for {encoder}", found="none", do="Use a file.")
     repository = settings[kind]["repo_id"]
-    found = _from_folder(downloaded(repository, settings[kind].get("revision")), repository)
+    found = _from_folder(download(repository, settings[kind].get("revision")), repository)
     return replace(found, license=license_of_encoder(encoder))

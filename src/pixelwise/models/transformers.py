@@ -86,7 +86,7 @@ class TransformersModel(AdaptedModel):
         return dict(revert_weight_conversion(self.network, self.network.state_dict()))
 
     def tensors_from_files(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Rename as `from_pretrained` does, since files may use the names of older versions."""
+        """Rename tensors as `from_pretrained` does, since files may use the names of older versions."""
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightRenaming, apply_renamings
 
@@ -97,7 +97,7 @@ class TransformersModel(AdaptedModel):
     def files_of_its_library(self, classes: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
         """Return the configuration and the processor with which transformers reads the model folder.
 
-        Its processors cannot clip: users of that library must clip as `model.json` states.
+        The processors of transformers cannot clip: its users must clip values themselves, to the range in `model.json`.
         """
         settings = copy.deepcopy(self.network.config)
         settings.id2label = dict(enumerate(classes))

@@ -1,7 +1,7 @@
-"""The U-Net, written out: Ronneberger, Fischer, Brox, Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015.
+"""The U-Net: Ronneberger, Fischer, Brox, Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015.
 
-With two common changes: convolutions are padded, so that sizes are kept, and are followed by batch norm. With the defaults
-and 256×256 pixels:
+Unlike in the paper, convolutions are padded, so that sizes are kept, and followed by batch norm. With the defaults and
+256×256 pixels:
 
     stem ─ 64@256² ────────────────────────────────── 64@256² ─ logits
              └ 128@128² ─────────────────────── 128@128² ┘
@@ -33,7 +33,7 @@ class DoubleConv(nn.Sequential):
 
 
 def _conv(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module, nn.Module]:
-    # No bias: the batch norm subtracts the mean and adds a bias of its own.
+    # No bias: the batch norm would subtract it, and adds its own.
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
 
 
@@ -75,7 +75,7 @@ class Up(nn.Module):
 
 
 class UNet(SegmentationModel):
-    """Map images to logits by a U-Net of any depth and width.
+    """A U-Net of any depth and width.
 
     Args:
         in_channels: C, bands.
@@ -83,12 +83,12 @@ class UNet(SegmentationModel):
         features: channels per scale, finest first; the bottleneck below has twice the last.
         up: "transposed" or "bilinear".
         stem: 1 as in the paper; 2 or 4: the first scale works on patches of that many pixels per side (space to depth),
-            which takes a quarter or a sixteenth of the work, and the head makes the logits of all pixels of a patch at
+            which takes a quarter or a sixteenth of the work, and the head computes the logits of all pixels of a patch at
             once (sub-pixel convolution: Shi et al. 2016, arXiv:1609.05158).
         mean, std, clip: per band, raw pixel values: see `SegmentationModel`.
 
     Raises:
-        ConfigError: a value that makes no U-Net.
+        ConfigError: an invalid value.
     """
 
     def __init__(
@@ -131,12 +131,12 @@ class UNet(SegmentationModel):
 
 
 def _check(features: Sequence[int], up: str, stem: int) -> None:
-    for name, value, right, expected in (
+    for name, value, valid, expected in (
         ("features", features, bool(features) and all(f >= 1 for f in features), "at least one positive width"),
         ("up", up, up in ("transposed", "bilinear"), "transposed or bilinear"),
         ("stem", stem, stem in (1, 2, 4), "1, 2 or 4"),
     ):
-        if not right:
+        if not valid:
             raise ConfigError(f"model.{name}", expected=expected, found=repr(value), do="Correct the value.")
 
 

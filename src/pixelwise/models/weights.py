@@ -1,6 +1,6 @@
-"""The model folder: `model.safetensors` with the weights and `model.json` with everything needed to use them.
+"""Read and write model folders: the weights in `model.safetensors`, all else in `model.json`.
 
-A folder is written completely or not at all, and loads to the same model bit for bit. Nothing is pickled.
+A folder is written completely or not at all, and the loaded model is identical bit for bit. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ from pixelwise.models.catalogue import build_empty
 from pixelwise.storage import atomic_folder
 
 WEIGHTS = "model.safetensors"
-__all__ = ["CARD", "WEIGHTS", "ModelCard", "load_model", "save_model"]
 
 
 def save_model(folder: Path, model: SegmentationModel, card: ModelCard) -> ModelCard:
-    """Write a model folder atomically: other processes see either the previous model or the new one.
+    """Write a model folder atomically: other processes read either the previous model or the new one.
 
     Args:
         folder: the model folder; an existing model is replaced.
@@ -38,7 +37,7 @@ def save_model(folder: Path, model: SegmentationModel, card: ModelCard) -> Model
         The card as written.
 
     Raises:
-        ResourceError: no space or no permission to write; an existing model is left untouched.
+        ResourceError: no space or no permission to write; an existing model is unchanged.
     """
     folder = Path(folder)
     weights = safetensors.torch.save(_for_file(model))
@@ -66,7 +65,7 @@ def _for_file(model: SegmentationModel) -> dict[str, torch.Tensor]:
     return {name: t.detach().cpu().contiguous().clone() for name, t in model.tensors_for_files().items()}
 
 
-@torch.inference_mode(False)  # tensors made in that mode compute otherwise, and cannot be trained
+@torch.inference_mode(False)  # tensors created in inference mode cannot be trained
 def load_model(folder: Path) -> tuple[SegmentationModel, ModelCard]:
     """Read a model folder.
 
@@ -74,7 +73,7 @@ def load_model(folder: Path) -> tuple[SegmentationModel, ModelCard]:
         The model, in evaluation mode on the CPU with exactly the weights that were saved, and its card.
 
     Raises:
-        ModelFileError: a file is missing, altered, of an unknown version, or does not fit the other.
+        ModelFileError: a file is missing, modified, of an unknown version, or does not match the other.
     """
     folder = Path(folder)
     card = read_card(folder)
@@ -84,7 +83,7 @@ def load_model(folder: Path) -> tuple[SegmentationModel, ModelCard]:
         raise ModelFileError(
             folder / WEIGHTS,
             expected=f"the weights that {CARD} was written for (sha256 {card.sha256[:12]}…)",
-            found=f"others (sha256 {digest[:12]}…)",
+            found=f"other weights (sha256 {digest[:12]}…)",
             do=COPY_AGAIN,
         )
     try:
@@ -106,29 +105,27 @@ def _assemble(folder: Path, card: ModelCard, tensors: dict[str, torch.Tensor]) -
             where, expected="an architecture of this version of pixelwise", found=str(error), do=COPY_AGAIN
         ) from error
     tensors = model.tensors_from_files(tensors)
-    own = {"mean": card.mean, "std": card.std}
+    normalisation = {"mean": card.mean, "std": card.std}
     if card.clip is not None:
-        own |= {"low": tuple(low for low, _ in card.clip), "high": tuple(high for _, high in card.clip)}
-    for key, values in own.items():  # not in the files that another library reads, too
+        normalisation |= {"low": tuple(low for low, _ in card.clip), "high": tuple(high for _, high in card.clip)}
+    for key, values in normalisation.items():  # not in the weights of a folder that is also a transformers checkpoint
         tensors.setdefault(f"normalise.{key}", torch.tensor(values, dtype=torch.float32))
-    wanted, given = _shapes(model.state_dict()), _shapes(tensors)
-    for key in sorted(wanted.keys() | given.keys()):
-        if wanted.get(key) != given.get(key):
+    expected, found = _shapes(model.state_dict()), _shapes(tensors)
+    for key in sorted(expected.keys() | found.keys()):
+        if expected.get(key) != found.get(key):
             raise ModelFileError(
                 folder / WEIGHTS,
-                expected=f"tensor {key} {wanted.get(key, 'not to be there')} as {CARD} describes the model",
-                found=given.get(key, "none"),
+                expected=f"tensor {key} {expected[key]}, as in {CARD}" if key in expected else f"no tensor {key}",
+                found=found.get(key, "none"),
                 do=COPY_AGAIN,
             )
-    for key, said, means in (
-        ("num_classes", card.labels.num_classes, "classes"),
-        ("in_channels", card.spec.channels, "bands"),
+    for unit, of_model, of_card in (
+        ("classes", model.num_classes, card.labels.num_classes),
+        ("bands", model.in_channels, card.spec.channels),
     ):
-        if getattr(model, key) != said:
-            raise ModelFileError(
-                where, expected=f"{getattr(model, key)} {means}", found=f"{said} {means}", do=COPY_AGAIN
-            )
-    # Copies begin where torch would put them; in the middle of a file's bytes, sums may come out in another order.
+        if of_model != of_card:
+            raise ModelFileError(where, expected=f"{of_model} {unit}", found=f"{of_card} {unit}", do=COPY_AGAIN)
+    # Copies are aligned as usual; with the alignment of the file, sums may be computed in another order.
     model.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
     return model.eval()
 

@@ -21,11 +21,12 @@ from pixelwise.inference.torch_backend import TorchBackend
 from pixelwise.losses import Loss, class_weights, combined_loss
 from pixelwise.models import catalogue
 from pixelwise.models.base import SegmentationModel
-from pixelwise.models.fetching import is_hub_name
+from pixelwise.models.card import CARD, ModelCard, read_card
+from pixelwise.models.hub import is_hub_name
 from pixelwise.models.pretrained import Report, Source, fill, matched
 from pixelwise.models.sources import WORDS, find_weights, folder_of, read_json
 from pixelwise.models.transformers import CONFIG
-from pixelwise.models.weights import CARD, ModelCard, save_model
+from pixelwise.models.weights import save_model
 from pixelwise.training.loader import Crops
 from pixelwise.training.loop import Work
 from pixelwise.training.optim import begin_at_prior
@@ -38,13 +39,13 @@ MODEL = "model"
 
 @dataclass(frozen=True)
 class Components:
-    """What training works with.
+    """The parts of a run that do not depend on its length.
 
     Args:
         crops: the training images.
         model: with initial weights.
         loss: to minimise.
-        report: how the pretrained weights fitted the model; None without such weights.
+        report: which pretrained weights fitted the model; None without pretrained weights.
     """
 
     crops: Crops
@@ -66,7 +67,7 @@ def require_device(name: str) -> None:
             "train.device",
             expected="a device that torch can use on this machine",
             found=f"{name} ({' '.join(str(error).split())[:120]})",
-            do="Set --set train.device=cpu, or resume on a machine with such a device.",
+            do="Add --set train.device=cpu, or run on a machine with such a device.",
         ) from error
 
 
@@ -102,7 +103,7 @@ def require_annotated_pixels(val: Dataset) -> None:
         "val masks",
         expected="at least one annotated pixel",
         found=f"only ignored pixels in {len(val)} masks",
-        do="Choose another val split, or correct ignore_index in labels.yaml.",
+        do="Choose another validation split, or correct ignore_index in labels.yaml.",
     )
 
 
@@ -133,7 +134,7 @@ def with_network(config: Config) -> Config:
             "model.name",
             expected="the name of a network, or a transformers checkpoint",
             found=f"{model.name}, a pixelwise model",
-            do="Use it as --weights, with the --model that its model.json names.",
+            do="Use it with --weights, and --model with the architecture in its model.json.",
         )
     return _with_size_of_weights(_with_absolute_weights(config))
 
@@ -153,7 +154,7 @@ def _with_size_of_weights(config: Config) -> Config:
     folder = folder_of(config.model.weights, accept_license=config.model.accept_license)
     if folder is None or not (folder / CARD).is_file():
         return config
-    architecture = ModelCard.from_dict(read_json(folder / CARD), folder).architecture
+    architecture = read_card(folder).architecture
     if architecture["name"] != config.model.name:
         return config
     sizes = {
@@ -165,7 +166,7 @@ def _with_size_of_weights(config: Config) -> Config:
 
 
 def pretrained(config: Config) -> Source | None:
-    """Return the pretrained weights that the configuration names; None if it names none.
+    """Return the pretrained weights that the configuration names, if any.
 
     Raises:
         ConfigError, ModelFileError, ResourceError: see `models.sources.find_weights`.
@@ -177,7 +178,7 @@ def pretrained(config: Config) -> Source | None:
 
 
 def initial_weights(config: Config, train: Dataset, facts: Fingerprint, source: Source) -> InitialWeights:
-    """Describe the initial weights, and which layers of the network they leave new."""
+    """Describe the pretrained weights, and which layers of the network they do not contain."""
     model = catalogue.build_empty(config.model.name, **arguments(config, train, facts))
     report = matched(model, source, keep_head=_keeps_head(source, train))[1]
     return InitialWeights(
@@ -193,7 +194,7 @@ def initial_weights(config: Config, train: Dataset, facts: Fingerprint, source: 
 
 
 def _keeps_head(source: Source, train: Dataset) -> bool:
-    """Whether to keep the head: not if it was trained on other classes, even if their number is the same."""
+    """Whether to keep the head: not if it was trained on other classes, even if there are as many."""
     return source.classes in (None, train.labels.names)
 
 
@@ -285,21 +286,18 @@ def _typical_range(facts: Fingerprint) -> tuple[float, float] | None:
 
 
 def _named_weights(weights: str | None) -> str:
-    """Return a name of weights that makes sense on another machine: the last two parts of a local path."""
+    """Return a name of weights that makes sense on another machine: of a local path, the last two components."""
     text = weights or "none"
     return text if text in WORDS or is_hub_name(text) else "/".join(Path(text).parts[-2:])
 
 
 def make_predictor(config: Config, model: SegmentationModel, card: ModelCard) -> Predictor:
-    """Return the predictor for validation: as described by the card, on the device of the run.
-
-    In full precision, not in that of training, so that validation scores are those of the final model.
-    """
+    """Return the predictor for validation, in full precision, so that validation scores are those of the final model."""
     return Predictor(TorchBackend(model, card.spec, config.train.device or "cpu"))
 
 
 def make_work(config: ResolvedConfig, val: Dataset, card: ModelCard, components: Components, out: Path) -> Work:
-    """Return what the training loop needs; the best model is saved in `out`/model."""
+    """Return the input of the training loop, which saves the best model in `out`/model."""
 
     def validate(averaged: SegmentationModel, check: Callable[[], None]) -> float:
         return quick_miou(val, make_predictor(config, averaged, card), stop=check)[0]

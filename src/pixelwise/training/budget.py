@@ -26,7 +26,7 @@ _VALIDATION_SHARE = 0.12
 
 @dataclass(frozen=True)
 class Trial:
-    """A precision and memory format, and the seconds that one small batch took with it."""
+    """A precision and memory format, and the seconds that one small batch took with them."""
 
     precision: str
     channels_last: bool
@@ -140,7 +140,7 @@ def plan_steps(
             "--time-limit",
             expected=f"time for one step ({per_step:.1f} s), a validation ({per_validation:.1f} s) "
             f"and the final scoring ({final:.1f} s)",
-            found=f"{max(left, 0):.0f} s left of {limit:.0f} s after preparation",
+            found=f"{max(left, 0):.0f} s left of {limit:.0f} s after the preparation",
             do="Allow more time, choose a smaller model (--set model.features=[16,32,64]), "
             "or score less (--set evaluate.metrics=[]).",
         )
@@ -154,7 +154,7 @@ def plan_steps(
 
 
 def slower_pace(marks: Sequence[tuple[int, float]], validations: Collection[int], per_validation: float) -> float:
-    """Return the seconds of one step: the slower of the pace of the whole run and of the time since the last mark.
+    """Return the seconds per step: of the run so far or since the last mark, whichever is slower.
 
     Planning too few steps wastes less than planning too many.
 
@@ -172,7 +172,7 @@ def slower_pace(marks: Sequence[tuple[int, float]], validations: Collection[int]
 
 
 def fitting_steps(per_step: float, per_validation: float, validations: int, left: float, final: float) -> int:
-    """Return how many steps fit into `left` seconds beside validations and final scoring; may be negative."""
+    """Return how many steps fit into `left` seconds besides validations and final scoring; may be negative."""
     return int(((left - final) * _RESERVE - validations * per_validation) / per_step)
 
 

@@ -80,7 +80,7 @@ def load_checkpoint(path: Path, state: State) -> None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except _UNREADABLE as error:
         raise ModelFileError(
-            path, expected="a checkpoint", found=str(error), do="Delete it; the previous one is used then."
+            path, expected="a checkpoint", found=str(error), do="Delete it to resume from the previous one."
         ) from error
     try:
         state.model.load_state_dict(_with_prefix(tensors, "model."))

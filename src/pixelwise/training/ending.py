@@ -11,15 +11,16 @@ from typing import Any
 
 from pixelwise.config import Config, ResolvedConfig
 from pixelwise.datasets.dataset import Dataset
-from pixelwise.errors import DataError, memory_respected
+from pixelwise.errors import DataError, convert_memory_errors
 from pixelwise.evaluation import evaluate, fitted_temperature
 from pixelwise.evaluation.calibrating import IMAGES
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.torch_backend import TorchBackend
 from pixelwise.metrics.temperature import Temperature
 from pixelwise.models.base import SegmentationModel
-from pixelwise.models.hub import write_readme
-from pixelwise.models.weights import ModelCard, load_model, save_model
+from pixelwise.models.card import ModelCard
+from pixelwise.models.readme import write_readme
+from pixelwise.models.weights import load_model, save_model
 from pixelwise.storage import write_json
 from pixelwise.training.assembly import MODEL, make_predictor
 from pixelwise.training.interrupt import StopSignal
@@ -30,9 +31,9 @@ _REPORT_IMAGES = 28
 
 
 def final_seconds(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> float:
-    """Estimate the seconds of the end of a run from two images: calibration, all metrics, and predictions of the report.
+    """Estimate the seconds of calibration, scoring and predictions for the report from two images.
 
-    Bootstrap and rendering of the report are not included; they hardly depend on the images.
+    The bootstrap and the rendering of the report are not included.
     """
     sample = val.subset(range(min(len(val), 2)))
     predictor = make_predictor(config, model, card)
@@ -62,8 +63,8 @@ def finish(config: ResolvedConfig, val: Dataset, out: Path, notify: Listener) ->
     """Calibrate and score the best model, mark the run as finished, and return its folder.
 
     Raises:
-        Interrupted: the same request resumes here.
-        OutOfMemoryError: the same request resumes here, too, and may select fewer metrics.
+        Interrupted: the same request resumes with this function.
+        OutOfMemoryError: likewise, and the request may select fewer metrics.
     """
     model, card = load_model(out / MODEL)
     device, settings = config.train.device, config.evaluate
@@ -72,7 +73,7 @@ def finish(config: ResolvedConfig, val: Dataset, out: Path, notify: Listener) ->
         return lambda done, total: notify({"event": event, "done": done, "total": total})
 
     do = "Training is complete. Run the same command with --set evaluate.metrics=[], or on a machine with more memory."
-    with StopSignal(out) as stop, memory_respected(out, do):
+    with StopSignal(out, "training is complete, but not scored") as stop, convert_memory_errors(out, do):
         if settings.temperature:
             uncorrected = Predictor(TorchBackend(model, card.spec, device), temperature=1.0)
             fitted = fitted_temperature(val, uncorrected, progress=progress("calibrating"), stop=stop.check)

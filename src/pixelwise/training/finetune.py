@@ -64,7 +64,7 @@ class Frozen:
     """Freeze and unfreeze the parameters of a model, and the statistics of its norms, during training.
 
     Args:
-        model: parameters that do not require gradients at first are never changed.
+        model: parameters that do not require gradients from the start stay frozen.
         train: with `freeze`, `unfreeze` and `head_warmup`.
 
     Raises:
@@ -76,7 +76,7 @@ class Frozen:
         self.train = train
         self.layers = model.encoder_stages()
         self.head = {id(p) for p in model.head.parameters()}
-        self.learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.now: tuple[int, bool] | None = None
         frozen_layers(train, len(self.layers), 0)
 
@@ -88,7 +88,7 @@ class Frozen:
         self.now = state
         count, alone = state
         frozen = tuple(prefix for prefixes in self.layers[:count] for prefix in prefixes)
-        for name, parameter in self.learned.items():
+        for name, parameter in self.trainable.items():
             parameter.requires_grad_(not (name.startswith(frozen) or (alone and id(parameter) not in self.head)))
         for name, module in self.model.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -96,6 +96,6 @@ class Frozen:
                 module.train(any(learns))
 
     def release(self) -> None:
-        """Unfreeze all parameters, since a later call of `fit` makes its optimizer of all of them."""
-        for parameter in self.learned.values():
+        """Unfreeze all parameters, since a later call of `fit` creates an optimizer for all of them."""
+        for parameter in self.trainable.values():
             parameter.requires_grad_(True)

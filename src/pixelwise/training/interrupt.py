@@ -17,10 +17,15 @@ class StopSignal:
 
     Signals are caught inside `with stop:`, in the main thread only. Inside `with stop.held():` (while weights or files
     are written) the exception is deferred to the end of the block.
+
+    Args:
+        where: the run folder, for the message.
+        saved: what is saved when the exception is reported, for the message.
     """
 
-    def __init__(self, where: object) -> None:
+    def __init__(self, where: object, saved: str) -> None:
         self.where = where
+        self.saved = saved
         self.requested = False
         self._held = 0
         self._previous_handlers: dict[int, Any] = {}
@@ -49,12 +54,7 @@ class StopSignal:
             Interrupted: a signal was received.
         """
         if self.requested:
-            raise Interrupted(
-                self.where,
-                expected="no interruption",
-                found="Ctrl-C or SIGTERM",
-                do="Run the same command again to resume.",
-            )
+            raise Interrupted(self.where, found=self.saved)
 
     @contextmanager
     def held(self) -> Iterator[None]:

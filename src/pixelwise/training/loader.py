@@ -58,7 +58,7 @@ class Crops(TorchDataset[tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError
         transform: draws the crop.
         seed: random seed.
         cache: keep decoded images in memory.
-        form: number of bands and numpy dtype name that every image must have; None: not checked.
+        form: number of bands and numpy dtype name of every image; None: not checked.
     """
 
     def __init__(
@@ -74,7 +74,8 @@ class Crops(TorchDataset[tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError
     def _read(self, index: int) -> tuple[torch.Tensor, torch.Tensor, str]:
         sample = self.dataset.read(index)
         found = (sample.image.shape[0], sample.image.dtype.name)
-        if self.form is not None and found != self.form:  # the fingerprint reads a sample of the images
+        # The fingerprint was computed from a sample of the images.
+        if self.form is not None and found != self.form:
             bands, kind = self.form
             raise ImageError(
                 self.dataset.records[index].image,
@@ -131,7 +132,7 @@ def batches(crops: Crops, *, batch_size: int, start: int, count: int, workers: i
     """Yield `count` batches, beginning with batch number `start` of the stream.
 
     Args:
-        crops: source of the crops.
+        crops: the training images.
         batch_size: crops per batch.
         start: number of batches already used.
         count: number of batches.
@@ -144,7 +145,7 @@ def batches(crops: Crops, *, batch_size: int, start: int, count: int, workers: i
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_quiet_worker if workers else None,
-        # A generator of its own: by default the loader draws from the global one.
+        # By default the loader draws from the global generator.
         generator=torch.Generator(),
     )
     for batch in loader:
@@ -154,7 +155,7 @@ def batches(crops: Crops, *, batch_size: int, start: int, count: int, workers: i
 
 
 def _quiet_worker(_: int) -> None:
-    """Let the parent process handle Ctrl-C: a worker would die with a traceback."""
+    """Let the parent process handle Ctrl-C: a worker would end with a traceback."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -37,7 +37,7 @@ _MAX_SKIPPED_IN_A_ROW = 3
 
 @dataclass(frozen=True)
 class Work:
-    """What `fit` needs.
+    """The input of `fit`.
 
     Args:
         config: the resolved configuration.
@@ -70,7 +70,7 @@ def fit(
         work: model, data and configuration.
         listener: called with every event.
         until: return before this step, after writing a checkpoint.
-        recounted: continue after such a return, with a new number of steps.
+        recounted: whether this call continues such a run with a new number of steps.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
@@ -94,7 +94,7 @@ def fit(
         count=(steps - state.step) * train.accumulate,
         workers=train.workers,
     )
-    with closing(log), StopSignal(work.folder) as stop:
+    with closing(log), StopSignal(work.folder, "checkpoint saved") as stop:
         run = _Run(work, state, averaged, log, stop)
         try:
             while True:
@@ -162,7 +162,7 @@ class _Run:
                 self.skip(loss, norm, [name for batch in group for name in batch.ids])
 
     def report(self, loss: float, norm: float) -> None:
-        """Report a finished step; about 200 of them are written to the log."""
+        """Report a finished step; about 200 steps per run are written to the log."""
         state = self.state
         state.skipped_in_a_row = 0
         facts = {"step": state.step, "steps": self.steps, "loss": loss, "gradient_norm": norm, "miou": state.best_miou}
@@ -171,7 +171,7 @@ class _Run:
         (self.log.write if kept else self.log.notify)("step", **facts)
 
     def skip(self, loss: float, norm: float, ids: list[str]) -> None:
-        """Log a skipped step; the third in a row ends the run, and the weights are those before the first."""
+        """Log a skipped step; the third in a row ends the run, with the weights before the first."""
         self.state.skipped_in_a_row += 1
         self.state.skipped += 1
         self.log.write("skipped", step=self.state.step, loss=str(loss), gradient_norm=str(norm), samples=ids)
@@ -206,8 +206,8 @@ class _Run:
     def save_after_stop(self) -> None:
         """Write a checkpoint of the last complete step.
 
-        A forward pass may have been interrupted, so the statistics of the norms are restored; weights change only
-        between steps.
+        A forward pass may have been interrupted, so the statistics of the norms are restored; weights change only at the
+        end of a step.
         """
         _restore(self.state.model, self.buffers)
         self.save()

@@ -19,7 +19,7 @@ _DEFAULT = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 *
 
 
 def cores() -> int:
-    """Return the number of processor cores that this process may use; all of them if the system does not report it."""
+    """Return the number of processor cores that this process may use; if unknown, all cores of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -27,7 +27,7 @@ def cores() -> int:
 def keep_freed_memory() -> Iterator[bool]:
     """Keep freed memory in the process for reuse inside the block; yield whether the system supports it (Linux, glibc).
 
-    By default glibc returns large blocks to the system at once, so each training step allocates its memory anew, with
+    By default glibc returns large blocks to the system at once, so each training step allocates its memory again, with
     about 30,000 page faults.
     """
     libc = _glibc()

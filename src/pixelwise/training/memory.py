@@ -1,7 +1,7 @@
 """Fit a training step into memory: measure the memory of a crop, and split the step into smaller batches if needed.
 
-On CUDA the allocator counts. On the CPU, Linux records the peak memory of a process and can reset it. On other systems
-nothing is measured and nothing is changed.
+CUDA's allocator and, on the CPU, Linux record the peak memory and can reset it. On other systems nothing is measured or
+changed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def fit_memory(config: ResolvedConfig, components: Components) -> tuple[dict[str, int], Reasons]:
-    """Return `train.batch_size` and `train.accumulate` with which a step fits the memory, and the reasons."""
+    """Return values of `train.batch_size` and `train.accumulate` with which a step fits into memory, and the reasons."""
     device = torch.device(config.train.device)
     peak = step_bytes(config, components)
     release_freed_memory()  # of the measurement
@@ -52,7 +52,7 @@ def divided(
     Args:
         train: with the desired `batch_size`.
         per_crop: bytes per crop of a batch.
-        fixed: bytes of a step regardless of the batch.
+        fixed: bytes of a step that do not depend on the batch.
         limit: available bytes.
         least: smallest permitted batch.
 
@@ -60,17 +60,17 @@ def divided(
         The values of `train` to change, and the reasons.
     """
     desired = train.batch_size
-    reason = f"measured {_readable(per_crop)} per crop and {_readable(fixed)} besides, of {_readable(limit)} available"
+    reason = f"measured {_readable(per_crop)} per crop plus {_readable(fixed)}; {_readable(limit)} available"
     possible = [size for size in range(desired, 0, -1) if desired % size == 0 and size >= min(least, desired)]
     batch = next((size for size in possible if fixed + size * per_crop <= limit), possible[-1])
     count = desired // batch
     if fixed + batch * per_crop > limit:
-        reason += ": not enough even so; a smaller crop takes less"
+        reason += ", which is not enough; a smaller crop needs less"
     if count == 1:
         return {}, {"train.batch_size": reason}
     return {"batch_size": batch, "accumulate": train.accumulate * count}, {
         "train.batch_size": f"{desired} crops per step in {count} batches: {reason}",
-        "train.accumulate": f"{count} batches replace one that does not fit the memory",
+        "train.accumulate": f"{count} batches per step, since a single one does not fit into memory",
     }
 
 
@@ -81,7 +81,7 @@ def _readable(count: float) -> str:
 def step_bytes(config: ResolvedConfig, components: Components) -> int | None:
     """Measure the peak memory in bytes of the gradients of two crops, weights excluded; None if it is unknown.
 
-    A first run is not measured, since libraries allocate on their first call.
+    The first run is not measured, since libraries allocate memory on their first call.
     """
     train = config.train
     batch = next(batches(components.crops, batch_size=_CROPS, start=0, count=1, workers=0))

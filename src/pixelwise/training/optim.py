@@ -22,12 +22,12 @@ def adamw(
     head_rate: float = 1.0,
     layer_decay: float = 1.0,
 ) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov and Hutter 2019) for a model. Biases and norms are not decayed.
+    """Return an AdamW optimizer (Loshchilov and Hutter 2019) for a model.
 
     Args:
         model: the parameters that require gradients are optimized.
         learning_rate: of the decoder.
-        weight_decay: of weights.
+        weight_decay: of all parameters except biases and norms.
         head_rate: factor on the rate of the head. Every parameter group stores its factor as `factor`.
         layer_decay: factor from each layer of the encoder to the layer before it.
     """
@@ -56,8 +56,8 @@ def head_inputs(model: SegmentationModel) -> int:
 def begin_at_prior(model: SegmentationModel, weights: Sequence[float]) -> None:
     """Set the bias of the head so that a new model predicts the class frequencies: Lin et al. 2017, arXiv:1708.02002.
 
-    Otherwise the first dozens of steps are spent on learning the frequencies. This also distorts the weights of the
-    head: its inputs follow a ReLU and are positive, so all of them learn to predict the most frequent class.
+    Otherwise the first few dozen steps only learn the frequencies. This also distorts the weights of the head: its inputs
+    follow a ReLU and are positive, so all of them learn to predict the most frequent class.
 
     Args:
         model: unchanged if its head has no bias, or a bias whose length is not a multiple of the number of classes.

@@ -1,4 +1,4 @@
-"""Derive the values that the user left unset from the data set, the machine and the initial weights, with reasons.
+"""Derive the values that the user did not set from the data set, the machine and the initial weights, with reasons.
 
 `derive` sets what is known before any measurement of the training speed; `settle` sets what depends on the number of steps.
 """
@@ -30,7 +30,7 @@ _FEW_PASSES, _MANY_PASSES = 3.0, 300.0
 
 @dataclass(frozen=True)
 class Machine:
-    """What this machine offers.
+    """The hardware that training runs on.
 
     Args:
         device: "cpu", "cuda", ….
@@ -96,8 +96,10 @@ def derive(
             reasons |= reason
     if (config.loss.cross_entropy, config.loss.dice) == (0.5, 0.5):
         rarest = f"{100 * _rarest(facts):.2g} %"
-        reasons["loss.cross_entropy"] = "half: has a gradient at every pixel"
-        reasons["loss.dice"] = f"half: all classes have the same weight, and the rarest has {rarest} of the pixels"
+        reasons["loss.cross_entropy"] = "half of the loss: has a gradient at every pixel"
+        reasons["loss.dice"] = (
+            f"half of the loss: gives all classes equal weight; the rarest has {rarest} of the pixels"
+        )
     return config, reasons
 
 
@@ -119,20 +121,21 @@ def _with_defaults(config: Config, values: Mapping[str, tuple[Any, str]]) -> tup
 
 def _from_weights(facts: Fingerprint, weights: InitialWeights) -> dict[str, tuple[Any, str]]:
     """Return the normalisation of pretrained weights, and lower learning rates for layers near the input."""
-    why = f"initial weights {weights.name}"
+    why = f"pretrained weights {weights.name}"
     values: dict[str, tuple[Any, str]] = {
         "train.layer_decay": (_LAYER_DECAY, f"{why}: layers near the input need the least change")
     }
     if weights.encoder_only:
         values["train.head_warmup"] = (0.0, f"{why}: the whole decoder is new, not only the head")
     elif weights.head_new:
-        values["train.head_warmup"] = (_HEAD_WARMUP, f"{why}: gradients of the new head would distort them at first")
+        reason = f"{why}: the gradients of an untrained head would distort them"
+        values["train.head_warmup"] = (_HEAD_WARMUP, reason)
     else:
         values["train.head_warmup"] = (0.0, f"{why}: the head was trained on these classes")
     if facts.dtype == weights.dtype and weights.mean and weights.std and len(weights.mean) == facts.channels:
         clip = "none" if weights.clip is None else [list(ends) for ends in weights.clip]
         for key, value in (("mean", list(weights.mean)), ("std", list(weights.std)), ("clip", clip)):
-            values[f"model.{key}"] = (value, f"{why}: as in their training")
+            values[f"model.{key}"] = (value, f"{why}: the normalisation they were trained with")
     return values
 
 
@@ -148,16 +151,16 @@ def _device(_: Config, __: Fingerprint, machine: Machine) -> tuple[str, str]:
 def _clip(config: Config, facts: Fingerprint, _: Machine) -> tuple[str | list[list[float]], str]:
     """Clip values to the range of nearly all pixels if outliers are far outside, as nnU-Net does for CT."""
     if config.model.mean is not None or config.model.std is not None:
-        return "none", "the normalisation was given"
+        return "none", "model.mean or model.std was set"
     if not facts.core:
-        return "none", f"{facts.dtype}: no outliers"
+        return "none", f"{facts.dtype} values have no outliers"
     tail = max(
         max(low - least, most - high) / max(std, 1e-12)
         for (low, high), (least, most), std in zip(facts.core, facts.extremes, facts.core_std, strict=True)
     )
     reason = (
-        f"the largest outlier is {tail:.1f} standard deviations outside the range of 99 % of the pixels and 90 % of "
-        "every class"
+        f"the largest outlier is {tail:.1f} standard deviations outside the range of 99 % of all pixels and 90 % of "
+        "each class"
     )
     if tail < _TAIL_DEVIATIONS:
         return "none", reason
@@ -194,23 +197,23 @@ def _stem(_: Config, facts: Fingerprint, machine: Machine) -> tuple[int, str]:
     thinnest = min((t for t in facts.thickness if t is not None), default=math.inf)
     thickness = f"the thinnest class is about {thinnest:.1f} pixels thick"
     if thinnest < _THIN_PIXELS or min(facts.sizes[1]) < _SMALL_IMAGE:
-        return 1, f"full resolution: {thickness} in {facts.sizes[1]} images"
-    return 2, f"half resolution takes a quarter of the time, and {thickness}"
+        return 1, f"full resolution: {thickness} in images of {facts.sizes[1][0]}×{facts.sizes[1][1]}"
+    return 2, f"half resolution takes a quarter of the time; {thickness}"
 
 
 def _features(config: Config, facts: Fingerprint, machine: Machine) -> tuple[list[int], str]:
-    """Choose the width by the device, and as many scales as leave `_MIN_CELLS` cells at the coarsest one."""
+    """Choose the width by the device, and as many scales as leave `_MIN_CELLS` cells per side at the coarsest one."""
     side = min(*facts.sizes[1], *_crop_limit(config))
     stem = config.model.stem or 1
     features = [64, 128, 256, 512]
-    why = "the published size"
+    why = "as published"
     if machine.device == "cpu":
         features = [16, 32, 64, 128]
-        why = "a quarter of the published width: about 16 times as many steps in the same time on a CPU"
+        why = "a quarter of the published width, for about 16 times as many steps in the same time on a CPU"
     scales = max(int(math.log2(max(side / (stem * _MIN_CELLS), 1))), 1)
     if scales < len(features):
         cells = max(side // (stem * 2**scales), 1)
-        why += f"; {scales} of 4 scales: {side} pixels are {cells} cells at the coarsest scale"
+        why += f"; {scales} of 4 scales, since {side} pixels are {cells} cells at the coarsest scale"
     return features[:scales], why
 
 
@@ -228,10 +231,10 @@ def _stride(config: Config) -> int:
 def _crop(config: Config, facts: Fingerprint, _: Machine) -> tuple[tuple[int, int], str]:
     stride, median = _stride(config), facts.sizes[1]
     height, width = (max(min(side, _CROP) // stride, 1) * stride for side in median)
-    why = f"multiple of the stride {stride}, within the median image {median[0]}×{median[1]} and {_CROP}²"
+    why = f"multiple of the stride {stride} within the median image {median[0]}×{median[1]} and {_CROP}²"
     largest = max((sizes[1] for sizes in facts.object_sizes if sizes), default=0.0)
     if largest > height * width:
-        why += f"; half of the regions of a class have {largest:.0f} pixels or more, which is more than a crop"
+        why += f"; half of the regions of one class are larger than a crop ({largest:.0f} pixels or more)"
     return (height, width), why
 
 
@@ -239,14 +242,14 @@ def _batch_size(config: Config, facts: Fingerprint, machine: Machine) -> tuple[i
     height, width = _crop_limit(config)
     target = 4 if machine.device == "cpu" else 16
     size = max(2, min(target * 2, round(target * _CROP**2 / (height * width)), max(facts.images, 2)))
-    return size, f"about {target} crops of {_CROP}² per step"
+    return size, f"as many pixels per step as about {target} crops of {_CROP}²"
 
 
 def _class_crops(_: Config, facts: Fingerprint, __: Machine) -> tuple[float, str]:
     fewest = min(count for count in facts.image_counts if count)
     return 0.33, (
         "a third of the crops are centred on a class other than the most frequent one of the image; the rarest class "
-        f"has {100 * _rarest(facts):.2g} % of the pixels, and one class is in {fewest} of {facts.images} images"
+        f"has {100 * _rarest(facts):.2g} % of the pixels, and one class occurs in only {fewest} of {facts.images} images"
     )
 
 
@@ -258,7 +261,7 @@ def _class_weights(_: Config, facts: Fingerprint, __: Machine) -> tuple[str | li
     shares = [count / total for count in facts.pixel_counts]
     raw = [min(share**-0.5, _MAX_WEIGHT_RATIO * max(shares) ** -0.5) if share else 1.0 for share in shares]
     mean = sum(w * share for w, share in zip(raw, shares, strict=True))
-    reason = f"1 / square root of the share of pixels, since the rarest class has {100 * rarest:.2g} %"
+    reason = f"1 / square root of the share of pixels; the rarest class has {100 * rarest:.2g} %"
     return [round(w / mean, 3) if share else 1.0 for w, share in zip(raw, shares, strict=True)], reason
 
 
@@ -272,14 +275,14 @@ def _learning_rate(config: Config, _: Fingerprint, __: Machine) -> tuple[float, 
     crops = train.batch_size * train.accumulate
     base = _UNET_RATE if config.model.name == "unet" else _OTHER_RATE
     rate = round(base * math.sqrt(min(crops, 64) / 4), 6)
-    return rate, f"{base:g} for 4 crops per step, scaled by the square root to {crops}"
+    return rate, f"{base:g} for 4 crops per step, scaled to {crops} with the square root"
 
 
 def _pretrained_learning_rate(config: Config, facts: Fingerprint, machine: Machine) -> tuple[float, str]:
     rate, why = _learning_rate(config, facts, machine)
     return (
         round(_PRETRAINED_FACTOR * rate, 6),
-        f"pretrained weights: {_PRETRAINED_FACTOR:g} of the rate for new ones ({why})",
+        f"pretrained weights: {_PRETRAINED_FACTOR:g} times the rate for random weights ({why})",
     )
 
 
@@ -294,26 +297,26 @@ def head_rate(inputs: int, weights: InitialWeights | None = None) -> tuple[float
         if not weights.head_new:
             return 1.0, "the head was trained on these classes"
         factor = max(10.0, round(rate / _PRETRAINED_FACTOR, 2))
-        return factor, "the head is new and the other layers are pretrained: as fast as in a new network"
-    return rate, f"each logit sums {inputs} values: the logits change as if there were 512"
+        return factor, "the head is new, the other layers are pretrained: as fast as in a new network"
+    return rate, f"each logit is a sum of {inputs} values: makes it change as fast as a sum of 512"
 
 
 def _workers(_: Config, __: Fingerprint, machine: Machine) -> tuple[int, str]:
     if machine.device == "cpu":
-        return 0, "batches are loaded between steps: the steps use all cores"
+        return 0, "batches are loaded between the steps, which use all cores"
     return max(min(machine.cores - 2, 12), 1), f"{machine.cores} cores"
 
 
 def _cache(_: Config, __: Fingerprint, machine: Machine) -> tuple[bool, str]:
     fits = "fit" if machine.cache_fits else "do not fit"
-    return machine.cache_fits, f"decoded images {fits} a quarter of the memory"
+    return machine.cache_fits, f"the decoded images {fits} into a quarter of the free memory"
 
 
 def _tile(config: Config, facts: Fingerprint, machine: Machine) -> tuple[tuple[int, int], str]:
     stride = _stride(config)
     largest = 768 if machine.device == "cpu" else 1024
     height, width = (min(-(-side // stride) * stride, largest) for side in facts.sizes[2])
-    return (height, width), f"the largest image, at most {largest}²"
+    return (height, width), f"the size of the largest image, at most {largest}²"
 
 
 # In this order: a rule may depend on values that earlier rules set.
@@ -325,12 +328,12 @@ _UNET_RULES: dict[str, Derivation] = {
 }
 _RULES: dict[str, Derivation] = {
     "train.device": _device,
-    "model.weights": _constant("none", "no weights were given: random initial weights"),
+    "model.weights": _constant("none", "no pretrained weights were chosen"),
     "model.license": _constant("user", "trained from scratch"),
     "model.clip": _clip,
     "model.mean": _mean,
     "model.std": _std,
-    "train.freeze": _constant("none", "all layers learn; layers near the input at lower rates"),
+    "train.freeze": _constant("none", "all layers are trained"),
     "train.layer_decay": _constant(1.0, "random initial weights: the same rate for all layers"),
     "train.head_warmup": _constant(0.0, "random initial weights: all layers learn from the first step"),
     "train.crop": _crop,
@@ -347,9 +350,9 @@ _RULES: dict[str, Derivation] = {
 def settle(config: Config, facts: Fingerprint, distinct: int) -> tuple[Config, Reasons]:
     """Set what depends on how often each image is used: augmentation, and the decay of the averaged weights.
 
-    Images used once or twice need no augmentation, and augmentation slows learning down; images used hundreds of times
-    are memorised without it. In between, the ranges grow with the logarithm of the number of passes.
-    `distinct` images are counted by group, since those of one group show the same scene.
+    Images used once or twice need no augmentation, which slows learning down; images used hundreds of times are memorised
+    without it. In between, the ranges grow with the logarithm of the number of passes.
+    `distinct` is the number of groups, since the images of a group show the same scene.
     """
     train, median = draft(config).train, facts.sizes[1]
     drawn = train.steps * train.accumulate * train.batch_size * train.crop[0] * train.crop[1]
@@ -362,18 +365,18 @@ def settle(config: Config, facts: Fingerprint, distinct: int) -> tuple[Config, R
     )
     one_sided = _one_sided(facts)
     times = f"{passes:,.0f}" if passes >= 10 else f"{passes:.2g}"  # .2g would write 120 as 1.2e+02
-    seen = f"each of {distinct} distinct images is used about {times} times: {100 * strength:.0f} % of the full range"
+    usage = f"each of {distinct} distinct images is used about {times} times: {100 * strength:.0f} % of the full range"
     rotation = round((5.0 if upright or one_sided else 45.0) * strength, 1)
     return _with_defaults(
         config,
         {
-            "augment.flip_horizontal": (0.0 if one_sided else 0.5, one_sided or "mirrored images are as likely"),
+            "augment.flip_horizontal": (0.0 if one_sided else 0.5, one_sided or "mirrored images are equally likely"),
             "augment.flip_vertical": (0.0 if upright else 0.5, orientation),
-            "augment.rotate": (rotation, "; ".join(filter(None, (orientation, one_sided, seen)))),
-            "augment.scale": ((round(0.7**strength, 3), round(1.5**strength, 3)), seen),
-            "augment.brightness": (round(0.2 * strength, 3), seen),
-            "augment.contrast": (round(0.25 * strength, 3), seen),
-            "augment.noise": (round(0.05 * strength, 3), seen),
+            "augment.rotate": (rotation, "; ".join(filter(None, (orientation, one_sided, usage)))),
+            "augment.scale": ((round(0.7**strength, 3), round(1.5**strength, 3)), usage),
+            "augment.brightness": (round(0.2 * strength, 3), usage),
+            "augment.contrast": (round(0.25 * strength, 3), usage),
+            "augment.noise": (round(0.05 * strength, 3), usage),
             "train.ema": (
                 round(min(max(1 - 10 / train.steps, 0.8), 0.9995), 5),
                 f"averages over about a tenth of the {train.steps} steps",
@@ -385,7 +388,7 @@ def settle(config: Config, facts: Fingerprint, distinct: int) -> tuple[Config, R
 def _one_sided(facts: Fingerprint) -> str:
     """Return a reason if some classes are always on the same side of the image, as organs are; otherwise "".
 
-    Classes that are so rare that this may be chance do not count.
+    Rare classes, which may be there by chance, are not counted.
     """
     pairs = zip(facts.one_sided, facts.one_sided_by_chance, strict=True)
     classes = [

@@ -21,9 +21,9 @@ import pixelwise.config as configs
 from pixelwise.config import Config, Reasons, ResolvedConfig
 from pixelwise.datasets.dataset import Dataset, DataSplits, open_data, pin_paths, without_unreadable
 from pixelwise.datasets.fingerprint import fingerprint
-from pixelwise.errors import DataError, OutputExistsError, UsageError, memory_respected
+from pixelwise.errors import DataError, OutputExistsError, UsageError, convert_memory_errors
 from pixelwise.evaluation import require_metrics
-from pixelwise.models.weights import ModelCard
+from pixelwise.models.card import ModelCard
 from pixelwise.storage import RUN_MARKER, claim_folder, write_atomic, write_json
 from pixelwise.training import assembly, budget, memory, plan
 from pixelwise.training.assembly import Components
@@ -45,7 +45,7 @@ _DEFAULT_EPOCHS = 100.0
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for. The same request on an unfinished run resumes it."""
+    """The arguments of the user. The same request on an unfinished run resumes it."""
 
     data: str
     model: str | None = None
@@ -75,9 +75,9 @@ def train_run(request: Request, out: Path, *, overwrite: bool = False, listener:
     record = _request_record(request, config, base)
     with (
         keep_freed_memory(),
-        memory_respected(out, "Lower --set train.batch_size (train.accumulate keeps the step), or the crop."),
+        convert_memory_errors(out, "Lower --set train.batch_size (train.accumulate keeps the step), or the crop."),
     ):
-        # An unfinished run is resumed even with `overwrite`: the user was told to repeat the command.
+        # An unfinished run is resumed even with `overwrite`: to resume means to repeat the command.
         if _is_unfinished(record, out, overwrite):
             run = _resume(out, config, notify)
         else:
@@ -111,7 +111,7 @@ class _Run:
 
 
 def _overrides(request: Request) -> tuple[str, ...]:
-    """Return the options as overrides, followed by those of the user, which take precedence.
+    """Return the options as overrides, followed by the overrides of the user, which take precedence.
 
     Raises:
         UsageError: more than one of steps, epochs and time limit.
@@ -120,7 +120,12 @@ def _overrides(request: Request) -> tuple[str, ...]:
     given = [f"--{name.replace('_', '-')}" for name in lengths if getattr(request, name) is not None]
     given += [f"--set {text}" for text in request.overrides if text.partition("=")[0].strip() == _STEPS]
     if len(given) > 1:
-        raise UsageError("train", expected="one length", found=" and ".join(given), do="Give only one of them.")
+        raise UsageError(
+            "train",
+            expected="one of --time-limit, --steps and --epochs",
+            found=" and ".join(given),
+            do="Choose one of them.",
+        )
     options = {
         "model.name": None if request.model is None else json.dumps(request.model),
         "model.weights": None if request.weights is None else json.dumps(request.weights),
@@ -208,7 +213,7 @@ def _open_data(config: Config, base: Path, where: str) -> _Data:
                 where,
                 expected=f"a {name} split",
                 found="none",
-                do="Name one, set data.split.val, or split all images anew: --set data.split.anew=true.",
+                do="Define one, set data.split.val, or split all images anew: --set data.split.anew=true.",
             )
     assert splits.train is not None
     assert splits.val is not None
@@ -218,7 +223,7 @@ def _open_data(config: Config, base: Path, where: str) -> _Data:
 def _begin(
     request: Request, config: Config, data: _Data, base: Path, out: Path, started: float, notify: Listener
 ) -> _Run:
-    """Plan a run and write the plan; from then on everything is a function of the step."""
+    """Plan a run and write the plan; from then on, training is a function of the configuration and the step."""
     for notice in (*data.splits.notices, *data.splits.skipped):
         notify({"event": "notice", "text": notice})
     assembly.require_annotated_pixels(data.val)
@@ -229,7 +234,7 @@ def _begin(
     config = assembly.with_network(configs.replace(config, data=pinned | detected))
     config, reasons, components = _derive(config, data, facts, notify)
     config, measured = _measure(config, reasons, components)
-    # The card describes the test-time flips, which do not depend on the number of steps.
+    # For the test-time flips in the card, which do not depend on the number of steps.
     card = assembly.model_card(plan.settle(config, facts, data.train.groups())[0], data.splits, facts)
     if request.time_limit is None:
         config, length = _planned_length(request, config, len(components.crops))
@@ -241,7 +246,7 @@ def _begin(
     components.crops.transform = assembly.transform(resolved, data.train)
     found = {"fingerprint": facts.to_dict(), "splits": data.splits.description, "skipped": data.splits.skipped}
     write_json(out / DATA, found | {"val_hash": data.val.hash()})
-    # Written last: its presence means that the plan is complete.
+    # Written last, since its presence means that the plan is complete.
     write_atomic(out / CONFIG, configs.dump_config(resolved, reasons))
     return _planned_run(resolved, reasons, data, facts, components, out, notify)
 
@@ -273,7 +278,7 @@ def _derive(config: Config, data: _Data, facts: Fingerprint, notify: Listener) -
     draft = configs.draft(config)
     assembly.require_device(draft.train.device)
     components = assembly.build(draft, data.train, facts, source)
-    Frozen(components.model, draft.train)  # reports layers that cannot be frozen before the plan is written
+    Frozen(components.model, draft.train)  # raises for an invalid `train.freeze` before the plan is written
     if components.report is not None:
         notify({"event": "notice", "text": f"weights {config.model.weights}: {components.report.sentence()}"})
     elif config.train.freeze not in ("none", 0):
@@ -339,7 +344,7 @@ def _length_within(
 
 
 def _fit_within(limit: float, started: float, run: _Run, listener: Listener | None) -> _Run:
-    """Train, and plan the number of steps again several times, since the speed of a shared machine changes."""
+    """Train, and update the number of steps several times, since the speed of a shared machine changes."""
     work = run.work
     measured = (work.config, work.model, run.card, run.data.val)
     per_validation, final = assembly.validation_seconds(*measured), final_seconds(*measured)
@@ -373,7 +378,9 @@ def _write_evaluate(path: Path, config: Config) -> None:
 
 def _write_recounts(path: Path, recounts: tuple[tuple[int, int], ...]) -> None:
     """Replace one line of config.yaml, keeping the reasons in the others."""
-    line = f"  recounts: {json.dumps(recounts)}  # [step, total steps from there on]: counted again during the run"
+    line = (
+        f"  recounts: {json.dumps(recounts)}  # [step, new total number of steps], by the speed measured during the run"
+    )
     text, count = re.subn(r"^  recounts: .*$", line, path.read_text(encoding="utf-8"), count=1, flags=re.M)
     assert count == 1, "config.yaml has all keys"
     write_atomic(path, text)
@@ -401,7 +408,7 @@ def _resume(out: Path, requested: Config, notify: Listener) -> _Run:
                 config.data.root or out,
                 expected=f"the {split} split as it was when the run began",
                 found="other files",
-                do="Restore them, or start a new run with another --out.",
+                do="Restore the files, or start a new run with another --out.",
             )
     # A checkpoint contains all weights; initial weights are needed only without a readable one.
     source = None if readable(out / "checkpoints") else assembly.pretrained(config)

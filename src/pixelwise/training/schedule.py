@@ -30,7 +30,7 @@ def last_step(train: ResolvedTrain) -> int:
 
 
 def _effective_recounts(train: ResolvedTrain) -> list[tuple[int, int]]:
-    """Return the recounts that take effect; a run with fewer steps may end before one."""
+    """Return the recounts that take effect: those before the last step as planned at that point."""
     steps = train.steps
     effective: list[tuple[int, int]] = []
     for border, counted in train.recounts:
