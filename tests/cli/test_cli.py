@@ -192,7 +192,8 @@ def test_an_error_is_its_message_on_standard_error_and_its_code(
         raise kind("a.png", expected="this", found="[that]", do="Fix it.")
 
     monkeypatch.setattr(api, "check", fail)
-    assert invoke("check", "d", *options) == (kind.exit_code, "", "a.png: expected this, found [that]. Fix it.\n")
+    message = str(kind("a.png", expected="this", found="[that]", do="Fix it."))
+    assert invoke("check", "d", *options) == (kind.exit_code, "", f"{message}\n")
 
 
 @pytest.mark.parametrize("verb", ["check", "train", "evaluate", "predict"])

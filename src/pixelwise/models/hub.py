@@ -34,10 +34,12 @@ def download(repository: str, revision: str | None = None) -> Path:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    failures: tuple[type[Exception], ...] = (EntryNotFoundError, *network_errors())
+
     def fetch(name: str, at: str | None) -> Path | None:
         try:
             return Path(hf_hub_download(repository, name, revision=at))
-        except network_errors() as error:  # including EntryNotFoundError
+        except failures as error:
             missing = isinstance(error, EntryNotFoundError)
             if isinstance(error, LocalEntryNotFoundError):
                 # Without a network, the cache may record that the file does not exist: neither a path nor None.
