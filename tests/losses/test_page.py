@@ -38,7 +38,7 @@ def test_table_lists_all_keys_defaults_and_functions():
         default = LossConfig.model_fields[key].default
         assert value in words[None] if default is None else float(value) == default, key
     # Described below the table, because their values are words.
-    described = re.findall(r"`(class_weights|dice_per)[`:]", PAGE.read_text(encoding="utf-8"))
+    described = re.findall(r"`(class_weights|dice_per|terms)[`:]", PAGE.read_text(encoding="utf-8"))
     assert set(documented) | set(described) == set(LossConfig.model_fields)
     functions = [name for _, cell in rows for name in re.findall(r"`(\w+)`", cell)]
     assert len(functions) == len(rows)

@@ -103,11 +103,11 @@ def test_validations_are_measured_with_flips(
     real = assembly.validation_seconds
 
     def measured(config: object, model: object, card: object, val: object) -> float:
-        mirrors.append((card.flips, card.mirrors))  # type: ignore[attr-defined]
+        mirrors.append((card.spec.flips, card.spec.mirrors))  # type: ignore[attr-defined]
         return real(config, model, card, val)  # type: ignore[arg-type]
 
     monkeypatch.setattr(assembly, "validation_seconds", measured)
-    pixelwise.train(discs, out=tmp_path / "run", time_limit=4, overrides=(*tiny, "predict.flips=true"))
+    pixelwise.train(discs, out=tmp_path / "run", time_limit=6, overrides=(*tiny, "predict.flips=true"))
     assert mirrors == [(True, ("horizontal", "vertical"))] * 2
 
 
