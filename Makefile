@@ -46,8 +46,9 @@ wheel-test: $(READY)
 	rm -rf $(WHEEL)
 	$(BIN)/uv build --quiet --wheel --out-dir $(WHEEL)/dist .
 	$(BIN)/uv venv --quiet --python $(PYTHON) $(WHEEL)/venv
-	$(BIN)/uv pip install --quiet --python $(WHEEL)/venv/bin/python --constraint requirements.lock $(WHEEL)/dist/*.whl
-	cd $(WHEEL) && venv/bin/pixelwise demo --time-limit 20s --out demo
+	$(BIN)/uv pip install --quiet --python $(WHEEL)/venv/bin/python --compile-bytecode --constraint requirements.lock \
+	  $(WHEEL)/dist/*.whl
+	cd $(WHEEL) && venv/bin/pixelwise demo --time-limit 60s --out demo
 
 # Package names, versions and hashes of everything, for Python 3.11 to 3.13; no addresses.
 lock: $(READY)
