@@ -5,11 +5,12 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ _BEHIND = 4
 _ALONE = "Predict it on a machine with more memory, or leave it out."
 
 Progress = Callable[[int, int, str], None]
+Loaded = tuple[Source, NDArray[Any], NDArray[np.bool_] | None]
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def predict_files(
         done = {}
     with closing(_Journal(out / JOURNAL, request)) as journal:
         try:
-            result = _predict_all(predictor, named, out, outputs, done, journal, progress)
+            result = _Run(predictor, named, out, outputs, journal, progress).all(done)
         except KeyboardInterrupt:
             found = f"{len(journal.written)} of {len(named)} files are finished"
             raise Interrupted(out, found=found) from None
@@ -256,77 +258,86 @@ def _line(plain: Mapping[str, Any]) -> str:
     return json.dumps(dict(plain)) + "\n"
 
 
-def _predict_all(
-    predictor: Predictor,
-    named: Mapping[str, Path],
-    out: Path,
-    outputs: Outputs,
-    done: Mapping[str, dict[str, Any]],
-    journal: _Journal,
-    progress: Progress | None,
-) -> Predicted:
-    """Predict the files that are not done: one thread decodes ahead, another one writes what was computed."""
-    entries: dict[str, dict[str, Any]] = {}
-    failed: dict[str, dict[str, str]] = {}
-    finished = 0
+class _Run:
+    """One call of `predict_files`: a thread decodes ahead of the computation, another one writes what was computed."""
 
-    def report(name: str) -> None:
-        nonlocal finished
-        finished += 1
-        if progress is not None:
-            progress(finished, len(named), str(named[name]))
+    def __init__(
+        self,
+        predictor: Predictor,
+        named: Mapping[str, Path],
+        out: Path,
+        outputs: Outputs,
+        journal: _Journal,
+        progress: Progress | None,
+    ) -> None:
+        self.predictor, self.named, self.out, self.outputs = predictor, named, out, outputs
+        self.journal, self.progress = journal, progress
+        self.entries: dict[str, dict[str, Any]] = {}
+        self.failed: dict[str, dict[str, str]] = {}
+        self.writes: deque[tuple[str, Future[dict[str, Any]]]] = deque()
 
-    def settle(name: str, write: Future[dict[str, Any]]) -> None:
+    def all(self, done: Mapping[str, dict[str, Any]]) -> Predicted:
+        """Predict the files that are not done, and return what is known of all in the order of `named`."""
+        todo = [name for name in self.named if not self._kept(name, done.get(name))]
+        with ThreadPoolExecutor(1, "decode") as reader, ThreadPoolExecutor(1, "write") as writer:
+            try:
+                reads = deque(reader.submit(_read, self.named[name]) for name in todo[:_AHEAD])
+                following = iter(todo[_AHEAD:])
+                for name in todo:
+                    reads.extend(reader.submit(_read, self.named[other]) for other in islice(following, 1))
+                    self._predict(name, reads.popleft(), writer)
+                    while len(self.writes) > _BEHIND or (self.writes and self.writes[0][1].done()):
+                        self._settle()
+                while self.writes:
+                    self._settle()
+            except BaseException:
+                reader.shutdown(wait=False, cancel_futures=True)
+                writer.shutdown(wait=True)
+                for name, write in self.writes:
+                    if write.exception() is None:
+                        self.journal.add(name, write.result(), _state(self.named[name]))
+                raise
+        images = tuple(self.entries[name] for name in self.named if name in self.entries)
+        return Predicted(self.out, images, tuple(self.failed[name] for name in self.named if name in self.failed))
+
+    def _kept(self, name: str, before: Mapping[str, Any] | None) -> bool:
+        """Keep a file that an earlier call finished, unless it or its outputs have changed since."""
+        if before is None or before["state"] != _state(self.named[name]) or not _complete(self.out, before["entry"]):
+            return False
+        self.entries[name] = before["entry"]
+        self._report(name)
+        return True
+
+    def _predict(self, name: str, read: Future[Loaded], writer: ThreadPoolExecutor) -> None:
+        """Predict one file and hand it to the writer."""
         try:
-            entries[name] = write.result()
-            journal.add(name, entries[name], _state(named[name]))
+            with convert_memory_errors(self.named[name], _ALONE):
+                source, image, valid = read.result()
+                prediction = _predict_source(self.predictor, source, image, valid, self.outputs.probabilities)
         except (DataError, OutOfMemoryError) as error:
-            failed[name] = {"file": str(named[name]), "error": str(error)}
-        report(name)
+            self._fail(name, error)
+            return
+        self.writes.append((name, writer.submit(_write, name, source, image, prediction, self.out, self.outputs)))
 
-    todo = []
-    for name, path in named.items():
-        before = done.get(name)
-        if before is not None and before["state"] == _state(path) and _complete(out, before["entry"]):
-            entries[name] = before["entry"]
-            report(name)
-        else:
-            todo.append(name)
-    with ThreadPoolExecutor(1, "decode") as reader, ThreadPoolExecutor(1, "write") as writer:
-        waiting: list[tuple[str, Future[dict[str, Any]]]] = []
-        try:
-            reads = {name: reader.submit(_read, named[name]) for name in todo[:_AHEAD]}
-            for position, name in enumerate(todo):
-                following = todo[position + _AHEAD : position + _AHEAD + 1]
-                reads |= {other: reader.submit(_read, named[other]) for other in following}
-                try:
-                    with convert_memory_errors(named[name], _ALONE):
-                        source, image, valid = reads.pop(name).result()
-                        prediction = _predict_source(predictor, source, image, valid, outputs.probabilities)
-                    waiting.append((name, writer.submit(_write, name, source, image, prediction, out, outputs)))
-                    del image, valid, prediction
-                except (DataError, OutOfMemoryError) as error:
-                    failed[name] = {"file": str(named[name]), "error": str(error)}
-                    report(name)
-                while len(waiting) > _BEHIND or (waiting and waiting[0][1].done()):
-                    settle(*waiting.pop(0))
-            for name, write in waiting:
-                settle(name, write)
-        except BaseException:
-            reader.shutdown(wait=False, cancel_futures=True)
-            writer.shutdown(wait=True)
-            for name, write in waiting:
-                if write.exception() is None:
-                    journal.add(name, write.result(), _state(named[name]))
-            raise
-    return Predicted(
-        out,
-        tuple(entries[name] for name in named if name in entries),
-        tuple(failed[name] for name in named if name in failed),
-    )
+    def _settle(self) -> None:
+        """Record the oldest file in writing once its outputs are on disk."""
+        name, write = self.writes[0]
+        error = write.exception()  # waits; an interrupt leaves the file in the queue
+        self.writes.popleft()
+        if isinstance(error, DataError | OutOfMemoryError):
+            self._fail(name, error)
+            return
+        self.entries[name] = write.result()
+        self.journal.add(name, self.entries[name], _state(self.named[name]))
+        self._report(name)
 
+    def _fail(self, name: str, error: Exception) -> None:
+        self.failed[name] = {"file": str(self.named[name]), "error": str(error)}
+        self._report(name)
 
-Loaded = tuple[Source, NDArray[Any], NDArray[np.bool_] | None]
+    def _report(self, name: str) -> None:
+        if self.progress is not None:
+            self.progress(len(self.entries) + len(self.failed), len(self.named), str(self.named[name]))
 
 
 def _read(path: Path) -> Loaded:

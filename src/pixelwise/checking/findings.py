@@ -26,7 +26,7 @@ class Finding:
 
     Args:
         kind: a stable key such as "near-duplicates-across-parts", for scripts, anchors and links.
-        severity: "error" (training would fail or be worthless), "warning" (scores or results would suffer) or "notice"
+        severity: "error" (training would fail or learn nothing useful), "warning" (scores or results would suffer) or "notice"
             (worth knowing, such as a decision made automatically).
         what: the finding in one line, with numbers.
         where: up to five files or places.

@@ -74,7 +74,7 @@ def shallow_images(survey: Survey) -> Iterator[Finding]:
             severity = "notice"
             what = f"all {len(images)} 16-bit images {_DEPTHS[depth]}: they are 8-bit images stored as 16-bit"
             why = "Nothing is lost, but they have less detail than 16 bits suggest; the originals may have had more."
-            fix = "Use the originals if they have a greater bit depth; otherwise nothing."
+            fix = "Use the originals if they have a greater bit depth; if there are none, ignore this."
         else:
             severity = "warning"
             what = f"{len(images)} of {len(deep)} 16-bit images {_DEPTHS[depth]}, the others do not"

@@ -92,7 +92,7 @@ def _explain(survey: Survey, ids: list[int], unknown: list[UnknownIds]) -> tuple
 def _grey_levels(
     ids: Iterable[int], colours: tuple[Colour, ...], count: int | None = None
 ) -> tuple[dict[int, int], bool]:
-    """Return the class of each id if all are grey levels of the labels' colours or of PASCAL VOC's; otherwise nothing.
+    """Return the class of each id if all are grey levels of the labels' colours or of PASCAL VOC's, else an empty mapping.
 
     Also return whether each grey level belongs to a single class among the first `count`, or up to the last one found if
     `count` is None: VOC's aeroplane and potted plant are both 38.
@@ -205,7 +205,7 @@ def specks(survey: Survey) -> Iterator[Finding]:
     what = f"{total:,} {'speck' if total == 1 else 'specks'} of under {SPECK} pixels in"
     what += f" {len(images)} of {plural(len(survey.usable), 'mask', 'masks')}: {join_names(counts, 4)}"
     why = "Annotation slips, conversion artefacts, or nearly occluded objects: each is learned and counts as an object."
-    fix = "Inspect the first of these masks. If the specks show no objects, remove them; otherwise nothing."
+    fix = "Inspect the first of these masks. Remove the specks if they show no objects."
     yield image_finding(survey, "specks", "notice", images, what, why, fix, masks=True)
 
 

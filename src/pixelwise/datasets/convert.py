@@ -142,7 +142,7 @@ def _image_file(record: Record, sample: Sample, folder: Path) -> Path:
 def _unique_names(split: Dataset) -> list[str]:
     """Return unique names for the copies: the ids without the folders common to all, and without ".."."""
     ids = [PurePosixPath(record.id.replace("\\", "/")).parts for record in split.records]
-    paths = [tuple(part for part in parts if part not in ("/", "..")) or ("picture",) for parts in ids]
+    paths = [tuple(part for part in parts if part not in ("/", "..")) or ("image",) for parts in ids]
     shared = 0
     while all(len(parts) > shared + 1 and parts[shared] == paths[0][shared] for parts in paths):
         shared += 1

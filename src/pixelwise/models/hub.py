@@ -80,11 +80,11 @@ def _converted(repository: str) -> str | None:
 
 
 def network_errors() -> tuple[type[Exception], ...]:
-    """Return the exceptions that huggingface_hub raises without a network or without permission."""
-    from huggingface_hub.errors import HfHubHTTPError
+    """Return the exceptions that huggingface_hub raises without a network or permission, and for a malformed name."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     # The error class of its HTTP library, which differs between versions, is a base of HfHubHTTPError.
-    return (OSError, ValueError, *HfHubHTTPError.__bases__)
+    return (OSError, HFValidationError, *HfHubHTTPError.__bases__)
 
 
 def push(folder: Path, repository: str, *, private: bool = True) -> str:
