@@ -1,11 +1,11 @@
+import re
 import shutil
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from tests.checking.drawn import (
     findings,
@@ -20,69 +20,10 @@ from tests.checking.drawn import (
     typed,
 )
 
-from pixelwise.checking import near_duplicates as module
-from pixelwise.checking.image_signature import typical_distance
-from pixelwise.checking.near_duplicates import identical_images, near_duplicates, nearest
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-
-def by_hand(vectors: np.ndarray, splits: list[str], limit: float, same: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Compare every pair."""
-    distances = 1 - vectors.astype(np.float64) @ vectors.astype(np.float64).T
-    own = np.array(splits)[:, None] == np.array(splits)
-    distances[own != same] = 9
-    np.fill_diagonal(distances, 9)
-    return distances.min(1), distances.min(1) <= limit
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.floats(0.001, 0.5))
-def test_no_neighbour_within_the_limit_is_missed(seed: int, count: int, limit: float) -> None:
-    rng = np.random.default_rng(seed)
-    splits = sorted(rng.choice(["test", "train", "val"], count).tolist())
-    centres = rng.standard_normal((5, 60))
-    vectors = unit(centres[rng.integers(0, 5, count)] + rng.uniform(0, 0.6) * rng.standard_normal((count, 60)))
-    results = nearest(vectors, splits, limit)
-    for ours, same in zip(results, (True, False), strict=True):
-        distance, near = by_hand(vectors, splits, limit, same)
-        clear = np.abs(distance - limit) > 1e-5  # no rounding at the limit itself
-        assert np.array_equal((ours.neighbour >= 0)[clear], near[clear])
-        found = (ours.neighbour >= 0) & clear
-        assert ours.distance[found] == pytest.approx(distance[found], abs=1e-5)
-        for one in np.flatnonzero(found).tolist():
-            other = int(ours.neighbour[one])
-            assert other != one
-            assert (splits[one] == splits[other]) is same
-            assert 1 - float(vectors[one] @ vectors[other]) == pytest.approx(distance[one], abs=1e-5)
-
-
-def test_the_block_size_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    vectors = unit(np.repeat(rng.standard_normal((30, 143)), 3, axis=0) + 0.05 * rng.standard_normal((90, 143)))
-    splits = ["train"] * 50 + ["val"] * 15 + ["test"] * 25
-    whole = nearest(vectors, splits, 0.02)
-    monkeypatch.setattr(module, "_BLOCK", 7)
-    for one, two in zip(whole, nearest(vectors, splits, 0.02), strict=True):
-        assert np.array_equal(one.neighbour, two.neighbour)
-        assert two.distance == pytest.approx(one.distance, abs=1e-5)
-    assert (whole[0].neighbour >= 0).sum() > 50
-
-
-def test_thousands_that_are_all_alike_take_no_memory_for_their_pairs() -> None:
-    vectors = unit(np.ones((3000, 20)) + 1e-4 * np.random.default_rng(0).standard_normal((3000, 20)))
-    inside, across = nearest(vectors, ["train"] * 3000, 0.02)
-    assert (inside.neighbour >= 0).all()
-    assert (across.neighbour == -1).all()
-
-
-def test_the_usual_distance_leaves_copies_out() -> None:
-    vectors = unit(np.eye(4)[[0, 0, 0, 0, 0, 0, 1, 2]])
-    assert typical_distance(vectors, np.array([0, 0, 0, 0, 0, 0, 1, 2])) == pytest.approx(1)
-    assert typical_distance(vectors[:6], np.zeros(6, np.int64)) == 1
-    assert typical_distance(vectors[:1], np.zeros(1, np.int64)) == 1
+from pixelwise.checking import take_survey
+from pixelwise.checking.near_duplicates import identical_images, near_duplicates
+from pixelwise.config import DataConfig
+from pixelwise.datasets.dataset import open_data
 
 
 def copy(folder: Path, one: str, other: str) -> None:
@@ -152,6 +93,12 @@ def test_the_fix_removes_the_finding(folder: Path) -> None:
     assert not {"same-pictures-across-parts", "groups-across-parts"} & set(kinds(mended))
 
 
+def mirrored(given: bytes) -> bytes:
+    """Return the signature of the mirrored image."""
+    coefficients = np.concatenate([[0], np.frombuffer(given, np.int8)]).reshape(12, 12)
+    return (coefficients * (-1) ** np.arange(12)).astype(np.int8).tobytes()[1:]
+
+
 def changed(image: np.ndarray) -> dict[str, np.ndarray]:
     """Modify an image like exports, cameras and editors."""
     full_image = Image.fromarray(image)
@@ -177,15 +124,103 @@ def test_near_duplicates_across_splits(folder: Path) -> None:
     assert (inside.severity, inside.count) == ("notice", 3)
 
 
+def damaged(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Resize, brighten, and save as JPEG, as someone who collects images from several places."""
+    width, height = image.size
+    scale = rng.uniform(0.6, 1.5)
+    image = image.resize((round(width * scale), round(height * scale)))
+    array = np.clip(np.asarray(image) * rng.uniform(0.8, 1.2) + rng.uniform(-10, 10), 0, 255).astype(np.uint8)
+    buffer = BytesIO()
+    Image.fromarray(array).save(buffer, "JPEG", quality=int(rng.integers(40, 95)))
+    return Image.open(buffer)
+
+
+TURNS = {
+    "": None,
+    "mirrored": Image.Transpose.FLIP_LEFT_RIGHT,
+    "mirrored upside down": Image.Transpose.FLIP_TOP_BOTTOM,
+    "turned by 90°": Image.Transpose.ROTATE_270,  # Pillow turns counter-clockwise
+    "turned by 180°": Image.Transpose.ROTATE_180,
+    "turned by 270°": Image.Transpose.ROTATE_90,
+    "turned by 90° and mirrored": Image.Transpose.TRANSPOSE,
+    "turned by 270° and mirrored": Image.Transpose.TRANSVERSE,
+}
+
+
+@pytest.mark.parametrize("size", [(96, 96), (90, 160), (331, 507)], ids=str)
+def test_turned_copies_across_splits(tmp_path: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every copy is found under its source with the right name, and no pair of unrelated images is."""
+    rng = np.random.default_rng(size)
+    expected = set()
+    for k in range(12 + len(TURNS)):
+        image = Image.fromarray(clouds(rng, size))
+        save(tmp_path / f"train/images/{k:02}.png", np.asarray(image))
+        save(tmp_path / f"train/masks/{k:02}.png", halves(size=size))
+        if k < len(TURNS):
+            name, turn = list(TURNS.items())[k]
+            other = damaged(image if turn is None else image.transpose(turn), rng)
+            expected.add((k, k, name))
+        else:
+            other = Image.fromarray(clouds(rng, size))
+        save(tmp_path / f"val/images/{k:02}.png", np.asarray(other))
+        save(tmp_path / f"val/masks/{k:02}.png", halves(size=other.size[::-1]))
+    (tmp_path / "labels.yaml").write_text("names: [ground, road]")
+    monkeypatch.setattr("pixelwise.checking.findings.SHOWN", 99)
+    near = list(near_duplicates(take_survey(open_data(DataConfig(), tmp_path), workers=0)))
+    assert [(one.kind, one.count) for one in near] == [("near-duplicates-across-parts", 2 * len(TURNS))]
+    assert near[0].what == (
+        "16 of 40 images look nearly the same as an image of another split"
+        " (8 in train and 8 in val; 7 of 8 pairs turned or mirrored)"
+    )
+    found = {
+        re.fullmatch(r".*train/images/(\d+).png ≈ .*val/images/(\d+).png(?: \((.*)\))?", pair) for pair in near[0].where
+    }
+    assert {(int(match[1]), int(match[2]), match[3] or "") for match in found if match} == expected
+
+
+def clouds(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """Draw soft patches (H, W, 3) with fine texture."""
+    patches = Image.fromarray(rng.integers(0, 255, (7, 7, 3), np.uint8))
+    soft = np.asarray(patches.resize(size[::-1], Image.Resampling.BICUBIC)) * 0.8
+    return (soft + rng.integers(0, 40, (*size, 3))).astype(np.uint8)
+
+
+def test_symmetric_images_are_not_called_mirrored() -> None:
+    """A road scene that is nearly its own mirror image resembles the next frame as it is."""
+    rng = np.random.default_rng(0)
+    symmetric = rng.standard_normal((12, 12)) * (np.arange(12) % 2 == 0)
+    frames = [
+        inspected(signature=signature((symmetric + 0.02 * rng.standard_normal((12, 12))).reshape(-1)[1:]))
+        for _ in range(2)
+    ]
+    others = [inspected(signature=signature(rng.standard_normal(143))) for _ in range(12)]
+    found = list(near_duplicates(survey_of({"train": [frames[0], *others], "val": [frames[1]]})))
+    assert [one.kind for one in found] == ["near-duplicates-across-parts"]
+    assert found[0].where[0].endswith("images/0.png")
+    assert "turned" not in found[0].what
+
+
 def test_similar_images_are_not_near_duplicates() -> None:
     """Retina photographs correlate by 0.98 without being copies."""
     rng = np.random.default_rng(0)
     common = rng.standard_normal(143)
     alike = [inspected(signature=signature(common + 0.14 * rng.standard_normal(143))) for _ in range(40)]
     assert not list(near_duplicates(survey_of({"train": alike[:20], "test": alike[20:]})))
-    twin = inspected(signature=alike[3].signature)
-    found = list(near_duplicates(survey_of({"train": alike[:20], "test": [*alike[20:], twin]})))
-    assert [(one.kind, one.count) for one in found] == [("near-duplicates-across-parts", 2)]
+    for turned in (alike[3].signature, mirrored(alike[3].signature)):
+        splits = {"train": alike[:20], "test": [*alike[20:], inspected(signature=turned)]}
+        found = list(near_duplicates(survey_of(splits)))
+        assert [(one.kind, one.count) for one in found] == [("near-duplicates-across-parts", 2)]
+
+
+def test_left_and_right_eyes_are_not_near_duplicates() -> None:
+    """Photographs of left eyes look like mirrored ones of right eyes without being copies."""
+    rng = np.random.default_rng(0)
+    common = rng.standard_normal(143)
+    left, right = (
+        [inspected(signature=signature(common + 0.14 * rng.standard_normal(143))) for _ in range(20)] for _ in range(2)
+    )
+    right = [replace(one, signature=mirrored(one.signature)) for one in right]
+    assert not list(near_duplicates(survey_of({"train": left, "test": right})))
 
 
 def test_flat_images_do_not_match_each_other(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import Any
 
 from pixelwise.checking.inspection import Inspection
@@ -118,9 +118,13 @@ def pair_finding(
     count: int | None = None,
     of: int = 0,
     sign: str = "≈",
+    notes: Sequence[str] = (),
 ) -> Finding:
-    """Make a finding about pairs of images; `count` defaults to the number of pairs."""
-    where = tuple(f"{survey.image_name(a)} {sign} {survey.image_name(b)}" for a, b in pairs[:SHOWN])
+    """Make a finding about pairs of images, with a note on each pair; `count` defaults to the number of pairs."""
+    where = tuple(
+        f"{survey.image_name(a)} {sign} {survey.image_name(b)}" + (f" ({note})" if note else "")
+        for (a, b), note in zip_longest(pairs[:SHOWN], notes[:SHOWN])
+    )
     examples = tuple(image.example for image in chain.from_iterable(pairs[: EXAMPLES // 2]))
     total = len(pairs) if count is None else count
     return Finding(kind, severity, what, where, total, of, why, fix, examples, paired=True)

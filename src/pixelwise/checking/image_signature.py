@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_SIDE, _FREQUENCIES = 32, 12
-LENGTH = _FREQUENCIES * _FREQUENCIES - 1
+_SIDE, FREQUENCIES = 32, 12
+LENGTH = FREQUENCIES * FREQUENCIES - 1
 _SCALE = 127
 _SAMPLES = 160  # minimum number of rows and columns that are sampled
 _FLAT = 1.0  # grey levels; a small image that varies less shows noise and rounding only
-_PAIRS = 4096  # random pairs for the typical distance
 
 
 class Signature(NamedTuple):
@@ -57,19 +56,14 @@ def distances(vectors: NDArray[np.float32], first: NDArray[np.int64], second: ND
     return 1 - np.einsum("nd,nd->n", vectors[first], vectors[second])
 
 
-def typical_distance(vectors: NDArray[np.float32], identity: NDArray[np.int64]) -> float:
-    """Compute the median distance of random pairs (fixed seed) whose `identity` numbers differ; 1 if there are none."""
-    if len(vectors) < 2:
-        return 1.0
-    first, second = np.random.default_rng(0).integers(0, len(vectors), (2, _PAIRS))
-    differ = identity[first] != identity[second]
-    return float(np.median(distances(vectors, first[differ], second[differ]))) if differ.any() else 1.0
-
-
 def _grey(image: NDArray[Any]) -> NDArray[Any]:
-    """Sample rows and columns evenly and average the bands, in uint8 or float32."""
+    """Sample rows and columns evenly and average the bands, in uint8 or float32.
+
+    What is left over at the end is divided between both ends, so that a mirrored image has the same samples.
+    """
     step = max(min(image.shape[1:]) // _SAMPLES, 1)
-    sampled = image[: 3 if len(image) >= 3 else 1, ::step, ::step]
+    top, left = ((size - 1) % step // 2 for size in image.shape[1:])
+    sampled = image[: 3 if len(image) >= 3 else 1, top::step, left::step]
     if image.dtype != np.uint8:
         return np.ascontiguousarray(sampled.mean(0, dtype=np.float32))
     if len(sampled) == 1:
@@ -79,7 +73,7 @@ def _grey(image: NDArray[Any]) -> NDArray[Any]:
 
 def _cosines() -> NDArray[np.float32]:
     """Compute the low-frequency rows of the orthonormal DCT-II (Ahmed, Natarajan, Rao 1974)."""
-    frequency, position = np.arange(_FREQUENCIES)[:, None], np.arange(_SIDE)[None]
+    frequency, position = np.arange(FREQUENCIES)[:, None], np.arange(_SIDE)[None]
     rows = np.sqrt(2 / _SIDE) * np.cos(np.pi * frequency * (2 * position + 1) / (2 * _SIDE))
     rows[0] /= np.sqrt(2)
     return rows.astype(np.float32)

@@ -1,12 +1,12 @@
 """Checks for duplicated images: identical files and near-duplicates, within a split or across splits.
 
-The distance of two images is 1 - the correlation of their signatures. Near-duplicates are at most 0.02 apart, and at most
-a twentieth of the typical distance in the data set: retina photographs all look similar without being copies.
+The distance of two images is 1 - the correlation of their signatures, the largest over the eight symmetries of the square.
+Near-duplicates are at most 0.02 apart, and at most a twentieth of the typical distance in the data set: retina photographs
+all look similar without being copies.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -14,57 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.checking.findings import Finding, Pair, count_by_split, grouping_advice, pair_finding, plural
-from pixelwise.checking.image_signature import typical_distance, unpack
+from pixelwise.checking.image_signature import unpack
 from pixelwise.checking.inspection import Inspection
+from pixelwise.checking.signature_search import SYMMETRIES, Nearest, correlations, nearest, typical_distance
 from pixelwise.checking.survey import Survey
 
 _LIMIT, _TYPICAL_SHARE = 0.02, 0.05
-_BLOCK = 4096
-_NONE = 9.0  # distance of images without a neighbour
+_AT_ONCE = 1 << 16  # pairs compared at once
 _LEAK = "Scores on images seen in training are too optimistic."
-
-
-class Nearest(NamedTuple):
-    """Index of the nearest other image (`neighbour`) of each image, -1 if none is within the limit, and its distance."""
-
-    neighbour: NDArray[np.int64]
-    distance: NDArray[np.float32]
-
-    def update(self, rows: slice, columns: slice, distance: NDArray[np.float32], limit: float) -> None:
-        """Replace neighbours by nearer ones in a block of distances (rows, columns)."""
-        place = distance.argmin(1)
-        found = distance[np.arange(len(distance)), place]
-        nearer = (found <= limit) & (found < self.distance[rows])
-        self.neighbour[rows][nearer] = place[nearer] + columns.start
-        self.distance[rows][nearer] = found[nearer]
-
-
-def nearest(vectors: NDArray[np.float32], splits: Sequence[str], limit: float) -> tuple[Nearest, Nearest]:
-    """Find the nearest image of the same split and of any other split, by comparing all pairs block by block.
-
-    Args:
-        vectors: (N, D) of length 1.
-        splits: the split of each image; images of one split are adjacent.
-        limit: greatest distance of neighbours.
-    """
-    count = len(vectors)
-    inside, across = (Nearest(np.full(count, -1), np.full(count, _NONE, np.float32)) for _ in range(2))
-    borders = [0, *(k for k in range(1, count) if splits[k] != splits[k - 1]), count]
-    blocks = [
-        slice(start, min(start + _BLOCK, end))
-        for begin, end in itertools.pairwise(borders)
-        for start in range(begin, end, _BLOCK)
-    ]
-    for rows, columns in itertools.combinations_with_replacement(blocks, 2):
-        correlation = vectors[rows] @ vectors[columns].T
-        if rows == columns:
-            np.fill_diagonal(correlation, -1)
-        if correlation.max() >= 1 - limit:
-            distance = np.clip(1 - correlation, 0, _NONE)
-            found = inside if splits[rows.start] == splits[columns.start] else across
-            found.update(rows, columns, distance, limit)
-            found.update(columns, rows, distance.T, limit)
-    return inside, across
 
 
 def identical_images(survey: Survey) -> Iterator[Finding]:
@@ -106,8 +63,22 @@ def _identical(images: Sequence[Inspection]) -> list[list[Inspection]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
+class _NearPairs(NamedTuple):
+    """Pairs of near-duplicates, the closest first; what turns the first image into the second; and the least distance."""
+
+    pairs: list[Pair]
+    turned: list[str]
+    least: float
+
+    def describe(self, affected: Sequence[Inspection]) -> str:
+        """Return how many images are affected per split, and how many pairs are turned or mirrored."""
+        count = sum(map(bool, self.turned))
+        turned = f"; {count} of {plural(len(self.pairs), 'pair', 'pairs')} turned or mirrored" if count else ""
+        return f"({count_by_split(affected)}{turned})"
+
+
 def near_duplicates(survey: Survey) -> Iterator[Finding]:
-    """Find images that look nearly the same: resized or recompressed copies, consecutive video frames."""
+    """Find images that look nearly the same: turned, mirrored, resized or recompressed copies, consecutive video frames."""
     images = [image for image in survey.usable if image.signature]
     if len(images) < 2:
         return
@@ -116,27 +87,30 @@ def near_duplicates(survey: Survey) -> Iterator[Finding]:
     limit = min(_LIMIT, _TYPICAL_SHARE * typical)
     inside, across = nearest(vectors, [image.split for image in images], limit)
     total = len(survey.inspections)
-    pairs, closest = _pairs(survey, images, across)
-    if pairs:
-        affected = _affected(survey, pairs)
+    near = _near_pairs(survey, images, vectors, across, limit)
+    if near.pairs:
+        affected = _affected(survey, near.pairs)
         what = f"{len(affected)} of {total} images look nearly the same as an image of another split"
-        what += f" ({count_by_split(affected)})"
-        ratio = typical / max(closest, 1e-6)
+        what += f" {near.describe(affected)}"
+        ratio = typical / max(near.least, 1e-6)
         times = "over a thousand times" if ratio > 1000 else f"{ratio:.0f} times"
         why = f"{_LEAK} Two images of this data set typically differ {times} as much as the closest of these pairs."
-        fix = f"Remove them; or keep them in one split: {grouping_advice(survey, pairs)}."
-        kind = "near-duplicates-across-parts"
-        yield pair_finding(survey, kind, "warning", pairs, what, why, fix, count=len(affected), of=total)
-    pairs, _ = _pairs(survey, images, inside)
-    if pairs:
-        affected = _affected(survey, pairs)
+        fix = f"Remove them; or keep them in one split: {grouping_advice(survey, near.pairs)}."
+        kind, count = "near-duplicates-across-parts", len(affected)
+        yield pair_finding(
+            survey, kind, "warning", near.pairs, what, why, fix, count=count, of=total, notes=near.turned
+        )
+    near = _near_pairs(survey, images, vectors, inside, limit)
+    if near.pairs:
+        affected = _affected(survey, near.pairs)
         what = f"{len(affected)} of {total} images look nearly the same as another image of their split"
-        what += f" ({count_by_split(affected)})"
+        what += f" {near.describe(affected)}"
         why = (
             "They add little information and make confidence intervals too narrow; a random split would separate them."
         )
         fix = "Nothing, if they are frames or exposures of one scene and stay in one split; otherwise keep one of each."
-        yield pair_finding(survey, "near-duplicates", "notice", pairs, what, why, fix, count=len(affected), of=total)
+        kind, count = "near-duplicates", len(affected)
+        yield pair_finding(survey, kind, "notice", near.pairs, what, why, fix, count=count, of=total, notes=near.turned)
 
 
 def _identity(images: Sequence[Inspection]) -> NDArray[np.int64]:
@@ -145,16 +119,32 @@ def _identity(images: Sequence[Inspection]) -> NDArray[np.int64]:
     return np.array([numbers.setdefault(image.digest or str(k).encode(), k) for k, image in enumerate(images)])
 
 
-def _pairs(survey: Survey, images: Sequence[Inspection], found: Nearest) -> tuple[list[Pair], float]:
-    """Return each pair once, the closest first, and the least distance; without copies and pieces of one file."""
-    pairs: dict[tuple[int, int], float] = {}
+def _near_pairs(
+    survey: Survey, images: Sequence[Inspection], vectors: NDArray[np.float32], found: Nearest, limit: float
+) -> _NearPairs:
+    """Return each pair once, without copies and pieces of one file."""
+    distances: dict[tuple[int, int], float] = {}
     for k in np.flatnonzero(found.neighbour >= 0).tolist():
         other = int(found.neighbour[k])
         identical = images[k].digest and images[k].digest == images[other].digest
         if not identical and survey.record(images[k]).image != survey.record(images[other]).image:
-            pairs[min(k, other), max(k, other)] = float(found.distance[k])
-    order = sorted(pairs, key=lambda pair: (pairs[pair], pair))
-    return [(images[first], images[second]) for first, second in order], min(pairs.values(), default=_NONE)
+            distances[min(k, other), max(k, other)] = float(found.distance[k])
+    order = sorted(distances, key=lambda pair: (distances[pair], pair))
+    if not order:
+        return _NearPairs([], [], limit)
+    turned = _turned(vectors, np.array(order), limit)
+    return _NearPairs([(images[first], images[second]) for first, second in order], turned, distances[order[0]])
+
+
+def _turned(vectors: NDArray[np.float32], pairs: NDArray[np.int64], limit: float) -> list[str]:
+    """Return what turns the first image of each pair into the second; "" if they are near-duplicates as they are."""
+    names = []
+    for start in range(0, len(pairs), _AT_ONCE):
+        first, second = pairs[start : start + _AT_ONCE].T
+        near = correlations(vectors[first], vectors[second])
+        unchanged = near[:, 0] >= 1 - limit  # an image that is nearly symmetric resembles its mirrored copies, too
+        names += [SYMMETRIES[k] for k in np.where(unchanged, 0, near.argmax(axis=1)).tolist()]
+    return names
 
 
 def _affected(survey: Survey, pairs: Sequence[Pair]) -> list[Inspection]:
