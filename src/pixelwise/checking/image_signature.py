@@ -57,18 +57,24 @@ def distances(vectors: NDArray[np.float32], first: NDArray[np.int64], second: ND
 
 
 def _grey(image: NDArray[Any]) -> NDArray[Any]:
-    """Sample rows and columns evenly and average the bands, in uint8 or float32.
-
-    What is left over at the end is divided between both ends, so that a mirrored image has the same samples.
-    """
+    """Sample rows and columns and average the bands, in uint8 or float32."""
     step = max(min(image.shape[1:]) // _SAMPLES, 1)
-    top, left = ((size - 1) % step // 2 for size in image.shape[1:])
-    sampled = image[: 3 if len(image) >= 3 else 1, top::step, left::step]
+    sampled = image[: 3 if len(image) >= 3 else 1]
+    if step > 1:
+        rows, columns = (_places(size, step) for size in image.shape[1:])
+        sampled = sampled.take(rows, axis=1).take(columns, axis=2)
     if image.dtype != np.uint8:
         return np.ascontiguousarray(sampled.mean(0, dtype=np.float32))
     if len(sampled) == 1:
         return np.ascontiguousarray(sampled[0])
     return (sampled.sum(0, dtype=np.uint16) // 3).astype(np.uint8)
+
+
+def _places(size: int, step: int) -> NDArray[np.int64]:
+    """Return every `step`-th place up to `size`, the same from both ends, so that a mirrored image has the same samples."""
+    last = (size - 1 - step) // 2
+    half = np.arange(last % step, last + 1, step)
+    return np.concatenate([half, size - 1 - half[::-1]])
 
 
 def _cosines() -> NDArray[np.float32]:
