@@ -2,25 +2,54 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.checking.drawn import draw_good, findings, halves, image_of, inspected, kinds, of_kind, save, survey_of
+from PIL import Image
+from tests.checking.drawn import (
+    draw_good,
+    findings,
+    halves,
+    image_of,
+    inspected,
+    kinds,
+    of_kind,
+    save,
+    survey_of,
+    typed,
+)
 
 from pixelwise.checking.images import constant_images, grey_images, mixed_forms, shallow_images
 
 
 def test_images_of_other_bands(folder: Path) -> None:
-    save(folder / "train/images/train01.png", image_of(halves(), 5)[..., 0])
+    for path in folder.glob("*/images/*.png"):
+        save(path, np.asarray(Image.open(path)).astype(np.uint16).mean(axis=2).astype(np.uint16))
+    save(folder / "train/images/train01.png", image_of(halves(), 5))
     found = of_kind(findings(folder), "mixed-pictures")
     assert (found.severity, found.count, found.of) == ("error", 1, 22)
-    assert found.what == "1 image differs in bands or pixel type from most (3 bands of uint8)"
-    assert found.why.endswith("train01.png has 1 band of uint8.")
-    assert "--set data.bands=rgb" in found.fix
-    assert "mixed-pictures" not in kinds(findings(folder, bands="rgb"))
+    assert found.what == "1 image differs in bands or pixel type from most (1 band of uint16)"
+    assert found.why.endswith("train01.png has 3 bands of uint8.")
+    assert found.fix == "Save all images with the same bands and pixel type, or split the data set."
+
+
+def test_grey_among_colour_images_is_a_notice(folder: Path) -> None:
+    save(folder / "train/images/train01.png", image_of(halves(), 5)[..., 0])
+    found = findings(folder)
+    assert [(one.kind, one.severity, one.what) for one in found] == [
+        ("decided-on-opening", "notice", "1 of 22 images is grey: converted to RGB (data.bands=rgb)"),
+        ("grey-pictures", "notice", "1 of 22 images is grey, as stored or converted"),
+    ]
+
+
+def test_deep_images_of_one_and_three_bands_are_fixed_by_data_bands() -> None:
+    deep = [inspected(bands=1, dtype="uint16"), *(inspected(bands=3, dtype="uint16") for _ in range(3))]
+    found = next(iter(mixed_forms(survey_of({"train": deep}))))
+    assert (found.severity, found.count) == ("error", 1)
+    assert typed(found.fix.partition(" or ")[0]).data.bands == "rgb"
 
 
 def test_mixed_pixel_types_are_not_fixed_by_data_bands() -> None:
     deep = [inspected(bands=1, dtype="uint16") for _ in range(3)]
     found = list(mixed_forms(survey_of({"train": [*deep, inspected(bands=1)]})))
-    assert found[0].fix == "Convert the images to the same bands, or split the data set."
+    assert found[0].fix == "Save all images with the same bands and pixel type, or split the data set."
     colour = list(mixed_forms(survey_of({"train": [*deep, inspected(bands=3)]})))
     assert colour[0].fix == found[0].fix  # bands=rgb would leave two pixel types
     assert not list(mixed_forms(survey_of({"train": deep})))

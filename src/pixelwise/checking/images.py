@@ -10,7 +10,7 @@ import numpy as np
 from pixelwise.checking.findings import Finding, image_finding, plural
 from pixelwise.checking.inspection import Inspection
 from pixelwise.checking.survey import Survey
-from pixelwise.formats.reading import mixed_bands
+from pixelwise.formats import reading
 
 # An image is constant if its pixels vary by less than this share of the median, or by less than one of 255 grey levels;
 # camera noise alone is one to three.
@@ -32,9 +32,7 @@ def mixed_forms(survey: Survey) -> Iterator[Finding]:
         what = f"{plural(len(others), 'image differs', 'images differ')} in bands or pixel type from most ({usual})"
         why = "A model needs a fixed number of bands and one range of values;"
         why += f" {survey.image_name(others[0])} has {others[0].form}."
-        # data.bands converts bands, but not pixel types.
-        same_type = len({image.dtype for image in survey.usable}) == 1
-        fix = mixed_bands({image.bands for image in survey.usable} if same_type else ())
+        fix = reading.mixed_forms({(image.bands, image.dtype) for image in survey.usable})
         yield image_finding(survey, "mixed-pictures", "error", others, what, why, fix)
 
 
@@ -91,17 +89,27 @@ def _scaled_differently(images: list[Inspection], deep: list[Inspection]) -> boo
 
 
 def grey_images(survey: Survey) -> Iterator[Finding]:
-    """Find colour images with three identical bands."""
+    """Find images with three identical bands: grey images stored as colour, or converted to it on reading."""
+    converted = any(split.bands == "rgb" for split in survey.splits)
     colour = [image for image in survey.usable if image.bands == 3]
     grey = [image for image in colour if image.grey]
     if not grey:
         return
-    if len(grey) == len(colour):
+    if len(grey) == len(colour) and converted:
+        what = f"all {len(grey)} images are grey, and converted to colour"
+        why = "This only costs time."
+        fix = "Nothing, if images for prediction may have colours; otherwise omit data.bands=rgb."
+    elif len(grey) == len(colour):
         what = f"all {len(grey)} images are grey but stored as colour: their three bands are identical"
         why = "This only costs storage and time."
         fix = "Nothing, if this is intended. Images for prediction must be stored in the same way."
     else:
         what = f"{len(grey)} of {len(colour)} colour images are grey: their three bands are identical"
+        what = (
+            f"{len(grey)} of {len(colour)} images {'is' if len(grey) == 1 else 'are'} grey, as stored or converted"
+            if converted
+            else what
+        )
         why = "The model is trained on both kinds. If colour distinguishes the classes, grey images are harder."
         fix = "Nothing, if images for prediction may be grey, too; otherwise remove them."
     yield image_finding(survey, "grey-pictures", "notice", grey, what, why, fix, of=len(colour))

@@ -81,7 +81,9 @@ class DataConfig(_Section):
         description="ids of mask values: null, {threshold: 128}, {0: 0, 255: 1}, {colours: true} or {objects: true}",
     )
     bands: Literal["grey", "rgb"] | None = Field(
-        None, description="convert images of one or three bands to rgb (grey repeated) or grey (luminance)"
+        None,
+        description="convert images of one or three bands to rgb (grey repeated) or grey (luminance); null: rgb if 8-bit"
+        " images of both kinds are mixed",
     )
     skip_bad: bool = False
 

@@ -36,6 +36,9 @@ from pixelwise.imageio.masks import MaskRule
 from pixelwise.labels import Labels
 from pixelwise.types import Sample
 
+Forms = Counter[tuple[int, str] | None]
+_GREY, _COLOUR = (1, "uint8"), (3, "uint8")
+
 __all__ = ["DataSplits", "Dataset", "Record", "open_data", "pin_paths", "without_unreadable"]
 
 
@@ -206,7 +209,7 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
     rule = MaskRule.from_config(config.mask_values) if config.mask_values is not None else found.rule or MaskRule()
     if layout.problems and not config.skip_bad:
         raise _unpaired(root, layout.problems)
-    splits, unusable = _check_headers(layout.splits, config.skip_bad)
+    splits, unusable, forms = _check_headers(layout.splits, config.skip_bad)
     problems = layout.problems + unusable
     if not any(splits.values()):
         raise _none_left(root, problems)
@@ -215,20 +218,20 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
     splits, division, split_notices = _divide(splits, config.split, root)
     records = [record for split in splits.values() for record in split]
     labels, rule, source, label_notices = find_labels(config, root, base, records, rule, found.labels)
-    sets = {
-        split: Dataset(labels, splits[split], rule, split, bands=config.bands) for split in SPLITS if splits.get(split)
-    }
+    bands, band_notices = _choose_bands(config.bands, forms)
+    sets = {split: Dataset(labels, splits[split], rule, split, bands=bands) for split in SPLITS if splits.get(split)}
     description = {
         "root": str(root),
         "format": kind.name,
         "layout": layout.kind,
         "labels": source,
+        "bands": bands,
         "mask_values": rule.to_config(),  # complete, so that a run's config.yaml reads the masks in the same way
         "images": {split: len(dataset) for split, dataset in sets.items()},
         "split": division,
         "skipped": len(problems),
     }
-    notices = (*layout.notices, *split_notices, *label_notices, *_left_out(problems))
+    notices = (*layout.notices, *split_notices, *label_notices, *band_notices, *_left_out(problems))
     train, val, test = (sets.get(split) for split in SPLITS)
     return DataSplits(train, val, test, labels, notices, problems, description)
 
@@ -322,21 +325,39 @@ def _hint(images: Sequence[str], masks: Sequence[str]) -> str | None:
 
 def _check_headers(
     splits: Mapping[str, tuple[Record, ...]], skip_bad: bool
-) -> tuple[dict[str, tuple[Record, ...]], tuple[Problem, ...]]:
-    """Compare sizes and georeferences by the headers; leave out unreadable and different files, or raise."""
+) -> tuple[dict[str, tuple[Record, ...]], tuple[Problem, ...], Forms]:
+    """Compare sizes and georeferences by the headers, and count the forms of the images.
+
+    Unreadable and different files are left out, or raise.
+    """
     good: dict[str, tuple[Record, ...]] = {}
     problems: list[Problem] = []
+    forms: Forms = Counter()
     for split, records in splits.items():
         kept = []
         for record in records:
             try:
-                kept.append(require_pair(record))
+                record, form = require_pair(record)
             except DataError as error:
                 if not skip_bad:
                     raise
                 problems.append(Problem.from_error(error))
+            else:
+                kept.append(record)
+                forms[form] += 1
         good[split] = tuple(kept)
-    return good, tuple(dict.fromkeys(problems))
+    return good, tuple(dict.fromkeys(problems)), forms
+
+
+def _choose_bands(given: str | None, forms: Forms) -> tuple[str | None, tuple[str, ...]]:
+    """Choose how bands are converted: to RGB if grey and colour images of 8 bits are mixed, as is common on the web.
+
+    Other mixtures are not converted without being told, since their bands may be anything.
+    """
+    if given is not None or set(forms) != {_GREY, _COLOUR}:
+        return given, ()
+    are = "is" if forms[_GREY] == 1 else "are"
+    return "rgb", (f"{forms[_GREY]} of {forms.total()} images {are} grey: converted to RGB (data.bands=rgb)",)
 
 
 def _with_groups(

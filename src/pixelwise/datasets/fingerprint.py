@@ -17,7 +17,7 @@ from pixelwise.datasets.intensity import Intensities
 from pixelwise.datasets.object_sizes import ObjectSizes
 from pixelwise.datasets.position_statistics import Positions, spread
 from pixelwise.errors import DataError, ImageError
-from pixelwise.formats.reading import mixed_bands
+from pixelwise.formats.reading import mixed_forms
 from pixelwise.grid import Grid
 from pixelwise.labels import Labels
 from pixelwise.types import Fingerprint, Sample
@@ -96,7 +96,7 @@ class _Statistics:
                 name,
                 expected=f"{_form(self.form)}, as in {self.first}",
                 found=_form(form),
-                do=mixed_bands({form[0], self.form[0]}),
+                do=mixed_forms({form, self.form}),
             )
         if mask is None:
             raise DataError(name, expected="a mask", found="none", do="A fingerprint needs a mask for every image.")

@@ -78,11 +78,11 @@ def as_bands(image: NDArray[Any], bands: str | None) -> NDArray[Any]:
     return image
 
 
-def mixed_bands(bands: Collection[int]) -> str:
-    """Return advice for images with different numbers of bands."""
-    if set(bands) == {1, 3}:
+def mixed_forms(forms: Collection[tuple[int, str]]) -> str:
+    """Return advice for images that differ in form: number of bands, and numpy name of the pixel type."""
+    if {bands for bands, _ in forms} == {1, 3} and len(set(forms)) == 2 and len({dtype for _, dtype in forms}) == 1:
         return "Convert them: --set data.bands=rgb (grey is repeated) or --set data.bands=grey."
-    return "Convert the images to the same bands, or split the data set."
+    return "Save all images with the same bands and pixel type, or split the data set."
 
 
 def image_size(record: Record) -> tuple[int, int, int]:
@@ -171,18 +171,19 @@ def read_truth_ids(record: Record, rule: MaskRule) -> NDArray[Any]:
     return read_ids(record.mask, rule)[0]
 
 
-def require_pair(record: Record) -> Record:
+def require_pair(record: Record) -> tuple[Record, tuple[int, str] | None]:
     """Raise unless image and masks have the same size and georeference, by their headers.
 
     Returns:
-        The record, with the nodata value of its image.
+        The record, with the nodata value of its image; and the image's number of bands and numpy name of the pixel type,
+        None for a slice of a volume.
 
     Raises:
         PairingError: they differ.
         ImageError, MaskError: no readable header.
     """
     if record.plane is not None:
-        return record  # volumes were compared when they were found
+        return record, None  # volumes were compared when they were found
     header = read_header(record.image)
     size = header.oriented_size
     for path in (record.mask if record.source is None else None, record.valid):
@@ -194,7 +195,8 @@ def require_pair(record: Record) -> Record:
     if annotated is not None and annotated != size and (annotated != size[::-1] or header.orientation < 5):
         assert record.mask is not None
         require_size(record.mask, annotated, record.image, size)
-    return record if record.nodata is not None else replace(record, nodata=header.nodata)
+    record = record if record.nodata is not None else replace(record, nodata=header.nodata)
+    return record, (header.bands, header.read_dtype.name)
 
 
 def require_size(path: Path, size: tuple[int, ...], image: Path, expected: tuple[int, ...]) -> None:

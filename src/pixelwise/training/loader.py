@@ -17,7 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 from pixelwise.batch import Batch
 from pixelwise.datasets.dataset import Dataset
 from pixelwise.errors import ImageError, PixelwiseError
-from pixelwise.formats.reading import image_size, mixed_bands
+from pixelwise.formats.reading import image_size, mixed_forms
 from pixelwise.imageio.images import fill_invalid
 from pixelwise.training.transforms import CropTransform
 
@@ -81,7 +81,7 @@ class Crops(TorchDataset[tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError
                 self.dataset.records[index].image,
                 expected=f"{bands} band{'s' * (bands != 1)} of {kind}, as in the other images",
                 found=f"{found[0]} of {found[1]}",
-                do=mixed_bands({bands, found[0]}) + " `pixelwise check` lists them.",
+                do=mixed_forms({self.form, found}) + " `pixelwise check` lists them.",
             )
         image = fill_invalid(sample.image, sample.valid, self.transform.mean)
         mask = sample.truth(self.transform.ignore_index)

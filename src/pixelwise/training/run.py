@@ -230,7 +230,12 @@ def _begin(
     facts = fingerprint(data.train)
     # The run must find the same data from any folder, and read its masks in the same way.
     pinned = pin_paths(config.data, base).model_dump()
-    detected = {"labels": data.splits.labels.to_dict(), "mask_values": data.splits.description["mask_values"]}
+    detected = {
+        "labels": data.splits.labels.to_dict(),
+        "mask_values": data.splits.description["mask_values"],
+        "bands": data.train.bands,
+    }
+    converted = config.data.bands is None and data.train.bands is not None
     config = assembly.with_network(configs.replace(config, data=pinned | detected))
     config, reasons, components = _derive(config, data, facts, notify)
     config, measured = _measure(config, reasons, components)
@@ -243,6 +248,7 @@ def _begin(
     config, settled = plan.settle(config, facts, data.train.groups())
     resolved = configs.resolve(config)
     reasons |= measured | length | settled
+    reasons |= {"data.bands": "grey and colour images are mixed"} if converted else {}
     components.crops.transform = assembly.transform(resolved, data.train)
     found = {"fingerprint": facts.to_dict(), "splits": data.splits.description, "skipped": data.splits.skipped}
     write_json(out / DATA, found | {"val_hash": data.val.hash()})
