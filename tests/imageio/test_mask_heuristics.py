@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from pixelwise.config import Config, DataConfig, with_overrides
 from pixelwise.datasets.dataset import DataSplits, open_data, pin_paths
 from pixelwise.errors import LabelsError, MaskError
 from pixelwise.imageio.images import RawMask, read_mask_values
-from pixelwise.imageio.mask_heuristics import MaskStatistics
+from pixelwise.imageio.mask_heuristics import MaskStatistics, MaskValues, count_off_border, count_regions
 from pixelwise.imageio.masks import MaskRule, read_ids, read_mask
 from pixelwise.labels import Labels
 
@@ -40,11 +41,20 @@ def refusal(path: Path, labels: Labels, rule: MaskRule = MaskRule()) -> str:
     return str(caught.value).removeprefix(f"{path}: ")
 
 
-def seen(masks: Iterable[np.ndarray], kind: str = "index") -> MaskStatistics:
+class Seen(NamedTuple):
+    objects: bool
+    soft: bool
+
+
+def seen_raw(masks: list[RawMask]) -> Seen:
     statistics = MaskStatistics()
     for mask in masks:
-        statistics.add(RawMask(mask, kind, None, "PNG"))
-    return statistics
+        statistics.add(MaskValues.of(mask))
+    return Seen(statistics.objects(map(count_regions, masks)), statistics.soft(map(count_off_border, masks)))
+
+
+def seen(masks: Iterable[np.ndarray], kind: str = "index") -> Seen:
+    return seen_raw([RawMask(mask, kind, None, "PNG") for mask in masks])
 
 
 def cells(count: int, seed: int = 0, dtype: type[np.generic] = np.uint16, touching: bool = False) -> np.ndarray:
@@ -117,6 +127,9 @@ def test_empty_masks_are_no_evidence_of_objects() -> None:
         pytest.param([cells(k % 5 + 1, k, np.uint8) for k in range(8)], id="no more than a handful"),
         pytest.param([np.where(cells(9, k) > 0, 255, 0).astype(np.uint8) for k in range(8)], id="0 and 255"),
         pytest.param([np.where(cells(9, k) > 0, 1, 0).astype(np.uint8) for k in range(8)], id="0 and 1"),
+        pytest.param(
+            [*(np.where(cells(9, k) > 5, 1, 0) for k in range(19)), np.array([[0, 1, 255]])], id="0, 1 and void"
+        ),
         pytest.param([cells(30, 1)], id="one mask alone cannot tell"),
         pytest.param([cells(30, 1) - 1, cells(50, 2).astype(np.int32) - 1], id="numbers below 0"),
     ],
@@ -138,10 +151,11 @@ def test_drawn_sets_of_classes_are_never_taken_for_objects(classes: int, seed: i
 
 
 def test_colour_masks_are_neither() -> None:
-    statistics = seen([cells(20, 1), cells(9, 2)])
-    statistics.add(RawMask(np.zeros((4, 4, 3), np.uint8), "colour", None, "PNG"))
-    assert not statistics.objects
-    assert not statistics.soft
+    masks = [RawMask(cells(count, count), "index", None, "PNG") for count in (20, 9)]
+    assert seen_raw(masks).objects
+    both = seen_raw([*masks, RawMask(np.zeros((4, 4, 3), np.uint8), "colour", None, "PNG")])
+    assert not both.objects
+    assert not both.soft
 
 
 def set_of(root: Path, masks: Iterable[np.ndarray]) -> Path:
@@ -221,11 +235,7 @@ def test_camvid_and_retinas_have_classes(real: Callable[[str], Path]) -> None:
         folder, _, rest = pattern.partition("/")
         paths = sorted(real(folder).glob(rest))[::5][:64]
         assert paths
-        statistics = MaskStatistics()
-        for path in paths:
-            statistics.add(read_mask_values(path))
-        assert not statistics.objects
-        assert not statistics.soft
+        assert seen_raw([read_mask_values(path) for path in paths]) == (False, False)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])

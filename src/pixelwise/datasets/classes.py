@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from pixelwise.config import DataConfig, read_yaml
-from pixelwise.errors import DataError, LabelsError
-from pixelwise.formats.reading import read_truth_ids
+from pixelwise.datasets.mask_values import MaskIds, in_threads, list_ids, mask_files, read_values, without_errors
+from pixelwise.errors import LabelsError
 from pixelwise.formats.records import Record
 from pixelwise.imageio.images import read_mask_values
-from pixelwise.imageio.mask_heuristics import MaskStatistics
+from pixelwise.imageio.mask_heuristics import MaskStatistics, MaskValues, count_off_border, count_regions
 from pixelwise.imageio.masks import MaskRule
 from pixelwise.labels import Labels
 
 _LISTED = "listed from the masks"
 _MAX_IDS = 256
-_SAMPLED_MASKS = 64
 _MAX_NAMES = 12
 
 
@@ -152,36 +149,30 @@ def _complete(
     return changed, (f"{' and '.join(differ)} of the classes are taken from the annotations",) if differ else ()
 
 
-def _sample(items: Sequence[Any]) -> Sequence[Any]:
-    return items[:: max(len(items) // _SAMPLED_MASKS, 1)][:_SAMPLED_MASKS]
-
-
 def _detect_objects(
     config: DataConfig, root: Path, records: Sequence[Record], rule: MaskRule
 ) -> tuple[MaskRule, tuple[str, ...]]:
-    """Examine up to 64 masks of unspecified meaning: do their ids number objects, or are they two smoothed classes?
+    """Examine masks of unspecified meaning: do their ids number objects, or are they two smoothed classes?
 
     Raises:
         LabelsError: smoothed masks hold no class ids; the user has to choose a threshold.
     """
     if config.mask_values is not None or rule != MaskRule():
         return rule, ()
-    masks = {r.mask for r in records if r.mask is not None and r.source is None and r.plane is None}
+    masks = mask_files(records)
     statistics = MaskStatistics()
-    for path in _sample(sorted(masks)):
-        try:
-            statistics.add(read_mask_values(path))
-        except DataError:
-            continue  # raised again when the mask is used
-    if statistics.soft:
+    for values in without_errors(read_values, masks):
+        statistics.add(values)
+    if statistics.soft(without_errors(lambda path: count_off_border(read_mask_values(path)), masks)):
         raise LabelsError(
             root,
             expected="class ids in the masks",
-            found=f"dark and bright, and {len(statistics.greys)} grey values along the edges between them (smoothed masks)",
+            found=f"dark and bright, and {len(statistics.greys)} grey values along the edges between them (smoothed masks,"
+            f" such as {_with_greys(masks, statistics.greys)})",
             do="Read them as two classes divided at 128: --set 'data.mask_values={threshold: 128}'."
             " If they are class ids after all, name these in a labels.yaml.",
         )
-    if not statistics.objects:
+    if not statistics.objects(without_errors(lambda path: count_regions(read_mask_values(path)), masks)):
         return rule, ()
     low, high = min(statistics.tops), max(statistics.tops)
     notice = (
@@ -192,59 +183,78 @@ def _detect_objects(
     return replace(rule, objects=True), (notice,)
 
 
+def _with_greys(masks: Sequence[Path], greys: set[int]) -> str:
+    """Return the name of a mask that has some of these values."""
+    values = in_threads(read_values, masks)
+    return next(path.name for path, mask in values if isinstance(mask, MaskValues) and greys & set(mask.ids.tolist()))
+
+
 def _decide_255(labels: Labels, rule: MaskRule, records: Sequence[Record]) -> MaskRule:
     """Decide for all masks together whether 255 is the second of two classes: not if a mask contains the id of that class.
 
-    This cannot be decided from a mask of 0 and 255 alone, so up to 64 masks are read.
+    Raises:
+        LabelsError: some masks hold only 0 and 255, and others the id of the second class.
     """
     if not (rule.stored and rule.binary) or labels.num_classes != 2 or 255 in labels.ids:
         return rule
-    as_stored = replace(rule, binary=False)
-    for record in _sample([record for record in records if record.mask is not None and record.source is None]):
-        try:
-            ids = read_truth_ids(record, as_stored)
-        except DataError:
-            continue  # raised again when the mask is used
-        if (ids == max(labels.ids)).any():
-            return as_stored
-    return rule
+    second = max(labels.ids)
+    found = list_ids(records, lambda found: second in found.ids and bool(found.pairs))
+    if second not in found.ids:
+        return rule
+    _require_one_meaning(found, labels.ids, second)
+    return replace(rule, binary=False)
 
 
-def _list_ids(records: Iterable[Record], rule: MaskRule) -> set[int]:
+def _require_one_meaning(found: MaskIds, ids: Sequence[int], meant: int) -> None:
+    """Raise LabelsError if masks of 0 and 255 only, where 255 looks like class id `meant`, are mixed with masks of `ids`."""
+    if not found.pairs:
+        return
+    other = (found.ignoring or found.others)[0]
+    also = "beside 255" if found.ignoring else "instead of 255"
+    stored = ", ".join(f"{id_}: {id_}" for id_ in ids)
+    raise LabelsError(
+        found.pairs[0],
+        expected="255 with the same meaning in all masks",
+        found=f"only 0 and 255, as if 255 were a class, and id {max(ids)} {also} in {other}, as if 255 were ignored",
+        do=f"If 255 is a class: --set 'data.mask_values={{{stored}, 255: {meant}}}'."
+        f" If it marks ignored pixels: --set 'data.mask_values={{{stored}, 255: 255}}'.",
+    )
+
+
+def _list_ids(records: Sequence[Record], rule: MaskRule) -> MaskIds:
     """List the ids in the masks."""
     if rule.threshold is not None:
-        return {0, 1}
+        return MaskIds({0, 1})
     if rule.values is not None:
-        return set(rule.values.values())
-    ids: set[int] = set()
-    first_error: DataError | None = None
-    as_stored = replace(rule, binary=False)  # the meaning of 255 depends on all masks
-    for record in records:
-        if record.mask is None:
-            continue
-        try:
-            ids.update(np.unique(read_truth_ids(record, as_stored)).tolist())
-        except DataError as error:  # raised again when the mask is used
-            first_error = first_error or error
-        if len(ids) > _MAX_IDS:
-            raise LabelsError(
-                record.mask,
-                expected=f"at most {_MAX_IDS} class ids in the masks",
-                found="more",
-                do="If each id is one object: --set 'data.mask_values={objects: true}'. Else name the classes in a labels.yaml.",
-            )
-    if not ids and first_error is not None:
-        raise first_error
-    return ids
+        return MaskIds(set(rule.values.values()))
+    found = list_ids(records, lambda found: len(found.ids) > _MAX_IDS)
+    if len(found.ids) > _MAX_IDS:
+        raise LabelsError(
+            found.last,
+            expected=f"at most {_MAX_IDS} class ids in the masks",
+            found="more",
+            do="If each id is one object: --set 'data.mask_values={objects: true}'. Else name the classes in a labels.yaml.",
+        )
+    if not found.ids and not found.bits and found.error is not None:
+        raise found.error
+    return found
 
 
-def _name_ids(ids: set[int], rule: MaskRule, root: Path) -> tuple[Labels, MaskRule, str]:
-    """Name the ids class_0, class_1, …; {0, 1} and {0, 255} are background and foreground."""
+def _name_ids(found: MaskIds, rule: MaskRule, root: Path) -> tuple[Labels, MaskRule, str]:
+    """Name the ids class_0, class_1, …; {0, 1} and {0, 255} are background and foreground.
+
+    Raises:
+        LabelsError: no class, or 255 is a class in some masks and not in others.
+    """
     pair = ("background", "foreground")
+    ids = found.ids
     if rule.stored and 255 in ids and ids <= {0, 255}:
         notice = "no labels.yaml: the masks hold 0 and 255 only, read as background (id 0) and foreground (id 1)"
         return Labels(pair), replace(rule, values={0: 0, 255: 1}), notice
-    classes = sorted(ids - {255})
+    classes = sorted((ids | found.bits) - {255})
+    # With more classes, a few masks may well show class 0 and ignored pixels only.
+    if rule.stored and rule.binary and (len(classes) <= 2 or len(found.pairs) > len(found.others)):
+        _require_one_meaning(found, classes, 1 if classes[-1] == 1 else classes[-1] + 1)
     if not classes:
         raise LabelsError(
             root, expected="class ids in the masks", found="only 255 (ignored)", do="Check data.mask_values."

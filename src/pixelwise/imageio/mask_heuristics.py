@@ -9,7 +9,9 @@ Soft edges have grey values only along the border between dark and bright.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,85 +33,142 @@ _BRIGHT = 200
 _REACH = 4  # greatest distance of grey values from the border, in pixels
 _ALONG = 0.9  # share of the grey values along the border
 _GREYS = 4  # minimum number of grey values
-_SIDE = 4096  # of larger masks, only the middle is analysed
+_SIDE = 4096  # of larger masks, only the regions and borders in the middle are analysed
+_CHUNK = 1 << 20  # pixels
+
+
+@dataclass(frozen=True)
+class MaskValues:
+    """Which values a mask holds.
+
+    Args:
+        kind: see `RawMask`.
+        values: those that occur, ascending; empty for colours.
+        shades: whether they are 8-bit grey values other than 0.
+        between: number of pixels far from dark and from bright, if they are.
+    """
+
+    kind: str
+    values: NDArray[np.integer]
+    shades: bool = False
+    between: int = 0
+
+    @classmethod
+    def of(cls, raw: RawMask) -> MaskValues:
+        """Reduce a mask to its values."""
+        if raw.values.ndim != 2:
+            return cls(raw.kind, np.empty(0, np.uint8))
+        if raw.values.dtype != np.uint8:
+            return cls(raw.kind, np.unique(raw.values))
+        counts = np.zeros(256, np.int64)
+        flat = raw.values.reshape(-1)
+        for start in range(0, flat.size, _CHUNK):  # bincount converts its input to int64
+            counts += np.bincount(flat[start : start + _CHUNK], minlength=256)
+        values = np.flatnonzero(counts).astype(np.uint8)
+        high = int(values[-1]) if len(values) else 0
+        between = counts[_END + 1 : high - _END if high >= _BRIGHT else high + 1].sum()
+        return cls(raw.kind, values, raw.kind == "index" and high > 0, int(between))
+
+    @property
+    def ids(self) -> NDArray[np.integer]:
+        """The values other than 0."""
+        return self.values[self.values != 0]
 
 
 @dataclass
 class MaskStatistics:
-    """Statistics over masks.
+    """Statistics over the values of masks.
 
     Args:
-        tops: the largest id of every mask that has one.
-        gapless: how many of these masks have nearly every id up to the largest.
-        with_zero: how many of these masks also contain 0.
+        masks: number of masks that have an id.
+        tops: the largest id of every mask that has nearly every id up to it.
+        with_zero: how many of the masks with an id also contain 0.
         ids: number of ids, counted in every mask.
-        one_region: number of these that are one region.
         greys: the values between the darkest and the brightest, in 8-bit masks with bright pixels.
-        between: number of pixels far from dark and from bright.
-        along: number of these along a border.
+        between: number of pixels of 8-bit masks far from dark and from bright.
         bright: number of 8-bit masks with bright pixels.
         shades: number of 8-bit masks with values other than 0.
         other: number of masks with colours, bits or negative values.
     """
 
+    masks: int = 0
     tops: list[int] = field(default_factory=list)
-    gapless: int = 0
     with_zero: int = 0
     ids: int = 0
-    one_region: int = 0
     greys: set[int] = field(default_factory=set)
     between: int = 0
-    along: int = 0
     bright: int = 0
     shades: int = 0
     other: int = 0
 
-    def add(self, raw: RawMask) -> None:
+    def add(self, mask: MaskValues) -> None:
         """Add a mask."""
-        values = _middle(raw.values)
-        if raw.kind not in ("index", "palette") or values.ndim != 2 or (values.size and values.min() < 0):
+        if mask.kind not in ("index", "palette") or (mask.values[:1] < 0).any():
             self.other += 1
             return
-        if raw.kind == "index" and values.dtype == np.uint8 and values.any():
-            self._add_edges(values.astype(np.uint8, copy=False))
-        present = np.unique(raw.values)
-        ids = present[present > 0]
-        if len(ids):
-            self.tops.append(int(ids[-1]))
-            self.gapless += len(ids) >= _GAPLESS * int(ids[-1])
-            self.with_zero += bool(present[0] == 0)
-            count, one_region = _regions(values)
-            self.ids += count
-            self.one_region += one_region
-
-    def _add_edges(self, values: NDArray[np.uint8]) -> None:
-        self.shades += 1
-        high = int(values.max())
-        if high < _BRIGHT:
-            self.between += int(np.count_nonzero(values > _END))
+        ids = mask.ids
+        if not len(ids):
             return
-        self.bright += 1
-        self.greys.update(np.unique(values[(values > _END) & (values < high)]).tolist())
-        between = (values > _END) & (values < high - _END)
-        if between.any():
-            self.between += int(np.count_nonzero(between))
-            self.along += int(np.count_nonzero(between & _border(values)))
+        top = int(ids[-1])
+        if mask.shades:
+            self.shades += 1
+            self.between += mask.between
+            if top >= _BRIGHT:
+                self.bright += 1
+                self.greys.update(ids[(ids > _END) & (ids < top)].tolist())
+        self.masks += 1
+        if len(ids) >= _GAPLESS * top:
+            self.tops.append(top)
+        self.with_zero += len(ids) < len(mask.values)
+        self.ids += len(ids)
 
-    @property
-    def objects(self) -> bool:
-        """Whether each id is one object."""
-        masks = len(self.tops)
-        if masks < 2 or self.other or max(self.tops) < _MIN_TOP or max(self.tops) < _MIN_RATIO * min(self.tops):
+    def objects(self, regions: Iterable[tuple[int, int]]) -> bool:
+        """Whether each id is one object.
+
+        Args:
+            regions: `count_regions` of each mask; used if the values allow objects, and only until that is decided.
+        """
+        if self.other or self.masks < 2 or min(len(self.tops), self.with_zero) < _MASKS * self.masks:
             return False
-        numbered = self.gapless >= _MASKS * masks and self.with_zero >= _MASKS * masks
-        return numbered and self.one_region >= _ONE_REGION * self.ids
+        if max(self.tops) < _MIN_TOP or max(self.tops) < _MIN_RATIO * min(self.tops):
+            return False
+        single, several = 0, 0
+        for ids, one_region in regions:
+            single += one_region
+            several += ids - one_region
+            if several > (1 - _ONE_REGION) * self.ids:
+                return False
+            if single >= _ONE_REGION * self.ids:
+                break
+        return True
 
-    @property
-    def soft(self) -> bool:
-        """Whether the masks are two classes with soft edges."""
+    def soft(self, off_border: Iterable[int]) -> bool:
+        """Whether the masks are two classes with soft edges.
+
+        Args:
+            off_border: `count_off_border` of each mask; used if the values allow soft edges, and only until that is decided.
+        """
         if self.other or len(self.greys) < _GREYS or 2 * self.bright < self.shades:
             return False
-        return self.along >= _ALONG * self.between
+        most = (1 - _ALONG) * self.between
+        return all(total <= most for total in accumulate(off_border))
+
+
+def count_regions(raw: RawMask) -> tuple[int, int]:
+    """Count the ids other than 0 of a mask, and those that are one 4-connected region."""
+    return _regions(_middle(raw.values))
+
+
+def count_off_border(raw: RawMask) -> int:
+    """Count the pixels of an 8-bit mask far from dark and from bright, and not along a border between them."""
+    values = _middle(raw.values)
+    if raw.kind != "index" or values.dtype != np.uint8 or not values.size:
+        return 0
+    high = int(values.max())
+    if high < _BRIGHT:
+        return int(np.count_nonzero(values > _END))
+    between = (values > _END) & (values < high - _END)
+    return int(np.count_nonzero(between & ~_border(values))) if between.any() else 0
 
 
 def numbered(raw: RawMask) -> bool:
