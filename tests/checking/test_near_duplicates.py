@@ -135,6 +135,13 @@ def damaged(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return Image.open(buffer)
 
 
+def part_of(image: Image.Image, share: float, rng: np.random.Generator) -> Image.Image:
+    """Crop a share of each side, anywhere."""
+    width, height = image.size
+    left, top = (round(rng.uniform(0, share) * side) for side in image.size)
+    return image.crop((left, top, left + round((1 - share) * width), top + round((1 - share) * height)))
+
+
 TURNS = {
     "": None,
     "mirrored": Image.Transpose.FLIP_LEFT_RIGHT,
@@ -147,8 +154,11 @@ TURNS = {
 }
 
 
+@pytest.mark.parametrize("crop", [0.0, 0.05])
 @pytest.mark.parametrize("size", [(96, 96), (90, 160), (331, 507)], ids=str)
-def test_turned_copies_across_splits(tmp_path: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turned_copies_across_splits(
+    tmp_path: Path, size: tuple[int, int], crop: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every copy is found under its source with the right name, and no pair of unrelated images is."""
     rng = np.random.default_rng(size)
     expected = set()
@@ -158,7 +168,8 @@ def test_turned_copies_across_splits(tmp_path: Path, size: tuple[int, int], monk
         save(tmp_path / f"train/masks/{k:02}.png", halves(size=size))
         if k < len(TURNS):
             name, turn = list(TURNS.items())[k]
-            other = damaged(image if turn is None else image.transpose(turn), rng)
+            other = part_of(image, crop, rng)
+            other = damaged(other if turn is None else other.transpose(turn), rng)
             expected.add((k, k, name))
         else:
             other = Image.fromarray(clouds(rng, size))
@@ -168,14 +179,17 @@ def test_turned_copies_across_splits(tmp_path: Path, size: tuple[int, int], monk
     monkeypatch.setattr("pixelwise.checking.findings.SHOWN", 99)
     near = list(near_duplicates(take_survey(open_data(DataConfig(), tmp_path), workers=0)))
     assert [(one.kind, one.count) for one in near] == [("near-duplicates-across-parts", 2 * len(TURNS))]
-    assert near[0].what == (
-        "16 of 40 images look nearly the same as an image of another split"
-        " (8 in train and 8 in val; 7 of 8 pairs turned or mirrored)"
-    )
-    found = {
-        re.fullmatch(r".*train/images/(\d+).png ≈ .*val/images/(\d+).png(?: \((.*)\))?", pair) for pair in near[0].where
-    }
-    assert {(int(match[1]), int(match[2]), match[3] or "") for match in found if match} == expected
+    counted = r"16 of 40 images look .* another split \(8 in train and 8 in val; (\d) of 8 pairs turned, mirrored or cropped\)"
+    assert (match := re.fullmatch(counted, near[0].what))
+    assert int(match[1]) == 7 if not crop else int(match[1]) >= 7
+    assert crop == 0 or any("cropped" in pair for pair in near[0].where)
+    found = set()
+    for text in near[0].where:
+        match = re.fullmatch(r".*train/images/(\d+).png ≈ .*val/images/(\d+).png(?: \((.*)\))?", text)
+        assert match
+        changes = [change for change in (match[3] or "").split(", ") if change != "cropped"]
+        found.add((int(match[1]), int(match[2]), changes[0] if changes else ""))
+    assert found == expected
 
 
 def clouds(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_SIDE, FREQUENCIES = 32, 12
+SIDE, FREQUENCIES = 32, 12
 LENGTH = FREQUENCIES * FREQUENCIES - 1
 _SCALE = 127
 _SAMPLES = 160  # minimum number of rows and columns that are sampled
@@ -37,10 +37,10 @@ def image_signature(image: NDArray[Any]) -> Signature:
     """Compute the signature of an image (C, H, W) from the mean of its first three bands, or from its first band."""
     grey = _grey(image)
     spread = float(grey.std(dtype=np.float64))
-    small = np.asarray(Image.fromarray(grey).resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float32)
+    small = np.asarray(Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
     if not np.isfinite(spread) or float(small.std()) <= (_FLAT if image.dtype.kind in "iu" else 1e-3 * spread):
         return Signature(b"", spread)
-    coefficients = (_COSINES @ small @ _COSINES.T).reshape(-1)[1:]
+    coefficients = (COSINES @ small @ COSINES.T).reshape(-1)[1:]
     scaled = coefficients * (_SCALE / max(float(np.sqrt(coefficients @ coefficients)), 1e-30))
     return Signature(np.rint(scaled).astype(np.int8).tobytes(), spread)
 
@@ -79,10 +79,10 @@ def _places(size: int, step: int) -> NDArray[np.int64]:
 
 def _cosines() -> NDArray[np.float32]:
     """Compute the low-frequency rows of the orthonormal DCT-II (Ahmed, Natarajan, Rao 1974)."""
-    frequency, position = np.arange(FREQUENCIES)[:, None], np.arange(_SIDE)[None]
-    rows = np.sqrt(2 / _SIDE) * np.cos(np.pi * frequency * (2 * position + 1) / (2 * _SIDE))
+    frequency, position = np.arange(FREQUENCIES)[:, None], np.arange(SIDE)[None]
+    rows = np.sqrt(2 / SIDE) * np.cos(np.pi * frequency * (2 * position + 1) / (2 * SIDE))
     rows[0] /= np.sqrt(2)
     return rows.astype(np.float32)
 
 
-_COSINES = _cosines()
+COSINES = _cosines()

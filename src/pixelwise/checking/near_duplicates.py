@@ -2,7 +2,8 @@
 
 The distance of two images is 1 - the correlation of their signatures, the largest over the eight symmetries of the square.
 Near-duplicates are at most 0.02 apart, and at most a twentieth of the typical distance in the data set: retina photographs
-all look similar without being copies.
+all look similar without being copies. Cropped copies are searched across splits only, with a lower limit, since the crop is
+chosen so that it fits.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.checking.crop_search import nearest_crops
 from pixelwise.checking.findings import Finding, Pair, count_by_split, grouping_advice, pair_finding, plural
 from pixelwise.checking.image_signature import unpack
 from pixelwise.checking.inspection import Inspection
@@ -20,6 +22,7 @@ from pixelwise.checking.signature_search import SYMMETRIES, Nearest, correlation
 from pixelwise.checking.survey import Survey
 
 _LIMIT, _TYPICAL_SHARE = 0.02, 0.05
+_CROP_REACH, _TYPICAL_REACH, _TYPICAL_CROP_SHARE = 0.25, 0.35, 0.03
 _AT_ONCE = 1 << 16  # pairs compared at once
 _LEAK = "Scores on images seen in training are too optimistic."
 
@@ -64,17 +67,19 @@ def _identical(images: Sequence[Inspection]) -> list[list[Inspection]]:
 
 
 class _NearPairs(NamedTuple):
-    """Pairs of near-duplicates, the closest first; what turns the first image into the second; and the least distance."""
+    """Pairs of near-duplicates, the closest first; how the second image was made of the first; and the least distance."""
 
     pairs: list[Pair]
-    turned: list[str]
+    changes: list[str]
     least: float
 
     def describe(self, affected: Sequence[Inspection]) -> str:
-        """Return how many images are affected per split, and how many pairs are turned or mirrored."""
-        count = sum(map(bool, self.turned))
-        turned = f"; {count} of {plural(len(self.pairs), 'pair', 'pairs')} turned or mirrored" if count else ""
-        return f"({count_by_split(affected)}{turned})"
+        """Return how many images are affected per split, and how many pairs are turned, mirrored or cropped."""
+        count = sum(map(bool, self.changes))
+        changes = (
+            f"; {count} of {plural(len(self.pairs), 'pair', 'pairs')} turned, mirrored or cropped" if count else ""
+        )
+        return f"({count_by_split(affected)}{changes})"
 
 
 def near_duplicates(survey: Survey) -> Iterator[Finding]:
@@ -85,9 +90,12 @@ def near_duplicates(survey: Survey) -> Iterator[Finding]:
     vectors = unpack([image.signature for image in images])
     typical = typical_distance(vectors, _identity(images))
     limit = min(_LIMIT, _TYPICAL_SHARE * typical)
-    inside, across = nearest(vectors, [image.split for image in images], limit)
+    splits = [image.split for image in images]
+    inside, across = nearest(vectors, splits, limit)
+    reach, crop_limit = min(_CROP_REACH, _TYPICAL_REACH * typical), min(_LIMIT, _TYPICAL_CROP_SHARE * typical)
+    crops = nearest_crops(vectors, splits, reach, crop_limit, across)
     total = len(survey.inspections)
-    near = _near_pairs(survey, images, vectors, across, limit)
+    near = _near_pairs(survey, images, vectors, limit, across, crops)
     if near.pairs:
         affected = _affected(survey, near.pairs)
         what = f"{len(affected)} of {total} images look nearly the same as an image of another split"
@@ -98,9 +106,9 @@ def near_duplicates(survey: Survey) -> Iterator[Finding]:
         fix = f"Remove them; or keep them in one split: {grouping_advice(survey, near.pairs)}."
         kind, count = "near-duplicates-across-parts", len(affected)
         yield pair_finding(
-            survey, kind, "warning", near.pairs, what, why, fix, count=count, of=total, notes=near.turned
+            survey, kind, "warning", near.pairs, what, why, fix, count=count, of=total, notes=near.changes
         )
-    near = _near_pairs(survey, images, vectors, inside, limit)
+    near = _near_pairs(survey, images, vectors, limit, inside)
     if near.pairs:
         affected = _affected(survey, near.pairs)
         what = f"{len(affected)} of {total} images look nearly the same as another image of their split"
@@ -110,7 +118,9 @@ def near_duplicates(survey: Survey) -> Iterator[Finding]:
         )
         fix = "Nothing, if they are frames or exposures of one scene and stay in one split; otherwise keep one of each."
         kind, count = "near-duplicates", len(affected)
-        yield pair_finding(survey, kind, "notice", near.pairs, what, why, fix, count=count, of=total, notes=near.turned)
+        yield pair_finding(
+            survey, kind, "notice", near.pairs, what, why, fix, count=count, of=total, notes=near.changes
+        )
 
 
 def _identity(images: Sequence[Inspection]) -> NDArray[np.int64]:
@@ -120,29 +130,45 @@ def _identity(images: Sequence[Inspection]) -> NDArray[np.int64]:
 
 
 def _near_pairs(
-    survey: Survey, images: Sequence[Inspection], vectors: NDArray[np.float32], found: Nearest, limit: float
+    survey: Survey,
+    images: Sequence[Inspection],
+    vectors: NDArray[np.float32],
+    limit: float,
+    found: Nearest,
+    crops: Nearest | None = None,
 ) -> _NearPairs:
-    """Return each pair once, without copies and pieces of one file."""
-    distances: dict[tuple[int, int], float] = {}
+    """Return each pair once, the closest first."""
+    near = _distances(survey, images, found)
+    distances = near if crops is None else _distances(survey, images, crops) | near
+    order = sorted(distances, key=lambda pair: (distances[pair], pair))
+    if not order:
+        return _NearPairs([], [], limit)
+    changes = [
+        ", ".join(filter(None, (turned, "cropped" if pair not in near else "")))
+        for turned, pair in zip(_turned(vectors, np.array(order), limit), order, strict=True)
+    ]
+    return _NearPairs([(images[first], images[second]) for first, second in order], changes, distances[order[0]])
+
+
+def _distances(survey: Survey, images: Sequence[Inspection], found: Nearest) -> dict[tuple[int, int], float]:
+    """Return the distance of each pair of neighbours, without copies and pieces of one file."""
+    distances = {}
     for k in np.flatnonzero(found.neighbour >= 0).tolist():
         other = int(found.neighbour[k])
         identical = images[k].digest and images[k].digest == images[other].digest
         if not identical and survey.record(images[k]).image != survey.record(images[other]).image:
             distances[min(k, other), max(k, other)] = float(found.distance[k])
-    order = sorted(distances, key=lambda pair: (distances[pair], pair))
-    if not order:
-        return _NearPairs([], [], limit)
-    turned = _turned(vectors, np.array(order), limit)
-    return _NearPairs([(images[first], images[second]) for first, second in order], turned, distances[order[0]])
+    return distances
 
 
 def _turned(vectors: NDArray[np.float32], pairs: NDArray[np.int64], limit: float) -> list[str]:
-    """Return what turns the first image of each pair into the second; "" if they are near-duplicates as they are."""
+    """Return what turns the first image of each pair into the second; "" if they are about as similar as they are."""
     names = []
     for start in range(0, len(pairs), _AT_ONCE):
         first, second = pairs[start : start + _AT_ONCE].T
         near = correlations(vectors[first], vectors[second])
-        unchanged = near[:, 0] >= 1 - limit  # an image that is nearly symmetric resembles its mirrored copies, too
+        # An image that is nearly symmetric resembles its mirrored copies, too.
+        unchanged = near[:, 0] >= near.max(axis=1) - limit
         names += [SYMMETRIES[k] for k in np.where(unchanged, 0, near.argmax(axis=1)).tolist()]
     return names
 

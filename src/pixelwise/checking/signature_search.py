@@ -11,7 +11,7 @@ out are compared exactly, so that no pair is missed.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +47,11 @@ class Nearest(NamedTuple):
     neighbour: NDArray[np.int64]
     distance: NDArray[np.float32]
 
+    @classmethod
+    def of(cls, count: int) -> Nearest:
+        """Return no neighbours of a number of images."""
+        return cls(np.full(count, -1), np.full(count, _NONE, np.float32))
+
     def update(self, images: Places, others: Places, distance: NDArray[np.float32]) -> None:
         """Replace neighbours by nearer ones: `others[k]` is at `distance[k]` from `images[k]`."""
         nearer = distance < self.distance[images]
@@ -59,7 +64,19 @@ class Nearest(NamedTuple):
 def correlations(first: Vectors, second: Vectors) -> NDArray[np.float32]:
     """Compute the correlations (N, 8) of the vectors (N, 143) of two images for each of `SYMMETRIES`."""
     sums = np.stack([(first * second) @ _PARITY, (first * second[:, _TRANSPOSED]) @ _PARITY], axis=1)
-    return (sums @ _SIGNS).reshape(len(first), -1)
+    signed: NDArray[np.float32] = sums @ _SIGNS
+    return signed.reshape(len(first), -1)
+
+
+def turn(vectors: Vectors, symmetry: Places) -> Vectors:
+    """Turn the images of vectors (N, 143) so that they lie like those of the first image of a pair.
+
+    Args:
+        vectors: of the second images.
+        symmetry: (N,), the place in `SYMMETRIES`.
+    """
+    as_they_are = np.where(symmetry[:, None] < len(_SIGNS), vectors, vectors[:, _TRANSPOSED])
+    return as_they_are * (_PARITY @ _SIGNS).T[symmetry % len(_SIGNS)]
 
 
 def typical_distance(vectors: Vectors, identity: NDArray[np.int64]) -> float:
@@ -81,16 +98,9 @@ def nearest(vectors: Vectors, splits: Sequence[str], limit: float) -> tuple[Near
         splits: the split of each image; images of one split are adjacent.
         limit: greatest distance of neighbours.
     """
-    count = len(vectors)
-    inside, across = (Nearest(np.full(count, -1), np.full(count, _NONE, np.float32)) for _ in range(2))
+    inside, across = Nearest.of(len(vectors)), Nearest.of(len(vectors))
     invariants = _first_invariants(vectors)
-    borders = [0, *(k for k in range(1, count) if splits[k] != splits[k - 1]), count]
-    blocks = [
-        slice(start, min(start + _BLOCK, end))
-        for begin, end in itertools.pairwise(borders)
-        for start in range(begin, end, _BLOCK)
-    ]
-    for rows, columns in itertools.combinations_with_replacement(blocks, 2):
+    for rows, columns in block_pairs(splits):
         possible = invariants[rows] @ invariants[columns].T >= 1 - limit - _ROUNDING
         if rows == columns:
             possible = np.triu(possible, 1)
@@ -100,12 +110,24 @@ def nearest(vectors: Vectors, splits: Sequence[str], limit: float) -> tuple[Near
     return inside, across
 
 
+def block_pairs(splits: Sequence[str]) -> Iterator[tuple[slice, slice]]:
+    """Yield all pairs of blocks of images, each block in one split; the splits are those of `nearest`."""
+    count = len(splits)
+    borders = [0, *(k for k in range(1, count) if splits[k] != splits[k - 1]), count]
+    blocks = [
+        slice(start, min(start + _BLOCK, end))
+        for begin, end in itertools.pairwise(borders)
+        for start in range(begin, end, _BLOCK)
+    ]
+    return itertools.combinations_with_replacement(blocks, 2)
+
+
 def _compare(
     vectors: Vectors, rows: slice, columns: slice, possible: NDArray[np.bool_], limit: float, found: Nearest
 ) -> None:
     """Compare the `possible` pairs of a block."""
     if np.count_nonzero(possible) > _DENSE * possible.size:
-        distance = 1 - _largest_correlation(vectors[rows], vectors[columns])
+        distance = 1 - largest_correlation(vectors[rows], vectors[columns])
         first, second = np.nonzero((distance <= limit) & possible)
         _update(found, first + rows.start, second + columns.start, distance[first, second])
         return
@@ -124,11 +146,18 @@ def _update(found: Nearest, first: Places, second: Places, distance: NDArray[np.
     found.update(second, first, distance)
 
 
-def _largest_correlation(rows: Vectors, columns: Vectors) -> NDArray[np.float32]:
-    """Compute the largest correlation over the symmetries for all pairs: (R, C) of vectors (R, 143) and (C, 143)."""
+def largest_correlation(rows: Vectors, columns: Vectors, used: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+    """Compute the largest correlation over the symmetries for all pairs: (R, C).
+
+    Args:
+        rows: vectors (R, 143).
+        columns: vectors (C, 143).
+        used: (143,), false for coefficients that are 0 in all vectors; None if all are used.
+    """
     largest = []
+    kinds = (_PARITY.T > 0) if used is None else (_PARITY.T > 0) & used
     for others in (columns, columns[:, _TRANSPOSED]):
-        same, across, down, both = (rows[:, kind] @ others[:, kind].T for kind in _PARITY.T.astype(bool))
+        same, across, down, both = (rows[:, kind] @ others[:, kind].T for kind in kinds)
         # The largest of ± across ± down ± both, with an even number of minus signs.
         largest.append(same + np.maximum(both + np.abs(across + down), np.abs(across - down) - both))
     return np.maximum(*largest)
@@ -138,7 +167,7 @@ def _first_invariants(vectors: Vectors) -> Vectors:
     """Return the invariants (N, 32) of lowest frequency, the last one the norm of all others."""
     magnitudes = np.abs(vectors)
     others = magnitudes[:, _TRANSPOSED]
-    row, column = _frequencies()
+    row, column = frequencies()
     # The larger of two transposed coefficients takes the place above the diagonal.
     kept = np.where(row <= column, np.maximum(magnitudes, others), np.minimum(magnitudes, others))
     kept = kept[:, np.argsort(row**2 + column**2, kind="stable")[: _INVARIANTS - 1]]
@@ -146,14 +175,14 @@ def _first_invariants(vectors: Vectors) -> Vectors:
     return np.concatenate([kept, rest[:, None]], axis=1)
 
 
-def _frequencies() -> NDArray[np.int64]:
+def frequencies() -> NDArray[np.int64]:
     """Return the vertical and the horizontal frequency of each coefficient, (2, 143)."""
     return np.indices((FREQUENCIES, FREQUENCIES)).reshape(2, -1)[:, 1:]
 
 
 def _parity() -> NDArray[np.float32]:
     """Return which coefficients are even along both axes, odd along x, along y, and along both: (143, 4)."""
-    row, column = _frequencies() % 2
+    row, column = frequencies() % 2
     return (2 * row + column == np.arange(4)[:, None]).T.astype(np.float32)
 
 

@@ -161,6 +161,7 @@ def count_off_border(raw: RawMask) -> int:
     values = _middle(raw.values)
     if raw.kind != "index" or values.dtype != np.uint8 or not values.size:
         return 0
+    values = values.astype(np.uint8, copy=False)
     high = int(values.max())
     if high < _BRIGHT:
         return int(np.count_nonzero(values > _END))
