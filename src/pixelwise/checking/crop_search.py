@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,7 @@ def crop_correlations(images: Vectors, others: Vectors) -> NDArray[np.float32]:
     return best
 
 
-def _best(cropped: NDArray[np.float32], targets: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _best(cropped: NDArray[Any], targets: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return which of the crops (N, M, 9, 9) is most similar to the target (N, 9, 9), and their correlation."""
     cropped[:, :, 0, 0] = 0  # the mean
     norms = np.sqrt(np.einsum("nmuv,nmuv->nm", cropped, cropped))
@@ -85,13 +86,11 @@ def _candidates(vectors: Vectors, splits: Sequence[str], reach: float) -> NDArra
     for rows, columns in block_pairs(splits):
         if splits[rows.start] == splits[columns.start]:
             continue
-        distance = 1 - largest_correlation(coarse[rows], coarse[columns], _IS_COARSE)
-        for axis, (own, others) in enumerate(((rows, columns), (columns, rows))):
-            images = np.arange(own.start, own.stop)
-            nearest = distance.argmin(axis=1 - axis)
-            of_nearest = distance.min(axis=1 - axis)
-            near = of_nearest <= reach
-            found.update(images[near], others.start + nearest[near], of_nearest[near])
+        similar = largest_correlation(coarse[rows], coarse[columns], _IS_COARSE)
+        for own, others, table in ((rows, columns, similar), (columns, rows, similar.T)):
+            distance = 1 - table.max(axis=1)
+            nearer = np.flatnonzero(distance < np.minimum(found.distance[own], reach))  # soon few
+            found.update(own.start + nearer, others.start + table[nearer].argmax(axis=1), distance[nearer])
     return found.neighbour
 
 

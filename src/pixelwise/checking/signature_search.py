@@ -1,8 +1,8 @@
 """Search for similar signatures under the eight symmetries of the square, so that turned and mirrored copies are found.
 
 Mirroring an image changes the sign of the coefficients of odd frequency along that axis, and transposing it transposes
-them. So no image is decoded again, and the coefficients' absolute values, sorted in each pair of transposed places, are
-the same for all eight variants. These invariants bound the distance from below: for any numbers, ||a| - |b|| ≤ |a - b|,
+them. So no image is decoded again, and the coefficients' absolute values (the values, if both frequencies are even), sorted
+in each pair of transposed places, are the same for all eight variants. These invariants bound the distance from below: for any numbers, ||a| - |b|| ≤ |a - b|,
 and of two pairs of numbers sorted in the same order the sum of squared differences is the least. The same holds for the
 first invariants with the norm of the others as one more (Cauchy and Schwarz). Pairs that these few numbers cannot rule
 out are compared exactly, so that no pair is missed.
@@ -34,7 +34,7 @@ SYMMETRIES = (
     "turned by 270° and mirrored",
 )
 _INVARIANTS = 32  # compared first
-_BLOCK = 1024  # vectors; a block of distances stays in the processor's cache
+_BLOCK = 512  # vectors; a block of distances stays in the processor's cache
 _DENSE = 0.03  # share of the pairs of a block beyond which comparing all is faster
 _PAIRS = 1 << 16  # compared at once
 _NONE = 9.0  # distance of images without a neighbour
@@ -63,9 +63,8 @@ class Nearest(NamedTuple):
 
 def correlations(first: Vectors, second: Vectors) -> NDArray[np.float32]:
     """Compute the correlations (N, 8) of the vectors (N, 143) of two images for each of `SYMMETRIES`."""
-    sums = np.stack([(first * second) @ _PARITY, (first * second[:, _TRANSPOSED]) @ _PARITY], axis=1)
-    signed: NDArray[np.float32] = sums @ _SIGNS
-    return signed.reshape(len(first), -1)
+    sums = ((first * others) @ _PARITY for others in (second, second[:, _TRANSPOSED]))
+    return np.concatenate([kinds @ _SIGNS for kinds in sums], axis=1, dtype=np.float32)
 
 
 def turn(vectors: Vectors, symmetry: Places) -> Vectors:
@@ -154,18 +153,26 @@ def largest_correlation(rows: Vectors, columns: Vectors, used: NDArray[np.bool_]
         columns: vectors (C, 143).
         used: (143,), false for coefficients that are 0 in all vectors; None if all are used.
     """
-    largest = []
+    largest: list[NDArray[np.float32]] = []
     kinds = (_PARITY.T > 0) if used is None else (_PARITY.T > 0) & used
     for others in (columns, columns[:, _TRANSPOSED]):
         same, across, down, both = (rows[:, kind] @ others[:, kind].T for kind in kinds)
-        # The largest of ± across ± down ± both, with an even number of minus signs.
-        largest.append(same + np.maximum(both + np.abs(across + down), np.abs(across - down) - both))
-    return np.maximum(*largest)
+        # The largest of ± across ± down ± both, with an even number of minus signs; in place, since allocating is slow.
+        most = across + down
+        across -= down
+        np.abs(most, out=most)
+        np.abs(across, out=across)
+        most += both
+        across -= both
+        np.maximum(most, across, out=most)
+        most += same
+        largest.append(most)
+    return np.maximum(largest[0], largest[1])
 
 
 def _first_invariants(vectors: Vectors) -> Vectors:
     """Return the invariants (N, 32) of lowest frequency, the last one the norm of all others."""
-    magnitudes = np.abs(vectors)
+    magnitudes = np.where(_PARITY[:, 0] > 0, vectors, np.abs(vectors))  # even along both axes: the sign never changes
     others = magnitudes[:, _TRANSPOSED]
     row, column = frequencies()
     # The larger of two transposed coefficients takes the place above the diagonal.

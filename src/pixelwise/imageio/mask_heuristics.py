@@ -161,7 +161,6 @@ def count_off_border(raw: RawMask) -> int:
     values = _middle(raw.values)
     if raw.kind != "index" or values.dtype != np.uint8 or not values.size:
         return 0
-    values = values.astype(np.uint8, copy=False)
     high = int(values.max())
     if high < _BRIGHT:
         return int(np.count_nonzero(values > _END))
@@ -194,7 +193,7 @@ def _regions(values: NDArray[np.integer]) -> tuple[int, int]:
     return len(parts), int(np.count_nonzero(parts == 1))
 
 
-def _border(values: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _border(values: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Mark the pixels near a border between dark and bright."""
     size = 2 * _REACH + 1
     return (ndimage.maximum_filter(values, size) >= 128) & (ndimage.minimum_filter(values, size) < 128)
