@@ -23,6 +23,8 @@ from pixelwise.datasets.dataset import Dataset, DataSplits, open_data, pin_paths
 from pixelwise.datasets.fingerprint import fingerprint
 from pixelwise.errors import DataError, OutputExistsError, UsageError, convert_memory_errors
 from pixelwise.evaluation import require_metrics
+from pixelwise.inference.torch_backend import limit_threads
+from pixelwise.machine import cores
 from pixelwise.models.card import ModelCard
 from pixelwise.storage import RUN_MARKER, claim_folder, write_atomic, write_json
 from pixelwise.training import assembly, budget, memory, plan
@@ -32,7 +34,7 @@ from pixelwise.training.ending import SCORES, final_seconds, finish
 from pixelwise.training.finetune import Frozen
 from pixelwise.training.loader import cache_fits
 from pixelwise.training.loop import Work, fit
-from pixelwise.training.machine import cores, keep_freed_memory
+from pixelwise.training.machine import keep_freed_memory
 from pixelwise.training.optim import head_inputs
 from pixelwise.training.runlog import Listener
 from pixelwise.training.schedule import next_recount, validation_steps
@@ -70,6 +72,7 @@ def train_run(request: Request, out: Path, *, overwrite: bool = False, listener:
     """
     started = time.monotonic()
     notify: Listener = listener or (lambda _: None)
+    limit_threads()
     config, base = configs.read_request(Path(request.data), _overrides(request))
     require_metrics(config.evaluate.metrics, "evaluate.metrics")
     record = _request_record(request, config, base)
