@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 import pixelwise
@@ -224,6 +226,64 @@ def test_a_run_with_changed_data_is_not_resumed(
     shutil.copy(other, first)
     with pytest.raises(DataError, match=f"expected the {name} split as it was when the run began, found other files"):
         pixelwise.train(data, out=out, steps=9, overrides=tiny)
+
+
+@pytest.mark.parametrize("what", ["data", "run", "both", "description"])
+def test_a_run_is_resumed_after_moving_data_or_run(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path, what: str
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new" / "place"
+    shutil.copytree(discs, old / "data")
+    (old / "recipe.yaml").write_text("data: {root: data}\n")
+    source = "recipe.yaml" if what == "description" else "data"
+    out = _stopped(old / source, tiny, tmp_path, at=7)
+    new.parent.mkdir()
+    if what != "run":
+        old.rename(new)
+    if what in ("run", "both"):
+        out = out.rename(tmp_path / "renamed")
+    place = old if what == "run" else new
+    run = pixelwise.train(place / source, out=out, steps=9, overrides=tiny)
+    assert any(event["event"] == "resume" for event in read_log(run.folder / "log.jsonl"))
+    assert steps_logged(run.folder) == 9
+    config = load_config(run.folder / "config.yaml")
+    assert config.data.root == str(place / "data")
+    assert (run.folder / "config.yaml").read_text().count("# ") > 20  # the reasons are kept
+    pixelwise.evaluate(run.folder, run.folder / "config.yaml", split="val")
+
+
+def test_other_data_do_not_resume_a_run_and_replace_it_only_with_overwrite(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(discs, other)
+    first, second = sorted((other / "train" / "masks").iterdir())[:2]
+    shutil.copy(second, first)
+    out = _stopped(discs, tiny, tmp_path)
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    with pytest.raises(
+        OutputExistsError, match=r"expected an unfinished run with data\.root = '.*other', found one with"
+    ):
+        pixelwise.train(other, out=out, steps=9, overrides=tiny)
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    run = pixelwise.train(other, out=out, steps=9, overrides=tiny, overwrite=True)
+    assert not any(event["event"] == "resume" for event in read_log(run.folder / "log.jsonl"))
+
+
+def test_a_labels_file_may_be_moved_but_not_changed(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    labels = yaml.safe_load((discs / "labels.yaml").read_text())
+    for name, content in (
+        ("a.yaml", labels),
+        ("b.yaml", labels),
+        ("c.yaml", labels | {"names": ["x", *labels["names"][1:]]}),
+    ):
+        (tmp_path / name).write_text(yaml.safe_dump(content))
+    setting = "data.labels={}".format
+    out = _stopped(discs, (*tiny, setting(tmp_path / "a.yaml")), tmp_path, at=7)
+    with pytest.raises(OutputExistsError, match=r"an unfinished run with data\.labels\.names = \['x'"):
+        pixelwise.train(discs, out=out, steps=9, overrides=(*tiny, setting(tmp_path / "c.yaml")))
+    run = pixelwise.train(discs, out=out, steps=9, overrides=(*tiny, setting(tmp_path / "b.yaml")))
+    assert any(event["event"] == "resume" for event in read_log(run.folder / "log.jsonl"))
 
 
 def _stopped(data: Path, tiny: tuple[str, ...], tmp_path: Path, at: int = 5, **length: int) -> Path:

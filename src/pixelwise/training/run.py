@@ -43,6 +43,10 @@ from pixelwise.types import Fingerprint
 CONFIG, REQUEST, DATA = "config.yaml", RUN_MARKER, "data.json"
 _STEPS = "train.steps"
 _DEFAULT_EPOCHS = 100.0
+# Keys of the data section that say where the files are. Data may be moved during a run: what they contain must not change.
+_PLACES = ("root", "images", "masks", "valid", "train", "val", "test", "annotations", "group")
+
+_Difference = tuple[str, Any, Any]
 
 
 @dataclass(frozen=True)
@@ -75,19 +79,19 @@ def train_run(request: Request, out: Path, *, overwrite: bool = False, listener:
     limit_threads()
     config, base = configs.read_request(Path(request.data), _overrides(request))
     require_metrics(config.evaluate.metrics, "evaluate.metrics")
-    record = _request_record(request, config, base)
+    pinned = configs.replace(config, data=pin_paths(config.data, base).model_dump())
+    record = _request_record(request, pinned)
     with (
         keep_freed_memory(),
         convert_memory_errors(out, "Lower --set train.batch_size (train.accumulate keeps the step), or the crop."),
     ):
         # An unfinished run is resumed even with `overwrite`: to resume means to repeat the command.
-        if _is_unfinished(record, out, overwrite):
-            run = _resume(out, config, notify)
-        else:
+        run = _resume(out, pinned, record, overwrite, notify) if _is_unfinished(record, out, overwrite) else None
+        if run is None:
             data = _open_data(config, base, request.data)
             claim_folder(out, overwrite)
             write_json(out / REQUEST, record)
-            run = _begin(request, config, data, base, out, started, notify)
+            run = _begin(request, pinned, data, out, started, notify)
         if request.time_limit is None:
             fit(run.work, listener)
         else:
@@ -142,10 +146,12 @@ def _overrides(request: Request) -> tuple[str, ...]:
     return (*(f"{key}={value}" for key, value in options.items() if value is not None), *request.overrides)
 
 
-def _request_record(request: Request, config: Config, base: Path) -> dict[str, Any]:
+def _request_record(request: Request, pinned: Config) -> dict[str, Any]:
     """Return the content of `request.json`: the request, and its configuration with absolute paths."""
-    pinned = configs.replace(config, data=pin_paths(config.data, base).model_dump())
     plain: dict[str, Any] = json.loads(json.dumps(asdict(request) | {"config": pinned.model_dump(mode="json")}))
+    labels = plain["config"]["data"]["labels"]
+    if isinstance(labels, str) and Path(labels).is_file():
+        plain["config"]["data"]["labels"] = json.loads(json.dumps(configs.read_yaml(Path(labels))[0]))
     return plain
 
 
@@ -165,25 +171,32 @@ def _is_unfinished(record: dict[str, Any], out: Path, overwrite: bool) -> bool:
         )
     else:
         before = json.loads((out / REQUEST).read_text(encoding="utf-8"))
-        difference = _first_difference(_without_evaluation(record), _without_evaluation(before))
-        if difference is not None:
-            key, requested, found = difference
-            problem = OutputExistsError(
-                out,
-                expected=f"an unfinished run with {key} = {requested!r}",
-                found=f"one with {found!r}",
-                do="Repeat its command to resume it, choose another --out, or add --overwrite to replace it.",
-            )
+        difference = _first_difference(_comparable(record), _comparable(before))
+        problem = None if difference is None else _another_request(out, difference)
     if problem is not None and not overwrite:
         raise problem
     return problem is None
 
 
-def _without_evaluation(record: dict[str, Any]) -> dict[str, Any]:
-    """Remove the settings of the final scoring: a run that failed there may be finished with others."""
+def _comparable(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what must be equal for a run to be resumed.
+
+    The place of the data is left out, since hashes of their contents are compared instead, and so are the settings of the
+    final scoring: a run that failed there may be finished with others. Overrides are part of the configuration.
+    """
     config = {key: value for key, value in record["config"].items() if key != "evaluate"}
-    overrides = [text for text in record["overrides"] if not text.strip().startswith("evaluate.")]
-    return record | {"config": config, "overrides": overrides}
+    config["data"] = {key: value for key, value in config["data"].items() if key not in _PLACES}
+    return {key: value for key, value in record.items() if key not in ("data", "overrides")} | {"config": config}
+
+
+def _another_request(out: Path, difference: _Difference) -> OutputExistsError:
+    key, requested, found = difference
+    return OutputExistsError(
+        out,
+        expected=f"an unfinished run with {key} = {requested!r}",
+        found=f"one with {found!r}",
+        do="Repeat its command to resume it, choose another --out, or add --overwrite to replace it.",
+    )
 
 
 def _remove_unplanned(out: Path) -> None:
@@ -195,7 +208,7 @@ def _remove_unplanned(out: Path) -> None:
             path.unlink()
 
 
-def _first_difference(requested: Any, found: Any, key: str = "") -> tuple[str, Any, Any] | None:
+def _first_difference(requested: Any, found: Any, key: str = "") -> _Difference | None:
     """Return the first key at which two plain trees differ, with both values."""
     if isinstance(requested, dict) and isinstance(found, dict):
         for name in requested:
@@ -223,18 +236,15 @@ def _open_data(config: Config, base: Path, where: str) -> _Data:
     return _Data(splits, splits.train, splits.val)
 
 
-def _begin(
-    request: Request, config: Config, data: _Data, base: Path, out: Path, started: float, notify: Listener
-) -> _Run:
+def _begin(request: Request, config: Config, data: _Data, out: Path, started: float, notify: Listener) -> _Run:
     """Plan a run and write the plan; from then on, training is a function of the configuration and the step."""
     for notice in (*data.splits.notices, *data.splits.skipped):
         notify({"event": "notice", "text": notice})
     assembly.require_annotated_pixels(data.val)
     facts = fingerprint(data.train)
-    # The run must find the same data from any folder, and read its masks in the same way.
-    pinned = pin_paths(config.data, base).model_dump()
+    # The masks must be read in the same way from now on.
     detected = {"labels": data.splits.labels.to_dict(), "mask_values": data.splits.description["mask_values"]}
-    config = assembly.with_network(configs.replace(config, data=pinned | detected))
+    config = assembly.with_network(configs.replace(config, data=detected))
     config, reasons, components = _derive(config, data, facts, notify)
     config, measured = _measure(config, reasons, components)
     # For the test-time flips in the card, which do not depend on the number of steps.
@@ -379,6 +389,19 @@ def _write_evaluate(path: Path, config: Config) -> None:
     write_atomic(path, before + heading + configs.dump_config(config, {}).partition(heading)[2])
 
 
+def _write_places(path: Path, config: Config) -> None:
+    """Replace the lines of config.yaml that say where the data are."""
+    text = path.read_text(encoding="utf-8")
+    written = configs.dump_config(config, {})
+    for key in _PLACES:  # data is the first section
+        line = re.compile(rf"^  {key}: .*$", re.M)
+        old, new = line.search(text), line.search(written)
+        assert old is not None, "config.yaml has all keys"
+        assert new is not None, "config.yaml has all keys"
+        text = text[: old.start()] + new[0] + text[old.end() :]
+    write_atomic(path, text)
+
+
 def _write_recounts(path: Path, recounts: tuple[tuple[int, int], ...]) -> None:
     """Replace one line of config.yaml, keeping the reasons in the others."""
     line = (
@@ -389,30 +412,47 @@ def _write_recounts(path: Path, recounts: tuple[tuple[int, int], ...]) -> None:
     write_atomic(path, text)
 
 
-def _resume(out: Path, requested: Config, notify: Listener) -> _Run:
-    """Continue with the plan in `out`; only the settings of the final scoring are those of the request.
+def _resume(out: Path, requested: Config, record: dict[str, Any], overwrite: bool, notify: Listener) -> _Run | None:
+    """Continue with the plan in `out`; the place of the data and the settings of the final scoring are those of the request.
+
+    Returns:
+        The run; None if the request names other data, and `overwrite` allows to replace the run.
 
     Raises:
         DataError: the data set has changed.
+        OutputExistsError: the request names other data, and `overwrite` is false.
     """
-    config = configs.replace(configs.load_config(out / CONFIG), evaluate=requested.evaluate.model_dump())
-    _write_evaluate(out / CONFIG, config)
-    resolved = configs.resolve(config, out / CONFIG)
-    assembly.require_device(resolved.train.device)
+    before = json.loads((out / REQUEST).read_text(encoding="utf-8"))
+    places = requested.data.model_dump(include=set(_PLACES))
+    here, there = ({key: each["config"]["data"].get(key) for key in _PLACES} for each in (record, before))
+    moved = _first_difference(here, there, "data")
+    evaluate = requested.evaluate.model_dump()
+    config = configs.replace(configs.load_config(out / CONFIG), data=places, evaluate=evaluate)
     data = _open_data(config, out, str(out))
     known = json.loads((out / DATA).read_text(encoding="utf-8"))
     facts = Fingerprint.from_dict(known["fingerprint"])
-    for split, digest, before in (
+    for split, digest, expected in (
         ("training", data.train.hash(), facts.hash),
         ("validation", data.val.hash(), known["val_hash"]),
     ):
-        if digest != before:
+        if digest == expected:
+            continue
+        if moved is None:
             raise DataError(
                 config.data.root or out,
                 expected=f"the {split} split as it was when the run began",
                 found="other files",
                 do="Restore the files, or start a new run with another --out.",
             )
+        if not overwrite:
+            raise _another_request(out, moved)
+        return None
+    _write_evaluate(out / CONFIG, config)
+    if moved is not None:
+        _write_places(out / CONFIG, config)
+        write_json(out / REQUEST, record)
+    resolved = configs.resolve(config, out / CONFIG)
+    assembly.require_device(resolved.train.device)
     # A checkpoint contains all weights; initial weights are needed only without a readable one.
     source = None if readable(out / "checkpoints") else assembly.pretrained(config)
     components = assembly.build(resolved, data.train, facts, source)
