@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 import pixelwise
 from pixelwise.config import load_config
 from pixelwise.errors import DataError, DivergedError, Interrupted, OutputExistsError, ResourceError, UsageError
-from pixelwise.training import budget, checkpoint, loop
+from pixelwise.training import assembly, budget, checkpoint, loop
 from pixelwise.training.assembly import Components
 from pixelwise.training.runlog import read_log
 from pixelwise.training.schedule import last_step
@@ -486,6 +487,30 @@ def test_a_run_within_a_time_limit_is_a_function_of_its_configuration(
     assert "measured during the run" in (timed / "config.yaml").read_text()
     pixelwise.train(timed / "config.yaml", out=again)
     assert_same_weights(timed, again)
+
+
+def test_the_estimated_end_grows_if_validations_are_slower_than_measured(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end predicts the same images as a validation, so a slower machine shows in the first validation."""
+    planned: list[tuple[float, float]] = []
+    fitting_steps, score = budget.fitting_steps, assembly.quick_miou
+
+    def recorded(per_step: float, per_validation: float, validations: int, left: float, final: float) -> int:
+        planned.append((per_validation, final))
+        return min(fitting_steps(per_step, per_validation, validations, left, final), 60)
+
+    def slow(*args: Any, stop: Any = None) -> Any:
+        if stop is not None:  # a validation of the run, not its measurement
+            time.sleep(0.5)
+        return score(*args, stop=stop)
+
+    monkeypatch.setattr(budget, "fitting_steps", recorded)
+    monkeypatch.setattr(assembly, "quick_miou", slow)
+    pixelwise.train(discs, out=tmp_path / "run", time_limit=60, overrides=(*tiny, "evaluate.report=false"))
+    (before, final), (after, grown) = planned[1], planned[-1]
+    assert after > 0.5 > 2 * before
+    assert grown > final * 0.4 / before
 
 
 def test_a_given_length_overrides_the_configuration(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from pixelwise.storage import RUN_MARKER, claim_folder, write_atomic, write_json
 from pixelwise.training import assembly, budget, memory, plan
 from pixelwise.training.assembly import Components
 from pixelwise.training.checkpoint import readable
-from pixelwise.training.ending import SCORES, final_seconds, finish
+from pixelwise.training.ending import SCORES, end_cost, finish
 from pixelwise.training.finetune import Frozen
 from pixelwise.training.loader import cache_fits
 from pixelwise.training.loop import Work, fit
@@ -66,15 +66,29 @@ class Request:
     accept_license: bool = False
 
 
-def train_run(request: Request, out: Path, *, overwrite: bool = False, listener: Listener | None = None) -> Path:
+def train_run(
+    request: Request,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+    started: float | None = None,
+) -> Path:
     """Train in the folder `out`, or resume the unfinished run of the same request there. Return the folder.
+
+    Args:
+        request: the arguments of the user.
+        out: the run folder.
+        overwrite: replace a finished run, or one of another request.
+        listener: called with each event.
+        started: when the time limit began, in seconds of `time.monotonic`; now by default.
 
     Raises:
         OutputExistsError: `out` contains a finished run, the run of another request or other files, and `overwrite` is
             false.
         PixelwiseError: a problem of the request, the data or the machine (see `errors`).
     """
-    started = time.monotonic()
+    started = time.monotonic() if started is None else started
     notify: Listener = listener or (lambda _: None)
     limit_threads()
     config, base = configs.read_request(Path(request.data), _overrides(request))
@@ -92,11 +106,12 @@ def train_run(request: Request, out: Path, *, overwrite: bool = False, listener:
             claim_folder(out, overwrite)
             write_json(out / REQUEST, record)
             run = _begin(request, pinned, data, out, started, notify)
+        deadline = None
         if request.time_limit is None:
             fit(run.work, listener)
         else:
-            run = _fit_within(request.time_limit, started, run, listener)
-        return finish(run.work.config, run.data.val, out, notify)
+            run, deadline = _fit_within(request.time_limit, started, run, listener)
+        return finish(run.work.config, run.data.val, out, notify, deadline)
 
 
 @dataclass(frozen=True)
@@ -342,7 +357,7 @@ def _length_within(
     crops = components.crops
     draft = configs.draft(config)
     per_validation = assembly.validation_seconds(draft, components.model, card, val)
-    final = final_seconds(draft, components.model, card, val)
+    final = end_cost(draft, components.model, card, val).seconds
 
     def planned(measured_steps: int) -> tuple[Config, Reasons]:
         per_step = budget.step_seconds(draft, components, measured_steps)
@@ -356,30 +371,39 @@ def _length_within(
     return planned(12)
 
 
-def _fit_within(limit: float, started: float, run: _Run, listener: Listener | None) -> _Run:
-    """Train, and update the number of steps several times, since the speed of a shared machine changes."""
+def _fit_within(limit: float, started: float, run: _Run, listener: Listener | None) -> tuple[_Run, float]:
+    """Train, and update the number of steps several times, since the speed of a shared machine changes.
+
+    Returns:
+        The run with its final number of steps, and the deadline of its end, in seconds of `time.monotonic`.
+    """
     work = run.work
     measured = (work.config, work.model, run.card, run.data.val)
-    per_validation, final = assembly.validation_seconds(*measured), final_seconds(*measured)
-    earlier: float | None = None  # seconds of training in earlier processes
+    per_validation, final = assembly.validation_seconds(*measured), end_cost(*measured).seconds
+    resumed = 0.0  # seconds of training in earlier processes
     marks = [(0, 0.0)]
     recounted = False
     while (border := next_recount(work.config.train)) is not None:
         state = fit(work, listener, until=border, recounted=recounted)
-        if earlier is None:
-            earlier = max(state.seconds - (time.monotonic() - started), 0.0)
+        if not recounted:
+            resumed = max(state.seconds - (time.monotonic() - started), 0.0)
+        if state.validation_seconds is not None:  # the end predicts the same images as a validation
+            final *= max(state.validation_seconds / max(per_validation, 1e-9), 1.0)
+            per_validation = max(state.validation_seconds, per_validation)
         train = work.config.train
         due = validation_steps(train)
         marks.append((border, state.seconds))
         pace = budget.slower_pace(marks, due, per_validation)
-        left = limit - earlier - (time.monotonic() - started)
+        left = limit - resumed - (time.monotonic() - started)
         remaining = budget.fitting_steps(pace, per_validation, max(sum(d > border for d in due), 1), left, final)
         recounts = (*train.recounts, (border, border + max(remaining, 1)))
         _write_recounts(work.folder / CONFIG, recounts)
         work = replace(work, config=configs.replace(work.config, train={"recounts": recounts}))
         recounted = True
-    fit(work, listener, recounted=recounted)
-    return replace(run, work=work)
+    state = fit(work, listener, recounted=recounted)
+    if not recounted:
+        resumed = max(state.seconds - (time.monotonic() - started), 0.0)
+    return replace(run, work=work), started + limit - resumed
 
 
 def _write_evaluate(path: Path, config: Config) -> None:
