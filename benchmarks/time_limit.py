@@ -62,7 +62,7 @@ def measure(name: str, load: str, args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, other_process(load == "busy"):
         run = Path(folder) / "run"
         root = f"data.root={(args.root / name).resolve()}"
-        command = [sys.executable, "-m", "pixelwise.cli", "train", str(RECIPES / f"{name}.yaml"), "--set", root]
+        command = [sys.executable, "-m", "pixelwise", "train", str(RECIPES / f"{name}.yaml"), "--set", root]
         began = time.monotonic()
         done = subprocess.run(
             [*command, "--time-limit", args.limit, "--out", str(run)], check=True, capture_output=True, text=True

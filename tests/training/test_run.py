@@ -26,7 +26,7 @@ STEPS = 30
 
 def command(data: Path, out: Path, tiny: tuple[str, ...], steps: int = STEPS, workers: int = 0) -> list[str]:
     sets = [part for text in (*tiny, f"train.workers={workers}") for part in ("--set", text)]
-    return [sys.executable, "-m", "pixelwise.cli", "train", str(data), "--out", str(out), "--steps", str(steps), *sets]
+    return [sys.executable, "-m", "pixelwise", "train", str(data), "--out", str(out), "--steps", str(steps), *sets]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
