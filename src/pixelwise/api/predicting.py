@@ -27,7 +27,9 @@ from pixelwise.errors import (
     UsageError,
     convert_memory_errors,
 )
-from pixelwise.imageio.images import IMAGE_SUFFIXES, fill_invalid
+from pixelwise.imageio.file_formats import image_files
+from pixelwise.imageio.images import fill_invalid
+from pixelwise.imageio.nifti import is_nifti
 from pixelwise.imageio.sources import Source, open_source
 from pixelwise.imageio.writing import write_prediction
 from pixelwise.inference.predictor import Predictor
@@ -37,7 +39,6 @@ from pixelwise.types import Prediction
 
 SUMMARY = "predictions.json"
 JOURNAL = "journal.jsonl"
-SOURCE_SUFFIXES = (*IMAGE_SUFFIXES, ".nii", ".nii.gz")
 RESULTS = (SUMMARY, JOURNAL, "masks", "overlays", "probabilities")
 # Files that are decoded ahead of the computation, and results that wait to be written.
 _AHEAD = 2
@@ -106,10 +107,12 @@ def _hits(source: str) -> Iterator[tuple[Path, Path]]:
     """Yield each file that a source names, with its place in the output."""
     path = Path(source)
     if path.is_dir():
-        for file in sorted(path.rglob("*")):
+        files = sorted(path.rglob("*"))
+        images = set(image_files(files))
+        for file in files:
             name = file.relative_to(path)
             hidden = any(part.startswith(".") for part in name.parts)
-            if _suffix(file).lower() in SOURCE_SUFFIXES and not hidden and file.is_file():
+            if (file in images or is_nifti(file)) and not hidden and file.is_file():
                 yield file, name
     elif path.exists():
         yield path, Path(path.name)

@@ -35,10 +35,9 @@ from pixelwise.formats.folders.names import (
     has_role,
 )
 from pixelwise.formats.records import short
-from pixelwise.imageio.images import IMAGE_SUFFIXES
+from pixelwise.imageio import unreadable
+from pixelwise.imageio.file_formats import IMAGE_SUFFIXES, image_files
 
-# Image files that cannot be decoded here.
-UNREADABLE = (".bmp", ".gif", ".jp2", ".j2k", ".heic", ".heif", ".avif", ".pbm", ".pgm", ".ppm", ".tga")
 OBJECTS = (
     "If each of them is one object, merge them into one mask per image, with 0 for background and a number for each"
     " object: --set 'data.mask_values={objects: true}' reads such masks."
@@ -63,23 +62,18 @@ class Tree:
         self.root = dataset.root
         self.images: dict[Path, list[Path]] = defaultdict(list)
         self.folders: dict[Path, list[Path]] = {self.root: []}
-        self.unreadable: list[Path] = []
+        kinds = (*unreadable.IMAGE_SUFFIXES, *unreadable.VOLUME_SUFFIXES)
+        self.unreadable = [path for path in dataset.files if path.suffix.lower() in kinds]
         for path in dataset.files:
             self._add(path.parent)
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                self.images[path.parent].append(path)
-            elif path.suffix.lower() in UNREADABLE:
-                self.unreadable.append(path)
+        for path in image_files(dataset.files):
+            self.images[path.parent].append(path)
 
     def _add(self, folder: Path) -> None:
         if folder not in self.folders:
             self._add(folder.parent)
             self.folders[folder] = []
             self.folders[folder.parent].append(folder)
-
-    def unreadable_suffixes(self) -> str:
-        """Return the suffixes of the images that cannot be read, as a list for messages."""
-        return ", ".join(sorted({path.suffix.lower() for path in self.unreadable}))
 
     def below(self, folder: Path) -> Iterator[Path]:
         """Yield the images in a folder and its subfolders."""
