@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pixelwise.config import DataConfig, read_yaml
-from pixelwise.errors import DataError, LabelsError
+from pixelwise.errors import DataError, LabelsError, MaskError
 from pixelwise.formats.reading import read_truth_ids
 from pixelwise.formats.records import Record
 from pixelwise.imageio.images import read_mask_values
 from pixelwise.imageio.mask_heuristics import MaskStatistics
-from pixelwise.imageio.masks import MaskRule
+from pixelwise.imageio.masks import MaskRule, negative_ids
 from pixelwise.labels import Labels
 
 _LISTED = "listed from the masks"
@@ -217,13 +217,19 @@ def _list_ids(records: Iterable[Record], rule: MaskRule) -> set[int]:
     if rule.values is not None:
         return set(rule.values.values())
     ids: set[int] = set()
+    negative: tuple[Path, dict[int, int], int] | None = None
     first_error: DataError | None = None
     as_stored = replace(rule, binary=False)  # the meaning of 255 depends on all masks
     for record in records:
         if record.mask is None:
             continue
         try:
-            ids.update(np.unique(read_truth_ids(record, as_stored)).tolist())
+            mask = read_truth_ids(record, as_stored)
+            present = np.unique(mask).tolist()
+            if negative is None and present[0] < 0:
+                counts = {id_: int(np.count_nonzero(mask == id_)) for id_ in present if id_ < 0}
+                negative = record.mask, counts, mask.size
+            ids.update(present)
         except DataError as error:  # raised again when the mask is used
             first_error = first_error or error
         if len(ids) > _MAX_IDS:
@@ -233,9 +239,18 @@ def _list_ids(records: Iterable[Record], rule: MaskRule) -> set[int]:
                 found="more",
                 do="If each id is one object: --set 'data.mask_values={objects: true}'. Else name the classes in a labels.yaml.",
             )
+    if negative is not None:
+        raise _negative_ids(*negative, ids)
     if not ids and first_error is not None:
         raise first_error
     return ids
+
+
+def _negative_ids(path: Path, counts: dict[int, int], size: int, ids: set[int]) -> MaskError:
+    """Make the error for negative ids in masks without described classes; it maps the `ids` of all masks."""
+    positive = {id_ for id_ in ids if id_ >= 0}
+    known = {0: 0, 255: 1} if 255 in positive <= {0, 255} else {id_: id_ for id_ in positive}
+    return negative_ids(path, counts | {id_: 0 for id_ in ids - positive - counts.keys()}, size, known, None)
 
 
 def _name_ids(ids: set[int], rule: MaskRule, root: Path) -> tuple[Labels, MaskRule, str]:

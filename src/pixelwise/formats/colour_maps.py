@@ -324,7 +324,7 @@ def holds_values(entries: Sequence[Entry], masks: Sequence[Path]) -> bool:
     colours = {code(each.colour) for each in entries if each.colour is not None}
     values = {k if each.id is None else each.id for k, each in enumerate(entries)} | {255}
     other_colours = False
-    for _, raw in sample_masks(masks):
+    for raw in (raw.single_band() for _, raw in sample_masks(masks)):
         if raw.values.ndim == 3 or not set(np.unique(raw.values).tolist()) <= values:
             return False
         other_colours = other_colours or not set(np.unique(colour_codes(raw)).tolist()) <= colours
