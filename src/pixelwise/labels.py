@@ -108,7 +108,10 @@ class Labels:
             )
         invalid = [i for i in self.ids if not 0 <= i <= _MAX_ID]
         if invalid:
-            do = "Set ignore_index to it if it marks ignored pixels; otherwise renumber the classes."
+            ignored = (
+                "If it marks pixels without a label, set it as ignore_index instead; otherwise renumber the classes."
+            )
+            do = ignored if invalid[0] < 0 else "Renumber the classes."
             raise LabelsError("labels.ids", expected=f"ids 0–{_MAX_ID}", found=str(invalid[0]), do=do)
         invalid = [i for i in self.ignore_ids or () if not _MIN_IGNORED <= i <= _MAX_ID]
         if invalid:

@@ -61,9 +61,11 @@ def bmp(values, bits, palette=(), *, header=40, used=None, flip=False) -> bytes:
     height, width = values.shape[:2]
     rows = []
     for row in values if flip else values[::-1]:
-        line = row[..., ::-1].tobytes() if bits == 24 else np.packbits(
-            np.unpackbits(row[:, None].astype(np.uint8), axis=1)[:, 8 - bits :].reshape(-1)
-        ).tobytes()
+        line = (
+            row[..., ::-1].tobytes()
+            if bits == 24
+            else np.packbits(np.unpackbits(row[:, None].astype(np.uint8), axis=1)[:, 8 - bits :].reshape(-1)).tobytes()
+        )
         rows.append(line + b"\0" * (-len(line) % 4))
     table = b"".join(bytes(c[::-1]) + b"\0" * (header != 12) for c in palette)
     if header == 12:
@@ -129,7 +131,9 @@ def test_bmp_of_other_programs(tmp_path, bands, driver):
 
 def test_bmp_in_run_lengths(tmp_path):
     rows = [[0] * 5 + [1] * 12, [2] * 17]
-    pixels = b"".join(bytes([5, r[0], 12, r[-1], 0, 0]) if r[0] != r[-1] else bytes([17, r[0], 0, 0]) for r in rows[::-1])
+    pixels = b"".join(
+        bytes([5, r[0], 12, r[-1], 0, 0]) if r[0] != r[-1] else bytes([17, r[0], 0, 0]) for r in rows[::-1]
+    )
     palette = bytes(range(4 * 4))
     head = struct.pack("<IiiHHIIiiII", 40, 17, 2, 1, 8, 1, len(pixels) + 2, 0, 0, 4, 0)
     body = head + palette + pixels + b"\0\1"
@@ -268,7 +272,14 @@ def test_bits_as_text_without_spaces(tmp_path):
 @pytest.mark.parametrize("maximum", [1, 200, 255, 1000])
 @pytest.mark.parametrize(
     ("kind", "depth", "bands"),
-    [("GRAYSCALE", 1, 1), ("GRAYSCALE_ALPHA", 2, 1), ("RGB", 3, 3), ("RGB_ALPHA", 4, 3), ("SPECTRAL", 5, 5), ("", 4, 4)],
+    [
+        ("GRAYSCALE", 1, 1),
+        ("GRAYSCALE_ALPHA", 2, 1),
+        ("RGB", 3, 3),
+        ("RGB_ALPHA", 4, 3),
+        ("SPECTRAL", 5, 5),
+        ("", 4, 4),
+    ],
 )
 def test_arbitrary_maps(tmp_path, kind, depth, bands, maximum):
     values = rng.integers(0, maximum + 1, (H, W, depth))
@@ -387,7 +398,15 @@ def test_arrays(tmp_path, dtype, archive):
 
 @pytest.mark.parametrize(
     ("shape", "bands"),
-    [((3, 9, 9), 3), ((9, 9, 3), 3), ((9, 9, 20), 20), ((20, 9, 9), 20), ((9, 12, 4), 4), ((4, 12, 9), 4), ((5, 9, 5), 5)],
+    [
+        ((3, 9, 9), 3),
+        ((9, 9, 3), 3),
+        ((9, 9, 20), 20),
+        ((20, 9, 9), 20),
+        ((9, 12, 4), 4),
+        ((4, 12, 9), 4),
+        ((5, 9, 5), 5),
+    ],
 )
 def test_the_axis_of_bands(tmp_path, shape, bands):
     np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))

@@ -250,7 +250,7 @@ def _negative_ids(path: Path, counts: dict[int, int], size: int, ids: set[int]) 
     """Make the error for negative ids in masks without described classes; it maps the `ids` of all masks."""
     positive = {id_ for id_ in ids if id_ >= 0}
     known = {0: 0, 255: 1} if 255 in positive <= {0, 255} else {id_: id_ for id_ in positive}
-    return negative_ids(path, counts | {id_: 0 for id_ in ids - positive - counts.keys()}, size, known, None)
+    return negative_ids(path, counts | dict.fromkeys(ids - positive - counts.keys(), 0), size, known, None)
 
 
 def _name_ids(ids: set[int], rule: MaskRule, root: Path) -> tuple[Labels, MaskRule, str]:

@@ -8,11 +8,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, GifImagePlugin, Image, features
+from PIL import BmpImagePlugin, GifImagePlugin, Image, ImagePalette, features
 
 from pixelwise.imageio.raster import (
     Decoder,
@@ -49,7 +50,9 @@ def open_bmp(file: BinaryIO) -> tuple[Header, Decoder]:
     bits = _bmp_bits(file)
     if bits in (4, 8) and (image.mode == "1" or (image.mode == "L" and bits == 4)):
         _restore_palette(image, bits)
-    palette = _raw_palette(image.palette.palette, image.palette.rawmode) if image.mode == "P" and image.palette else None
+    palette = (
+        _raw_palette(image.palette.palette, image.palette.rawmode) if image.mode == "P" and image.palette else None
+    )
     white_first = bits == 1 and palette is not None and [*map(tuple, palette[:2].tolist())] == [_WHITE, _BLACK]
     kind, samples, alpha = ("bit", 1, None) if white_first else _MODES[image.mode]
     header = Header(
@@ -88,7 +91,7 @@ def _restore_palette(image: Image.Image, bits: int) -> None:
     raw = "P;4" if bits == 4 and tile.codec_name == "raw" else "P"
     image.tile = [tile._replace(args=(raw, *tile.args[1:]))]
     image._mode = "P"
-    image.palette = BmpImagePlugin.ImagePalette.raw("RGB", bytes(grey for grey in greys for _ in range(3)))
+    image.palette = ImagePalette.raw("RGB", bytes(grey for grey in greys for _ in range(3)))
 
 
 def open_gif(file: BinaryIO) -> tuple[Header, Decoder]:
@@ -166,7 +169,7 @@ def _avif_bits(file: BinaryIO) -> int:
     return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
 
 
-def _raw_palette(palette: bytes | bytearray | list[int] | None, mode: str | None) -> NDArray[np.uint8]:
+def _raw_palette(palette: Sequence[int] | None, mode: str | None) -> NDArray[np.uint8]:
     """Return Pillow's palette, as it is stored in the file, as red, green and blue per index (N, 3)."""
     table = np.frombuffer(bytes(palette or b""), np.uint8)
     table = table.reshape(-1, 4 if mode == "BGRX" else 3)[:, :3]

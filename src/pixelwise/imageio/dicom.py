@@ -35,8 +35,8 @@ _CONVERTERS = {"SEG": "dcmqi's segimage2itkimage", "RTSTRUCT": "plastimatch"}
 _START = 2048  # bytes from which DICOM is recognised; the first elements are short
 _ELEMENTS = 3
 _UNDEFINED = 0xFFFFFFFF
-_SHORT_VRS = [name.encode() for name in "AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()]
-_LONG_VRS = [name.encode() for name in "OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()]
+_SHORT_VRS = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
+_LONG_VRS = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()
 _TOLERANCE = 0.02  # of the slice distance: deviation of a slice from its expected position
 _TO_RAS = np.diag([-1.0, -1.0, 1.0])
 

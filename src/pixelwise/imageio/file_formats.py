@@ -93,7 +93,7 @@ def detect(file: BinaryIO) -> str:
     Raises:
         Refused: no format that can be read; the error names the one found.
     """
-    start = file.read(64)
+    start = file.read(132)
     for magic, name in _MAGIC:
         if start.startswith(magic):
             return name
@@ -104,6 +104,7 @@ def detect(file: BinaryIO) -> str:
     if start[:1] == b"P" and start[1:2] in b"1234567Ff" and start[2:3] in b" \t\r\n#" and start[2:3]:
         return "PNM"
     foreign = next((name for magic, name in _FOREIGN if start.startswith(magic)), None)
+    foreign = "a DICOM file" if start[128:] == b"DICM" else foreign
     if start[4:8] == b"ftyp":
         brands = [start[8:12], *(start[k : k + 4] for k in range(16, min(int.from_bytes(start[:4], "big"), 64), 4))]
         if any(brand in _AVIF_BRANDS for brand in brands):
@@ -139,7 +140,7 @@ def open_as(file: BinaryIO, name: str) -> tuple[Header, Decoder]:
 
         return open_pnm(file)
     if name in ("NPY", "NPZ"):
-        from pixelwise.imageio.arrays import open_array, open_archive
+        from pixelwise.imageio.arrays import open_archive, open_array
 
         return open_array(file) if name == "NPY" else open_archive(file)
     from pixelwise.imageio.bitmaps import open_avif, open_bmp, open_gif

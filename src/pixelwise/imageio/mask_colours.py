@@ -74,9 +74,7 @@ def code(colour: Colour) -> int:
     return colour[0] << 16 | colour[1] << 8 | colour[2]
 
 
-def _unknown(
-    path: Path, codes: NDArray[np.int64], known: NDArray[np.int64], raw: RawMask, labels: Labels
-) -> MaskError:
+def _unknown(path: Path, codes: NDArray[np.int64], known: NDArray[np.int64], raw: RawMask, labels: Labels) -> MaskError:
     present, counts = np.unique(codes, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     present, counts = present[order], counts[order]

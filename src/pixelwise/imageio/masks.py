@@ -213,7 +213,10 @@ def _ids(path: Path, raw: RawMask, rule: MaskRule, labels: Labels | None) -> tup
     if pair is None:
         return raw.values, notices
     ids = np.where(raw.values == 255, pair[1], pair[0]).astype(np.int32)
-    return ids, [*notices, f"values 0 and 255 are read as class ids {pair[0]} and {pair[1]}. Set {_KEY} to state a rule."]
+    return ids, [
+        *notices,
+        f"values 0 and 255 are read as class ids {pair[0]} and {pair[1]}. Set {_KEY} to state a rule.",
+    ]
 
 
 def _binary_ids(values: NDArray[Any], labels: Labels | None) -> tuple[int, int] | None:

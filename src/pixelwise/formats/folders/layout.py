@@ -48,7 +48,9 @@ def find_by_folders(dataset: DatasetRoot) -> Layout:
     requested = request.folder or request.affix is not None
     reason = "not named by data.masks" if requested else "in no folder that goes with another"
     builder.account_for_the_rest(search.left_out, reason)
-    builder.notify(tree.unreadable, f"of kinds that cannot be read ({suffixes(tree.unreadable)})", conversion(tree.unreadable))
+    builder.notify(
+        tree.unreadable, f"of kinds that cannot be read ({suffixes(tree.unreadable)})", conversion(tree.unreadable)
+    )
     problems = [Problem(short(path, tree.root), why, builder.advice) for _, path, why in builder.problems]
     kind = "folders of images and masks" if pairs else "images and masks side by side"
     layout = make_layout(kind, builder.records, problems, builder.notices)
@@ -177,7 +179,9 @@ class _LayoutBuilder:
         if paths:
             many = "1 file" if len(paths) == 1 else f"{len(paths)} files"
             first = f"{short(min(paths), self.tree.root)}{', …' if len(paths) > 1 else ''}"
-            self.notices.append(f"{many} {where}: left out ({first}){f'. {advice}' if advice else ''}".removesuffix("."))
+            self.notices.append(
+                f"{many} {where}: left out ({first}){f'. {advice}' if advice else ''}".removesuffix(".")
+            )
 
 
 def _split_and_id(names: Sequence[str]) -> tuple[str, str]:
