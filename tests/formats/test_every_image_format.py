@@ -29,7 +29,9 @@ def write(path: Path, values: np.ndarray) -> None:
         Image.fromarray(values).save(path, "JPEG" if path.suffix in (".jfif", ".JPE") else None)
 
 
-def data_set(root: Path, image: str, mask: str, values: tuple[int, ...] = (0, 1, 2)) -> list[tuple[np.ndarray, np.ndarray]]:
+def data_set(
+    root: Path, image: str, mask: str, values: tuple[int, ...] = (0, 1, 2)
+) -> list[tuple[np.ndarray, np.ndarray]]:
     rng = np.random.default_rng(0)
     made = []
     for k in range(4):

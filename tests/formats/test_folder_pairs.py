@@ -212,6 +212,24 @@ def test_folders_of_other_files_are_no_masks(tmp_path: Path) -> None:
         find(put(tmp_path / "csv", "images/a.png", "masks/a.csv"))
 
 
+def test_the_official_folders_of_drive(tmp_path: Path) -> None:
+    """mask/ is the field of view; the vessels are in 1st_manual/, and those of a second observer in 2nd_manual/."""
+    for split, word, first in (("training", "training", 21), ("test", "test", 1)):
+        for k in range(first, first + 3):
+            put(tmp_path, f"{split}/images/{k:02}_{word}.tif", f"{split}/mask/{k:02}_{word}_mask.gif")
+            put(tmp_path, f"{split}/1st_manual/{k:02}_manual1.gif")
+    put(tmp_path, "test/2nd_manual/01_manual2.gif")
+    layout = find(tmp_path)
+    assert pairs(layout, tmp_path)["train"][0] == (
+        "training/images/21_training.tif",
+        "training/1st_manual/21_manual1.gif",
+    )
+    assert {split: len(records) for split, records in layout.splits.items()} == {"train": 3, "test": 3}
+    assert all(record.valid.parent.name == "mask" for record in layout.records)
+    assert any("2nd_manual/01_manual2.gif" in notice for notice in layout.notices)
+    assert not layout.problems
+
+
 def test_the_configuration_may_name_a_folder_that_the_table_lacks(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "truthmaps/a.png")
     assert len(find(tmp_path, masks="truthmaps").splits["pool"]) == 1

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from pixelwise.errors import ImageError
 from pixelwise.imageio.library_messages import silenced
@@ -107,18 +109,35 @@ def volumes(root: Path) -> Path:
     return root
 
 
-def test_check_prints_no_lines_of_libraries(tmp_path):
-    roots = [images(tmp_path / "images"), volumes(tmp_path / "volumes")]
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(roots[0])], capture_output=True, text=True, timeout=120, check=True
-    )
-    again = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(roots[1])], capture_output=True, text=True, timeout=120, check=True
-    )
-    for each in (done, again):
-        assert each.stdout.startswith("surveyed")
-        lines = [line for line in each.stderr.splitlines() if not line.startswith("checking ")]
-        assert lines == []
+def series(root: Path) -> Path:
+    """DICOM slices with invalid values, of which pydicom warns, one with too many pixels and one with too few."""
+    (root / "ct").mkdir(parents=True)
+    for k in range(4):
+        one = FileDataset("", {}, file_meta=FileMetaDataset(), preamble=bytes(128))
+        one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID = CTImageStorage
+        one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID = generate_uid()
+        one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        one.SeriesInstanceUID, one.Modality, one.PhotometricInterpretation = "1.2.3", "CT", "MONOCHROME2"
+        one.StudyDate, one.PatientName = "20200101", "A^B"
+        one.Rows, one.Columns, one.SamplesPerPixel, one.BitsAllocated, one.BitsStored = 8, 9, 1, 16, 12
+        one.HighBit, one.PixelRepresentation, one.PixelSpacing = 11, 0, [1, 1]
+        one.ImagePositionPatient, one.ImageOrientationPatient = [0, 0, float(k)], [1, 0, 0, 0, 1, 0]
+        one.PixelData = rng.integers(0, 4096, 8 * 9 + (k == 1) * 7 - (k == 2) * 10).astype(np.uint16).tobytes()
+        one.save_as(root / "ct" / f"{k}", enforce_file_format=True)
+        content = (root / "ct" / f"{k}").read_bytes()
+        content = content.replace(b"20200101", b"2020-1-1").replace(b"1.2.3\0", b"1..03\0")
+        (root / "ct" / f"{k}").write_bytes(content)
+    nibabel.save(nibabel.Nifti1Image(np.ones((9, 8, 4), np.uint8), np.diag([-1.0, -1, 1, 1])), root / "seg.nii")
+    return root
+
+
+@pytest.mark.parametrize("make", [images, volumes, series])
+def test_check_prints_no_lines_of_libraries(tmp_path, make):
+    command = [sys.executable, "-c", SCRIPT, str(make(tmp_path / "data"))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.startswith("surveyed")
+    assert "cannot be read" in done.stdout
+    assert [line for line in done.stderr.splitlines() if not line.startswith("checking ")] == []
 
 
 def test_only_what_happens_while_a_file_is_read_is_silenced(capfd):

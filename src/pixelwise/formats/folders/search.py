@@ -193,8 +193,15 @@ class Search:
         """Return the roles of a folder of masks; the requested one may have any name."""
         if not self.request.accepts_folder(folder, self.tree.root):
             return []
+        if not self.request.folder and self._is_field_of_view(folder):
+            return []
         roles = [role for role in folder_roles(folder.name) if role.kind == "mask"]
         return roles or ([Role("mask")] if self.request.folder else [])
+
+    def _is_field_of_view(self, folder: Path) -> bool:
+        """Whether a folder is mask/ beside 1st_manual/, as in DRIVE: the masks of valid pixels."""
+        manual = folder.parent / "1st_manual"
+        return folder.name in ("mask", "masks") and manual in self.tree.folders and self.tree.has_images(manual)
 
     def _pair_without_masks(self, parent: Path, folders: Sequence[Path]) -> list[FolderPair]:
         """Return images/ and an empty folder of masks: every image lacks its mask."""
@@ -289,7 +296,7 @@ class Search:
         matching: list[tuple[Path, dict[str, Path]]] = []
         for path in folders:
             if requested is None:
-                named = has_role("valid", path.name) and not pair.base
+                named = (has_role("valid", path.name) or self._is_field_of_view(path)) and not pair.base
             else:
                 named = requested.strip("/") in (path.name, short(path, self.tree.root))
             if named and (files := self._valid_files(path, pair)):
