@@ -116,6 +116,22 @@ def test_bmp_colours(tmp_path, flip):
     assert read_mask_values(tmp_path / "a.bmp").kind == "colour"
 
 
+@pytest.mark.parametrize("alpha", [None, 0, 255])
+def test_bmp_of_four_bytes_per_pixel(tmp_path, alpha):
+    """Without masks of bits, the fourth byte has no meaning; with them it is alpha, unless it is zero everywhere."""
+    values = noise(np.uint8, 3)
+    stored = np.dstack([values[..., ::-1], np.full((H, W), alpha or 0, np.uint8)])[::-1]
+    fields = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + bytes(52)
+    head = struct.pack(
+        "<IiiHHIIiiII", 40 if alpha is None else 108, W, H, 1, 32, 0 if alpha is None else 3, 0, 0, 0, 0, 0
+    )
+    head += b"" if alpha is None else fields
+    body = head + stored.tobytes()
+    (tmp_path / "a.bmp").write_bytes(b"BM" + struct.pack("<IHHI", 14 + len(body), 0, 0, 14 + len(head)) + body)
+    agree(tmp_path / "a.bmp", bands_first(values))
+    assert read_mask_values(tmp_path / "a.bmp").values.shape == (H, W, 3)
+
+
 @pytest.mark.parametrize("driver", ["Pillow", "GDAL"])
 @pytest.mark.parametrize("bands", [1, 3])
 def test_bmp_of_other_programs(tmp_path, bands, driver):

@@ -69,6 +69,9 @@ def open_bmp(file: BinaryIO) -> tuple[Header, Decoder]:
     def decode() -> Raster:
         image.load()
         values = as_samples(np.asarray(image))
+        if alpha is not None and not values[..., alpha].any():  # many programs leave the fourth byte at zero
+            values = values.copy()
+            values[..., alpha] = 255
         return Raster(header, values, _opaque(palette) if kind == "palette" and palette is not None else None)
 
     return header, decode

@@ -38,6 +38,8 @@ from pixelwise.formats.records import short
 from pixelwise.imageio import unreadable
 from pixelwise.imageio.file_formats import IMAGE_SUFFIXES, image_files
 
+# Images and volumes that cannot be read.
+UNREADABLE = (*unreadable.IMAGE_SUFFIXES, *unreadable.VOLUME_SUFFIXES)
 OBJECTS = (
     "If each of them is one object, merge them into one mask per image, with 0 for background and a number for each"
     " object: --set 'data.mask_values={objects: true}' reads such masks."
@@ -62,8 +64,7 @@ class Tree:
         self.root = dataset.root
         self.images: dict[Path, list[Path]] = defaultdict(list)
         self.folders: dict[Path, list[Path]] = {self.root: []}
-        kinds = (*unreadable.IMAGE_SUFFIXES, *unreadable.VOLUME_SUFFIXES)
-        self.unreadable = [path for path in dataset.files if path.suffix.lower() in kinds]
+        self.unreadable = [path for path in dataset.files if path.suffix.lower() in UNREADABLE]
         for path in dataset.files:
             self._add(path.parent)
         for path in image_files(dataset.files):
