@@ -27,9 +27,8 @@ from pixelwise.errors import (
     UsageError,
     convert_memory_errors,
 )
-from pixelwise.imageio.file_formats import image_files
-from pixelwise.imageio.images import fill_invalid
-from pixelwise.imageio.nifti import is_nifti
+from pixelwise.imageio.file_formats import ARRAY_SUFFIXES, image_files
+from pixelwise.imageio.images import IMAGE_SUFFIXES, fill_invalid
 from pixelwise.imageio.sources import Source, open_source
 from pixelwise.imageio.writing import write_prediction
 from pixelwise.inference.predictor import Predictor
@@ -39,6 +38,7 @@ from pixelwise.types import Prediction
 
 SUMMARY = "predictions.json"
 JOURNAL = "journal.jsonl"
+SOURCE_SUFFIXES = (*IMAGE_SUFFIXES, ".nii", ".nii.gz")
 RESULTS = (SUMMARY, JOURNAL, "masks", "overlays", "probabilities")
 # Files that are decoded ahead of the computation, and results that wait to be written.
 _AHEAD = 2
@@ -88,7 +88,8 @@ def find_sources(sources: Sequence[str]) -> dict[str, Path]:
             raise UsageError(
                 source, expected="an image, a folder of images or a glob", found="none", do="Check the path."
             )
-        found += hits
+        images = set(image_files([path for path, _ in hits]))  # arrays beside images may be no images
+        found += [hit for hit in hits if hit[0] in images or hit[0].suffix.lower() not in ARRAY_SUFFIXES]
     unique: dict[Path, tuple[Path, Path]] = {}
     for path, name in found:
         unique.setdefault(path.absolute(), (path, name))
@@ -107,12 +108,10 @@ def _hits(source: str) -> Iterator[tuple[Path, Path]]:
     """Yield each file that a source names, with its place in the output."""
     path = Path(source)
     if path.is_dir():
-        files = sorted(path.rglob("*"))
-        images = set(image_files(files))
-        for file in files:
+        for file in sorted(path.rglob("*")):
             name = file.relative_to(path)
             hidden = any(part.startswith(".") for part in name.parts)
-            if (file in images or is_nifti(file)) and not hidden and file.is_file():
+            if _suffix(file).lower() in SOURCE_SUFFIXES and not hidden and file.is_file():
                 yield file, name
     elif path.exists():
         yield path, Path(path.name)

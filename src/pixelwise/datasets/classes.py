@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pixelwise.config import DataConfig, read_yaml
-from pixelwise.errors import DataError, LabelsError, MaskError
+from pixelwise.datasets.negative_ids import require_no_negative_ids
+from pixelwise.errors import DataError, LabelsError
 from pixelwise.formats.reading import read_truth_ids
 from pixelwise.formats.records import Record
 from pixelwise.imageio.images import read_mask_values
 from pixelwise.imageio.mask_heuristics import MaskStatistics
-from pixelwise.imageio.masks import MaskRule, negative_ids
+from pixelwise.imageio.masks import MaskRule
 from pixelwise.labels import Labels
 
 _LISTED = "listed from the masks"
@@ -104,7 +105,9 @@ def _find(
         default = "no labels.yaml: 0 is background (id 0), every other id in the masks is one object (id 1)"
         labels = Labels(("background", "object"), countable=(False, True))
         return _Found(labels, rule, _LISTED, notices or (default,))
-    labels, rule, notice = _name_ids(_list_ids(records, rule), rule, root)
+    ids = _list_ids(records, rule)
+    require_no_negative_ids(ids, records, rule)
+    labels, rule, notice = _name_ids(ids, rule, root)
     return _Found(labels, rule, _LISTED, (notice,))
 
 
@@ -217,19 +220,13 @@ def _list_ids(records: Iterable[Record], rule: MaskRule) -> set[int]:
     if rule.values is not None:
         return set(rule.values.values())
     ids: set[int] = set()
-    negative: tuple[Path, dict[int, int], int] | None = None
     first_error: DataError | None = None
     as_stored = replace(rule, binary=False)  # the meaning of 255 depends on all masks
     for record in records:
         if record.mask is None:
             continue
         try:
-            mask = read_truth_ids(record, as_stored)
-            present = np.unique(mask).tolist()
-            if negative is None and present[0] < 0:
-                counts = {id_: int(np.count_nonzero(mask == id_)) for id_ in present if id_ < 0}
-                negative = record.mask, counts, mask.size
-            ids.update(present)
+            ids.update(np.unique(read_truth_ids(record, as_stored)).tolist())
         except DataError as error:  # raised again when the mask is used
             first_error = first_error or error
         if len(ids) > _MAX_IDS:
@@ -239,18 +236,9 @@ def _list_ids(records: Iterable[Record], rule: MaskRule) -> set[int]:
                 found="more",
                 do="If each id is one object: --set 'data.mask_values={objects: true}'. Else name the classes in a labels.yaml.",
             )
-    if negative is not None:
-        raise _negative_ids(*negative, ids)
     if not ids and first_error is not None:
         raise first_error
     return ids
-
-
-def _negative_ids(path: Path, counts: dict[int, int], size: int, ids: set[int]) -> MaskError:
-    """Make the error for negative ids in masks without described classes; it maps the `ids` of all masks."""
-    positive = {id_ for id_ in ids if id_ >= 0}
-    known = {0: 0, 255: 1} if 255 in positive <= {0, 255} else {id_: id_ for id_ in positive}
-    return negative_ids(path, counts | dict.fromkeys(ids - positive - counts.keys(), 0), size, known, None)
 
 
 def _name_ids(ids: set[int], rule: MaskRule, root: Path) -> tuple[Labels, MaskRule, str]:

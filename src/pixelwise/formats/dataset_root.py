@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 from pixelwise.config import DataConfig, SplitFilesConfig
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.formats.records import SPLIT_FOLDERS, SPLITS, Layout, Problem, Record, composed
-from pixelwise.imageio.file_formats import IMAGE_SUFFIXES, image_files
+from pixelwise.imageio.file_formats import image_files
+from pixelwise.imageio.images import IMAGE_SUFFIXES
 
 # Thumbnails of file servers, resource forks of macOS, folders of the operating system.
 _SYSTEM_FOLDERS = {"@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found"}

@@ -33,7 +33,7 @@ from pixelwise.formats.dataset_root import DatasetRoot, split_of_folder
 from pixelwise.formats.records import SPLIT_FOLDERS, SPLITS, Problem, short
 from pixelwise.formats.shapes import Polygon
 from pixelwise.geometry.contours import join_holes, trace
-from pixelwise.imageio.file_formats import image_files
+from pixelwise.imageio.images import IMAGE_SUFFIXES
 from pixelwise.imageio.safe_reading import read_text
 from pixelwise.labels import Labels
 from pixelwise.storage import write_atomic
@@ -358,7 +358,7 @@ class _Reader:
     def report_unmatched(self) -> None:
         """Add problems for text files without an image: all in labels/, and others that look like label files."""
         root = self.dataset.root
-        images = image_files(self.dataset.files)
+        images = (path for path in self.dataset.files if path.suffix.lower() in IMAGE_SUFFIXES)
         unmatched = self._texts - {label_path(image, root) for image in images}
         for path in sorted(path for path in unmatched if path.name not in _CLASS_LISTS):
             if "labels" in path.relative_to(root).parts or _looks_like_labels(path):
