@@ -525,7 +525,7 @@ def test_truncated_files_are_errors(tmp_path):
         path = tmp_path / name
         # The terminator of a GIF and the padding of the last row of a BMP are not needed; a number as text may be cut.
         end = len(content) - {"a.gif": 2, "a.bmp": 1, "t.pgm": 8}.get(name, 0)
-        for length in {*range(1, min(end, 80)), *range(80, end, max(end // 30, 1)), end - 1}:
+        for length in {*range(1, min(end, 60), 3), *range(60, end, max(end // 12, 1)), end - 1}:
             path.write_bytes(content[:length])
             text = message(read_image, path)
             assert str(path) in text, (name, length)
