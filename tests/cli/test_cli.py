@@ -140,9 +140,7 @@ def test_no_arguments_show_the_help_and_are_a_usage_error(invoke: Invoke) -> Non
 
 
 def test_it_can_be_called_as_a_module() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pixelwise", "--version"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "pixelwise", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"pixelwise {pixelwise.__version__}\n"
 
 

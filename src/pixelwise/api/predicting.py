@@ -28,6 +28,7 @@ from pixelwise.errors import (
     convert_memory_errors,
 )
 from pixelwise.formats.reading import file_hash
+from pixelwise.imageio.file_formats import ARRAY_SUFFIXES, image_files
 from pixelwise.imageio.images import IMAGE_SUFFIXES, fill_invalid
 from pixelwise.imageio.sources import Source, open_source
 from pixelwise.imageio.writing import write_prediction
@@ -88,7 +89,8 @@ def find_sources(sources: Sequence[str]) -> dict[str, Path]:
             raise UsageError(
                 source, expected="an image, a folder of images or a glob", found="none", do="Check the path."
             )
-        found += hits
+        images = set(image_files([path for path, _ in hits]))  # arrays beside images may be no images
+        found += [hit for hit in hits if hit[0] in images or hit[0].suffix.lower() not in ARRAY_SUFFIXES]
     unique: dict[Path, tuple[Path, Path]] = {}
     for path, name in found:
         unique.setdefault(path.absolute(), (path, name))

@@ -6,7 +6,6 @@ names the first one holds.
 
 from __future__ import annotations
 
-import logging
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -16,9 +15,6 @@ from PIL import Image
 
 from pixelwise.imageio.georeference import has_position, read_grid, read_nodata
 from pixelwise.imageio.raster import Decoder, Header, Kind, Raster, Refused, apply_orientation, as_samples
-
-# tifffile logs what it finds odd in a file; without a handler, logging would print that to standard error.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _KINDS: dict[int, tuple[Kind, int]] = {  # photometric interpretation: kind and number of colour samples
     0: ("grey", 1),
