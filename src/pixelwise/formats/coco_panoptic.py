@@ -33,10 +33,11 @@ from pixelwise.formats.base import (
     shape_name,
 )
 from pixelwise.formats.coco_json import Document, Match, key_of
-from pixelwise.formats.dataset_root import DatasetRoot, ImageIndex, make_layout, split_of_file, split_of_folder, walk
+from pixelwise.formats.dataset_root import DatasetRoot, ImageIndex, make_layout, split_of_file, split_of_folder
 from pixelwise.formats.records import Problem, Record, short
 from pixelwise.formats.shapes import class_indices
 from pixelwise.imageio.images import read_mask_values, read_size
+from pixelwise.imageio.listing import walk
 from pixelwise.labels import Labels
 from pixelwise.storage import write_atomic
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -18,9 +18,8 @@ from pixelwise.config import DataConfig, SplitFilesConfig
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.formats.records import SPLIT_FOLDERS, SPLITS, Layout, Problem, Record, composed
 from pixelwise.imageio.images import IMAGE_SUFFIXES
+from pixelwise.imageio.listing import is_system, walk
 
-# Thumbnails of file servers, resource forks of macOS, folders of the operating system.
-_SYSTEM_FOLDERS = {"@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 SPLIT_NAMES = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
 
 
@@ -90,7 +89,7 @@ class DatasetRoot:
         relative = str(path.relative_to(top)) if path.is_absolute() else pattern
         found = [path] if path.is_absolute() and path.exists() else []
         if not found and pattern != path.anchor:
-            found = [path for path in glob_files(top, relative, where) if not path.name.startswith(".")]
+            found = glob_files(top, relative, where)
         if not found and "[" in pattern and (top / relative).exists():  # a name with brackets, not a pattern
             found = [top / relative]
         if not found:
@@ -100,13 +99,15 @@ class DatasetRoot:
 
 
 def glob_files(root: Path, pattern: str, where: str) -> list[Path]:
-    """Return the files and folders that a relative pattern matches.
+    """Return the files and folders that a relative pattern matches, without those of the system that it does not name.
 
     Raises:
         ConfigError: the pattern is absolute or malformed.
     """
+    named = set(PurePosixPath(pattern).parts)
     try:
-        return list(root.glob(pattern))
+        found = list(root.glob(pattern))
+        return [p for p in found if not any(is_system(n) and n not in named for n in p.relative_to(root).parts)]
     except (ValueError, NotImplementedError) as error:
         found = f"{pattern!r} ({error})"
         raise ConfigError(where, expected="a pattern relative to the root", found=found, do="Correct it.") from error
@@ -242,32 +243,3 @@ def make_layout(
 def files_in(paths: Iterable[Path]) -> list[Path]:
     """Return the files among paths, and those below the folders among them, without hidden ones."""
     return [file for path in paths for file in (sorted(walk(path)) if path.is_dir() else [path])]
-
-
-def _is_loop(parent: Path, name: str) -> bool:
-    """Whether a folder is a link to itself or a folder above."""
-    folder = parent / name
-    return folder.is_symlink() and folder.resolve() in {path.resolve() for path in (parent, *parent.parents)}
-
-
-def walk(folder: Path) -> Iterator[Path]:
-    """Yield every file below a folder, following links to folders; hidden and system files are skipped.
-
-    Raises:
-        DataError: a folder cannot be listed; skipping it would lose its files silently.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise DataError(
-            error.filename or folder,
-            expected="a folder that can be read",
-            found=error.strerror or str(error),
-            do="Change its permissions, or remove it.",
-        ) from error
-
-    for path, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        parent = Path(path)
-        folders[:] = [
-            n for n in folders if not n.startswith(".") and n not in _SYSTEM_FOLDERS and not _is_loop(parent, n)
-        ]
-        yield from (parent / name for name in names if not name.startswith("."))
