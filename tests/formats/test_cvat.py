@@ -396,7 +396,7 @@ def test_malformed_xml_is_an_error_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(MaskError, match=r"annotations\.xml: expected an XML file, found unknown encoding: klingon\."):
         find(tmp_path, format="cvat")
     (tmp_path / "annotations.xml").write_bytes(whole.replace("fields", "\xff").encode("latin-1"))
-    with pytest.raises(MaskError, match=r"annotations\.xml:7: expected an XML file, found not well-formed"):
+    with pytest.raises(MaskError, match=r"annotations\.xml:7: expected an XML file, found text in another encoding"):
         find(tmp_path, format="cvat")
 
 

@@ -178,6 +178,7 @@ def test_without_a_yaml_folders_and_classes_txt_are_used(tmp_path):
         "read as YOLO segmentation: labels/a.txt has classes and coordinates",
         "1 of 3 images are in folders without label files and are left out",
         "1 of 2 images have no label file: they are background",
+        "not used: 1 file (notes.json)",
     )
 
 
@@ -428,9 +429,9 @@ def test_data_sets_for_detection_are_errors_even_with_skip_bad(tmp_path):
         find(tmp_path, skip_bad=True)
 
 
-def test_text_that_is_not_utf_8_is_an_error(tmp_path):
+def test_text_of_an_unknown_encoding_is_an_error(tmp_path):
     make_dataset(tmp_path)
-    (tmp_path / "labels/train/a.txt").write_bytes(LEFT.encode("utf-16"))
+    (tmp_path / "labels/train/a.txt").write_bytes(b"# Stra\xdfe\n" + LEFT.encode())
     with pytest.raises(MaskError, match=r"a\.txt: expected a text file in UTF-8, found"):
         find(tmp_path)
 
@@ -456,7 +457,8 @@ def test_unmatched_text_files_and_second_images_are_problems(tmp_path):
     put(tmp_path, {"notes.txt": "words", "images/train/stray.txt": LEFT})
     problems = sorted((one.file, one.why) for one in find(tmp_path).layout.problems)
     assert problems == [
-        ("images/train/a.png", "second image of labels/train/a.txt (also a.jpg)"),
+        ("images/train/a.jpg", "one of 2 images of labels/train/a.txt"),
+        ("images/train/a.png", "one of 2 images of labels/train/a.txt"),
         ("images/train/stray.txt", "label file without its image"),
         ("labels/notes.txt", "label file without its image"),
         ("labels/train/lost.txt", "label file without its image"),

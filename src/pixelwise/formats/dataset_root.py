@@ -10,7 +10,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -19,6 +19,7 @@ from pixelwise.errors import ConfigError, DataError
 from pixelwise.formats.records import SPLIT_FOLDERS, SPLITS, Layout, Problem, Record, composed
 from pixelwise.imageio.images import IMAGE_SUFFIXES
 from pixelwise.imageio.listing import is_system, walk
+from pixelwise.imageio.safe_reading import decode
 
 SPLIT_NAMES = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
 
@@ -31,11 +32,30 @@ class DatasetRoot:
         root: the folder.
         base: the folder of the YAML file.
         config: the `data` section.
+        used: the files that were read, beside those in records, or that a notice names; the others are reported.
+        encodings: the files that are not Unicode, by encoding.
     """
 
     root: Path
     base: Path
     config: DataConfig
+    used: set[Path] = field(default_factory=set, compare=False)
+    encodings: dict[str, list[Path]] = field(default_factory=dict, compare=False)
+
+    def use(self, *paths: Path) -> None:
+        """Note that files were read, or are named in a notice."""
+        self.used.update(paths)
+
+    def decode(self, path: Path) -> str:
+        """Read a text file, and note its encoding if it is not Unicode (see `safe_reading.decode`).
+
+        Raises:
+            OSError, UnicodeError: it cannot be read or decoded.
+        """
+        text, encoding = decode(path.read_bytes())
+        if encoding:
+            self.encodings.setdefault(encoding, []).append(path)
+        return text
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
@@ -168,6 +188,13 @@ class ImageIndex:
         Returns:
             The image, or the reason why there is none.
         """
+        candidates = self.candidates(name, near)
+        if not candidates:
+            return "no such image"
+        return candidates[0] if len(candidates) == 1 else f"{len(candidates)} images of that name"
+
+    def candidates(self, name: str, near: Path | None = None) -> list[Path]:
+        """Return the images that a name can mean (see `find`); several if it is ambiguous."""
         path = PurePosixPath(composed(name.replace("\\", "/")))
         if not (path.name in self._by_name or path.name in self._by_stem) or "?" not in path.name:
             path = PurePosixPath(str(path).split("?", 1)[0])  # the query of a URL, unless it is part of a file name
@@ -186,9 +213,7 @@ class ImageIndex:
             top = min(candidates, key=lambda path: len(path.parts))
             below = [path for path in candidates if path.parent != top.parent and path.is_relative_to(top.parent)]
             candidates = [top] if len(below) == len(candidates) - 1 else candidates
-        if not candidates:
-            return "no such image"
-        return candidates[0] if len(candidates) == 1 else f"{len(candidates)} images of that name"
+        return candidates
 
     def _find_exactly(self, name: PurePosixPath, near: Path | None) -> Path | None:
         """Find an image by its path relative to the annotation file or, if the name has folders, to the root."""

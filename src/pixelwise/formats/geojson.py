@@ -82,7 +82,10 @@ def read(dataset: DatasetRoot) -> ReadResult:
         DataError: no feature on any raster.
     """
     paths = [*dataset.annotations(".geojson"), *dataset.annotations(".json")]
-    vectors = [read_features(path, content) for path in paths if is_collection(content := load_json(path))]
+    vectors = [
+        read_features(path, content) for path in paths if is_collection(path, content := load_json(path, dataset=dataset))
+    ]
+    dataset.use(*(vector.path for vector in vectors))
     if not vectors:
         raise DataError(
             dataset.root, expected="GeoJSON feature collections", found="none", do="Check data.annotations."
