@@ -73,7 +73,7 @@ def read(dataset: DatasetRoot) -> ReadResult:
     for match in matches:
         file, names = match.document.path, match.document.categories
         of_image = objects[id(match.document)].get(match.entry.id, [])
-        size = match.entry.size or next((o.region.size for o in of_image if isinstance(o.region, CocoRLE)), None)
+        size = _size(match, of_image)
         faults = _faults(match, of_image, size)
         if faults:
             for name, why in faults:
@@ -90,6 +90,13 @@ def read(dataset: DatasetRoot) -> ReadResult:
     listed = contested.union(match.image for match in matches)
     notices += coco_json.unlisted(dataset.images.paths, listed, dataset, "images on disk")
     return found_images(dataset, "COCO annotations", images, labels, problems, notices, overlap="area")
+
+
+def _size(match: Match, objects: Sequence[_Object]) -> tuple[int, int] | None:
+    """Return (H, W) of the annotated image: that of its entry, unless run lengths show that it is before rotation."""
+    sizes = {one.region.size for one in objects if isinstance(one.region, CocoRLE)}
+    size = match.entry.size or next(iter(sizes), None)
+    return size[::-1] if size is not None and sizes == {size[::-1]} else size
 
 
 def _files(dataset: DatasetRoot) -> list[Path]:
@@ -181,14 +188,14 @@ class _CocoPolygons:
     """The union of polygons x, y, x, y, … (float64), rasterised by pycocotools, whose rule for pixels differs from ours."""
 
     name: str
-    points: bytes
+    coordinates: bytes
     lengths: tuple[int, ...]
 
     def rasterize(self, size: tuple[int, int]) -> Crop:
         """Fill every ring."""
         from pycocotools import mask as coder
 
-        rings = np.split(np.frombuffer(self.points, np.float64), np.cumsum(self.lengths)[:-1])
+        rings = np.split(np.frombuffer(self.coordinates, np.float64), np.cumsum(self.lengths)[:-1])
         for ring in rings:
             self._validate(ring.reshape(-1, 2), size)
         merged = coder.merge(coder.frPyObjects(rings, size[0], size[1]))
@@ -209,10 +216,14 @@ class _CocoPolygons:
             do = "Remove it, or draw it again."
             raise MaskError(f"annotation {self.name}", expected=expected, found=f"{length:,.0f}", do=do)
 
+    def points(self, size: tuple[int, int] | None) -> NDArray[np.float64]:
+        """Return the points of all rings."""
+        return np.frombuffer(self.coordinates, np.float64).reshape(-1, 2)
+
     def content(self) -> Iterable[bytes]:
         """Yield the points as float64."""
         yield f"coco rings {self.lengths}".encode()
-        yield self.points
+        yield self.coordinates
 
 
 class _ObjectIndex:

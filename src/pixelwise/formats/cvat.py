@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from xml.parsers import expat
@@ -306,9 +306,12 @@ def _rotated(ring: NDArray[np.float64], x: float, y: float, attributes: Mapping[
 
 def _mask(attributes: Mapping[str, str], size: tuple[int, int]) -> Region:
     left, top, width, height = (int(attributes[key]) for key in ("left", "top", "width", "height"))
-    if min(left, top) < 0 or min(width, height) < 1 or left + width > size[1] or top + height > size[0]:
+    # The noted size can be that before EXIF rotation; the mask is checked again when it is drawn.
+    fits = any(left + width <= right and top + height <= bottom for bottom, right in (size, size[::-1]))
+    if min(left, top) < 0 or min(width, height) < 1 or not fits:
         raise ValueError(f"{width}×{height} pixels at {left}, {top}, which is outside the image")
-    return RowRLE.from_runs(top, left, (height, width), [int(run) for run in attributes["rle"].split(",")])
+    region = RowRLE.from_runs(top, left, (height, width), [int(run) for run in attributes["rle"].split(",")])
+    return replace(region, clip=False)
 
 
 _REGIONS = {"polygon": _polygon, "box": _box, "ellipse": _ellipse, "mask": _mask}

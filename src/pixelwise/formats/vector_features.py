@@ -79,7 +79,9 @@ def read_features(path: Path, collection: dict[str, Any]) -> Features:
     properties = []
     for number, feature in enumerate(collection["features"], 1):
         try:
-            shape = geometry.shape(feature["geometry"] or {"type": "GeometryCollection", "geometries": []})
+            plain = feature["geometry"]
+            _require_rings(plain)
+            shape = geometry.shape({"type": "GeometryCollection", "geometries": []} if plain is None else plain)
             polygons = list(_polygons(shape))
             if not np.isfinite(shapely.get_coordinates(shape)).all():
                 raise ValueError("coordinates that are not finite")
@@ -102,6 +104,17 @@ def read_features(path: Path, collection: dict[str, Any]) -> Features:
     array = np.array([None, *areas], object)[1:]  # without None, numpy could try to convert a single geometry
     crs = _crs(path, collection, shapely.get_coordinates(array))
     return Features(path, crs, array, tuple(properties), len(collection["features"]) - len(areas))
+
+
+def _require_rings(geometry: Any) -> None:
+    """Raise ValueError if a polygon has malformed rings, which shapely would drop; null and no rings at all are valid."""
+    kind = geometry["type"] if geometry is not None else ""
+    polygons = [geometry["coordinates"]] if kind == "Polygon" else geometry["coordinates"] if kind == "MultiPolygon" else []
+    for polygon in polygons:
+        if any(len(ring) == 0 for ring in polygon):
+            raise ValueError("a ring without positions")
+    for part in geometry.get("geometries", ()) if geometry is not None else ():
+        _require_rings(part)
 
 
 def _polygons(geometry: Any) -> Iterator[Any]:
