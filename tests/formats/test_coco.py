@@ -583,7 +583,10 @@ def test_ids_may_be_numbers_in_one_list_and_text_in_another(tmp_path):
     found = find(write_dataset(tmp_path, document(*shapes, images=images)))
     assert [len(record.source.shapes) for record in records(found)] == [1, 1, 1, 2]
     assert {shape.name for record in records(found) for shape in record.source.shapes} == {"cat"}
-    assert "annotations.json: 2 annotations have numbers for image ids that are text, or the reverse: they are matched" in found.layout.notices
+    assert (
+        "annotations.json: 2 annotations have numbers for image ids that are text, or the reverse: they are matched"
+        in found.layout.notices
+    )
 
 
 def test_annotations_with_the_same_id_are_all_drawn(tmp_path):

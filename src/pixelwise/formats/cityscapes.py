@@ -22,8 +22,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pixelwise.errors import LabelsError, MaskError
 from pixelwise.formats.base import Format, ReadResult, load_json
 from pixelwise.formats.colour_maps import by_value, ignored_notice, read_map

@@ -260,7 +260,9 @@ class _ObjectIndex:
             raise coco_json.unassigned(document.path, lost)
         duplicates = len(names) - len(set(names))
         if retyped:
-            self.notices.append(f"{file}: {retyped} annotations have numbers for image ids that are text, or the reverse: they are matched")
+            self.notices.append(
+                f"{file}: {retyped} annotations have numbers for image ids that are text, or the reverse: they are matched"
+            )
         if thin:
             self.notices.append(f"{file}: {thin} polygons with fewer than three points cover no pixels")
         if duplicates and set(names) != {"None"}:

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from pixelwise.config import DataConfig, SplitFilesConfig
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import ConfigError
 from pixelwise.formats.records import SPLIT_FOLDERS, SPLITS, Layout, Problem, Record, composed
 from pixelwise.imageio.images import IMAGE_SUFFIXES
 from pixelwise.imageio.listing import is_system, walk
@@ -126,11 +126,11 @@ def glob_files(root: Path, pattern: str, where: str) -> list[Path]:
     """
     named = set(PurePosixPath(pattern).parts)
     try:
-        found = list(root.glob(pattern))
-        return [p for p in found if not any(is_system(n) and n not in named for n in p.relative_to(root).parts)]
+        paths = list(root.glob(pattern))
     except (ValueError, NotImplementedError) as error:
         found = f"{pattern!r} ({error})"
         raise ConfigError(where, expected="a pattern relative to the root", found=found, do="Correct it.") from error
+    return [p for p in paths if not any(is_system(n) and n not in named for n in p.relative_to(root).parts)]
 
 
 def fill_template(template: str, stem: str, image: Path, parent: str, where: str) -> str:

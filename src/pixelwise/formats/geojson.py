@@ -83,7 +83,9 @@ def read(dataset: DatasetRoot) -> ReadResult:
     """
     paths = [*dataset.annotations(".geojson"), *dataset.annotations(".json")]
     vectors = [
-        read_features(path, content) for path in paths if is_collection(path, content := load_json(path, dataset=dataset))
+        read_features(path, content)
+        for path in paths
+        if is_collection(path, content := load_json(path, dataset=dataset))
     ]
     dataset.use(*(vector.path for vector in vectors))
     if not vectors:

@@ -263,7 +263,6 @@ class _ImageUrls:
         paths = {path for name in uploads for path in self._by_upload_name.get(name, [])}
         return paths.pop() if len(paths) == 1 and reason == _NOT_FOUND else reason
 
-
     def candidates(self, urls: Iterable[str], near: Path) -> list[Path]:
         """Return the images that URLs can mean if `find` finds none, or several."""
         names = [name for url in urls if url for name in _names(url)]

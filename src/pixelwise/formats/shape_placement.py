@@ -24,7 +24,7 @@ UNCOVERED = "shapes cover no pixel: "
 _SHOWN = 3
 _TOLERANCE = 0.005  # of a side, beside one pixel: tools allow points slightly outside
 _LIKELY_COVERING = 1.1  # ratio of area and contour from which a shape without a pixel would be no ordinary polygon
-_SCALED = 1.2  # ratio of the extent of shapes and the size of images that is reported
+_SCALED = 1.1  # ratio of the extent of shapes and the size of images, in both directions, that is reported
 
 Splits = Mapping[str, tuple[Record, ...]]
 
@@ -133,11 +133,12 @@ def _contrary_notices(records: Mapping[bool, Sequence[Record]], root: Path) -> I
 
 
 def _unproven_notices(records: Mapping[bool, Sequence[Record]], root: Path) -> Iterator[str]:
-    doubt = "images have an EXIF orientation, and no shape shows whether it was drawn before or after that rotation"
+    doubt = "with an EXIF orientation, and no shape shows whether it was drawn before or after that rotation"
     for stored, own in records.items():
         if own:
+            many = "1 image" if len(own) == 1 else f"{len(own)} images"
             choice = "the noted sizes say before: shapes are rotated" if stored else "shapes are used as drawn after it"
-            yield f"{len(own)} {doubt}: {choice}; inspect some ({_some(own, root)})"
+            yield f"{many} {doubt}: {choice}; inspect some ({_some(own, root)})"
 
 
 def _some(records: Sequence[Record], root: Path) -> str:
@@ -155,7 +156,7 @@ def _uncovered(records: Sequence[Record], root: Path) -> list[str]:
     images: list[Record] = []
     files: dict[Path, None] = {}
     total = 0
-    reach = 0.0
+    reach = np.zeros(2)
     seen: set[Path] = set()  # several records can be blocks of one image
     for record in records:
         drawing = record.source
@@ -168,14 +169,18 @@ def _uncovered(records: Sequence[Record], root: Path) -> list[str]:
             classes.update(shape.name or "ignored" for shape in empty)
             images.append(record)
             files[drawing.file] = None
-            reach = max(reach, _reach(drawing))
+            reach = np.maximum(reach, _reach(drawing))
     if not images:
         return []
     counts = ", ".join(f"{count} {name}" for name, count in sorted(classes.items()))
     shown = ", ".join(short(path, root) for path in list(files)[:_SHOWN]) + (", …" if len(files) > _SHOWN else "")
     text = f"{sum(classes.values())} of {total} {UNCOVERED}{counts}, in {_some(images, root)} ({shown})"
-    if reach > _SCALED:
-        text += f"; they reach to {reach:.2g} times the size of the images, as if these were scaled down after labelling"
+    if reach.min() > _SCALED:
+        width, height = (f"{ratio:.2g}" for ratio in reach.tolist())
+        text += (
+            f"; they reach to {width} times the width and {height} times the height of the images, which may have been"
+        )
+        text += " scaled down after labelling"
     return [text]
 
 
@@ -190,7 +195,8 @@ def _empty_shapes(drawing: Drawing) -> list[Shape]:
         boxes = found.boxes()
         # Pixel centres are at 0.5, 1.5, …
         first, last = (np.clip(np.ceil(corner - 0.5), 0, frame[::-1]) for corner in (boxes[:, :2], boxes[:, 2:]))
-        unlikely = (last <= first).any(1) | (found.thickness() < _LIKELY_COVERING)
+        beyond = (boxes[:, :2] < 0).any(1) | (boxes[:, 2:] > frame[::-1]).any(1)
+        unlikely = beyond | (last <= first).any(1) | (found.thickness() < _LIKELY_COVERING)
         suspects += [found.shapes[k] for k in np.flatnonzero(unlikely).tolist()]
     return [shape for shape in suspects if not _covers(shape, frame)]
 
@@ -202,11 +208,11 @@ def _covers(shape: Shape, frame: tuple[int, int]) -> bool:
         return True  # reported when the mask is drawn
 
 
-def _reach(drawing: Drawing) -> float:
-    """Return how far the shapes reach to the right or below, as a multiple of the image's size."""
+def _reach(drawing: Drawing) -> NDArray[np.float64]:
+    """Return how far the shapes reach to the right and below, as multiples of the image's width and height."""
     assert drawing.image_size is not None
-    found = _Points.of(drawing, drawing.image_size)
-    return float((found.points / np.array(drawing.image_size[::-1])).max(initial=0))
+    points = _Points.of(drawing, drawing.image_size).points
+    return np.asarray((points / np.array(drawing.image_size[::-1])).max(axis=0, initial=0), np.float64)
 
 
 @dataclass(frozen=True)

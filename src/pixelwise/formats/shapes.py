@@ -239,7 +239,9 @@ class Drawing:
     size: tuple[int, int] | None = None  # (H, W) according to the annotation; None if not given
     unlabelled: str | None = "background"  # class of the pixels without a shape; None: they are ignored
     overlap: Overlap = "file"
-    image_size: tuple[int, int] | None = None  # (H, W) of the upright image, and its EXIF orientation, once it is opened
+    image_size: tuple[int, int] | None = (
+        None  # (H, W) of the upright image, and its EXIF orientation, once it is opened
+    )
     orientation: int = 1
     stored: bool = False  # whether the shapes were drawn on the image before EXIF rotation (see `shape_placement`)
 

@@ -48,12 +48,15 @@ def find_unused(dataset: DatasetRoot, layout: Layout) -> list[Path]:
     if not rest:
         return []
     named = {name for problem in layout.problems for name in (problem.file, problem.file.partition(": ")[0])}
-    return [p for p in rest if short(p, dataset.root) not in named and str(p) not in named and not _is_own(dataset, p)]
+    if named:
+        rest = [path for path in rest if short(path, dataset.root) not in named and str(path) not in named]
+    return [path for path in rest if not _is_own(dataset, path)]
 
 
 def is_data(path: Path) -> bool:
     """Return whether a file may hold data, by its name."""
-    return path.suffix.lower() in _SUFFIXES and not _DOCUMENTATION.fullmatch(path.name)
+    suffix = path.suffix.lower()
+    return suffix in _SUFFIXES and not (suffix in (".txt", ".xml") and _DOCUMENTATION.fullmatch(path.name))
 
 
 def _configured(dataset: DatasetRoot) -> set[Path]:

@@ -109,7 +109,9 @@ def read_features(path: Path, collection: dict[str, Any]) -> Features:
 def _require_rings(geometry: Any) -> None:
     """Raise ValueError if a polygon has malformed rings, which shapely would drop; null and no rings at all are valid."""
     kind = geometry["type"] if geometry is not None else ""
-    polygons = [geometry["coordinates"]] if kind == "Polygon" else geometry["coordinates"] if kind == "MultiPolygon" else []
+    polygons = (
+        [geometry["coordinates"]] if kind == "Polygon" else geometry["coordinates"] if kind == "MultiPolygon" else []
+    )
     for polygon in polygons:
         if any(len(ring) == 0 for ring in polygon):
             raise ValueError("a ring without positions")

@@ -409,7 +409,9 @@ class _Reader:
         missing = [image for image, label in labels.items() if label not in self._texts]
         for image, label in labels.items():
             if sharing[label] > 1:  # it cannot be told to which of them the label file belongs
-                self.problems.append(Problem(short(image, root), f"one of {sharing[label]} images of {short(label, root)}"))
+                self.problems.append(
+                    Problem(short(image, root), f"one of {sharing[label]} images of {short(label, root)}")
+                )
             elif label not in self._texts:
                 if not self._orphans:
                     found.append((image, label, []))

@@ -93,7 +93,7 @@ def decode(data: bytes) -> tuple[str, str]:
         return data.decode(unicode, "surrogatepass"), ""
     except UnicodeDecodeError:
         pairs = _GB18030_PAIRS.findall(data)
-        common = sum(first >= 0xA1 and second >= 0xA1 for first, second in pairs)
+        common = sum(0xA1 <= first <= 0xF7 and second >= 0xA1 for first, second in pairs)
         # A single accented letter of Latin-1 and the ASCII letter behind it would be a rare character.
         if unicode.startswith("utf-8") and pairs and common >= _COMMON_SHARE * len(pairs):
             with suppress(UnicodeDecodeError):
