@@ -16,6 +16,7 @@ from pixelwise.checking import check
 from pixelwise.config import DataConfig, read_request
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import DataError, MaskError
+from pixelwise.formats import read_dataset
 from pixelwise.imageio.safe_reading import decode
 
 TEXTS = (".json", ".geojson", ".xml", ".txt")
@@ -115,6 +116,14 @@ def test_gb_18030_is_read_and_reported(label: str, encoding: str, tmp_path: Path
     splits = open_data(DataConfig.model_validate({"split": {"val": 0, "test": 0}}), tmp_path)
     assert splits.labels.names == ("background", label)
     assert "read as GB 18030, since they are not UTF-8: 3 files (p0.json, p1.json, …)" in splits.notices
+
+
+def test_an_annotation_file_in_gb_18030_may_be_named_itself(tmp_path: Path) -> None:
+    labelme(tmp_path, "汽车", "gb18030")
+    config, base = read_request(tmp_path / "p1.json")
+    assert config.data.annotations == "p1.json"
+    _, found = read_dataset(config.data.model_copy(update={"images": "p1.png"}), base, base)
+    assert [record.id for record in found.layout.records] == ["p1"]
 
 
 @pytest.mark.parametrize("label", ["Straße", "café", "Bäume", "ñandú", "naïve", "Grüße"])

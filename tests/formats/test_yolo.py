@@ -465,6 +465,26 @@ def test_unmatched_text_files_and_second_images_are_problems(tmp_path):
     ]
 
 
+def test_images_without_a_label_file_are_left_out_if_one_may_be_lost(tmp_path):
+    """Otherwise they are background; a label file without its image may belong to any of them."""
+    make_dataset(tmp_path)
+    put(tmp_path, {"images/train/c.jpg": "", "images/train/d.jpg": "", "labels/train/d.txt": ""})
+    assert splits(find(tmp_path, skip_bad=True))["train"] == ["images/train/a", "images/train/c", "images/train/d"]
+    put(tmp_path, {"labels/train/cc.txt": LEFT})
+    found = find(tmp_path, skip_bad=True)
+    assert splits(found)["train"] == ["images/train/a", "images/train/d"]
+    why = "no label file; labels/train/cc.txt or another without its image may belong to it"
+    assert ("images/train/c.jpg", why) in [(one.file, one.why) for one in found.layout.problems]
+
+
+def test_a_yaml_that_cannot_be_parsed_is_an_error(tmp_path):
+    make_dataset(tmp_path)
+    (tmp_path / "data.yaml").rename(tmp_path / "other.yaml")
+    (tmp_path / "other.yaml").write_text("names: [a, b\n")
+    with pytest.raises(ConfigError, match=r"other\.yaml: expected a readable YAML file"):
+        find(tmp_path)
+
+
 def test_smaller_shapes_are_on_top_unless_overlap_is_file(tmp_path):
     small = "1 0.125 0.25 0.375 0.25 0.375 0.75 0.125 0.75\n"
     make_dataset(tmp_path, small + LEFT)

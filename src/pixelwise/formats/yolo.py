@@ -161,7 +161,11 @@ def _require_readable_yaml(dataset: DatasetRoot) -> None:
     """
     for path in dataset.files:
         if path.suffix.lower() in (".yaml", ".yml") and path.parent == dataset.root:
-            read_yaml(path)
+            try:
+                read_yaml(path)
+            except ConfigError as error:
+                if error.expected == "a readable YAML file":
+                    raise
 
 
 def _describe(dataset: DatasetRoot) -> _Description:
