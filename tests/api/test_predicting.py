@@ -18,7 +18,9 @@ from tests.inference.backends import predictor_of
 from pixelwise import storage
 from pixelwise.api import predicting as files
 from pixelwise.api.predicting import Predicted, find_sources, predict_files, predict_settings
+from pixelwise.config import DataConfig
 from pixelwise.errors import ConfigError, Interrupted, OutputExistsError, ResourceError, UsageError
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import Labels
 
@@ -77,6 +79,23 @@ def test_hidden_files_of_a_folder_are_no_images(tmp_path: Path) -> None:
         "._a",
         "a-checkpoint",
     ]
+
+
+SYSTEM = (
+    "@eaDir/a.png/SYNOPHOTO_THUMB_XL.jpg", "x/@eaDir/b.png", "SYNOPHOTO_THUMB_M.jpg", "__MACOSX/x/a.png", "x/._a.png",
+    "#recycle/c.png", "$RECYCLE.BIN/c.png", "@Recycle/c.png", ".@__thumb/a.png", "lost+found/c.png",
+)  # fmt: skip
+
+
+def test_files_of_operating_systems_and_file_servers_are_neither_predicted_nor_read_as_data(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "x/b.png", *SYSTEM)
+    own = sorted(str(tmp_path / name) for name in ("a.png", "x/b.png"))
+    assert sorted(found(tmp_path).values()) == own
+    assert sorted(found(tmp_path / "**" / "*.*g").values()) == own
+    dataset = DatasetRoot(tmp_path, tmp_path, DataConfig())
+    assert sorted(map(str, dataset.files)) == own
+    assert sorted(map(str, dataset.matching("**/*.*g", "data.images"))) == own
+    assert list(found(tmp_path / "x" / "@eaDir")) == ["b"]  # named
 
 
 def test_files_folders_and_globs_in_the_order_given_each_once(tmp_path: Path) -> None:

@@ -270,10 +270,9 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch:
         find(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["Straße".encode("cp1252"), "a".encode("utf-16")])
-def test_lists_in_another_encoding_are_refused(tmp_path: Path, content: bytes) -> None:
+def test_lists_in_another_encoding_are_refused(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "masks/a.png", "splits/train.txt")
-    (tmp_path / "splits" / "train.txt").write_bytes(content)
+    (tmp_path / "splits" / "train.txt").write_bytes("Straße".encode("cp1252"))
     with pytest.raises(ConfigError, match=r"train\.txt: expected a text file in UTF-8, found .* Save it as UTF-8\."):
         find(tmp_path)
 

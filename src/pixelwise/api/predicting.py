@@ -30,6 +30,7 @@ from pixelwise.errors import (
 from pixelwise.formats.reading import file_hash
 from pixelwise.imageio.file_formats import ARRAY_SUFFIXES, image_files
 from pixelwise.imageio.images import IMAGE_SUFFIXES, fill_invalid
+from pixelwise.imageio.listing import is_system, walk
 from pixelwise.imageio.sources import Source, open_source
 from pixelwise.imageio.writing import write_prediction
 from pixelwise.inference.predictor import Predictor
@@ -74,13 +75,14 @@ class Outputs:
 def find_sources(sources: Sequence[str]) -> dict[str, Path]:
     """List the images and volumes that files, folders and globs name, each once.
 
-    Folders are searched recursively; hidden files are left out.
+    Folders are searched recursively, as those of data sets: without hidden files and thumbnails of file servers.
 
     Returns:
         Name of the output, without suffix → path. Files found in a folder keep their place in it.
 
     Raises:
         UsageError: a source that does not exist or holds no image.
+        DataError: a folder that cannot be listed.
     """
     found: list[tuple[Path, Path]] = []
     for source in sources:
@@ -109,17 +111,16 @@ def _hits(source: str) -> Iterator[tuple[Path, Path]]:
     """Yield each file that a source names, with its place in the output."""
     path = Path(source)
     if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            name = file.relative_to(path)
-            hidden = any(part.startswith(".") for part in name.parts)
-            if _suffix(file).lower() in SOURCE_SUFFIXES and not hidden and file.is_file():
-                yield file, name
+        for file in sorted(walk(path)):
+            if _suffix(file).lower() in SOURCE_SUFFIXES and file.is_file():
+                yield file, file.relative_to(path)
     elif path.exists():
         yield path, Path(path.name)
     else:
         for match in sorted(glob.glob(source, recursive=True)):  # noqa: PTH207 - absolute patterns, too
             file = Path(match)
-            if file.is_file():
+            named = set(path.parts)
+            if file.is_file() and not any(is_system(part) and part not in named for part in file.parts):
                 yield file, Path(file.name)
 
 

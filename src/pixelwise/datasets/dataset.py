@@ -31,6 +31,7 @@ from pixelwise.formats.reading import (
     require_size,
 )
 from pixelwise.formats.records import ORPHAN, SPLITS, UNMASKED, Problem, Record, short
+from pixelwise.formats.shape_placement import place_shapes
 from pixelwise.imageio.images import Limits, read_mask_values
 from pixelwise.imageio.masks import MaskRule
 from pixelwise.labels import Labels
@@ -207,6 +208,7 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
     if layout.problems and not config.skip_bad:
         raise _unpaired(root, layout.problems)
     splits, unusable = _check_headers(layout.splits, config.skip_bad)
+    splits, shape_notices = place_shapes(splits, root)
     problems = layout.problems + unusable
     if not any(splits.values()):
         raise _none_left(root, problems)
@@ -228,7 +230,7 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
         "split": division,
         "skipped": len(problems),
     }
-    notices = (*layout.notices, *split_notices, *label_notices, *_left_out(problems))
+    notices = (*layout.notices, *shape_notices, *split_notices, *label_notices, *_left_out(problems))
     train, val, test = (sets.get(split) for split in SPLITS)
     return DataSplits(train, val, test, labels, notices, problems, description)
 

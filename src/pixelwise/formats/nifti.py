@@ -78,6 +78,7 @@ def read_volumes(volumes: VolumePairs, description: Mapping[str, Any]) -> ReadRe
             _require_consistent_tables(volumes)
     layout = make_layout("volumes", volumes.splits, volumes.problems)
     lists = find_lists(config, dataset.root, dataset.base)
+    dataset.use(*lists.values())
     layout = divide_by_lists(layout, lists, dataset.root) if lists else layout
     by_split, problems = volumes.volumes(layout)
     for group in by_split.values():
@@ -93,6 +94,7 @@ def read_volumes(volumes: VolumePairs, description: Mapping[str, Any]) -> ReadRe
             notices += table_notices
     splits = {split: tuple(group) for split, group in records.items()}
     others = unreadable_volumes(dataset)
+    dataset.use(*others)
     if others:
         problems = [replace(problem, do=problem.do or conversion(others)) for problem in problems]
         volumes.notices.append(_describe_unreadable(others, dataset.root))
@@ -114,6 +116,7 @@ def _read_description(dataset: DatasetRoot) -> Mapping[str, Any]:
     """
     path = dataset.root / _DESCRIPTION
     plain = load_json(path) if path.is_file() else {}
+    dataset.use(path)
     if not isinstance(plain, dict):
         raise MaskError(path, expected="a JSON object", found=type(plain).__name__, do="Correct it, or remove it.")
     ending = plain.get("file_ending", ".nii.gz")

@@ -83,6 +83,7 @@ def read_layout(dataset: DatasetRoot, splits: Splits, list_of_val: str = "valid.
         update |= {"images": splits["pool"].images, "masks": splits["pool"].masks}
         if (root / list_of_val).is_file() and not any(getattr(dataset.config, split) for split in SPLITS):
             update["val"] = list_of_val
+            dataset.use(root / list_of_val)
     layout = find_records(replace(dataset, config=dataset.config.model_copy(update=update)))
     used = {(root / pattern).parent for files in splits.values() for pattern in (files.images[0], files.masks or "")}
     unused = tuple(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, GridMismatchError, ImageError, MaskError, SizeMismatchError
 from pixelwise.formats.records import Record, Window
-from pixelwise.formats.shapes import draw_upright
+from pixelwise.formats.shapes import Drawing, draw_upright
 from pixelwise.grid import Grid
 from pixelwise.imageio import dicom, nifti
 from pixelwise.imageio.images import (
@@ -113,6 +113,8 @@ def mask_orientation(record: Record) -> int:
     Raises:
         ImageError: no readable header.
     """
+    if isinstance(record.source, Drawing) and record.source.stored:
+        return record.source.orientation
     if record.mask is None or record.source is not None or record.plane is not None:
         return 1
     return read_orientation(record.mask)
@@ -175,7 +177,7 @@ def require_pair(record: Record) -> Record:
     """Raise unless image and masks have the same size and georeference, by their headers.
 
     Returns:
-        The record, with the nodata value of its image.
+        The record, with the nodata value of its image; its drawing, if it has one, with size and orientation of the image.
 
     Raises:
         PairingError: they differ.
@@ -194,6 +196,8 @@ def require_pair(record: Record) -> Record:
     if annotated is not None and annotated != size and (annotated != size[::-1] or header.orientation < 5):
         assert record.mask is not None
         require_size(record.mask, annotated, record.image, size)
+    if isinstance(record.source, Drawing):
+        record = replace(record, source=replace(record.source, image_size=size, orientation=header.orientation))
     return record if record.nodata is not None else replace(record, nodata=header.nodata)
 
 

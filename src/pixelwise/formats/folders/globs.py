@@ -75,9 +75,7 @@ def _matches(root: Path, pattern: str, where: str) -> list[Path]:
     return [
         path
         for path in glob_files(root, pattern, where)
-        if (any_suffix or path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREADABLE, ""))
-        and path.is_file()
-        and not path.name.startswith(".")
+        if (any_suffix or path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREADABLE, "")) and path.is_file()
     ]
 
 

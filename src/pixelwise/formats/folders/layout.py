@@ -48,6 +48,7 @@ def find_by_folders(dataset: DatasetRoot) -> Layout:
     requested = request.folder or request.affix is not None
     reason = "not named by data.masks" if requested else "in no folder that goes with another"
     builder.account_for_the_rest(search.left_out, reason)
+    dataset.use(*builder.accounted, *tree.unreadable)
     builder.notify(
         tree.unreadable, f"of kinds that cannot be read ({suffixes(tree.unreadable)})", conversion(tree.unreadable)
     )
@@ -173,6 +174,7 @@ class _LayoutBuilder:
         for split, paths in unpublished.items():
             self.notify(paths, f"in {split}, which has no masks")
         self.notify(rest, reason)
+        self.accounted.update(rest, *unpublished.values())
 
     def notify(self, paths: Sequence[Path], where: str, advice: str = "") -> None:
         """Add a notice about files that are left out."""
