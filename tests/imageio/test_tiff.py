@@ -197,6 +197,32 @@ def test_lossless_webp_in_tiff_is_read_as_gdal_does(tmp_path: Path, bands: int, 
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[0], by_gdal(tmp_path / "a.tif"))
 
 
+@pytest.mark.parametrize(
+    ("photometric", "bands"),
+    [*itertools.product(["MINISBLACK", "MINISWHITE"], [1, 2, 3, 4]), ("RGB", 3), ("RGB", 4), ("CMYK", 4)],
+)
+@pytest.mark.parametrize("planar", [False, True])
+def test_jpeg_in_tiff_is_decoded_as_gdal_does(tmp_path: Path, photometric: str, bands: int, planar: bool) -> None:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    values = np.stack([5 * x, 6 * y, 3 * (x + y), 255 - 5 * x])[:bands].astype(np.uint8)
+    for tiled, endianness in itertools.product((False, True), ("LITTLE", "BIG")):
+        blocks = {"tiled": True, "blockxsize": 16, "blockysize": 32} if tiled else {"blockysize": 16}
+        options = {"interleave": "BAND" if planar else "PIXEL", "endianness": endianness, "photometric": photometric}
+        write(tmp_path / "a.tif", values, compress="JPEG", jpeg_quality=95, **options, **blocks)
+        image = as_stored(tmp_path / "a.tif")
+        assert np.abs(image.astype(int) - values).max() <= 5
+        if photometric != "CMYK":  # which GDAL converts to RGB
+            np.testing.assert_array_equal(image, by_gdal(tmp_path / "a.tif"))
+
+
+def test_ycbcr_in_jpeg_is_nearly_that_of_gdal(tmp_path: Path) -> None:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    values = np.stack([5 * x, 6 * y, 3 * (x + y)]).astype(np.uint8)
+    write(tmp_path / "a.tif", values, compress="JPEG", photometric="YCBCR", jpeg_quality=95)
+    difference = np.abs(read_image(tmp_path / "a.tif")[0].astype(int) - by_gdal(tmp_path / "a.tif"))
+    assert difference.max() <= 6, "colours at half resolution are enlarged in two ways"
+
+
 # LERC has masks of its own ----------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ names the first one holds.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -40,7 +41,10 @@ _KINDS: dict[int, tuple[Kind, int]] = {  # photometric interpretation: kind and 
 }
 _YCBCR = 6
 _JPEG = {6, 7, 33007, 34892}  # old-style, present, alternative and DNG
+_PRESENT_JPEG = 7
 _LERC = 34887
+_RGB = 2
+_SEPARATE = 2  # planar configuration
 _REDUCED = 1  # bits of NewSubfileType
 _TRANSPARENCY = 4
 
@@ -141,6 +145,8 @@ def _decode(page: Any, file: BinaryIO) -> NDArray[Any]:
         raise Refused("8, 16, 32 or 64 bits", found, "Save the image with 32 bits.")
     if int(page.compression) == _LERC:
         stored = _decode_lerc(page, file)
+    elif int(page.compression) == _PRESENT_JPEG and _has_no_colours(page):
+        stored = _decode_jpeg(page, file)
     else:
         stored = page.asarray(squeeze=False, maxworkers=1)[:, 0]  # (planes, H, W, samples of a plane)
     values = stored[0] if stored.shape[0] == 1 else np.moveaxis(stored[..., 0], 0, -1)
@@ -149,38 +155,72 @@ def _decode(page: Any, file: BinaryIO) -> NDArray[Any]:
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
-def _decode_lerc(page: Any, file: BinaryIO) -> NDArray[Any]:
-    """Decode LERC to (planes, H, W, samples of a plane).
+def _decode_pieces(page: Any, file: BinaryIO, decode: Callable[[bytes], NDArray[Any]]) -> NDArray[Any]:
+    """Decode the strips or tiles of a page, each to (H, W, samples of a plane), to (planes, H, W, samples of a plane)."""
+    planes, _, height, width, samples = page.shaped
+    image = np.full((planes, height, width, samples), page.nodata, page.dtype)
+    for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
+        if count:
+            _, (plane, _, top, left, _), _ = page.decode(None, index)  # decodes nothing, but tells the position
+            file.seek(offset)
+            values = as_samples(decode(file.read(count)))
+            target = image[plane, top : top + values.shape[0], left : left + values.shape[1]]
+            target[:] = values[: target.shape[0], : target.shape[1]]
+    return image
 
-    Its segments mark pixels by a mask, which tifffile drops. By the convention of libtiff, masked pixels are NaN in floats; in
-    8-bit images, the mask replaces an alpha band of 0 and 255. Values are encoded in the byte order of the file.
+
+def _has_no_colours(page: Any) -> bool:
+    """Whether JPEG must not convert colours: in separate planes, and in three bands that are neither RGB nor YCbCr."""
+    bands = int(page.samplesperpixel) == 3 and int(page.photometric) not in (_RGB, _YCBCR)
+    return bands or (int(page.planarconfig) == _SEPARATE and int(page.samplesperpixel) > 1)
+
+
+def _decode_jpeg(page: Any, file: BinaryIO) -> NDArray[Any]:
+    """Decode JPEG whose samples are no colours of JPEG's own: separate planes, and three bands of any kind.
+
+    tifffile expects colours in the former, and converts the latter from YCbCr.
+    """
+    import imagecodecs
+
+    colours = None if int(page.planarconfig) == _SEPARATE else _RGB
+
+    def decode(data: bytes) -> NDArray[Any]:
+        values: NDArray[Any] = imagecodecs.jpeg_decode(
+            data, tables=page.jpegtables, bitspersample=page.bitspersample, colorspace=colours, outcolorspace=colours
+        )
+        return values
+
+    return _decode_pieces(page, file, decode)
+
+
+def _decode_lerc(page: Any, file: BinaryIO) -> NDArray[Any]:
+    """Decode LERC, whose pieces mark pixels by a mask, which tifffile drops.
+
+    By the convention of libtiff, masked pixels are NaN in floats; in 8-bit images, the mask replaces an alpha band of 0 and
+    255. Values are encoded in the byte order of the file.
 
     Raises:
         Refused: floats in big-endian order of which libtiff lost some, since swapped bytes may look like NaN.
     """
     import imagecodecs
 
-    planes, _, height, width, samples = page.shaped
-    dtype = page.dtype.newbyteorder(page.parent.byteorder)
-    image = np.full((planes, height, width, samples), page.nodata, page.dtype)
-    for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
-        _, (plane, _, top, left, _), _ = page.decode(None, index)  # decodes nothing, but tells the position
-        if not count:
-            continue
-        file.seek(offset)
-        values, mask = imagecodecs.lerc_decode(file.read(count), masks=True)
+    order = page.parent.byteorder
+
+    def decode(data: bytes) -> NDArray[Any]:
+        values, mask = imagecodecs.lerc_decode(data, masks=True)
         if mask is not None:
             values, mask = _lerc_samples(values, mask), _lerc_samples(mask, mask)
             if values.dtype.kind == "f":
-                if page.parent.byteorder == ">" and not mask.all():
+                if order == ">" and not mask.all():
                     found = "LERC in big-endian byte order, with values that were lost when it was written"
                     raise Refused("floats that are all there", found, "Export the image again, little-endian.")
                 values = np.where(mask, values, np.nan)
-            elif values.shape[2] == samples - 1:
+            elif values.shape[2] == page.shaped[-1] - 1:
                 values = np.concatenate([values, mask * values.dtype.type(255)], axis=2)
-        target = image[plane, top : top + values.shape[0], left : left + values.shape[1]]
-        target[:] = as_samples(values.view(dtype))[: target.shape[0], : target.shape[1]]
-    return image
+        stored: NDArray[Any] = values.view(page.dtype.newbyteorder(order))
+        return stored
+
+    return _decode_pieces(page, file, decode)
 
 
 def _lerc_samples(values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
