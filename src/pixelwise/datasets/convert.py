@@ -99,8 +99,8 @@ def convert(splits: DataSplits, kind: Format, out: Path, progress: Progress | No
     section |= {"split": {"val": 0.0, "test": 0.0}}
     bands = next(iter(splits)).bands
     section |= {} if bands is None else {"bands": bands}  # the copies have the original bands
-    nodata = {record.nodata for split in splits for record in split.records}
-    section |= {"nodata": nodata.pop()} if len(nodata) == 1 and None not in nodata else {}
+    nodata = {record.nodata for split in splits for record in split.records}  # the same in all: `data.nodata`
+    section |= {"nodata": nodata.pop()} if None not in nodata else {}
     section |= _write_groups(written, out)
     (out / DESCRIPTION).write_text(yaml.safe_dump(section, sort_keys=False, allow_unicode=True), encoding="utf-8")
     result = _compare(open_data(DataConfig.model_validate(section), out), written, kind, progress)
