@@ -37,14 +37,14 @@ class Layout(NamedTuple):
     big: bool
 
 
-def layouts(compression: str) -> Iterator[Layout]:
+def layouts(compression: str, times: int = 1) -> Iterator[Layout]:
     """Yield each type × predictor × byte order × planar × tiled; the number of bands and BigTIFF go round."""
     turn = itertools.count()
     for dtype, byteorder, planar, tiled in itertools.product(TYPES, ("<", ">"), (False, True), (False, True)):
         for predictor in (1, 2, 3) if compression in PREDICTED else (1,):
             if predictor == 3 and not dtype.startswith("float"):
                 continue
-            for _ in range(2):
+            for _ in range(times):
                 k = next(turn)
                 bands = (2, 3, 4, 5)[k % 4] if planar else (1, 3, 5, 2, 4)[k % 5]
                 yield Layout(dtype, bands, predictor, byteorder, planar, tiled, big=k % 7 == 0)
@@ -98,7 +98,7 @@ def as_stored(path: Path) -> np.ndarray:
 def test_every_layout_that_gdal_writes_is_read_as_gdal_does(tmp_path: Path, compression: str) -> None:
     rng, path = np.random.default_rng(0), tmp_path / "a.tif"
     compared, wrong, refused = 0, [], []
-    for layout in layouts(compression):
+    for layout in layouts(compression, times=1 if compression == "LZMA" else 2):
         if compression in LERC and layout.dtype in ("uint64", "int64"):
             continue  # not in LERC
         write_layout(path, values_of(layout.dtype, layout.bands, rng), compression, layout)
@@ -116,7 +116,7 @@ def test_every_layout_that_gdal_writes_is_read_as_gdal_does(tmp_path: Path, comp
             assert (source.channels, source.dtype, source.shape) == (len(expected), expected.dtype, (HEIGHT, WIDTH))
             window = source.read(Window((5, 9), (30, 41)))[0]
             np.testing.assert_array_equal(window, expected[:, 5:30, 9:41])
-    assert compared >= 128
+    assert compared >= 80
     assert not wrong
     # libtiff swaps bytes before it encodes, and takes some swapped numbers for NaN.
     assert {found for found, _ in refused} <= ({LOST} if compression in LERC else set())
@@ -185,7 +185,7 @@ def test_files_of_tifffile_are_read_as_gdal_does(tmp_path: Path, compression: st
         np.testing.assert_array_equal(by_gdal(path), values)
         np.testing.assert_array_equal(read_image(path)[0], values, str(layout))
         compared += 1
-    assert compared >= 48
+    assert compared >= 24
 
 
 @pytest.mark.parametrize("bands", [3, 4])
