@@ -309,6 +309,26 @@ def test_changed_inputs_and_lost_outputs_are_predicted_again(tmp_path: Path) -> 
     assert (tmp_path / "out/masks/1.png").exists()
 
 
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_moved_inputs_and_outputs_are_resumed(tmp_path: Path, how: str) -> None:
+    put(tmp_path / "in", *(f"{k}.png" for k in range(6)))
+    interrupted(tmp_path / "in", tmp_path / "out", after=4)
+    (tmp_path / "elsewhere").mkdir()
+    place = tmp_path / "elsewhere" / "images"
+    if how == "moved":
+        (tmp_path / "in").rename(place)
+    else:
+        place.mkdir()
+        for path in (tmp_path / "in").iterdir():
+            (place / path.name).write_bytes(path.read_bytes())
+    put(place, "1.png", size=(6, 8))  # changed in its new place
+    out = (tmp_path / "out").rename(tmp_path / "renamed")
+    rest = Counting()
+    result = run(place, out, predictor_of(rest, LABELS, channels=3))
+    assert rest.count == 2 + 1
+    assert [image["file"] for image in result.images] == [str(place / f"{k}.png") for k in range(6)]
+
+
 def test_a_journal_that_was_cut_in_a_line_is_resumed(tmp_path: Path) -> None:
     put(tmp_path / "in", *(f"{k}.png" for k in range(6)))
     interrupted(tmp_path / "in", tmp_path / "out", after=5)

@@ -208,7 +208,7 @@ def test_images_without_masks(tmp_path: Path) -> None:
 
 
 def test_images_folder_without_images(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"images: expected images \(.png.* found none. Put them there"):
+    with pytest.raises(DataError, match=r"images: expected images \(PNG.* found none. Put them there"):
         find(put(tmp_path, "images/readme.txt", "masks/a.png"))
 
 
@@ -284,8 +284,8 @@ def test_a_pattern_without_a_suffix_means_images(tmp_path: Path) -> None:
         layout = find(tmp_path, images="p/*", masks=masks)
         assert ids(layout) == {"pool": ["p/a"]}
         assert not layout.problems
-    put(tmp_path, "p/b.bmp")  # which cannot be read: that is said, and it is not passed over
-    assert why(find(tmp_path, images="p/*", masks="m/*")) == [("p/b.bmp", "image without a mask")]
+    put(tmp_path, "p/b.heic")  # which cannot be read: that is said, and it is not passed over
+    assert why(find(tmp_path, images="p/*", masks="m/*")) == [("p/b.heic", "image without a mask")]
 
 
 def test_folders_with_brackets_in_the_command_that_names_them(tmp_path: Path) -> None:

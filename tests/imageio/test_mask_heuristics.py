@@ -139,7 +139,7 @@ def test_drawn_sets_of_classes_are_never_taken_for_objects(classes: int, seed: i
 
 def test_colour_masks_are_neither() -> None:
     statistics = seen([cells(20, 1), cells(9, 2)])
-    statistics.add(RawMask(np.zeros((4, 4, 3), np.uint8), "colour", None, "PNG"))
+    statistics.add(RawMask(np.arange(48, dtype=np.uint8).reshape(4, 4, 3), "colour", None, "PNG"))
     assert not statistics.objects
     assert not statistics.soft
 

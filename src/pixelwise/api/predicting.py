@@ -27,6 +27,8 @@ from pixelwise.errors import (
     UsageError,
     convert_memory_errors,
 )
+from pixelwise.formats.reading import file_hash
+from pixelwise.imageio.file_formats import ARRAY_SUFFIXES, image_files
 from pixelwise.imageio.images import IMAGE_SUFFIXES, fill_invalid
 from pixelwise.imageio.sources import Source, open_source
 from pixelwise.imageio.writing import write_prediction
@@ -87,7 +89,8 @@ def find_sources(sources: Sequence[str]) -> dict[str, Path]:
             raise UsageError(
                 source, expected="an image, a folder of images or a glob", found="none", do="Check the path."
             )
-        found += hits
+        images = set(image_files([path for path, _ in hits]))  # arrays beside images may be no images
+        found += [hit for hit in hits if hit[0] in images or hit[0].suffix.lower() not in ARRAY_SUFFIXES]
     unique: dict[Path, tuple[Path, Path]] = {}
     for path, name in found:
         unique.setdefault(path.absolute(), (path, name))
@@ -184,7 +187,7 @@ def predict_files(
 
 
 def _request(predictor: Predictor, model: str, named: Mapping[str, Path], outputs: Outputs) -> dict[str, Any]:
-    """Return what must be equal for a folder to be resumed."""
+    """Return what must be equal for a folder to be resumed; the sources may have been moved."""
     spec = predictor.spec
     return {
         "model": model,
@@ -193,7 +196,7 @@ def _request(predictor: Predictor, model: str, named: Mapping[str, Path], output
         "flips": [list(axes) for axes in predictor.copies],
         "overlays": outputs.overlays,
         "probabilities": outputs.probabilities,
-        "sources": {name: str(path.resolve()) for name, path in named.items()},
+        "sources": list(named),
     }
 
 
@@ -242,9 +245,9 @@ class _Journal:
         write_atomic(path, "".join(_line(line) for line in kept or [dict(request)]).encode())
         self.file = path.open("a", encoding="ascii")
 
-    def add(self, name: str, entry: Mapping[str, Any], state: Sequence[int]) -> None:
+    def add(self, name: str, entry: Mapping[str, Any]) -> None:
         """Record a file whose outputs are on disk."""
-        self.file.write(_line({"name": name, "state": list(state), "entry": entry}))
+        self.file.write(_line({"name": name, "state": _state(Path(entry["file"])), "entry": entry}))
         self.file.flush()
         os.fsync(self.file.fileno())
         self.written.append(name)
@@ -278,7 +281,7 @@ class _Run:
 
     def all(self, done: Mapping[str, dict[str, Any]]) -> Predicted:
         """Predict the files that are not done, and return what is known of all in the order of `named`."""
-        todo = [name for name in self.named if not self._kept(name, done.get(name))]
+        todo = [name for name, path in self.named.items() if not self._kept(name, path, done.get(name))]
         with ThreadPoolExecutor(1, "decode") as reader, ThreadPoolExecutor(1, "write") as writer:
             try:
                 nodata = self.predictor.spec.nodata
@@ -296,16 +299,16 @@ class _Run:
                 writer.shutdown(wait=True)
                 for name, write in self.writes:
                     if write.exception() is None:
-                        self.journal.add(name, write.result(), _state(self.named[name]))
+                        self.journal.add(name, write.result())
                 raise
         images = tuple(self.entries[name] for name in self.named if name in self.entries)
         return Predicted(self.out, images, tuple(self.failed[name] for name in self.named if name in self.failed))
 
-    def _kept(self, name: str, before: Mapping[str, Any] | None) -> bool:
+    def _kept(self, name: str, path: Path, before: Mapping[str, Any] | None) -> bool:
         """Keep a file that an earlier call finished, unless it or its outputs have changed since."""
-        if before is None or before["state"] != _state(self.named[name]) or not _complete(self.out, before["entry"]):
+        if before is None or not _complete(self.out, before["entry"]) or not _unchanged(path, before["state"]):
             return False
-        self.entries[name] = before["entry"]
+        self.entries[name] = {**before["entry"], "file": str(path)}
         self._report(name)
         return True
 
@@ -329,7 +332,7 @@ class _Run:
             self._fail(name, error)
             return
         self.entries[name] = write.result()
-        self.journal.add(name, self.entries[name], _state(self.named[name]))
+        self.journal.add(name, self.entries[name])
         self._report(name)
 
     def _fail(self, name: str, error: Exception) -> None:
@@ -422,13 +425,24 @@ def _overlay(image: NDArray[Any], prediction: Prediction) -> NDArray[np.uint8]:
     return overlay(fill_invalid(image, valid), mask, labels)
 
 
-def _state(path: Path) -> list[int]:
-    """Return what tells a changed file from the one that was predicted: size and time of modification."""
+def _state(path: Path) -> list[int | str]:
+    """Return what tells a changed file from the one that was predicted: size, time of modification, SHA-256."""
     try:
         status = path.stat()
+        return [status.st_size, status.st_mtime_ns, file_hash(path)]
     except OSError:
         return []
-    return [status.st_size, status.st_mtime_ns]
+
+
+def _unchanged(path: Path, state: Sequence[int | str]) -> bool:
+    """Whether a file is the one that was predicted; a copy has another time of modification and the same contents."""
+    try:
+        status = path.stat()
+        return state[:2] == [status.st_size, status.st_mtime_ns] or (
+            state[:1] == [status.st_size] and state[2:] == [file_hash(path)]
+        )
+    except OSError:
+        return False
 
 
 def _complete(out: Path, entry: Mapping[str, Any]) -> bool:

@@ -215,10 +215,10 @@ def _unknown_ids(record: Record, dataset: Dataset) -> UnknownIds | None:
     if not rule.stored and rule.values is None:
         return None
     try:
-        raw = read_mask_values(record.mask, dataset.limits)
+        raw = read_mask_values(record.mask, dataset.limits).single_band()
     except DataError:
         return None
-    if raw.kind not in ("index", "palette", "binary") or raw.values.dtype.kind != "u":
+    if raw.kind not in ("index", "palette", "binary") or raw.values.dtype.kind not in "iu":
         return None
     known = set(rule.values) if rule.values is not None else {*labels.ids, *(labels.ignore_ids or ())}
     values, numbers, counts = np.unique(raw.values, return_inverse=True, return_counts=True)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pixelwise.config import DataConfig, read_yaml
+from pixelwise.datasets.negative_ids import require_no_negative_ids
 from pixelwise.errors import DataError, LabelsError
 from pixelwise.formats.reading import read_truth_ids
 from pixelwise.formats.records import Record
@@ -104,7 +105,9 @@ def _find(
         default = "no labels.yaml: 0 is background (id 0), every other id in the masks is one object (id 1)"
         labels = Labels(("background", "object"), countable=(False, True))
         return _Found(labels, rule, _LISTED, notices or (default,))
-    labels, rule, notice = _name_ids(_list_ids(records, rule), rule, root)
+    ids = _list_ids(records, rule)
+    require_no_negative_ids(ids, records, rule)
+    labels, rule, notice = _name_ids(ids, rule, root)
     return _Found(labels, rule, _LISTED, (notice,))
 
 

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from pixelwise.config import DataConfig, SplitFilesConfig
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.formats.records import SPLIT_FOLDERS, SPLITS, Layout, Problem, Record, composed
+from pixelwise.imageio.file_formats import image_files
 from pixelwise.imageio.images import IMAGE_SUFFIXES
 
 # Thumbnails of file servers, resource forks of macOS, folders of the operating system.
@@ -135,7 +136,7 @@ class ImageIndex:
 
     def __init__(self, root: Path, files: Iterable[Path]) -> None:
         self.root = root
-        self.paths = tuple(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
+        self.paths = tuple(image_files(files))
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         self._by_path: dict[str, Path] = {}

@@ -1,4 +1,4 @@
-"""Read images, and the raw values of masks, from PNG, JPEG, TIFF and WebP files.
+"""Read images, and the raw values of masks, from the files that `file_formats` lists.
 
 - The format is detected from the content, never from the name. Only regular local files are opened.
 - The header is read and the `Limits` are checked before any pixel is decoded. Truncated files raise an error.
@@ -9,8 +9,10 @@
 - Pixels hold no data where they have the nodata value, or where a mask inside the file or beside it (`sidecars`) says so. In a
   georeferenced TIFF, so do fully transparent pixels. In other images these are a background like any other, since objects
   are often cut out before they are annotated.
-- Palettes become their colours, CMYK becomes RGB by (1 - C) · (1 - K) without colour profiles, and grey of fewer than 8 bits
-  is stretched to 0–255. Everything else stays as stored: 8 and 16 bits, integers or floats, 1…N bands.
+- Palettes become their colours, CMYK becomes RGB by (1 - C) · (1 - K) without colour profiles, and 8-bit values with a smaller
+  maximum (1, 2 and 4 bits, PGM) are stretched to 0–255. Everything else stays as stored: 8 and 16 bits, integers or floats,
+  1…N bands.
+- Masks are never stretched. The values of a GIF are its colours, since programs renumber its palette.
 """
 
 from __future__ import annotations
@@ -19,38 +21,20 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, ImageError, MaskError
 from pixelwise.grid import Grid
-from pixelwise.imageio.raster import Decoder, Header, Raster, Refused, open_webp, open_with_pillow
+from pixelwise.imageio.file_formats import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from pixelwise.imageio.file_formats import READABLE, detect, image_files, open_as
+from pixelwise.imageio.raster import Decoder, Header, Raster, Refused
 from pixelwise.imageio.safe_reading import reading, require_file
 from pixelwise.imageio.sidecars import read_mask_file, read_nodata_file
 from pixelwise.labels import Colour
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
-
-_MAGIC = (
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"),
-)
-_FOREIGN = (
-    (b"GIF8", "a GIF"),
-    (b"BM", "a BMP"),
-    (b"%PDF", "a PDF"),
-    (b"\0\0\0\x0cjP  ", "a JPEG 2000"),
-    (b"PK\x03\x04", "a ZIP archive"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"version https://git-lfs", "a Git LFS pointer"),
-    (b"<", "a web page or XML"),
-)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _T = TypeVar("_T")
 
@@ -73,13 +57,21 @@ class RawMask:
         kind: "index" (grey integers), "palette" (indices into `palette`), "binary" (1-bit, 0 and 1), "colour", or
             "lossy" (a compression that changes values).
         palette: the colours of a "palette" mask.
-        format: PNG, JPEG, TIFF or WebP.
+        format: "PNG", "JPEG", "TIFF", … (see `file_formats`).
+        bands: bands in the file; more than one of an "index" mask are equal, and `values` is one of them.
     """
 
     values: NDArray[Any]
     kind: str
     palette: list[Colour] | None
     format: str
+    bands: int = 1
+
+    def single_band(self) -> RawMask:
+        """Return a mask of colours whose three bands are equal as the "index" mask of one band; others unchanged."""
+        if self.kind != "colour" or not _equal_bands(self.values):
+            return self
+        return replace(self, values=np.ascontiguousarray(self.values[..., 0]), kind="index", bands=3)
 
 
 def read_image(path: Path | str, limits: Limits = Limits()) -> tuple[NDArray[Any], Grid]:
@@ -153,7 +145,7 @@ def read_mask_values(path: Path | str, limits: Limits = Limits()) -> RawMask:
     """Read the values of a mask as they are stored, with the orientation applied.
 
     Raises:
-        MaskError: not a readable image, one beyond the limits, several bands, transparent pixels, or fractions.
+        MaskError: not a readable image, one beyond the limits, several bands that differ, transparent pixels, or fractions.
     """
 
     def work(header: Header, decode: Decoder) -> RawMask:
@@ -161,6 +153,12 @@ def read_mask_values(path: Path | str, limits: Limits = Limits()) -> RawMask:
         raster = decode()
         values = _without_alpha(raster)
         kind = {"bit": "binary", "grey": "index", "palette": "palette", "rgb": "colour"}.get(header.kind, "cmyk")
+        palette = raster.palette
+        if palette is not None and header.format == "GIF":
+            values, kind, palette = _colours(values, palette)[..., :3], "colour", None
+        stored = values.shape[2]
+        if stored > 1 and (kind == "index" or (kind == "colour" and values.dtype != np.uint8)) and _equal_bands(values):
+            values, kind = values[..., :1], "index"
         bands = 3 if kind == "colour" else 1
         if values.shape[2] != bands or (kind == "colour" and values.dtype != np.uint8) or kind == "cmyk":
             found = f"{values.shape[2]} bands of {values.dtype.name}"
@@ -168,8 +166,8 @@ def read_mask_values(path: Path | str, limits: Limits = Limits()) -> RawMask:
         if kind == "binary" and header.inverted:
             values = 1 - values
         values = np.ascontiguousarray(values if kind == "colour" else as_integers(values[..., 0]))
-        colours = None if raster.palette is None else [(r, g, b) for r, g, b, _ in raster.palette.tolist()]
-        return RawMask(values, "lossy" if header.lossy else kind, colours, header.format)
+        colours = None if palette is None else [(r, g, b) for r, g, b, _ in palette.tolist()]
+        return RawMask(values, "lossy" if header.lossy else kind, colours, header.format, stored)
 
     return _with_file(Path(path), MaskError, work)
 
@@ -199,7 +197,7 @@ def to_rgb8(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def list_images(folder: Path | str) -> list[Path]:
-    """List the images directly in a folder, by `IMAGE_SUFFIXES`, in natural order and without hidden files.
+    """List the images directly in a folder, by `file_formats.image_files`, in natural order and without hidden files.
 
     Raises:
         ImageError: no such folder.
@@ -208,8 +206,8 @@ def list_images(folder: Path | str) -> list[Path]:
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         raise ImageError(folder, expected="a folder of images", found=found, do="Check the path.")
-    files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
-    return sorted((p for p in files if p.is_file()), key=lambda p: natural_key(p.name))
+    files = [path for path in image_files(folder.iterdir()) if not path.name.startswith(".")]
+    return sorted((path for path in files if path.is_file()), key=lambda path: natural_key(path.name))
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
@@ -221,38 +219,12 @@ def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
 def _with_file(path: Path, error: type[DataError], work: Callable[[Header, Decoder], _T]) -> _T:
     """Open a file and call `work` with its header and decoder; every failure becomes an `error` with the path."""
     with reading(path, error, "image") as content:
-        require_file(path, "a PNG, JPEG, TIFF or WebP file")
+        require_file(path, f"a {READABLE} file")
         with path.open("rb") as file:
-            content.name = _format(file)
-            header, decode = _open(file, content.name)
+            content.name = detect(file)
+            header, decode = open_as(file, content.name)
             nodata = read_nodata_file(path)
             return work(header if nodata is None else replace(header, nodata=nodata), decode)
-
-
-def _format(file: BinaryIO) -> str:
-    start = file.read(32)
-    for magic, name in _MAGIC:
-        if start.startswith(magic):
-            return name
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "WebP"
-    foreign = next((name for magic, name in _FOREIGN if start.startswith(magic)), None)
-    if start[4:8] == b"ftyp":
-        foreign = "a HEIC, AVIF or video"
-    if foreign is None:
-        text = all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start)
-        foreign = f"a text file that begins with {start[:20].decode()!r}" if text else "an unknown format"
-    raise Refused("a PNG, JPEG, TIFF or WebP file", foreign, "Save the image as PNG or TIFF, or remove the file.")
-
-
-def _open(file: BinaryIO, name: str) -> tuple[Header, Decoder]:
-    if name == "WebP":
-        return open_webp(file)
-    if name != "TIFF":
-        return open_with_pillow(file, name)
-    from pixelwise.imageio.tiff import open_tiff  # tifffile takes long to import, and most data sets have no TIFF
-
-    return open_tiff(file)
 
 
 def _require_within(header: Header, limits: Limits) -> None:
@@ -275,10 +247,7 @@ def _bands(raster: Raster) -> NDArray[Any]:
     header = raster.header
     values = raster.values
     if raster.palette is not None:
-        if values.max() >= len(raster.palette):
-            found = f"index {values.max()}"
-            raise Refused(f"palette indices 0–{len(raster.palette) - 1}", found, "Save the image as RGB.")
-        colours = raster.palette[values[..., 0]]
+        colours = _colours(values, raster.palette)
         return _over_black(colours[..., :3], colours[..., 3:], 255)
     top = _top(header)
     opaque: float = top
@@ -299,9 +268,23 @@ def _bands(raster: Raster) -> NDArray[Any]:
         values = np.concatenate([_times(top - values[..., :3], top - ink, top), values[..., 4:]], axis=-1)
     if alpha is not None:
         values = _over_black(values, alpha, opaque)
-    if header.bits < 8 and values.dtype == np.uint8:
-        values = (values.astype(np.uint16) * 255 // top).astype(np.uint8)
+    if top < 255 and values.dtype == np.uint8:
+        values = ((values.astype(np.uint16) * 255 + top // 2) // top).astype(np.uint8)
     return values
+
+
+def _colours(values: NDArray[Any], palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the colours and alpha (H, W, 4) of palette indices (H, W, 1)."""
+    if values.max() >= len(palette):
+        found = f"index {values.max()}"
+        raise Refused(f"palette indices 0–{len(palette) - 1}", found, "Save the image as RGB.")
+    return palette[values[..., 0]]
+
+
+def _equal_bands(values: NDArray[Any]) -> bool:
+    """Whether all bands of (H, W, C) are equal; a sample is compared first, which is fast."""
+    first = values[..., :1]
+    return bool((values[::16, ::16] == first[::16, ::16]).all() and (values == first).all())
 
 
 def _valid(
@@ -371,7 +354,7 @@ def fill_invalid(
 def _top(header: Header) -> int:
     """Return the stored value that means full brightness or opacity."""
     if header.dtype.kind == "u":
-        return 2**header.bits - 1
+        return header.maximum or 2**header.bits - 1
     return int(np.iinfo(header.dtype).max) if header.dtype.kind == "i" else 1
 
 

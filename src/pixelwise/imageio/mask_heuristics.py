@@ -66,6 +66,7 @@ class MaskStatistics:
 
     def add(self, raw: RawMask) -> None:
         """Add a mask."""
+        raw = raw.single_band()
         values = _middle(raw.values)
         if raw.kind not in ("index", "palette") or values.ndim != 2 or (values.size and values.min() < 0):
             self.other += 1
@@ -114,6 +115,7 @@ class MaskStatistics:
 
 def numbered(raw: RawMask) -> bool:
     """Whether each id of a single mask is probably an object: no gaps from 1 on, and nearly each one region."""
+    raw = raw.single_band()
     values = _middle(raw.values)
     if raw.kind not in ("index", "palette") or not values.size or values.min() < 0:
         return False

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelwise.errors import ConfigError, DataError, PixelwiseError
+from pixelwise.imageio.library_messages import silenced
 from pixelwise.imageio.raster import Refused
 
 _CUT = re.compile(r"truncated|failed to read \d+ bytes|invalid offset|unexpected end|end-of-stream", re.I)
@@ -24,10 +25,14 @@ class Content:
 
 @contextmanager
 def reading(path: Path, error: type[DataError], name: str) -> Iterator[Content]:
-    """Convert every exception into an `error` with the path, except lack of memory and pixelwise's own errors."""
+    """Convert every exception into an `error` with the path, except lack of memory and pixelwise's own errors.
+
+    Warnings and log records of libraries are dropped.
+    """
     content = Content(name)
     try:
-        yield content
+        with silenced():
+            yield content
     except Refused as refusal:
         raise error(path, expected=refusal.expected, found=refusal.found, do=refusal.do) from refusal
     except (PixelwiseError, MemoryError):

@@ -6,7 +6,6 @@ names the first one holds.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -26,9 +25,6 @@ from pixelwise.imageio.raster import (
     as_samples,
     require_mask_size,
 )
-
-# tifffile logs what it finds odd in a file; without a handler, logging would print that to standard error.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _KINDS: dict[int, tuple[Kind, int]] = {  # photometric interpretation: kind and number of colour samples
     0: ("grey", 1),

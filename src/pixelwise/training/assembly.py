@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import pixelwise.config as configs
@@ -311,10 +312,17 @@ def make_work(config: ResolvedConfig, val: Dataset, card: ModelCard, components:
 
 def validation_seconds(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> float:
     """Estimate the seconds of one validation from three images."""
-    sample = val.subset(range(min(len(val), 3)))
+    sample = spread(val, 3)
     predictor = make_predictor(config, model, card)
     quick_miou(sample.subset([0]), predictor)
     started = time.perf_counter()
     quick_miou(sample, predictor)
     model.train()
     return (time.perf_counter() - started) / len(sample) * len(val)
+
+
+def spread(split: Dataset, count: int) -> Dataset:
+    """Return `count` evenly spaced images of a split, or all if it has no more."""
+    if count >= len(split):
+        return split
+    return split.subset(np.linspace(0, len(split) - 1, count).round().astype(int).tolist())

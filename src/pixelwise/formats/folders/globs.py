@@ -13,7 +13,7 @@ from pixelwise.formats.dataset_root import DatasetRoot, fill_template, glob_file
 from pixelwise.formats.folders.names import pair
 from pixelwise.formats.folders.search import UNREADABLE
 from pixelwise.formats.records import ORPHAN, Layout, Problem, Record, short
-from pixelwise.imageio.images import IMAGE_SUFFIXES
+from pixelwise.imageio.file_formats import IMAGE_SUFFIXES
 
 INVALID = "image without its mask of valid pixels"
 
