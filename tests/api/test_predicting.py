@@ -222,10 +222,10 @@ def test_a_image_too_large_for_the_memory_is_named_and_stops_nothing(
     put(tmp_path / "in", "a.png", "huge.png", "z.png")
     real = files.open_source
 
-    def short_of_memory(path: Path) -> Any:
+    def short_of_memory(path: Path, **options: Any) -> Any:
         if path.name == "huge.png":
             raise error
-        return real(path)
+        return real(path, **options)
 
     monkeypatch.setattr(files, "open_source", short_of_memory)
     result = run(tmp_path / "in", tmp_path / "out")
@@ -423,9 +423,9 @@ def test_decoding_computing_and_writing_overlap(tmp_path: Path, monkeypatch: pyt
     threads: dict[str, set[str]] = {"read": set(), "write": set(), "compute": set()}
     real = files.open_source
 
-    def read(path: Path) -> Any:
+    def read(path: Path, **options: Any) -> Any:
         threads["read"].add(threading.current_thread().name)
-        return real(path)
+        return real(path, **options)
 
     written = files.write_prediction
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from pixelwise.config import DataConfig
 from pixelwise.datasets.dataset import DataSplits, open_data
-from pixelwise.formats.reading import image_orientation, mask_orientation
+from pixelwise.formats.reading import image_orientation, mask_header, mask_orientation
 from pixelwise.imageio.images import read_image
 
 STORED = (48, 64)  # (H, W) of the file
@@ -189,7 +189,7 @@ def test_a_tool_that_shows_stored_images_does_so_for_all(tmp_path: Path, write: 
     for name, mask, own in zip(names, masks(splits), boxes, strict=True):
         np.testing.assert_array_equal(mask, oracle(tmp_path / name, own, before=True))
     (split,) = splits
-    assert [mask_orientation(record) for record in split.records] == [6, 3, 1]
+    assert [mask_orientation(record, mask_header(record)) for record in split.records] == [6, 3, 1]
     assert [image_orientation(record) for record in split.records] == [6, 3, 1]
 
 

@@ -285,10 +285,11 @@ class _Run:
         todo = [name for name, path in self.named.items() if not self._kept(name, path, done.get(name))]
         with ThreadPoolExecutor(1, "decode") as reader, ThreadPoolExecutor(1, "write") as writer:
             try:
-                reads = deque(reader.submit(_read, self.named[name]) for name in todo[:_AHEAD])
+                nodata = self.predictor.spec.nodata
+                reads = deque(reader.submit(_read, self.named[name], nodata) for name in todo[:_AHEAD])
                 following = iter(todo[_AHEAD:])
                 for name in todo:
-                    reads.extend(reader.submit(_read, self.named[other]) for other in islice(following, 1))
+                    reads.extend(reader.submit(_read, self.named[other], nodata) for other in islice(following, 1))
                     self._predict(name, reads.popleft(), writer)
                     while len(self.writes) > _BEHIND or (self.writes and self.writes[0][1].done()):
                         self._settle()
@@ -344,8 +345,8 @@ class _Run:
             self.progress(len(self.entries) + len(self.failed), len(self.named), str(self.named[name]))
 
 
-def _read(path: Path) -> Loaded:
-    source = open_source(path)
+def _read(path: Path, nodata: float | None) -> Loaded:
+    source = open_source(path, nodata=nodata)
     return (source, *source.read())
 
 
@@ -364,7 +365,7 @@ def predict_file(predictor: Predictor, path: Path, *, probabilities: bool = Fals
         ImageError: the file cannot be read.
         DataError: not an image of the kind that the model was trained on.
     """
-    source, image, valid = _read(path)
+    source, image, valid = _read(path, predictor.spec.nodata)
     return image, _predict_source(predictor, source, image, valid, probabilities)
 
 

@@ -34,6 +34,7 @@ from pixelwise.formats.records import ORPHAN, SPLITS, UNMASKED, Problem, Record,
 from pixelwise.formats.shape_placement import place_shapes
 from pixelwise.imageio.images import Limits, read_mask_values
 from pixelwise.imageio.masks import MaskRule
+from pixelwise.imageio.sidecars import mask_file, read_nodata_file
 from pixelwise.labels import Labels
 from pixelwise.types import Sample
 
@@ -117,6 +118,10 @@ class Dataset:
                     digest.update(f"{what} {record.source.digest()}\n".encode())
                     continue
                 digest.update(f"{what} {file_hash(path) if path else 'none'}\n".encode())
+            if (shown := mask_file(record.image)).is_file():
+                digest.update(f"valid pixels {file_hash(shown)}\n".encode())
+            if (nodata := read_nodata_file(record.image)) is not None:
+                digest.update(f"nodata {nodata}\n".encode())
             if record.plane is not None or record.window is not None:
                 digest.update(f"piece {image_digest(record)}\n".encode())
         return digest.hexdigest()
@@ -207,7 +212,8 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
     rule = MaskRule.from_config(config.mask_values) if config.mask_values is not None else found.rule or MaskRule()
     if layout.problems and not config.skip_bad:
         raise _unpaired(root, layout.problems)
-    splits, unusable = _check_headers(layout.splits, config.skip_bad)
+    found_splits = layout.splits if config.nodata is None else _with_nodata(layout.splits, float(config.nodata))
+    splits, unusable = _check_headers(found_splits, config.skip_bad)
     splits, shape_notices = place_shapes(splits, root)
     problems = layout.problems + unusable
     if not any(splits.values()):
@@ -339,6 +345,10 @@ def _check_headers(
                 problems.append(Problem.from_error(error))
         good[split] = tuple(kept)
     return good, tuple(dict.fromkeys(problems))
+
+
+def _with_nodata(splits: Mapping[str, tuple[Record, ...]], nodata: float) -> dict[str, tuple[Record, ...]]:
+    return {split: tuple(replace(record, nodata=nodata) for record in records) for split, records in splits.items()}
 
 
 def _with_groups(

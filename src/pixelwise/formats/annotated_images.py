@@ -26,7 +26,6 @@ class AnnotatedImage:
     split: str | None  # "train", "val" or "test"; None if no name indicates one
     size: tuple[int, int] | None  # (H, W) according to the annotation; None if not given
     shapes: Sequence[NamedRegion]
-    nodata: float | None = None  # value of pixels without data
 
 
 class ImageMatcher:
@@ -133,7 +132,7 @@ def found_images(
     for image in images:
         shapes = tuple(Shape(shape_name(dataset, name), region, level) for name, region, level in image.shapes)
         drawing = Drawing(image.file, shapes, image.size, labels[1], dataset.config.overlap or overlap)
-        record = Record(dataset.images.id_of(image.image), image.image, image.file, source=drawing, nodata=image.nodata)
+        record = Record(dataset.images.id_of(image.image), image.image, image.file, source=drawing)
         records[image.split or "pool"].append(record)
     return ReadResult(make_layout(title, records, problems, notices), labels[0])
 

@@ -118,7 +118,6 @@ def read(dataset: DatasetRoot) -> ReadResult:
             split_of_folder(raster.path, dataset.root),
             raster.header.size,
             shapes[raster.path],
-            raster.header.nodata,
         )
         for raster in annotated
     ]

@@ -26,9 +26,10 @@ from pixelwise.imageio.images import (
     read_size,
     read_with_validity,
     require_finite,
+    valid_voxels,
 )
 from pixelwise.imageio.masks import MaskRule, encode_values, read_ids, read_mask, values_as_ids
-from pixelwise.imageio.raster import Refused
+from pixelwise.imageio.raster import Header, Refused
 from pixelwise.imageio.safe_reading import reading
 from pixelwise.imageio.volumes import Plane, VolumeHeader, require_within, scaled
 from pixelwise.labels import Labels
@@ -48,9 +49,10 @@ def read_record_image(record: Record, limits: Limits = Limits()) -> ReadImage:
     if record.plane is not None:
         bands = [_slice_of(path, record.plane, limits) for path in (record.image, *record.plane.more)]
         image = np.concatenate([values for values, _ in bands])
+        valid = valid_voxels(image, record.nodata)
         with reading(record.image, ImageError, "volume"):
-            require_finite(np.moveaxis(image, 0, -1))
-        return image, bands[0][1], None
+            require_finite(np.moveaxis(image, 0, -1), valid)
+        return image, bands[0][1], valid
     image, grid, valid = read_with_validity(record.image, record.nodata, limits)
     if record.window is None:
         return image, grid, valid
@@ -107,17 +109,22 @@ def image_orientation(record: Record) -> int:
     return 1 if record.plane is not None else read_orientation(record.image)
 
 
-def mask_orientation(record: Record) -> int:
-    """Return the EXIF orientation, 1–8, that is applied to the mask; 1 if there is none, or no mask file.
+def mask_header(record: Record) -> Header | None:
+    """Return the header of the mask file; None if there is no such file.
 
     Raises:
         ImageError: no readable header.
     """
+    if record.mask is None or record.source is not None or record.plane is not None:
+        return None
+    return read_header(record.mask)
+
+
+def mask_orientation(record: Record, header: Header | None) -> int:
+    """Return the EXIF orientation, 1–8, that is applied to the mask; `header` is that of the mask file, if there is one."""
     if isinstance(record.source, Drawing) and record.source.stored:
         return record.source.orientation
-    if record.mask is None or record.source is not None or record.plane is not None:
-        return 1
-    return read_orientation(record.mask)
+    return 1 if header is None else header.orientation
 
 
 def image_digest(record: Record) -> str:
@@ -177,7 +184,7 @@ def require_pair(record: Record) -> Record:
     """Raise unless image and masks have the same size and georeference, by their headers.
 
     Returns:
-        The record, with the nodata value of its image; its drawing, if it has one, with size and orientation of the image.
+        The record; its drawing, if it has one, with size and orientation of the image.
 
     Raises:
         PairingError: they differ.
@@ -198,7 +205,7 @@ def require_pair(record: Record) -> Record:
         require_size(record.mask, annotated, record.image, size)
     if isinstance(record.source, Drawing):
         record = replace(record, source=replace(record.source, image_size=size, orientation=header.orientation))
-    return record if record.nodata is not None else replace(record, nodata=header.nodata)
+    return record
 
 
 def require_size(path: Path, size: tuple[int, ...], image: Path, expected: tuple[int, ...]) -> None:

@@ -6,8 +6,9 @@
 - Alpha is not a band. If it is fully opaque, it is dropped; otherwise the image is composited over black. If more than half
   of the pixels are partly transparent, the fourth band is probably not alpha (some programs mark near infrared so), and the
   file is refused.
-- In a georeferenced TIFF, fully transparent pixels hold no data. In other images they are a background like any other, since
-  objects are often cut out before they are annotated.
+- Pixels hold no data where they have the nodata value, or where a mask inside the file or beside it (`sidecars`) says so. In a
+  georeferenced TIFF, so do fully transparent pixels. In other images these are a background like any other, since objects
+  are often cut out before they are annotated.
 - Palettes become their colours, CMYK becomes RGB by (1 - C) · (1 - K) without colour profiles, and 8-bit values with a smaller
   maximum (1, 2 and 4 bits, PGM) are stretched to 0–255. Everything else stays as stored: 8 and 16 bits, integers or floats,
   1…N bands.
@@ -17,7 +18,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,8 +32,10 @@ from pixelwise.imageio.file_formats import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from pixelwise.imageio.file_formats import READABLE, detect, image_files, open_as
 from pixelwise.imageio.raster import Decoder, Header, Raster, Refused
 from pixelwise.imageio.safe_reading import reading, require_file
+from pixelwise.imageio.sidecars import read_mask_file, read_nodata_file
 from pixelwise.labels import Colour
 
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 _T = TypeVar("_T")
 
 
@@ -81,13 +84,13 @@ def read_with_validity(
 ) -> tuple[NDArray[Any], Grid, NDArray[np.bool_] | None]:
     """Read an image and which of its pixels hold data.
 
-    Pixels hold no data if their stored values equal nodata: in all bands for integers, where 0 is also a colour, and in any
-    band for floats. In a georeferenced TIFF, so do pixels that alpha or the internal mask marks as fully transparent. Without
-    alpha, they keep their values, which may be NaN or infinite.
+    Pixels hold no data where they equal `nodata` or the file's own nodata value (see `differs_from`), where the file's mask is
+    zero, and in a georeferenced TIFF where alpha is zero. Unless alpha composites them over black, they keep their values,
+    which may be NaN or infinite.
 
     Args:
         path: of the file.
-        nodata: stored value of pixels without data; None for the value that the file defines, if any.
+        nodata: stored value of pixels without data, besides the value that the file defines.
         limits: the largest image to decode.
 
     Returns:
@@ -103,7 +106,7 @@ def read_with_validity(
         raster = decode()
         with np.errstate(over="ignore", invalid="ignore"):  # pixels without data may hold anything
             bands = _bands(raster)
-            valid = _valid(raster, header.nodata if nodata is None else nodata)
+            valid = _valid(raster, {header.nodata, nodata}, read_mask_file(Path(path), header))
         require_finite(bands, valid)
         return np.ascontiguousarray(np.moveaxis(bands, -1, 0)), header.grid or Grid(), valid
 
@@ -219,7 +222,9 @@ def _with_file(path: Path, error: type[DataError], work: Callable[[Header, Decod
         require_file(path, f"a {READABLE} file")
         with path.open("rb") as file:
             content.name = detect(file)
-            return work(*open_as(file, content.name))
+            header, decode = open_as(file, content.name)
+            nodata = read_nodata_file(path)
+            return work(header if nodata is None else replace(header, nodata=nodata), decode)
 
 
 def _require_within(header: Header, limits: Limits) -> None:
@@ -245,14 +250,16 @@ def _bands(raster: Raster) -> NDArray[Any]:
         colours = _colours(values, raster.palette)
         return _over_black(colours[..., :3], colours[..., 3:], 255)
     top = _top(header)
+    opaque: float = top
     alpha = None
     if raster.transparent is not None:
         alpha = np.where((values == raster.transparent).all(axis=-1, keepdims=True), 0, top).astype(values.dtype)
     if header.alpha is not None:
         alpha = values[..., header.alpha : header.alpha + 1]
+        opaque = _opaque_value(header, alpha)
         values = np.delete(values, header.alpha, axis=-1)
         if header.premultiplied:
-            _require_alpha(alpha, top)
+            _require_alpha(alpha, opaque)
             alpha = None
     if header.inverted:  # after alpha is removed, which is never inverted
         values = (top - values).astype(values.dtype)
@@ -260,7 +267,7 @@ def _bands(raster: Raster) -> NDArray[Any]:
         ink = values[..., 3:4]
         values = np.concatenate([_times(top - values[..., :3], top - ink, top), values[..., 4:]], axis=-1)
     if alpha is not None:
-        values = _over_black(values, alpha, top)
+        values = _over_black(values, alpha, opaque)
     if top < 255 and values.dtype == np.uint8:
         values = ((values.astype(np.uint16) * 255 + top // 2) // top).astype(np.uint8)
     return values
@@ -280,24 +287,49 @@ def _equal_bands(values: NDArray[Any]) -> bool:
     return bool((values[::16, ::16] == first[::16, ::16]).all() and (values == first).all())
 
 
-def _valid(raster: Raster, nodata: float | None) -> NDArray[np.bool_] | None:
-    """Return where (H, W) a raster holds data, by its stored values; None if it does everywhere."""
+def _valid(
+    raster: Raster, nodata: Iterable[float | None], opaque: NDArray[np.bool_] | None
+) -> NDArray[np.bool_] | None:
+    """Return where (H, W) a raster holds data, by its stored values and masks; None if it does everywhere."""
     header = raster.header
     stored = raster.values
-    marks = []
-    if header.georeferenced and raster.opaque is not None:
-        marks.append(raster.opaque)
+    marks = [mask for mask in (raster.opaque, opaque) if mask is not None]
     if header.alpha is not None:
         if header.georeferenced:
             marks.append(stored[..., header.alpha] > 0)
         stored = np.delete(stored, header.alpha, axis=-1)
-    if nodata is not None and stored.dtype.kind == "f":
-        equal = np.isnan(stored) if np.isnan(nodata) else stored == stored.dtype.type(nodata)
-        marks.append(~equal.any(axis=-1))
-    elif nodata is not None and float(nodata).is_integer():
-        marks.append((stored != int(nodata)).any(axis=-1))
+    marks += [differs_from(value, stored) for value in nodata if value is not None]
     valid: NDArray[np.bool_] | None = np.logical_and.reduce(marks) if marks else None
     return None if valid is None or valid.all() else np.ascontiguousarray(valid)
+
+
+def differs_from(nodata: float, stored: NDArray[Any], axis: int = -1) -> NDArray[np.bool_]:
+    """Return where pixels hold data: where their stored values differ from nodata.
+
+    A pixel holds no data if any band equals nodata; if nodata is not negative and the values are integers, only if all bands do,
+    since 0 and 255 are also colours. Nodata is rounded to the type of floats, as the values were; integers never equal a
+    fraction, NaN, or a value outside of their range.
+
+    Args:
+        nodata: the value, or NaN.
+        stored: values of all bands.
+        axis: of the bands.
+    """
+    if stored.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            equal = np.isnan(stored) if np.isnan(nodata) else stored == stored.dtype.type(nodata)
+    elif isinstance(nodata, int) or nodata.is_integer():
+        equal = stored == int(nodata)
+    else:
+        equal = np.zeros(stored.shape, bool)
+    differs: NDArray[np.bool_] = ~(equal.any(axis) if nodata < 0 or stored.dtype.kind == "f" else equal.all(axis))
+    return differs
+
+
+def valid_voxels(image: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | None:
+    """Return where (*S) an image (C, *S) of stored values differs from nodata; None if it does everywhere."""
+    valid = None if nodata is None else differs_from(nodata, image, axis=0)
+    return None if valid is None or valid.all() else valid
 
 
 def fill_invalid(
@@ -326,14 +358,21 @@ def _top(header: Header) -> int:
     return int(np.iinfo(header.dtype).max) if header.dtype.kind == "i" else 1
 
 
-def _over_black(values: NDArray[Any], alpha: NDArray[Any], top: int) -> NDArray[Any]:
+def _opaque_value(header: Header, alpha: NDArray[Any]) -> float:
+    """Return the value of alpha that means full opacity; programs write 1 or 255 into georeferenced files of any type."""
+    top, highest = _top(header), alpha.max().item()
+    unusual = highest > top or (header.georeferenced and highest > 0 and bool(np.isin(alpha, (0, highest)).all()))
+    return highest if unusual else top
+
+
+def _over_black(values: NDArray[Any], alpha: NDArray[Any], top: float) -> NDArray[Any]:
     if np.all(alpha == top):
         return values
     _require_alpha(alpha, top)
     return _times(values, alpha, top)
 
 
-def _require_alpha(alpha: NDArray[Any], top: int) -> None:
+def _require_alpha(alpha: NDArray[Any], top: float) -> None:
     between = float(np.mean((alpha > 0) & (alpha < top)))
     if between > 0.5:
         raise Refused(
@@ -344,32 +383,45 @@ def _require_alpha(alpha: NDArray[Any], top: int) -> None:
         )
 
 
-def _times(values: NDArray[Any], share: NDArray[Any], top: int) -> NDArray[Any]:
+def _times(values: NDArray[Any], share: NDArray[Any], top: float) -> NDArray[Any]:
     """Multiply by share / top, rounded for integers."""
     if values.dtype.kind == "f":
-        return values * share
+        return (values * (share / top)).astype(values.dtype, copy=False)
     wide = np.uint32 if values.dtype.itemsize <= 2 and values.dtype.kind == "u" else np.float64
     product = values.astype(wide) * share.astype(wide)
     return ((product + wide(top // 2)) // wide(top)).astype(values.dtype)
 
 
 def require_finite(bands: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> None:
-    """Raise if an image (H, W, C) has NaN or infinite values in valid pixels (H, W).
+    """Raise if an image (H, W, C) has NaN, infinite or too large values in valid pixels (H, W); networks compute in float32.
 
     Raises:
         Refused: it has some.
     """
-    if bands.dtype.kind != "f" or np.isfinite(bands).all():
+    if bands.dtype.kind != "f" or not _exceeds_float32(bands):
         return
     checked = bands if valid is None else bands[valid]
-    counts = {"NaN": np.isnan(checked).any(axis=-1).sum(), "infinite": np.isinf(checked).any(axis=-1).sum()}
-    found = " and ".join(f"{int(n)} {what} pixel{'s' * (int(n) != 1)}" for what, n in counts.items() if n)
-    if found:
-        raise Refused(
-            "finite values",
-            found,
-            "Fill those pixels with a number and mark them as ignored in the mask, or crop the image to where it has data.",
+    size = np.abs(checked)
+    nan, infinite = int(np.isnan(size).any(axis=-1).sum()), int(np.isinf(size).any(axis=-1).sum())
+    large = int((np.isfinite(size) & (size > _FLOAT32_MAX)).any(axis=-1).sum())
+    counts = {"{} NaN pixel{}": nan, "{} infinite pixel{}": infinite, "{} pixel{} beyond ±3.4e38": large}
+    found = " and ".join(text.format(n, "s" * (n != 1)) for text, n in counts.items() if n)
+    if not found:
+        return
+    do = "Fill those pixels with a number and mark them as ignored in the mask, or crop the image to where it has data."
+    if not infinite and bool(nan) != bool(large):
+        nodata = "nan" if nan else repr(checked.flat[size.argmax()].item())
+        do = (
+            f"If {'NaN' if nan else nodata} means no data: --set data.nodata={nodata} (check, train, evaluate), or write it into"
+            " the file as its nodata value. Otherwise fill those pixels with a number."
         )
+    raise Refused("finite values of float32" if large else "finite values", found, do)
+
+
+def _exceeds_float32(values: NDArray[Any]) -> bool:
+    return not bool(np.isfinite(values).all()) or (
+        values.dtype.itemsize > 4 and bool(np.abs(values).max() > _FLOAT32_MAX)
+    )
 
 
 def _without_alpha(raster: Raster) -> NDArray[Any]:

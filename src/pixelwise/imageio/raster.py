@@ -90,7 +90,7 @@ class Raster:
         values: (H, W, samples), as stored but with the orientation applied.
         palette: (N, 4) uint8, colours and alpha per index, of a "palette" raster.
         transparent: stored value, one per sample, of transparent pixels; None if the file defines none.
-        opaque: (H, W), false where the file's transparency mask is zero; None if it has no such mask.
+        opaque: (H, W), false where the file's mask of valid pixels is zero; None if it has no such mask.
     """
 
     header: Header
@@ -235,6 +235,20 @@ def _palette(image: Image.Image) -> NDArray[np.uint8]:
     elif isinstance(alpha, int) and alpha < len(palette):
         palette[alpha, 3] = 0
     return palette
+
+
+def require_mask_size(found: tuple[int, int], size: tuple[int, int], name: str) -> None:
+    """Raise unless a mask of valid pixels has the size (H, W) of its image, both as stored.
+
+    Raises:
+        Refused: it has another; `name` says which mask it is.
+    """
+    if found != size:
+        raise Refused(
+            f"{name} of {size[0]}×{size[1]} pixels, the height and width of the image",
+            f"{found[0]}×{found[1]}",
+            "Write the mask again for this image, or remove it.",
+        )
 
 
 def apply_orientation(values: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -263,6 +263,7 @@ def model_card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelC
             dtype=facts.dtype,
             typical_range=_typical_range(facts),
             fill=tuple(config.model.mean or ()),
+            nodata=None if config.data.nodata is None else float(config.data.nodata),
             tile=config.predict.tile or (512, 512),
             overlap=config.predict.overlap,
             mirrors=tuple(d for d in ("horizontal", "vertical") if getattr(config.augment, f"flip_{d}")),
