@@ -118,7 +118,11 @@ def test_ignored_pixels_cannot_be_decoded_without_an_ignored_id() -> None:
         ),
         ({"ids": (3, 3)}, "labels.ids: expected unique entries, found 3 twice. Change one."),
         ({"names": ("a", "a")}, "labels.names: expected unique entries, found a twice. Change one."),
-        ({"ids": (0, -1)}, "labels.ids: expected ids 0–16777215, found -1. Renumber the classes."),
+        (
+            {"ids": (0, -1)},
+            "labels.ids: expected ids 0–16777215, found -1. If it marks pixels without a label, set it as"
+            " ignore_index instead; otherwise renumber the classes.",
+        ),
         ({"ids": (0, 2**24)}, "labels.ids: expected ids 0–16777215, found 16777216. Renumber the classes."),
         ({"ids": (0.5, 1)}, "labels.ids: expected integers, found 0.5. Correct the value."),
         ({"ids": (False, 1)}, "labels.ids: expected integers, found False. Correct the value."),

@@ -19,6 +19,7 @@ from pixelwise.errors import LabelsError
 
 Colour = tuple[int, int, int]
 _MAX_ID = 2**24 - 1
+_MIN_IGNORED = -(2**31)
 
 
 def default_colours(count: int) -> tuple[Colour, ...]:
@@ -41,7 +42,9 @@ class Labels:
         ids: the id of each class in mask files, in any order, gaps allowed; 0…K-1 by default.
         colours: (red, green, blue) per class, 0-255; `default_colours` by default.
         countable: whether each class consists of countable objects ("thing"); False by default.
-        ignore_ids: ids of ignored pixels in files; by default 255, unless it is a class.
+        ignore_ids: ids of ignored pixels in files, the one that is written first; by default 255, unless it is a class. They
+            may be negative; if all are, 255 is added (or the next id behind the classes, if 255 is one), since image files
+            that are written hold no negative ids.
 
     Raises:
         LabelsError: missing, duplicate or mismatching entries.
@@ -61,7 +64,10 @@ class Labels:
         put(self, "colours", tuple(_colour(c) for c in self.colours) or default_colours(count))
         put(self, "countable", tuple(self.countable) or (False,) * count)
         ignore = (255,) if self.ignore_ids is None else tuple(_integer(i, "ignore_index") for i in self.ignore_ids)
-        put(self, "ignore_ids", tuple(i for i in ignore if self.ignore_ids is not None or i not in self.ids))
+        ignore = tuple(i for i in ignore if self.ignore_ids is not None or i not in self.ids)
+        if ignore and max(ignore) < 0:
+            ignore = (255 if 255 not in self.ids else max(self.ids) + 1, *ignore)
+        put(self, "ignore_ids", tuple(sorted(ignore, key=lambda i: i < 0)))
         self._validate()
 
     def _validate(self) -> None:
@@ -100,11 +106,17 @@ class Labels:
                 found=str(self.countable),
                 do="Correct the list.",
             )
-        invalid = [i for i in (*self.ids, *(self.ignore_ids or ())) if not 0 <= i <= _MAX_ID]
+        invalid = [i for i in self.ids if not 0 <= i <= _MAX_ID]
         if invalid:
-            raise LabelsError(
-                "labels.ids", expected=f"ids 0–{_MAX_ID}", found=str(invalid[0]), do="Renumber the classes."
+            ignored = (
+                "If it marks pixels without a label, set it as ignore_index instead; otherwise renumber the classes."
             )
+            do = ignored if invalid[0] < 0 else "Renumber the classes."
+            raise LabelsError("labels.ids", expected=f"ids 0–{_MAX_ID}", found=str(invalid[0]), do=do)
+        invalid = [i for i in self.ignore_ids or () if not _MIN_IGNORED <= i <= _MAX_ID]
+        if invalid:
+            expected = f"ids {_MIN_IGNORED} to {_MAX_ID}"
+            raise LabelsError("labels.ignore_index", expected=expected, found=str(invalid[0]), do="Choose another id.")
 
     @property
     def num_classes(self) -> int:
@@ -155,7 +167,7 @@ class Labels:
             if id_ < 256:
                 table[id_], unknown[id_] = index, 0
         for id_ in self.ignore_ids or ():
-            if id_ < 256:
+            if 0 <= id_ < 256:
                 unknown[id_] = 0
         stored = ids.tobytes()
         if 1 in stored.translate(unknown):

@@ -92,6 +92,7 @@ class ModelSpec:
         dtype: numpy name of the pixel type of the training images; None if any is accepted.
         typical_range: the 0.5 % and 99.5 % percentiles of the training pixels over all bands, in raw values; None if unknown.
         fill: raw value per band that replaces invalid pixels; () for zeros.
+        nodata: stored value of pixels without data, besides the value that a file defines; None if there is none.
         stride: pixels per step of the coarsest feature map; tiles start at its multiples.
         logit_scale: image pixels per logit along each axis; 1 if logits have the size of the image.
         tile: size of the tiles, (*S); None if images are predicted whole.
@@ -109,6 +110,7 @@ class ModelSpec:
     dtype: str | None = None
     typical_range: tuple[float, float] | None = None
     fill: tuple[float, ...] = ()
+    nodata: float | None = None
     stride: int = 1
     logit_scale: int = 1
     tile: tuple[int, ...] | None = None

@@ -18,7 +18,9 @@ from tests.inference.backends import predictor_of
 from pixelwise import storage
 from pixelwise.api import predicting as files
 from pixelwise.api.predicting import Predicted, find_sources, predict_files, predict_settings
+from pixelwise.config import DataConfig
 from pixelwise.errors import ConfigError, Interrupted, OutputExistsError, ResourceError, UsageError
+from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import Labels
 
@@ -77,6 +79,23 @@ def test_hidden_files_of_a_folder_are_no_images(tmp_path: Path) -> None:
         "._a",
         "a-checkpoint",
     ]
+
+
+SYSTEM = (
+    "@eaDir/a.png/SYNOPHOTO_THUMB_XL.jpg", "x/@eaDir/b.png", "SYNOPHOTO_THUMB_M.jpg", "__MACOSX/x/a.png", "x/._a.png",
+    "#recycle/c.png", "$RECYCLE.BIN/c.png", "@Recycle/c.png", ".@__thumb/a.png", "lost+found/c.png",
+)  # fmt: skip
+
+
+def test_files_of_operating_systems_and_file_servers_are_neither_predicted_nor_read_as_data(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "x/b.png", *SYSTEM)
+    own = sorted(str(tmp_path / name) for name in ("a.png", "x/b.png"))
+    assert sorted(found(tmp_path).values()) == own
+    assert sorted(found(tmp_path / "**" / "*.*g").values()) == own
+    dataset = DatasetRoot(tmp_path, tmp_path, DataConfig())
+    assert sorted(map(str, dataset.files)) == own
+    assert sorted(map(str, dataset.matching("**/*.*g", "data.images"))) == own
+    assert list(found(tmp_path / "x" / "@eaDir")) == ["b"]  # named
 
 
 def test_files_folders_and_globs_in_the_order_given_each_once(tmp_path: Path) -> None:
@@ -203,10 +222,10 @@ def test_a_image_too_large_for_the_memory_is_named_and_stops_nothing(
     put(tmp_path / "in", "a.png", "huge.png", "z.png")
     real = files.open_source
 
-    def short_of_memory(path: Path) -> Any:
+    def short_of_memory(path: Path, **options: Any) -> Any:
         if path.name == "huge.png":
             raise error
-        return real(path)
+        return real(path, **options)
 
     monkeypatch.setattr(files, "open_source", short_of_memory)
     result = run(tmp_path / "in", tmp_path / "out")
@@ -309,6 +328,26 @@ def test_changed_inputs_and_lost_outputs_are_predicted_again(tmp_path: Path) -> 
     assert (tmp_path / "out/masks/1.png").exists()
 
 
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_moved_inputs_and_outputs_are_resumed(tmp_path: Path, how: str) -> None:
+    put(tmp_path / "in", *(f"{k}.png" for k in range(6)))
+    interrupted(tmp_path / "in", tmp_path / "out", after=4)
+    (tmp_path / "elsewhere").mkdir()
+    place = tmp_path / "elsewhere" / "images"
+    if how == "moved":
+        (tmp_path / "in").rename(place)
+    else:
+        place.mkdir()
+        for path in (tmp_path / "in").iterdir():
+            (place / path.name).write_bytes(path.read_bytes())
+    put(place, "1.png", size=(6, 8))  # changed in its new place
+    out = (tmp_path / "out").rename(tmp_path / "renamed")
+    rest = Counting()
+    result = run(place, out, predictor_of(rest, LABELS, channels=3))
+    assert rest.count == 2 + 1
+    assert [image["file"] for image in result.images] == [str(place / f"{k}.png") for k in range(6)]
+
+
 def test_a_journal_that_was_cut_in_a_line_is_resumed(tmp_path: Path) -> None:
     put(tmp_path / "in", *(f"{k}.png" for k in range(6)))
     interrupted(tmp_path / "in", tmp_path / "out", after=5)
@@ -384,9 +423,9 @@ def test_decoding_computing_and_writing_overlap(tmp_path: Path, monkeypatch: pyt
     threads: dict[str, set[str]] = {"read": set(), "write": set(), "compute": set()}
     real = files.open_source
 
-    def read(path: Path) -> Any:
+    def read(path: Path, **options: Any) -> Any:
         threads["read"].add(threading.current_thread().name)
-        return real(path)
+        return real(path, **options)
 
     written = files.write_prediction
 

@@ -65,7 +65,7 @@ def test_small_data_sets_start_no_process(opened: DataSplits, monkeypatch: pytes
     monkeypatch.setattr(survey, "_SERIAL_SECONDS", 1000)
     assert len(take_survey(opened).inspections) == 71
     monkeypatch.setattr(survey, "_SERIAL_SECONDS", 0)
-    monkeypatch.setattr(survey, "count_cores", lambda: 2)
+    monkeypatch.setattr(survey, "cores", lambda: 2)
     with pytest.raises(AssertionError, match="a process was started"):
         take_survey(opened)
 

@@ -140,9 +140,7 @@ def test_no_arguments_show_the_help_and_are_a_usage_error(invoke: Invoke) -> Non
 
 
 def test_it_can_be_called_as_a_module() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pixelwise.cli", "--version"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "pixelwise", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"pixelwise {pixelwise.__version__}\n"
 
 
@@ -282,7 +280,7 @@ def test_a_closed_pipe_is_not_an_error_for_long_output(tmp_path: Path) -> None:
 def test_a_closed_standard_error_does_not_stop_the_work(discs: Path) -> None:
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "pixelwise.cli", "check"]
+    command = [sys.executable, "-m", "pixelwise", "check"]
     done = subprocess.run([*command, str(discs)], stdout=subprocess.PIPE, stderr=write, check=False)
     assert done.returncode == 0
     assert done.stdout.endswith(b"in 20 images: ready for training\n")
@@ -589,6 +587,20 @@ def test_an_interrupted_demo_names_the_command_to_resume(
     assert result.code == 130
     data, run = tmp_path / "demo" / "data", tmp_path / "demo" / "run"
     assert result.err.endswith(f"To resume: pixelwise train {data} --time-limit 7s --out {run}\n")
+
+
+def test_a_demo_without_enough_time_names_its_own_option(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise errors.ResourceError("--time-limit", expected="time", found="none", do="Use --set model.features=[4].")
+
+    monkeypatch.setattr(api, "draw_demo_data", lambda *_, **__: None)
+    monkeypatch.setattr(api, "check", lambda *_: api.Checkup("d", {}, (), (), 0.0))
+    monkeypatch.setattr(api, "train", refuse)
+    result = invoke("demo", "--out", tmp_path / "demo", "--time-limit", "7s")
+    assert result.code == 4
+    assert result.err.endswith("--time-limit: expected time, found none. Allow more time, such as --time-limit 90s.\n")
 
 
 def test_a_demo_replaces_only_a_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

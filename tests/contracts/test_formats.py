@@ -100,3 +100,15 @@ def test_detection_rejects_empty_folders_and_does_not_raise_on_noise(name, tmp_p
         (tmp_path / f"empty.{suffix}").touch()
         (tmp_path / f"list.{suffix}").write_text("[1, [2], {}]")
     assert FORMATS[name].detect(DatasetRoot(tmp_path, tmp_path, DataConfig())) is None
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_hash_of_a_data_set_does_not_depend_on_its_place(name, tmp_path):
+    masks = [np.kron(np.arange(6).reshape(2, 3) % 3, np.ones((8, 8))).astype(np.uint8)] * 3
+    config = lay(tmp_path / "in", masks, LABELS[0])
+    out = tmp_path / "out"
+    out.mkdir()
+    convert(open_data(config, tmp_path / "in"), FORMATS[name], out)
+    before = [split.hash() for split in open_data(DataConfig(), out)]
+    assert len(before) == 3
+    assert before == [split.hash() for split in open_data(DataConfig(), out.rename(tmp_path / "moved"))]

@@ -219,7 +219,7 @@ def test_polygons_differ_from_the_published_script_only_along_contours(tmp_path_
         ('{"objects": [7]}', "found an object that cannot be read"),
         ('{"objects": [{"polygon": []}]}', "found an object that cannot be read ('label')"),
         ('{"objects": [{"label": "car", "polygon": [[1, 2], [3]]}]}', "found an object that cannot be read"),
-        ('{"objects": [{"label": "car", "polygon": [[1, NaN]]}]}', "points that are not finite numbers"),
+        ('{"objects": [{"label": "car", "polygon": [[1, NaN]]}]}', "coordinates that are not finite"),
         ('{"objects": [{"label": "car", "polygon": "x"}]}', "found an object that cannot be read"),
         ("[" * 100_000, "recursion"),
     ],

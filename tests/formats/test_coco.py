@@ -554,25 +554,39 @@ def test_a_flat_list_is_one_polygon(tmp_path):
     assert (class_map(tmp_path)[2:10, 2:12] == "cat").all()
 
 
-def test_annotations_with_unknown_ids_are_problems(tmp_path):
-    unknown = [
-        annotation([SQUARE], 99),
-        annotation([SMALL], number=2, image=77),
-        {"id": 3},
-        4,
-        annotation([SMALL], number=5, image=[1]),
-    ]
-    plain = document(*unknown, annotation([SMALL], "1", 6), annotation([SMALL], [1], 7))
-    unlisted = "annotation of an image that its file does not list"
-    assert problems_of(find(write_dataset(tmp_path, plain))) == [
+def test_annotations_without_a_listed_category_are_problems(tmp_path):
+    bad = [annotation([SQUARE], 99), annotation([SMALL], [1], 7), {"id": 3, "image_id": 1, "segmentation": [SMALL]}]
+    assert problems_of(find(write_dataset(tmp_path, document(*bad)))) == [
         ("a.jpg (annotation 1)", "object of a category that its file does not list"),
-        ("a.jpg (annotation 6)", "object of a category that its file does not list"),
+        ("a.jpg (annotation 3)", "object without a category_id"),
         ("a.jpg (annotation 7)", "object of a category that its file does not list"),
-        ("annotations.json: annotation 2 (image_id 77)", unlisted),
-        ("annotations.json: annotation 5 (image_id None)", unlisted),
-        ("annotations.json: annotations[2]", "annotation without image_id and category_id"),
-        ("annotations.json: annotations[3]", "annotation without image_id and category_id"),
     ]
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_annotations_without_a_listed_image_are_refused(tmp_path, skip_bad):
+    """They may belong to any image, so none of the images can be trusted."""
+    unknown = [annotation([SMALL], number=2, image=77), {"id": 3}, 4, annotation([SMALL], number=5, image=[1])]
+    write_dataset(tmp_path, document(annotation([SQUARE]), *unknown))
+    with pytest.raises(MaskError) as error:
+        find(tmp_path, skip_bad=skip_bad)
+    assert str(error.value) == (
+        f"{tmp_path}/annotations.json: expected the image_id of a listed image in every annotation, found 4 without"
+        " (annotation 2: 77, annotations[2], annotations[3], …). Correct or remove these annotations. They may belong to"
+        " any image of the file, so skip_bad cannot leave out theirs."
+    )
+
+
+def test_ids_may_be_numbers_in_one_list_and_text_in_another(tmp_path):
+    images = [entry("1"), entry(2, "b.jpg"), entry("3", "c.jpg"), entry(3, "d.jpg")]
+    shapes = [annotation([SQUARE], "1", k, image=id_) for k, id_ in enumerate((1, "2", "3", 3, 3.0))]
+    found = find(write_dataset(tmp_path, document(*shapes, images=images)))
+    assert [len(record.source.shapes) for record in records(found)] == [1, 1, 1, 2]
+    assert {shape.name for record in records(found) for shape in record.source.shapes} == {"cat"}
+    assert (
+        "annotations.json: 2 annotations have numbers for image ids that are text, or the reverse: they are matched"
+        in found.layout.notices
+    )
 
 
 def test_annotations_with_the_same_id_are_all_drawn(tmp_path):

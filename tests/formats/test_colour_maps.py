@@ -221,6 +221,23 @@ def test_whether_masks_hold_values_or_colours(tmp_path: Path, pixels: Any, palet
     assert in_colour(masks) is (np.ndim(pixels) == 3)
 
 
+@pytest.mark.parametrize(
+    ("masks", "colours"),
+    [
+        ([[[0] * 3, [3] * 3]], False),  # equal bands of ids
+        ([[[0] * 3]], True),
+        ([[[0] * 3, [128] * 3]], True),
+        ([[[0] * 3, [3] * 3], [[0, 0, 200]]], True),
+        ([[[0] * 3, [200] * 3], [[0]]], False),
+    ],
+)
+def test_equal_bands_are_colours_or_ids(tmp_path: Path, masks: Any, colours: bool) -> None:
+    for k, pixels in enumerate(masks):
+        values = np.array([pixels], np.uint8)
+        Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values).save(tmp_path / f"{k}.png")
+    assert in_colour(sorted(tmp_path.glob("*.png"))) is colours
+
+
 def test_grey_values_that_are_colours_of_the_table_are_read_as_these(tmp_path: Path) -> None:
     entries = [Entry("road", (255, 255, 255)), Entry("ground", (0, 0, 0))]
     Image.fromarray(np.array([[0, 255]], np.uint8)).save(tmp_path / "a.png")

@@ -14,8 +14,9 @@ from PIL import Image
 from pixelwise.config import DataConfig
 from pixelwise.errors import DataError
 from pixelwise.formats import read_dataset
-from pixelwise.formats.dataset_root import DatasetRoot, ImageIndex, walk
+from pixelwise.formats.dataset_root import DatasetRoot, ImageIndex
 from pixelwise.formats.records import Record
+from pixelwise.imageio.listing import walk
 
 
 def put(root: Path, *names: str) -> Path:

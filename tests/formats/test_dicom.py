@@ -8,7 +8,13 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    generate_uid,
+)
 
 from pixelwise.config import DataConfig
 from pixelwise.datasets.convert import convert
@@ -326,6 +332,71 @@ def test_a_series_that_cannot_be_read_stops_or_is_left_out(tmp_path: Path) -> No
     splits = opened(tmp_path, skip_bad=True)
     assert {record.mask.parent.name for record in splits.train.records} == {"p1"}
     assert len(splits.skipped) == 2
+
+
+def without_preamble(path: Path, *, meta: bool, implicit: bool) -> None:
+    one = pydicom.dcmread(path)
+    if not meta:
+        one.file_meta = FileMetaDataset()
+    elif implicit:
+        one.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    one.preamble = None
+    one.save_as(path, enforce_file_format=False, implicit_vr=implicit, little_endian=True)
+    assert path.read_bytes()[128:132] != b"DICM"
+
+
+@pytest.mark.parametrize("name", ["Z{}", "{}.DCM", "{}.ima", "1.2.840.{}"])
+@pytest.mark.parametrize(("meta", "implicit"), [(True, True), (True, False), (False, True), (False, False)])
+def test_files_without_preamble_are_read(tmp_path: Path, name: str, meta: bool, implicit: bool) -> None:
+    for k, path in enumerate(series(tmp_path / "ct")):
+        without_preamble(path, meta=meta, implicit=implicit)
+        path.rename(path.with_name(name.format(k)))
+    mask = label_volume(tmp_path / "seg.nii.gz")
+    split = opened(tmp_path).train
+    assert len(split) == SLICES
+    for k in range(SLICES):
+        sample = split.read(k)
+        np.testing.assert_array_equal(sample.image[0], stored(k) - 1024)
+        np.testing.assert_array_equal(sample.mask, mask[:, :, k].T)
+
+
+def test_a_deflated_file_without_preamble_is_refused(tmp_path: Path) -> None:
+    one = pydicom.dcmread(slice_file(tmp_path / "a", stored(0), ORIGIN))
+    one.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    one.save_as(tmp_path / "a", enforce_file_format=True)
+    (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes()[132:])
+    assert dicom.is_dicom(tmp_path / "a")
+    with pytest.raises(ImageError, match="a: expected an uncompressed header"):
+        dicom.read_slice(tmp_path / "a")
+
+
+def test_other_files_are_not_dicom(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    rng = np.random.default_rng(0)
+    contents = [
+        b"",
+        b"a text file\n" * 30,
+        bytes(3000),
+        b"\x08\0",
+        b"\x08\0\x05\0CS",
+        *(b"\x08\0" + rng.bytes(200) for _ in range(300)),
+    ]
+    for content in contents:
+        path.write_bytes(content)
+        assert not dicom.is_dicom(path)
+    with pytest.raises(ImageError, match="expected a DICOM file, found something else"):
+        dicom.read_slice(path)
+
+
+def test_a_segmentation_in_nrrd_is_named(tmp_path: Path) -> None:
+    series(tmp_path / "ct")
+    (tmp_path / "Segmentation.seg.nrrd").write_bytes(b"NRRD0004\n")
+    with pytest.raises(
+        DataError, match=r"found DICOM files, and Segmentation\.seg\.nrrd. Convert the volumes to NIfTI: SimpleITK"
+    ):
+        opened(tmp_path)
+    label_volume(tmp_path / "seg.nii.gz")
+    assert any("(.seg.nrrd): left out" in notice for notice in opened(tmp_path).notices)
 
 
 def test_dicom_is_recognised_by_its_content(tmp_path: Path) -> None:

@@ -208,8 +208,26 @@ def test_a_second_set_of_masks_is_left_out_but_two_without_a_first_are_ambiguous
 def test_folders_of_other_files_are_no_masks(tmp_path: Path) -> None:
     layout = find(put(tmp_path / "yolo", "images/a.png", "labels/a.txt", "masks/a.png"))
     assert pairs(layout, tmp_path / "yolo") == {"pool": [("images/a.png", "masks/a.png")]}
-    with pytest.raises(DataError, match=r"as PNG or TIFF, found masks/ with only \.npy\. Add them, or set their"):
-        find(put(tmp_path / "npy", "images/a.png", "masks/a.npy"))
+    with pytest.raises(DataError, match=r"as PNG or TIFF, found masks/ with only \.csv\. Add them, or set their"):
+        find(put(tmp_path / "csv", "images/a.png", "masks/a.csv"))
+
+
+def test_the_official_folders_of_drive(tmp_path: Path) -> None:
+    """mask/ is the field of view; the vessels are in 1st_manual/, and those of a second observer in 2nd_manual/."""
+    for split, word, first in (("training", "training", 21), ("test", "test", 1)):
+        for k in range(first, first + 3):
+            put(tmp_path, f"{split}/images/{k:02}_{word}.tif", f"{split}/mask/{k:02}_{word}_mask.gif")
+            put(tmp_path, f"{split}/1st_manual/{k:02}_manual1.gif")
+    put(tmp_path, "test/2nd_manual/01_manual2.gif")
+    layout = find(tmp_path)
+    assert pairs(layout, tmp_path)["train"][0] == (
+        "training/images/21_training.tif",
+        "training/1st_manual/21_manual1.gif",
+    )
+    assert {split: len(records) for split, records in layout.splits.items()} == {"train": 3, "test": 3}
+    assert all(record.valid.parent.name == "mask" for record in layout.records)
+    assert any("2nd_manual/01_manual2.gif" in notice for notice in layout.notices)
+    assert not layout.problems
 
 
 def test_the_configuration_may_name_a_folder_that_the_table_lacks(tmp_path: Path) -> None:
@@ -409,12 +427,35 @@ def test_a_test_folder_inside_images_without_masks_is_reported(tmp_path: Path) -
 
 
 def test_images_of_kinds_that_are_not_read_are_reported(tmp_path: Path) -> None:
-    layout = find(put(tmp_path / "some", "images/a.png", "masks/a.png", "images/b.bmp", "masks/b.BMP"))
-    assert layout.notices == ("2 files of kinds that cannot be read (.bmp): left out (images/b.bmp, …)",)
+    layout = find(put(tmp_path / "some", "images/a.png", "masks/a.png", "images/b.heic", "masks/b.TGA"))
+    assert layout.notices == (
+        "2 files of kinds that cannot be read (.heic, .tga): left out (images/b.heic, …). Save them as PNG, with the same values",
+    )
     with pytest.raises(
         DataError,
-        match=r"expected images and masks as \.png, .*, found 2 files of other kinds \(\.gif\)\. Save those",
+        match=r"expected images and masks as PNG, .*, found 2 files of other kinds \(\.tga\)\. Save them",
     ):
         find(
-            put(tmp_path / "carvana", "train/a.jpg", "train/b.jpg", "train_masks/a_mask.gif", "train_masks/b_mask.gif")
+            put(tmp_path / "textures", "train/a.jpg", "train/b.jpg", "train_masks/a_mask.tga", "train_masks/b_mask.tga")
         )
+
+
+@pytest.mark.parametrize(
+    "kind", [".bmp", ".gif", ".jp2", ".J2K", ".pgm", ".ppm", ".npy", ".npz", ".avif", ".jfif", ".JPE"]
+)
+def test_every_suffix_of_an_image_is_paired(tmp_path: Path, kind: str) -> None:
+    layout = find(put(tmp_path / "images", f"images/a{kind}", "masks/a.png"))
+    assert pairs(layout, tmp_path / "images") == {"pool": [(f"images/a{kind}", "masks/a.png")]}
+    layout = find(put(tmp_path / "masks", "images/a.jpg", f"masks/a{kind}"))
+    assert pairs(layout, tmp_path / "masks") == {"pool": [("images/a.jpg", f"masks/a{kind}")]}
+    layout = find(put(tmp_path / "beside", "a.jpg", f"a_mask{kind}"))
+    assert pairs(layout, tmp_path / "beside") == {"pool": [("a.jpg", f"a_mask{kind}")]}
+
+
+def test_volumes_that_cannot_be_read_are_named_with_their_conversion(tmp_path: Path) -> None:
+    layout = find(put(tmp_path / "some", "images/a.png", "masks/a.png", "ct/b.seg.nrrd"))
+    assert "cannot be read (.seg.nrrd): left out (ct/b.seg.nrrd). Convert the volumes to NIfTI" in layout.notices[0]
+    with pytest.raises(
+        DataError, match=r"\.mha, \.nrrd\)\. Convert .*\(SimpleITK.ReadImage\('a\.mha'\), 'a\.nii\.gz'\)"
+    ):
+        find(put(tmp_path / "all", "images/a.mha", "masks/a.nrrd"))

@@ -208,7 +208,7 @@ def test_images_without_masks(tmp_path: Path) -> None:
 
 
 def test_images_folder_without_images(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"images: expected images \(.png.* found none. Put them there"):
+    with pytest.raises(DataError, match=r"images: expected images \(PNG.* found none. Put them there"):
         find(put(tmp_path, "images/readme.txt", "masks/a.png"))
 
 
@@ -270,10 +270,9 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch:
         find(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["Straße".encode("cp1252"), "a".encode("utf-16")])
-def test_lists_in_another_encoding_are_refused(tmp_path: Path, content: bytes) -> None:
+def test_lists_in_another_encoding_are_refused(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "masks/a.png", "splits/train.txt")
-    (tmp_path / "splits" / "train.txt").write_bytes(content)
+    (tmp_path / "splits" / "train.txt").write_bytes("Straße".encode("cp1252"))
     with pytest.raises(ConfigError, match=r"train\.txt: expected a text file in UTF-8, found .* Save it as UTF-8\."):
         find(tmp_path)
 
@@ -284,8 +283,8 @@ def test_a_pattern_without_a_suffix_means_images(tmp_path: Path) -> None:
         layout = find(tmp_path, images="p/*", masks=masks)
         assert ids(layout) == {"pool": ["p/a"]}
         assert not layout.problems
-    put(tmp_path, "p/b.bmp")  # which cannot be read: that is said, and it is not passed over
-    assert why(find(tmp_path, images="p/*", masks="m/*")) == [("p/b.bmp", "image without a mask")]
+    put(tmp_path, "p/b.heic")  # which cannot be read: that is said, and it is not passed over
+    assert why(find(tmp_path, images="p/*", masks="m/*")) == [("p/b.heic", "image without a mask")]
 
 
 def test_folders_with_brackets_in_the_command_that_names_them(tmp_path: Path) -> None:

@@ -389,7 +389,7 @@ def test_a_virtual_raster_named_tif_is_not_opened(tmp_path: Path) -> None:
     raster(tmp_path / "a.tif")
     (tmp_path / "b.tif").write_text('<VRTDataset rasterXSize="60" rasterYSize="40"></VRTDataset>')
     vector(tmp_path / "x.geojson", area(box(0, 0, 30, 40)))
-    with pytest.raises(ImageError, match=r"b\.tif: expected a PNG, JPEG, TIFF or WebP file, found a web page or XML"):
+    with pytest.raises(ImageError, match=r"b\.tif: expected a PNG, JPEG, .* file, found a web page or XML"):
         opened(tmp_path)
 
 

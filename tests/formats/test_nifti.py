@@ -197,6 +197,30 @@ def test_files_without_a_partner_are_reported(tmp_path: Path) -> None:
     assert len(opened(tmp_path, skip_bad=True).skipped) == 2
 
 
+@pytest.mark.parametrize("suffix", [".nrrd", ".seg.nrrd", ".mha", ".MHD", ".mgz"])
+def test_volumes_of_other_formats_are_named_with_their_conversion(tmp_path: Path, suffix: str) -> None:
+    pairs(tmp_path, "a b")
+    (tmp_path / "labels" / f"a{suffix}").write_bytes(b"x")
+    expected = f"1 volume of a format that cannot be read ({suffix.lower()}): left out (labels/a{suffix}). Convert"
+    assert any(notice.startswith(expected) for notice in opened(tmp_path).notices)
+    (tmp_path / "labels/a.nii.gz").unlink()
+    with pytest.raises(PairingError, match=r"volume without a mask|image without a mask") as caught:
+        opened(tmp_path)
+    stem = f"a{suffix}"[: -len(Path(f"a{suffix}").suffix)]
+    assert f"'{stem}.nii.gz') in Python" in str(caught.value)
+
+
+def test_negative_ids_beside_a_label_table_are_reported_when_they_are_used(tmp_path: Path) -> None:
+    pairs(tmp_path, "a")
+    mask = ids(0, 1, dtype=np.int16)
+    mask.flat[0] = -1
+    volume(tmp_path / "labels/a.nii.gz", mask)
+    with pytest.raises(
+        MaskError, match=r"a\.nii\.gz: expected class ids 0, 1, found -1 in 1 pixel, .* --set 'data\.mask"
+    ):
+        opened(tmp_path)
+
+
 def test_loose_volumes_belong_together_by_the_voxels_they_share(tmp_path: Path) -> None:
     for k, name in enumerate(("x", "y")):
         affine = AFFINE.copy()

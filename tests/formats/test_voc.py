@@ -102,6 +102,9 @@ def test_voc_as_distributed(tmp_path):
     assert found.layout.notices[1:] == (
         "no labelmap.txt: the classes are the 21 of Pascal VOC",
         f"6 of 8 images are in no list of {lists} and are left out; masks in none: 1",
+        "not used: 3 files (1 .png: VOCdevkit/VOC2012/SegmentationObject/2007_000032.png;"
+        " 1 .txt: VOCdevkit/VOC2012/ImageSets/Main/train.txt;"
+        " 1 .xml: VOCdevkit/VOC2012/Annotations/2007_000032.xml)",
     )
     splits = opened(tmp_path)
     assert (splits.labels.num_classes, splits.labels.names[0], splits.labels.names[20]) == (

@@ -178,6 +178,7 @@ def test_without_a_yaml_folders_and_classes_txt_are_used(tmp_path):
         "read as YOLO segmentation: labels/a.txt has classes and coordinates",
         "1 of 3 images are in folders without label files and are left out",
         "1 of 2 images have no label file: they are background",
+        "not used: 1 file (notes.json)",
     )
 
 
@@ -428,9 +429,9 @@ def test_data_sets_for_detection_are_errors_even_with_skip_bad(tmp_path):
         find(tmp_path, skip_bad=True)
 
 
-def test_text_that_is_not_utf_8_is_an_error(tmp_path):
+def test_text_of_an_unknown_encoding_is_an_error(tmp_path):
     make_dataset(tmp_path)
-    (tmp_path / "labels/train/a.txt").write_bytes(LEFT.encode("utf-16"))
+    (tmp_path / "labels/train/a.txt").write_bytes(b"# Stra\xdfe\n" + LEFT.encode())
     with pytest.raises(MaskError, match=r"a\.txt: expected a text file in UTF-8, found"):
         find(tmp_path)
 
@@ -456,11 +457,32 @@ def test_unmatched_text_files_and_second_images_are_problems(tmp_path):
     put(tmp_path, {"notes.txt": "words", "images/train/stray.txt": LEFT})
     problems = sorted((one.file, one.why) for one in find(tmp_path).layout.problems)
     assert problems == [
-        ("images/train/a.png", "second image of labels/train/a.txt (also a.jpg)"),
+        ("images/train/a.jpg", "one of 2 images of labels/train/a.txt"),
+        ("images/train/a.png", "one of 2 images of labels/train/a.txt"),
         ("images/train/stray.txt", "label file without its image"),
         ("labels/notes.txt", "label file without its image"),
         ("labels/train/lost.txt", "label file without its image"),
     ]
+
+
+def test_images_without_a_label_file_are_left_out_if_one_may_be_lost(tmp_path):
+    """Otherwise they are background; a label file without its image may belong to any of them."""
+    make_dataset(tmp_path)
+    put(tmp_path, {"images/train/c.jpg": "", "images/train/d.jpg": "", "labels/train/d.txt": ""})
+    assert splits(find(tmp_path, skip_bad=True))["train"] == ["images/train/a", "images/train/c", "images/train/d"]
+    put(tmp_path, {"labels/train/cc.txt": LEFT})
+    found = find(tmp_path, skip_bad=True)
+    assert splits(found)["train"] == ["images/train/a", "images/train/d"]
+    why = "no label file; labels/train/cc.txt or another without its image may belong to it"
+    assert ("images/train/c.jpg", why) in [(one.file, one.why) for one in found.layout.problems]
+
+
+def test_a_yaml_that_cannot_be_parsed_is_an_error(tmp_path):
+    make_dataset(tmp_path)
+    (tmp_path / "data.yaml").rename(tmp_path / "other.yaml")
+    (tmp_path / "other.yaml").write_text("names: [a, b\n")
+    with pytest.raises(ConfigError, match=r"other\.yaml: expected a readable YAML file"):
+        find(tmp_path)
 
 
 def test_smaller_shapes_are_on_top_unless_overlap_is_file(tmp_path):

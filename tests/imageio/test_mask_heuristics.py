@@ -153,7 +153,8 @@ def test_drawn_sets_of_classes_are_never_taken_for_objects(classes: int, seed: i
 def test_colour_masks_are_neither() -> None:
     masks = [RawMask(cells(count, count), "index", None, "PNG") for count in (20, 9)]
     assert seen_raw(masks).objects
-    both = seen_raw([*masks, RawMask(np.zeros((4, 4, 3), np.uint8), "colour", None, "PNG")])
+    colours = RawMask(np.arange(48, dtype=np.uint8).reshape(4, 4, 3), "colour", None, "PNG")
+    both = seen_raw([*masks, colours])
     assert not both.objects
     assert not both.soft
 

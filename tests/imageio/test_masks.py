@@ -10,6 +10,7 @@ from PIL import Image
 
 from pixelwise.config import Config, with_overrides
 from pixelwise.errors import ConfigError, MaskError, ResourceError
+from pixelwise.imageio.file_formats import READABLE
 from pixelwise.imageio.images import Limits, read_mask_values
 from pixelwise.imageio.masks import MaskRule, read_ids, read_mask, write_mask
 from pixelwise.labels import Labels
@@ -223,18 +224,101 @@ def test_colours_are_looked_up(tmp_path):
 
 
 def test_colour_masks_that_cannot_be_read(tmp_path):
-    grey = save(tmp_path / "a.png", np.array([[[0] * 3, [1] * 3]], np.uint8))
-    assert "All three bands are equal: save one band" in refusal(grey, COLOURED)
+    grey = save(tmp_path / "a.png", np.array([[[128] * 3, [7] * 3]], np.uint8))
+    assert (
+        "All three bands are equal. To read them as class ids: --set 'data.mask_values={7: 7, 128: 128}'; or"
+        in refusal(grey, COLOURED)
+    )
     same = Labels(("a", "b"), colours=((1, 1, 1), (1, 1, 1)))
     assert refusal(grey, same).startswith("expected a different colour for every class")
     colours = save(tmp_path / "b.png", np.array([[[0, 1, 2]]], np.uint8))
     assert "found colours" in refusal(colours, TWO, MaskRule(values={0: 0}))
     with pytest.raises(MaskError, match=r"found colours and no labels. Write a labels.yaml with names and colours."):
         read_ids(colours)
-    with pytest.raises(
-        MaskError, match=r"All three bands are equal; for two classes, .* --set 'data\.mask_values=\{thr"
-    ):
-        read_ids(grey)
+
+
+def with_suggestion(text: str) -> MaskRule:
+    """Type the first option that a message suggests."""
+    words = shlex.split(text[text.index("--set") :])
+    return MaskRule.from_config(with_overrides(Config(), [words[1].rstrip(".;,")]).data.mask_values)
+
+
+@pytest.mark.parametrize("extra", ["", "alpha", "uint16", "uint16 alpha", "int32 bands"])
+@pytest.mark.parametrize("ids", [[0, 1, 2], [0, 1, 2, 255], [0, 255], [2], [0]])
+def test_equal_bands_hold_ids(tmp_path, ids, extra):
+    """Also beside masks of one band; two classes may be 0 and 255."""
+    grey = np.random.default_rng(0).choice(ids, (9, 11)).astype(np.int32 if "int32" in extra else np.uint8)
+    path = tmp_path / ("a.tif" if extra else "a.png")
+    if extra in ("", "alpha"):
+        save(path, np.dstack([grey] * 3 + [np.full_like(grey, 255)] * (extra == "alpha")))
+    else:
+        dtype = np.int32 if "int32" in extra else np.uint16
+        bands = np.dstack([grey] * 3).astype(dtype)
+        bands = np.dstack([bands, np.full_like(grey, 65535, dtype)]) if "alpha" in extra else bands
+        more = {"extrasamples": ["unassalpha"]} if "alpha" in extra else {}
+        tifffile.imwrite(
+            path, bands, photometric="rgb" if dtype == np.uint16 else "minisblack", planarconfig="contig", **more
+        )
+    single = save(tmp_path / "b.png", grey.astype(np.uint8))
+    for labels in (Labels(tuple("abc")), TWO):
+        if labels is TWO and 2 in ids:
+            continue
+        expected = read_mask(single, labels)[0]
+        mask, notices = read_mask(path, labels)
+        np.testing.assert_array_equal(mask, expected)
+        assert "the bands of the masks are equal: one is read as class ids" in notices
+    np.testing.assert_array_equal(read_ids(path, MaskRule(binary=False))[0], grey)
+
+
+def test_grey_colours_of_the_labels_win_over_equal_bands(tmp_path):
+    greys = Labels(("a", "b", "c"), ids=(5, 1, 128), colours=((0, 0, 0), (128, 128, 128), (1, 1, 1)))
+    path = save(tmp_path / "a.png", np.dstack([u8([0, 128, 1])] * 3))
+    assert read_mask(path, greys)[0].tolist() == [[0, 1, 2]]
+    shown = Labels(("a", "b", "c"), colours=((0, 0, 0), (255, 0, 0), (0, 255, 0)))  # colours that are only for display
+    path = save(tmp_path / "b.png", np.dstack([u8([0, 1, 2, 255])] * 3))
+    assert read_mask(path, shown)[0].tolist() == [[0, 1, 2, 255]]
+    path = save(tmp_path / "c.png", np.dstack([u8([0, 255])] * 3))  # white may be a colour that was forgotten
+    text = refusal(path, Labels(("a", "b"), colours=((0, 0, 0), (255, 0, 0))))
+    assert "expected the colours of the classes, found " in text
+    assert read_mask(path, TWO, with_suggestion(text))[0].tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64, np.float32, np.float64])
+@pytest.mark.parametrize("values", [[-1, 0, 1], [-9999, -1, 0, 1, 255], [-1, 0, 255], [-1, 0, 1, 7], [-2, 1]])
+def test_negative_ids_are_one_message_whose_advice_works(tmp_path, values, dtype):
+    if dtype == np.int8 and not -128 <= min(values) <= max(values) <= 127:
+        pytest.skip("values that the type does not hold")
+    stored = np.tile(np.array(values), (4, 3)).astype(dtype)
+    np.save(tmp_path / "a.npy", stored)
+    text = refusal(tmp_path / "a.npy", TWO)
+    pixels = f"{values[0]} in 12 pixels"
+    assert text.startswith("expected class ids ")
+    assert pixels in text
+    assert "% of the mask. Ignore pixels without a label: --set" in text
+    assert ("Add class 7 to labels.yaml, if" in text) == (7 in values)
+    mask, _ = read_mask(tmp_path / "a.npy", TWO, with_suggestion(text))
+    second = 255 if max(values) == 255 and 1 not in values else 1
+    expected = np.where(stored == 0, 0, np.where(stored == second, 1, 255))
+    np.testing.assert_array_equal(mask, expected)
+    # A mapping that lacks the negative ids is completed.
+    text = refusal(tmp_path / "a.npy", TWO, MaskRule(values={0: 0, second: 1} | {v: 255 for v in values if v > second}))
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.npy", TWO, with_suggestion(text))[0], expected)
+    # And the labels may say it.
+    labels = Labels(("a", "b"), ids=(0, second), ignore_ids=tuple(v for v in values if v not in (0, second)))
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.npy", labels)[0], expected)
+
+
+def test_a_negative_ignore_index_is_written_as_255(tmp_path):
+    labels = Labels(("a", "b"), ignore_ids=(-1,))
+    assert labels.ignore_ids == (255, -1)
+    assert Labels.from_dict(labels.to_dict()) == labels
+    write_mask(tmp_path / "a.png", u8([0, 1, 255]), labels)
+    assert read_mask_values(tmp_path / "a.png").values.tolist() == [[0, 1, 255]]
+    assert read_mask(tmp_path / "a.png", labels)[0].tolist() == [[0, 1, 255]]
+    many = Labels(tuple(map(str, range(256))), ignore_ids=(-9999,))
+    assert many.ignore_ids == (256, -9999)
+    write_mask(tmp_path / "b.png", np.array([[0, 255, 65535]]), many)
+    assert read_mask(tmp_path / "b.png", many)[0].tolist() == [[0, 255, 65535]]
 
 
 def test_orientation_is_applied(tmp_path):
@@ -268,9 +352,7 @@ def test_a_virtual_raster_is_no_mask(tmp_path, name):
         '<VRTDataset rasterXSize="2" rasterYSize="1"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
         f"<SourceFilename>{secret}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"
     )
-    assert refusal(tmp_path / name, TWO).startswith(
-        "expected a PNG, JPEG, TIFF or WebP file, found a web page or XML. "
-    )
+    assert refusal(tmp_path / name, TWO).startswith(f"expected a {READABLE} file, found a web page or XML. ")
 
 
 @pytest.mark.parametrize(

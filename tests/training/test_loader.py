@@ -12,6 +12,7 @@ from pixelwise.config import DataConfig, ResolvedAugment
 from pixelwise.datasets.dataset import open_data
 from pixelwise.errors import ImageError
 from pixelwise.grid import Grid
+from pixelwise.training import loader
 from pixelwise.training.loader import Crops, Stream, batches, cache_fits
 from pixelwise.training.transforms import CropTransform
 from pixelwise.types import Sample
@@ -193,8 +194,6 @@ def test_cached_images_are_read_once() -> None:
 
 
 def test_the_cache_uses_at_most_a_quarter_of_the_free_memory(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     part = open_data(DataConfig(), discs).train
     assert part is not None
     needed = len(part) * 64 * 64 * (3 + 1)
@@ -205,13 +204,9 @@ def test_the_cache_uses_at_most_a_quarter_of_the_free_memory(discs: Path, monkey
         (len(part) * 64 * 64 * (3 * 4 + 1), "uint16", True),
         (len(part) * 64 * 64 * (3 * 8 + 1), "float64", True),
     ):
-        monkeypatch.setattr(os, "sysconf", {"SC_AVPHYS_PAGES": 4 * quarter, "SC_PAGE_SIZE": 1}.__getitem__)
+        monkeypatch.setattr(loader, "free_memory", lambda quarter=quarter: 4 * quarter)
         assert cache_fits(part, dtype) is fits, (quarter, dtype)
-
-    def unknown(_: str) -> int:
-        raise ValueError("unrecognized configuration name")
-
-    monkeypatch.setattr(os, "sysconf", unknown)
+    monkeypatch.setattr(loader, "free_memory", lambda: None)
     assert not cache_fits(part, "uint8")
 
 

@@ -1,4 +1,4 @@
-"""Cores, free memory and the allocator."""
+"""Free memory and the allocator."""
 
 import os
 import subprocess
@@ -9,8 +9,6 @@ import pytest
 import torch
 
 from pixelwise.training import machine
-
-CGROUP_V2 = ("memory.max", "memory.current", "inactive_file")
 
 # Allocate and free 100 arrays of 40 MB, and count the page faults of the last ten.
 _COUNT = """
@@ -55,26 +53,9 @@ def test_systems_without_glibc_are_supported(monkeypatch: pytest.MonkeyPatch) ->
         assert not kept
 
 
-def test_cores_are_those_available_to_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 1 <= machine.cores() <= (os.cpu_count() or 1)
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert machine.cores() == os.cpu_count()
-
-
-@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="this system tells nothing")
-def test_free_memory_is_positive_and_less_than_the_total() -> None:
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="the free memory of this system is unknown")
+def test_free_memory_depends_on_the_device() -> None:
     free = machine.free_memory(torch.device("cpu"))
     assert free is not None
     assert 0 < free < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert machine.free_memory(torch.device("meta")) is None
-
-
-def test_free_memory_of_a_control_group(tmp_path: Path) -> None:
-    assert machine._control_group_free(tmp_path, *CGROUP_V2) is None
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("700\n")
-    assert machine._control_group_free(tmp_path, *CGROUP_V2) is None
-    (tmp_path / "memory.max").write_text("1000\n")
-    assert machine._control_group_free(tmp_path, *CGROUP_V2) == 300
-    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 250\n")
-    assert machine._control_group_free(tmp_path, *CGROUP_V2) == 550

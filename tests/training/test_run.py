@@ -1,19 +1,22 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 import pixelwise
 from pixelwise.config import load_config
 from pixelwise.errors import DataError, DivergedError, Interrupted, OutputExistsError, ResourceError, UsageError
-from pixelwise.training import budget, checkpoint, loop
+from pixelwise.training import assembly, budget, checkpoint, loop
 from pixelwise.training.assembly import Components
 from pixelwise.training.runlog import read_log
 from pixelwise.training.schedule import last_step
@@ -23,7 +26,7 @@ STEPS = 30
 
 def command(data: Path, out: Path, tiny: tuple[str, ...], steps: int = STEPS, workers: int = 0) -> list[str]:
     sets = [part for text in (*tiny, f"train.workers={workers}") for part in ("--set", text)]
-    return [sys.executable, "-m", "pixelwise.cli", "train", str(data), "--out", str(out), "--steps", str(steps), *sets]
+    return [sys.executable, "-m", "pixelwise", "train", str(data), "--out", str(out), "--steps", str(steps), *sets]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -226,6 +229,64 @@ def test_a_run_with_changed_data_is_not_resumed(
         pixelwise.train(data, out=out, steps=9, overrides=tiny)
 
 
+@pytest.mark.parametrize("what", ["data", "run", "both", "description"])
+def test_a_run_is_resumed_after_moving_data_or_run(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path, what: str
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new" / "place"
+    shutil.copytree(discs, old / "data")
+    (old / "recipe.yaml").write_text("data: {root: data}\n")
+    source = "recipe.yaml" if what == "description" else "data"
+    out = _stopped(old / source, tiny, tmp_path, at=7)
+    new.parent.mkdir()
+    if what != "run":
+        old.rename(new)
+    if what in ("run", "both"):
+        out = out.rename(tmp_path / "renamed")
+    place = old if what == "run" else new
+    run = pixelwise.train(place / source, out=out, steps=9, overrides=tiny)
+    assert any(event["event"] == "resume" for event in read_log(run.folder / "log.jsonl"))
+    assert steps_logged(run.folder) == 9
+    config = load_config(run.folder / "config.yaml")
+    assert config.data.root == str(place / "data")
+    assert (run.folder / "config.yaml").read_text().count("# ") > 20  # the reasons are kept
+    pixelwise.evaluate(run.folder, run.folder / "config.yaml", split="val")
+
+
+def test_other_data_do_not_resume_a_run_and_replace_it_only_with_overwrite(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(discs, other)
+    first, second = sorted((other / "train" / "masks").iterdir())[:2]
+    shutil.copy(second, first)
+    out = _stopped(discs, tiny, tmp_path)
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    with pytest.raises(
+        OutputExistsError, match=r"expected an unfinished run with data\.root = '.*other', found one with"
+    ):
+        pixelwise.train(other, out=out, steps=9, overrides=tiny)
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    run = pixelwise.train(other, out=out, steps=9, overrides=tiny, overwrite=True)
+    assert not any(event["event"] == "resume" for event in read_log(run.folder / "log.jsonl"))
+
+
+def test_a_labels_file_may_be_moved_but_not_changed(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    labels = yaml.safe_load((discs / "labels.yaml").read_text())
+    for name, content in (
+        ("a.yaml", labels),
+        ("b.yaml", labels),
+        ("c.yaml", labels | {"names": ["x", *labels["names"][1:]]}),
+    ):
+        (tmp_path / name).write_text(yaml.safe_dump(content))
+    setting = "data.labels={}".format
+    out = _stopped(discs, (*tiny, setting(tmp_path / "a.yaml")), tmp_path, at=7)
+    with pytest.raises(OutputExistsError, match=r"an unfinished run with data\.labels\.names = \['x'"):
+        pixelwise.train(discs, out=out, steps=9, overrides=(*tiny, setting(tmp_path / "c.yaml")))
+    run = pixelwise.train(discs, out=out, steps=9, overrides=(*tiny, setting(tmp_path / "b.yaml")))
+    assert any(event["event"] == "resume" for event in read_log(run.folder / "log.jsonl"))
+
+
 def _stopped(data: Path, tiny: tuple[str, ...], tmp_path: Path, at: int = 5, **length: int) -> Path:
     """Return a run, by default of 9 steps, that was stopped at step `at`."""
 
@@ -426,6 +487,30 @@ def test_a_run_within_a_time_limit_is_a_function_of_its_configuration(
     assert "measured during the run" in (timed / "config.yaml").read_text()
     pixelwise.train(timed / "config.yaml", out=again)
     assert_same_weights(timed, again)
+
+
+def test_the_estimated_end_grows_if_validations_are_slower_than_measured(
+    discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end predicts the same images as a validation, so a slower machine shows in the first validation."""
+    planned: list[tuple[float, float]] = []
+    fitting_steps, score = budget.fitting_steps, assembly.quick_miou
+
+    def recorded(per_step: float, per_validation: float, validations: int, left: float, final: float) -> int:
+        planned.append((per_validation, final))
+        return min(fitting_steps(per_step, per_validation, validations, left, final), 60)
+
+    def slow(*args: Any, stop: Any = None) -> Any:
+        if stop is not None:  # a validation of the run, not its measurement
+            time.sleep(0.5)
+        return score(*args, stop=stop)
+
+    monkeypatch.setattr(budget, "fitting_steps", recorded)
+    monkeypatch.setattr(assembly, "quick_miou", slow)
+    pixelwise.train(discs, out=tmp_path / "run", time_limit=60, overrides=(*tiny, "evaluate.report=false"))
+    (before, final), (after, grown) = planned[1], planned[-1]
+    assert after > 0.5 > 2 * before
+    assert grown > final * 0.4 / before
 
 
 def test_a_given_length_overrides_the_configuration(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Heavy dependencies are imported inside the functions, so that importing this mod
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,7 @@ def train(
     Raises:
         PixelwiseError: see `errors`. After `Interrupted`, the same call resumes the run.
     """
+    started = time.monotonic()
     limit = _seconds(time_limit, steps, epochs)
     from pixelwise.training.run import Request, train_run
 
@@ -90,8 +92,9 @@ def train(
         freeze=None if freeze is None else str(freeze),
         accept_license=accept_license,
     )
-    run = Run(train_run(request, Path(out) if out else Path("runs") / name, overwrite=overwrite, listener=listener))
-    _report(run, listener)
+    folder = Path(out) if out else Path("runs") / name
+    run = Run(train_run(request, folder, overwrite=overwrite, listener=listener, started=started))
+    _report(run, listener, None if limit is None else started + limit)
     return run
 
 
@@ -112,14 +115,15 @@ def _seconds(time_limit: float | str | None, steps: int | None, epochs: float | 
         ) from error
 
 
-def _report(run: Run, listener: Listener | None) -> None:
+def _report(run: Run, listener: Listener | None, deadline: float | None) -> None:
     """Write the report of a run that has just finished; errors are reported as notices."""
+    from pixelwise.api.reporting import report_run
     from pixelwise.config import load_config
 
     if not load_config(run.folder / "config.yaml").evaluate.report:
         return
     try:
-        report(run.folder)
+        report_run(run.folder, run.folder / "report.html", deadline)
     except Exception as error:  # the run itself is complete
         if listener is not None:
             message = str(error) if isinstance(error, PixelwiseError) else f"{type(error).__name__}: {error}"

@@ -57,7 +57,7 @@ class Model:
     ) -> Prediction:
         """Predict one image or volume.
 
-        Nodata pixels of a file become `labels.ignore_index`.
+        Pixels without data become `labels.ignore_index`.
 
         Args:
             source: a path, or an array (C, H, W) of raw pixel values; (H, W) for a single band.
@@ -72,8 +72,11 @@ class Model:
             from pixelwise.api.predicting import predict_file
 
             return predict_file(self.predictor, Path(source), probabilities=probabilities)[1]
+        from pixelwise.imageio.images import valid_voxels
+
         image = source[None] if source.ndim == 2 else source
-        return self.predictor(image, grid, probabilities=probabilities)
+        valid = valid_voxels(image, self.predictor.spec.nodata)
+        return self.predictor(image, grid, valid, probabilities=probabilities)
 
 
 @dataclass(frozen=True)

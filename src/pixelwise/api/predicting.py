@@ -27,7 +27,10 @@ from pixelwise.errors import (
     UsageError,
     convert_memory_errors,
 )
+from pixelwise.formats.reading import file_hash
+from pixelwise.imageio.file_formats import ARRAY_SUFFIXES, image_files
 from pixelwise.imageio.images import IMAGE_SUFFIXES, fill_invalid
+from pixelwise.imageio.listing import is_system, walk
 from pixelwise.imageio.sources import Source, open_source
 from pixelwise.imageio.writing import write_prediction
 from pixelwise.inference.predictor import Predictor
@@ -72,13 +75,14 @@ class Outputs:
 def find_sources(sources: Sequence[str]) -> dict[str, Path]:
     """List the images and volumes that files, folders and globs name, each once.
 
-    Folders are searched recursively; hidden files are left out.
+    Folders are searched recursively, as those of data sets: without hidden files and thumbnails of file servers.
 
     Returns:
         Name of the output, without suffix → path. Files found in a folder keep their place in it.
 
     Raises:
         UsageError: a source that does not exist or holds no image.
+        DataError: a folder that cannot be listed.
     """
     found: list[tuple[Path, Path]] = []
     for source in sources:
@@ -87,7 +91,8 @@ def find_sources(sources: Sequence[str]) -> dict[str, Path]:
             raise UsageError(
                 source, expected="an image, a folder of images or a glob", found="none", do="Check the path."
             )
-        found += hits
+        images = set(image_files([path for path, _ in hits]))  # arrays beside images may be no images
+        found += [hit for hit in hits if hit[0] in images or hit[0].suffix.lower() not in ARRAY_SUFFIXES]
     unique: dict[Path, tuple[Path, Path]] = {}
     for path, name in found:
         unique.setdefault(path.absolute(), (path, name))
@@ -106,17 +111,16 @@ def _hits(source: str) -> Iterator[tuple[Path, Path]]:
     """Yield each file that a source names, with its place in the output."""
     path = Path(source)
     if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            name = file.relative_to(path)
-            hidden = any(part.startswith(".") for part in name.parts)
-            if _suffix(file).lower() in SOURCE_SUFFIXES and not hidden and file.is_file():
-                yield file, name
+        for file in sorted(walk(path)):
+            if _suffix(file).lower() in SOURCE_SUFFIXES and file.is_file():
+                yield file, file.relative_to(path)
     elif path.exists():
         yield path, Path(path.name)
     else:
         for match in sorted(glob.glob(source, recursive=True)):  # noqa: PTH207 - absolute patterns, too
             file = Path(match)
-            if file.is_file():
+            named = set(path.parts)
+            if file.is_file() and not any(is_system(part) and part not in named for part in file.parts):
                 yield file, Path(file.name)
 
 
@@ -184,7 +188,7 @@ def predict_files(
 
 
 def _request(predictor: Predictor, model: str, named: Mapping[str, Path], outputs: Outputs) -> dict[str, Any]:
-    """Return what must be equal for a folder to be resumed."""
+    """Return what must be equal for a folder to be resumed; the sources may have been moved."""
     spec = predictor.spec
     return {
         "model": model,
@@ -193,7 +197,7 @@ def _request(predictor: Predictor, model: str, named: Mapping[str, Path], output
         "flips": [list(axes) for axes in predictor.copies],
         "overlays": outputs.overlays,
         "probabilities": outputs.probabilities,
-        "sources": {name: str(path.resolve()) for name, path in named.items()},
+        "sources": list(named),
     }
 
 
@@ -242,9 +246,9 @@ class _Journal:
         write_atomic(path, "".join(_line(line) for line in kept or [dict(request)]).encode())
         self.file = path.open("a", encoding="ascii")
 
-    def add(self, name: str, entry: Mapping[str, Any], state: Sequence[int]) -> None:
+    def add(self, name: str, entry: Mapping[str, Any]) -> None:
         """Record a file whose outputs are on disk."""
-        self.file.write(_line({"name": name, "state": list(state), "entry": entry}))
+        self.file.write(_line({"name": name, "state": _state(Path(entry["file"])), "entry": entry}))
         self.file.flush()
         os.fsync(self.file.fileno())
         self.written.append(name)
@@ -278,13 +282,14 @@ class _Run:
 
     def all(self, done: Mapping[str, dict[str, Any]]) -> Predicted:
         """Predict the files that are not done, and return what is known of all in the order of `named`."""
-        todo = [name for name in self.named if not self._kept(name, done.get(name))]
+        todo = [name for name, path in self.named.items() if not self._kept(name, path, done.get(name))]
         with ThreadPoolExecutor(1, "decode") as reader, ThreadPoolExecutor(1, "write") as writer:
             try:
-                reads = deque(reader.submit(_read, self.named[name]) for name in todo[:_AHEAD])
+                nodata = self.predictor.spec.nodata
+                reads = deque(reader.submit(_read, self.named[name], nodata) for name in todo[:_AHEAD])
                 following = iter(todo[_AHEAD:])
                 for name in todo:
-                    reads.extend(reader.submit(_read, self.named[other]) for other in islice(following, 1))
+                    reads.extend(reader.submit(_read, self.named[other], nodata) for other in islice(following, 1))
                     self._predict(name, reads.popleft(), writer)
                     while len(self.writes) > _BEHIND or (self.writes and self.writes[0][1].done()):
                         self._settle()
@@ -295,16 +300,16 @@ class _Run:
                 writer.shutdown(wait=True)
                 for name, write in self.writes:
                     if write.exception() is None:
-                        self.journal.add(name, write.result(), _state(self.named[name]))
+                        self.journal.add(name, write.result())
                 raise
         images = tuple(self.entries[name] for name in self.named if name in self.entries)
         return Predicted(self.out, images, tuple(self.failed[name] for name in self.named if name in self.failed))
 
-    def _kept(self, name: str, before: Mapping[str, Any] | None) -> bool:
+    def _kept(self, name: str, path: Path, before: Mapping[str, Any] | None) -> bool:
         """Keep a file that an earlier call finished, unless it or its outputs have changed since."""
-        if before is None or before["state"] != _state(self.named[name]) or not _complete(self.out, before["entry"]):
+        if before is None or not _complete(self.out, before["entry"]) or not _unchanged(path, before["state"]):
             return False
-        self.entries[name] = before["entry"]
+        self.entries[name] = {**before["entry"], "file": str(path)}
         self._report(name)
         return True
 
@@ -328,7 +333,7 @@ class _Run:
             self._fail(name, error)
             return
         self.entries[name] = write.result()
-        self.journal.add(name, self.entries[name], _state(self.named[name]))
+        self.journal.add(name, self.entries[name])
         self._report(name)
 
     def _fail(self, name: str, error: Exception) -> None:
@@ -340,8 +345,8 @@ class _Run:
             self.progress(len(self.entries) + len(self.failed), len(self.named), str(self.named[name]))
 
 
-def _read(path: Path) -> Loaded:
-    source = open_source(path)
+def _read(path: Path, nodata: float | None) -> Loaded:
+    source = open_source(path, nodata=nodata)
     return (source, *source.read())
 
 
@@ -360,7 +365,7 @@ def predict_file(predictor: Predictor, path: Path, *, probabilities: bool = Fals
         ImageError: the file cannot be read.
         DataError: not an image of the kind that the model was trained on.
     """
-    source, image, valid = _read(path)
+    source, image, valid = _read(path, predictor.spec.nodata)
     return image, _predict_source(predictor, source, image, valid, probabilities)
 
 
@@ -421,13 +426,24 @@ def _overlay(image: NDArray[Any], prediction: Prediction) -> NDArray[np.uint8]:
     return overlay(fill_invalid(image, valid), mask, labels)
 
 
-def _state(path: Path) -> list[int]:
-    """Return what tells a changed file from the one that was predicted: size and time of modification."""
+def _state(path: Path) -> list[int | str]:
+    """Return what tells a changed file from the one that was predicted: size, time of modification, SHA-256."""
     try:
         status = path.stat()
+        return [status.st_size, status.st_mtime_ns, file_hash(path)]
     except OSError:
         return []
-    return [status.st_size, status.st_mtime_ns]
+
+
+def _unchanged(path: Path, state: Sequence[int | str]) -> bool:
+    """Whether a file is the one that was predicted; a copy has another time of modification and the same contents."""
+    try:
+        status = path.stat()
+        return state[:2] == [status.st_size, status.st_mtime_ns] or (
+            state[:1] == [status.st_size] and state[2:] == [file_hash(path)]
+        )
+    except OSError:
+        return False
 
 
 def _complete(out: Path, entry: Mapping[str, Any]) -> bool:

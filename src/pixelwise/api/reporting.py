@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +12,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from pixelwise.api.loading import load
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, ResourceError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Fetch = Callable[[str], tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]]
 
 SCORES, REPORT, CONFIG = "scores.json", "report.html", "config.yaml"
+_ALWAYS_SHOWN = 4
 
 
 def report(run: str | Path, *, out: str | Path | None = None) -> Path:
@@ -40,10 +42,21 @@ def report(run: str | Path, *, out: str | Path | None = None) -> Path:
     Raises:
         DataError: `run` is not a finished run, or its images do not exist any more.
     """
+    folder = Path(run)
+    return report_run(folder, folder / REPORT if out is None else Path(out))
+
+
+def report_run(folder: Path, path: Path, deadline: float | None = None) -> Path:
+    """Write the report of a finished run, as `report`.
+
+    Args:
+        folder: the run folder.
+        path: the HTML file.
+        deadline: when no further images are predicted, in seconds of `time.monotonic`; None: all are shown.
+    """
     from pixelwise.config import read_request
     from pixelwise.datasets.dataset import open_data
 
-    folder = Path(run)
     for name in (SCORES, CONFIG):
         if not (folder / name).is_file():
             raise DataError(
@@ -53,7 +66,6 @@ def report(run: str | Path, *, out: str | Path | None = None) -> Path:
     split = open_data(config.data, base).val
     if split is None:
         raise DataError(folder, expected="the run's validation images", found="none", do="Restore the images.")
-    path = folder / REPORT if out is None else Path(out)
     plain = json.loads((folder / SCORES).read_text(encoding="utf-8"))
     commands = [
         f"pixelwise train {quote(str(folder / CONFIG))} --out again",
@@ -61,7 +73,7 @@ def report(run: str | Path, *, out: str | Path | None = None) -> Path:
         f"pixelwise report {quote(str(folder))}",
     ]
     evaluated = {"model": str(folder), "data": config.data.root or str(folder)}
-    write(path, evaluated | plain, split, load(folder).predictor, folder, commands)
+    write(path, evaluated | plain, split, load(folder).predictor, folder, commands, deadline)
     return path
 
 
@@ -72,6 +84,7 @@ def write(
     predictor: ImagePredictor,
     run: Path | None,
     commands: list[str],
+    deadline: float | None = None,
 ) -> None:
     """Write a report. The images it shows are read and predicted again.
 
@@ -82,6 +95,7 @@ def write(
         predictor: the evaluated predictor.
         run: its run folder; None if there is none.
         commands: commands that reproduce the results.
+        deadline: when no further images are predicted, in seconds of `time.monotonic`.
 
     Raises:
         ResourceError: the file cannot be written.
@@ -93,20 +107,32 @@ def write(
         path,
         dict(plain),
         labels=split.labels,
-        fetch=_fetch(split, predictor, truths),
+        fetch=_fetch(split, predictor, truths, deadline),
         run=run,
         environment=_environment(),
         commands=commands,
     )
 
 
-def _fetch(split: Dataset, predictor: ImagePredictor, truths: Mapping[str, str | None]) -> Fetch:
+def _fetch(
+    split: Dataset, predictor: ImagePredictor, truths: Mapping[str, str | None], deadline: float | None
+) -> Fetch:
     from pixelwise.evaluation import truth_digest
     from pixelwise.imageio.images import fill_invalid
 
     indices = {record.id: index for index, record in enumerate(split.records)}
+    fetched = 0
 
     def fetch(id: str) -> tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]:
+        nonlocal fetched
+        fetched += 1
+        if deadline is not None and fetched > _ALWAYS_SHOWN and time.monotonic() > deadline:
+            raise ResourceError(
+                id,
+                expected="time to predict it",
+                found="the time limit",
+                do="Run `pixelwise report` to show all images.",
+            )
         if id not in indices:
             raise DataError(id, expected="the evaluated image", found="none", do="Restore it, or evaluate again.")
         sample = split.read(indices[id])

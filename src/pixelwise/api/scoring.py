@@ -99,7 +99,10 @@ def _opened(
     from pixelwise.evaluation.mask_folder import open_masks
 
     loaded = _loaded(model)
-    splits = open_data(config.data, base)
+    section = config.data
+    if loaded is not None and section.nodata is None:
+        section = section.model_copy(update={"nodata": loaded.predictor.spec.nodata})
+    splits = open_data(section, base)
     splits = without_unreadable(splits) if config.data.skip_bad else splits
     subset = split_of(splits, split, data)
     notices = (*splits.notices, *splits.skipped)

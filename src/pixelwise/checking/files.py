@@ -12,6 +12,8 @@ from pixelwise.checking.inspection import Inspection
 from pixelwise.checking.survey import Survey
 from pixelwise.errors import DataError, ImageError, MaskError, PairingError
 from pixelwise.formats.records import Problem
+from pixelwise.formats.shape_placement import UNCOVERED
+from pixelwise.formats.unused import UNUSED
 
 _RESAMPLE = "Resample the masks to the grids of their images by nearest neighbour"
 _LEFT_OUT = {  # kind of problem → kind of finding, description, default fix
@@ -19,6 +21,21 @@ _LEFT_OUT = {  # kind of problem → kind of finding, description, default fix
     "size": ("unequal-sizes", "of another size than the image", ""),
     "grid": ("unequal-grids", "not on the image's grid", _RESAMPLE),
     "unreadable": ("unreadable-files", "that cannot be read", "Copy or export the files again, or remove them"),
+}
+_OPENING = {  # text of a notice on opening → kind of finding, severity, reason, fix
+    UNUSED: (
+        "files-not-used",
+        "notice",
+        "These files are in the data set's folder, and nothing was read from them.",
+        "If they hold annotations or images of this data set, correct their names or format; data.annotations and"
+        " data.format select what is read.",
+    ),
+    UNCOVERED: (
+        "uncovered-shapes",
+        "warning",
+        "A shape outside of its image, or thinner than a pixel, leaves no trace in the mask: its object becomes background.",
+        "Compare the coordinates with the sizes of the images; if the images were resized, scale the shapes alike.",
+    ),
 }
 
 
@@ -118,7 +135,9 @@ def opening_notices(survey: Survey) -> Iterator[Finding]:
     why, fix = "This was decided automatically.", "Write it in a data.yaml if it is not intended."
     notices = survey.splits.notices
     for notice in notices[:-1] if survey.splits.problems else notices:  # the last one repeats `left_out`
-        yield Finding("decided-on-opening", "notice", notice, where, 1, 0, why, fix)
+        finding = next((each for text, each in _OPENING.items() if text in notice), None)
+        kind, severity, own_why, own_fix = finding or ("decided-on-opening", "notice", why, fix)
+        yield Finding(kind, severity, notice, where, 1, 0, own_why, own_fix)
 
 
 CHECKS = (unreadable, left_out, exif_mismatches, opening_notices)

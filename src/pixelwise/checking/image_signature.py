@@ -19,6 +19,7 @@ LENGTH = FREQUENCIES * FREQUENCIES - 1
 _SCALE = 127
 _SAMPLES = 160  # minimum number of rows and columns that are sampled
 _FLAT = 1.0  # grey levels; a small image that varies less shows noise and rounding only
+_LARGE = 1e15  # squares of much larger values overflow in float32
 
 
 class Signature(NamedTuple):
@@ -36,9 +37,12 @@ class Signature(NamedTuple):
 def image_signature(image: NDArray[Any]) -> Signature:
     """Compute the signature of an image (C, H, W) from the mean of its first three bands, or from its first band."""
     grey = _grey(image)
-    spread = float(grey.std(dtype=np.float64))
+    scale = 1.0
+    if grey.dtype == np.float32 and (top := float(np.abs(grey).max())) > _LARGE:
+        grey, scale = grey / np.float32(top), top
+    spread = float(grey.std(dtype=np.float64)) * scale
     small = np.asarray(Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
-    if not np.isfinite(spread) or float(small.std()) <= (_FLAT if image.dtype.kind in "iu" else 1e-3 * spread):
+    if not np.isfinite(spread) or float(small.std()) * scale <= (_FLAT if image.dtype.kind in "iu" else 1e-3 * spread):
         return Signature(b"", spread)
     coefficients = (COSINES @ small @ COSINES.T).reshape(-1)[1:]
     scaled = coefficients * (_SCALE / max(float(np.sqrt(coefficients @ coefficients)), 1e-30))

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.checking.alignment import LENGTH, alignment_profiles
+from pixelwise.checking.far_values import FarValue, far_values
 from pixelwise.checking.image_signature import image_signature
 from pixelwise.checking.regions import COLUMNS, Column, find_runs, region_table
 from pixelwise.datasets.dataset import Dataset
 from pixelwise.errors import DataError, MaskError
-from pixelwise.formats.reading import image_digest, image_orientation, mask_orientation
+from pixelwise.formats.reading import image_digest, image_orientation, mask_header, mask_orientation
 from pixelwise.formats.records import Record
-from pixelwise.imageio.images import fill_invalid, read_mask_values
+from pixelwise.imageio.images import fill_invalid, read_header, read_mask_values
 from pixelwise.labels import Labels
 from pixelwise.types import Sample
 
@@ -70,6 +71,8 @@ class Inspection:
         table: (P, `COLUMNS`) uint32, one row per class that occurs, ignored pixels as class K last (see `Column`).
         profiles: (2, 17) float16, see `alignment_profiles`; 0 if not computed.
         unknown: ids that the labels do not define, if they are the error.
+        far: values of the image far outside of all others, see `far_values`.
+        mask_nodata: the nodata value that the mask file defines.
     """
 
     split: str
@@ -89,6 +92,8 @@ class Inspection:
     table: NDArray[np.uint32] = field(default_factory=lambda: _NO_TABLE)
     profiles: NDArray[np.float16] = field(default_factory=lambda: _NO_PROFILES)
     unknown: UnknownIds | None = None
+    far: tuple[FarValue, ...] = ()
+    mask_nodata: float | None = None
 
     @property
     def example(self) -> tuple[str, int]:
@@ -131,10 +136,12 @@ def inspect_image(
         digest = b""
     try:
         sample, notices = dataset.inspect(index)
-        exif_mismatch = _exif_mismatch(record, sample.image.shape[1:])
+        header = mask_header(record)
+        exif_mismatch = _exif_mismatch(record, mask_orientation(record, header), sample.image.shape[1:])
     except DataError as error:
         unknown = _unknown_ids(record, dataset) if isinstance(error, MaskError) else None
-        return Inspection(dataset.name, place, error, digest=digest, unknown=unknown)
+        nodata = read_header(record.mask).nodata if unknown is not None and record.mask is not None else None
+        return Inspection(dataset.name, place, error, digest=digest, unknown=unknown, mask_nodata=nodata)
     if recent is not None and sample.image.nbytes <= _LARGEST_KEPT:
         recent.append(sample)
     image = fill_invalid(sample.image, sample.valid)
@@ -153,6 +160,8 @@ def inspect_image(
         grey=_equal_bands(image),
         depth=_depth(image),
         exif_mismatch=exif_mismatch,
+        far=far_values(sample.image, sample.valid),
+        mask_nodata=None if header is None else header.nodata,
     )
     if mask is None:
         return inspection
@@ -163,11 +172,11 @@ def inspect_image(
     return replace(inspection, mask_digest=runs.digest(), table=table, profiles=profiles)
 
 
-def _exif_mismatch(record: Record, size: Sequence[int]) -> bool:
-    """Whether EXIF orients image and mask differently although their sizes agree."""
+def _exif_mismatch(record: Record, mask: int, size: Sequence[int]) -> bool:
+    """Whether EXIF orients the image differently from the mask (`mask`, 1–8) although their sizes agree."""
     if record.mask is None:
         return False
-    image, mask = image_orientation(record), mask_orientation(record)
+    image = image_orientation(record)
     return image != mask and ((image >= 5) == (mask >= 5) or size[0] == size[1])
 
 
@@ -205,10 +214,10 @@ def _unknown_ids(record: Record, dataset: Dataset) -> UnknownIds | None:
     if not rule.stored and rule.values is None:
         return None
     try:
-        raw = read_mask_values(record.mask, dataset.limits)
+        raw = read_mask_values(record.mask, dataset.limits).single_band()
     except DataError:
         return None
-    if raw.kind not in ("index", "palette", "binary") or raw.values.dtype.kind != "u":
+    if raw.kind not in ("index", "palette", "binary") or raw.values.dtype.kind not in "iu":
         return None
     known = set(rule.values) if rule.values is not None else {*labels.ids, *(labels.ignore_ids or ())}
     values, numbers, counts = np.unique(raw.values, return_inverse=True, return_counts=True)

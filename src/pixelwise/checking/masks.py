@@ -12,6 +12,7 @@ from pixelwise.checking.inspection import Inspection, UnknownIds
 from pixelwise.checking.regions import SPECK, Column
 from pixelwise.checking.survey import Survey
 from pixelwise.formats.voc import voc_colour
+from pixelwise.imageio.masks import advise_on_negative_ids
 from pixelwise.labels import Colour
 
 _KEY = "data.mask_values"
@@ -61,6 +62,9 @@ def unknown_ids(survey: Survey) -> Iterator[Finding]:
 def _explain(survey: Survey, ids: list[int], unknown: list[UnknownIds]) -> tuple[str, str]:
     """Return cause and fix of unknown ids: a palette converted to grey, anti-aliased edges, ids that begin with 1."""
     labels = survey.labels
+    if min(ids) < 0:
+        known = next(iter(survey.datasets.values())).rule.values or {id_: id_ for id_ in labels.ids}
+        return "Negative ids usually mark pixels without a label.", advise_on_negative_ids(ids, known, labels)
     greys, unique = _grey_levels(ids, labels.colours, labels.num_classes)
     if greys:
         class_ids = dict(enumerate(labels.ids))

@@ -32,6 +32,7 @@ from pixelwise.checking.regions import COLUMNS, Column
 from pixelwise.datasets.dataset import Dataset, DataSplits
 from pixelwise.formats.records import Record
 from pixelwise.labels import Labels
+from pixelwise.machine import cores
 from pixelwise.types import Sample
 
 Progress = Callable[[int, int], None]
@@ -174,16 +175,11 @@ def _inspect_all(chunks: list[_Chunk], workers: int | None) -> Generator[list[In
     """Inspect the chunks in order, here or in processes."""
     left = deque(chunks)
     deadline = time.monotonic() + (_SERIAL_SECONDS if workers is None else 0)
-    workers = count_cores() if workers is None else workers
+    workers = cores() if workers is None else workers
     while left and (workers < 2 or time.monotonic() < deadline):
         yield _inspect_chunk(left.popleft().extract())
     if left:
         yield from _inspect_in_processes(left, min(workers, len(left)))
-
-
-def count_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _inspect_in_processes(left: deque[_Chunk], workers: int) -> Iterator[list[Inspection]]:

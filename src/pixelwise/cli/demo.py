@@ -19,7 +19,7 @@ from pixelwise.cli.terminal import (
     put,
     training_listener,
 )
-from pixelwise.errors import Interrupted
+from pixelwise.errors import Interrupted, ResourceError
 
 
 def run(
@@ -78,7 +78,7 @@ def run(
 
 
 def _train(data: str, time_limit: str, out: str, progress: Progress) -> None:
-    """Train; if interrupted, name the command that resumes the training."""
+    """Train; errors name what can be done with the options of the demo, or the command that resumes the training."""
     from pixelwise import api
 
     try:
@@ -86,3 +86,9 @@ def _train(data: str, time_limit: str, out: str, progress: Progress) -> None:
     except Interrupted as error:
         command = f"pixelwise train {data} --time-limit {time_limit} --out {out}"
         raise Interrupted(error.where, found=error.found, do=f"To resume: {command}") from None
+    except ResourceError as error:
+        if error.where != "--time-limit":
+            raise
+        raise ResourceError(
+            error.where, expected=error.expected, found=error.found, do="Allow more time, such as --time-limit 90s."
+        ) from None

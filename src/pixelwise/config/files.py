@@ -183,6 +183,8 @@ def _is_annotation(data: Path) -> bool:
         return True
     try:
         plain = json.loads(data.read_bytes())
+    except UnicodeDecodeError:
+        return True  # annotations may be in another encoding; configurations are in UTF-8
     except (OSError, ValueError, RecursionError):
         return False  # the error is reported when the file is read as YAML
     if not isinstance(plain, dict):

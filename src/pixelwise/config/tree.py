@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -85,7 +86,22 @@ class DataConfig(_Section):
         description="convert images of one or three bands to rgb (grey repeated) or grey (luminance); null: rgb if 8-bit"
         " images of both kinds are mixed",
     )
+    nodata: float | Literal["nan"] | None = Field(
+        None,
+        description="stored value, in all images, of pixels without data, besides the value that a file itself defines",
+    )
     skip_bad: bool = False
+
+    @field_validator("nodata", mode="before")
+    @classmethod
+    def _number_or_nan(cls, value: Any) -> Any:
+        try:
+            number = 0.0 if value is None else float(value)
+        except (TypeError, ValueError):
+            number = math.inf
+        if math.isinf(number):
+            raise ValueError("a number, or nan")
+        return "nan" if math.isnan(number) else value
 
 
 class ModelConfig(_Section):

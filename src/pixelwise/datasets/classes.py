@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pixelwise.config import DataConfig, read_yaml
 from pixelwise.datasets.mask_values import MaskIds, in_threads, list_ids, mask_files, read_values, without_errors
+from pixelwise.datasets.negative_ids import require_no_negative_ids
 from pixelwise.errors import LabelsError
 from pixelwise.formats.records import Record
 from pixelwise.imageio.images import read_mask_values
@@ -101,7 +102,9 @@ def _find(
         default = "no labels.yaml: 0 is background (id 0), every other id in the masks is one object (id 1)"
         labels = Labels(("background", "object"), countable=(False, True))
         return _Found(labels, rule, _LISTED, notices or (default,))
-    labels, rule, notice = _name_ids(_list_ids(records, rule), rule, root)
+    found = _list_ids(records, rule)
+    require_no_negative_ids(found.ids, records, rule)
+    labels, rule, notice = _name_ids(found, rule, root)
     return _Found(labels, rule, _LISTED, (notice,))
 
 

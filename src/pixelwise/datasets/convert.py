@@ -21,6 +21,7 @@ from pixelwise.errors import UsageError, renamed
 from pixelwise.formats.base import ExportImage, Format
 from pixelwise.formats.records import Record, short
 from pixelwise.imageio.images import fill_invalid
+from pixelwise.imageio.sidecars import has_sidecar
 from pixelwise.labels import Labels
 from pixelwise.types import Sample
 
@@ -98,6 +99,8 @@ def convert(splits: DataSplits, kind: Format, out: Path, progress: Progress | No
     section |= {"split": {"val": 0.0, "test": 0.0}}
     bands = next(iter(splits)).bands
     section |= {} if bands is None else {"bands": bands}  # the copies have the original bands
+    nodata = {record.nodata for split in splits for record in split.records}  # the same in all: `data.nodata`
+    section |= {"nodata": nodata.pop()} if None not in nodata else {}
     section |= _write_groups(written, out)
     (out / DESCRIPTION).write_text(yaml.safe_dump(section, sort_keys=False, allow_unicode=True), encoding="utf-8")
     result = _compare(open_data(DataConfig.model_validate(section), out), written, kind, progress)
@@ -123,13 +126,13 @@ def _image_file(record: Record, sample: Sample, folder: Path) -> Path:
     """Return the file of an image, or a temporary TIFF if it is a slice or a window of a file.
 
     Float images with invalid pixels are also written anew, with these pixels filled: without the nodata tag, a copy of the
-    file would have them as values, or NaN.
+    file would have them as values, or NaN. So are images beside which a file marks invalid pixels.
     """
     image = sample.image
-    floats = image.dtype.kind == "f"
-    if record.plane is None and record.window is None and (sample.valid is None or not floats):
+    filled = sample.valid is not None and (image.dtype.kind == "f" or has_sidecar(record.image))
+    if record.plane is None and record.window is None and not filled:
         return record.image
-    if floats:
+    if image.dtype.kind == "f" or filled:
         image = fill_invalid(image, sample.valid)
     import tifffile  # slow to import
 

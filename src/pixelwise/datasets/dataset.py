@@ -31,8 +31,10 @@ from pixelwise.formats.reading import (
     require_size,
 )
 from pixelwise.formats.records import ORPHAN, SPLITS, UNMASKED, Problem, Record, short
+from pixelwise.formats.shape_placement import place_shapes
 from pixelwise.imageio.images import Limits, read_mask_values
 from pixelwise.imageio.masks import MaskRule
+from pixelwise.imageio.sidecars import mask_file, read_nodata_file
 from pixelwise.labels import Labels
 from pixelwise.types import Sample
 
@@ -119,6 +121,10 @@ class Dataset:
                     digest.update(f"{what} {record.source.digest()}\n".encode())
                     continue
                 digest.update(f"{what} {file_hash(path) if path else 'none'}\n".encode())
+            if (shown := mask_file(record.image)).is_file():
+                digest.update(f"valid pixels {file_hash(shown)}\n".encode())
+            if (nodata := read_nodata_file(record.image)) is not None:
+                digest.update(f"nodata {nodata}\n".encode())
             if record.plane is not None or record.window is not None:
                 digest.update(f"piece {image_digest(record)}\n".encode())
         return digest.hexdigest()
@@ -209,7 +215,9 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
     rule = MaskRule.from_config(config.mask_values) if config.mask_values is not None else found.rule or MaskRule()
     if layout.problems and not config.skip_bad:
         raise _unpaired(root, layout.problems)
-    splits, unusable, forms = _check_headers(layout.splits, config.skip_bad)
+    found_splits = layout.splits if config.nodata is None else _with_nodata(layout.splits, float(config.nodata))
+    splits, unusable, forms = _check_headers(found_splits, config.skip_bad)
+    splits, shape_notices = place_shapes(splits, root)
     problems = layout.problems + unusable
     if not any(splits.values()):
         raise _none_left(root, problems)
@@ -231,7 +239,14 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
         "split": division,
         "skipped": len(problems),
     }
-    notices = (*layout.notices, *split_notices, *label_notices, *band_notices, *_left_out(problems))
+    notices = (
+        *layout.notices,
+        *shape_notices,
+        *split_notices,
+        *label_notices,
+        *band_notices,
+        *_left_out(problems),
+    )
     train, val, test = (sets.get(split) for split in SPLITS)
     return DataSplits(train, val, test, labels, notices, problems, description)
 
@@ -358,6 +373,10 @@ def _choose_bands(given: str | None, forms: Forms) -> tuple[str | None, tuple[st
         return given, ()
     are = "is" if forms[_GREY] == 1 else "are"
     return "rgb", (f"{forms[_GREY]} of {forms.total()} images {are} grey: converted to RGB (data.bands=rgb)",)
+
+
+def _with_nodata(splits: Mapping[str, tuple[Record, ...]], nodata: float) -> dict[str, tuple[Record, ...]]:
+    return {split: tuple(replace(record, nodata=nodata) for record in records) for split, records in splits.items()}
 
 
 def _with_groups(

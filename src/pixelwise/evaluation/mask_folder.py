@@ -14,7 +14,9 @@ from pixelwise.datasets.dataset import Dataset
 from pixelwise.errors import DataError, MaskError, PairingError
 from pixelwise.evaluation.score_counts import listed
 from pixelwise.grid import Grid
+from pixelwise.imageio.file_formats import READABLE
 from pixelwise.imageio.images import IMAGE_SUFFIXES
+from pixelwise.imageio.listing import walk
 from pixelwise.imageio.masks import MaskRule, read_ids, read_mask
 from pixelwise.labels import Labels
 from pixelwise.types import Prediction
@@ -77,9 +79,9 @@ def open_masks(folder: Path, dataset: Dataset, values: Values | None = None) -> 
     folder = folder / "masks" if predicted else folder
     if not folder.is_dir():
         raise DataError(folder, expected="a model, or a folder of masks", found="nothing", do="Check the path.")
-    paths = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    paths = [p for p in sorted(walk(folder)) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
     if not paths:
-        expected = f"a model, or mask files ({', '.join(IMAGE_SUFFIXES)})"
+        expected = f"a model, or mask files ({READABLE})"
         raise DataError(folder, expected=expected, found="neither", do="Check the path.")
     files = _paired(folder, paths, [record.id for record in dataset.records])
     unused = len(paths) - len(set(files.values()))

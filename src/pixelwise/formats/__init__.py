@@ -30,6 +30,7 @@ from pixelwise.formats import (
 from pixelwise.formats.base import Format, ReadResult
 from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.records import short
+from pixelwise.formats.unused import UNUSED, describe_files, describe_unrecognised, find_unused
 
 __all__ = ["FORMATS", "Format", "ReadResult", "find_format", "read_dataset"]
 
@@ -93,12 +94,24 @@ def read_dataset(config: DataConfig, root: Path, base: Path) -> tuple[Format, Re
         raise DataError(root, expected="the data set's folder", found=found, do="Check the path, and data.root.")
     dataset = DatasetRoot(root, base, config)
     format_, reason = find_format(dataset)
-    result = format_.read(dataset)
-    if reason is None:
-        return format_, result
-    _require_no_other(dataset, format_, reason, result)
-    notices = (f"read as {format_.title}: {reason}", *result.layout.notices)
-    return format_, replace(result, layout=replace(result.layout, notices=notices))
+    try:
+        result = format_.read(dataset)
+    except DataError as error:
+        others = describe_unrecognised(dataset) if type(error) is DataError and config.format is None else ""
+        if not others or reason is not None:
+            raise
+        # Masks may not be missing: annotations may be broken.
+        raise DataError(error.where, expected=error.expected, found=f"{error.found}; {others}", do=error.do) from error
+    notices = list(result.layout.notices)
+    if reason is not None:
+        _require_no_other(dataset, format_, reason, result)
+        notices.insert(0, f"read as {format_.title}: {reason}")
+    for encoding, paths in dataset.encodings.items():
+        notices.append(f"read as {encoding}, since they are not UTF-8: {describe_files(paths, root)}")
+    unused = find_unused(dataset, result.layout)
+    if unused:
+        notices.append(UNUSED + describe_files(unused, root))
+    return format_, replace(result, layout=replace(result.layout, notices=tuple(notices)))
 
 
 def _require_no_other(dataset: DatasetRoot, format_: Format, reason: str, result: ReadResult) -> None:

@@ -96,6 +96,7 @@ def read(dataset: DatasetRoot) -> ReadResult:
     layout = find_records(replace(dataset, root=root))
     _require_original_ids(layout.masks)
     table = next((root / name for name in _TABLES if (root / name).is_file()), None)
+    dataset.use(*(root / name for name in (*_TABLES, "sceneCategories.txt")))
     entries = benchmark() if table is None else _read_table(table)
     labels, _ = by_value(table or "ADE20K", (_OTHER, *entries), dataset.config.ignored)
     source = "the benchmark" if table is None else table.name

@@ -26,22 +26,32 @@ class AnnotatedImage:
     split: str | None  # "train", "val" or "test"; None if no name indicates one
     size: tuple[int, int] | None  # (H, W) according to the annotation; None if not given
     shapes: Sequence[NamedRegion]
-    nodata: float | None = None  # value of pixels without data
 
 
 class ImageMatcher:
-    """Assign images to annotations, at most one annotation each, and collect the problems."""
+    """Assign images to annotations, at most one annotation each, and collect the problems.
+
+    An annotation that cannot be assigned must not become background: every image that it may belong to is left out.
+    """
 
     def __init__(self, dataset: DatasetRoot) -> None:
         self.dataset = dataset
         self.problems: list[Problem] = []
         self._owners: dict[Path, str] = {}
+        self._contested: dict[Path, str] = {}  # images that another annotation may belong to, which is a problem
 
     def add_problem(self, where: Path | str, why: str) -> None:
         """Record a problem; a path is shown relative to the root."""
         self.problems.append(Problem(short(where, self.dataset.root) if isinstance(where, Path) else where, why))
 
-    def claim(self, image: Path | str, where: str, owner: str | None = None, hint: str = "") -> Path | None:
+    def claim(
+        self,
+        image: Path | str,
+        where: str,
+        owner: str | None = None,
+        hint: str = "",
+        candidates: Iterable[Path] = (),
+    ) -> Path | None:
         """Assign an image to an annotation.
 
         Args:
@@ -49,18 +59,29 @@ class ImageMatcher:
             where: the annotation, for problems.
             owner: what problems call it if the image is claimed again; `where` by default.
             hint: added to the reason why no image was found.
+            candidates: the images that the annotation may belong to if `image` is a reason.
 
         Returns:
             The image; None if it was not assigned, and a problem recorded instead.
         """
         if isinstance(image, str):
             self.add_problem(where, f"annotation without its image ({image}{hint})")
+            self.leave_out(candidates, where)
         elif image in self._owners:
             self.add_problem(where, f"second annotation of {image.name} (also {self._owners[image]})")
+            self._contested.setdefault(image, "")
         else:
             self._owners[image] = owner or where
             return image
         return None
+
+    def leave_out(self, images: Iterable[Path], where: str) -> None:
+        """Leave out the images that an annotation may belong to; `where` is the annotation."""
+        self._contested |= dict.fromkeys(images, where)
+
+    def kept(self, images: Iterable[AnnotatedImage]) -> list[AnnotatedImage]:
+        """Return the images without those that several annotations may belong to."""
+        return [image for image in images if image.image not in self._contested]
 
     def skip(self, error: DataError, where: Path | None = None) -> None:
         """Record an error as a problem if `data.skip_bad` is set.
@@ -77,6 +98,8 @@ class ImageMatcher:
         for image in self.dataset.images.paths:
             if image not in self._owners:
                 self.add_problem(image, "image without a mask")
+            elif self._contested.get(image):
+                self.add_problem(image, f"image that another annotation may belong to ({self._contested[image]})")
         return self.problems
 
 
@@ -109,7 +132,7 @@ def found_images(
     for image in images:
         shapes = tuple(Shape(shape_name(dataset, name), region, level) for name, region, level in image.shapes)
         drawing = Drawing(image.file, shapes, image.size, labels[1], dataset.config.overlap or overlap)
-        record = Record(dataset.images.id_of(image.image), image.image, image.file, source=drawing, nodata=image.nodata)
+        record = Record(dataset.images.id_of(image.image), image.image, image.file, source=drawing)
         records[image.split or "pool"].append(record)
     return ReadResult(make_layout(title, records, problems, notices), labels[0])
 

@@ -20,6 +20,7 @@ from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.records import Layout
 from pixelwise.geometry.contours import Contour, components, fill, trace
 from pixelwise.imageio.masks import MaskRule
+from pixelwise.imageio.safe_reading import decode, describe_unreadable
 from pixelwise.labels import Colour, Labels
 
 BACKGROUND = "background"
@@ -157,25 +158,35 @@ def mentions(path: Path, *words: str) -> bool:
     """Return whether a JSON file contains all words in quotation marks, without parsing it; never raises."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            return all(text.find(f'"{word}"'.encode()) >= 0 for word in words)
+            encoding = json.detect_encoding(text[:4]).removesuffix("-sig")
+            encoding = {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}.get(encoding, encoding)
+            encoding = "utf-16-be" if text[:2] == b"\xfe\xff" else encoding
+            return all(text.find(f'"{word}"'.encode(encoding)) >= 0 for word in words)
     except (OSError, ValueError):  # an empty file cannot be mapped
         return False
 
 
-def load_json(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+def load_json(
+    path: Path, hook: Callable[[dict[str, Any]], Any] | None = None, dataset: DatasetRoot | None = None
+) -> Any:
     """Read a JSON file.
 
     Args:
         path: the file.
         hook: replaces each object as it is parsed (`object_hook`).
+        dataset: notes the file's encoding if it is not Unicode.
 
     Raises:
         MaskError: the file cannot be read or is not JSON.
     """
     try:
-        return json.loads(path.read_bytes(), object_hook=hook)
+        text = decode(path.read_bytes())[0] if dataset is None else dataset.decode(path)
+        return json.loads(text.removeprefix("\ufeff"), object_hook=hook)
+    except UnicodeError as error:
+        found = describe_unreadable(error)
+        raise MaskError(path, expected="a JSON file in UTF-8", found=found, do="Save it as UTF-8.") from error
     except (OSError, ValueError, RecursionError) as error:
-        found = " ".join(str(getattr(error, "strerror", None) or error).split())[:160]
+        found = describe_unreadable(error)
         raise MaskError(path, expected="a JSON file", found=found, do="Export the annotations again.") from error
 
 

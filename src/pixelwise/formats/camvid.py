@@ -93,6 +93,7 @@ def read(dataset: DatasetRoot) -> ReadResult:
         )
     folder_layout, splits = found
     layout = read_layout(dataset, splits)
+    dataset.use(dataset.root / "codes.txt", find_map(dataset.root) or dataset.root)
     masks = layout.masks
     coloured = in_colour(masks)
     where, entries = _find_entries(dataset.root, [record.image for record in layout.records], masks, coloured)

@@ -22,15 +22,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pixelwise.errors import LabelsError, MaskError
 from pixelwise.formats.base import Format, ReadResult, load_json
 from pixelwise.formats.colour_maps import by_value, ignored_notice, read_map
 from pixelwise.formats.dataset_root import DatasetRoot, make_layout, split_of_folder
 from pixelwise.formats.presets import parse_classes
 from pixelwise.formats.records import ORPHAN, UNMASKED, Problem, Record, short
-from pixelwise.formats.shapes import Drawing, Polygon, Shape
+from pixelwise.formats.shapes import Drawing, Polygon, Shape, finite_points
 from pixelwise.imageio.masks import MaskRule
 from pixelwise.labels import Colour, Labels
 
@@ -137,7 +135,13 @@ def read(dataset: DatasetRoot) -> ReadResult:
         if mask is None:
             problems.append(Problem(short(image, dataset.root), UNMASKED))
             continue
-        source = _drawing(dataset, mask) if mask.suffix == ".json" else None
+        try:
+            source = _drawing(dataset, mask) if mask.suffix.lower() == ".json" else None
+        except MaskError as error:
+            if not dataset.config.skip_bad:
+                raise
+            problems.append(Problem.from_error(error, do=error.do))
+            continue
         drawn += source is not None
         records[_split(image, dataset.root)].append(Record(key, image, mask, source=source))
     for key in annotations.keys() - images.keys():
@@ -150,7 +154,7 @@ def read(dataset: DatasetRoot) -> ReadResult:
 
 def _match(path: Path) -> re.Match[str] | None:
     match = _FILE.fullmatch(path.stem)
-    return match if match is not None and path.suffix == _KINDS[match[3]] else None
+    return match if match is not None and path.suffix.lower() == _KINDS[match[3]] else None
 
 
 def _key(path: Path, name: str, root: Path, folders: Container[str]) -> str:
@@ -164,13 +168,12 @@ def _find_images(dataset: DatasetRoot) -> tuple[dict[str, Path], list[Problem], 
     """Find the images: only those below leftImg8bit/ if there is such a folder, since whole videos may be beside it."""
     named = [path for path in dataset.images.paths if path.stem.endswith(_IMAGE)]
     used = [path for path in named if _IMAGE[1:] in path.parent.parts] or named
-    images: dict[str, Path] = {}
-    problems = []
+    found: dict[str, list[Path]] = defaultdict(list)
     for path in used:
-        key = _key(path, path.stem.removesuffix(_IMAGE), dataset.root, (_IMAGE[1:],))
-        if images.setdefault(key, path) != path:
-            why = f"several images of the same name (also {images[key].name})"
-            problems.append(Problem(short(path, dataset.root), why))
+        found[_key(path, path.stem.removesuffix(_IMAGE), dataset.root, (_IMAGE[1:],))].append(path)
+    images = {key: paths[0] for key, paths in found.items() if len(paths) == 1}
+    several = [path for paths in found.values() if len(paths) > 1 for path in paths]
+    problems = [Problem(short(path, dataset.root), "several images of the same name") for path in several]
     unused = len(named) - len(used)
     return images, problems, [f"{unused} images outside leftImg8bit/ are left out"] if unused else []
 
@@ -181,6 +184,7 @@ def _find_annotations(dataset: DatasetRoot) -> Annotations:
         match = _match(path)
         if match is not None:
             found[_key(path, match[1], dataset.root, _FOLDERS)].setdefault((match[2], match[3]), path)
+            dataset.use(path)
     return found
 
 
@@ -193,6 +197,7 @@ def _split(path: Path, root: Path) -> str:
 def _find_labels(dataset: DatasetRoot, kinds: Container[str]) -> tuple[Labels, MaskRule, tuple[str, ...]]:
     """Return the classes of label_colors.txt if they are not Cityscapes' labels, otherwise those of the evaluation."""
     table = dataset.root / "label_colors.txt"
+    dataset.use(table)
     entries = read_map(table) if table.is_file() else ()
     known = {each.name.replace(" ", ""): each.id for each in read_table()}
     if any(known.get(each.name.replace(" ", "")) not in (k, -1) for k, each in enumerate(entries)):
@@ -204,7 +209,7 @@ def _find_labels(dataset: DatasetRoot, kinds: Container[str]) -> tuple[Labels, M
 
 
 def _drawing(dataset: DatasetRoot, path: Path) -> Drawing:
-    plain = load_json(path)
+    plain = load_json(path, dataset=dataset)
     objects = plain.get("objects") if isinstance(plain, Mapping) else None
     if not isinstance(objects, list):
         raise MaskError(path, expected="objects with label and polygon", found="none", do="Export it again.")
@@ -220,10 +225,10 @@ def _shape(dataset: DatasetRoot, path: Path, item: Any) -> Shape | None:
         if item.get("deleted"):
             return None
         name = str(item["label"])
-        ring = np.array(item["polygon"], np.float64).reshape(-1, 2)
-        if not np.isfinite(ring).all():
-            raise ValueError("points that are not finite numbers")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        ring = finite_points(item["polygon"])
+        if len(ring) < 3:
+            raise ValueError(f"{len(ring)} points")
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         found = f"an object that cannot be read ({' '.join(str(error).split())[:120]})"
         raise MaskError(path, expected="objects with label and polygon", found=found, do="Export it again.") from error
     label = _by_name().get(name) or _by_name().get(name.removesuffix("group"))

@@ -24,7 +24,7 @@ from pixelwise.errors import DataError, MaskError
 from pixelwise.formats import coco_json
 from pixelwise.formats.annotated_images import AnnotatedImage, background, found_images, shape_notices, value_names
 from pixelwise.formats.base import BACKGROUND, BACKGROUNDS, ExportImage, Format, ReadResult, mentions, segments
-from pixelwise.formats.coco_json import Document, Match, key_of
+from pixelwise.formats.coco_json import Document, Match, key_of, resolve
 from pixelwise.formats.dataset_root import DatasetRoot, split_of_file, split_of_folder
 from pixelwise.formats.records import Problem, short
 from pixelwise.formats.shapes import CocoRLE, Crop, Region
@@ -37,6 +37,7 @@ _MAX_CONTOUR_LENGTH = 5_000_000  # pixels; pycocotools allocates 60 bytes for ea
 _NO_MASK = "object with a box but no mask"
 _TOO_FEW_POINTS = "object whose polygons have fewer than three points"
 _MALFORMED_POLYGONS = "object whose polygons are not lists of numbers x, y, x, y"
+_NO_CATEGORY = "object without a category_id"
 _MALFORMED_RLE = "object whose run lengths have no valid size and counts"
 _OTHER_SIZE = "object with run lengths for another size than its image"
 
@@ -62,31 +63,40 @@ def read(dataset: DatasetRoot) -> ReadResult:
         DataError: no file, no class, only boxes, none of a file's images, or two files for the same images.
         LabelsError: malformed or ambiguous categories.
     """
-    documents = [coco_json.load(path, _compact) for path in _files(dataset)]
+    documents = [coco_json.load(path, _compact, dataset) for path in _files(dataset)]
     indexes = [_ObjectIndex(document, short(document.path, dataset.root)) for document in documents]
     _require_masks(documents)
     labels, notices = coco_json.make_labels(dataset, documents, {name for index in indexes for name in index.used})
-    matches, problems = coco_json.match_images(documents, dataset.images, dataset)
-    problems += [problem for index in indexes for problem in index.problems]
+    matches, problems, contested = coco_json.match_images(documents, dataset.images, dataset)
     objects = {id(index.document): index.objects for index in indexes}
     images = []
     for match in matches:
         file, names = match.document.path, match.document.categories
         of_image = objects[id(match.document)].get(match.entry.id, [])
-        size = match.entry.size or next((o.region.size for o in of_image if isinstance(o.region, CocoRLE)), None)
+        size = _size(match, of_image)
         faults = _faults(match, of_image, size)
         if faults:
             for name, why in faults:
                 where = f"{short(match.image, dataset.root)} (annotation {name})"
                 problems.append(Problem(where, why, kind="size" if why == _OTHER_SIZE else "unreadable"))
             continue
-        shapes = [(names[one.category].name, one.region, 0) for one in of_image if one.region is not None]
+        shapes = [
+            (names[resolve(one.category, names)].name, one.region, 0) for one in of_image if one.region is not None
+        ]
         split = split_of_file(file, dataset.root) or split_of_folder(match.image, dataset.root)
         images.append(AnnotatedImage(match.image, file, split, size, shapes))
     notices += [notice for index in indexes for notice in index.notices]
     notices += shape_notices(images, labels[1])
-    notices += coco_json.unlisted(dataset.images.paths, {match.image for match in matches}, dataset, "images on disk")
+    listed = contested.union(match.image for match in matches)
+    notices += coco_json.unlisted(dataset.images.paths, listed, dataset, "images on disk")
     return found_images(dataset, "COCO annotations", images, labels, problems, notices, overlap="area")
+
+
+def _size(match: Match, objects: Sequence[_Object]) -> tuple[int, int] | None:
+    """Return (H, W) of the annotated image: that of its entry, unless run lengths show that it is before rotation."""
+    sizes = {one.region.size for one in objects if isinstance(one.region, CocoRLE)}
+    size = match.entry.size or next(iter(sizes), None)
+    return size[::-1] if size is not None and sizes == {size[::-1]} else size
 
 
 def _files(dataset: DatasetRoot) -> list[Path]:
@@ -123,10 +133,12 @@ class _Object(NamedTuple):
 
 def _compact(row: dict[str, Any]) -> Any:
     """Convert an annotation to an `_Object`, and leave other objects as they are."""
-    if "image_id" not in row or "category_id" not in row:
+    if "image_id" not in row:
         return row
     name = str(row.get("id"))[:40]
     name = name if name.isprintable() else ascii(name)
+    if "category_id" not in row:
+        return _Object(name, key_of(row["image_id"]), None, None, _NO_CATEGORY, 0)
     region, fault, thin = _region(name, row.get("segmentation"))
     return _Object(name, key_of(row["image_id"]), key_of(row["category_id"]), region, fault, thin)
 
@@ -176,14 +188,14 @@ class _CocoPolygons:
     """The union of polygons x, y, x, y, … (float64), rasterised by pycocotools, whose rule for pixels differs from ours."""
 
     name: str
-    points: bytes
+    coordinates: bytes
     lengths: tuple[int, ...]
 
     def rasterize(self, size: tuple[int, int]) -> Crop:
         """Fill every ring."""
         from pycocotools import mask as coder
 
-        rings = np.split(np.frombuffer(self.points, np.float64), np.cumsum(self.lengths)[:-1])
+        rings = np.split(np.frombuffer(self.coordinates, np.float64), np.cumsum(self.lengths)[:-1])
         for ring in rings:
             self._validate(ring.reshape(-1, 2), size)
         merged = coder.merge(coder.frPyObjects(rings, size[0], size[1]))
@@ -204,37 +216,53 @@ class _CocoPolygons:
             do = "Remove it, or draw it again."
             raise MaskError(f"annotation {self.name}", expected=expected, found=f"{length:,.0f}", do=do)
 
+    def points(self, size: tuple[int, int] | None) -> NDArray[np.float64]:
+        """Return the points of all rings."""
+        return np.frombuffer(self.coordinates, np.float64).reshape(-1, 2)
+
     def content(self) -> Iterable[bytes]:
         """Yield the points as float64."""
         yield f"coco rings {self.lengths}".encode()
-        yield self.points
+        yield self.coordinates
 
 
 class _ObjectIndex:
-    """The objects of a file by image, the names of the classes that occur, problems and notices."""
+    """The objects of a file by image, the names of the classes that occur, and notices.
+
+    Raises:
+        MaskError: an annotation that refers to none of the images.
+    """
 
     def __init__(self, document: Document, file: str) -> None:
         self.document = document
         self.objects: dict[Hashable, list[_Object]] = defaultdict(list)
         self.used: set[str] = set()
-        self.problems: list[Problem] = []
         self.notices: list[str] = []
-        thin = 0
+        thin = retyped = 0
         names: list[str] = []
+        lost: list[str] = []
         for number, one in enumerate(document.annotations):
             if not isinstance(one, _Object):
-                why = "annotation without image_id and category_id"
-                self.problems.append(Problem(f"{file}: annotations[{number}]", why))
-            elif one.image not in document.entries:
-                where = f"{file}: annotation {one.name} (image_id {one.image!r})"
-                self.problems.append(Problem(where, coco_json.UNLISTED_IMAGE))
-            else:
-                self.objects[one.image].append(one)
-                thin += one.thin
-                names.append(one.name)
-                if one.category in document.categories:
-                    self.used.add(document.categories[one.category].name)
+                lost.append(f"annotations[{number}]")
+                continue
+            image = resolve(one.image, document.entries)
+            if image not in document.entries:
+                lost.append(f"annotation {one.name}: {one.image!r:.40}")
+                continue
+            retyped += type(image) is not type(one.image)
+            self.objects[image].append(one)
+            thin += one.thin
+            names.append(one.name)
+            category = resolve(one.category, document.categories)
+            if category in document.categories:
+                self.used.add(document.categories[category].name)
+        if lost:
+            raise coco_json.unassigned(document.path, lost)
         duplicates = len(names) - len(set(names))
+        if retyped:
+            self.notices.append(
+                f"{file}: {retyped} annotations have numbers for image ids that are text, or the reverse: they are matched"
+            )
         if thin:
             self.notices.append(f"{file}: {thin} polygons with fewer than three points cover no pixels")
         if duplicates and set(names) != {"None"}:
@@ -258,9 +286,8 @@ def _faults(match: Match, objects: Sequence[_Object], size: tuple[int, int] | No
     """Return annotations that make an image unusable, since without them their pixels would be background; and why."""
     faults = []
     for one in objects:
-        why = one.fault or (
-            "" if one.category in match.document.categories else f"object {coco_json.UNLISTED_CATEGORY}"
-        )
+        is_listed = resolve(one.category, match.document.categories) in match.document.categories
+        why = one.fault or ("" if is_listed else f"object {coco_json.UNLISTED_CATEGORY}")
         if not why and isinstance(one.region, CocoRLE) and one.region.size != size:
             why = _OTHER_SIZE
         if why:

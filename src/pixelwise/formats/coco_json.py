@@ -7,8 +7,9 @@ if their names are equal.
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -81,19 +82,48 @@ def key_of(value: Any) -> Hashable:
     return value if isinstance(value, int | float | str) and not isinstance(value, bool) else None
 
 
-def load(path: Path, hook: Callable[[dict[str, Any]], Any]) -> Document:
+def resolve(id_: Hashable, known: Mapping[Hashable, Any]) -> Hashable:
+    """Return the key that an id means; itself if there is none.
+
+    Some tools write an id as a number in one list and as text in another. 5 and "5" are the same id unless both are keys.
+    """
+    if id_ in known:
+        return id_
+    other: Hashable = None
+    if isinstance(id_, int) or (isinstance(id_, float) and id_.is_integer()):
+        other = str(int(id_))
+    elif isinstance(id_, str) and re.fullmatch(r"-?(0|[1-9]\d{0,18})", id_):
+        other = int(id_)
+    return other if other is not None and other in known else id_
+
+
+def unassigned(path: Path, found: Sequence[str]) -> MaskError:
+    """Return the error for annotations of no listed image: each may belong to any image, so none can be left out."""
+    shown = ", ".join(found[:_SHOWN]) + (", …" if len(found) > _SHOWN else "")
+    return MaskError(
+        path,
+        expected="the image_id of a listed image in every annotation",
+        found=f"{len(found)} without ({shown})",
+        do="Correct or remove these annotations. They may belong to any image of the file, so skip_bad cannot leave out theirs.",
+    )
+
+
+def load(path: Path, hook: Callable[[dict[str, Any]], Any], dataset: DatasetRoot | None = None) -> Document:
     """Read a file.
 
     Args:
         path: the file.
         hook: converts annotations to a compact form during parsing (see `base.load_json`). As plain lists of numbers, a
             file of 400 MB would need ten times as much memory.
+        dataset: notes that the file is used, and its encoding.
 
     Raises:
         MaskError: not a JSON file of this kind.
         LabelsError: malformed or ambiguous categories.
     """
-    document = load_json(path, hook)
+    document = load_json(path, hook, dataset)
+    if dataset is not None:
+        dataset.use(path)
     if not isinstance(document, dict):
         expected = "an object with images, annotations and categories"
         do = "Set data.annotations to the annotation file; a list of results is not one."
@@ -136,7 +166,7 @@ def _categories(path: Path, rows: Iterable[Any]) -> dict[Hashable, Category]:
     do = "Give each class a unique id and a name, or export the annotations again."
     for row in rows:
         key = key_of(row.get("id")) if isinstance(row, dict) else None
-        if isinstance(key, float) and key.is_integer():
+        if (isinstance(key, float) and key.is_integer()) or (isinstance(key, str) and key.isdecimal()):
             key = int(key)
         if not isinstance(key, int) or row.get("name") in (None, ""):
             raise LabelsError(where, expected="categories with an integer id and a name", found=repr(row)[:80], do=do)
@@ -229,7 +259,7 @@ def _duplicate_names(document: Document) -> list[str]:
 
 def match_images(
     documents: Sequence[Document], images: ImageIndex, dataset: DatasetRoot, other: Callable[[Entry], str] | None = None
-) -> tuple[list[Match], list[Problem]]:
+) -> tuple[list[Match], list[Problem], set[Path]]:
     """Find the image file of every entry.
 
     Args:
@@ -238,6 +268,10 @@ def match_images(
         dataset: for names in messages.
         other: returns another name to try if there is no image of the first.
 
+    Returns:
+        A match for every entry whose image is found and that no other entry may describe; the problems; and the images
+        that several entries may describe.
+
     Raises:
         DataError: a file without any of its images, or two files for the same images.
     """
@@ -245,9 +279,11 @@ def match_images(
     matches: list[Match] = []
     problems: list[Problem] = []
     shared: dict[tuple[Path, Path], list[Path]] = defaultdict(list)
+    contested: set[Path] = set()  # whose annotations cannot be told from those of another entry
     for document in documents:
-        found, missing = _find_images(document, images, dataset, other)
+        found, missing, ambiguous = _find_images(document, images, dataset, other)
         problems += missing
+        contested |= ambiguous
         for entry, image in found:
             if image not in owner:
                 owner[image] = document
@@ -255,6 +291,7 @@ def match_images(
             elif owner[image] is document:
                 where = f"{short(document.path, dataset.root)}: {entry.name!r}"
                 problems.append(Problem(where, "second entry of an image"))
+                contested.add(image)
             else:
                 shared[owner[image].path, document.path].append(image)
     for files, both in shared.items():
@@ -267,15 +304,17 @@ def match_images(
                 do=f"Choose one: --set data.annotations={first}.",
             )
         problems += [Problem(short(image, dataset.root), f"image in two files, {first} and {second}") for image in both]
-    return matches, problems
+        contested.update(both)
+    return [match for match in matches if match.image not in contested], problems, contested
 
 
 def _find_images(
     document: Document, images: ImageIndex, dataset: DatasetRoot, other: Callable[[Entry], str] | None
-) -> tuple[list[tuple[Entry, Path]], list[Problem]]:
-    """Find the images of one file, and report those that are missing."""
+) -> tuple[list[tuple[Entry, Path]], list[Problem], set[Path]]:
+    """Find the images of one file, report those that are missing, and return those that an ambiguous name may mean."""
     found: list[tuple[Entry, Path]] = []
     missing: list[Problem] = []
+    ambiguous: set[Path] = set()
     reason = ""
     for entry in document.entries.values():
         image = images.find(entry.name, document.path)
@@ -289,6 +328,7 @@ def _find_images(
         else:
             where = f"{short(document.path, dataset.root)}: {entry.name!r}"
             missing.append(Problem(where, f"annotation without its image ({image})"))
+            ambiguous.update(images.candidates(entry.name, document.path))
             reason = reason or image
     if missing and not found:
         names = [repr(entry.name) for entry in document.entries.values()]
@@ -299,7 +339,7 @@ def _find_images(
             found=f"none of {len(names)} ({examples}): {reason}",
             do="Move them there, or set data.images to their folder or data.annotations to the right files.",
         )
-    return found, missing
+    return found, missing, ambiguous
 
 
 def unlisted(files: Iterable[Path], listed: Collection[Path], dataset: DatasetRoot, what: str) -> tuple[str, ...]:
@@ -308,6 +348,7 @@ def unlisted(files: Iterable[Path], listed: Collection[Path], dataset: DatasetRo
     rest = [path for path in paths if path not in listed]
     if not rest:
         return ()
+    dataset.use(*rest)
     example = f"{short(rest[0], dataset.root)}{', …' if len(rest) > 1 else ''}"
     return (f"{len(rest)} of {len(paths)} {what} are in no annotation file and are left out ({example})",)
 

@@ -9,7 +9,7 @@ Source: https://cocodataset.org/#format-data, and panopticapi's `utils.py` (rgb2
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -32,11 +32,12 @@ from pixelwise.formats.base import (
     segments,
     shape_name,
 )
-from pixelwise.formats.coco_json import Document, Match, key_of
-from pixelwise.formats.dataset_root import DatasetRoot, ImageIndex, make_layout, split_of_file, split_of_folder, walk
+from pixelwise.formats.coco_json import Document, Match, key_of, resolve
+from pixelwise.formats.dataset_root import DatasetRoot, ImageIndex, make_layout, split_of_file, split_of_folder
 from pixelwise.formats.records import Problem, Record, short
 from pixelwise.formats.shapes import class_indices
 from pixelwise.imageio.images import read_mask_values, read_size
+from pixelwise.imageio.listing import walk
 from pixelwise.labels import Labels
 from pixelwise.storage import write_atomic
 
@@ -59,7 +60,8 @@ def read(dataset: DatasetRoot) -> ReadResult:
         DataError: no file, class or PNG folder, none of a file's images, or two files for the same images.
         LabelsError: malformed or ambiguous categories.
     """
-    documents = [coco_json.load(path, _compact) for path in dataset.annotations(".json") if mentions(path, *_WORDS)]
+    paths = [path for path in dataset.annotations(".json") if mentions(path, *_WORDS)]
+    documents = [coco_json.load(path, _compact, dataset) for path in paths]
     if not documents:
         expected = "a JSON file with images, categories, and annotations with segments_info"
         raise DataError(dataset.root, expected=expected, found="none", do="Put it there, or set data.annotations.")
@@ -72,16 +74,24 @@ def read(dataset: DatasetRoot) -> ReadResult:
     folders = {index.folder: index for index in indexes.values()}  # several files can share a folder
     outside = [path for path in dataset.images.paths if folders.keys().isdisjoint(path.parents)]
     images = ImageIndex(dataset.root, outside)
-    matches, problems = coco_json.match_images(documents, images, dataset, lambda entry: f"{entry.id}_leftImg8bit")
+    matches, problems, contested = coco_json.match_images(
+        documents, images, dataset, lambda entry: f"{entry.id}_leftImg8bit"
+    )
     records: dict[str, list[Record]] = defaultdict(list)
-    for match in matches:
-        source = indexes[id(match.document)].source(match, unlabelled)
+    sources = [indexes[id(match.document)].source(match, unlabelled) for match in matches]
+    uses = Counter(source.file for source in sources if isinstance(source, _Segments))
+    for match, source in zip(matches, sources, strict=True):
         if isinstance(source, Problem):
             problems.append(source)
             continue
+        if uses[source.file] > 1:
+            why = f"image whose PNG mask is also that of another ({source.file.name})"
+            problems.append(Problem(short(match.image, dataset.root), why))
+            continue
         split = split_of_file(match.document.path, dataset.root) or split_of_folder(match.image, dataset.root) or "pool"
         records[split].append(Record(images.id_of(match.image), match.image, source.file, source=source))
-    notices += coco_json.unlisted(outside, {match.image for match in matches}, dataset, "images on disk")
+    listed_images = contested.union(match.image for match in matches)
+    notices += coco_json.unlisted(outside, listed_images, dataset, "images on disk")
     listed = {png for index in indexes.values() for png in index.listed}
     for folder, index in folders.items():
         notices += coco_json.unlisted(
@@ -141,16 +151,20 @@ class _SegmentIndex:
         self.listed: set[Path] = set()
         self.problems: list[Problem] = []
         self.annotations: dict[Hashable, dict[str, Any]] = {}
+        seen: set[Hashable] = set()
         for number, row in enumerate(document.annotations):
             image = key_of(row.get("image_id")) if isinstance(row, dict) else None
+            image = resolve(image, document.entries)
             if image is None or not isinstance(row.get("segments_info"), list):
                 why = "annotation without image_id and segments_info"
             elif image not in document.entries:
                 why = coco_json.UNLISTED_IMAGE
-            elif image in self.annotations:
+            elif image in seen:
                 why = "second annotation of an image"
+                self.annotations.pop(image, None)  # it cannot be told which one is right
             else:
                 self.annotations[image] = row
+                seen.add(image)
                 continue
             self.problems.append(Problem(f"{self.name}: annotations[{number}]", why))
 
@@ -158,7 +172,8 @@ class _SegmentIndex:
         """Return the names of the classes that occur."""
         categories = self.document.categories
         rows = (row for annotation in self.annotations.values() for row in annotation["segments_info"])
-        return {categories[r.category].name for r in rows if isinstance(r, _Segment) and r.category in categories}
+        keys = {resolve(row.category, categories) for row in rows if isinstance(row, _Segment)}
+        return {categories[key].name for key in keys if key in categories}
 
     def source(self, match: Match, unlabelled: str | None) -> _Segments | Problem:
         """Return the mask source of an image, or why it has none."""
@@ -177,11 +192,12 @@ class _SegmentIndex:
             if not is_id or row.id in table:
                 where = f"{image} (segment {getattr(row, 'id', row)!r})"
                 return Problem(where, "segment whose id is not a unique positive integer", kind="unreadable")
-            if row.category not in self.document.categories:
+            category = resolve(row.category, self.document.categories)
+            if category not in self.document.categories:
                 where = f"{image} (segment {row.id})"
                 return Problem(where, f"segment {coco_json.UNLISTED_CATEGORY}", kind="unreadable")
             area = row.area if isinstance(row.area, int) else None
-            table[row.id] = (shape_name(self.dataset, self.document.categories[row.category].name), area)
+            table[row.id] = (shape_name(self.dataset, self.document.categories[category].name), area)
         try:
             size = read_size(png)[1:]
         except DataError as error:

@@ -27,6 +27,7 @@ from pixelwise.labels import Colour, Labels
 
 MAPS = ("class_dict.csv", "class_dict_seg.csv", "label_colors.txt", "labelmap.txt", "colormap.json", "classes.json")
 _MOST_BYTES = 4_000_000
+_HIGHEST_ID = 63
 _IGNORED_NAMES = ("void", "ignore", "ignored")
 _NUMBERS = r"(?P<r>\d{1,3})[\s,;]+(?P<g>\d{1,3})[\s,;]+(?P<b>\d{1,3})"
 _LINES = (
@@ -310,8 +311,17 @@ def highest_value(masks: Sequence[Path], count: int = 16) -> int:
 
 
 def in_colour(masks: Sequence[Path]) -> bool:
-    """Whether the first readable mask of a sample has colour bands."""
-    return next((raw.values.ndim == 3 for _, raw in sample_masks(masks)), False)
+    """Whether the masks of a sample have colours: the first whose bands differ, or that has one band, decides.
+
+    Three equal bands may be either: without other masks, low values are ids; black and bright ones are colours.
+    """
+    highest = -1
+    for _, raw in sample_masks(masks):
+        single = raw.single_band()
+        if raw.values.ndim == 2 or single is raw:
+            return raw.values.ndim == 3
+        highest = max(highest, int(single.values.max()))
+    return highest == 0 or highest > _HIGHEST_ID
 
 
 def holds_values(entries: Sequence[Entry], masks: Sequence[Path]) -> bool:
@@ -324,7 +334,7 @@ def holds_values(entries: Sequence[Entry], masks: Sequence[Path]) -> bool:
     colours = {code(each.colour) for each in entries if each.colour is not None}
     values = {k if each.id is None else each.id for k, each in enumerate(entries)} | {255}
     other_colours = False
-    for _, raw in sample_masks(masks):
+    for raw in (raw.single_band() for _, raw in sample_masks(masks)):
         if raw.values.ndim == 3 or not set(np.unique(raw.values).tolist()) <= values:
             return False
         other_colours = other_colours or not set(np.unique(colour_codes(raw)).tolist()) <= colours

@@ -96,6 +96,7 @@ def _read_tables(dataset: DatasetRoot) -> tuple[Path, tuple[Entry, ...]]:
             found="none",
             do=f"Write {_TABLE} with the columns name,r,g,b; or name the classes in a labels.yaml.",
         )
+    dataset.use(*tables)
     entries = read_map(tables[0])
     for path in tables[1:]:
         other = read_map(path)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from xml.parsers import expat
@@ -30,6 +30,7 @@ from pixelwise.formats.dataset_root import DatasetRoot, split_of_file, split_of_
 from pixelwise.formats.records import short
 from pixelwise.formats.shapes import MAX_PIXELS, Polygon, Region, RowRLE, finite_points, row_runs
 from pixelwise.geometry.contours import components
+from pixelwise.imageio.safe_reading import decode, describe_unreadable
 from pixelwise.labels import Colour, Labels, default_colours
 from pixelwise.storage import write_atomic
 
@@ -75,6 +76,7 @@ def read(dataset: DatasetRoot) -> ReadResult:
         DataError: no file of CVAT, or no classes.
     """
     files = [parser for path in dataset.annotations(".xml") if (parser := _Parser(path)).parse()]
+    dataset.use(*(file.path for file in files))
     if not files:
         raise DataError(dataset.root, expected="an annotations.xml of CVAT", found="none", do=_EXPORT_IMAGES)
     matcher = ImageMatcher(dataset)
@@ -82,7 +84,10 @@ def read(dataset: DatasetRoot) -> ReadResult:
     images = []
     for file, element in [(parser, element) for parser in files for element in parser.images]:
         name = short(file.path, dataset.root)
-        path = matcher.claim(_find_image(dataset, known, file, element), f"{name}: {element.name}", owner=name)
+        where = f"{name}: {element.name}"
+        found = _find_image(dataset, known, file, element)
+        candidates = dataset.images.candidates(element.name, file.path) if isinstance(found, str) else []
+        path = matcher.claim(found, where, name, candidates=candidates)
         if path is None:
             continue
         if element.error is not None:
@@ -90,6 +95,7 @@ def read(dataset: DatasetRoot) -> ReadResult:
         else:
             split = _split(dataset.root, file, element, path)
             images.append(AnnotatedImage(path, file.path, split, element.size, element.shapes))
+    images = matcher.kept(images)
     labels, notices = _labels(dataset, files, annotated_images.class_names(images))
     notices += annotated_images.shape_notices(images, labels[1], (file.without_area for file in files))
     return annotated_images.found_images(dataset, "CVAT XML", images, labels, matcher.finish(), notices)
@@ -170,7 +176,7 @@ class _Parser:
             return False
         except expat.ExpatError as error:
             where = f"{self.path}:{error.lineno}"
-            found = expat.ErrorString(error.code) or "broken XML"
+            found = _foreign_encoding(self.path) or expat.ErrorString(error.code) or "broken XML"
         except (OSError, ValueError, LookupError) as error:
             found = " ".join(str(getattr(error, "strerror", None) or error).split())[:160]
         else:
@@ -209,6 +215,8 @@ class _Parser:
                 raise self._error("shapes in images", "a <track> of a video", _EXPORT_IMAGES)
             if name == "image":
                 self.images.append(self._image(attributes))
+            if name in _REGIONS:
+                raise self._error("shapes in images", f"a <{name}> outside of any <image>")
         elif depth == 3 and self._stack[1] == "image":
             self._add_shape(self.images[-1], name, attributes)
         if self._stack[1:2] == ["meta"]:
@@ -265,6 +273,15 @@ class _Parser:
                 image.error = image.error or self._error("shapes as CVAT writes them", found)
 
 
+def _foreign_encoding(path: Path) -> str:
+    """Describe the encoding of a file that is not Unicode, which expat calls an invalid token; "" for others."""
+    try:
+        encoding = decode(path.read_bytes())[1]
+    except UnicodeError as error:
+        return describe_unreadable(error)
+    return f"text in {encoding}, which its first line does not declare; save it as UTF-8" if encoding else ""
+
+
 def _polygon(attributes: Mapping[str, str], size: tuple[int, int]) -> Region:
     pairs = [pair.split(",") for pair in attributes["points"].split(";")]
     if len(pairs) < 3 or any(len(pair) != 2 for pair in pairs):
@@ -289,9 +306,12 @@ def _rotated(ring: NDArray[np.float64], x: float, y: float, attributes: Mapping[
 
 def _mask(attributes: Mapping[str, str], size: tuple[int, int]) -> Region:
     left, top, width, height = (int(attributes[key]) for key in ("left", "top", "width", "height"))
-    if min(left, top) < 0 or min(width, height) < 1 or left + width > size[1] or top + height > size[0]:
+    # The noted size can be that before EXIF rotation; the mask is checked again when it is drawn.
+    fits = any(left + width <= right and top + height <= bottom for bottom, right in (size, size[::-1]))
+    if min(left, top) < 0 or min(width, height) < 1 or not fits:
         raise ValueError(f"{width}×{height} pixels at {left}, {top}, which is outside the image")
-    return RowRLE.from_runs(top, left, (height, width), [int(run) for run in attributes["rle"].split(",")])
+    region = RowRLE.from_runs(top, left, (height, width), [int(run) for run in attributes["rle"].split(",")])
+    return replace(region, clip=False)
 
 
 _REGIONS = {"polygon": _polygon, "box": _box, "ellipse": _ellipse, "mask": _mask}

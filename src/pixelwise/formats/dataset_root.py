@@ -9,18 +9,19 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from pixelwise.config import DataConfig, SplitFilesConfig
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import ConfigError
 from pixelwise.formats.records import SPLIT_FOLDERS, SPLITS, Layout, Problem, Record, composed
+from pixelwise.imageio.file_formats import image_files
 from pixelwise.imageio.images import IMAGE_SUFFIXES
+from pixelwise.imageio.listing import is_system, walk
+from pixelwise.imageio.safe_reading import decode
 
-# Thumbnails of file servers, resource forks of macOS, folders of the operating system.
-_SYSTEM_FOLDERS = {"@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 SPLIT_NAMES = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
 
 
@@ -32,11 +33,30 @@ class DatasetRoot:
         root: the folder.
         base: the folder of the YAML file.
         config: the `data` section.
+        used: the files that were read, beside those in records, or that a notice names; the others are reported.
+        encodings: the files that are not Unicode, by encoding.
     """
 
     root: Path
     base: Path
     config: DataConfig
+    used: set[Path] = field(default_factory=set, compare=False)
+    encodings: dict[str, list[Path]] = field(default_factory=dict, compare=False)
+
+    def use(self, *paths: Path) -> None:
+        """Note that files were read, or are named in a notice."""
+        self.used.update(paths)
+
+    def decode(self, path: Path) -> str:
+        """Read a text file, and note its encoding if it is not Unicode (see `safe_reading.decode`).
+
+        Raises:
+            OSError, UnicodeError: it cannot be read or decoded.
+        """
+        text, encoding = decode(path.read_bytes())
+        if encoding:
+            self.encodings.setdefault(encoding, []).append(path)
+        return text
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
@@ -90,7 +110,7 @@ class DatasetRoot:
         relative = str(path.relative_to(top)) if path.is_absolute() else pattern
         found = [path] if path.is_absolute() and path.exists() else []
         if not found and pattern != path.anchor:
-            found = [path for path in glob_files(top, relative, where) if not path.name.startswith(".")]
+            found = glob_files(top, relative, where)
         if not found and "[" in pattern and (top / relative).exists():  # a name with brackets, not a pattern
             found = [top / relative]
         if not found:
@@ -100,16 +120,18 @@ class DatasetRoot:
 
 
 def glob_files(root: Path, pattern: str, where: str) -> list[Path]:
-    """Return the files and folders that a relative pattern matches.
+    """Return the files and folders that a relative pattern matches, without those of the system that it does not name.
 
     Raises:
         ConfigError: the pattern is absolute or malformed.
     """
+    named = set(PurePosixPath(pattern).parts)
     try:
-        return list(root.glob(pattern))
+        paths = list(root.glob(pattern))
     except (ValueError, NotImplementedError) as error:
         found = f"{pattern!r} ({error})"
         raise ConfigError(where, expected="a pattern relative to the root", found=found, do="Correct it.") from error
+    return [p for p in paths if not any(is_system(n) and n not in named for n in p.relative_to(root).parts)]
 
 
 def fill_template(template: str, stem: str, image: Path, parent: str, where: str) -> str:
@@ -135,7 +157,7 @@ class ImageIndex:
 
     def __init__(self, root: Path, files: Iterable[Path]) -> None:
         self.root = root
-        self.paths = tuple(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
+        self.paths = tuple(image_files(files))
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         self._by_path: dict[str, Path] = {}
@@ -167,6 +189,13 @@ class ImageIndex:
         Returns:
             The image, or the reason why there is none.
         """
+        candidates = self.candidates(name, near)
+        if not candidates:
+            return "no such image"
+        return candidates[0] if len(candidates) == 1 else f"{len(candidates)} images of that name"
+
+    def candidates(self, name: str, near: Path | None = None) -> list[Path]:
+        """Return the images that a name can mean (see `find`); several if it is ambiguous."""
         path = PurePosixPath(composed(name.replace("\\", "/")))
         if not (path.name in self._by_name or path.name in self._by_stem) or "?" not in path.name:
             path = PurePosixPath(str(path).split("?", 1)[0])  # the query of a URL, unless it is part of a file name
@@ -185,9 +214,7 @@ class ImageIndex:
             top = min(candidates, key=lambda path: len(path.parts))
             below = [path for path in candidates if path.parent != top.parent and path.is_relative_to(top.parent)]
             candidates = [top] if len(below) == len(candidates) - 1 else candidates
-        if not candidates:
-            return "no such image"
-        return candidates[0] if len(candidates) == 1 else f"{len(candidates)} images of that name"
+        return candidates
 
     def _find_exactly(self, name: PurePosixPath, near: Path | None) -> Path | None:
         """Find an image by its path relative to the annotation file or, if the name has folders, to the root."""
@@ -242,32 +269,3 @@ def make_layout(
 def files_in(paths: Iterable[Path]) -> list[Path]:
     """Return the files among paths, and those below the folders among them, without hidden ones."""
     return [file for path in paths for file in (sorted(walk(path)) if path.is_dir() else [path])]
-
-
-def _is_loop(parent: Path, name: str) -> bool:
-    """Whether a folder is a link to itself or a folder above."""
-    folder = parent / name
-    return folder.is_symlink() and folder.resolve() in {path.resolve() for path in (parent, *parent.parents)}
-
-
-def walk(folder: Path) -> Iterator[Path]:
-    """Yield every file below a folder, following links to folders; hidden and system files are skipped.
-
-    Raises:
-        DataError: a folder cannot be listed; skipping it would lose its files silently.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise DataError(
-            error.filename or folder,
-            expected="a folder that can be read",
-            found=error.strerror or str(error),
-            do="Change its permissions, or remove it.",
-        ) from error
-
-    for path, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        parent = Path(path)
-        folders[:] = [
-            n for n in folders if not n.startswith(".") and n not in _SYSTEM_FOLDERS and not _is_loop(parent, n)
-        ]
-        yield from (parent / name for name in names if not name.startswith("."))

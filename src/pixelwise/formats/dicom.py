@@ -11,9 +11,10 @@ from pixelwise.formats.base import Format, ReadResult
 from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.nifti import read_volumes
 from pixelwise.formats.records import short
-from pixelwise.formats.volume_pairs import VolumePairs, dicom_candidates, first_series
+from pixelwise.formats.volume_pairs import VolumePairs, dicom_candidates, first_series, unreadable_volumes
 from pixelwise.imageio.dicom import is_dicom, read_series
 from pixelwise.imageio.nifti import is_nifti
+from pixelwise.imageio.unreadable import conversion
 
 
 def detect(dataset: DatasetRoot) -> str | None:
@@ -40,11 +41,13 @@ def read(dataset: DatasetRoot) -> ReadResult:
                 volumes.problems.append(volumes.skip(error))
     volumes.series = series
     if not dataset.named_splits and not any(map(is_nifti, dataset.files)):
+        others = unreadable_volumes(dataset)
         raise DataError(
             dataset.root,
             expected="a label volume in NIfTI (.nii.gz) on the voxels of a series",
-            found="only DICOM files",
-            do="Convert the segmentation (SEG with dcmqi's segimage2itkimage, RTSTRUCT with plastimatch) to NIfTI beside it.",
+            found=f"DICOM files, and {short(others[0], dataset.root)}" if others else "only DICOM files",
+            do=conversion(others)
+            or "Convert the segmentation (SEG with dcmqi's segimage2itkimage, RTSTRUCT with plastimatch) to NIfTI beside it.",
         )
     return read_volumes(volumes, {})
 

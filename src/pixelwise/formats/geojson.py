@@ -82,7 +82,12 @@ def read(dataset: DatasetRoot) -> ReadResult:
         DataError: no feature on any raster.
     """
     paths = [*dataset.annotations(".geojson"), *dataset.annotations(".json")]
-    vectors = [read_features(path, content) for path in paths if is_collection(content := load_json(path))]
+    vectors = [
+        read_features(path, content)
+        for path in paths
+        if is_collection(path, content := load_json(path, dataset=dataset))
+    ]
+    dataset.use(*(vector.path for vector in vectors))
     if not vectors:
         raise DataError(
             dataset.root, expected="GeoJSON feature collections", found="none", do="Check data.annotations."
@@ -113,7 +118,6 @@ def read(dataset: DatasetRoot) -> ReadResult:
             split_of_folder(raster.path, dataset.root),
             raster.header.size,
             shapes[raster.path],
-            raster.header.nodata,
         )
         for raster in annotated
     ]
@@ -253,7 +257,9 @@ class _Overlay:
             areas = shapely.transform(divided, lambda points: to_pixels(transformed.transform(points)))
         height, width = raster.header.size
         inside = _overlaps(bounds, np.array([0, 0, width, height]))
-        return [(number, _parts(area)) for number, area in zip(numbers[inside].tolist(), areas[inside], strict=True)]
+        size = raster.header.size
+        found = zip(numbers[inside].tolist(), areas[inside], strict=True)
+        return [(number, [p for p in _parts(area) if _is_visible(p, size)]) for number, area in found]
 
     def covers(self, raster: _Raster) -> bool:
         """Return whether a raster is annotated: in the extent of the features of a file, or with a file of its name."""
@@ -300,6 +306,17 @@ def _parts(area: Any) -> list[Polygon]:
     # Segmentizing a multipolygon with one part returns a polygon.
     rings = ((part.exterior, *part.interiors) for part in getattr(area, "geoms", (area,)))
     return [Polygon(tuple(np.asarray(ring.coords) for ring in part)) for part in rings]
+
+
+def _is_visible(part: Polygon, size: tuple[int, int]) -> bool:
+    """Return whether the box of an area is within a raster of (H, W), or has pixel centres in common with it."""
+    points = part.rings[0]
+    if not len(points):
+        return False
+    side = np.array(size[::-1])
+    low, high = points.min(0), points.max(0)
+    first, last = (np.clip(np.ceil(corner - 0.5), 0, side) for corner in (low, high))
+    return bool((last > first).all() or ((low >= 0).all() and (high <= side).all()))
 
 
 def _list_annotated(names: Sequence[str]) -> str:

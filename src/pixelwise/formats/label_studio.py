@@ -37,12 +37,14 @@ from pixelwise.imageio.images import IMAGE_SUFFIXES
 from pixelwise.labels import Labels
 from pixelwise.storage import write_atomic
 
+_INTERFACE = "interface.xml"  # of a labelling project; it holds no annotations
 _MAX_PARSED_FILES = 3
 _MAX_PROBED = 50  # files, and tasks of a file
 _MAX_COORDINATE = 1e5  # per cent
 _AREAS = ("polygonlabels", "brushlabels", "rectanglelabels", "ellipselabels")
 _LABELS = (*_AREAS, "bitmasklabels", "keypointlabels", "vectorlabels", "labels")
 _GEOMETRY = ("rle", "points", "x", "y", "width", "height", "radiusX", "radiusY", "rotation")
+_FLAT = {*_AREAS, "rle", "points", "radiusX", "original_width"}  # keys that only regions have
 _EXPORT_AGAIN = "Export the annotations again."
 _BRUSH, _POLYGON, _ELLIPSE, _RECTANGLE = "a brush mask", "a polygon", "an ellipse", "a rectangle"
 
@@ -98,11 +100,11 @@ def _kind(document: Any) -> str | None:
     return None
 
 
-def _flat_regions(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _flat_regions(record: dict[str, Any]) -> Iterator[Any]:
+    """Yield the regions of a flat record, with the malformed ones among them."""
     for value in record.values():
-        for region in value if isinstance(value, list) else ():
-            if isinstance(region, dict) and not {*_AREAS, "rle", "original_width"}.isdisjoint(region):
-                yield region
+        if isinstance(value, list) and any(isinstance(region, dict) and _FLAT & region.keys() for region in value):
+            yield from value
 
 
 def _tasks(path: Path, document: Any) -> list[_Task]:
@@ -125,7 +127,8 @@ def _tasks(path: Path, document: Any) -> list[_Task]:
             )
         else:
             sizes = ("original_width", "original_height")
-            results = [{"value": value, **{key: value.get(key) for key in sizes}} for value in _flat_regions(row)]
+            values = [value if isinstance(value, dict) else {} for value in _flat_regions(row)]
+            results = [{"value": value, **{key: value.get(key) for key in sizes}} for value in values]
             times = {key: row.get(key) for key in ("created_at", "updated_at")}
             tasks.setdefault(name, _Task(path, name, row)).annotations.append({"result": results, **times})
     return list(tasks.values())
@@ -139,7 +142,8 @@ def read(dataset: DatasetRoot) -> ReadResult:
         DataError: no export of Label Studio, or no classes.
     """
     paths = [path for path in dataset.annotations(".json") if _is_candidate(path)]
-    tasks = [task for path in paths for task in _tasks(path, load_json(path))]
+    tasks = [task for path in paths for task in _tasks(path, load_json(path, dataset=dataset))]
+    dataset.use(dataset.root / _INTERFACE, *{task.file for task in tasks})
     if not tasks:
         do = 'Export as "JSON", or as "JSON-MIN" if each image has one annotator.'
         raise DataError(dataset.root, expected="a JSON export of Label Studio", found="none", do=do)
@@ -150,22 +154,28 @@ def read(dataset: DatasetRoot) -> ReadResult:
     ambiguous = 0
     for task in tasks:
         where = f"{short(task.file, dataset.root)}: {task.name}"
-        valid = [one for one in task.annotations if isinstance(one, dict)]
-        valid = [one for one in valid if not (one.get("was_cancelled") or one.get("skipped"))]
-        candidates = _url_candidates(task, valid)
-        if len(candidates) > 1:
+        dicts = [one for one in task.annotations if isinstance(one, dict)]
+        valid = [one for one in dicts if not (one.get("was_cancelled") or one.get("skipped"))]
+        texts = _url_candidates(task, valid)
+        if len(texts) > 1:
             matcher.add_problem(where, "task with several texts that could be its image")
+            matcher.leave_out(urls.candidates(texts, task.file), where)
             continue
-        found = urls.find([*candidates, task.upload], task.file)
+        named = [*texts, task.upload]
+        found = urls.find(named, task.file)
         if isinstance(found, str):
-            where = f"{where} ({next(iter(candidates), task.upload)[:200]})"
+            where = f"{where} ({next(iter(texts), task.upload)[:200]})"
             if not valid:
                 matcher.add_problem(where, f"task without an annotation and without its image ({found})")
-        image = matcher.claim(found, where) if valid else None
+        candidates = urls.candidates(named, task.file) if isinstance(found, str) else []
+        image = matcher.claim(found, where, candidates=candidates) if valid else None
         if image is None:
             continue
         ambiguous += len(valid) > 1
         try:
+            if len(dicts) < len(task.annotations):
+                found = "one that is none"
+                raise MaskError(f"{task.file}: {task.name}", expected="annotations", found=found, do=_EXPORT_AGAIN)
             annotation = _read_annotation(f"{task.file}: {task.name}", _preferred(valid))
         except MaskError as error:
             matcher.skip(error)
@@ -173,6 +183,7 @@ def read(dataset: DatasetRoot) -> ReadResult:
         split = split_of_folder(image, dataset.root) or split_of_file(task.file, dataset.root)
         images.append(AnnotatedImage(image, task.file, split, annotation.size, annotation.shapes))
         without_area.append(annotation.without_area)
+    images = matcher.kept(images)
     labels = drawn_labels(dataset, sorted(annotated_images.class_names(images)))
     rule = "ground truth is used, else the newest that is not cancelled"
     notices = [f"{ambiguous} images have several annotations: {rule}"] if ambiguous else []
@@ -252,6 +263,11 @@ class _ImageUrls:
         paths = {path for name in uploads for path in self._by_upload_name.get(name, [])}
         return paths.pop() if len(paths) == 1 and reason == _NOT_FOUND else reason
 
+    def candidates(self, urls: Iterable[str], near: Path) -> list[Path]:
+        """Return the images that URLs can mean if `find` finds none, or several."""
+        names = [name for url in urls if url for name in _names(url)]
+        return list(dict.fromkeys(path for name in names for path in self.dataset.images.candidates(name, near)))
+
 
 def _names(url: str) -> list[str]:
     """Return the file names that a URL can mean, in order of preference: decoded or not, with or without upload prefix."""
@@ -279,14 +295,28 @@ def _results(annotation: dict[str, Any]) -> list[dict[str, Any]]:
     return [result for result in results if isinstance(result, dict)] if isinstance(results, list) else []
 
 
+def _require_regions(where: str, annotation: dict[str, Any]) -> None:
+    """Refuse results that are neither regions nor relations between them: without them, their pixels would be background.
+
+    Raises:
+        MaskError: there is one, or no list of results.
+    """
+    results = annotation.get("result")
+    if not isinstance(results, list):
+        raise MaskError(where, expected="a list of results", found="none", do=_EXPORT_AGAIN)
+    for result in results:
+        is_region = isinstance(result, dict) and (isinstance(result.get("value"), dict) and result["value"])
+        if not is_region and not (isinstance(result, dict) and result.get("type") == "relation"):
+            raise MaskError(where, expected="results with a value", found=f"{result!r:.80}", do=_EXPORT_AGAIN)
+
+
 def _read_annotation(where: str, annotation: dict[str, Any]) -> _Annotation:
     """Read the regions of an annotation. Results with the same id and geometry are one region.
 
     Raises:
         MaskError: a malformed region, or one without a label or with several.
     """
-    if not isinstance(annotation.get("result"), list):
-        raise MaskError(where, expected="a list of results", found="none", do=_EXPORT_AGAIN)
+    _require_regions(where, annotation)
     read_ = _Annotation()
     regions: dict[str, tuple[dict[str, Any], list[str]]] = {}
     for result in _results(annotation):
@@ -299,6 +329,9 @@ def _read_annotation(where: str, annotation: dict[str, Any]) -> _Annotation:
             if "bitmasklabels" in kinds or "imageDataURL" in value:
                 do = "Draw with BrushLabels, or convert the bitmasks to PNG."
                 raise MaskError(where, expected=" or ".join(_AREAS), found="bitmasklabels", do=do)
+            if not {*_AREAS}.isdisjoint(kinds) or result.get("type") in _AREAS:
+                found = f"{next(iter(kinds), result.get('type'))} without coordinates"
+                raise MaskError(where, expected="regions as Label Studio writes them", found=found, do=_EXPORT_AGAIN)
             read_.without_area.update(kinds[:1])
             continue
         _require_upright(where, result)
@@ -420,7 +453,7 @@ class _Writer:
         )
         brush = f'  <BrushLabels name="label" toName="image">\n{labels}  </BrushLabels>\n'
         view = f'<View>\n  <Image name="image" value="$image"/>\n{brush}</View>\n'
-        write_atomic(self.out / "interface.xml", view)
+        write_atomic(self.out / _INTERFACE, view)
         write_atomic(self.out / "tasks.json", "[\n" + ",\n".join(self.tasks) + "\n]\n")
         return {"format": "label-studio", "unlabelled": self.unlabelled}
 

@@ -68,22 +68,29 @@ def read(dataset: DatasetRoot) -> ReadResult:
     images = []
     for path in dataset.annotations(".json"):
         name = short(path, dataset.root)
+        document: Any = {}
+        shapes: list[NamedRegion] | None = None
         try:
-            document = load_json(path)
+            document = load_json(path, dataset=dataset)
             if not _is_labelme(document):
-                continue
+                continue  # of another tool; its image, if it has one, is without a mask
+            dataset.use(path)
             shapes = [region for shape in document["shapes"] for region in _regions(path, shape)]
         except MaskError as error:
             matcher.skip(error, path)
-            found = dataset.images.find(path.stem, path)
-            if isinstance(found, Path):
-                matcher.claim(found, name)
+            dataset.use(path)
+        wanted = str(document.get("imagePath") or path.stem)
+        found = _find_image(dataset, path, wanted)
+        if shapes is None and isinstance(found, str):  # the file is already a problem
+            matcher.leave_out(dataset.images.candidates(wanted, path), name)
             continue
         hint = "; save the image in imageData to a file" if document.get("imageData") else ""
-        image = matcher.claim(_find_image(dataset, path, str(document.get("imagePath") or "")), name, hint=hint)
-        if image is not None:
+        candidates = dataset.images.candidates(wanted, path) if isinstance(found, str) else []
+        image = matcher.claim(found, name, hint=hint, candidates=candidates)
+        if image is not None and shapes is not None:
             split = split_of_folder(image, dataset.root) or split_of_folder(path, dataset.root)
             images.append(AnnotatedImage(image, path, split, _size(document), shapes))
+    images = matcher.kept(images)
     labels = drawn_labels(dataset, _ordered(dataset, annotated_images.class_names(images)))
     return annotated_images.found_images(dataset, "LabelMe files", images, labels, matcher.finish())
 
@@ -101,6 +108,7 @@ def _ordered(dataset: DatasetRoot, names: set[str]) -> list[str]:
     """Sort classes as in labels.txt, the others by name."""
     listed: list[str] = []
     if (dataset.root / "labels.txt").is_file():
+        dataset.use(dataset.root / "labels.txt")
         listed = [line.strip() for line in read_text(dataset.root / "labels.txt").splitlines() if line.strip()]
     return [*listed, *sorted(names - set(listed))]
 

@@ -9,6 +9,7 @@ Source: medicaldecathlon.com (dataset.json); nnU-Net, documentation/dataset_form
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from pixelwise.formats.volume_pairs import (
     find_by_position,
     find_named,
     first_series,
+    unreadable_volumes,
     volume_files,
 )
 from pixelwise.formats.volume_slices import Volume, cut_into_slices, labels_from_tables, merge_label_tables
 from pixelwise.imageio.nifti import SUFFIXES, is_nifti
+from pixelwise.imageio.unreadable import conversion, suffixes
 from pixelwise.labels import Labels
 
 _DESCRIPTION = "dataset.json"
@@ -75,6 +78,7 @@ def read_volumes(volumes: VolumePairs, description: Mapping[str, Any]) -> ReadRe
             _require_consistent_tables(volumes)
     layout = make_layout("volumes", volumes.splits, volumes.problems)
     lists = find_lists(config, dataset.root, dataset.base)
+    dataset.use(*lists.values())
     layout = divide_by_lists(layout, lists, dataset.root) if lists else layout
     by_split, problems = volumes.volumes(layout)
     for group in by_split.values():
@@ -89,8 +93,19 @@ def read_volumes(volumes: VolumePairs, description: Mapping[str, Any]) -> ReadRe
             labels, table_notices = labels_from_tables([record for group in records.values() for record in group])
             notices += table_notices
     splits = {split: tuple(group) for split, group in records.items()}
+    others = unreadable_volumes(dataset)
+    dataset.use(*others)
+    if others:
+        problems = [replace(problem, do=problem.do or conversion(others)) for problem in problems]
+        volumes.notices.append(_describe_unreadable(others, dataset.root))
     notices = [*volumes.notices, *layout.notices, *notices]
     return ReadResult(Layout(f"{layout.kind}, cut into slices", splits, tuple(problems), tuple(notices)), labels)
+
+
+def _describe_unreadable(paths: Sequence[Path], root: Path) -> str:
+    many = "1 volume of a format" if len(paths) == 1 else f"{len(paths)} volumes of formats"
+    first = f"{short(min(paths), root)}{', …' if len(paths) > 1 else ''}"
+    return f"{many} that cannot be read ({suffixes(paths)}): left out ({first}). {conversion(paths)}".removesuffix(".")
 
 
 def _read_description(dataset: DatasetRoot) -> Mapping[str, Any]:
@@ -101,6 +116,7 @@ def _read_description(dataset: DatasetRoot) -> Mapping[str, Any]:
     """
     path = dataset.root / _DESCRIPTION
     plain = load_json(path) if path.is_file() else {}
+    dataset.use(path)
     if not isinstance(plain, dict):
         raise MaskError(path, expected="a JSON object", found=type(plain).__name__, do="Correct it, or remove it.")
     ending = plain.get("file_ending", ".nii.gz")

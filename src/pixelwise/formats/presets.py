@@ -12,7 +12,7 @@ from pixelwise.config import SplitFilesConfig
 from pixelwise.formats.dataset_root import DatasetRoot, split_of_folder
 from pixelwise.formats.folders import find_records
 from pixelwise.formats.records import SPLITS, Layout, short
-from pixelwise.imageio.images import IMAGE_SUFFIXES
+from pixelwise.imageio.file_formats import image_files
 
 _CLASS = re.compile(r"(.+?)(\*?)((?: -?\d+)*)")
 
@@ -83,6 +83,7 @@ def read_layout(dataset: DatasetRoot, splits: Splits, list_of_val: str = "valid.
         update |= {"images": splits["pool"].images, "masks": splits["pool"].masks}
         if (root / list_of_val).is_file() and not any(getattr(dataset.config, split) for split in SPLITS):
             update["val"] = list_of_val
+            dataset.use(root / list_of_val)
     layout = find_records(replace(dataset, config=dataset.config.model_copy(update=update)))
     used = {(root / pattern).parent for files in splits.values() for pattern in (files.images[0], files.masks or "")}
     unused = tuple(
@@ -95,7 +96,6 @@ def read_layout(dataset: DatasetRoot, splits: Splits, list_of_val: str = "valid.
 
 def _images_by_folder(dataset: DatasetRoot) -> dict[Path, list[Path]]:
     folders: dict[Path, list[Path]] = defaultdict(list)
-    for path in dataset.files:
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            folders[path.parent].append(path)
+    for path in image_files(dataset.files):
+        folders[path.parent].append(path)
     return folders

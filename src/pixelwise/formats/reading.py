@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, GridMismatchError, ImageError, MaskError, SizeMismatchError
 from pixelwise.formats.records import Record, Window
-from pixelwise.formats.shapes import draw_upright
+from pixelwise.formats.shapes import Drawing, draw_upright
 from pixelwise.grid import Grid
 from pixelwise.imageio import dicom, nifti
 from pixelwise.imageio.images import (
@@ -26,9 +26,10 @@ from pixelwise.imageio.images import (
     read_size,
     read_with_validity,
     require_finite,
+    valid_voxels,
 )
 from pixelwise.imageio.masks import MaskRule, encode_values, read_ids, read_mask, values_as_ids
-from pixelwise.imageio.raster import Refused
+from pixelwise.imageio.raster import Header, Refused
 from pixelwise.imageio.safe_reading import reading
 from pixelwise.imageio.volumes import Plane, VolumeHeader, require_within, scaled
 from pixelwise.labels import Labels
@@ -48,9 +49,10 @@ def read_record_image(record: Record, limits: Limits = Limits()) -> ReadImage:
     if record.plane is not None:
         bands = [_slice_of(path, record.plane, limits) for path in (record.image, *record.plane.more)]
         image = np.concatenate([values for values, _ in bands])
+        valid = valid_voxels(image, record.nodata)
         with reading(record.image, ImageError, "volume"):
-            require_finite(np.moveaxis(image, 0, -1))
-        return image, bands[0][1], None
+            require_finite(np.moveaxis(image, 0, -1), valid)
+        return image, bands[0][1], valid
     image, grid, valid = read_with_validity(record.image, record.nodata, limits)
     if record.window is None:
         return image, grid, valid
@@ -107,15 +109,22 @@ def image_orientation(record: Record) -> int:
     return 1 if record.plane is not None else read_orientation(record.image)
 
 
-def mask_orientation(record: Record) -> int:
-    """Return the EXIF orientation, 1–8, that is applied to the mask; 1 if there is none, or no mask file.
+def mask_header(record: Record) -> Header | None:
+    """Return the header of the mask file; None if there is no such file.
 
     Raises:
         ImageError: no readable header.
     """
     if record.mask is None or record.source is not None or record.plane is not None:
-        return 1
-    return read_orientation(record.mask)
+        return None
+    return read_header(record.mask)
+
+
+def mask_orientation(record: Record, header: Header | None) -> int:
+    """Return the EXIF orientation, 1–8, that is applied to the mask; `header` is that of the mask file, if there is one."""
+    if isinstance(record.source, Drawing) and record.source.stored:
+        return record.source.orientation
+    return 1 if header is None else header.orientation
 
 
 def image_digest(record: Record) -> str:
@@ -175,8 +184,8 @@ def require_pair(record: Record) -> tuple[Record, tuple[int, str] | None]:
     """Raise unless image and masks have the same size and georeference, by their headers.
 
     Returns:
-        The record, with the nodata value of its image; and the image's number of bands and numpy name of the pixel type,
-        None for a slice of a volume.
+        The record; its drawing, if it has one, with size and orientation of the image. And the image's number of bands and
+        numpy name of the pixel type, None for a slice of a volume.
 
     Raises:
         PairingError: they differ.
@@ -195,7 +204,8 @@ def require_pair(record: Record) -> tuple[Record, tuple[int, str] | None]:
     if annotated is not None and annotated != size and (annotated != size[::-1] or header.orientation < 5):
         assert record.mask is not None
         require_size(record.mask, annotated, record.image, size)
-    record = record if record.nodata is not None else replace(record, nodata=header.nodata)
+    if isinstance(record.source, Drawing):
+        record = replace(record, source=replace(record.source, image_size=size, orientation=header.orientation))
     return record, (header.bands, header.read_dtype.name)
 
 

@@ -57,7 +57,7 @@ class Record:
         source: makes the mask if it is not stored as an image: shapes, run lengths, segments.
         plane: the slice, if image and mask are volumes.
         window: top, left, height and width of the part of the image to read; None for all of it.
-        nodata: image value of pixels without data.
+        nodata: stored value of pixels without data, besides the value that the image file defines.
     """
 
     id: str

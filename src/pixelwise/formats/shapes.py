@@ -40,6 +40,12 @@ class Region(Protocol):
             MaskError: the region is malformed; `where` names only the region.
         """
 
+    def points(self, size: tuple[int, int] | None) -> NDArray[np.float64] | None:
+        """Return points (N, 2) whose box holds the region, in pixels of an image of (H, W).
+
+        None if the region is in run lengths for the whole image; or if it is in fractions, and no size is given.
+        """
+
     def content(self) -> Iterable[bytes]:
         """Yield everything that defines the region, for a hash."""
 
@@ -55,6 +61,13 @@ class Polygon:
         """Fill the rings."""
         scale = np.array(size[::-1], np.float64) if self.relative else 1.0
         return fill(tuple(ring * scale for ring in self.rings), size)
+
+    def points(self, size: tuple[int, int] | None) -> NDArray[np.float64] | None:
+        """Return the points of all rings."""
+        if (self.relative and size is None) or not any(map(len, self.rings)):
+            return None
+        points = self.rings[0] if len(self.rings) == 1 else np.concatenate(self.rings)
+        return points * np.array(size[::-1], np.float64) if self.relative and size is not None else points
 
     def content(self) -> Iterable[bytes]:
         """Yield the points as float64."""
@@ -88,6 +101,9 @@ class CocoRLE:
         expected = f"run lengths for {size[0]}×{size[1]} pixels, the image's height and width"
         raise MaskError(self.name, expected=expected, found=found, do="Export the annotations again.")
 
+    def points(self, size: tuple[int, int] | None) -> None:
+        """Return None: the box is not known before decoding."""
+
     def content(self) -> Iterable[bytes]:
         """Yield size and run lengths."""
         yield f"runs {self.size}".encode()
@@ -96,12 +112,16 @@ class CocoRLE:
 
 @dataclass(frozen=True, eq=False)
 class RowRLE:
-    """A mask (h, w) at a row and column as run lengths (uint32), row by row, starting with zeros."""
+    """A mask (h, w) at a row and column as run lengths (uint32), row by row, starting with zeros.
+
+    It may reach beyond the image if `clip` is set.
+    """
 
     top: int
     left: int
     shape: tuple[int, int]
     runs: bytes
+    clip: bool = True
 
     @classmethod
     def from_runs(cls, top: int, left: int, shape: tuple[int, int], runs: Sequence[int] | NDArray[np.int64]) -> RowRLE:
@@ -119,12 +139,24 @@ class RowRLE:
 
     def rasterize(self, size: tuple[int, int]) -> Crop:
         """Decode, and clip to the image."""
+        beyond = self.top + self.shape[0] > size[0] or self.left + self.shape[1] > size[1]
+        if not self.clip and beyond:
+            found = f"{self.shape[1]}×{self.shape[0]} pixels at {self.left}, {self.top}"
+            expected = f"a mask within the image of {size[1]}×{size[0]} pixels"
+            raise MaskError("a mask", expected=expected, found=found, do="Export the annotations again.")
         lengths = np.frombuffer(self.runs, "<u4")
         mask = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(self.shape)
         top = max(self.top, 0)
         left = max(self.left, 0)
         mask = mask[top - self.top : max(size[0] - self.top, 0), left - self.left : max(size[1] - self.left, 0)]
         return (top, left, mask) if mask.size else (0, 0, np.zeros((0, 0), bool))
+
+    def points(self, size: tuple[int, int] | None) -> NDArray[np.float64]:
+        """Return the corners of the box."""
+        bottom, right = self.top + self.shape[0], self.left + self.shape[1]
+        if len(self.runs) <= 4:  # zeros only
+            return np.full((3, 2), (self.left, self.top), np.float64)
+        return np.array([(self.left, self.top), (right, self.top), (right, bottom), (self.left, bottom)], np.float64)
 
     def content(self) -> Iterable[bytes]:
         """Yield position, shape and run lengths."""
@@ -207,6 +239,11 @@ class Drawing:
     size: tuple[int, int] | None = None  # (H, W) according to the annotation; None if not given
     unlabelled: str | None = "background"  # class of the pixels without a shape; None: they are ignored
     overlap: Overlap = "file"
+    image_size: tuple[int, int] | None = (
+        None  # (H, W) of the upright image, and its EXIF orientation, once it is opened
+    )
+    orientation: int = 1
+    stored: bool = False  # whether the shapes were drawn on the image before EXIF rotation (see `shape_placement`)
 
     @property
     def names(self) -> frozenset[str]:
@@ -246,7 +283,8 @@ class Drawing:
 
     def digest(self) -> str:
         """Return the SHA-256, in hex, of names, regions and painting rules."""
-        digest = hashlib.sha256(repr((self.size, self.unlabelled, self.overlap)).encode())
+        stored = (self.orientation,) if self.stored else ()
+        digest = hashlib.sha256(repr((self.size, self.unlabelled, self.overlap, *stored)).encode())
         for shape in self.shapes:
             digest.update(repr((shape.name, shape.level)).encode("utf-8", "surrogatepass"))
             for content in shape.region.content():
@@ -270,18 +308,28 @@ def class_indices(where: object, names: Iterable[str], labels: Labels) -> dict[s
 def draw_upright(record: Record, labels: Labels, size: tuple[int, int]) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Make the mask of a record with a source, in the orientation in which its image is read.
 
-    Annotation tools show images as EXIF orients them, and store that size. If the annotation stores the size before
-    rotation, the mask is rotated with the image.
+    Shapes that were drawn before EXIF rotation, and masks of the size before rotation, are rotated with the image.
+
+    Args:
+        record: with a source.
+        labels: the classes.
+        size: (H, W) of the upright image.
 
     Returns:
-        The mask, in the annotation's size (which can differ from `size`, that of the image), and notices.
+        The mask, in the annotation's size (which can differ from `size`), and notices.
     """
     source = record.source
     assert source is not None
     annotated = source.size or size
-    if annotated != size and annotated == size[::-1]:
-        orientation = read_orientation(record.image)
-        if orientation >= 5:
-            notice = "annotations made before EXIF rotation are rotated with their images"
-            return np.ascontiguousarray(apply_orientation(source.draw(labels, annotated), orientation)), (notice,)
-    return source.draw(labels, annotated), ()
+    orientation = 1
+    if isinstance(source, Drawing) and source.orientation != 1:
+        orientation = source.orientation if source.stored else 1
+        annotated = size[::-1] if orientation >= 5 else size
+    elif annotated != size and annotated == size[::-1]:
+        exif = read_orientation(record.image)
+        orientation = exif if exif >= 5 else 1
+    mask = source.draw(labels, annotated)
+    if orientation == 1:
+        return mask, ()
+    notice = "annotations made before EXIF rotation are rotated with their images"
+    return np.ascontiguousarray(apply_orientation(mask, orientation)), (notice,)

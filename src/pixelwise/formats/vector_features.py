@@ -44,10 +44,22 @@ class Features:
     without_area: int
 
 
-def is_collection(document: Any) -> bool:
-    """Return whether JSON is a feature collection."""
-    is_type = isinstance(document, dict) and document.get("type") == "FeatureCollection"
-    return is_type and isinstance(document.get("features"), list)
+def is_collection(path: Path, document: Any) -> bool:
+    """Return whether JSON is a feature collection.
+
+    Raises:
+        MaskError: it is meant to be one, by its suffix or its list of features, but is none: without its features, the
+            areas would be background.
+    """
+    plain = document if isinstance(document, dict) else {}
+    if plain.get("type") == "FeatureCollection" and isinstance(plain.get("features"), list):
+        return True
+    if path.suffix.lower() == ".geojson" or isinstance(plain.get("features"), list):
+        found = f"type {plain['type']!r:.40}" if "type" in plain else "no type"
+        found = "no list of features" if plain.get("type") == "FeatureCollection" else found
+        do = "Save it as a FeatureCollection, or move it elsewhere."
+        raise MaskError(path, expected="a feature collection, as in RFC 7946", found=found, do=do)
+    return False
 
 
 def read_features(path: Path, collection: dict[str, Any]) -> Features:
@@ -67,7 +79,9 @@ def read_features(path: Path, collection: dict[str, Any]) -> Features:
     properties = []
     for number, feature in enumerate(collection["features"], 1):
         try:
-            shape = geometry.shape(feature.get("geometry") or {"type": "GeometryCollection", "geometries": []})
+            plain = feature["geometry"]
+            _require_rings(plain)
+            shape = geometry.shape({"type": "GeometryCollection", "geometries": []} if plain is None else plain)
             polygons = list(_polygons(shape))
             if not np.isfinite(shapely.get_coordinates(shape)).all():
                 raise ValueError("coordinates that are not finite")
@@ -90,6 +104,19 @@ def read_features(path: Path, collection: dict[str, Any]) -> Features:
     array = np.array([None, *areas], object)[1:]  # without None, numpy could try to convert a single geometry
     crs = _crs(path, collection, shapely.get_coordinates(array))
     return Features(path, crs, array, tuple(properties), len(collection["features"]) - len(areas))
+
+
+def _require_rings(geometry: Any) -> None:
+    """Raise ValueError if a polygon has malformed rings, which shapely would drop; null and no rings at all are valid."""
+    kind = geometry["type"] if geometry is not None else ""
+    polygons = (
+        [geometry["coordinates"]] if kind == "Polygon" else geometry["coordinates"] if kind == "MultiPolygon" else []
+    )
+    for polygon in polygons:
+        if any(len(ring) == 0 for ring in polygon):
+            raise ValueError("a ring without positions")
+    for part in geometry.get("geometries", ()) if geometry is not None else ():
+        _require_rings(part)
 
 
 def _polygons(geometry: Any) -> Iterator[Any]:

@@ -115,12 +115,13 @@ class _Home:
 
     def lists(self, notices: list[str]) -> list[tuple[str, Path]]:
         """Return the lists of the splits; if there are none, all lists are of one pool (default.txt, trainval.txt)."""
-        files = [p for p in self.dataset.files if p.parent == self.folder / _LISTS and p.suffix == ".txt"]
+        files = [p for p in self.dataset.files if p.parent == self.folder / _LISTS and p.suffix.lower() == ".txt"]
         splits = [(SPLIT_NAMES[path.stem.lower()], path) for path in files if path.stem.lower() in SPLIT_NAMES]
         unused = [path.name for path in files if path.stem.lower() not in (*SPLIT_NAMES, "trainval")]
         if splits and unused:
             lists = self.short(self.folder / _LISTS)
             notices.append(f"{lists}: not read beside the lists of splits: {', '.join(unused)}")
+        self.dataset.use(*files)
         return splits or [("pool", path) for path in files]
 
     def divide(
@@ -159,6 +160,7 @@ class _Home:
             lists_name = self.short(self.folder / _LISTS)
             text = f"{unlisted} of {len(self.images)} images are in no list of {lists_name} and are left out"
             notices.append(f"{text}; masks in none: {len(self.masks.keys() - split_of.keys())}")
+            self.dataset.use(*self.images, *self.masks.values())
         return records, problems
 
     def pool(self) -> tuple[dict[str, list[Record]], list[Problem]]:
@@ -276,6 +278,7 @@ def _find_labels(
     folders = (*homes, dataset.root)
     found = ([folder / name for folder in folders if (folder / name).is_file()] for name in (_TABLE, _LABELME_NAMES))
     tables = next((paths for paths in found if paths), [])
+    dataset.use(*tables)
     maps = {path: read_map(path) if path.name == _TABLE else _read_class_names(path) for path in tables}
     if len(set(maps.values())) > 1:
         differ = ", ".join(short(path, dataset.root) for path in maps)

@@ -26,6 +26,7 @@ from pixelwise.formats.volume_slices import Volume
 from pixelwise.imageio.dicom import is_dicom
 from pixelwise.imageio.nifti import is_nifti
 from pixelwise.imageio.nifti import read_header as read_nifti
+from pixelwise.imageio.unreadable import VOLUME_SUFFIXES
 from pixelwise.imageio.volumes import VolumeHeader, require_same_place
 
 _UNMASKED = "volume without a mask"
@@ -155,6 +156,11 @@ def volume_files(dataset: DatasetRoot) -> Sequence[Path]:
     except (DataError, ConfigError):
         return []
     return files_in(path for paths in named for path in paths) if named else dataset.files
+
+
+def unreadable_volumes(dataset: DatasetRoot) -> list[Path]:
+    """Return the volumes below the root, or among those that the configuration names, in formats that cannot be read."""
+    return [path for path in volume_files(dataset) if path.suffix.lower() in VOLUME_SUFFIXES]
 
 
 def dicom_candidates(dataset: DatasetRoot) -> dict[Path, list[Path]]:

@@ -108,6 +108,7 @@ def labels_from_tables(records: Sequence[Record]) -> tuple[Labels | None, list[s
     if not ids:
         return None, []
     table = {0: "background"} | table
+    ids = {id_ for id_ in ids if id_ >= 0}  # negative ids are reported when the mask is used
     present = sorted(ids if 255 in table else ids - {255})
     unnamed = [id_ for id_ in present if id_ not in table]
     labels = Labels(tuple(table.get(id_, f"class_{id_}") for id_ in present), tuple(present))

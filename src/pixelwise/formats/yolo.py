@@ -16,6 +16,7 @@ Source: docs.ultralytics.com/datasets/segment, and ultralytics 8.3, `data/utils.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -34,12 +35,13 @@ from pixelwise.formats.records import SPLIT_FOLDERS, SPLITS, Problem, short
 from pixelwise.formats.shapes import Polygon
 from pixelwise.geometry.contours import join_holes, trace
 from pixelwise.imageio.images import IMAGE_SUFFIXES
-from pixelwise.imageio.safe_reading import read_text
+from pixelwise.imageio.safe_reading import decode, describe_unreadable, read_text
 from pixelwise.labels import Labels
 from pixelwise.storage import write_atomic
 
 _TOLERANCE = 0.01  # as in Ultralytics: rounding can move points slightly outside the image
 _MAX_PROBED_FILES = 20
+_PROBED_BYTES = 200_000
 _MAX_CLASSES = 65_535
 _DIGITS = 8  # rounding errors stay far below half a pixel
 _YAML_NAME = "dataset.yaml"  # data.yaml is pixelwise's own
@@ -54,9 +56,10 @@ def detect(dataset: DatasetRoot) -> str | None:
     """Recognise a YAML with splits and names, or text files with a class and fractions in each line."""
     for path in _yamls(dataset):
         return f"{short(path, dataset.root)} lists splits and classes"
-    texts = {path for path in dataset.files if path.suffix == ".txt"}
-    labels = (label_path(image, dataset.root) for image in dataset.images.paths) if texts else iter(())
-    for path in islice((label for label in labels if label in texts and _is_filled(label)), _MAX_PROBED_FILES):
+    texts = _texts(dataset)
+    paths = (label_path(image, dataset.root) for image in dataset.images.paths) if texts else iter(())
+    labels = (texts[path] for path in paths if path in texts)
+    for path in islice(filter(_is_filled, labels), _MAX_PROBED_FILES):
         if _looks_like_labels(path):
             return f"{short(path, dataset.root)} has classes and coordinates"
     return None
@@ -73,8 +76,8 @@ def read(dataset: DatasetRoot) -> ReadResult:
     """
     reader = _Reader(dataset, _describe(dataset))
     split_of_image = reader.splits()
-    annotations = reader.annotations(split_of_image)
     reader.report_unmatched()
+    annotations = reader.annotations(split_of_image)
     names = reader.description.names
     if names is None:
         used = {kind for *_, rows in annotations for kind, _ in rows}
@@ -97,6 +100,12 @@ def label_path(image: Path, root: Path) -> Path:
     return root.joinpath(*folders, image.with_suffix(".txt").name)
 
 
+def _texts(dataset: DatasetRoot) -> dict[Path, Path]:
+    """Return the text files by their path with the suffix in lower case: .TXT is one, too."""
+    files = (path for path in dataset.files if path.suffix.lower() == ".txt")
+    return {path.with_suffix(".txt") if path.suffix != ".txt" else path: path for path in files}
+
+
 def _is_filled(path: Path) -> bool:
     try:
         return path.stat().st_size > 0
@@ -107,8 +116,8 @@ def _is_filled(path: Path) -> bool:
 def _looks_like_labels(path: Path) -> bool:
     """Check the first line: a class and numbers, which outside of labels/ must be fractions, unlike other tables."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            line = file.readline(100_000)
+        with path.open("rb") as file:
+            line = decode(file.read(_PROBED_BYTES))[0].partition("\n")[0]
     except (OSError, UnicodeError):
         return False
     if _LINE.fullmatch(line) is None:
@@ -144,9 +153,27 @@ def _yamls(dataset: DatasetRoot) -> Iterator[Path]:
                 yield path
 
 
+def _require_readable_yaml(dataset: DatasetRoot) -> None:
+    """Refuse a YAML at the root that cannot be parsed: without its names and splits, classes would be numbers.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for path in dataset.files:
+        if path.suffix.lower() in (".yaml", ".yml") and path.parent == dataset.root:
+            try:
+                read_yaml(path)
+            except ConfigError as error:
+                if error.expected == "a readable YAML file":
+                    raise
+
+
 def _describe(dataset: DatasetRoot) -> _Description:
     """Read the YAML, or else the list of classes and darknet's lists of images."""
     files = list(_yamls(dataset))
+    if not files:
+        _require_readable_yaml(dataset)
+    dataset.use(*files)
     if len(files) > 1:
         found = ", ".join(short(path, dataset.root) for path in files)
         do = f"Choose one: --set data.annotations={short(files[0], dataset.root)}"
@@ -197,7 +224,8 @@ def _inside(dataset: DatasetRoot, folder: Path) -> Path | None:
 def _without_yaml(dataset: DatasetRoot) -> _Description:
     """Read the names from a list of classes, and the splits from lists of images at the root, as in darknet."""
     lists = [path for path in dataset.files if path.name in _CLASS_LISTS or path.suffix == ".names"]
-    texts = {path: read_text(path).rstrip() for path in lists}
+    dataset.use(*lists)
+    texts = {path: _read_text(dataset, path).rstrip() for path in lists}
     if len(set(texts.values())) > 1:
         found = ", ".join(short(path, dataset.root) for path in lists[:3])
         raise LabelsError(dataset.root, expected="one list of classes", found=found, do="Remove the wrong ones.")
@@ -261,9 +289,10 @@ class _Reader:
         self.description = description
         self.problems: list[Problem] = []
         self.notices: list[str] = []
-        self._texts = {path for path in dataset.files if path.suffix == ".txt"}
+        self._texts = _texts(dataset)
+        self._orphans: list[Path] = []  # label files without an image
         self._images = frozenset(dataset.images.paths)
-        self._paths = self._texts.union(*(image.parents for image in self._images))
+        self._paths = set(self._texts).union(*(image.parents for image in self._images))
 
     def splits(self) -> dict[Path, str]:
         """Return the split of each image: according to the YAML, else to the folders."""
@@ -281,6 +310,7 @@ class _Reader:
         if rest:
             source = self.description.file.name
             self.notices.append(f"{rest} of {len(images)} images are in no split of {source} and are left out")
+            self._account_for(set(images) - set(chosen))
         return chosen
 
     def _splits_of_folders(self) -> dict[Path, str]:
@@ -294,7 +324,13 @@ class _Reader:
         rest = len(labels) - len(chosen)
         if rest:
             self.notices.append(f"{rest} of {len(labels)} images are in folders without label files and are left out")
+            self._account_for(labels.keys() - chosen.keys())
         return chosen
+
+    def _account_for(self, images: Iterable[Path]) -> None:
+        """Note images that a notice is about, with their text files."""
+        for image in images:
+            self.dataset.use(image, self._texts.get(label_path(image, self.dataset.root), image))
 
     def _add_split(self, chosen: dict[Path, str], split: str, images: list[Path]) -> None:
         """Add images to a split, unless none of them is labelled or they are the same as those of train."""
@@ -302,6 +338,7 @@ class _Reader:
             if split == "train":
                 raise self._no_texts(images[0])
             self.notices.append(f"none of the {len(images)} images of {split} has a label file: {split} is left out")
+            self._account_for(images)
         elif images and set(images) == set(chosen) and set(chosen.values()) == {"train"}:
             self.notices.append(f"{split} lists the same images as train and is left out")
         else:
@@ -327,7 +364,8 @@ class _Reader:
         if path not in self._texts:
             return [image for image in self.dataset.images.paths if image.is_relative_to(path)]
         images = []
-        for line in filter(None, map(str.strip, read_text(path).splitlines())):
+        self.dataset.use(self._texts[path])
+        for line in filter(None, map(str.strip, read_text(self._texts[path]).splitlines())):
             exact = (base / line.replace("\\", "/") for base in (self.description.home, path.parent))
             image = next(filter(self._images.__contains__, exact), None) or self.dataset.images.find(line, path)
             if isinstance(image, Path):
@@ -359,43 +397,64 @@ class _Reader:
         """Add problems for text files without an image: all in labels/, and others that look like label files."""
         root = self.dataset.root
         images = (path for path in self.dataset.files if path.suffix.lower() in IMAGE_SUFFIXES)
-        unmatched = self._texts - {label_path(image, root) for image in images}
-        for path in sorted(path for path in unmatched if path.name not in _CLASS_LISTS):
+        unmatched = self._texts.keys() - {label_path(image, root) for image in images}
+        for path in sorted(self._texts[path] for path in unmatched if path.name not in _CLASS_LISTS):
             if "labels" in path.relative_to(root).parts or _looks_like_labels(path):
                 self.problems.append(Problem(short(path, root), "label file without its image"))
+                self._orphans.append(path)
 
     def annotations(self, images: Iterable[Path]) -> list[tuple[Path, Path, list[Row]]]:
         """Read the text file of each image: image, text file, and rows."""
         root = self.dataset.root
         found: list[tuple[Path, Path, list[Row]]] = []
-        owner: dict[Path, Path] = {}
         errors: list[MaskError] = []
-        for image in images:
-            label = label_path(image, root)
-            if owner.setdefault(label, image) != image:
-                why = f"second image of {short(label, root)} (also {owner[label].name})"
-                self.problems.append(Problem(short(image, root), why))
-                continue
-            try:
-                found.append((image, label, _rows(label, self.description) if label in self._texts else []))
-            except MaskError as error:
-                if not self.dataset.config.skip_bad:
-                    raise
-                errors.append(error)
+        labels = {image: label_path(image, root) for image in images}
+        sharing = Counter(labels.values())
+        missing = [image for image, label in labels.items() if label not in self._texts]
+        for image, label in labels.items():
+            if sharing[label] > 1:  # it cannot be told to which of them the label file belongs
+                self.problems.append(
+                    Problem(short(image, root), f"one of {sharing[label]} images of {short(label, root)}")
+                )
+            elif label not in self._texts:
+                if not self._orphans:
+                    found.append((image, label, []))
+            else:
+                try:
+                    found.append((image, self._texts[label], _rows(self.dataset, self._texts[label], self.description)))
+                except MaskError as error:
+                    if not self.dataset.config.skip_bad:
+                        raise
+                    errors.append(error)
+                    self.dataset.use(self._texts[label])
         if errors and not any(rows for *_, rows in found):
             raise errors[0]  # a data set for another task: no file can be used
         self.problems += [Problem.from_error(error, do=error.do) for error in errors]
-        missing = len(owner.keys() - self._texts)
-        if missing:
-            self.notices.append(f"{missing} of {len(owner)} images have no label file: they are background")
+        if missing and not self._orphans:
+            self.notices.append(f"{len(missing)} of {len(labels)} images have no label file: they are background")
+        elif missing:
+            why = f"no label file; {short(self._orphans[0], root)} or another without its image may belong to it"
+            self.problems += [Problem(short(image, root), why) for image in missing]
         return found
 
 
-def _rows(path: Path, description: _Description) -> list[Row]:
+def _read_text(dataset: DatasetRoot, path: Path) -> str:
+    """Read a list of classes, and note its encoding.
+
+    Raises:
+        ConfigError: it cannot be read, or its encoding is unknown.
+    """
     try:
-        text = path.read_text("utf-8-sig")
+        return dataset.decode(path)
+    except (OSError, UnicodeError):
+        return read_text(path)  # raises the error with the advice
+
+
+def _rows(dataset: DatasetRoot, path: Path, description: _Description) -> list[Row]:
+    try:
+        text = dataset.decode(path)
     except (OSError, UnicodeError) as error:
-        found = str(getattr(error, "strerror", None) or error)[:160]
+        found = describe_unreadable(error)
         raise MaskError(path, expected="a text file in UTF-8", found=found, do="Export it again.") from error
     lines = enumerate(text.splitlines(), 1)
     return [_row(f"{path}:{number}", line, description) for number, line in lines if line.strip()]

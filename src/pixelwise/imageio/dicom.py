@@ -1,7 +1,7 @@
 """Read DICOM files of one slice each (CT, MR, PET), and order the slices of a series by position.
 
-Values are converted to real units (HU for CT). Files are recognised by the magic bytes at offset 128. No second file is opened,
-whatever names the first one holds.
+Values are converted to real units (HU for CT). Files are recognised by the magic bytes at offset 128, or without preamble by
+their first data elements. No second file is opened, whatever names the first one holds.
 
 Source: DICOM PS3.3, C.7.6.2 (Image Plane), C.7.6.3 (Image Pixel), C.11.1 (Modality LUT): the position of a pixel is that of the
 slice, plus its column along the first direction, plus its row along the second, in millimetres left, back and head.
@@ -32,6 +32,11 @@ _TAGS = [
 ]  # fmt: skip
 _DEFLATED = "1.2.840.10008.1.2.1.99"  # the header is compressed too: a few kilobytes could become gigabytes
 _CONVERTERS = {"SEG": "dcmqi's segimage2itkimage", "RTSTRUCT": "plastimatch"}
+_START = 2048  # bytes from which DICOM is recognised; the first elements are short
+_ELEMENTS = 3
+_UNDEFINED = 0xFFFFFFFF
+_SHORT_VRS = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
+_LONG_VRS = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()
 _TOLERANCE = 0.02  # of the slice distance: deviation of a slice from its expected position
 _TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
@@ -59,12 +64,38 @@ class Slice:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM, by its content."""
+    """Whether a file is DICOM, by its content: the magic bytes, or without these a plausible start of a data set."""
     try:
         with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            start = file.read(_START)
     except OSError:
         return False
+    return start[128:132] == b"DICM" or _is_data_set(start)
+
+
+def _is_data_set(start: bytes) -> bool:
+    """Whether bytes begin with three data elements of ascending tags, the first in group 2 or 8 (DICOM PS3.5, 7.1).
+
+    Files without preamble are either in implicit or in explicit little endian; the VR of an element, two letters, tells.
+    """
+    place, last = 0, (0, 0)
+    for number in range(_ELEMENTS):
+        head = start[place : place + 12]
+        tag = (int.from_bytes(head[:2], "little"), int.from_bytes(head[2:4], "little"))
+        if len(head) < 12 or tag <= last or tag[0] > 0x28 or (number == 0 and tag[0] not in (2, 8)):
+            return False
+        size, at = 8, slice(4, 8)
+        if head[4:6] in _LONG_VRS:
+            size, at = 12, slice(8, 12)
+        elif head[4:6] in _SHORT_VRS:
+            at = slice(6, 8)
+        length = int.from_bytes(head[at], "little")
+        if head[4:6] == b"SQ" and length == _UNDEFINED:
+            return number > 0
+        if length % 2 or length > _START:
+            return False
+        place, last = place + size + length, tag
+    return True
 
 
 def read_slice(path: Path) -> Slice:
@@ -82,10 +113,12 @@ def read_slice(path: Path) -> Slice:
 @lru_cache(maxsize=8192)
 def _slice(path: Path, changed: int, size: int) -> Slice:
     pydicom = need("pydicom", "volumes", path)
-    if pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED:
+    if not is_dicom(path):
+        raise Refused("a DICOM file", "something else", "Remove the file.")
+    if _is_deflated(pydicom, path):
         do = "Export the series uncompressed, or with JPEG compression."
         raise Refused("an uncompressed header", "a deflated file", do)
-    plain = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+    plain = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS, force=True)
     _require_supported(plain)
     shape = (int(plain.Columns), int(plain.Rows), 1)
     directions = np.array([float(v) for v in plain.ImageOrientationPatient]).reshape(2, 3)
@@ -112,6 +145,15 @@ def _slice(path: Path, changed: int, size: int) -> Slice:
     series = (str(plain.get("SeriesInstanceUID") or ""), str(plain.get("Modality") or ""), shape[:2], geometry)
     inverted = plain.PhotometricInterpretation == "MONOCHROME1"
     return Slice(header, series, float(normal @ position), ends, slope, intercept, inverted)
+
+
+def _is_deflated(pydicom: Any, path: Path) -> bool:
+    """Whether everything behind the first elements is compressed; without preamble, pydicom does not read them alone."""
+    with path.open("rb") as file:
+        start = file.read(_START)
+    if start[128:132] != b"DICM":
+        return _DEFLATED.encode() in start
+    return bool(pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED)
 
 
 def _require_supported(plain: Any) -> None:
@@ -147,7 +189,11 @@ def read_pixels(path: Path, limits: Limits = Limits()) -> tuple[VolumeHeader, ND
         header = slice_.header
         require_within(header, header.across(), limits)
         pydicom = need("pydicom", "volumes", path)
-        plain = pydicom.dcmread(path)
+        plain = pydicom.dcmread(path, force=True)
+        if "TransferSyntaxUID" not in plain.file_meta:  # files without preamble
+            uids = pydicom.uid
+            implicit, _ = plain.original_encoding
+            plain.file_meta.TransferSyntaxUID = uids.ImplicitVRLittleEndian if implicit else uids.ExplicitVRLittleEndian
         try:
             stored = plain.pixel_array
         except (RuntimeError, ImportError, NotImplementedError) as error:

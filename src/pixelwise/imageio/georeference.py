@@ -8,6 +8,7 @@ Source: OGC GeoTIFF 1.1 (19-008r4), sections 7.1 (keys) and 7.2 (raster space an
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ _SCALE, _TIEPOINTS, _MATRIX, _KEYS, _NODATA = 33550, 33922, 34264, 34735, 42113
 _MODEL, _RASTER, _GEOGRAPHIC, _ANGULAR, _PROJECTED, _LINEAR = 1024, 1025, 2048, 2054, 3072, 3076
 _POINT, _USER_DEFINED = 2, 32767
 _LENGTHS = {9001: "m", 9002: "ft", 9003: "us-ft"}
+_WINDOWS_NAN = re.compile(r"-?1\.#(QNAN|SNAN|IND)\d*", re.I)
 _ANGLES = {9101: "rad", 9102: "deg", 9105: "grad"}
 
 
@@ -52,10 +54,20 @@ def has_position(tags: Any) -> bool:
 
 def read_nodata(tags: Any) -> float | None:
     """Read the value of pixels without data; None if the file defines none."""
-    try:
-        return float(str(tags[_NODATA].value).strip("\0 ")) if _NODATA in tags else None
-    except ValueError:
-        return None
+    return parse_nodata(str(tags[_NODATA].value)) if _NODATA in tags else None
+
+
+def parse_nodata(text: str) -> float | None:
+    """Parse a nodata value as GDAL does, integers exactly; None if it is not a number."""
+    text = text.strip("\0 \t\r\n").replace(",", ".")  # some locales write a decimal comma
+    if _WINDOWS_NAN.fullmatch(text):
+        return float("nan")
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return None
 
 
 def _keys(directory: Any) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""Read images, and the raw values of masks, from PNG, JPEG, TIFF and WebP files.
+"""Read images, and the raw values of masks, from the files that `file_formats` lists.
 
 - The format is detected from the content, never from the name. Only regular local files are opened.
 - The header is read and the `Limits` are checked before any pixel is decoded. Truncated files raise an error.
@@ -6,49 +6,36 @@
 - Alpha is not a band. If it is fully opaque, it is dropped; otherwise the image is composited over black. If more than half
   of the pixels are partly transparent, the fourth band is probably not alpha (some programs mark near infrared so), and the
   file is refused.
-- In a georeferenced TIFF, fully transparent pixels hold no data. In other images they are a background like any other, since
-  objects are often cut out before they are annotated.
-- Palettes become their colours, CMYK becomes RGB by (1 - C) · (1 - K) without colour profiles, and grey of fewer than 8 bits
-  is stretched to 0–255. Everything else stays as stored: 8 and 16 bits, integers or floats, 1…N bands.
+- Pixels hold no data where they have the nodata value, or where a mask inside the file or beside it (`sidecars`) says so. In a
+  georeferenced TIFF, so do fully transparent pixels. In other images these are a background like any other, since objects
+  are often cut out before they are annotated.
+- Palettes become their colours, CMYK becomes RGB by (1 - C) · (1 - K) without colour profiles, and 8-bit values with a smaller
+  maximum (1, 2 and 4 bits, PGM) are stretched to 0–255. Everything else stays as stored: 8 and 16 bits, integers or floats,
+  1…N bands.
+- Masks are never stretched. The values of a GIF are its colours, since programs renumber its palette.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, ImageError, MaskError
 from pixelwise.grid import Grid
-from pixelwise.imageio.raster import Decoder, Header, Raster, Refused, open_webp, open_with_pillow
+from pixelwise.imageio.file_formats import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from pixelwise.imageio.file_formats import READABLE, detect, image_files, open_as
+from pixelwise.imageio.raster import Decoder, Header, Raster, Refused
 from pixelwise.imageio.safe_reading import reading, require_file
+from pixelwise.imageio.sidecars import read_mask_file, read_nodata_file
 from pixelwise.labels import Colour
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
-
-_MAGIC = (
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"),
-)
-_FOREIGN = (
-    (b"GIF8", "a GIF"),
-    (b"BM", "a BMP"),
-    (b"%PDF", "a PDF"),
-    (b"\0\0\0\x0cjP  ", "a JPEG 2000"),
-    (b"PK\x03\x04", "a ZIP archive"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"version https://git-lfs", "a Git LFS pointer"),
-    (b"<", "a web page or XML"),
-)
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 _T = TypeVar("_T")
 
 
@@ -70,13 +57,21 @@ class RawMask:
         kind: "index" (grey integers), "palette" (indices into `palette`), "binary" (1-bit, 0 and 1), "colour", or
             "lossy" (a compression that changes values).
         palette: the colours of a "palette" mask.
-        format: PNG, JPEG, TIFF or WebP.
+        format: "PNG", "JPEG", "TIFF", … (see `file_formats`).
+        bands: bands in the file; more than one of an "index" mask are equal, and `values` is one of them.
     """
 
     values: NDArray[Any]
     kind: str
     palette: list[Colour] | None
     format: str
+    bands: int = 1
+
+    def single_band(self) -> RawMask:
+        """Return a mask of colours whose three bands are equal as the "index" mask of one band; others unchanged."""
+        if self.kind != "colour" or not _equal_bands(self.values):
+            return self
+        return replace(self, values=np.ascontiguousarray(self.values[..., 0]), kind="index", bands=3)
 
 
 def read_image(path: Path | str, limits: Limits = Limits()) -> tuple[NDArray[Any], Grid]:
@@ -89,13 +84,13 @@ def read_with_validity(
 ) -> tuple[NDArray[Any], Grid, NDArray[np.bool_] | None]:
     """Read an image and which of its pixels hold data.
 
-    Pixels hold no data if their stored values equal nodata: in all bands for integers, where 0 is also a colour, and in any
-    band for floats. In a georeferenced TIFF, so do pixels that alpha or the internal mask marks as fully transparent. Without
-    alpha, they keep their values, which may be NaN or infinite.
+    Pixels hold no data where they equal `nodata` or the file's own nodata value (see `differs_from`), where the file's mask is
+    zero, and in a georeferenced TIFF where alpha is zero. Unless alpha composites them over black, they keep their values,
+    which may be NaN or infinite.
 
     Args:
         path: of the file.
-        nodata: stored value of pixels without data; None for the value that the file defines, if any.
+        nodata: stored value of pixels without data, besides the value that the file defines.
         limits: the largest image to decode.
 
     Returns:
@@ -111,7 +106,7 @@ def read_with_validity(
         raster = decode()
         with np.errstate(over="ignore", invalid="ignore"):  # pixels without data may hold anything
             bands = _bands(raster)
-            valid = _valid(raster, header.nodata if nodata is None else nodata)
+            valid = _valid(raster, {header.nodata, nodata}, read_mask_file(Path(path), header))
         require_finite(bands, valid)
         return np.ascontiguousarray(np.moveaxis(bands, -1, 0)), header.grid or Grid(), valid
 
@@ -150,7 +145,7 @@ def read_mask_values(path: Path | str, limits: Limits = Limits()) -> RawMask:
     """Read the values of a mask as they are stored, with the orientation applied.
 
     Raises:
-        MaskError: not a readable image, one beyond the limits, several bands, transparent pixels, or fractions.
+        MaskError: not a readable image, one beyond the limits, several bands that differ, transparent pixels, or fractions.
     """
 
     def work(header: Header, decode: Decoder) -> RawMask:
@@ -158,6 +153,12 @@ def read_mask_values(path: Path | str, limits: Limits = Limits()) -> RawMask:
         raster = decode()
         values = _without_alpha(raster)
         kind = {"bit": "binary", "grey": "index", "palette": "palette", "rgb": "colour"}.get(header.kind, "cmyk")
+        palette = raster.palette
+        if palette is not None and header.format == "GIF":
+            values, kind, palette = _colours(values, palette)[..., :3], "colour", None
+        stored = values.shape[2]
+        if stored > 1 and (kind == "index" or (kind == "colour" and values.dtype != np.uint8)) and _equal_bands(values):
+            values, kind = values[..., :1], "index"
         bands = 3 if kind == "colour" else 1
         if values.shape[2] != bands or (kind == "colour" and values.dtype != np.uint8) or kind == "cmyk":
             found = f"{values.shape[2]} bands of {values.dtype.name}"
@@ -165,8 +166,8 @@ def read_mask_values(path: Path | str, limits: Limits = Limits()) -> RawMask:
         if kind == "binary" and header.inverted:
             values = 1 - values
         values = np.ascontiguousarray(values if kind == "colour" else as_integers(values[..., 0]))
-        colours = None if raster.palette is None else [(r, g, b) for r, g, b, _ in raster.palette.tolist()]
-        return RawMask(values, "lossy" if header.lossy else kind, colours, header.format)
+        colours = None if palette is None else [(r, g, b) for r, g, b, _ in palette.tolist()]
+        return RawMask(values, "lossy" if header.lossy else kind, colours, header.format, stored)
 
     return _with_file(Path(path), MaskError, work)
 
@@ -196,7 +197,7 @@ def to_rgb8(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def list_images(folder: Path | str) -> list[Path]:
-    """List the images directly in a folder, by `IMAGE_SUFFIXES`, in natural order and without hidden files.
+    """List the images directly in a folder, by `file_formats.image_files`, in natural order and without hidden files.
 
     Raises:
         ImageError: no such folder.
@@ -205,8 +206,8 @@ def list_images(folder: Path | str) -> list[Path]:
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         raise ImageError(folder, expected="a folder of images", found=found, do="Check the path.")
-    files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
-    return sorted((p for p in files if p.is_file()), key=lambda p: natural_key(p.name))
+    files = [path for path in image_files(folder.iterdir()) if not path.name.startswith(".")]
+    return sorted((path for path in files if path.is_file()), key=lambda path: natural_key(path.name))
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
@@ -218,36 +219,12 @@ def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
 def _with_file(path: Path, error: type[DataError], work: Callable[[Header, Decoder], _T]) -> _T:
     """Open a file and call `work` with its header and decoder; every failure becomes an `error` with the path."""
     with reading(path, error, "image") as content:
-        require_file(path, "a PNG, JPEG, TIFF or WebP file")
+        require_file(path, f"a {READABLE} file")
         with path.open("rb") as file:
-            content.name = _format(file)
-            return work(*_open(file, content.name))
-
-
-def _format(file: BinaryIO) -> str:
-    start = file.read(32)
-    for magic, name in _MAGIC:
-        if start.startswith(magic):
-            return name
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "WebP"
-    foreign = next((name for magic, name in _FOREIGN if start.startswith(magic)), None)
-    if start[4:8] == b"ftyp":
-        foreign = "a HEIC, AVIF or video"
-    if foreign is None:
-        text = all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start)
-        foreign = f"a text file that begins with {start[:20].decode()!r}" if text else "an unknown format"
-    raise Refused("a PNG, JPEG, TIFF or WebP file", foreign, "Save the image as PNG or TIFF, or remove the file.")
-
-
-def _open(file: BinaryIO, name: str) -> tuple[Header, Decoder]:
-    if name == "WebP":
-        return open_webp(file)
-    if name != "TIFF":
-        return open_with_pillow(file, name)
-    from pixelwise.imageio.tiff import open_tiff  # tifffile takes long to import, and most data sets have no TIFF
-
-    return open_tiff(file)
+            content.name = detect(file)
+            header, decode = open_as(file, content.name)
+            nodata = read_nodata_file(path)
+            return work(header if nodata is None else replace(header, nodata=nodata), decode)
 
 
 def _require_within(header: Header, limits: Limits) -> None:
@@ -270,20 +247,19 @@ def _bands(raster: Raster) -> NDArray[Any]:
     header = raster.header
     values = raster.values
     if raster.palette is not None:
-        if values.max() >= len(raster.palette):
-            found = f"index {values.max()}"
-            raise Refused(f"palette indices 0–{len(raster.palette) - 1}", found, "Save the image as RGB.")
-        colours = raster.palette[values[..., 0]]
+        colours = _colours(values, raster.palette)
         return _over_black(colours[..., :3], colours[..., 3:], 255)
     top = _top(header)
+    opaque: float = top
     alpha = None
     if raster.transparent is not None:
         alpha = np.where((values == raster.transparent).all(axis=-1, keepdims=True), 0, top).astype(values.dtype)
     if header.alpha is not None:
         alpha = values[..., header.alpha : header.alpha + 1]
+        opaque = _opaque_value(header, alpha)
         values = np.delete(values, header.alpha, axis=-1)
         if header.premultiplied:
-            _require_alpha(alpha, top)
+            _require_alpha(alpha, opaque)
             alpha = None
     if header.inverted:  # after alpha is removed, which is never inverted
         values = (top - values).astype(values.dtype)
@@ -291,30 +267,69 @@ def _bands(raster: Raster) -> NDArray[Any]:
         ink = values[..., 3:4]
         values = np.concatenate([_times(top - values[..., :3], top - ink, top), values[..., 4:]], axis=-1)
     if alpha is not None:
-        values = _over_black(values, alpha, top)
-    if header.bits < 8 and values.dtype == np.uint8:
-        values = (values.astype(np.uint16) * 255 // top).astype(np.uint8)
+        values = _over_black(values, alpha, opaque)
+    if top < 255 and values.dtype == np.uint8:
+        values = ((values.astype(np.uint16) * 255 + top // 2) // top).astype(np.uint8)
     return values
 
 
-def _valid(raster: Raster, nodata: float | None) -> NDArray[np.bool_] | None:
-    """Return where (H, W) a raster holds data, by its stored values; None if it does everywhere."""
+def _colours(values: NDArray[Any], palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the colours and alpha (H, W, 4) of palette indices (H, W, 1)."""
+    if values.max() >= len(palette):
+        found = f"index {values.max()}"
+        raise Refused(f"palette indices 0–{len(palette) - 1}", found, "Save the image as RGB.")
+    return palette[values[..., 0]]
+
+
+def _equal_bands(values: NDArray[Any]) -> bool:
+    """Whether all bands of (H, W, C) are equal; a sample is compared first, which is fast."""
+    first = values[..., :1]
+    return bool((values[::16, ::16] == first[::16, ::16]).all() and (values == first).all())
+
+
+def _valid(
+    raster: Raster, nodata: Iterable[float | None], opaque: NDArray[np.bool_] | None
+) -> NDArray[np.bool_] | None:
+    """Return where (H, W) a raster holds data, by its stored values and masks; None if it does everywhere."""
     header = raster.header
     stored = raster.values
-    marks = []
-    if header.georeferenced and raster.opaque is not None:
-        marks.append(raster.opaque)
+    marks = [mask for mask in (raster.opaque, opaque) if mask is not None]
     if header.alpha is not None:
         if header.georeferenced:
             marks.append(stored[..., header.alpha] > 0)
         stored = np.delete(stored, header.alpha, axis=-1)
-    if nodata is not None and stored.dtype.kind == "f":
-        equal = np.isnan(stored) if np.isnan(nodata) else stored == stored.dtype.type(nodata)
-        marks.append(~equal.any(axis=-1))
-    elif nodata is not None and float(nodata).is_integer():
-        marks.append((stored != int(nodata)).any(axis=-1))
+    marks += [differs_from(value, stored) for value in nodata if value is not None]
     valid: NDArray[np.bool_] | None = np.logical_and.reduce(marks) if marks else None
     return None if valid is None or valid.all() else np.ascontiguousarray(valid)
+
+
+def differs_from(nodata: float, stored: NDArray[Any], axis: int = -1) -> NDArray[np.bool_]:
+    """Return where pixels hold data: where their stored values differ from nodata.
+
+    A pixel holds no data if any band equals nodata; if nodata is not negative and the values are integers, only if all bands do,
+    since 0 and 255 are also colours. Nodata is rounded to the type of floats, as the values were; integers never equal a
+    fraction, NaN, or a value outside of their range.
+
+    Args:
+        nodata: the value, or NaN.
+        stored: values of all bands.
+        axis: of the bands.
+    """
+    if stored.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            equal = np.isnan(stored) if np.isnan(nodata) else stored == stored.dtype.type(nodata)
+    elif isinstance(nodata, int) or nodata.is_integer():
+        equal = stored == int(nodata)
+    else:
+        equal = np.zeros(stored.shape, bool)
+    differs: NDArray[np.bool_] = ~(equal.any(axis) if nodata < 0 or stored.dtype.kind == "f" else equal.all(axis))
+    return differs
+
+
+def valid_voxels(image: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | None:
+    """Return where (*S) an image (C, *S) of stored values differs from nodata; None if it does everywhere."""
+    valid = None if nodata is None else differs_from(nodata, image, axis=0)
+    return None if valid is None or valid.all() else valid
 
 
 def fill_invalid(
@@ -339,18 +354,25 @@ def fill_invalid(
 def _top(header: Header) -> int:
     """Return the stored value that means full brightness or opacity."""
     if header.dtype.kind == "u":
-        return 2**header.bits - 1
+        return header.maximum or 2**header.bits - 1
     return int(np.iinfo(header.dtype).max) if header.dtype.kind == "i" else 1
 
 
-def _over_black(values: NDArray[Any], alpha: NDArray[Any], top: int) -> NDArray[Any]:
+def _opaque_value(header: Header, alpha: NDArray[Any]) -> float:
+    """Return the value of alpha that means full opacity; programs write 1 or 255 into georeferenced files of any type."""
+    top, highest = _top(header), alpha.max().item()
+    unusual = highest > top or (header.georeferenced and highest > 0 and bool(np.isin(alpha, (0, highest)).all()))
+    return highest if unusual else top
+
+
+def _over_black(values: NDArray[Any], alpha: NDArray[Any], top: float) -> NDArray[Any]:
     if np.all(alpha == top):
         return values
     _require_alpha(alpha, top)
     return _times(values, alpha, top)
 
 
-def _require_alpha(alpha: NDArray[Any], top: int) -> None:
+def _require_alpha(alpha: NDArray[Any], top: float) -> None:
     between = float(np.mean((alpha > 0) & (alpha < top)))
     if between > 0.5:
         raise Refused(
@@ -361,32 +383,45 @@ def _require_alpha(alpha: NDArray[Any], top: int) -> None:
         )
 
 
-def _times(values: NDArray[Any], share: NDArray[Any], top: int) -> NDArray[Any]:
+def _times(values: NDArray[Any], share: NDArray[Any], top: float) -> NDArray[Any]:
     """Multiply by share / top, rounded for integers."""
     if values.dtype.kind == "f":
-        return values * share
+        return (values * (share / top)).astype(values.dtype, copy=False)
     wide = np.uint32 if values.dtype.itemsize <= 2 and values.dtype.kind == "u" else np.float64
     product = values.astype(wide) * share.astype(wide)
     return ((product + wide(top // 2)) // wide(top)).astype(values.dtype)
 
 
 def require_finite(bands: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> None:
-    """Raise if an image (H, W, C) has NaN or infinite values in valid pixels (H, W).
+    """Raise if an image (H, W, C) has NaN, infinite or too large values in valid pixels (H, W); networks compute in float32.
 
     Raises:
         Refused: it has some.
     """
-    if bands.dtype.kind != "f" or np.isfinite(bands).all():
+    if bands.dtype.kind != "f" or not _exceeds_float32(bands):
         return
     checked = bands if valid is None else bands[valid]
-    counts = {"NaN": np.isnan(checked).any(axis=-1).sum(), "infinite": np.isinf(checked).any(axis=-1).sum()}
-    found = " and ".join(f"{int(n)} {what} pixel{'s' * (int(n) != 1)}" for what, n in counts.items() if n)
-    if found:
-        raise Refused(
-            "finite values",
-            found,
-            "Fill those pixels with a number and mark them as ignored in the mask, or crop the image to where it has data.",
+    size = np.abs(checked)
+    nan, infinite = int(np.isnan(size).any(axis=-1).sum()), int(np.isinf(size).any(axis=-1).sum())
+    large = int((np.isfinite(size) & (size > _FLOAT32_MAX)).any(axis=-1).sum())
+    counts = {"{} NaN pixel{}": nan, "{} infinite pixel{}": infinite, "{} pixel{} beyond ±3.4e38": large}
+    found = " and ".join(text.format(n, "s" * (n != 1)) for text, n in counts.items() if n)
+    if not found:
+        return
+    do = "Fill those pixels with a number and mark them as ignored in the mask, or crop the image to where it has data."
+    if not infinite and bool(nan) != bool(large):
+        nodata = "nan" if nan else repr(checked.flat[size.argmax()].item())
+        do = (
+            f"If {'NaN' if nan else nodata} means no data: --set data.nodata={nodata} (check, train, evaluate), or write it into"
+            " the file as its nodata value. Otherwise fill those pixels with a number."
         )
+    raise Refused("finite values of float32" if large else "finite values", found, do)
+
+
+def _exceeds_float32(values: NDArray[Any]) -> bool:
+    return not bool(np.isfinite(values).all()) or (
+        values.dtype.itemsize > 4 and bool(np.abs(values).max() > _FLOAT32_MAX)
+    )
 
 
 def _without_alpha(raster: Raster) -> NDArray[Any]:

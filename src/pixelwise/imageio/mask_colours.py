@@ -53,7 +53,7 @@ def look_up(path: Path, raw: RawMask, labels: Labels, ignored: Sequence[Colour] 
     place = np.minimum(np.searchsorted(table, codes), len(table) - 1)
     unknown = table[place] != codes
     if unknown.any():
-        raise _unknown(path, codes[unknown], table, raw)
+        raise _unknown(path, codes[unknown], table, raw, labels)
     return indices[place]
 
 
@@ -74,21 +74,26 @@ def code(colour: Colour) -> int:
     return colour[0] << 16 | colour[1] << 8 | colour[2]
 
 
-def _unknown(path: Path, codes: NDArray[np.int64], known: NDArray[np.int64], raw: RawMask) -> MaskError:
+def _unknown(path: Path, codes: NDArray[np.int64], known: NDArray[np.int64], raw: RawMask, labels: Labels) -> MaskError:
     present, counts = np.unique(codes, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     present, counts = present[order], counts[order]
     size = raw.values.shape[0] * raw.values.shape[1]
     shown = [
-        f"{_name(int(value))} in {n} pixel{'s' * (n != 1)} ({_share(n / size)})"
+        f"{_name(int(value))} in {n} pixel{'s' * (n != 1)} ({format_share(n / size)})"
         for value, n in zip(present[:_SHOWN], counts[:_SHOWN].tolist(), strict=True)
     ]
     found = ", ".join(shown) + (f" and {len(present) - _SHOWN} more" if len(present) > _SHOWN else "")
     if len(present) > 1:
-        found += f", in all {_share(codes.size / size)} of the pixels"
+        found += f", in all {format_share(codes.size / size)} of the pixels"
     furthest = _furthest(present[:_COMPARED], known)
-    if raw.values.ndim == 3 and not np.any(raw.values != raw.values[..., :1]):
-        do = f"All three bands are equal: save one band, or {_KEY}={{0: 0, 255: 1}}', or {_KEY}={{threshold: 128}}'."
+    single = raw.single_band()
+    if single is not raw:
+        values = np.unique(single.values).tolist()
+        ids = dict(zip((0, 255), sorted(labels.ids), strict=False)) if values == [0, 255] else dict.fromkeys(values)
+        pairs = ", ".join(f"{value}: {value if id_ is None else id_}" for value, id_ in ids.items())
+        do = f"All three bands are equal. To read them as class ids: {_KEY}={{{pairs}}}'; or as dark and bright"
+        do += f" pixels: {_KEY}={{threshold: 128}}'."
     elif furthest <= _SOFT:
         do = (
             f"All of them are within {furthest} of the colour of a class, as in masks that were once lossy (JPEG) or have soft"
@@ -107,7 +112,7 @@ def _name(value: int) -> str:
     return f"({value >> 16}, {value >> 8 & 255}, {value & 255})" if value >= 0 else "no colour"
 
 
-def _share(share: float) -> str:
+def format_share(share: float) -> str:
     """Format a share in per cent, never rounded to 0 or 100 %."""
     if share >= 0.9995:
         return "100 %" if share == 1 else "over 99.9 %"

@@ -56,6 +56,7 @@ class MaskValues:
     @classmethod
     def of(cls, raw: RawMask) -> MaskValues:
         """Reduce a mask to its values."""
+        raw = raw.single_band()
         if raw.values.ndim != 2:
             return cls(raw.kind, np.empty(0, np.uint8))
         if raw.values.dtype != np.uint8:
@@ -153,11 +154,12 @@ class MaskStatistics:
 
 def count_regions(raw: RawMask) -> tuple[int, int]:
     """Count the ids other than 0 of a mask, and those that are one 4-connected region."""
-    return _regions(_middle(raw.values))
+    return _regions(_middle(raw.single_band().values))
 
 
 def count_off_border(raw: RawMask) -> int:
     """Count the pixels of an 8-bit mask far from dark and from bright, and not along a border between them."""
+    raw = raw.single_band()
     values = _middle(raw.values)
     if raw.kind != "index" or values.dtype != np.uint8 or not values.size:
         return 0
@@ -170,6 +172,7 @@ def count_off_border(raw: RawMask) -> int:
 
 def numbered(raw: RawMask) -> bool:
     """Whether each id of a single mask is probably an object: no gaps from 1 on, and nearly each one region."""
+    raw = raw.single_band()
     values = _middle(raw.values)
     if raw.kind not in ("index", "palette") or not values.size or values.min() < 0:
         return False

@@ -1,12 +1,12 @@
 """Read masks as class indices, by a rule for the values of the file, and write them.
 
 Without a rule, grey values, palette indices (never the palette's colours) and 1-bit values are class ids, and RGB colours are
-those of the labels. JPEG and other lossy files are refused, since compression creates false ids.
+those of the labels. If all three bands are equal and their values are no colours of the labels, they are class ids. JPEG and other lossy files are refused, since compression creates false ids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,14 +18,15 @@ from PIL import Image
 
 from pixelwise.errors import ConfigError, MaskError
 from pixelwise.imageio.images import Limits, RawMask, read_mask_values
-from pixelwise.imageio.mask_colours import look_up
+from pixelwise.imageio.mask_colours import format_share, look_up
 from pixelwise.imageio.mask_heuristics import numbered
-from pixelwise.labels import Colour, Labels
+from pixelwise.labels import Colour, Labels, default_colours
 from pixelwise.storage import write_atomic
 
 _KEY = "data.mask_values"
 _THRESHOLD = f"--set '{_KEY}={{threshold: 128}}'"
 _SHOWN = 4
+_MOST_MAPPED = 32
 IGNORED_COLOUR = (244, 244, 240)
 _LUMA = np.array([299, 587, 114], np.uint32)  # ITU-R BT.601, in thousandths
 
@@ -128,11 +129,14 @@ def encode_values(path: Path, raw: RawMask, labels: Labels, rule: MaskRule) -> t
     Raises:
         MaskError: unknown ids or colours.
     """
+    raw = _ids_of_equal_bands(raw, labels) if rule.stored else raw
     if rule.colours or (raw.kind == "colour" and rule.stored):
         return look_up(path, raw, labels, rule.ignored), []
     ids, notices = _ids(path, raw, rule, labels)
     mask, unknown = labels.encode(ids)
     if unknown:
+        if min(unknown) < 0:
+            raise negative_ids(path, unknown, ids.size, _known_values(ids, labels), labels)
         raise _unknown_ids(path, unknown, labels, ids.size, raw)
     return mask, notices
 
@@ -158,17 +162,30 @@ def values_as_ids(path: Path, raw: RawMask, rule: MaskRule) -> tuple[NDArray[Any
     Raises:
         MaskError: colours, which need labels.
     """
+    raw = raw.single_band() if rule.stored else raw
     if rule.colours or (raw.kind == "colour" and rule.stored):
-        do = "Write a labels.yaml with names and colours."
-        if not rule.colours and raw.values.ndim == 3 and not np.any(raw.values != raw.values[..., :1]):
-            do = f"All three bands are equal; for two classes, read bright pixels as the second: {_THRESHOLD}."
         raise MaskError(
             path,
             expected="class ids, or labels with a colour for each class",
             found="colours and no labels",
-            do=do,
+            do="Write a labels.yaml with names and colours.",
         )
     return _ids(path, raw, rule, None)
+
+
+def _ids_of_equal_bands(raw: RawMask, labels: Labels) -> RawMask:
+    """Return one band of a colour mask whose bands are equal, unless its values are grey colours of the labels.
+
+    Without colours of their own, labels have none that is grey. With colours, values are ids only if one of them is the id of a
+    class and no colour: white in a mask of black and white may be a colour that was forgotten.
+    """
+    single = raw.single_band()
+    if single is raw or labels.colours == default_colours(labels.num_classes):
+        return single
+    greys = {red for red, green, blue in labels.colours if red == green == blue}
+    present = set(np.unique(single.values).tolist())
+    are_ids = present <= {*labels.ids, *(labels.ignore_ids or ())} and (present - greys) & set(labels.ids)
+    return single if are_ids else raw
 
 
 def _readable(path: Path, rule: MaskRule, limits: Limits) -> RawMask:
@@ -188,14 +205,18 @@ def _ids(path: Path, raw: RawMask, rule: MaskRule, labels: Labels | None) -> tup
     if rule.threshold is not None:
         return (_brightness(path, raw) >= rule.threshold).astype(np.uint8), []
     if rule.values is not None:
-        return _by_values(path, raw, rule.values), []
+        return _by_values(path, raw, rule.values, labels), []
     if rule.objects:
         return _by_objects(path, raw), []
+    notices = ["the bands of the masks are equal: one is read as class ids"] if raw.bands > 1 else []
     pair = _binary_ids(raw.values, labels) if rule.binary else None
     if pair is None:
-        return raw.values, []
+        return raw.values, notices
     ids = np.where(raw.values == 255, pair[1], pair[0]).astype(np.int32)
-    return ids, [f"values 0 and 255 are read as class ids {pair[0]} and {pair[1]}. Set {_KEY} to state a rule."]
+    return ids, [
+        *notices,
+        f"values 0 and 255 are read as class ids {pair[0]} and {pair[1]}. Set {_KEY} to state a rule.",
+    ]
 
 
 def _binary_ids(values: NDArray[Any], labels: Labels | None) -> tuple[int, int] | None:
@@ -230,7 +251,7 @@ def _brightness(path: Path, raw: RawMask) -> NDArray[Any]:
     return values
 
 
-def _by_values(path: Path, raw: RawMask, table: Mapping[int, int]) -> NDArray[Any]:
+def _by_values(path: Path, raw: RawMask, table: Mapping[int, int], labels: Labels | None) -> NDArray[Any]:
     values = raw.values
     if values.ndim == 3:
         if np.any(values != values[..., :1]):
@@ -249,6 +270,8 @@ def _by_values(path: Path, raw: RawMask, table: Mapping[int, int]) -> NDArray[An
     unknown = sources[place] != values
     if unknown.any():
         counts = _counts(values[unknown])
+        if min(counts) < 0:
+            raise negative_ids(path, counts, values.size, table, labels)
         raise MaskError(
             path,
             expected=f"values {_spans(list(table))}, as mapped by {_KEY}",
@@ -281,6 +304,52 @@ def _unknown_ids(path: Path, unknown: dict[int, int], labels: Labels, size: int,
         if labels.num_classes == 2 and numbered(raw):
             do = f"If each id is one object, read them as such: --set '{_KEY}={{objects: true}}'."
     return MaskError(path, expected=f"class ids {_spans(labels.ids)}", found=_listed(unknown), do=do)
+
+
+def negative_ids(
+    path: Path, unknown: Mapping[int, int], size: int, known: Mapping[int, int], labels: Labels | None
+) -> MaskError:
+    """Make the error for a mask with negative ids, which nearly always mark pixels without a label.
+
+    Args:
+        path: the mask.
+        unknown: the ids that are no class, of all masks, with their pixels in this one; at least one is negative.
+        size: its pixels.
+        known: the class id of the other values, of all masks.
+        labels: the classes; None if they are listed from the masks.
+    """
+    found = f"{_listed({id_: count for id_, count in unknown.items() if count})}, {format_share(sum(unknown.values()) / size)} of the mask"
+    do = advise_on_negative_ids(unknown, known, labels)
+    return MaskError(path, expected=f"class ids {_spans(known)}", found=found, do=do)
+
+
+def advise_on_negative_ids(unknown: Iterable[int], known: Mapping[int, int], labels: Labels | None) -> str:
+    """Return the options that ignore negative ids (see `negative_ids`)."""
+    unknown = sorted(unknown)
+    negative = [str(id_) for id_ in unknown if id_ < 0]
+    others = [str(id_) for id_ in unknown if id_ >= 0]
+    index = negative[0] if len(negative) == 1 else f"[{', '.join(negative)}]"
+    ignored = 255 if labels is None else next(iter(labels.ignore_ids or ()), None)
+    if ignored is None or len(known) > _MOST_MAPPED:
+        advice = f"If negative ids mark pixels without a label, set ignore_index: {index} in labels.yaml."
+    else:
+        table = dict(known) | dict.fromkeys(unknown, ignored)
+        pairs = ", ".join(f"{value}: {id_}" for value, id_ in sorted(table.items()))
+        described = "set" if labels is not None else "name the classes and set"
+        advice = f"Ignore pixels without a label: --set '{_KEY}={{{pairs}}}'; or {described} ignore_index: {index} in labels.yaml."
+    if others:
+        advice += f" Add {'class' if len(others) == 1 else 'classes'} {', '.join(others[:_SHOWN])} to labels.yaml, if"
+        advice += " they are to be learned."
+    return advice
+
+
+def _known_values(ids: NDArray[Any], labels: Labels) -> dict[int, int]:
+    """Return the id of every value: that of each class, and of ignored pixels in a mask; 255 may be the second class."""
+    present = set(np.unique(ids).tolist())
+    known = {id_: id_ for id_ in (*labels.ids, *(labels.ignore_ids or ())) if id_ in labels.ids or id_ in present}
+    if labels.num_classes == 2 and 255 in present - set(labels.ids) and max(labels.ids) not in present:
+        known[255] = max(labels.ids)
+    return known
 
 
 def _smoothed(unknown: Mapping[int, int], size: int, raw: RawMask) -> str | None:
@@ -363,7 +432,7 @@ def encode_png(path: Path, ids: NDArray[Any], labels: Labels, *ignored: int) -> 
     image = Image.fromarray(np.ascontiguousarray(ids))
     if ids.dtype == np.uint8:
         colours = np.zeros((256, 3), np.uint8)
-        colours[[i for i in ignored if i < 256]] = IGNORED_COLOUR
+        colours[[i for i in ignored if 0 <= i < 256]] = IGNORED_COLOUR
         colours[list(labels.ids)] = labels.colours
         image.putpalette(colours.tobytes())
     buffer = BytesIO()

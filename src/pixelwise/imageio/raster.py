@@ -32,7 +32,7 @@ class Header:
     """The header of an image file.
 
     Args:
-        format: PNG, JPEG, TIFF or WebP.
+        format: "PNG", "JPEG", "TIFF", … (see `file_formats`).
         size: (H, W) as stored, before `orientation`.
         samples: values per pixel as stored, including alpha.
         kind: meaning of the first samples; several bands without a colour meaning are "grey".
@@ -46,6 +46,7 @@ class Header:
         grid: georeference; None if the file has none.
         nodata: stored value of pixels without data; None if the file defines none.
         georeferenced: whether the file has a transform or ground control points, with or without a usable `grid`.
+        maximum: stored integer that means full brightness; None for the largest of `bits`.
     """
 
     format: str
@@ -62,6 +63,7 @@ class Header:
     grid: Grid | None = None
     nodata: float | None = None
     georeferenced: bool = False
+    maximum: int | None = None
 
     @property
     def read_dtype(self) -> np.dtype[Any]:
@@ -88,7 +90,7 @@ class Raster:
         values: (H, W, samples), as stored but with the orientation applied.
         palette: (N, 4) uint8, colours and alpha per index, of a "palette" raster.
         transparent: stored value, one per sample, of transparent pixels; None if the file defines none.
-        opaque: (H, W), false where the file's transparency mask is zero; None if it has no such mask.
+        opaque: (H, W), false where the file's mask of valid pixels is zero; None if it has no such mask.
     """
 
     header: Header
@@ -133,7 +135,7 @@ def open_with_pillow(file: BinaryIO, name: str) -> tuple[Header, Decoder]:
         image.info.setdefault("exif", exif)
     frames = int(getattr(image, "n_frames", 1))
     if frames > 1:
-        raise _animated(f"{frames} frames")
+        raise animated(f"{frames} frames")
     raw = str(image.tile[0][3]) if name == "PNG" else image.mode
     header = _header(image, name, raw, lossy=name == "JPEG")
 
@@ -157,7 +159,7 @@ def open_webp(file: BinaryIO) -> tuple[Header, Decoder]:
         Refused: an animation. Pillow's own exceptions if the file is broken.
     """
     size, has_alpha, lossless, exif = _walk_webp(file)
-    orientation = 1 if exif is None else _orientation_in(lambda: _parse_exif(exif))
+    orientation = 1 if exif is None else orientation_in(lambda: _parse_exif(exif))
     header = Header(
         "WebP",
         size,
@@ -185,7 +187,8 @@ def open_webp(file: BinaryIO) -> tuple[Header, Decoder]:
     return header, decode
 
 
-def _animated(found: str) -> Refused:
+def animated(found: str) -> Refused:
+    """Return the error for a file with several frames."""
     return Refused("one image", f"an animation of {found}", "Save each frame as a separate file.")
 
 
@@ -198,7 +201,7 @@ def _header(image: ImageFile.ImageFile, name: str, raw: str, *, lossy: bool) -> 
     depth = raw.partition(";")[2].rstrip("B")
     bits = int(depth) if depth else 1 if image.mode == "1" else 8
     dtype = np.dtype(np.uint16 if bits == 16 else np.uint8)
-    orientation = _orientation_in(lambda: Image.Image.getexif(image))  # PngImageFile.getexif would decode the image
+    orientation = orientation_in(lambda: Image.Image.getexif(image))  # PngImageFile.getexif would decode the image
     size = (image.height, image.width)
     return Header(name, size, samples, kind, dtype, bits, alpha, orientation=orientation, lossy=lossy)
 
@@ -232,6 +235,20 @@ def _palette(image: Image.Image) -> NDArray[np.uint8]:
     elif isinstance(alpha, int) and alpha < len(palette):
         palette[alpha, 3] = 0
     return palette
+
+
+def require_mask_size(found: tuple[int, int], size: tuple[int, int], name: str) -> None:
+    """Raise unless a mask of valid pixels has the size (H, W) of its image, both as stored.
+
+    Raises:
+        Refused: it has another; `name` says which mask it is.
+    """
+    if found != size:
+        raise Refused(
+            f"{name} of {size[0]}×{size[1]} pixels, the height and width of the image",
+            f"{found[0]}×{found[1]}",
+            "Write the mask again for this image, or remove it.",
+        )
 
 
 def apply_orientation(values: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -289,7 +306,7 @@ def _walk_webp(file: BinaryIO) -> tuple[tuple[int, int], bool, bool, bytes | Non
         name, length = struct.unpack("<4sI", file.read(8))
         data = file.read(10 if name != b"EXIF" else length)
         if name in (b"ANIM", b"ANMF"):
-            raise _animated("several frames")
+            raise animated("several frames")
         if name == b"VP8X":
             width = int.from_bytes(data[4:7], "little") + 1
             height = int.from_bytes(data[7:10], "little") + 1
@@ -316,7 +333,8 @@ def _parse_exif(block: bytes) -> Image.Exif:
     return exif
 
 
-def _orientation_in(exif: Callable[[], Image.Exif]) -> int:
+def orientation_in(exif: Callable[[], Image.Exif]) -> int:
+    """Return the orientation, 1–8, of an EXIF block; 1 if it has none or is broken."""
     try:
         value = exif().get(0x0112, 1)
     except Exception:  # images with a broken EXIF block are common and readable

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pixelwise.errors import ConfigError, DataError, PixelwiseError
+from pixelwise.imageio.library_messages import silenced
 from pixelwise.imageio.raster import Refused
 
 _CUT = re.compile(r"truncated|failed to read \d+ bytes|invalid offset|unexpected end|end-of-stream", re.I)
+_GB18030_PAIRS = re.compile(rb"[\x81-\xfe][\x40-\x7e\x80-\xfe]")
+_COMMON_SHARE = 0.75  # of the characters, at least, are in GB 2312
 
 
 @dataclass
@@ -24,10 +28,14 @@ class Content:
 
 @contextmanager
 def reading(path: Path, error: type[DataError], name: str) -> Iterator[Content]:
-    """Convert every exception into an `error` with the path, except lack of memory and pixelwise's own errors."""
+    """Convert every exception into an `error` with the path, except lack of memory and pixelwise's own errors.
+
+    Warnings and log records of libraries are dropped.
+    """
     content = Content(name)
     try:
-        yield content
+        with silenced():
+            yield content
     except Refused as refusal:
         raise error(path, expected=refusal.expected, found=refusal.found, do=refusal.do) from refusal
     except (PixelwiseError, MemoryError):
@@ -67,10 +75,40 @@ def read_text(path: Path) -> str:
     """Read a small text file that the user wrote.
 
     Raises:
-        ConfigError: it cannot be read, or is not UTF-8.
+        ConfigError: it cannot be read, or its encoding is unknown (see `decode`).
     """
     try:
-        return path.read_text("utf-8-sig")
+        return decode(path.read_bytes())[0].replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeError) as error:
-        found = str(getattr(error, "strerror", None) or error)
+        found = describe_unreadable(error)
         raise ConfigError(path, expected="a text file in UTF-8", found=found, do="Save it as UTF-8.") from error
+
+
+def decode(data: bytes) -> tuple[str, str]:
+    """Decode text in UTF-8, UTF-16 or UTF-32, or in GB 18030 if nearly all its characters are common Chinese ones.
+
+    Returns:
+        The text, and "GB 18030" if it is in that encoding, otherwise "".
+
+    Raises:
+        UnicodeError: another encoding, such as Latin-1, which cannot be told from the content.
+    """
+    unicode = json.detect_encoding(data)  # by a byte order mark or by zero bytes
+    try:
+        return data.decode(unicode, "surrogatepass"), ""
+    except UnicodeDecodeError:
+        pairs = _GB18030_PAIRS.findall(data)
+        common = sum(0xA1 <= first <= 0xF7 and second >= 0xA1 for first, second in pairs)
+        # A single accented letter of Latin-1 and the ASCII letter behind it would be a rare character.
+        if unicode.startswith("utf-8") and pairs and common >= _COMMON_SHARE * len(pairs):
+            with suppress(UnicodeDecodeError):
+                return data.decode("gb18030"), "GB 18030"
+        raise
+
+
+def describe_unreadable(error: Exception) -> str:
+    """Describe why a text file cannot be read, on one line of at most 160 characters."""
+    if isinstance(error, UnicodeDecodeError) and error.encoding.startswith("utf-8"):
+        byte = f"byte 0x{error.object[error.start]:02x} at {error.start}"
+        return f"text in another encoding, such as Latin-1 or Windows-1252 ({byte})"
+    return " ".join(str(getattr(error, "strerror", None) or error).split())[:160]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pixelwise.errors import ImageError
 from pixelwise.grid import Grid
 from pixelwise.imageio import nifti
-from pixelwise.imageio.images import Limits, read_header, read_with_validity, require_finite
+from pixelwise.imageio.images import Limits, read_header, read_with_validity, require_finite, valid_voxels
 from pixelwise.imageio.safe_reading import reading
 from pixelwise.imageio.volumes import Across, VolumeHeader, coarsest, require_within, scaled
 from pixelwise.tiles import Window
@@ -51,7 +51,7 @@ class Source(Protocol):
 
     @property
     def nodata(self) -> float | None:
-        """The stored value of pixels without data; None if the file defines none."""
+        """The stored value of pixels without data; None if it is unknown."""
 
     def read(self, window: Window | None = None) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """Read a window, or everything.
@@ -67,7 +67,13 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class RasterSource:
-    """A raster image (see `Source`)."""
+    """A raster image (see `Source`).
+
+    Args:
+        path, format, channels, dtype, shape, grid: see `Source`.
+        nodata: stored value of pixels without data, besides the value that the file defines.
+        limits: the largest image to read.
+    """
 
     path: Path
     format: str
@@ -96,6 +102,7 @@ class VolumeSource:
         header: of the file, in the order of its own axes.
         across: the direction in which the slices are stacked.
         limits: the largest slice, and volume, to read.
+        nodata: value of voxels without data.
     """
 
     header: VolumeHeader
@@ -137,8 +144,9 @@ class VolumeSource:
             stored, slope, intercept = nifti.read_stored(self.path)
             cut = self.header.arrange(stored, self.across)[:, *box]
             image = np.ascontiguousarray(scaled(cut, self.dtype, slope, intercept))
-            require_finite(np.moveaxis(image, 0, -1))
-        return image, None
+            valid = valid_voxels(image, self.nodata)
+            require_finite(np.moveaxis(image, 0, -1), valid)
+        return image, valid
 
     def slices(self) -> Iterator[tuple[int, NDArray[Any], Grid]]:
         """Yield (index, image (C, H, W), grid) for each of the D slices, in order."""
@@ -153,7 +161,7 @@ class VolumeSource:
 
 
 def open_source(
-    path: Path | str, across: Across | None = None, limits: Limits = Limits()
+    path: Path | str, across: Across | None = None, limits: Limits = Limits(), nodata: float | None = None
 ) -> RasterSource | VolumeSource:
     """Open an image file by its header.
 
@@ -161,6 +169,7 @@ def open_source(
         path: a PNG, JPEG, TIFF, GeoTIFF, WebP, or a NIfTI volume (.nii, .nii.gz).
         across: the direction in which the slices of a volume are stacked; None for that of the coarsest spacing.
         limits: the largest image to decode; checked when pixels are read.
+        nodata: stored value of pixels without data, besides the value that the file defines.
 
     Raises:
         ImageError: no readable header.
@@ -168,11 +177,12 @@ def open_source(
     path = Path(path)
     if nifti.is_nifti(path):
         volume = nifti.read_header(path)
-        return VolumeSource(volume, across or coarsest([volume]), limits)
+        return VolumeSource(volume, across or coarsest([volume]), limits, nodata=nodata)
     header = read_header(path)
     name = "GeoTIFF" if header.georeferenced else header.format
     grid = header.grid or Grid()
-    return RasterSource(path, name, header.bands, header.read_dtype, header.oriented_size, grid, header.nodata, limits)
+    known = header.nodata if nodata is None else nodata
+    return RasterSource(path, name, header.bands, header.read_dtype, header.oriented_size, grid, known, limits)
 
 
 def _slices(shape: tuple[int, ...], window: Window | None) -> tuple[slice, ...]:

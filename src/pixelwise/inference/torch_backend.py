@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from pixelwise.machine import cores
 from pixelwise.types import ModelSpec
 
 
@@ -38,6 +39,7 @@ class TorchBackend:
         precision: Literal["fp32", "bf16"] = "fp32",
         channels_last: bool = True,
     ) -> None:
+        limit_threads()
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self.device)
         self.spec = replace(spec, stride=getattr(model, "stride", spec.stride))
@@ -66,6 +68,12 @@ def open_torch(
 
     model, card = load_model(folder)
     return TorchBackend(model, card.spec, device, precision, channels_last)
+
+
+def limit_threads() -> None:
+    """Let torch use no more threads than the CPU quota of a container has cores; more would wait for each other."""
+    if torch.get_num_threads() > cores():
+        torch.set_num_threads(cores())
 
 
 def _native(images: NDArray[Any]) -> NDArray[Any]:

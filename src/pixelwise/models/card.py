@@ -64,6 +64,7 @@ class ModelCard:
         spec = {name: getattr(self.spec, name) for name in ModelSpec.__dataclass_fields__}
         spec["labels"] = self.labels.to_dict()
         spec["bands"] = spec.pop("colour_mode")
+        spec["nodata"] = "nan" if self.spec.nodata != self.spec.nodata else self.spec.nodata  # JSON has no NaN
         others = {name: getattr(self, name) for name in ModelCard.__dataclass_fields__ if name != "spec"}
         return {"format_version": FORMAT_VERSION, "architecture": others.pop("architecture"), **spec, **others}
 
@@ -104,6 +105,7 @@ class _Plain(BaseModel):
     dtype: str | None = None
     typical_range: tuple[float, float] | None = None
     fill: tuple[float, ...] = ()
+    nodata: float | None = None
     stride: Size = 1
     logit_scale: Size = 1
     tile: tuple[Size, ...] | None = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import pixelwise.config as configs
@@ -262,6 +263,7 @@ def model_card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelC
             dtype=facts.dtype,
             typical_range=_typical_range(facts),
             fill=tuple(config.model.mean or ()),
+            nodata=None if config.data.nodata is None else float(config.data.nodata),
             tile=config.predict.tile or (512, 512),
             overlap=config.predict.overlap,
             mirrors=tuple(d for d in ("horizontal", "vertical") if getattr(config.augment, f"flip_{d}")),
@@ -310,10 +312,17 @@ def make_work(config: ResolvedConfig, val: Dataset, card: ModelCard, components:
 
 def validation_seconds(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> float:
     """Estimate the seconds of one validation from three images."""
-    sample = val.subset(range(min(len(val), 3)))
+    sample = spread(val, 3)
     predictor = make_predictor(config, model, card)
     quick_miou(sample.subset([0]), predictor)
     started = time.perf_counter()
     quick_miou(sample, predictor)
     model.train()
     return (time.perf_counter() - started) / len(sample) * len(val)
+
+
+def spread(split: Dataset, count: int) -> Dataset:
+    """Return `count` evenly spaced images of a split, or all if it has no more."""
+    if count >= len(split):
+        return split
+    return split.subset(np.linspace(0, len(split) - 1, count).round().astype(int).tolist())

@@ -21,7 +21,7 @@ _UNREADABLE = (SafetensorError, OSError, KeyError, TypeError, ValueError)
 
 @dataclass
 class State:
-    """Everything that changes during training."""
+    """Everything that changes during training; the seconds of the last validation are not part of a checkpoint."""
 
     model: SegmentationModel
     averaged: SegmentationModel
@@ -33,6 +33,7 @@ class State:
     skipped: int = 0
     skipped_in_a_row: int = 0
     seconds: float = 0.0
+    validation_seconds: float | None = None
 
     def facts(self) -> dict[str, Any]:
         """Return the values that are not tensors."""

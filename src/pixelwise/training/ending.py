@@ -1,11 +1,14 @@
-"""The end of a run: calibrate and score the best model, and write its card, its README and `scores.json`."""
+"""The end of a run: calibrate and score the best model, and write its card, its README and `scores.json`.
+
+The end is part of a time limit. If it would take longer than the time that is left, fewer images are used, and that is reported.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,45 +25,115 @@ from pixelwise.models.card import ModelCard
 from pixelwise.models.readme import write_readme
 from pixelwise.models.weights import load_model, save_model
 from pixelwise.storage import write_json
-from pixelwise.training.assembly import MODEL, make_predictor
+from pixelwise.training.assembly import MODEL, make_predictor, spread
 from pixelwise.training.interrupt import StopSignal
 from pixelwise.training.runlog import Listener
 
 SCORES = "scores.json"
 _REPORT_IMAGES = 28
+_FEWEST_CALIBRATED, _FEWEST_SCORED = 8, 10
+_FEWER = (
+    "{0} of {1} validation images were scored, to keep the time limit. For all of them: "
+    "pixelwise evaluate {2} {2}/config.yaml --split val"
+)
 
 
-def final_seconds(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> float:
-    """Estimate the seconds of calibration, scoring and predictions for the report from two images.
+@dataclass(frozen=True)
+class EndCost:
+    """Estimated seconds of the end of a run.
 
-    The bootstrap and the rendering of the report are not included.
+    Args:
+        scoring: per image that is scored.
+        fitting: per image that is used for the temperature or shown in the report.
+        intervals: of the bootstrap.
+        calibrated, scored, shown: number of images that are calibrated on, scored and shown without a time limit.
     """
-    sample = val.subset(range(min(len(val), 2)))
+
+    scoring: float
+    fitting: float
+    intervals: float
+    calibrated: int
+    scored: int
+    shown: int
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the whole end."""
+        return self.scoring * self.scored + self.fitting * (self.calibrated + self.shown) + self.intervals
+
+
+class _Deadline:
+    """The time that is left for the end of a run, and how many images can be used within it.
+
+    Args:
+        until: the deadline, in seconds of `time.monotonic`.
+        cost: the estimate.
+    """
+
+    def __init__(self, until: float, cost: EndCost) -> None:
+        self.until, self.cost = until, cost
+        self.slowdown = 1.0
+
+    def calibrated(self) -> int:
+        """Return the number of images to calibrate on: the same share as of all other images."""
+        share = (self.until - time.monotonic()) / max(self.cost.seconds, 1e-9)
+        return max(int(min(share, 1.0) * self.cost.calibrated), _FEWEST_CALIBRATED)
+
+    def measured(self, seconds: float, images: int) -> None:
+        """Update the estimate by the time that calibration took."""
+        self.slowdown = max(seconds / max(self.cost.fitting * images, 1e-9), 1.0)
+
+    def scored(self) -> int:
+        """Return the number of images to score, which leaves time for the intervals and the report."""
+        left = (
+            (self.until - time.monotonic()) / self.slowdown - self.cost.intervals - self.cost.fitting * self.cost.shown
+        )
+        within = int(left / self.cost.scoring) if self.cost.scoring > 0 else self.cost.scored
+        return min(max(within, _FEWEST_SCORED), self.cost.scored)
+
+
+def end_cost(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> EndCost:
+    """Estimate the seconds of calibration, scoring and report from two images."""
+    sample = spread(val, 2)
     predictor = make_predictor(config, model, card)
     settings = config.evaluate
 
-    def score(split: Dataset) -> float:
+    def score(split: Dataset, resamples: int = 0) -> float:
         started = time.perf_counter()
         with suppress(DataError):  # these images may have only ignored pixels
             evaluate(
-                split, predictor, metrics=settings.metrics, surface_tolerance=settings.surface_tolerance, resamples=0
+                split,
+                predictor,
+                metrics=settings.metrics,
+                surface_tolerance=settings.surface_tolerance,
+                resamples=resamples,
             )
         return time.perf_counter() - started
 
     score(sample.subset([0]))
     scoring = score(sample)
-    started = time.perf_counter()
-    repeated = min(len(val), IMAGES) if settings.temperature else 0
-    repeated += min(len(val), _REPORT_IMAGES) if settings.report else 0
-    if repeated:
+    intervals = max(score(sample, settings.resamples) - scoring, 0.0)
+    calibrated = min(len(val), IMAGES) if settings.temperature else 0
+    shown = min(len(val), _REPORT_IMAGES) if settings.report else 0
+    fitting = 0.0
+    if calibrated or shown:
+        started = time.perf_counter()
         fitted_temperature(sample, predictor)
-    fitting = time.perf_counter() - started
+        fitting = time.perf_counter() - started
     model.train()
-    return (scoring * len(val) + fitting * repeated) / len(sample)
+    each = len(sample)
+    return EndCost(scoring / each, fitting / each, intervals, calibrated, len(val), shown)
 
 
-def finish(config: ResolvedConfig, val: Dataset, out: Path, notify: Listener) -> Path:
+def finish(config: ResolvedConfig, val: Dataset, out: Path, notify: Listener, deadline: float | None = None) -> Path:
     """Calibrate and score the best model, mark the run as finished, and return its folder.
+
+    Args:
+        config: of the run.
+        val: the validation split.
+        out: the run folder.
+        notify: called with each event.
+        deadline: when to be ready, in seconds of `time.monotonic`; None: score all images.
 
     Raises:
         Interrupted: the same request resumes with this function.
@@ -68,6 +141,7 @@ def finish(config: ResolvedConfig, val: Dataset, out: Path, notify: Listener) ->
     """
     model, card = load_model(out / MODEL)
     device, settings = config.train.device, config.evaluate
+    limit = None if deadline is None else _Deadline(deadline, end_cost(config, model, card, val))
 
     def progress(event: str) -> Callable[[int, int], None]:
         return lambda done, total: notify({"event": event, "done": done, "total": total})
@@ -76,13 +150,21 @@ def finish(config: ResolvedConfig, val: Dataset, out: Path, notify: Listener) ->
     with StopSignal(out, "training is complete, but not scored") as stop, convert_memory_errors(out, do):
         if settings.temperature:
             uncorrected = Predictor(TorchBackend(model, card.spec, device), temperature=1.0)
-            fitted = fitted_temperature(val, uncorrected, progress=progress("calibrating"), stop=stop.check)
+            sample = spread(val, IMAGES if limit is None else limit.calibrated())
+            started = time.monotonic()
+            fitted = fitted_temperature(sample, uncorrected, progress=progress("calibrating"), stop=stop.check)
+            if limit is not None:
+                limit.measured(time.monotonic() - started, len(sample))
             spec = replace(card.spec, temperature=fitted.value)
             card = replace(card, spec=spec, calibration=_calibration(fitted))
             notify({"event": "calibrated", **_calibration(fitted)})
+        scored = val if limit is None else spread(val, limit.scored())
+        notices = [_FEWER.format(len(scored), len(val), out)] if len(scored) < len(val) else []
+        for notice in notices:
+            notify({"event": "notice", "text": notice})
         # The same predictor as that of `load`, so that scores are those of the saved model.
         result = evaluate(
-            val,
+            scored,
             Predictor(TorchBackend(model, card.spec, device)),
             metrics=settings.metrics,
             surface_tolerance=settings.surface_tolerance,
@@ -90,6 +172,7 @@ def finish(config: ResolvedConfig, val: Dataset, out: Path, notify: Listener) ->
             progress=progress("scoring"),
             stop=stop.check,
         )
+    result = replace(result, notices=(*notices, *result.notices))
     plain = {"split": "val", **result.to_dict()}
     step = (card.scores or {}).get("step")
     save_model(out / MODEL, model, replace(card, scores={"step": step, "val": _short(plain)}))

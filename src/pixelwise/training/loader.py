@@ -6,7 +6,6 @@ epochs, each a permutation drawn from (seed, epoch). A batch may span two epochs
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,6 +18,7 @@ from pixelwise.datasets.dataset import Dataset
 from pixelwise.errors import ImageError, PixelwiseError
 from pixelwise.formats.reading import image_size, mixed_forms
 from pixelwise.imageio.images import fill_invalid
+from pixelwise.machine import free_memory
 from pixelwise.training.transforms import CropTransform
 
 Key = tuple[int, int]
@@ -113,10 +113,7 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
 
 def cache_fits(dataset: Dataset, dtype: str) -> bool:
     """Whether all decoded images and masks fit a quarter of the free memory."""
-    try:
-        left = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 4
-    except (ValueError, OSError, AttributeError):
-        return False
+    left = (free_memory() or 0) / 4
     per_value = _tensor(np.zeros(1, dtype)).element_size()
     per_label = _tensor(np.zeros(1, dataset.labels.dtype)).element_size()
     for record in dataset.records:

@@ -181,10 +181,12 @@ class _Run:
     def validate(self) -> None:
         """Score the averaged weights on the validation split; save them if they are the best so far."""
         state = self.state
+        started = time.monotonic()
         miou = self.work.validate(self.averaged.model, self.stop.check)
         with self.stop.held():
             better = state.best_miou is None or miou > state.best_miou
             state.seconds = time.monotonic() - self.began
+            state.validation_seconds = time.monotonic() - started
             if better:
                 state.best_miou, state.best_step = miou, state.step
                 self.work.keep(self.averaged.model, miou, state.step)

@@ -23,16 +23,18 @@ from pixelwise.datasets.dataset import Dataset, DataSplits, open_data, pin_paths
 from pixelwise.datasets.fingerprint import fingerprint
 from pixelwise.errors import DataError, OutputExistsError, UsageError, convert_memory_errors
 from pixelwise.evaluation import require_metrics
+from pixelwise.inference.torch_backend import limit_threads
+from pixelwise.machine import cores
 from pixelwise.models.card import ModelCard
 from pixelwise.storage import RUN_MARKER, claim_folder, write_atomic, write_json
 from pixelwise.training import assembly, budget, memory, plan
 from pixelwise.training.assembly import Components
 from pixelwise.training.checkpoint import readable
-from pixelwise.training.ending import SCORES, final_seconds, finish
+from pixelwise.training.ending import SCORES, end_cost, finish
 from pixelwise.training.finetune import Frozen
 from pixelwise.training.loader import cache_fits
 from pixelwise.training.loop import Work, fit
-from pixelwise.training.machine import cores, keep_freed_memory
+from pixelwise.training.machine import keep_freed_memory
 from pixelwise.training.optim import head_inputs
 from pixelwise.training.runlog import Listener
 from pixelwise.training.schedule import next_recount, validation_steps
@@ -41,6 +43,10 @@ from pixelwise.types import Fingerprint
 CONFIG, REQUEST, DATA = "config.yaml", RUN_MARKER, "data.json"
 _STEPS = "train.steps"
 _DEFAULT_EPOCHS = 100.0
+# Keys of the data section that say where the files are. Data may be moved during a run: what they contain must not change.
+_PLACES = ("root", "images", "masks", "valid", "train", "val", "test", "annotations", "group")
+
+_Difference = tuple[str, Any, Any]
 
 
 @dataclass(frozen=True)
@@ -60,36 +66,52 @@ class Request:
     accept_license: bool = False
 
 
-def train_run(request: Request, out: Path, *, overwrite: bool = False, listener: Listener | None = None) -> Path:
+def train_run(
+    request: Request,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+    started: float | None = None,
+) -> Path:
     """Train in the folder `out`, or resume the unfinished run of the same request there. Return the folder.
+
+    Args:
+        request: the arguments of the user.
+        out: the run folder.
+        overwrite: replace a finished run, or one of another request.
+        listener: called with each event.
+        started: when the time limit began, in seconds of `time.monotonic`; now by default.
 
     Raises:
         OutputExistsError: `out` contains a finished run, the run of another request or other files, and `overwrite` is
             false.
         PixelwiseError: a problem of the request, the data or the machine (see `errors`).
     """
-    started = time.monotonic()
+    started = time.monotonic() if started is None else started
     notify: Listener = listener or (lambda _: None)
+    limit_threads()
     config, base = configs.read_request(Path(request.data), _overrides(request))
     require_metrics(config.evaluate.metrics, "evaluate.metrics")
-    record = _request_record(request, config, base)
+    pinned = configs.replace(config, data=pin_paths(config.data, base).model_dump())
+    record = _request_record(request, pinned)
     with (
         keep_freed_memory(),
         convert_memory_errors(out, "Lower --set train.batch_size (train.accumulate keeps the step), or the crop."),
     ):
         # An unfinished run is resumed even with `overwrite`: to resume means to repeat the command.
-        if _is_unfinished(record, out, overwrite):
-            run = _resume(out, config, notify)
-        else:
+        run = _resume(out, pinned, record, overwrite, notify) if _is_unfinished(record, out, overwrite) else None
+        if run is None:
             data = _open_data(config, base, request.data)
             claim_folder(out, overwrite)
             write_json(out / REQUEST, record)
-            run = _begin(request, config, data, base, out, started, notify)
+            run = _begin(request, pinned, data, out, started, notify)
+        deadline = None
         if request.time_limit is None:
             fit(run.work, listener)
         else:
-            run = _fit_within(request.time_limit, started, run, listener)
-        return finish(run.work.config, run.data.val, out, notify)
+            run, deadline = _fit_within(request.time_limit, started, run, listener)
+        return finish(run.work.config, run.data.val, out, notify, deadline)
 
 
 @dataclass(frozen=True)
@@ -139,10 +161,12 @@ def _overrides(request: Request) -> tuple[str, ...]:
     return (*(f"{key}={value}" for key, value in options.items() if value is not None), *request.overrides)
 
 
-def _request_record(request: Request, config: Config, base: Path) -> dict[str, Any]:
+def _request_record(request: Request, pinned: Config) -> dict[str, Any]:
     """Return the content of `request.json`: the request, and its configuration with absolute paths."""
-    pinned = configs.replace(config, data=pin_paths(config.data, base).model_dump())
     plain: dict[str, Any] = json.loads(json.dumps(asdict(request) | {"config": pinned.model_dump(mode="json")}))
+    labels = plain["config"]["data"]["labels"]
+    if isinstance(labels, str) and Path(labels).is_file():
+        plain["config"]["data"]["labels"] = json.loads(json.dumps(configs.read_yaml(Path(labels))[0]))
     return plain
 
 
@@ -162,25 +186,32 @@ def _is_unfinished(record: dict[str, Any], out: Path, overwrite: bool) -> bool:
         )
     else:
         before = json.loads((out / REQUEST).read_text(encoding="utf-8"))
-        difference = _first_difference(_without_evaluation(record), _without_evaluation(before))
-        if difference is not None:
-            key, requested, found = difference
-            problem = OutputExistsError(
-                out,
-                expected=f"an unfinished run with {key} = {requested!r}",
-                found=f"one with {found!r}",
-                do="Repeat its command to resume it, choose another --out, or add --overwrite to replace it.",
-            )
+        difference = _first_difference(_comparable(record), _comparable(before))
+        problem = None if difference is None else _another_request(out, difference)
     if problem is not None and not overwrite:
         raise problem
     return problem is None
 
 
-def _without_evaluation(record: dict[str, Any]) -> dict[str, Any]:
-    """Remove the settings of the final scoring: a run that failed there may be finished with others."""
+def _comparable(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what must be equal for a run to be resumed.
+
+    The place of the data is left out, since hashes of their contents are compared instead, and so are the settings of the
+    final scoring: a run that failed there may be finished with others. Overrides are part of the configuration.
+    """
     config = {key: value for key, value in record["config"].items() if key != "evaluate"}
-    overrides = [text for text in record["overrides"] if not text.strip().startswith("evaluate.")]
-    return record | {"config": config, "overrides": overrides}
+    config["data"] = {key: value for key, value in config["data"].items() if key not in _PLACES}
+    return {key: value for key, value in record.items() if key not in ("data", "overrides")} | {"config": config}
+
+
+def _another_request(out: Path, difference: _Difference) -> OutputExistsError:
+    key, requested, found = difference
+    return OutputExistsError(
+        out,
+        expected=f"an unfinished run with {key} = {requested!r}",
+        found=f"one with {found!r}",
+        do="Repeat its command to resume it, choose another --out, or add --overwrite to replace it.",
+    )
 
 
 def _remove_unplanned(out: Path) -> None:
@@ -192,7 +223,7 @@ def _remove_unplanned(out: Path) -> None:
             path.unlink()
 
 
-def _first_difference(requested: Any, found: Any, key: str = "") -> tuple[str, Any, Any] | None:
+def _first_difference(requested: Any, found: Any, key: str = "") -> _Difference | None:
     """Return the first key at which two plain trees differ, with both values."""
     if isinstance(requested, dict) and isinstance(found, dict):
         for name in requested:
@@ -220,23 +251,20 @@ def _open_data(config: Config, base: Path, where: str) -> _Data:
     return _Data(splits, splits.train, splits.val)
 
 
-def _begin(
-    request: Request, config: Config, data: _Data, base: Path, out: Path, started: float, notify: Listener
-) -> _Run:
+def _begin(request: Request, config: Config, data: _Data, out: Path, started: float, notify: Listener) -> _Run:
     """Plan a run and write the plan; from then on, training is a function of the configuration and the step."""
     for notice in (*data.splits.notices, *data.splits.skipped):
         notify({"event": "notice", "text": notice})
     assembly.require_annotated_pixels(data.val)
     facts = fingerprint(data.train)
-    # The run must find the same data from any folder, and read its masks in the same way.
-    pinned = pin_paths(config.data, base).model_dump()
+    # The masks and images must be read in the same way from now on.
     detected = {
         "labels": data.splits.labels.to_dict(),
         "mask_values": data.splits.description["mask_values"],
         "bands": data.train.bands,
     }
     converted = config.data.bands is None and data.train.bands is not None
-    config = assembly.with_network(configs.replace(config, data=pinned | detected))
+    config = assembly.with_network(configs.replace(config, data=detected))
     config, reasons, components = _derive(config, data, facts, notify)
     config, measured = _measure(config, reasons, components)
     # For the test-time flips in the card, which do not depend on the number of steps.
@@ -335,7 +363,7 @@ def _length_within(
     crops = components.crops
     draft = configs.draft(config)
     per_validation = assembly.validation_seconds(draft, components.model, card, val)
-    final = final_seconds(draft, components.model, card, val)
+    final = end_cost(draft, components.model, card, val).seconds
 
     def planned(measured_steps: int) -> tuple[Config, Reasons]:
         per_step = budget.step_seconds(draft, components, measured_steps)
@@ -349,30 +377,39 @@ def _length_within(
     return planned(12)
 
 
-def _fit_within(limit: float, started: float, run: _Run, listener: Listener | None) -> _Run:
-    """Train, and update the number of steps several times, since the speed of a shared machine changes."""
+def _fit_within(limit: float, started: float, run: _Run, listener: Listener | None) -> tuple[_Run, float]:
+    """Train, and update the number of steps several times, since the speed of a shared machine changes.
+
+    Returns:
+        The run with its final number of steps, and the deadline of its end, in seconds of `time.monotonic`.
+    """
     work = run.work
     measured = (work.config, work.model, run.card, run.data.val)
-    per_validation, final = assembly.validation_seconds(*measured), final_seconds(*measured)
-    earlier: float | None = None  # seconds of training in earlier processes
+    per_validation, final = assembly.validation_seconds(*measured), end_cost(*measured).seconds
+    resumed = 0.0  # seconds of training in earlier processes
     marks = [(0, 0.0)]
     recounted = False
     while (border := next_recount(work.config.train)) is not None:
         state = fit(work, listener, until=border, recounted=recounted)
-        if earlier is None:
-            earlier = max(state.seconds - (time.monotonic() - started), 0.0)
+        if not recounted:
+            resumed = max(state.seconds - (time.monotonic() - started), 0.0)
+        if state.validation_seconds is not None:  # the end predicts the same images as a validation
+            final *= max(state.validation_seconds / max(per_validation, 1e-9), 1.0)
+            per_validation = max(state.validation_seconds, per_validation)
         train = work.config.train
         due = validation_steps(train)
         marks.append((border, state.seconds))
         pace = budget.slower_pace(marks, due, per_validation)
-        left = limit - earlier - (time.monotonic() - started)
+        left = limit - resumed - (time.monotonic() - started)
         remaining = budget.fitting_steps(pace, per_validation, max(sum(d > border for d in due), 1), left, final)
         recounts = (*train.recounts, (border, border + max(remaining, 1)))
         _write_recounts(work.folder / CONFIG, recounts)
         work = replace(work, config=configs.replace(work.config, train={"recounts": recounts}))
         recounted = True
-    fit(work, listener, recounted=recounted)
-    return replace(run, work=work)
+    state = fit(work, listener, recounted=recounted)
+    if not recounted:
+        resumed = max(state.seconds - (time.monotonic() - started), 0.0)
+    return replace(run, work=work), started + limit - resumed
 
 
 def _write_evaluate(path: Path, config: Config) -> None:
@@ -380,6 +417,19 @@ def _write_evaluate(path: Path, config: Config) -> None:
     heading = "\nevaluate:\n"
     before = path.read_text(encoding="utf-8").partition(heading)[0].rstrip("\n")
     write_atomic(path, before + heading + configs.dump_config(config, {}).partition(heading)[2])
+
+
+def _write_places(path: Path, config: Config) -> None:
+    """Replace the lines of config.yaml that say where the data are."""
+    text = path.read_text(encoding="utf-8")
+    written = configs.dump_config(config, {})
+    for key in _PLACES:  # data is the first section
+        line = re.compile(rf"^  {key}: .*$", re.M)
+        old, new = line.search(text), line.search(written)
+        assert old is not None, "config.yaml has all keys"
+        assert new is not None, "config.yaml has all keys"
+        text = text[: old.start()] + new[0] + text[old.end() :]
+    write_atomic(path, text)
 
 
 def _write_recounts(path: Path, recounts: tuple[tuple[int, int], ...]) -> None:
@@ -392,30 +442,47 @@ def _write_recounts(path: Path, recounts: tuple[tuple[int, int], ...]) -> None:
     write_atomic(path, text)
 
 
-def _resume(out: Path, requested: Config, notify: Listener) -> _Run:
-    """Continue with the plan in `out`; only the settings of the final scoring are those of the request.
+def _resume(out: Path, requested: Config, record: dict[str, Any], overwrite: bool, notify: Listener) -> _Run | None:
+    """Continue with the plan in `out`; the place of the data and the settings of the final scoring are those of the request.
+
+    Returns:
+        The run; None if the request names other data, and `overwrite` allows to replace the run.
 
     Raises:
         DataError: the data set has changed.
+        OutputExistsError: the request names other data, and `overwrite` is false.
     """
-    config = configs.replace(configs.load_config(out / CONFIG), evaluate=requested.evaluate.model_dump())
-    _write_evaluate(out / CONFIG, config)
-    resolved = configs.resolve(config, out / CONFIG)
-    assembly.require_device(resolved.train.device)
+    before = json.loads((out / REQUEST).read_text(encoding="utf-8"))
+    places = requested.data.model_dump(include=set(_PLACES))
+    here, there = ({key: each["config"]["data"].get(key) for key in _PLACES} for each in (record, before))
+    moved = _first_difference(here, there, "data")
+    evaluate = requested.evaluate.model_dump()
+    config = configs.replace(configs.load_config(out / CONFIG), data=places, evaluate=evaluate)
     data = _open_data(config, out, str(out))
     known = json.loads((out / DATA).read_text(encoding="utf-8"))
     facts = Fingerprint.from_dict(known["fingerprint"])
-    for split, digest, before in (
+    for split, digest, expected in (
         ("training", data.train.hash(), facts.hash),
         ("validation", data.val.hash(), known["val_hash"]),
     ):
-        if digest != before:
+        if digest == expected:
+            continue
+        if moved is None:
             raise DataError(
                 config.data.root or out,
                 expected=f"the {split} split as it was when the run began",
                 found="other files",
                 do="Restore the files, or start a new run with another --out.",
             )
+        if not overwrite:
+            raise _another_request(out, moved)
+        return None
+    _write_evaluate(out / CONFIG, config)
+    if moved is not None:
+        _write_places(out / CONFIG, config)
+        write_json(out / REQUEST, record)
+    resolved = configs.resolve(config, out / CONFIG)
+    assembly.require_device(resolved.train.device)
     # A checkpoint contains all weights; initial weights are needed only without a readable one.
     source = None if readable(out / "checkpoints") else assembly.pretrained(config)
     components = assembly.build(resolved, data.train, facts, source)

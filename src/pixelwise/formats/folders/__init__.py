@@ -47,6 +47,7 @@ def find_records(dataset: DatasetRoot) -> Layout:
     layout = find_by_globs(dataset) if dataset.named_splits else find_by_folders(dataset)
     lists = find_lists(dataset.config, dataset.root, dataset.base)
     if lists:
+        dataset.use(*lists.values())
         layout = divide_by_lists(layout, lists, dataset.root)
     unmasked = [record for record in layout.records if record.mask is None]
     problems = tuple(Problem(short(record.image, dataset.root), UNMASKED) for record in unmasked)

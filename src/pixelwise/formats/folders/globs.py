@@ -13,7 +13,7 @@ from pixelwise.formats.dataset_root import DatasetRoot, fill_template, glob_file
 from pixelwise.formats.folders.names import pair
 from pixelwise.formats.folders.search import UNREADABLE
 from pixelwise.formats.records import ORPHAN, Layout, Problem, Record, short
-from pixelwise.imageio.images import IMAGE_SUFFIXES
+from pixelwise.imageio.file_formats import IMAGE_SUFFIXES
 
 INVALID = "image without its mask of valid pixels"
 
@@ -75,9 +75,7 @@ def _matches(root: Path, pattern: str, where: str) -> list[Path]:
     return [
         path
         for path in glob_files(root, pattern, where)
-        if (any_suffix or path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREADABLE, ""))
-        and path.is_file()
-        and not path.name.startswith(".")
+        if (any_suffix or path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREADABLE, "")) and path.is_file()
     ]
 
 

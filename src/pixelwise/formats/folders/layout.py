@@ -18,6 +18,7 @@ from pixelwise.formats.folders.names import find_split, has_role, key_of, pair
 from pixelwise.formats.folders.search import FolderPair, MaskRequest, Search, Tree
 from pixelwise.formats.folders.side_by_side import find_side_by_side
 from pixelwise.formats.records import ORPHAN, UNMASKED, Layout, Problem, Record, short
+from pixelwise.imageio.unreadable import conversion, suffixes
 
 _MOST_SHOWN = 4
 
@@ -47,7 +48,10 @@ def find_by_folders(dataset: DatasetRoot) -> Layout:
     requested = request.folder or request.affix is not None
     reason = "not named by data.masks" if requested else "in no folder that goes with another"
     builder.account_for_the_rest(search.left_out, reason)
-    builder.notify(tree.unreadable, f"of kinds that cannot be read ({tree.unreadable_suffixes()})")
+    dataset.use(*builder.accounted, *tree.unreadable)
+    builder.notify(
+        tree.unreadable, f"of kinds that cannot be read ({suffixes(tree.unreadable)})", conversion(tree.unreadable)
+    )
     problems = [Problem(short(path, tree.root), why, builder.advice) for _, path, why in builder.problems]
     kind = "folders of images and masks" if pairs else "images and masks side by side"
     layout = make_layout(kind, builder.records, problems, builder.notices)
@@ -170,13 +174,16 @@ class _LayoutBuilder:
         for split, paths in unpublished.items():
             self.notify(paths, f"in {split}, which has no masks")
         self.notify(rest, reason)
+        self.accounted.update(rest, *unpublished.values())
 
-    def notify(self, paths: Sequence[Path], where: str) -> None:
+    def notify(self, paths: Sequence[Path], where: str, advice: str = "") -> None:
         """Add a notice about files that are left out."""
         if paths:
             many = "1 file" if len(paths) == 1 else f"{len(paths)} files"
             first = f"{short(min(paths), self.tree.root)}{', …' if len(paths) > 1 else ''}"
-            self.notices.append(f"{many} {where}: left out ({first})")
+            self.notices.append(
+                f"{many} {where}: left out ({first}){f'. {advice}' if advice else ''}".removesuffix(".")
+            )
 
 
 def _split_and_id(names: Sequence[str]) -> tuple[str, str]:

@@ -12,7 +12,8 @@ from pixelwise.errors import DataError
 from pixelwise.formats.folders.names import SHOWN_MASKS, folder_roles, has_role
 from pixelwise.formats.folders.search import OBJECTS, Tree, option
 from pixelwise.formats.records import short
-from pixelwise.imageio.images import IMAGE_SUFFIXES
+from pixelwise.imageio.file_formats import LOSSLESS_SUFFIXES, READABLE
+from pixelwise.imageio.unreadable import conversion, suffixes
 
 _LAYOUTS = (
     "images and masks in folders (images/ and masks/, or train/ and train_masks/) or side by side (a.jpg and"
@@ -29,16 +30,16 @@ def nothing_found(tree: Tree) -> DataError:
     if count and 2 * count >= sum(map(len, tree.images.values())):
         return DataError(
             tree.root,
-            expected=f"images and masks as {', '.join(IMAGE_SUFFIXES)}",
-            found=f"{count} file{'s' * (count != 1)} of other kinds ({tree.unreadable_suffixes()})",
-            do="Save those as PNG, with the same values.",
+            expected=f"images and masks as {READABLE}",
+            found=f"{count} file{'s' * (count != 1)} of other kinds ({suffixes(tree.unreadable)})",
+            do=conversion(tree.unreadable),
         )
     folders = [path for path in tree.folders if path != tree.root and has_role("image", path.name)]
     full = [path for path in folders if tree.has_images(path)]
     if full:
         return _no_masks(tree, full[0])
     if folders:
-        expected = f"images ({', '.join(IMAGE_SUFFIXES)})"
+        expected = f"images ({READABLE})"
         do = "Put them there, or name them in a data.yaml."
         return DataError(folders[0], expected=expected, found="none", do=do)
     names = sorted(path.name for path in tree.root.iterdir())
@@ -81,7 +82,7 @@ def _command(tree: Tree) -> str | None:
 
     def like_masks(folder: Path) -> tuple[bool, bool]:
         named = any(role.kind == "mask" for role in folder_roles(folder.name))
-        return named, all(path.suffix.lower() in (".png", ".tif", ".tiff") for path in tree.images[folder])
+        return named, all(path.suffix.lower() in LOSSLESS_SUFFIXES for path in tree.images[folder])
 
     best = max(common, key=common.__getitem__)
     images, masks = sorted(best, key=like_masks)

@@ -4,6 +4,7 @@ One short table of words decides whether a name indicates images, masks or masks
 
     images   image(s) img(s) JPEGImages picture(s) photo(s) input(s)
     masks    mask(s) label(s) annotation(s) annot gt groundtruth truth segmentation(s) seg SegmentationClass target(s)
+             1st_manual (DRIVE, where mask/ beside it is the field of view)
     valid    fov roi valid
 
 A folder has the word itself (`masks/`) or a prefix or suffix that its partner shares: `train_masks/`, `trainannot/`,
@@ -32,7 +33,7 @@ Files = Mapping[str, Sequence[Path]]
 IMAGES = ("images", "image", "imgs", "img", "jpegimages", "pictures", "picture", "photos", "photo", "inputs", "input")
 MASKS = (
     "masks", "mask", "labels", "label", "annotations", "annotation", "annots", "annot", "gt", "groundtruth", "ground_truth",
-    "truth", "segmentations", "segmentation", "segmentationclass", "seg", "targets", "target",
+    "truth", "segmentations", "segmentation", "segmentationclass", "seg", "targets", "target", "1st_manual",
 )  # fmt: skip
 VALID = ("fov", "roi", "valid")
 SHOWN_MASKS = "masks/, labels/, annotations/, gt/, groundtruth/, segmentations/, targets/"

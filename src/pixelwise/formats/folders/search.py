@@ -35,10 +35,11 @@ from pixelwise.formats.folders.names import (
     has_role,
 )
 from pixelwise.formats.records import short
-from pixelwise.imageio.images import IMAGE_SUFFIXES
+from pixelwise.imageio import unreadable
+from pixelwise.imageio.file_formats import IMAGE_SUFFIXES, image_files
 
-# Image files that cannot be decoded here.
-UNREADABLE = (".bmp", ".gif", ".jp2", ".j2k", ".heic", ".heif", ".avif", ".pbm", ".pgm", ".ppm", ".tga")
+# Images and volumes that cannot be read.
+UNREADABLE = (*unreadable.IMAGE_SUFFIXES, *unreadable.VOLUME_SUFFIXES)
 OBJECTS = (
     "If each of them is one object, merge them into one mask per image, with 0 for background and a number for each"
     " object: --set 'data.mask_values={objects: true}' reads such masks."
@@ -63,23 +64,17 @@ class Tree:
         self.root = dataset.root
         self.images: dict[Path, list[Path]] = defaultdict(list)
         self.folders: dict[Path, list[Path]] = {self.root: []}
-        self.unreadable: list[Path] = []
+        self.unreadable = [path for path in dataset.files if path.suffix.lower() in UNREADABLE]
         for path in dataset.files:
             self._add(path.parent)
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                self.images[path.parent].append(path)
-            elif path.suffix.lower() in UNREADABLE:
-                self.unreadable.append(path)
+        for path in image_files(dataset.files):
+            self.images[path.parent].append(path)
 
     def _add(self, folder: Path) -> None:
         if folder not in self.folders:
             self._add(folder.parent)
             self.folders[folder] = []
             self.folders[folder.parent].append(folder)
-
-    def unreadable_suffixes(self) -> str:
-        """Return the suffixes of the images that cannot be read, as a list for messages."""
-        return ", ".join(sorted({path.suffix.lower() for path in self.unreadable}))
 
     def below(self, folder: Path) -> Iterator[Path]:
         """Yield the images in a folder and its subfolders."""
@@ -199,8 +194,15 @@ class Search:
         """Return the roles of a folder of masks; the requested one may have any name."""
         if not self.request.accepts_folder(folder, self.tree.root):
             return []
+        if not self.request.folder and self._is_field_of_view(folder):
+            return []
         roles = [role for role in folder_roles(folder.name) if role.kind == "mask"]
         return roles or ([Role("mask")] if self.request.folder else [])
+
+    def _is_field_of_view(self, folder: Path) -> bool:
+        """Whether a folder is mask/ beside 1st_manual/, as in DRIVE: the masks of valid pixels."""
+        manual = folder.parent / "1st_manual"
+        return folder.name in ("mask", "masks") and manual in self.tree.folders and self.tree.has_images(manual)
 
     def _pair_without_masks(self, parent: Path, folders: Sequence[Path]) -> list[FolderPair]:
         """Return images/ and an empty folder of masks: every image lacks its mask."""
@@ -295,7 +297,7 @@ class Search:
         matching: list[tuple[Path, dict[str, Path]]] = []
         for path in folders:
             if requested is None:
-                named = has_role("valid", path.name) and not pair.base
+                named = (has_role("valid", path.name) or self._is_field_of_view(path)) and not pair.base
             else:
                 named = requested.strip("/") in (path.name, short(path, self.tree.root))
             if named and (files := self._valid_files(path, pair)):

@@ -1,7 +1,7 @@
 """Pair images with masks in the same folder.
 
     a.jpg a_mask.png     a word of `names` in the name of the mask, or of both (a_sat.jpg, a_mask.png)
-    a.jpg a.png          equal names, if one is a lossy image and the other can be a mask (PNG, TIFF)
+    a.jpg a.png          equal names, if one is usually lossy and the other can be a mask (PNG, TIFF)
 
 Any number of folders may hold such pairs. If two masks match one image, an error lists them.
 """
@@ -17,10 +17,9 @@ from pixelwise.errors import PairingError
 from pixelwise.formats.folders.names import key_of, stem_role
 from pixelwise.formats.folders.search import MaskRequest, Tree, option
 from pixelwise.formats.records import ORPHAN, UNMASKED, Record, composed, short
+from pixelwise.imageio.file_formats import LOSSLESS_SUFFIXES, LOSSY_SUFFIXES
 
 Named = dict[str, list[Path]]
-_LOSSY = (".jpg", ".jpeg", ".webp")
-_LOSSLESS = (".png", ".tif", ".tiff")
 
 
 @dataclass
@@ -109,8 +108,8 @@ def _pairs(paths: Iterable[Path], root: Path) -> Iterator[tuple[Path, Path, str]
     for files in by_stem.values():  # equal names
         if len(files) < 2 or used & set(files):
             continue
-        lossy = [path for path in files if path.suffix.lower() in _LOSSY]
-        lossless = [path for path in files if path.suffix.lower() in _LOSSLESS]
+        lossy = [path for path in files if path.suffix.lower() in LOSSY_SUFFIXES]
+        lossless = [path for path in files if path.suffix.lower() in LOSSLESS_SUFFIXES]
         if len(lossy) == len(lossless) == 1:
             yield lossy[0], lossless[0], lossless[0].suffix.lower()
         elif len(files) == len(lossless) == 2:

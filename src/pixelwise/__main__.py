@@ -1,0 +1,5 @@
+"""Run the command line with `python -m pixelwise`."""
+
+from pixelwise.cli import main
+
+main()

@@ -1,5 +1,0 @@
-"""Run the command line with `python -m pixelwise.cli`."""
-
-from pixelwise.cli import main
-
-main()
