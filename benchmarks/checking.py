@@ -28,7 +28,7 @@ from PIL import Image
 from benchmarks.protocol import added_memory, processor, read_json, write_json
 from pixelwise.checking import Inspection, Survey, run_checks, take_survey
 from pixelwise.checking.signature_search import SYMMETRIES, frequencies, turn
-from pixelwise.checking.survey import count_cores
+from pixelwise.machine import cores
 from pixelwise.config import DataConfig
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.demo.synthetic import draw_scene, road_labels
@@ -58,7 +58,7 @@ def time_inspection(folder: Path, rounds: int) -> list[dict[str, Any]]:
     """Time the inspection in one process and in one per core, alternating, and the checks."""
     splits = open_data(DataConfig(), folder)
     total = sum(len(split) for split in splits)
-    taken: dict[int, list[float]] = {0: [], count_cores(): []}
+    taken: dict[int, list[float]] = {0: [], cores(): []}
     check_seconds = []
     for number in range(rounds + 1):
         for workers, seconds in taken.items():
@@ -162,7 +162,7 @@ def main() -> None:
         *speeds, checks = time_inspection(folder, options.rounds)
         grown = [memory(folder, count) for count in COUNTS]
         many = time_many(folder)
-    machine = f"{count_cores()} cores of {processor()}"
+    machine = f"{cores()} cores of {processor()}"
     data = {"machine": machine, "pictures": options.images, "rounds": options.rounds}
     data |= {"looks": speeds, "memory": grown, "judge": [checks, many]}
     write_json(RESULT, data)

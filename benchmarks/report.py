@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import ablation, checking, losses, metrics, pretraining, quality_per_minute, quarter, recipes
+from benchmarks import ablation, checking, losses, metrics, pretraining, quality_per_minute, quarter, recipes, time_limit
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 TABLES: dict[str, Callable[[], str]] = {
@@ -21,6 +21,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "checking": checking.table,
     "losses": losses.table,
     "quarter": lambda: quarter.table("segformer-b0", 2.0),
+    "time limits": time_limit.table,
 }
 
 
