@@ -367,6 +367,21 @@ def test_evaluate_prints_a_table_or_json(invoke: Invoke, model: Path, discs: Pat
     assert [c["name"] for c in plain["classes"]] == ["background", "disc"]
 
 
+def test_check_of_a_data_set_that_cannot_be_opened_is_a_problem_found(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_text("no image")
+    result = invoke("check", tmp_path)
+    assert result.code == 1
+    assert "expected " in result.err
+    plain = document(result := invoke("check", tmp_path, "--json"))
+    assert result.code == 1
+    [finding] = plain["findings"]
+    assert (finding["kind"], finding["severity"]) == ("cannot-be-opened", "error")
+    assert finding["what"] in result.err
+    assert finding["fix"]
+    assert invoke("check", tmp_path / "missing").code == 3
+
+
 def test_evaluate_names_the_existing_splits(invoke: Invoke, model: Path, discs: Path) -> None:
     result = invoke("evaluate", model, discs, "--split", "tset")
     assert result.code == 3

@@ -1,4 +1,4 @@
-"""Whatever stops training, `check` reports as an error (exit code 1) or raises (exit code 3)."""
+"""Whatever stops training, `check` reports as an error (exit code 1) or raises."""
 
 from __future__ import annotations
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pixelwise.cli.terminal import Json, Overrides, Progress, counted, print_json, put, put_rich
+from pixelwise.cli.terminal import Json, Overrides, Progress, counted, print_json, put, put_error, put_rich
+from pixelwise.errors import DataError
 
 if TYPE_CHECKING:
     from pixelwise.api.checking import Checkup
@@ -31,13 +33,21 @@ def run(
     from pixelwise import api
 
     progress = Progress()
-    result = api.check(
-        data,
-        model=model,
-        out=out,
-        overrides=overrides or (),
-        progress=lambda done, total: progress.line(f"checking {done} of {total}", last=done == total),
-    )
+    try:
+        result = api.check(
+            data,
+            model=model,
+            out=out,
+            overrides=overrides or (),
+            progress=lambda done, total: progress.line(f"checking {done} of {total}", last=done == total),
+        )
+    except DataError as error:
+        if model is not None or not Path(data).exists():
+            raise
+        put_error(f"{error}\n")
+        if as_json:
+            print_json({"data": data, "parts": {}, "findings": [_unopened(error)], "classes": [], "ignored_share": 0.0})
+        raise typer.Exit(1) from None  # as for any other problem that would stop training
     if as_json:
         print_json(result.to_dict())
     else:
@@ -48,6 +58,22 @@ def run(
         progress.say(f"page: {out}")
     if result.blocks:
         raise typer.Exit(1)
+
+
+def _unopened(error: DataError) -> dict[str, Any]:
+    """Return the finding for a data set that cannot be opened, in the form of the others."""
+    return {
+        "kind": "cannot-be-opened",
+        "severity": "error",
+        "what": f"expected {error.expected}, found {error.found}",
+        "where": [error.where],
+        "count": 1,
+        "of": 0,
+        "why": "The data set cannot be opened.",
+        "fix": error.do,
+        "examples": [],
+        "paired": False,
+    }
 
 
 def _table(result: Checkup) -> Any:
