@@ -1,6 +1,6 @@
 """Prose in plain English: words and phrases that docstrings, comments, messages and pages do not use.
 
-Checked are the docstrings, comments and strings of several words in `src`, the text of its templates, the pages in `docs`
+Checked are the docstrings, comments and strings of several words in `src`, `benchmarks` and `conformance`, the text of its templates, the pages in `docs`
 (but not the log and the decision records), README, CONTRIBUTING and CHANGELOG, and the comments of the recipes. Identifiers,
 single-word strings (keys of files and options) and code in backticks are not prose.
 """
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted((ROOT / "src").rglob("*.py"))
+SOURCES = sorted(path for folder in ("src", "benchmarks", "conformance") for path in (ROOT / folder).rglob("*.py"))
 TEMPLATES = sorted(path for path in (ROOT / "src").rglob("*") if path.suffix in (".html", ".j2", ".css", ".js"))
 PAGES = [
     *(path for path in sorted((ROOT / "docs").glob("*.md")) if path.name != "log.md"),
