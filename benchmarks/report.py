@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import ablation, checking, losses, metrics, pretraining, quality_per_minute, quarter, recipes, time_limit
+from benchmarks import ablation, checking, intervals, losses, metrics, pretraining, quality_per_minute, quarter, recipes, time_limit
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 TABLES: dict[str, Callable[[], str]] = {
@@ -22,6 +22,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "losses": losses.table,
     "quarter": lambda: quarter.table("segformer-b0", 2.0),
     "time limits": time_limit.table,
+    "intervals": intervals.table,
 }
 
 

@@ -18,7 +18,7 @@ import pixelwise
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(page for page in DOCS if page.name != "log.md")]
-QUICK = ("train.validations=1", "evaluate.metrics=[]", "evaluate.resamples=10")
+QUICK = ("train.validations=1", "evaluate.metrics=[]")
 RUN_ELSEWHERE = {"losses.md"}  # tests/losses/test_page.py
 EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 

@@ -39,6 +39,12 @@ def test_all_ways_to_score_agree(trained, discs, tmp_path, capsys):
     of_files = api.evaluate(tmp_path / "out" / "masks", config, split="val")
     evaluate_verb(str(trained), str(config), split="val", as_json=True)
     of_the_verb = json.loads(capsys.readouterr().out)
+    assert written["miou_low"] is None  # four images are too few
+    twelve = api.evaluate(trained, config, split="train").to_dict()
+    evaluate_verb(str(trained), str(config), split="train", as_json=True)
+    again = json.loads(capsys.readouterr().out)
+    assert again["miou_low"] == twelve["miou_low"] < again["miou"] < twelve["miou_high"] == again["miou_high"]
+    assert again["interval_method"] == twelve["interval_method"]
 
     truth, answer = [], []
     for entry in predicted.images:
@@ -125,10 +131,10 @@ def test_a_report_that_cannot_be_written_is_a_notice(discs, tmp_path, tiny, monk
 def test_a_report_has_the_command_to_reproduce_it(trained, discs, tmp_path):
     api.evaluate(
         trained, discs, split="val", metrics=("surface",), convention="smp", out=tmp_path / "my scores",
-        overrides=["evaluate.resamples=10"],
+        overrides=["evaluate.surface_tolerance=2"],
     )  # fmt: skip
     page = html.unescape((tmp_path / "my scores" / "report.html").read_text())
-    said = f"pixelwise evaluate {trained} {discs} --split val --metrics surface --convention smp --set evaluate.resamples=10 --out again"
+    said = f"pixelwise evaluate {trained} {discs} --split val --metrics surface --convention smp --set evaluate.surface_tolerance=2 --out again"
     assert said in page
     plain = json.loads((tmp_path / "my scores" / "scores.json").read_text())
     assert plain["model"] == str(trained.resolve())

@@ -61,6 +61,7 @@ def test_the_keys_of_scores_json_are_plain_and_stable() -> None:
         "excluded",
         "convention",
         "interval",
+        "interval_method",
         "confusion",
     ]
     assert (plain["miou"], plain["miou_low"], plain["miou_high"], plain["mean_dice"]) == (0.5, 0.25, 0.75, None)

@@ -155,6 +155,7 @@ class Scores:
         excluded: classes excluded from the means, since neither ground truth nor prediction contains them.
         convention: how absent classes and ignored pixels are treated, one sentence.
         interval: how `low` and `high` were computed, one sentence.
+        interval_method: the same for programs: method, unit, n, effective_n.
         confusion: int64 (K, K), rows ground truth, columns prediction.
         more: further scores over all classes, by the keys of `metrics.definitions`.
     """
@@ -172,6 +173,7 @@ class Scores:
     interval: str
     confusion: NDArray[np.int64] = field(repr=False)
     more: Mapping[str, Score] = field(default_factory=dict)
+    interval_method: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain form of `scores.json`: each score with `_low`, `_high` and `_n` beside it."""
@@ -193,6 +195,7 @@ class Scores:
         plain["excluded"] = list(self.excluded)
         plain["convention"] = self.convention
         plain["interval"] = self.interval
+        plain["interval_method"] = dict(self.interval_method)
         plain["confusion"] = self.confusion.tolist()
         return plain
 
@@ -219,6 +222,7 @@ class Scores:
             interval=str(plain.get("interval") or ""),
             confusion=np.asarray(plain.get("confusion") or np.zeros((0, 0)), np.int64),
             more=overall,
+            interval_method=dict(plain.get("interval_method") or {}),
         )
 
 

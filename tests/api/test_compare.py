@@ -25,12 +25,12 @@ def test_scores_on_val_are_reported_as_optimistic(tmp_path):
     assert any(notice.startswith("these are scores on val") for notice in notices)
 
 
-def predicted(discs, folder, wrong):
-    """Write the masks of the test split with some rows inverted."""
+def predicted(discs, folder, wrong, split="test"):
+    """Write the masks of a split with some rows inverted."""
     from PIL import Image
 
     folder.mkdir()
-    for path in sorted((discs / "test" / "masks").iterdir()):
+    for path in sorted((discs / split / "masks").iterdir()):
         mask = np.array(Image.open(path))
         mask[:wrong] = 1 - np.minimum(mask[:wrong], 1)
         Image.fromarray(mask).save(folder / path.name)
@@ -53,10 +53,30 @@ def test_masks_are_evaluated_and_compared(discs, tmp_path):
     assert found.ranking()[0].name == "good"
 
 
+def test_the_number_of_resamples_is_deprecated_and_without_effect(discs, tmp_path):
+    bad, good = (predicted(discs, tmp_path / name, rows, "train") for name, rows in (("bad", 20), ("good", 1)))
+    found = pixelwise.compare([bad, good], data=discs, split="train")
+    assert found.pairs[0].means["miou"].shown  # twelve images
+    with pytest.warns(DeprecationWarning, match="resamples"):
+        assert pixelwise.compare([bad, good], data=discs, split="train", resamples=10) == found
+
+
+def test_intervals_of_evaluations_may_be_left_out(discs, tmp_path):
+    masks = predicted(discs, tmp_path / "masks", 5, "train")
+    for resamples in (1, 2000):
+        found = pixelwise.evaluate(masks, discs, split="train", overrides=(f"evaluate.resamples={resamples}",)).scores
+        assert found.miou == pixelwise.evaluate(masks, discs, split="train").scores.miou
+        assert found.miou.low < found.miou.value < found.miou.high
+    without = pixelwise.evaluate(masks, discs, split="train", overrides=("evaluate.resamples=0",)).scores
+    assert (without.miou.low, without.interval) == (None, "none: not requested")
+
+
 def test_the_document_has_the_promised_keys(tmp_path):
     runs = [counted(q, seed=i, name=n) for i, (q, n) in enumerate([(0.8, "a"), (0.9, "b"), (0.7, "c")])]
     document = json.loads(json.dumps(compare(runs).to_dict(), allow_nan=False))
-    assert {"names", "scores", "pairs", "convention", "interval", "notices"} <= set(document)
+    assert {"names", "scores", "pairs", "convention", "interval", "interval_method", "notices"} <= set(document)
+    method = {"method": "jackknife-logit-t", "unit": "image", "n": 40}
+    assert document["interval_method"] == method | {"effective_n": document["interval_method"]["effective_n"]}
     assert document["names"] == ["a", "b", "c"]
     assert document["ranking"] == ["b", "a", "c"]
     assert [(p["a"], p["b"]) for p in document["pairs"]] == [("a", "b"), ("a", "c")]

@@ -78,7 +78,7 @@ def test_overlapping_groups_are_an_error_in_either_order(one, other):
         with pytest.raises(
             DataError, match=r"expected the same groups of images, or groups of one run within those of the"
         ):
-            compare(runs, resamples=10)
+            compare(runs)
 
 
 def test_error_about_groups_names_two_images():
@@ -98,8 +98,8 @@ def test_coarser_groups_are_used_and_reported(fine):
         assert [run.groups for run in runs] == [tuple(coarse)] * 2
         name, other = (f"r{groups.index(part)}" for part in (fine, coarse))
         has = f"finer groups than {other}" if "a" in fine else "no groups"
-        assert notices == [f"{name} has {has}: images are resampled by the groups of {other}"]
-    assert notices[0] in compare(with_groups(fine, coarse), resamples=10).notices
+        assert notices == [f"{name} has {has}: images are grouped as in {other}"]
+    assert notices[0] in compare(with_groups(fine, coarse)).notices
 
 
 def test_group_names_do_not_matter():

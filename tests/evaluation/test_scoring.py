@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pytest
+from scipy import stats
+from scipy.special import expit, logit
 
 from pixelwise.errors import DataError, Interrupted, LabelsError, MaskError, UsageError
 from pixelwise.evaluation import METRICS, Evaluation, Tables, evaluate, fitted_temperature, majority, quick_miou
+from pixelwise.evaluation.base import MeterOptions, meter_statistic
+from pixelwise.evaluation.meters import make_meters
 from pixelwise.grid import Grid
 from pixelwise.labels import Labels
 from pixelwise.metrics.confusion import ConfusionMatrix, mean_iou
@@ -69,7 +74,13 @@ def test_scores_come_from_one_matrix_over_all_images():
     assert result.scores.miou.low < result.scores.miou.value < result.scores.miou.high
     assert result.scores.images == 12
     assert result.scores.ignored_pixels == sum(int((s.mask == 255).sum()) for s in dataset.samples)
-    assert result.scores.interval.startswith("95 % percentile bootstrap over 12 images, 1000 resamples, seed 0; ")
+    assert result.scores.interval.startswith("95 % jackknife over 12 images, with Student")
+    method = result.scores.interval_method
+    assert {key: method[key] for key in ("method", "unit", "n")} == {
+        "method": "jackknife-logit-t", "unit": "image", "n": 12
+    }  # fmt: skip
+    pixels = np.array([image.pixels for image in result.images])
+    assert method["effective_n"] == round(pixels.sum() ** 2 / (pixels**2).sum(), 1) < 12
     assert dataset.reads == list(range(12))
 
 
@@ -96,13 +107,17 @@ def test_predictor_gets_whole_images_with_grid_and_id():
         seen.append((image.shape, grid, id))
         return looks(image, grid, valid, id=id)
 
-    evaluate(dataset, watch, resamples=0)
+    evaluate(dataset, watch, intervals=False)
     assert seen == [(s.image.shape, s.grid, s.id) for s in dataset.samples]
 
 
-def test_groups_are_resampled_together():
-    result = evaluate(image_files(groups=[f"tile {i // 2}" for i in range(12)]), looks)
-    assert "over 6 groups of 12 images" in result.scores.interval
+def test_groups_are_one_unit():
+    result = evaluate(image_files(24, groups=[f"tile {i // 2}" for i in range(24)]), looks)
+    assert "over 12 groups of 24 images" in result.scores.interval
+    assert (result.scores.interval_method["unit"], result.scores.interval_method["n"]) == ("group", 12)
+    few = evaluate(image_files(groups=[f"tile {i // 2}" for i in range(12)]), looks)
+    assert few.scores.interval == "none: 6 groups of 12 images are too few, at least 10 are needed"
+    assert few.scores.miou.low is few.baseline.miou.low is few.scores.more["boundary_miou"].low is None
 
 
 def test_quick_miou_matches_evaluate():
@@ -151,7 +166,7 @@ def test_plain_form_has_scores_baseline_and_images():
 def test_plain_form_round_trip(metrics):
     dataset = image_files(groups=["a", None, *"cdefghijkl"])
     dataset.samples = [replace(sample, grid=Grid(unit="mm")) for sample in dataset.samples]
-    result = evaluate(dataset, Sure(), metrics=metrics, convention="monai", resamples=20)
+    result = evaluate(dataset, Sure(), metrics=metrics, convention="monai")
     plain = json.loads(json.dumps(result.to_dict()))
     found = Evaluation.from_dict(plain | {"unknown": 1})
     assert found.to_dict() == plain
@@ -168,10 +183,121 @@ def test_older_plain_form_is_read_and_damaged_one_is_an_error():
         Evaluation.from_dict({"tables": {"by_distance": {"pixels": "many"}}}, "here")
 
 
-def test_equal_seeds_give_equal_intervals():
+def test_intervals_are_deterministic_and_may_be_left_out():
     dataset = image_files()
-    assert evaluate(dataset, looks, seed=1).scores.miou == evaluate(dataset, looks, seed=1).scores.miou
-    assert evaluate(dataset, looks, seed=1).scores.miou != evaluate(dataset, looks, seed=2).scores.miou
+    first = evaluate(dataset, Sure(), metrics=("boundary", "calibration")).scores
+    assert evaluate(dataset, Sure(), metrics=("boundary", "calibration")).scores.to_dict() == first.to_dict()
+    without = evaluate(dataset, Sure(), metrics=("boundary", "calibration"), intervals=False)
+    assert without.scores.interval == "none: not requested"
+    assert without.scores.interval_method["method"] == "none"
+    for scores in (without.scores, without.baseline):
+        plain = scores.to_dict()
+        for row in (plain, *plain["classes"]):
+            assert not [key for key, value in row.items() if key.endswith(("_low", "_high")) and value is not None]
+    assert without.scores.miou.value == first.miou.value
+
+
+def test_scores_of_every_family_are_within_their_interval():
+    """Distances and losses on a log scale, shares on a logit scale; means over classes between those of the classes."""
+    dataset = image_files(30, groups=None)
+    dataset.samples = [replace(sample, grid=Grid(spacing=(2.0, 1.0), unit="mm")) for sample in dataset.samples]
+    plain = evaluate(dataset, Noisy(), metrics=METRICS).scores.to_dict()
+    seen = set()
+    for row in (plain, *plain["classes"]):
+        for key in (key.removesuffix("_low") for key in row if key.endswith("_low")):
+            value, low, high = (row[f"{key}{end}"] for end in ("", "_low", "_high"))
+            assert 0 <= low <= value <= high, key
+            if key in ("hausdorff", "hausdorff95", "surface_distance", "brier", "nll"):
+                assert np.isfinite(high), key
+                assert value / 3 < low < value < high < 3 * value, key
+            else:
+                assert high <= 1, key
+            if key not in ("missed", "invented"):  # every class is in every image: no uncertainty is seen
+                assert low < high, key
+                assert high - low < max(0.4, value), key
+            seen.add(key)
+    assert {"surface_dice", "boundary_miou", "mean_boundary_f1", "image_miou", "ece", "mce", "classwise_ece"} <= seen
+    for mean, part in (("boundary_miou", "boundary_iou"), ("classwise_ece", "calibration_error"), ("miou", "iou")):
+        ends = [np.mean([row[f"{part}{end}"] for row in plain["classes"]]) for end in ("_low", "", "_high")]
+        assert plain[mean] == pytest.approx(ends[1])
+        assert ends[0] <= plain[f"{mean}_low"] < plain[f"{mean}_high"] <= ends[2], mean
+
+
+def test_brier_and_nll_by_hand():
+    """Means over pixels of images of many sizes, on the log scale."""
+    dataset = image_files(20, void=0)
+    more = evaluate(dataset, Noisy(), metrics=("calibration",)).scores.more
+    alone = [evaluate(ImageIndex([s]), Noisy(), metrics=("calibration",)).scores.more for s in dataset.samples]
+    weight = np.array([s.mask.size for s in dataset.samples]) / sum(s.mask.size for s in dataset.samples)
+    m = 1 / (weight**2).sum()
+    for key in ("brier", "nll"):
+        each = np.array([scores[key].value for scores in alone])
+        mean = (weight * each).sum()
+        variance = ((weight * (each - mean)) ** 2 / (1 - weight)).sum() * (1 + 1 / m)
+        reach = stats.t.ppf(0.975, m) * np.sqrt(variance) / mean
+        assert more[key].value == pytest.approx(mean)
+        assert (more[key].low, more[key].high) == (
+            pytest.approx(mean * np.exp(-reach)),
+            pytest.approx(mean * np.exp(reach)),
+        )
+
+
+@pytest.mark.parametrize(
+    ("family", "keys"),
+    [
+        ("boundary", ("boundary_iou", "boundary_f1")),
+        ("calibration", ("confidence", "brier", "nll", "accuracy_at_100", "calibration_error")),
+    ],
+)
+def test_scores_are_means_over_images_by_the_weights_of_the_meter(family, keys):
+    """The effective number of images is computed from these weights."""
+    options = MeterOptions(LABELS)
+    (meter,) = make_meters((family,), options, probabilities=True)
+    predictor, sums = Noisy(), []
+    for sample in image_files(8, void=0).samples:
+        predictor.observed(sample.image, sample.grid, None, sample.id, partial(meter.band, sample))
+        prediction = predictor(sample.image, sample.grid, id=sample.id)
+        sums.append(meter.add(sample, prediction, np.zeros((4, 3), np.int64)))
+    sums = np.stack(sums)
+    sums[:2] *= 50  # as of large images
+    statistic = meter_statistic(meter)
+    weights, each = statistic.unit_weights(sums), statistic.values(sums, sums)
+    total = statistic.values(*[sums.sum(0, keepdims=True)] * 2)[0]
+    for place, (key, _) in enumerate(meter.figures):
+        if key == "boundary_f1":  # of two ratios with almost the same weights
+            assert total[place] == pytest.approx(np.average(each[:, place], weights=weights[:, place]), rel=0.01)
+        elif key == "calibration_error":  # not a mean: errors of images cancel
+            np.testing.assert_array_equal(weights[:, place], weights[:, 0])
+        elif key in keys:
+            assert total[place] == pytest.approx(np.average(each[:, place], weights=weights[:, place])), key
+    assert {key for key, _ in meter.figures} >= set(keys)
+
+
+def test_class_of_one_image_widens_every_mean_over_classes():
+    dataset = image_files(20)
+    for k, sample in enumerate(dataset.samples[1:], 1):
+        truth, image = (np.where(a == 2, 0, a).astype(np.uint8) for a in (sample.mask, sample.image))
+        dataset.samples[k] = replace(sample, mask=truth, image=image)
+    scores = evaluate(dataset, Noisy(), metrics=("boundary", "calibration")).scores
+    vehicle = scores.classes[2]
+    for key in ("boundary_iou", "boundary_f1", "calibration_error"):
+        assert (vehicle.more[key].low, vehicle.more[key].n) == (None, 1), key
+    for key in ("boundary_miou", "mean_boundary_f1"):
+        # A third of a class that may have nearly any score elsewhere.
+        assert scores.more[key].high - scores.more[key].low > 0.2, key
+    assert scores.miou.high - scores.miou.low > 0.2
+    assert all(entry.more["boundary_iou"].high - entry.more["boundary_iou"].low < 0.3 for entry in scores.classes[:2])
+
+
+def test_mean_over_images_has_the_interval_of_a_mean():
+    """Each image counts alike, so the interval is that of n numbers."""
+    result = evaluate(image_files(30), looks)
+    values = np.array([image.miou for image in result.images])
+    score = result.scores.more["image_miou"]
+    p = values.mean()
+    error = values.std(ddof=1) / np.sqrt(30) * np.sqrt(1 + 1 / 30) / (p * (1 - p))
+    low, high = expit(logit(p) + np.array([-1, 1]) * stats.t.ppf(0.975, 30) * error)
+    assert (score.low, score.high) == (pytest.approx(low), pytest.approx(high))
 
 
 @pytest.mark.parametrize("work", [evaluate, quick_miou])
@@ -242,6 +368,17 @@ class Sure:
             probabilities[k][image[0] == k] = 0.9
         observe(0, probabilities[:, :7])
         observe(7, probabilities[:, 7:])
+        return self(image, grid, valid, id=id)
+
+
+class Noisy(Sure):
+    """As sure, but of another certainty in each image."""
+
+    def observed(self, image, grid, valid, id, observe, /):
+        p = np.random.default_rng(int(id)).uniform(0.6, 0.95)
+        probabilities = np.full((3, *image.shape[1:]), (1 - p) / 2, np.float32)
+        np.put_along_axis(probabilities, image.astype(np.intp), np.float32(p), 0)
+        observe(0, probabilities)
         return self(image, grid, valid, id=id)
 
 
@@ -368,7 +505,7 @@ def test_unpredicted_pixels_are_misses_with_any_number_of_classes(count):
         return Prediction(image[0], labels, grid, id)
 
     dataset = ImageIndex([Sample(answer[None], truth, Grid(), "a")], labels)
-    result = evaluate(dataset, shown, metrics=METRICS, resamples=0)
+    result = evaluate(dataset, shown, metrics=METRICS, intervals=False)
     assert result.unassigned_pixels == 1
     assert result.scores.classes[last].iou.value == 0.5
     assert result.scores.pixel_accuracy.value == pytest.approx(2 / 3)

@@ -44,7 +44,7 @@ class Two:
 @pytest.fixture(scope="module")
 def plain():
     both = Two()
-    return evaluate(both, both, metrics=METRICS, resamples=5).to_dict()
+    return evaluate(both, both, metrics=METRICS).to_dict()
 
 
 def test_every_score_of_an_evaluation_is_defined(plain):

@@ -15,7 +15,7 @@ from scipy import ndimage
 from torchmetrics.detection import PanopticQuality as TheirQuality
 
 from pixelwise.errors import MaskError, UsageError
-from pixelwise.metrics.intervals import bootstrap
+from pixelwise.metrics.intervals import Statistic, estimate
 from pixelwise.metrics.panoptic import Segment, panoptic_means, panoptic_quality, panoptic_sums
 
 
@@ -397,21 +397,20 @@ def test_means_without_categories_are_undefined():
         assert one.categories == 0
 
 
-def test_sums_keep_leading_axes_and_can_be_bootstrapped():
+def test_sums_keep_leading_axes_and_can_have_intervals():
     images = np.stack([panoptic_sums(*drawn(seed), range(1, 5)) for seed in range(6)])
     things = [True, True, False, False]
     for i, image in enumerate(images):
         for many, one in zip(panoptic_means(images, things), panoptic_means(image, things), strict=True):
             np.testing.assert_array_equal(np.stack(many)[:, i], np.stack(one))
 
-    def statistic(totals):
+    def statistic(totals, _):
         return np.stack([one.pq for one in panoptic_means(totals.reshape(-1, 4, 4), things)], -1)
 
-    flat = images.reshape(6, -1)
-    low, high = bootstrap(flat, statistic, resamples=200)
-    value = statistic(flat.sum(0, keepdims=True))[0]
-    assert (low < value).all()
-    assert (value < high).all()
+    spread = estimate(images.reshape(6, -1), Statistic(statistic, ("pq", "pq_things", "pq_stuff")))
+    low, high = spread.bounds()
+    assert (low < spread.values).all()
+    assert (spread.values < high).all()
 
 
 def test_wrong_number_of_flags_is_an_error():

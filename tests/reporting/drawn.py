@@ -38,7 +38,7 @@ class Case:
         return sample.image, sample.mask, self.predictions[id]
 
     def scores(self, **options: Any) -> dict[str, Any]:
-        plain = evaluate(self, self, metrics=METRICS, resamples=50, **options).to_dict()
+        plain = evaluate(self, self, metrics=METRICS, **options).to_dict()
         return json.loads(json.dumps({"model": "runs/first", "data": "data", "split": "test", **plain}))
 
 

@@ -88,19 +88,17 @@ def test_a_late_report_shows_a_few_images(trained: Path, tmp_path: Path) -> None
     assert shown["late"] >= 4
 
 
-@pytest.mark.parametrize(("left", "images"), [(-5.0, 10), (0.0, 10), (14.9, 10), (16.0, 11), (40.0, 35), (500.0, 80)])
-def test_scoring_leaves_time_for_intervals_and_report(
-    left: float, images: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """1 s an image; 2 s for the intervals and 3 s for six images of the report come on top."""
-    cost = ending.EndCost(scoring=1.0, fitting=0.5, intervals=2.0, calibrated=64, scored=80, shown=6)
-    assert cost.seconds == 80 + 0.5 * 70 + 2
+@pytest.mark.parametrize(("left", "images"), [(-5.0, 10), (0.0, 10), (12.9, 10), (14.0, 11), (38.0, 35), (500.0, 80)])
+def test_scoring_leaves_time_for_the_report(left: float, images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1 s an image; 3 s for six images of the report come on top."""
+    cost = ending.EndCost(scoring=1.0, fitting=0.5, calibrated=64, scored=80, shown=6)
+    assert cost.seconds == 80 + 0.5 * 70
     monkeypatch.setattr(ending.time, "monotonic", lambda: 100.0)
     assert ending._Deadline(100.0 + left, cost).scored() == images
 
 
 def test_a_slower_machine_scores_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    cost = ending.EndCost(scoring=1.0, fitting=0.5, intervals=0.0, calibrated=64, scored=80, shown=0)
+    cost = ending.EndCost(scoring=1.0, fitting=0.5, calibrated=64, scored=80, shown=0)
     monkeypatch.setattr(ending.time, "monotonic", lambda: 0.0)
     deadline = ending._Deadline(60.0, cost)
     assert deadline.calibrated() == int(60 / 112 * 64)

@@ -143,7 +143,7 @@ def _label_doubts(
             if progress is not None:
                 progress(before + now, len(survey.usable))
 
-        result = evaluate(usable, model.predictor, metrics=("diagnosis",), resamples=0, progress=advance)
+        result = evaluate(usable, model.predictor, metrics=("diagnosis",), intervals=False, progress=advance)
         for suspect in map(asdict, result.tables.suspects or ()):
             suspects.append(suspect | {"part": name, "id": f"{name}/{suspect['id']}"})
         notices |= dict.fromkeys(f"{name}: {notice}" for notice in result.notices)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -45,7 +46,7 @@ def evaluate(
         convention: another library's convention to report as well: smp, torchmetrics, mmseg, ultralytics, monai,
             sceneparsing or void-as-error.
         out: a new folder for `scores.json` and `report.html`.
-        overrides: configuration overrides of `data` and `evaluate`, such as "evaluate.resamples=2000".
+        overrides: configuration overrides of `data` and `evaluate`, such as "evaluate.metrics=[boundary]".
         overwrite: replace an earlier result in `out`.
         progress: called with (images done, number of images) after each image.
 
@@ -71,7 +72,7 @@ def evaluate(
         metrics=settings.metrics if metrics is None else metrics,
         convention=convention,
         surface_tolerance=settings.surface_tolerance,
-        resamples=settings.resamples,
+        intervals=settings.resamples > 0,
         progress=progress,
     )
     result = replace(result, notices=(*notices, *result.notices))
@@ -223,7 +224,7 @@ def compare(
             folders and folders of masks. Runs that differ only in their seed are compared as one recipe.
         data: evaluate all on one split of this data set first.
         split: the split of `data`; test by default.
-        resamples: number of bootstrap resamples (see `evaluation.comparison.compare`).
+        resamples: deprecated, without effect: intervals do not come from resampling any more.
         overrides: configuration overrides of `data` and `evaluate`, with `data` only.
         progress: called with (name, images done, number of images) after each image that is evaluated.
 
@@ -234,6 +235,8 @@ def compare(
     from pixelwise.evaluation.comparison import compare as compare_counts
     from pixelwise.evaluation.score_counts import read_run_counts, run_counts, run_names, with_recipe
 
+    if resamples is not None:
+        warnings.warn("compare(resamples=…) has no effect any more", DeprecationWarning, stacklevel=2)
     if len(runs) < 2:
         raise UsageError("compare", expected="two runs or more", found=str(len(runs)), do="List the runs to compare.")
     if data is None and (split is not None or overrides):
@@ -256,4 +259,4 @@ def compare(
         notices += [f"{name}: {notice}" for notice in result.notices]
         run = with_recipe(run_counts(result, path, name), path)
         counts.append(replace(run, selected=subset == "val" and run.recipe is not None))
-    return compare_counts(counts, resamples=resamples, notices=notices)
+    return compare_counts(counts, notices=notices)

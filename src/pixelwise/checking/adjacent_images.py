@@ -28,6 +28,7 @@ from pixelwise.checking.findings import (
 from pixelwise.checking.image_signature import distances, unpack
 from pixelwise.checking.inspection import Inspection
 from pixelwise.checking.survey import Survey
+from pixelwise.datasets.sequences import parse_frame
 from pixelwise.formats.records import SPLIT_FOLDERS, short
 
 _GROUP_DISTANCE = 0.9  # of the typical distance: greatest median distance of images of a group
@@ -81,12 +82,6 @@ def suggest_groups(paths: Sequence[str]) -> list[SuggestedGroups]:
         if numbered and 2 <= len(sizes) <= len(paths) / 2 and grouped >= _GROUPED_SHARE * len(paths):
             found.append(SuggestedGroups(rule, names, len(sizes) >= _MANY_GROUPS))
     return found
-
-
-def parse_frame(path: str) -> tuple[str, int] | None:
-    """Return the sequence of a file name, which is the name without its last number, and that number."""
-    match = re.search(r"^(.*?)(\d{1,12})(\D*)$", PurePosixPath(path).stem)
-    return None if match is None else (f"{match[1]}#{match[3]}", int(match[2]))
 
 
 def parse_tile(path: str) -> Tile | None:

@@ -246,7 +246,7 @@ class EvaluateConfig(_Section):
     surface_tolerance: Annotated[float, Field(gt=0)] | None = Field(
         None, description="tolerance of surface Dice, in the unit of the grid; null: coarsest spacing of each image"
     )
-    resamples: Annotated[int, Field(ge=0)] = Field(1000, description="bootstrap resamples for confidence intervals")
+    resamples: Annotated[int, Field(ge=0)] = Field(1000, description="0: no intervals; other numbers have no effect")
     report: bool = Field(True, description="write report.html at the end of training")
     temperature: bool = Field(
         True, description="calibrate probabilities after training with a temperature fitted on val"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pixelwise.labels import Labels
 from pixelwise.metrics.confusion import Counts, mean_defined
-from pixelwise.metrics.intervals import Floats, score_sums
+from pixelwise.metrics.intervals import Floats, Scale, Statistic, score_sums
 from pixelwise.types import Prediction, Sample, Score
 
 Figure = tuple[str, int | None]
@@ -36,6 +36,10 @@ class Meter:
     """Sum up images and score the totals; by default it has no scores, and probabilities are not read."""
 
     figures: tuple[Figure, ...] = ()
+    means: Mapping[str, str] = {}
+    """The key per class that a key over all classes is the mean of; its interval is combined from those of the classes."""
+    scales: Mapping[str, Scale] = {}
+    """The scale of keys that are not shares between 0 and 1."""
     reads_probabilities = False
     """Whether `band` is called for predictors that offer probabilities."""
     needs_probabilities = False
@@ -54,6 +58,13 @@ class Meter:
     def values(self, totals: Floats, reference: Floats) -> Floats:
         """Score totals (R, M) as (R, S), in the order of `figures`; see `metrics.intervals.Statistic`."""
         return np.zeros((len(totals), 0))
+
+    def weights(self, sums: Floats) -> Floats | None:
+        """Map the sums of units (N, M) to their share in the denominator of each score (N, S).
+
+        None if every image in which a score is defined counts alike.
+        """
+        return None
 
     def convention(self) -> str:
         """Describe how the scores are computed; empty if there is nothing to say."""
@@ -75,7 +86,7 @@ def class_figures(labels: Labels, overall: Sequence[str], per_class: Sequence[st
 
 
 def mean_over_classes(values: Floats, reference: Floats) -> Floats:
-    """Average over classes; classes that a bootstrap draw lacks take their value from the whole data set."""
+    """Average over classes; classes that the totals lack take their value from the whole data set."""
     return mean_defined(np.where(np.isnan(values), reference, values))
 
 
@@ -92,14 +103,29 @@ def with_unpredicted_class(sample: Sample, prediction: Prediction) -> tuple[NDAr
     return wide, np.where(unpredicted, k, prediction.mask.astype(np.int32)), k + 1, -1
 
 
+def meter_statistic(meter: Meter) -> Statistic:
+    """Return the scores of a meter with what their intervals need."""
+    keys = [key for key, _ in meter.figures]
+    members = {key: [place for place, other in enumerate(keys) if other == key] for key in keys}
+
+    def means(totals: Floats) -> Mapping[int, Sequence[int]]:
+        values = meter.values(totals[None], totals[None])[0]
+        return {
+            members[mean][0]: [place for place in members[part] if not np.isnan(values[place])]
+            for mean, part in meter.means.items()
+        }
+
+    return Statistic(meter.values, keys, meter.weights, means, meter.scales)
+
+
 def meter_scores(
-    meter: Meter, sums: Sequence[Floats], groups: Sequence[Hashable], num_classes: int, resamples: int, seed: int
+    meter: Meter, sums: Sequence[Floats], groups: Sequence[Hashable], num_classes: int, intervals: bool
 ) -> tuple[dict[str, Score], list[dict[str, Score]]]:
     """Score the sums of a meter: overall scores by key, and for each class its scores by key."""
     overall: dict[str, Score] = {}
     per_class: list[dict[str, Score]] = [{} for _ in range(num_classes)]
     if meter.figures:
-        scores = score_sums(np.stack(sums), meter.values, groups, resamples=resamples, seed=seed)
+        scores = score_sums(np.stack(sums), meter_statistic(meter), groups, intervals=intervals)
         for (key, k), score in zip(meter.figures, scores, strict=True):
             (overall if k is None else per_class[k])[key] = score
     return overall, per_class

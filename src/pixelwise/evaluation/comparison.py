@@ -1,15 +1,15 @@
-"""Compare models by a paired bootstrap over the images on which all of them were scored.
+"""Compare models on the images on which all of them were scored.
 
-The same images are drawn for all models (Efron & Tibshirani 1993, An Introduction to the Bootstrap, ch. 13 and 16), so that
-differences in difficulty between images cancel. Runs that differ only in their seed form a recipe, whose runs are resampled as
-well; between recipes, no difference is reported that different seeds alone would often produce.
+Intervals of differences are those of `metrics.intervals` for the difference of two scores, so that differences in difficulty
+between images cancel. Runs that differ only in their seed form a recipe; the spread between its runs is an independent source of
+error, and between recipes no difference is reported that different seeds alone would often produce.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -19,12 +19,22 @@ from numpy.typing import NDArray
 from pixelwise.errors import DataError, UsageError
 from pixelwise.evaluation.score_counts import Recipe, RunCounts, aligned, cautions, group_by_recipe, listed
 from pixelwise.metrics.confusion import mean_defined, ratio
-from pixelwise.metrics.intervals import LEVEL, Floats, by_group, drawn_totals, make_score, percentiles
-from pixelwise.metrics.scores import overlap_scores
+from pixelwise.metrics.intervals import (
+    FEWEST_UNITS,
+    FEWEST_WITH_CLASS,
+    LEVEL,
+    Floats,
+    Scale,
+    Spread,
+    Statistic,
+    by_group,
+    estimate,
+    make_score,
+)
+from pixelwise.metrics.scores import interval_method, overlap_scores
 from pixelwise.types import Score, spread
 
 MEANS = ("miou", "miou_present", "mean_dice", "pixel_accuracy")
-_FEW = 10
 # Limit on the permutations of runs between recipes; if there are more, a random sample is used.
 _DIVISIONS = 10_000
 # Limit on the numbers processed at once, in addition to the scores of each draw.
@@ -57,11 +67,11 @@ class Difference:
         a: the score of A; None if undefined.
         b: the score of B.
         difference: B minus A.
-        low: lower end of the 95 % interval; None if there is nothing to resample.
+        low: lower end of the 95 % interval; None if too few images determine the difference.
         high: upper end of the 95 % interval.
         n: number of images behind the score; for a class, those in which the ground truth, A or B has it.
-        p: two-sided p-value from the bootstrap. It is at least the probability that as many fair coins fall alike, and at least
-            the share of permutations of the runs between the recipes with such a difference.
+        p: two-sided p-value, from the largest level whose interval excludes 0. It is at least the probability that as many fair
+            coins fall alike, and at least the share of permutations of the runs between the recipes with such a difference.
         shown: whether the interval excludes 0 and p is at most 0.05; for a class, also after adjustment for the number of classes.
         p_adjusted: for a class: Holm 1979.
         shown_alone: for a class: `shown` without the adjustment.
@@ -117,6 +127,7 @@ class Comparison:
         convention: how scores and differences are defined.
         interval: how the intervals were computed, and what they do not include.
         notices: warnings and remarks.
+        interval_method: how the intervals were computed, for programs.
     """
 
     standings: tuple[Standing, ...]
@@ -125,6 +136,7 @@ class Comparison:
     convention: str
     interval: str
     notices: tuple[str, ...]
+    interval_method: Mapping[str, Any] = field(default_factory=dict)
 
     def ranking(self) -> tuple[Standing, ...]:
         """Sort by mIoU, the best first."""
@@ -140,20 +152,17 @@ class Comparison:
             "pairs": [pair.to_dict() for pair in self.pairs],
             "convention": self.convention,
             "interval": self.interval,
+            "interval_method": dict(self.interval_method),
             "notices": list(self.notices),
         }
 
 
-def compare(
-    runs: Sequence[RunCounts], *, resamples: int | None = None, seed: int = 0, notices: Sequence[str] = ()
-) -> Comparison:
+def compare(runs: Sequence[RunCounts], *, seed: int = 0, notices: Sequence[str] = ()) -> Comparison:
     """Compare models that were scored on the same images, each with the first.
 
     Args:
         runs: the counts of each model; runs of one recipe with different seeds are combined.
-        resamples: number of bootstrap resamples; by default 2000, or 100 per class if that is more, so that the smallest possible
-            p-value stays significant after the adjustment.
-        seed: random seed of the bootstrap.
+        seed: random seed of the sample of permutations, if a recipe has many runs.
         notices: notices to include in the result.
 
     Raises:
@@ -164,20 +173,24 @@ def compare(
         raise UsageError("compare", expected="two runs or more", found=str(len(runs)), do="List the runs to compare.")
     runs, group_notices = aligned(runs)
     recipes, recipe_notices = group_by_recipe(runs)
-    draws = _Draws(runs, recipes, max(resamples or 100 * len(runs[0].classes), 2 if resamples else 2000), seed)
-    standings = tuple(draws.standing(g) for g in range(len(recipes)))
-    pairs = tuple(draws.pair(0, g) for g in range(1, len(recipes)))
+    scored = _Scored(runs, recipes, seed)
+    standings = tuple(scored.standing(g) for g in range(len(recipes)))
+    pairs = tuple(scored.pair(0, g) for g in range(1, len(recipes)))
     notices = [*notices, *group_notices, *recipe_notices, *cautions(runs, recipes)]
-    notices += [*_different_classes(standings), *_few_images(draws, pairs)]
+    notices += [*_different_classes(standings), *_few_images(scored, pairs)]
     k = sum(score.value is not None for score in standings[0].classes.values())
-    return Comparison(standings, pairs, len(runs[0].ids), _CONVENTION, _interval(draws, k), tuple(notices))
+    method = interval_method(scored.units[:, 0, 1].sum(1).astype(np.float64), scored.unit_kind)
+    return Comparison(standings, pairs, len(runs[0].ids), _CONVENTION, _interval(scored, k), tuple(notices), method)
 
 
-class _Draws:
-    """Bootstrap draws of images for all runs, and of runs within recipes, with the scores of each draw."""
+class _Scored:
+    """The scores of all runs and recipes, and the intervals of recipes and of differences between them.
 
-    def __init__(self, runs: Sequence[RunCounts], recipes: Sequence[Recipe], resamples: int, seed: int) -> None:
-        self.runs, self.recipes, self.resamples, self.seed = runs, recipes, resamples, seed
+    The scores are `MEANS`, then the IoU and the Dice of each class; Dice only for the interval of its mean.
+    """
+
+    def __init__(self, runs: Sequence[RunCounts], recipes: Sequence[Recipe], seed: int) -> None:
+        self.runs, self.recipes, self.seed = runs, recipes, seed
         self.classes = runs[0].classes
         # (images, runs, 3, classes)
         self.counts = np.stack([run.counts for run in runs], 1)
@@ -191,58 +204,68 @@ class _Draws:
         total = flat.sum(0, keepdims=True)
         # (runs, scores) and (recipes, scores)
         self.run_values = self._of_runs(total, total)[0]
-        self.values = self._of_recipes(self.run_values[None])[0]
-        self.drawn = self._draw(units, total)
-
-    def _draw(self, units: NDArray[np.int64], total: NDArray[np.int64]) -> Floats:
-        """Return the scores of each draw (draws, recipes, scores); NaN if there is a single unit."""
-        if len(units) < 2:
-            return np.full_like(self.values[None], np.nan)
-        picks, scores = self._picks(), np.empty((self.resamples, *self.values.shape))
-        start = 0
-        for totals in drawn_totals(units, self.resamples, self.seed):
-            rows = slice(start, start + len(totals))
-            scores[rows] = self._of_recipes(self._of_runs(totals, total), [picked[rows] for picked in picks])
-            start = rows.stop
-        return scores
-
-    def _picks(self) -> list[NDArray[np.int64]]:
-        """Draw runs of each recipe with replacement (draws, runs), one fewer than there are.
-
-        Drawing as many as there are would underestimate the variance by 1 / runs; Rao & Wu 1988, Resampling inference with
-        complex survey data, draw one fewer.
-        """
-        # Seeded by the rank of the name, so that the order of the arguments does not matter.
-        rank = {name: i for i, name in enumerate(sorted(recipe.name for recipe in self.recipes))}
-        picks = []
-        for recipe in self.recipes:
-            generator, count = np.random.default_rng([self.seed, 1, rank[recipe.name]]), len(recipe.members)
-            picks.append(generator.integers(0, count, (self.resamples, max(count - 1, 1))))
-        return picks
+        self.values = np.stack([mean_defined(self.run_values[self._members([g])].T) for g in range(len(recipes))])
 
     def _of_runs(self, totals: NDArray[Any], reference: NDArray[Any]) -> Floats:
-        """Score totals (R, runs · 3 · K) as (R, runs, means and the IoU of each class)."""
-        k = len(self.classes)
-        parts = zip(np.split(totals, len(self.runs), 1), np.split(reference, len(self.runs), 1), strict=True)
-        scores = [overlap_scores(part, reference_part) for part, reference_part in parts]
-        return np.stack([np.concatenate([s[:, : len(MEANS)], s[:, 5 : 5 + k]], 1) for s in scores], 1)
+        """Score totals (R, runs · 3 · K) as (R, runs, scores)."""
+        k, count = len(self.classes), totals.shape[1] // (3 * len(self.classes))
+        pieces = zip(np.split(totals, count, 1), np.split(reference, count, 1), strict=True)
+        scores = [overlap_scores(piece, reference_piece) for piece, reference_piece in pieces]
+        return np.stack([np.concatenate([s[:, : len(MEANS)], s[:, 5 : 5 + 2 * k]], 1) for s in scores], 1)
 
-    def _of_recipes(self, values: Floats, picks: Sequence[NDArray[np.int64]] | None = None) -> Floats:
-        """Average (R, runs, scores) over the runs of each recipe, or over the picked ones."""
-        means = []
-        for g in range(len(self.recipes)):
-            members = values[:, self._members([g])]
-            if picks is not None:
-                members = np.take_along_axis(members, picks[g][:, :, None], 1)
-            means.append(mean_defined(np.moveaxis(members, 1, -1)))
-        return np.stack(means, 1)
+    def _spread(self, sides: Sequence[tuple[int, Sequence[int]]], scale: Scale) -> Spread:
+        """Estimate the spread over units of a sum of recipes' scores.
+
+        Args:
+            sides: sign and recipe: one for a standing, two for a difference.
+            scale: of the result.
+        """
+        members = [i for _, runs in sides for i in runs]
+        units = self.units[:, members].reshape(len(self.units), -1)
+        borders = np.cumsum([0, *(len(runs) for _, runs in sides)])
+
+        def values(totals: Floats, reference: Floats) -> Floats:
+            each = self._of_runs(totals, reference)
+            blocks = zip(sides, borders, borders[1:], strict=False)
+            return np.sum([sign * mean_defined(np.moveaxis(each[:, a:b], 1, -1)) for (sign, _), a, b in blocks], 0)
+
+        k = len(self.classes)
+        names = (*MEANS, *["iou"] * k, *["dice"] * k)
+        spread = estimate(units, Statistic(values, names, self._weights, self._parts, dict.fromkeys(names, scale)))
+        return replace(spread, extra=self._seeds(sides, spread))
+
+    def _weights(self, units: Floats) -> Floats:
+        """Return the denominators of the scores (U, S), averaged over the runs."""
+        hits, truth, predicted = np.moveaxis(units.reshape(len(units), -1, 3, len(self.classes)), 2, 0)
+        pixels = np.repeat(truth[:, 0].sum(1, keepdims=True), len(MEANS), 1)
+        return np.concatenate([pixels, (truth + predicted - hits).mean(1), (truth + predicted).mean(1)], 1)
+
+    def _parts(self, totals: Floats) -> Mapping[int, Sequence[int]]:
+        """Return the class scores that each mean is over: those that are defined for any run."""
+        _, truth, predicted = np.moveaxis(totals.reshape(-1, 3, len(self.classes)), 1, 0)
+        defined, present = np.flatnonzero((truth + predicted).any(0)), np.flatnonzero(truth.any(0))
+        iou, dice = len(MEANS), len(MEANS) + len(self.classes)
+        return {0: (iou + defined).tolist(), 1: (iou + present).tolist(), 2: (dice + defined).tolist()}
+
+    def _seeds(self, sides: Sequence[tuple[int, Sequence[int]]], spread: Spread) -> tuple[Floats, Floats] | None:
+        """Return the standard errors of the runs' means (S,), and their degrees of freedom (Welch 1947); None for single runs."""
+        several = [self.run_values[list(runs)] for _, runs in sides if len(runs) > 1]
+        if not several:
+            return None
+        variances = np.stack([np.nan_to_num(runs.var(0, ddof=1)) / len(runs) for runs in several])
+        freedom = np.array([[len(runs) - 1.0] for runs in several])
+        total = variances.sum(0)
+        squares = np.maximum((variances**2 / freedom).sum(0), np.finfo(np.float64).tiny)
+        return np.sqrt(total), np.clip(total**2 / squares, freedom.min(), freedom.sum())
 
     def standing(self, g: int) -> Standing:
         """Score one recipe."""
-        blocks = _blocks(len(self.drawn), self.drawn.shape[2])
-        low, high = np.concatenate([percentiles(self.drawn[:, g, block]) for block in blocks], 1)
         n = [len(self.counts)] * len(MEANS) + self._shows(self.counts, [g]).sum(0).tolist()
-        scores = [make_score(*entry) for entry in zip(self.values[g], low, high, n, strict=True)]
+        low, high = np.full_like(self.values[g], np.nan), np.full_like(self.values[g], np.nan)
+        if len(self.units) >= FEWEST_UNITS:
+            spread = self._spread([(1, self._members([g]))], "share")
+            low, high = (np.where(spread.withheld(), np.nan, bound) for bound in spread.bounds())
+        scores = [make_score(*entry) for entry in zip(self.values[g], low, high, n, strict=False)]
         names = tuple(self.runs[i].name for i in self.recipes[g].members)
         means = dict(zip(MEANS, scores, strict=False))
         classes = dict(zip(self.classes, scores[len(MEANS) :], strict=True))
@@ -252,18 +275,15 @@ class _Draws:
         """Compare two recipes."""
         differing = self._differing([a, b])
         coins = np.concatenate([[differing.any(1).sum()] * len(MEANS), differing.sum(0)])
-        drawn, blocks = self.drawn, _blocks(len(self.drawn), len(coins))
-        low, high, p = np.concatenate([_bounds_and_p(drawn[:, b, s] - drawn[:, a, s], coins[s]) for s in blocks], 1)
-        p_of_runs = self._permutation_p(a, b)
-        p = np.where(np.isnan(p), p, np.fmax(p, p_of_runs))
+        low, high, p = self._difference(a, b)
+        p_of_runs = self._permutation_p(a, b)[: len(coins)]
+        p = np.where(np.isnan(p), p, np.fmax(np.maximum(p, _same_side_p(coins)), p_of_runs))
         n = [len(self.counts)] * len(MEANS) + self._shows(self.counts, [a, b]).sum(0).tolist()
-        # A class in a single unit has the same score in every draw, so its spread is unknown.
-        single = np.concatenate([np.zeros(len(MEANS), bool), self._shows(self.units, [a, b]).sum(0) < 2])
-        low, high, p = (np.where(single, np.nan, values) for values in (low, high, p))
         alone = ((low > 0) | (high < 0)) & (p <= 1 - LEVEL)
         adjusted = np.concatenate([np.full(len(MEANS), np.nan), holm(p[len(MEANS) :])])
         shown = alone & ~(adjusted > 1 - LEVEL)
-        values = np.stack([self.values[a], self.values[b], self.values[b] - self.values[a], low, high], 1)
+        values_a, values_b = self.values[a, : len(coins)], self.values[b, : len(coins)]
+        values = np.stack([values_a, values_b, values_b - values_a, low, high], 1)
 
         def entry(i: int, name: str) -> Difference:
             value_a, value_b, difference, lower, upper = map(_plain, values[i])
@@ -279,11 +299,25 @@ class _Draws:
         evidence = _Evidence(self.units_text(), runs, not differing.any(), few, _plain(p_of_runs[0]))
         return replace(pair, sentences=_sentences(pair, evidence))
 
+    def _difference(self, a: int, b: int) -> tuple[Floats, Floats, Floats]:
+        """Return bounds and p-values of the difference of `MEANS` and the IoU of each class; NaN where too few units tell."""
+        count = len(MEANS) + len(self.classes)
+        if len(self.units) < FEWEST_UNITS:
+            undefined = np.full(count, np.nan)
+            return undefined, undefined.copy(), undefined.copy()
+        spread = self._spread([(-1, self._members([a])), (1, self._members([b]))], "difference")
+        withheld = spread.withheld()[:count]
+        withheld[len(MEANS) :] |= self._shows(self.units, [a, b]).sum(0) < FEWEST_WITH_CLASS
+        # A difference of two shares is between -1 and 1.
+        found = (*np.clip(spread.bounds(), -1.0, 1.0), spread.p_values())
+        low, high, p = (np.where(withheld, np.nan, values[:count]) for values in found)
+        return low, high, p
+
     def _permutation_p(self, a: int, b: int) -> Floats:
         """Return two-sided p-values (S,) of permuting the runs between the recipes; NaN for one run each.
 
         If the recipes were equally good, each division of their runs would be equally likely: Fisher 1935, The Design of
-        Experiments, ch. 3. The bootstrap alone underestimates the spread of few runs. No value is below 2 / C(runs, runs of A),
+        Experiments, ch. 3. No value is below 2 / C(runs, runs of A),
         the probability that all runs of one recipe are better than all of the other.
         """
         both, smaller = self._members([a, b]), min((self._members([g]) for g in (a, b)), key=len)
@@ -297,7 +331,7 @@ class _Draws:
         return np.where(np.isnan(observed), np.nan, np.maximum(share, lowest))
 
     def units_text(self) -> str:
-        """Describe what is resampled: 233 images, or 30 groups of 233 images."""
+        """Describe the units: 233 images, or 30 groups of 233 images."""
         images = _plural(len(self.counts), "image")
         return images if self.unit_kind == "images" else f"{_plural(len(self.units), 'group')} of {images}"
 
@@ -346,32 +380,18 @@ def _share_as_far(values: Floats, observed: Floats, divisions: Floats) -> Floats
     return np.asarray((~(np.abs(one - other) < observed - 1e-12)).mean(0))
 
 
-def _bounds_and_p(drawn: Floats, coins: NDArray[Any]) -> tuple[Floats, Floats, Floats]:
-    """Return the bounds and p-values (S,) of drawn differences (R, S)."""
-    return (*percentiles(drawn), _p_values(drawn, coins))
-
-
 def _same_side_p(coins: NDArray[Any]) -> Floats:
-    """Return the probability that all of so many fair coins fall the same way."""
-    return np.asarray(2.0 ** (1 - coins.astype(np.float64)))
+    """Return the probability that all of so many fair coins fall the same way.
+
+    If A and B were equally good, each image in which they differ would favour either with equal probability. As a lower bound of
+    p, this keeps a few images from showing any difference.
+    """
+    return np.minimum(2.0 ** (1 - coins.astype(np.float64)), 1.0)
 
 
 def _separation_p(a: int, b: int) -> float:
     """Return the probability that all of `a` runs are above or all below all of `b`, if their recipes are equally good."""
     return 2 / math.comb(a + b, a)
-
-
-def _p_values(drawn: Floats, coins: NDArray[Any]) -> Floats:
-    """Return two-sided p-values (S,) of drawn differences (R, S): twice the smaller share of draws on one side of 0.
-
-    One is added to draws and counts, so that none is 0 (Davison & Hinkley 1997, Bootstrap Methods, ch. 4). If A and B were
-    equally good, each image in which they differ would favour either with equal probability, so p is at least the probability
-    2 / 2^coins that all `coins` such images favour the same. Otherwise a few images would be enough to show any difference.
-    """
-    defined = (~np.isnan(drawn)).sum(0)
-    side = np.minimum((drawn <= 0).sum(0), (drawn >= 0).sum(0))
-    p = np.minimum(1.0, np.maximum(2 * (side + 1) / (defined + 1), _same_side_p(coins)))
-    return np.where(defined > 0, p, np.nan)
 
 
 def holm(p: Floats) -> Floats:
@@ -390,24 +410,21 @@ _CONVENTION = (
 )
 
 
-def _interval(draws: _Draws, classes: int) -> str:
+def _interval(scored: _Scored, classes: int) -> str:
     """Describe how the intervals and verdicts were computed."""
-    if len(draws.units) < 2:
-        return f"none: a single {draws.unit_kind.removesuffix('s')} cannot be resampled"
-    several = any(len(recipe.members) > 1 for recipe in draws.recipes)
-    shown = f"a difference is shown if its interval excludes 0 and at least six {draws.unit_kind} differ"
+    if len(scored.units) < FEWEST_UNITS:
+        are = "is" if len(scored.units) == 1 else "are"
+        return f"none: {scored.units_text()} {are} too few, at least {FEWEST_UNITS} are needed"
+    several = any(len(recipe.members) > 1 for recipe in scored.recipes)
+    shown = f"a difference is shown if its interval excludes 0 and at least six {scored.unit_kind} differ"
     if several:
-        runs = (
-            "the runs of a recipe are resampled as well, one fewer than there are; for a single run, the effect of the seed is "
-            "not in the interval"
-        )
+        runs = "the spread between the runs of a recipe is included; for a single run, the effect of the seed is not in the interval"
         shown += ", and between recipes of several runs if at most one in twenty permutations of the runs gives as much"
     else:
         runs = "one run each: the effect of the seed is not in these intervals"
     parts = [
-        f"95 % percentile bootstrap over {draws.units_text()}, {draws.resamples} resamples, seed {draws.seed}, the same images "
-        "for all",
-        "a class missing from a draw has its score over all images in the means",
+        f"95 % jackknife over {scored.units_text()}, the same for all, with Student's t, the effective number of "
+        f"{scored.unit_kind} per class, and variances shrunk towards their mean over the classes",
         runs,
         shown,
     ]
@@ -416,8 +433,8 @@ def _interval(draws: _Draws, classes: int) -> str:
             f"of {classes} classes about one in twenty would be shown by chance without adjustment, so the verdicts on classes "
             "are adjusted (Holm 1979)"
         )
-    if len(draws.recipes) > 2:
-        parts.append(f"the mIoU of {len(draws.recipes)} models is not adjusted for their number")
+    if len(scored.recipes) > 2:
+        parts.append(f"the mIoU of {len(scored.recipes)} models is not adjusted for their number")
     return "; ".join(parts)
 
 
@@ -434,19 +451,23 @@ def _different_classes(standings: Sequence[Standing]) -> list[str]:
     return notices
 
 
-def _few_images(draws: _Draws, pairs: Sequence[Pair]) -> list[str]:
-    """Report intervals based on few images."""
-    if len(draws.units) < _FEW:
-        return [f"fewer than {_FEW} {draws.unit_kind} give intervals that are too narrow"]
-    rare = [entry.name for entry in pairs[0].classes if 0 < entry.n < _FEW] if pairs else []
-    return [f"fewer than {_FEW} images contain {listed(rare, 6)}: these intervals are too narrow"] if rare else []
+def _few_images(scored: _Scored, pairs: Sequence[Pair]) -> list[str]:
+    """Report classes without an interval, since too few units contain them."""
+    if len(scored.units) < FEWEST_UNITS:
+        return []
+    rare = (
+        [entry.name for entry in pairs[0].classes if entry.difference is not None and entry.low is None]
+        if pairs
+        else []
+    )
+    return [f"no interval for {listed(rare, 6)}: in fewer than {FEWEST_WITH_CLASS} {scored.unit_kind}"] if rare else []
 
 
 class _Evidence(NamedTuple):
     """What a comparison is based on.
 
     Args:
-        units: what was resampled, in words.
+        units: the units of the intervals, in words.
         runs: number of runs of A and of B.
         identical: whether all counts are the same.
         few: whether so few units differ that all could favour the same model by chance.

@@ -23,7 +23,7 @@ from pixelwise.evaluation.diagnosis import Diagnosis
 from pixelwise.evaluation.results import CoverageTable, ReliabilityTable, RiskCurve
 from pixelwise.metrics import boundary, calibration, surface
 from pixelwise.metrics.confusion import Counts, mean_defined, ratio
-from pixelwise.metrics.intervals import Floats
+from pixelwise.metrics.intervals import Floats, Scale
 from pixelwise.types import Prediction, Sample
 
 _SURFACE_ROWS = {name: row for row, name in enumerate(surface.SUMS)}
@@ -55,6 +55,8 @@ class ImageMeter(Meter):
 class BoundaryMeter(Meter):
     """Boundary IoU and boundary F-score, which consider only pixels near borders."""
 
+    means: Mapping[str, str] = {"boundary_miou": "boundary_iou", "mean_boundary_f1": "boundary_f1"}
+
     def __init__(self, options: MeterOptions, share: float = 0.02, tolerance: float = 0.0075) -> None:
         self.num_classes, self.share, self.tolerance = options.labels.num_classes, share, tolerance
         keys = ("boundary_miou", "mean_boundary_f1"), ("boundary_iou", "boundary_f1")
@@ -75,6 +77,13 @@ class BoundaryMeter(Meter):
         means = [mean_over_classes(a, b) for a, b in zip(each, reference_each, strict=True)]
         return np.concatenate([np.stack(means, 1), *each], 1)
 
+    def weights(self, sums: Floats) -> Floats | None:
+        """Return the pixels of the union of the bands, and of both contours."""
+        k = self.num_classes
+        rows = sums.reshape(len(sums), -1, k)
+        union, contour = rows[:, 1] + rows[:, 2] - rows[:, 0], rows[:, 4] + rows[:, 6]
+        return np.concatenate([union.sum(1, keepdims=True), contour.sum(1, keepdims=True), union, contour], 1)
+
     def _each(self, totals: Floats) -> tuple[Floats, Floats]:
         k = self.num_classes
         bands, contours = np.split(totals, [3 * k], axis=1)
@@ -90,6 +99,8 @@ class BoundaryMeter(Meter):
 
 class SurfaceMeter(Meter):
     """Distances between surfaces in the unit of the grid: Hausdorff, its 95 % percentile, mean, and surface Dice."""
+
+    scales: Mapping[str, Scale] = dict.fromkeys(("hausdorff", "hausdorff95", "surface_distance"), "distance")
 
     def __init__(self, options: MeterOptions) -> None:
         self.num_classes, self.tolerance = options.labels.num_classes, options.surface_tolerance
@@ -136,6 +147,8 @@ class SurfaceMeter(Meter):
 class CalibrationMeter(Meter):
     """Agreement of probabilities with the frequency at which they are correct."""
 
+    means: Mapping[str, str] = {"classwise_ece": "calibration_error"}
+    scales: Mapping[str, Scale] = {"brier": "distance", "nll": "distance"}
     reads_probabilities = True
     needs_probabilities = True
 
@@ -169,6 +182,13 @@ class CalibrationMeter(Meter):
         each, reference_each = (calibration.classwise_errors(sums, self.layout) for sums in (totals, reference))
         scores["classwise_ece"] = mean_over_classes(each, reference_each)
         return np.concatenate([np.stack(list(scores.values()), 1), each], 1)
+
+    def weights(self, sums: Floats) -> Floats | None:
+        """Return the counted pixels; for a class, where it is in the truth."""
+        parts = self.layout.split(sums)
+        shown = parts.classes[:, 2].sum(-1) > 0
+        overall = np.repeat(parts.pixels[:, None], len(self.figures) - self.layout.num_classes, 1)
+        return np.concatenate([overall, np.where(shown, parts.pixels[:, None], 0.0)], 1)
 
     def convention(self) -> str:
         """Describe the bins."""

@@ -196,7 +196,7 @@ def _coarsest(runs: Sequence[RunCounts]) -> tuple[RunCounts, list[str]]:
             raise _overlapping_groups(run, block_of, coarse, blocks[place])
         if size > sizes[place]:
             has = f"finer groups than {coarse.name}" if any(g is not None for g in run.groups) else "no groups"
-            notices.append(f"{run.name} has {has}: images are resampled by the groups of {coarse.name}")
+            notices.append(f"{run.name} has {has}: images are grouped as in {coarse.name}")
     return coarse, notices
 
 

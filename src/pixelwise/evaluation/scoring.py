@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.datasets.sequences import sequences
 from pixelwise.errors import DataError, LabelsError
 from pixelwise.evaluation.base import Meter, MeterOptions, meter_scores, with_unpredicted_class
 from pixelwise.evaluation.meters import DEFAULT_METRICS, ImageMeter, make_meters
@@ -19,7 +20,8 @@ from pixelwise.grid import Grid
 from pixelwise.labels import Labels
 from pixelwise.metrics.confusion import ConfusionMatrix, Counts, margins, mean_defined, ratio
 from pixelwise.metrics.conventions import peer_scores, require_convention
-from pixelwise.metrics.scores import Tally
+from pixelwise.metrics.intervals import estimate, narrowness
+from pixelwise.metrics.scores import Tally, overlap_statistic
 from pixelwise.types import Prediction, Sample, Score, Scores
 
 
@@ -77,8 +79,7 @@ def evaluate(
     metrics: Collection[str] = DEFAULT_METRICS,
     convention: str | None = None,
     surface_tolerance: float | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
+    intervals: bool = True,
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> Evaluation:
@@ -90,8 +91,7 @@ def evaluate(
         metrics: families in addition to the overlap of areas, from `METRICS`.
         convention: another library's convention to report as well, from `metrics.conventions.CONVENTIONS`.
         surface_tolerance: distance for surface Dice, in the unit of the grids; by default the coarsest spacing of each image.
-        resamples: number of bootstrap resamples for the intervals.
-        seed: random seed of the bootstrap.
+        intervals: whether to compute 95 % intervals.
         progress: called with (images done, number of images) after each image.
         stop: called before each image; may raise to interrupt the evaluation.
 
@@ -124,18 +124,41 @@ def evaluate(
     peer = None
     if convention is not None:
         ignored = tally.ignored_pixels > 0
-        found = peer_scores(convention, tally.counts(), tally.groups, ignored=ignored, resamples=resamples, seed=seed)
+        found = peer_scores(convention, tally.counts(), tally.groups, ignored=ignored)
         peer = (convention, found)
     tables = Tables(**{name: table for meter in meters for name, table in meter.tables().items()})
     return Evaluation(
-        scores=_scores(tally, meters, sums, unpredicted, resamples, seed),
+        scores=_scores(tally, meters, sums, unpredicted, intervals),
         images=tuple(images),
-        baseline=tally.majority(resamples=resamples, seed=seed),
+        baseline=tally.majority(intervals=intervals),
         baseline_class=labels.names[int(tally.counts()[:, 1].sum(0).argmax())],
         peer=peer,
         tables=tables,
         unassigned_pixels=unpredicted,
-        notices=tuple(notice for meter in meters for notice in meter.notices()),
+        notices=(
+            *(_dependence(tally, [image.id for image in images]) if intervals else ()),
+            *(notice for meter in meters for notice in meter.notices()),
+        ),
+    )
+
+
+_FEWEST_IN_SEQUENCES, _MUCH_TOO_NARROW = 20, 1.2
+
+
+def _dependence(tally: Tally, ids: Sequence[str]) -> tuple[str, ...]:
+    """Warn if images without groups look like frames whose errors are alike, so that the intervals are too narrow."""
+    found = sequences(ids)
+    if any(group is not None for group in tally.groups) or sum(map(len, found)) < _FEWEST_IN_SEQUENCES:
+        return ()
+    sums = tally.counts()[:, :3]
+    spread = estimate(sums.reshape(len(sums), -1), overlap_statistic(tally.labels.num_classes))
+    factor = narrowness(spread.deviations[:, 0], found)
+    if factor < _MUCH_TOO_NARROW:
+        return ()
+    example = ", ".join(ids[position] for position in max(found, key=len)[:3])
+    return (
+        f"neighbouring images ({example}, …) have similar errors, as frames of a video do: the interval of the mIoU is about "
+        f"{factor:.1f} times too narrow. Name the videos or scenes with data.group, so that they are counted as units",
     )
 
 
@@ -150,15 +173,13 @@ def _band_reader(meters: list[Meter]) -> _Band | None:
     return band if readers else None
 
 
-def _scores(
-    tally: Tally, meters: list[Meter], sums: list[list[Any]], unpredicted: int, resamples: int, seed: int
-) -> Scores:
+def _scores(tally: Tally, meters: list[Meter], sums: list[list[Any]], unpredicted: int, intervals: bool) -> Scores:
     """Return the overlap scores with those of all meters added."""
-    scores = tally.scores(resamples=resamples, seed=seed)
+    scores = tally.scores(intervals=intervals)
     overall: dict[str, Score] = {}
     per_class: list[dict[str, Score]] = [{} for _ in scores.classes]
     for meter, meter_sums in zip(meters, sums, strict=True):
-        more, each = meter_scores(meter, meter_sums, tally.groups, len(per_class), resamples, seed)
+        more, each = meter_scores(meter, meter_sums, tally.groups, len(per_class), intervals)
         overall |= more
         per_class = [a | b for a, b in zip(per_class, each, strict=True)]
     sentences = [scores.convention]
@@ -218,7 +239,7 @@ def quick_miou(
     return float(mean_defined(ratio(hits, truth + unpredicted + predicted - hits))), total
 
 
-def majority(dataset: LabelledImages, *, resamples: int = 1000, seed: int = 0) -> Scores:
+def majority(dataset: LabelledImages, *, intervals: bool = True) -> Scores:
     """Score the constant prediction of the most frequent class, from the masks alone.
 
     On imbalanced data its pixel accuracy is high and its mIoU low, which is why mIoU is the main score.
@@ -232,7 +253,7 @@ def majority(dataset: LabelledImages, *, resamples: int = 1000, seed: int = 0) -
     ) -> Prediction:
         return Prediction(np.zeros(image.shape[1:], dataset.labels.dtype), dataset.labels, grid, id)
 
-    return evaluate(dataset, constant, metrics=(), resamples=resamples, seed=seed).baseline
+    return evaluate(dataset, constant, metrics=(), intervals=intervals).baseline
 
 
 def _images(

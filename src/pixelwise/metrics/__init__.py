@@ -1,1 +1,1 @@
-"""Metrics on integer masks and probabilities, with bootstrap intervals. The package does not use torch."""
+"""Metrics on integer masks and probabilities, with confidence intervals. The package does not use torch."""

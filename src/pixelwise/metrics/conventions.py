@@ -15,7 +15,7 @@ import numpy as np
 
 from pixelwise.errors import UsageError, nearest
 from pixelwise.metrics.confusion import Counts, Ratios, mean_defined, ratio
-from pixelwise.metrics.intervals import Floats, score_sums
+from pixelwise.metrics.intervals import Floats, Statistic, score_sums
 from pixelwise.types import Score, spread
 
 _Parts = tuple[Floats, Floats, Floats, Floats]
@@ -222,18 +222,14 @@ def peer_scores(
     groups: Sequence[Hashable],
     *,
     ignored: bool = False,
-    resamples: int = 1000,
-    seed: int = 0,
 ) -> tuple[PeerScore, ...]:
-    """Return the scores that another library would report.
+    """Return the scores that another library would report, without intervals.
 
     Args:
         name: one of `CONVENTIONS`.
         counts: (N, 4, K), as from `metrics.scores.Tally.counts`.
         groups: one per image; None for an image without a group.
         ignored: whether there are ignored pixels.
-        resamples: number of bootstrap resamples.
-        seed: random seed; equal seeds draw the same images as for our own scores.
 
     Raises:
         UsageError: an unknown name.
@@ -246,7 +242,7 @@ def peer_scores(
             return rule.value(totals, k)[:, None]
 
         sums = rule.sums(counts.astype(np.float64))
-        score = score_sums(sums, statistic, groups, resamples=resamples, seed=seed)[0]
+        score = score_sums(sums, Statistic(statistic, (name,)), groups, intervals=False)[0]
         note = "" if rule.can_ignore or not ignored else "; ignored pixels are left out, which this call cannot do"
         found.append(PeerScore(rule.call, rule.says + note, score))
     return tuple(found)

@@ -93,8 +93,8 @@ def panoptic_sums(
         where: name of the image in error messages.
 
     Returns:
-        Sums in float64 with exact counts, which add up over images. Pass a total to `panoptic_quality`, or one row per image to a
-        bootstrap.
+        Sums in float64 with exact counts, which add up over images. Pass a total to `panoptic_quality`, or one row per image to
+        `metrics.intervals.estimate`.
 
     Raises:
         MaskError: different shapes, ids without a segment, segments without a pixel, or unknown categories.

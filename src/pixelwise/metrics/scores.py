@@ -6,8 +6,9 @@ it and depends on how pixels are divided into images; it is not called mIoU here
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,20 @@ import numpy as np
 from pixelwise.errors import DataError
 from pixelwise.labels import Labels
 from pixelwise.metrics.confusion import Counts, Ratios, margins, mean_defined, ratio
-from pixelwise.metrics.intervals import Floats, by_group, score_sums
+from pixelwise.metrics.intervals import (
+    FEWEST_UNITS,
+    FEWEST_WITH_CLASS,
+    METHOD,
+    Floats,
+    Statistic,
+    by_group,
+    score_sums,
+)
 from pixelwise.types import ClassScores, Scores
 
 _MEANS = ("miou", "miou_present", "mean_dice", "pixel_accuracy", "frequency_weighted_iou")
-_FEW = 10
+_PER_CLASS = ("iou", "dice", "precision", "recall")
+_SHOWN = 6
 
 
 class Tally:
@@ -51,7 +61,7 @@ class Tally:
             ignored_pixels: number of ignored pixels.
             on_ignored: (K,) predicted pixels where the truth is ignored, for conventions that count them.
             unpredicted: (K,) true pixels without a predicted class, which are misses as in cityscapesScripts.
-            group: images of one group are resampled together; None for an image without a group.
+            group: images of one group are one unit of the intervals; None for an image without a group.
         """
         self.matrix += matrix
         self.ignored_pixels += ignored_pixels
@@ -74,15 +84,15 @@ class Tally:
             raise DataError("scores", expected="at least one image", found="none", do="Name a split with images.")
         return np.stack(self._counts)
 
-    def scores(self, *, resamples: int = 1000, seed: int = 0) -> Scores:
-        """Return all scores with 95 % intervals over images, or over groups if there are any.
+    def scores(self, *, intervals: bool = True) -> Scores:
+        """Return all scores, with 95 % intervals over images, or over groups if there are any.
 
         Raises:
             DataError: no image was added.
         """
-        return self._scores(self.counts()[:, :3], self.matrix, resamples, seed)
+        return self._scores(self.counts()[:, :3], self.matrix, intervals)
 
-    def majority(self, *, resamples: int = 1000, seed: int = 0) -> Scores:
+    def majority(self, *, intervals: bool = True) -> Scores:
         """Return the scores of predicting the most frequent true class everywhere, a baseline for any model."""
         truth = self.counts()[:, 1]
         best = int(truth.sum(0).argmax())
@@ -90,15 +100,15 @@ class Tally:
         constant[:, 0, best], constant[:, 1], constant[:, 2, best] = truth[:, best], truth, truth.sum(1)
         matrix = np.zeros_like(self.matrix)
         matrix[:, best] = truth.sum(0)
-        scores = self._scores(constant, matrix, resamples, seed)
+        scores = self._scores(constant, matrix, intervals)
         name = self.labels.names[best]
         return replace(scores, convention=f"every pixel predicted as {name!r}; {scores.convention}")
 
-    def _scores(self, sums: Counts, matrix: Counts, resamples: int, seed: int) -> Scores:
+    def _scores(self, sums: Counts, matrix: Counts, intervals: bool) -> Scores:
         k = self.labels.num_classes
-        units, kind = by_group(np.zeros(len(sums)), self.groups)
         flat = sums.reshape(len(sums), -1)
-        found = score_sums(flat, overlap_scores, self.groups, resamples=resamples, seed=seed)
+        units, kind = by_group(flat, self.groups)
+        found = score_sums(flat, overlap_statistic(k), self.groups, intervals=intervals)
         means: dict[str, Any] = dict(zip(_MEANS, found, strict=False))
         iou, dice, precision, recall = (found[5 + i * k : 5 + (i + 1) * k] for i in range(4))
         _, truth, predicted = sums.sum(0)
@@ -107,6 +117,9 @@ class Tally:
             for c, name in enumerate(self.labels.names)
         )
         excluded = tuple(name for name, n in zip(self.labels.names, truth + predicted, strict=True) if n == 0)
+        present = (units.reshape(-1, 3, k)[:, 1:].sum(1) > 0).sum(0)
+        rare = {name: int(n) for name, n in zip(self.labels.names, present, strict=True) if 0 < n < FEWEST_WITH_CLASS}
+        pixels = units.reshape(-1, 3, k)[:, 1].sum(1).astype(np.float64)
         return Scores(
             **means,
             classes=classes,
@@ -114,7 +127,8 @@ class Tally:
             ignored_pixels=self.ignored_pixels,
             excluded=excluded,
             convention=_convention(self.labels, excluded, int((truth > 0).sum())),
-            interval=_interval(len(units), kind, len(sums), resamples, seed),
+            interval=interval_sentence(len(units), kind, len(sums), rare, k - len(excluded), intervals),
+            interval_method=interval_method(pixels, kind, intervals),
             confusion=matrix.copy(),
         )
 
@@ -125,8 +139,7 @@ def scores(
     *,
     ignored_pixels: int = 0,
     groups: Sequence[Hashable] | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
+    intervals: bool = True,
 ) -> Scores:
     """Score a data set from one int64 (K, K) matrix per image, as an array (N, K, K) or any iterable.
 
@@ -134,14 +147,13 @@ def scores(
         matrices: at least one; rows truth, columns prediction.
         labels: names of the K classes.
         ignored_pixels: number of ignored pixels, for the record.
-        groups: one per image; images of one group are resampled together, None for an image without a group.
-        resamples: number of bootstrap resamples; below 2 there are no intervals.
-        seed: random seed.
+        groups: one per image; images of one group are one unit of the intervals, None for an image without a group.
+        intervals: whether to compute intervals.
     """
     tally = Tally(labels)
     for i, matrix in enumerate(matrices):
         tally.add(matrix, ignored_pixels=ignored_pixels if i == 0 else 0, group=groups[i] if groups else None)
-    return tally.scores(resamples=resamples, seed=seed)
+    return tally.scores(intervals=intervals)
 
 
 def overlap_scores(totals: Floats, reference: Floats) -> Ratios:
@@ -176,14 +188,70 @@ def _convention(labels: Labels, excluded: Sequence[str], present: int) -> str:
     )
 
 
-def _interval(units: int, kind: str, images: int, resamples: int, seed: int) -> str:
-    if units < 2:
-        return f"none: a single {kind.removesuffix('s')} cannot be resampled"
-    if resamples < 2:
-        return "none: no resamples requested"
-    drawn = f"{units} {kind}" if kind == "images" else f"{units} groups of {images} images"
-    few = f"; fewer than {_FEW} {kind} give intervals that are too narrow" if units < _FEW else ""
-    return (
-        f"95 % percentile bootstrap over {drawn}, {resamples} resamples, seed {seed}; a class missing from a draw has its "
-        f"score over all images in the means{few}"
-    )
+def overlap_statistic(num_classes: int) -> Statistic:
+    """Return the scores of `overlap_scores` with what their intervals need."""
+    names = (*_MEANS, *(name for name in _PER_CLASS for _ in range(num_classes)))
+    return Statistic(overlap_scores, names, _overlap_weights, partial(_parts, num_classes=num_classes))
+
+
+def _overlap_weights(sums: Floats) -> Floats:
+    """Return the denominators of `overlap_scores` per unit; for means, which take their intervals from classes, the pixels."""
+    hits, truth, predicted = np.split(sums, 3, axis=1)
+    pixels = np.repeat(truth.sum(1, keepdims=True), len(_MEANS), axis=1)
+    return np.concatenate([pixels, truth + predicted - hits, truth + predicted, predicted, truth], axis=1)
+
+
+def _parts(totals: Floats, num_classes: int) -> Mapping[int, Sequence[int]]:
+    """Return the positions of the class scores that `miou`, `miou_present` and `mean_dice` are over."""
+    _, truth, predicted = np.split(totals, 3)
+    defined, present = np.flatnonzero(truth + predicted), np.flatnonzero(truth)
+    iou, dice = len(_MEANS), len(_MEANS) + num_classes
+    return {0: (iou + defined).tolist(), 1: (iou + present).tolist(), 2: (dice + defined).tolist()}
+
+
+def interval_method(pixels: Floats, kind: str, intervals: bool = True) -> dict[str, Any]:
+    """Describe the method of the intervals for programs: method, unit, n, and the effective number of units by pixels.
+
+    Args:
+        pixels: (N,) counted pixels per unit.
+        kind: "images" or "groups".
+        intervals: whether they were requested.
+    """
+    n, squares = len(pixels), float((pixels**2).sum())
+    effective = float(pixels.sum()) ** 2 / squares if squares else 0.0
+    method = METHOD if intervals and n >= FEWEST_UNITS else "none"
+    return {"method": method, "unit": kind.removesuffix("s"), "n": n, "effective_n": round(effective, 1)}
+
+
+def interval_sentence(
+    units: int, kind: str, images: int, rare: Mapping[str, int], classes: int, intervals: bool = True
+) -> str:
+    """Describe how intervals were made, and which scores have none.
+
+    Args:
+        units: number of images or groups.
+        kind: "images" or "groups".
+        images: number of images.
+        rare: number of units with each class that is in too few of them for an interval.
+        classes: number of classes that the mIoU is over.
+        intervals: whether they were requested.
+    """
+    if not intervals:
+        return "none: not requested"
+    counted = f"{units} {kind if units != 1 else kind.removesuffix('s')}"
+    over = counted if kind == "images" else f"{counted} of {images} images"
+    if units < FEWEST_UNITS:
+        return f"none: {over} {'is' if units == 1 else 'are'} too few, at least {FEWEST_UNITS} are needed"
+    parts = [
+        f"95 % jackknife over {over}, with Student's t on the logit scale, the effective number of {kind} per "
+        "class, and variances shrunk towards their mean over the classes; those of means over classes are combined from the "
+        "classes"
+    ]
+    if rare:
+        shown = ", ".join(f"{name} ({n})" for name, n in list(rare.items())[:_SHOWN])
+        more = f" and {len(rare) - _SHOWN} more" if len(rare) > _SHOWN else ""
+        parts.append(
+            f"no interval for classes in fewer than {FEWEST_WITH_CLASS} {kind}: {shown}{more}; they are "
+            f"{100 * len(rare) / max(classes, 1):.0f} % of the mIoU, whose interval is less certain for it"
+        )
+    return "; ".join(parts)

@@ -45,13 +45,11 @@ class EndCost:
     Args:
         scoring: per image that is scored.
         fitting: per image that is used for the temperature or shown in the report.
-        intervals: of the bootstrap.
         calibrated, scored, shown: number of images that are calibrated on, scored and shown without a time limit.
     """
 
     scoring: float
     fitting: float
-    intervals: float
     calibrated: int
     scored: int
     shown: int
@@ -59,7 +57,7 @@ class EndCost:
     @property
     def seconds(self) -> float:
         """Seconds of the whole end."""
-        return self.scoring * self.scored + self.fitting * (self.calibrated + self.shown) + self.intervals
+        return self.scoring * self.scored + self.fitting * (self.calibrated + self.shown)
 
 
 class _Deadline:
@@ -84,10 +82,8 @@ class _Deadline:
         self.slowdown = max(seconds / max(self.cost.fitting * images, 1e-9), 1.0)
 
     def scored(self) -> int:
-        """Return the number of images to score, which leaves time for the intervals and the report."""
-        left = (
-            (self.until - time.monotonic()) / self.slowdown - self.cost.intervals - self.cost.fitting * self.cost.shown
-        )
+        """Return the number of images to score, which leaves time for the report."""
+        left = (self.until - time.monotonic()) / self.slowdown - self.cost.fitting * self.cost.shown
         within = int(left / self.cost.scoring) if self.cost.scoring > 0 else self.cost.scored
         return min(max(within, _FEWEST_SCORED), self.cost.scored)
 
@@ -98,7 +94,7 @@ def end_cost(config: Config, model: SegmentationModel, card: ModelCard, val: Dat
     predictor = make_predictor(config, model, card)
     settings = config.evaluate
 
-    def score(split: Dataset, resamples: int = 0) -> float:
+    def score(split: Dataset) -> float:
         started = time.perf_counter()
         with suppress(DataError):  # these images may have only ignored pixels
             evaluate(
@@ -106,13 +102,12 @@ def end_cost(config: Config, model: SegmentationModel, card: ModelCard, val: Dat
                 predictor,
                 metrics=settings.metrics,
                 surface_tolerance=settings.surface_tolerance,
-                resamples=resamples,
+                intervals=False,
             )
         return time.perf_counter() - started
 
     score(sample.subset([0]))
     scoring = score(sample)
-    intervals = max(score(sample, settings.resamples) - scoring, 0.0)
     calibrated = min(len(val), IMAGES) if settings.temperature else 0
     shown = min(len(val), _REPORT_IMAGES) if settings.report else 0
     fitting = 0.0
@@ -122,7 +117,7 @@ def end_cost(config: Config, model: SegmentationModel, card: ModelCard, val: Dat
         fitting = time.perf_counter() - started
     model.train()
     each = len(sample)
-    return EndCost(scoring / each, fitting / each, intervals, calibrated, len(val), shown)
+    return EndCost(scoring / each, fitting / each, calibrated, len(val), shown)
 
 
 def finish(config: ResolvedConfig, val: Dataset, out: Path, notify: Listener, deadline: float | None = None) -> Path:
@@ -168,7 +163,7 @@ def finish(config: ResolvedConfig, val: Dataset, out: Path, notify: Listener, de
             Predictor(TorchBackend(model, card.spec, device)),
             metrics=settings.metrics,
             surface_tolerance=settings.surface_tolerance,
-            resamples=settings.resamples,
+            intervals=settings.resamples > 0,
             progress=progress("scoring"),
             stop=stop.check,
         )
