@@ -9,7 +9,18 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import ablation, checking, intervals, losses, metrics, pretraining, quality_per_minute, quarter, recipes, time_limit
+from benchmarks import (
+    ablation,
+    checking,
+    intervals,
+    losses,
+    metrics,
+    pretraining,
+    quality_per_minute,
+    quarter,
+    recipes,
+    time_limit,
+)
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 TABLES: dict[str, Callable[[], str]] = {

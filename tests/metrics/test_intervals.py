@@ -137,18 +137,38 @@ def test_perfect_and_zero_scores_have_an_interval(value, n):
     assert other[2] - other[1] < high - low
 
 
-def test_perfect_class_is_as_uncertain_as_the_others():
-    """The variance of a class in which nothing differs comes from those in which something does."""
-    perfect = np.tile([40, 40, 40], (20, 1))
-    widths = []
-    for spread in (2, 50):
-        generator = np.random.default_rng(0)
-        hits = generator.binomial(40, generator.beta(spread, spread, 20))
-        both = np.stack([hits, perfect[:, 0], np.full(20, 40), perfect[:, 1], np.full(20, 40), perfect[:, 2]], 1)
-        low, high = estimate(both, overlap_statistic(2)).bounds()
-        assert high[6] == 1
-        widths.append(1 - low[6])
-    assert widths[0] > 1.3 * widths[1] > 0
+@pytest.mark.parametrize("n", [10, 30, 200])
+def test_ends_have_the_exact_bound_of_independent_units(n):
+    """Clopper & Pearson 1934: the 97.5 % point of a beta distribution, as for 0 or n events in n."""
+    ones = np.stack([np.full(n, 7), np.full(n, 7)], 1)
+    assert interval(ones)[1] == pytest.approx(stats.beta.ppf(0.025, n, 1), rel=1e-6)
+    assert interval(ones * [0, 1])[2] == pytest.approx(stats.beta.ppf(0.975, 1, n), rel=1e-6)
+
+
+def test_rare_events_are_covered():
+    """A share of images, such as those in which an object was missed: zero events say little about a rare one."""
+    statistic, generator = Statistic(ratio, ("missed",)), np.random.default_rng(0)
+    for share, n in ((0.02, 10), (0.05, 10), (0.05, 50)):
+        covered = 0
+        for _ in range(300):
+            events = generator.random(n) < share
+            _, low, high, _ = interval(np.stack([events, np.ones(n)], 1), statistic)
+            covered += low <= share <= high
+        assert covered / 300 > 0.9, (share, n)
+
+
+def test_a_distance_of_zero_has_no_interval():
+    statistic = Statistic(ratio, ("mean",), scales={"mean": "distance"})
+    low, high = estimate(np.tile([0.0, 1.0], (12, 1)), statistic).bounds()
+    assert np.isnan([low[0], high[0]]).all()
+
+
+def test_units_without_pixels_do_not_count():
+    sums = np.concatenate([images(9), np.zeros((20, 2))])
+    spread = estimate(sums, SHARE)
+    assert spread.units == 9
+    assert spread.withheld().all()
+    assert not estimate(np.concatenate([images(10), np.zeros((20, 2))]), SHARE).withheld().any()
 
 
 # --- several scores ---

@@ -37,7 +37,9 @@ from pixelwise.types import Score, spread
 MEANS = ("miou", "miou_present", "mean_dice", "pixel_accuracy")
 # Limit on the permutations of runs between recipes; if there are more, a random sample is used.
 _DIVISIONS = 10_000
-# Limit on the numbers processed at once, in addition to the scores of each draw.
+# Random swaps of two models.
+_SWAPS = 9_999
+# Limit on the numbers processed at once.
 _NUMBERS = 1 << 22
 
 
@@ -71,7 +73,8 @@ class Difference:
         high: upper end of the 95 % interval.
         n: number of images behind the score; for a class, those in which the ground truth, A or B has it.
         p: two-sided p-value, from the largest level whose interval excludes 0. It is at least the probability that as many fair
-            coins fall alike, and at least the share of permutations of the runs between the recipes with such a difference.
+            coins fall alike, and at least the share of swaps of the two models in random images, or of permutations of the runs
+            between the recipes, with such a difference.
         shown: whether the interval excludes 0 and p is at most 0.05; for a class, also after adjustment for the number of classes.
         p_adjusted: for a class: Holm 1979.
         shown_alone: for a class: `shown` without the adjustment.
@@ -277,7 +280,8 @@ class _Scored:
         coins = np.concatenate([[differing.any(1).sum()] * len(MEANS), differing.sum(0)])
         low, high, p = self._difference(a, b)
         p_of_runs = self._permutation_p(a, b)[: len(coins)]
-        p = np.where(np.isnan(p), p, np.fmax(np.maximum(p, _same_side_p(coins)), p_of_runs))
+        p_of_swaps = self._swap_p(a, b)[: len(coins)]
+        p = np.where(np.isnan(p), p, np.fmax(np.fmax(np.maximum(p, _same_side_p(coins)), p_of_swaps), p_of_runs))
         n = [len(self.counts)] * len(MEANS) + self._shows(self.counts, [a, b]).sum(0).tolist()
         alone = ((low > 0) | (high < 0)) & (p <= 1 - LEVEL)
         adjusted = np.concatenate([np.full(len(MEANS), np.nan), holm(p[len(MEANS) :])])
@@ -329,6 +333,29 @@ class _Scored:
         share = np.concatenate([_share_as_far(values[:, s], observed[s], divisions) for s in blocks])
         lowest = _separation_p(len(smaller), len(both) - len(smaller))
         return np.where(np.isnan(observed), np.nan, np.maximum(share, lowest))
+
+    def _swap_p(self, a: int, b: int) -> Floats:
+        """Return two-sided p-values (S,) of swapping the two models in random units; NaN for recipes of several runs.
+
+        If the models were equally good, each swap would be equally likely (Fisher 1935). As a lower bound of p, this keeps one or
+        two units from deciding a mean whose other classes do not differ.
+        """
+        members = self._members([a]) + self._members([b])
+        if len(members) > 2:
+            return np.full(self.values.shape[1], np.nan)
+        flat = self.units[:, members].reshape(len(self.units), 2, -1).astype(np.float64)
+        # In an order that depends neither on that of the images nor on which model is A.
+        flat = flat[np.lexsort(np.concatenate([flat.sum(1), np.abs(flat[:, 1] - flat[:, 0])], 1).T)]
+        first, second = flat.sum(0)
+        change = flat[:, 1] - flat[:, 0]
+        total, observed = np.concatenate([first, second])[None], np.abs(self.values[b] - self.values[a])
+        generator, extreme = np.random.default_rng([self.seed, 3]), np.zeros(len(observed), np.int64)
+        rows = max(1, _NUMBERS // max(len(flat), total.shape[1]))
+        for start in range(0, _SWAPS, rows):
+            moved = generator.integers(0, 2, (min(rows, _SWAPS - start), len(flat))) @ change
+            values = self._of_runs(np.concatenate([first + moved, second - moved], 1), total)
+            extreme += (~(np.abs(values[:, 1] - values[:, 0]) < observed - 1e-12)).sum(0)
+        return np.where(np.isnan(observed), np.nan, (extreme + 1) / (_SWAPS + 1))
 
     def units_text(self) -> str:
         """Describe the units: 233 images, or 30 groups of 233 images."""
@@ -422,6 +449,7 @@ def _interval(scored: _Scored, classes: int) -> str:
         shown += ", and between recipes of several runs if at most one in twenty permutations of the runs gives as much"
     else:
         runs = "one run each: the effect of the seed is not in these intervals"
+        shown += f", and if at most one in twenty random swaps of the models in the {scored.unit_kind} gives as much"
     parts = [
         f"95 % jackknife over {scored.units_text()}, the same for all, with Student's t, the effective number of "
         f"{scored.unit_kind} per class, and variances shrunk towards their mean over the classes",

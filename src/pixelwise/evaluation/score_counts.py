@@ -296,7 +296,7 @@ def cautions(runs: Sequence[RunCounts], recipes: Sequence[Recipe]) -> list[str]:
         count = len(other.members)
         if max(first, count) > 1 and min(first, count) < _FEW_RUNS:
             notices.append(
-                f"{first} and {count} runs are too few to estimate the spread between seeds: intervals are too narrow"
+                f"{first} and {count} runs give little information on the spread between seeds: intervals are wide"
             )
     return list(dict.fromkeys(notices))
 

@@ -14,8 +14,9 @@ A score is a function of sums over units. Its standard error comes from the devi
   kurtosis of the deviations (Satterthwaite 1946), times 3/4, since a sample underestimates its kurtosis. The factor was chosen on
   the populations of the study below.
 - Shares are asymmetric near 0 and 1, so the bounds are computed on the logit scale, those of distances on the log scale.
-- A mean over classes takes its bounds from those of the classes (MOVER: Zou & Donner 2008, doi:10.1002/sim.3095), with the
-  correlations of the deviations where they are positive.
+  A share of exactly 0 or 1 has the exact bound of m independent units (Clopper & Pearson 1934).
+- A mean over classes takes its bounds from those of the classes and the correlations of their deviations (MOVER: Zou & Donner 2008,
+  doi:10.1002/sim.3095); they are at least as wide as for independent classes.
 
 `benchmarks/intervals.py` measures the coverage, also of other methods.
 """
@@ -89,7 +90,7 @@ class Spread:
         present: number of units (S,) in which the score is defined.
         scales: of the scores.
         means: positions of the parts of each mean, and the correlations of their deviations, by the position of the mean.
-        units: number of units.
+        units: number of units that count in any score.
         deviations: of the scores (N, S) when one unit is left out.
         extra: standard errors (S,) of an independent source, such as the seeds of training, on the scale of the score, and their
             degrees of freedom (S,); None if there is none.
@@ -112,9 +113,8 @@ class Spread:
         low, high = self._alone(levels)
         for mean, (parts, correlations) in self.means.items():
             part_low, part_high = self._alone(np.full_like(levels, levels[mean]))
-            below, above = self.values[parts] - part_low[parts], part_high[parts] - self.values[parts]
-            low[mean] = self.values[mean] - np.sqrt(below @ correlations @ below) / max(len(parts), 1)
-            high[mean] = self.values[mean] + np.sqrt(above @ correlations @ above) / max(len(parts), 1)
+            low[mean] = self.values[mean] - _combined(self.values[parts] - part_low[parts], correlations)
+            high[mean] = self.values[mean] + _combined(part_high[parts] - self.values[parts], correlations)
         if self.extra is not None:
             further = stdtrit(self.extra[1], (1 + levels) / 2) * self.extra[0]
             low = self.values - np.hypot(self.values - low, further)
@@ -128,9 +128,15 @@ class Spread:
         low, high = np.full_like(reach, np.nan), np.full_like(reach, np.nan)
         for scale, (forward, backward) in _TRANSFORMS.items():
             chosen = np.array([each == scale for each in self.scales], bool) & ~np.isnan(self.values)
+            if scale == "distance":
+                chosen &= self.values > 0  # no interval of a distance of 0
             middle = forward(_inside(self.values[chosen], self.effective[chosen], scale))
             low[chosen] = np.minimum(backward(middle - reach[chosen]), self.values[chosen])
             high[chosen] = np.maximum(backward(middle + reach[chosen]), self.values[chosen])
+        share = np.array([each == "share" for each in self.scales], bool)
+        rest = 1 - ((1 - levels) / 2) ** (1 / self.effective)
+        high = np.where(share & (self.values == 0), np.maximum(high, rest), high)
+        low = np.where(share & (self.values == 1), np.minimum(low, 1 - rest), low)
         return low, high
 
     def p_values(self) -> Floats:
@@ -161,6 +167,11 @@ _TRANSFORMS: dict[Scale, tuple[Callable[[Floats], Floats], Callable[[Floats], Fl
     "distance": (np.log, np.exp),
     "difference": (lambda x: x, lambda x: x),
 }
+
+
+def _combined(reach: Floats, correlations: Floats) -> float:
+    """Return the reach of a mean from those of its parts; correlations do not make it smaller than for independent parts."""
+    return float(np.sqrt(max(reach @ correlations @ reach, reach @ reach))) / max(len(reach), 1)
 
 
 def _inside(values: Floats, effective: Floats, scale: Scale) -> Floats:
@@ -203,10 +214,14 @@ def estimate(units: NDArray[Any], statistic: Statistic) -> Spread:
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = np.sqrt(shrunk / effective * (1 + 1 / effective) * unit) / _slope(unit, scales)
     means = {} if statistic.means is None else statistic.means(total[0])
-    correlations = {mean: _correlated(deviations, np.asarray(parts, np.int64)) for mean, parts in means.items()}
+    correlations = {
+        mean: _correlated(deviations, np.array([part for part in parts if not np.isnan(values[part])], np.int64))
+        for mean, parts in means.items()
+    }
+    counted = int((weights > 0).any(1).sum())
     present = (weights > 0).sum(0).astype(np.int64)
     freedom = _freedom(deviations, effective)
-    return Spread(values, errors, freedom, effective, present, scales, correlations, len(sums), deviations)
+    return Spread(values, errors, freedom, effective, present, scales, correlations, counted, deviations)
 
 
 def _freedom(deviations: Floats, effective: Floats) -> Floats:
@@ -242,11 +257,11 @@ def _shrunk(relative: Floats, effective: Floats) -> Floats:
 
 
 def _correlated(deviations: Floats, parts: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
-    """Return the parts of a mean and the correlations of their deviations, negative ones as 0."""
+    """Return the parts of a mean and the correlations of their deviations."""
     products = deviations[:, parts].T @ deviations[:, parts]
     sizes = np.sqrt(np.diag(products))
     sizes[sizes == 0] = 1.0
-    correlations = np.maximum(products / np.outer(sizes, sizes), 0.0)
+    correlations = products / np.outer(sizes, sizes)
     np.fill_diagonal(correlations, 1.0)
     return parts, correlations
 
