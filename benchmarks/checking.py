@@ -28,10 +28,10 @@ from PIL import Image
 from benchmarks.protocol import added_memory, processor, read_json, write_json
 from pixelwise.checking import Inspection, Survey, run_checks, take_survey
 from pixelwise.checking.signature_search import SYMMETRIES, frequencies, turn
-from pixelwise.machine import cores
 from pixelwise.config import DataConfig
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.demo.synthetic import draw_scene, road_labels
+from pixelwise.machine import cores
 
 RESULT = Path(__file__).parent / "results" / "checking.json"
 SIZE = (360, 480)
