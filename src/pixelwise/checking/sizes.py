@@ -29,7 +29,7 @@ def small_splits(survey: Survey) -> Iterator[Finding]:
         if split == "train" or len(dataset) >= _FEW:
             continue
         what = f"{split} has {plural(len(dataset), 'image', 'images')}"
-        why = "Scores on so few images depend on which they are: expect wide intervals and inconclusive comparisons."
+        why = "Scores on so few images depend on which they are: expect wide intervals, or none below 10 images, and inconclusive comparisons."
         fix = f"Enlarge it: a larger share (data.split.{split}), or more annotated images."
         options = survey.redivide_options([split])
         if options:

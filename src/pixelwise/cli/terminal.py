@@ -200,7 +200,7 @@ def print_peer(plain: dict[str, Any]) -> None:
         return
     put(f"\nBy the convention of {peer['convention']}:\n")
     for score in peer["scores"]:
-        put(f"  {percent(score['value'])} ({_interval(score, 'value')})  {score['call']}: {score['says']}\n")
+        put(f"  {percent(score['value'])}  {score['call']}: {score['says']}\n")
 
 
 def training_listener(progress: Progress) -> Callable[[dict[str, Any]], None]:
