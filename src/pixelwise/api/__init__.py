@@ -75,6 +75,7 @@ def train(
     """
     started = time.monotonic()
     limit = _seconds(time_limit, steps, epochs)
+    from pixelwise.training.budget import TOLERANCE
     from pixelwise.training.run import Request, train_run
 
     path = Path(data)
@@ -94,7 +95,7 @@ def train(
     )
     folder = Path(out) if out else Path("runs") / name
     run = Run(train_run(request, folder, overwrite=overwrite, listener=listener, started=started))
-    _report(run, listener, None if limit is None else started + limit)
+    _report(run, listener, None if limit is None else started + TOLERANCE * limit)
     return run
 
 

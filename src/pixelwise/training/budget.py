@@ -22,6 +22,8 @@ from pixelwise.training.optim import AveragedWeights, adamw
 _FASTER = 0.95
 _RESERVE = 0.96
 _VALIDATION_SHARE = 0.12
+# The end of a run is shortened only if it would exceed the time limit by more than a twentieth.
+TOLERANCE = 1.05
 
 
 @dataclass(frozen=True)

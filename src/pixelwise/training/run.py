@@ -409,7 +409,7 @@ def _fit_within(limit: float, started: float, run: _Run, listener: Listener | No
     state = fit(work, listener, recounted=recounted)
     if not recounted:
         resumed = max(state.seconds - (time.monotonic() - started), 0.0)
-    return replace(run, work=work), started + limit - resumed
+    return replace(run, work=work), started + budget.TOLERANCE * limit - resumed
 
 
 def _write_evaluate(path: Path, config: Config) -> None:
