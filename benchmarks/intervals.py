@@ -422,11 +422,11 @@ def measure(
 
 def compare_models(args: argparse.Namespace) -> None:
     """Measure the intervals and verdicts of `compare`, with and without a difference."""
-    from pixelwise.evaluation import comparison
+    from pixelwise.evaluation import paired_scores
     from pixelwise.evaluation.comparison import compare
     from pixelwise.evaluation.score_counts import RunCounts
 
-    comparison._SWAPS = 999  # p is compared with 0.05 only
+    paired_scores._SWAPS = 999  # p is compared with 0.05 only
 
     paths = [args.cache / f"{name}.npz" for name in ("camvid-espnet", "camvid")]
     if not all(path.exists() for path in paths):

@@ -12,8 +12,9 @@ from scipy import stats
 from tests.evaluation.drawn import NAMES, counted, miou, with_seeds
 from tests.metrics.test_intervals import freedom
 
-from pixelwise.evaluation import comparison
-from pixelwise.evaluation.comparison import compare, holm
+from pixelwise.evaluation import paired_scores
+from pixelwise.evaluation.comparison import compare
+from pixelwise.evaluation.paired_scores import holm
 from pixelwise.metrics import intervals
 from pixelwise.metrics.intervals import score_sums
 from pixelwise.metrics.scores import overlap_statistic
@@ -332,7 +333,7 @@ def test_memory_is_bounded(monkeypatch):
         for i in range(6)
     ]
     found = compare(with_seeds(runs))
-    monkeypatch.setattr(comparison, "_NUMBERS", 120)
+    monkeypatch.setattr(paired_scores, "_NUMBERS", 120)
     monkeypatch.setattr(intervals, "_PIECE", 5)
     assert compare(with_seeds(runs)) == found
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from tests.evaluation.drawn import counted, miou, seeds, with_seeds, write_run
 
-from pixelwise.evaluation import comparison
+from pixelwise.evaluation import paired_scores
 from pixelwise.evaluation.comparison import compare
 from pixelwise.evaluation.results import TrainingRecipe
 from pixelwise.evaluation.score_counts import group_by_recipe, read_run_counts, training_recipe
@@ -238,7 +238,7 @@ def test_difference_common_among_permutations_is_explained():
 def test_sampled_permutations_approximate_all(monkeypatch):
     runs = recipes(5, 6, luck=0.02, data=3)
     whole = compare(runs).pairs[0]
-    monkeypatch.setattr(comparison, "_DIVISIONS", 200)
+    monkeypatch.setattr(paired_scores, "_DIVISIONS", 200)
     some = compare(runs).pairs[0]
     assert some.means["miou"].p == pytest.approx(whole.means["miou"].p, abs=0.12)
     assert compare(runs).pairs[0] == some

@@ -8,39 +8,18 @@ error, and between recipes no difference is reported that different seeds alone 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pixelwise.errors import DataError, UsageError
-from pixelwise.evaluation.score_counts import Recipe, RunCounts, aligned, cautions, group_by_recipe, listed
-from pixelwise.metrics.confusion import mean_defined, ratio
-from pixelwise.metrics.intervals import (
-    FEWEST_UNITS,
-    FEWEST_WITH_CLASS,
-    LEVEL,
-    Floats,
-    Scale,
-    Spread,
-    Statistic,
-    by_group,
-    estimate,
-    make_score,
-)
-from pixelwise.metrics.scores import interval_method, overlap_scores
+from pixelwise.errors import UsageError
+from pixelwise.evaluation.paired_scores import MEANS, PairedScores, holm, separation_p
+from pixelwise.evaluation.score_counts import RunCounts, aligned, cautions, group_by_recipe, listed
+from pixelwise.metrics.intervals import FEWEST_UNITS, FEWEST_WITH_CLASS, LEVEL, make_score
+from pixelwise.metrics.scores import interval_method
 from pixelwise.types import Score, spread
-
-MEANS = ("miou", "miou_present", "mean_dice", "pixel_accuracy")
-# Limit on the permutations of runs between recipes; if there are more, a random sample is used.
-_DIVISIONS = 10_000
-# Random swaps of two models.
-_SWAPS = 9_999
-# Limit on the numbers processed at once.
-_NUMBERS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -176,9 +155,9 @@ def compare(runs: Sequence[RunCounts], *, seed: int = 0, notices: Sequence[str] 
         raise UsageError("compare", expected="two runs or more", found=str(len(runs)), do="List the runs to compare.")
     runs, group_notices = aligned(runs)
     recipes, recipe_notices = group_by_recipe(runs)
-    scored = _Scored(runs, recipes, seed)
-    standings = tuple(scored.standing(g) for g in range(len(recipes)))
-    pairs = tuple(scored.pair(0, g) for g in range(1, len(recipes)))
+    scored = PairedScores(runs, recipes, seed)
+    standings = tuple(_standing(scored, g) for g in range(len(recipes)))
+    pairs = tuple(_pair(scored, 0, g) for g in range(1, len(recipes)))
     notices = [*notices, *group_notices, *recipe_notices, *cautions(runs, recipes)]
     notices += [*_different_classes(standings), *_few_images(scored, pairs)]
     k = sum(score.value is not None for score in standings[0].classes.values())
@@ -186,249 +165,41 @@ def compare(runs: Sequence[RunCounts], *, seed: int = 0, notices: Sequence[str] 
     return Comparison(standings, pairs, len(runs[0].ids), _CONVENTION, _interval(scored, k), tuple(notices), method)
 
 
-class _Scored:
-    """The scores of all runs and recipes, and the intervals of recipes and of differences between them.
-
-    The scores are `MEANS`, then the IoU and the Dice of each class; Dice only for the interval of its mean.
-    """
-
-    def __init__(self, runs: Sequence[RunCounts], recipes: Sequence[Recipe], seed: int) -> None:
-        self.runs, self.recipes, self.seed = runs, recipes, seed
-        self.classes = runs[0].classes
-        # (images, runs, 3, classes)
-        self.counts = np.stack([run.counts for run in runs], 1)
-        flat = self.counts.reshape(len(self.counts), -1)
-        if not flat.any():
-            raise DataError(
-                "compare", expected="at least one counted pixel", found="none", do="Compare on other images."
-            )
-        units, self.unit_kind = by_group(flat, runs[0].groups)
-        self.units = units.reshape(-1, *self.counts.shape[1:])
-        total = flat.sum(0, keepdims=True)
-        # (runs, scores) and (recipes, scores)
-        self.run_values = self._of_runs(total, total)[0]
-        self.values = np.stack([mean_defined(self.run_values[self._members([g])].T) for g in range(len(recipes))])
-
-    def _of_runs(self, totals: NDArray[Any], reference: NDArray[Any]) -> Floats:
-        """Score totals (R, runs · 3 · K) as (R, runs, scores)."""
-        k, count = len(self.classes), totals.shape[1] // (3 * len(self.classes))
-        pieces = zip(np.split(totals, count, 1), np.split(reference, count, 1), strict=True)
-        scores = [overlap_scores(piece, reference_piece) for piece, reference_piece in pieces]
-        return np.stack([np.concatenate([s[:, : len(MEANS)], s[:, 5 : 5 + 2 * k]], 1) for s in scores], 1)
-
-    def _spread(self, sides: Sequence[tuple[int, Sequence[int]]], scale: Scale) -> Spread:
-        """Estimate the spread over units of a sum of recipes' scores.
-
-        Args:
-            sides: sign and recipe: one for a standing, two for a difference.
-            scale: of the result.
-        """
-        members = [i for _, runs in sides for i in runs]
-        units = self.units[:, members].reshape(len(self.units), -1)
-        borders = np.cumsum([0, *(len(runs) for _, runs in sides)])
-
-        def values(totals: Floats, reference: Floats) -> Floats:
-            each = self._of_runs(totals, reference)
-            blocks = zip(sides, borders, borders[1:], strict=False)
-            return np.sum([sign * mean_defined(np.moveaxis(each[:, a:b], 1, -1)) for (sign, _), a, b in blocks], 0)
-
-        k = len(self.classes)
-        names = (*MEANS, *["iou"] * k, *["dice"] * k)
-        spread = estimate(units, Statistic(values, names, self._weights, self._parts, dict.fromkeys(names, scale)))
-        return replace(spread, extra=self._seeds(sides, spread))
-
-    def _weights(self, units: Floats) -> Floats:
-        """Return the denominators of the scores (U, S), averaged over the runs."""
-        hits, truth, predicted = np.moveaxis(units.reshape(len(units), -1, 3, len(self.classes)), 2, 0)
-        pixels = np.repeat(truth[:, 0].sum(1, keepdims=True), len(MEANS), 1)
-        return np.concatenate([pixels, (truth + predicted - hits).mean(1), (truth + predicted).mean(1)], 1)
-
-    def _parts(self, totals: Floats) -> Mapping[int, Sequence[int]]:
-        """Return the class scores that each mean is over: those that are defined for any run."""
-        _, truth, predicted = np.moveaxis(totals.reshape(-1, 3, len(self.classes)), 1, 0)
-        defined, present = np.flatnonzero((truth + predicted).any(0)), np.flatnonzero(truth.any(0))
-        iou, dice = len(MEANS), len(MEANS) + len(self.classes)
-        return {0: (iou + defined).tolist(), 1: (iou + present).tolist(), 2: (dice + defined).tolist()}
-
-    def _seeds(self, sides: Sequence[tuple[int, Sequence[int]]], spread: Spread) -> tuple[Floats, Floats] | None:
-        """Return the standard errors of the runs' means (S,), and their degrees of freedom (Welch 1947); None for single runs."""
-        several = [self.run_values[list(runs)] for _, runs in sides if len(runs) > 1]
-        if not several:
-            return None
-        variances = np.stack([np.nan_to_num(runs.var(0, ddof=1)) / len(runs) for runs in several])
-        freedom = np.array([[len(runs) - 1.0] for runs in several])
-        total = variances.sum(0)
-        squares = np.maximum((variances**2 / freedom).sum(0), np.finfo(np.float64).tiny)
-        return np.sqrt(total), np.clip(total**2 / squares, freedom.min(), freedom.sum())
-
-    def standing(self, g: int) -> Standing:
-        """Score one recipe."""
-        n = [len(self.counts)] * len(MEANS) + self._shows(self.counts, [g]).sum(0).tolist()
-        low, high = np.full_like(self.values[g], np.nan), np.full_like(self.values[g], np.nan)
-        if len(self.units) >= FEWEST_UNITS:
-            spread = self._spread([(1, self._members([g]))], "share")
-            low, high = (np.where(spread.withheld(), np.nan, bound) for bound in spread.bounds())
-        scores = [make_score(*entry) for entry in zip(self.values[g], low, high, n, strict=False)]
-        names = tuple(self.runs[i].name for i in self.recipes[g].members)
-        means = dict(zip(MEANS, scores, strict=False))
-        classes = dict(zip(self.classes, scores[len(MEANS) :], strict=True))
-        return Standing(self.recipes[g].name, names, means, classes)
-
-    def pair(self, a: int, b: int) -> Pair:
-        """Compare two recipes."""
-        differing = self._differing([a, b])
-        coins = np.concatenate([[differing.any(1).sum()] * len(MEANS), differing.sum(0)])
-        low, high, p = self._difference(a, b)
-        p_of_runs = self._permutation_p(a, b)[: len(coins)]
-        p_of_swaps = self._swap_p(a, b)[: len(coins)]
-        p = np.where(np.isnan(p), p, np.fmax(np.fmax(np.maximum(p, _same_side_p(coins)), p_of_swaps), p_of_runs))
-        n = [len(self.counts)] * len(MEANS) + self._shows(self.counts, [a, b]).sum(0).tolist()
-        alone = ((low > 0) | (high < 0)) & (p <= 1 - LEVEL)
-        adjusted = np.concatenate([np.full(len(MEANS), np.nan), holm(p[len(MEANS) :])])
-        shown = alone & ~(adjusted > 1 - LEVEL)
-        values_a, values_b = self.values[a, : len(coins)], self.values[b, : len(coins)]
-        values = np.stack([values_a, values_b, values_b - values_a, low, high], 1)
-
-        def entry(i: int, name: str) -> Difference:
-            value_a, value_b, difference, lower, upper = map(_plain, values[i])
-            of_class = (_plain(adjusted[i]), bool(alone[i])) if i >= len(MEANS) else (None, None)
-            judged = (n[i], _plain(p[i]), bool(shown[i]), *of_class)
-            return Difference(name, value_a, value_b, difference, lower, upper, *judged)
-
-        means = {name: entry(i, name) for i, name in enumerate(MEANS)}
-        classes = tuple(entry(i, name) for i, name in enumerate(self.classes, len(MEANS)))
-        pair = Pair(self.recipes[a].name, self.recipes[b].name, means, classes, ())
-        runs = (len(self.recipes[a].members), len(self.recipes[b].members))
-        few = bool(_same_side_p(coins[:1])[0] > 1 - LEVEL)
-        evidence = _Evidence(self.units_text(), runs, not differing.any(), few, _plain(p_of_runs[0]))
-        return replace(pair, sentences=_sentences(pair, evidence))
-
-    def _difference(self, a: int, b: int) -> tuple[Floats, Floats, Floats]:
-        """Return bounds and p-values of the difference of `MEANS` and the IoU of each class; NaN where too few units tell."""
-        count = len(MEANS) + len(self.classes)
-        if len(self.units) < FEWEST_UNITS:
-            undefined = np.full(count, np.nan)
-            return undefined, undefined.copy(), undefined.copy()
-        spread = self._spread([(-1, self._members([a])), (1, self._members([b]))], "difference")
-        withheld = spread.withheld()[:count]
-        withheld[len(MEANS) :] |= self._shows(self.units, [a, b]).sum(0) < FEWEST_WITH_CLASS
-        # A difference of two shares is between -1 and 1.
-        found = (*np.clip(spread.bounds(), -1.0, 1.0), spread.p_values())
-        low, high, p = (np.where(withheld, np.nan, values[:count]) for values in found)
-        return low, high, p
-
-    def _permutation_p(self, a: int, b: int) -> Floats:
-        """Return two-sided p-values (S,) of permuting the runs between the recipes; NaN for one run each.
-
-        If the recipes were equally good, each division of their runs would be equally likely: Fisher 1935, The Design of
-        Experiments, ch. 3. No value is below 2 / C(runs, runs of A),
-        the probability that all runs of one recipe are better than all of the other.
-        """
-        both, smaller = self._members([a, b]), min((self._members([g]) for g in (a, b)), key=len)
-        if len(both) == 2:
-            return np.full(self.values.shape[1], np.nan)
-        divisions = _divisions(len(both), [both.index(i) for i in smaller], self.seed)
-        values, observed = self.run_values[both], np.abs(self.values[b] - self.values[a])
-        blocks = _blocks(len(divisions), len(observed))
-        share = np.concatenate([_share_as_far(values[:, s], observed[s], divisions) for s in blocks])
-        lowest = _separation_p(len(smaller), len(both) - len(smaller))
-        return np.where(np.isnan(observed), np.nan, np.maximum(share, lowest))
-
-    def _swap_p(self, a: int, b: int) -> Floats:
-        """Return two-sided p-values (S,) of swapping the two models in random units; NaN for recipes of several runs.
-
-        If the models were equally good, each swap would be equally likely (Fisher 1935). As a lower bound of p, this keeps one or
-        two units from deciding a mean whose other classes do not differ.
-        """
-        members = self._members([a]) + self._members([b])
-        if len(members) > 2:
-            return np.full(self.values.shape[1], np.nan)
-        flat = self.units[:, members].reshape(len(self.units), 2, -1).astype(np.float64)
-        # In an order that depends neither on that of the images nor on which model is A.
-        flat = flat[np.lexsort(np.concatenate([flat.sum(1), np.abs(flat[:, 1] - flat[:, 0])], 1).T)]
-        first, second = flat.sum(0)
-        change = flat[:, 1] - flat[:, 0]
-        total, observed = np.concatenate([first, second])[None], np.abs(self.values[b] - self.values[a])
-        generator, extreme = np.random.default_rng([self.seed, 3]), np.zeros(len(observed), np.int64)
-        rows = max(1, _NUMBERS // max(len(flat), total.shape[1]))
-        for start in range(0, _SWAPS, rows):
-            moved = generator.integers(0, 2, (min(rows, _SWAPS - start), len(flat))) @ change
-            values = self._of_runs(np.concatenate([first + moved, second - moved], 1), total)
-            extreme += (~(np.abs(values[:, 1] - values[:, 0]) < observed - 1e-12)).sum(0)
-        return np.where(np.isnan(observed), np.nan, (extreme + 1) / (_SWAPS + 1))
-
-    def units_text(self) -> str:
-        """Describe the units: 233 images, or 30 groups of 233 images."""
-        images = _plural(len(self.counts), "image")
-        return images if self.unit_kind == "images" else f"{_plural(len(self.units), 'group')} of {images}"
-
-    def _members(self, recipes: Sequence[int]) -> list[int]:
-        """Return the positions of their runs, sorted by name, so that the order of the arguments does not matter."""
-        return sorted((i for g in recipes for i in self.recipes[g].members), key=lambda i: self.runs[i].name)
-
-    def _shows(self, counts: NDArray[np.int64], recipes: Sequence[int]) -> NDArray[np.bool_]:
-        """Whether each image or unit (N, K) has a class in its ground truth or in a prediction."""
-        return np.asarray(counts[:, self._members(recipes)].any((1, 2)))
-
-    def _differing(self, recipes: Sequence[int]) -> NDArray[np.bool_]:
-        """Whether in each unit (U, K) the counts of a class differ between runs."""
-        members = self.units[:, self._members(recipes)]
-        return np.asarray((members != members[:, :1]).any((1, 2)))
+def _standing(scored: PairedScores, g: int) -> Standing:
+    """Return the scores of one recipe."""
+    recipe, k = scored.recipes[g], len(MEANS)
+    scores = [make_score(*entry) for entry in zip(scored.values[g], *scored.interval(g), strict=False)]
+    names = tuple(scored.runs[i].name for i in recipe.members)
+    means = dict(zip(MEANS, scores[:k], strict=True))
+    return Standing(recipe.name, names, means, dict(zip(scored.classes, scores[k:], strict=True)))
 
 
-def _blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Split columns into blocks, so that rows times columns stays bounded."""
-    width = max(1, _NUMBERS // rows)
-    for start in range(0, columns, width):
-        yield slice(start, start + width)
+def _pair(scored: PairedScores, a: int, b: int) -> Pair:
+    """Compare two recipes."""
+    found, k = scored.judge(a, b), len(MEANS)
+    alone = ((found.low > 0) | (found.high < 0)) & (found.p <= 1 - LEVEL)
+    adjusted = np.concatenate([np.full(k, np.nan), holm(found.p[k:])])
+    shown = alone & ~(adjusted > 1 - LEVEL)
+    values = np.column_stack([found.values, found.low, found.high])
+
+    def entry(i: int, name: str) -> Difference:
+        value_a, value_b, difference, lower, upper = map(_plain, values[i])
+        of_class = (_plain(adjusted[i]), bool(alone[i])) if i >= k else (None, None)
+        judged = (found.n[i], _plain(found.p[i]), bool(shown[i]), *of_class)
+        return Difference(name, value_a, value_b, difference, lower, upper, *judged)
+
+    means = {name: entry(i, name) for i, name in enumerate(MEANS)}
+    classes = tuple(entry(i, name) for i, name in enumerate(scored.classes, k))
+    pair = Pair(scored.recipes[a].name, scored.recipes[b].name, means, classes, ())
+    runs = (len(scored.recipes[a].members), len(scored.recipes[b].members))
+    evidence = _Evidence(_units(scored), runs, found.identical, found.few, _plain(found.p_of_runs))
+    return replace(pair, sentences=_sentences(pair, evidence))
 
 
-def _divisions(count: int, observed: Sequence[int], seed: int) -> Floats:
-    """Return ways (L, runs) to divide runs into two sides, 1 for one side: all of them, or a random sample with the observed one.
-
-    The observed division is part of the sample: Phipson & Smyth 2010, Permutation p-values should never be zero.
-    """
-    if math.comb(count, len(observed)) <= _DIVISIONS:
-        places = np.array(list(combinations(range(count), len(observed))))
-    else:
-        drawn = np.random.default_rng([seed, 2]).random((_DIVISIONS - 1, count)).argsort(1)[:, : len(observed)]
-        places = np.concatenate([[observed], drawn])
-    divisions = np.zeros((len(places), count))
-    np.put_along_axis(divisions, places, 1.0, 1)
-    return divisions
-
-
-def _share_as_far(values: Floats, observed: Floats, divisions: Floats) -> Floats:
-    """Return the share (S,) of divisions of runs (runs, S) whose means are at least as far apart as observed."""
-    defined = ~np.isnan(values)
-    filled = np.where(defined, values, 0.0)
-    one, other = (ratio(side @ filled, side @ defined) for side in (divisions, 1 - divisions))
-    # The tolerance covers a different order of summation. A side without a value counts as far apart.
-    return np.asarray((~(np.abs(one - other) < observed - 1e-12)).mean(0))
-
-
-def _same_side_p(coins: NDArray[Any]) -> Floats:
-    """Return the probability that all of so many fair coins fall the same way.
-
-    If A and B were equally good, each image in which they differ would favour either with equal probability. As a lower bound of
-    p, this keeps a few images from showing any difference.
-    """
-    return np.minimum(2.0 ** (1 - coins.astype(np.float64)), 1.0)
-
-
-def _separation_p(a: int, b: int) -> float:
-    """Return the probability that all of `a` runs are above or all below all of `b`, if their recipes are equally good."""
-    return 2 / math.comb(a + b, a)
-
-
-def holm(p: Floats) -> Floats:
-    """Adjust p-values (M,) for multiple comparisons: Holm 1979, Scand. J. Statist. 6. NaN stays NaN and is not counted."""
-    adjusted = np.full(p.shape, np.nan)
-    kept = np.flatnonzero(~np.isnan(p))
-    order = kept[np.argsort(p[kept], kind="stable")]
-    factors = np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * p[order]))
-    return adjusted
+def _units(scored: PairedScores) -> str:
+    """Describe the units: 233 images, or 30 groups of 233 images."""
+    images = _plural(len(scored.counts), "image")
+    return images if scored.unit_kind == "images" else f"{_plural(len(scored.units), 'group')} of {images}"
 
 
 _CONVENTION = (
@@ -437,11 +208,11 @@ _CONVENTION = (
 )
 
 
-def _interval(scored: _Scored, classes: int) -> str:
+def _interval(scored: PairedScores, classes: int) -> str:
     """Describe how the intervals and verdicts were computed."""
     if len(scored.units) < FEWEST_UNITS:
         are = "is" if len(scored.units) == 1 else "are"
-        return f"none: {scored.units_text()} {are} too few, at least {FEWEST_UNITS} are needed"
+        return f"none: {_units(scored)} {are} too few, at least {FEWEST_UNITS} are needed"
     several = any(len(recipe.members) > 1 for recipe in scored.recipes)
     shown = f"a difference is shown if its interval excludes 0 and at least six {scored.unit_kind} differ"
     if several:
@@ -451,7 +222,7 @@ def _interval(scored: _Scored, classes: int) -> str:
         runs = "one run each: the effect of the seed is not in these intervals"
         shown += f", and if at most one in twenty random swaps of the models in the {scored.unit_kind} gives as much"
     parts = [
-        f"95 % jackknife over {scored.units_text()}, the same for all, with Student's t, the effective number of "
+        f"95 % jackknife over {_units(scored)}, the same for all, with Student's t, the effective number of "
         f"{scored.unit_kind} per class, and variances shrunk towards their mean over the classes",
         runs,
         shown,
@@ -479,7 +250,7 @@ def _different_classes(standings: Sequence[Standing]) -> list[str]:
     return notices
 
 
-def _few_images(scored: _Scored, pairs: Sequence[Pair]) -> list[str]:
+def _few_images(scored: PairedScores, pairs: Sequence[Pair]) -> list[str]:
     """Report classes without an interval, since too few units contain them."""
     if len(scored.units) < FEWEST_UNITS:
         return []
@@ -544,7 +315,7 @@ def _reason_not_shown(miou: Difference, evidence: _Evidence) -> list[str]:
     """Explain why a difference is not shown although its interval excludes 0."""
     excludes_0 = miou.low is not None and miou.high is not None and miou.low * miou.high > 0
     a, b = evidence.runs
-    if evidence.p_of_runs is not None and (chance := _separation_p(a, b)) > 1 - LEVEL:
+    if evidence.p_of_runs is not None and (chance := separation_p(a, b)) > 1 - LEVEL:
         return [
             f"{a} and {b} runs are too few: runs of equally good recipes are completely separated in {100 * chance:.0f} % of "
             "comparisons."
