@@ -1,10 +1,12 @@
-"""Sequences of images that their names suggest, such as the frames of a video."""
+"""Sequences of images that their names or positions suggest: frames of a video, tiles of a scene."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
+
+from pixelwise.grid import Grid
 
 
 def parse_frame(path: str) -> tuple[str, int] | None:
@@ -21,3 +23,18 @@ def sequences(names: Iterable[str]) -> list[list[int]]:
         if frame is not None:
             found.setdefault(f"{PurePosixPath(name).parent}/{frame[0]}", []).append((frame[1], position))
     return [[position for _, position in sorted(frames)] for frames in found.values() if len(frames) > 1]
+
+
+def rows_of_tiles(grids: Sequence[Grid], sizes: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return the positions of the georeferenced images of each row of at least two, from west to east.
+
+    Args:
+        grids: of the images; those without a coordinate reference system are left out.
+        sizes: (H, W) of the images.
+    """
+    rows: dict[tuple[str, int], list[tuple[float, int]]] = {}
+    for position, (grid, size) in enumerate(zip(grids, sizes, strict=True)):
+        if grid.crs is not None and grid.affine is not None and len(grid.affine) == 3:
+            (*_, x), (*_, y), _ = grid.affine
+            rows.setdefault((grid.crs, round(y / (size[-2] * grid.spacing[0]))), []).append((x, position))
+    return [[position for _, position in sorted(tiles)] for tiles in rows.values() if len(tiles) > 1]

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.datasets.sequences import sequences
+from pixelwise.datasets.sequences import rows_of_tiles, sequences
 from pixelwise.errors import DataError, LabelsError
 from pixelwise.evaluation.base import Meter, MeterOptions, meter_scores, with_unpredicted_class
 from pixelwise.evaluation.meters import DEFAULT_METRICS, ImageMeter, make_meters
@@ -108,6 +108,7 @@ def evaluate(
         require_convention(convention)
     tally, images, unpredicted = Tally(labels), list[ImageScore](), 0
     sums: list[list[Any]] = [[] for _ in meters]
+    places: list[tuple[Grid, tuple[int, ...]]] = []
     for counted in _images(dataset, predictor, _band_reader(meters), progress, stop):
         counts = tally.add(
             counted.matrix,
@@ -120,6 +121,7 @@ def evaluate(
         for meter, meter_sums in zip(meters, sums, strict=True):
             meter_sums.append(meter.add(counted.sample, counted.prediction, counts))
         images.append(_image_score(counted.sample, counts))
+        places.append((counted.sample.grid, counted.prediction.mask.shape))
     _require_counted(tally.matrix)
     peer = None
     if convention is not None:
@@ -136,7 +138,7 @@ def evaluate(
         tables=tables,
         unassigned_pixels=unpredicted,
         notices=(
-            *(_dependence(tally, [image.id for image in images]) if intervals else ()),
+            *(_dependence(tally, [image.id for image in images], *zip(*places, strict=True)) if intervals else ()),
             *(notice for meter in meters for notice in meter.notices()),
         ),
     )
@@ -145,20 +147,29 @@ def evaluate(
 _FEWEST_IN_SEQUENCES, _MUCH_TOO_NARROW = 20, 1.2
 
 
-def _dependence(tally: Tally, ids: Sequence[str]) -> tuple[str, ...]:
-    """Warn if images without groups look like frames whose errors are alike, so that the intervals are too narrow."""
-    found = sequences(ids)
-    if any(group is not None for group in tally.groups) or sum(map(len, found)) < _FEWEST_IN_SEQUENCES:
+def _enough(found: Sequence[Sequence[int]]) -> bool:
+    return sum(map(len, found)) >= _FEWEST_IN_SEQUENCES
+
+
+def _dependence(
+    tally: Tally, ids: Sequence[str], grids: Sequence[Grid], sizes: Sequence[Sequence[int]]
+) -> tuple[str, ...]:
+    """Warn if the errors of neighbouring frames or tiles without groups are alike, so that the intervals are too narrow."""
+    orders = [found for found in (sequences(ids), rows_of_tiles(grids, sizes)) if _enough(found)]
+    if any(group is not None for group in tally.groups) or not orders:
         return ()
     sums = tally.counts()[:, :3]
     spread = estimate(sums.reshape(len(sums), -1), overlap_statistic(tally.labels.num_classes))
-    factor = narrowness(spread.deviations[:, 0], found)
+    factor, found = max(
+        ((narrowness(spread.deviations[:, 0], each), each) for each in orders), key=lambda pair: pair[0]
+    )
     if factor < _MUCH_TOO_NARROW:
         return ()
     example = ", ".join(ids[position] for position in max(found, key=len)[:3])
     return (
-        f"neighbouring images ({example}, …) have similar errors, as frames of a video do: the interval of the mIoU is about "
-        f"{factor:.1f} times too narrow. Name the videos or scenes with data.group, so that they are counted as units",
+        f"neighbouring images ({example}, …) have similar errors, as frames of a video or tiles of a scene do: the interval of "
+        f"the mIoU is about {factor:.1f} times too narrow. Name the videos or scenes with data.group, so that they are counted "
+        "as units",
     )
 
 
