@@ -29,7 +29,7 @@ from pixelwise.imageio.images import (
     read_with_validity,
     to_rgb8,
 )
-from pixelwise.imageio.library_messages import silenced
+from pixelwise.imageio.silencing import silenced
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 fast = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -19,7 +19,7 @@ from pixelwise.evaluation.results import Evaluation, ImageScore, Tables
 from pixelwise.grid import Grid
 from pixelwise.labels import Labels
 from pixelwise.metrics.confusion import ConfusionMatrix, Counts, margins, mean_defined, ratio
-from pixelwise.metrics.conventions import peer_scores, require_convention
+from pixelwise.metrics.conventions import PeerScore, peer_scores, require_convention
 from pixelwise.metrics.intervals import estimate, narrowness
 from pixelwise.metrics.scores import Tally, overlap_statistic
 from pixelwise.types import Prediction, Sample, Score, Scores
@@ -70,6 +70,8 @@ class Observable(Protocol):
 Progress = Callable[[int, int], None]
 Stop = Callable[[], None]
 _Band = Callable[[Sample, int, NDArray[np.float32]], None]
+_FEWEST_IN_SEQUENCES = 20
+_MUCH_TOO_NARROW = 1.2
 
 
 def evaluate(
@@ -123,28 +125,22 @@ def evaluate(
         images.append(_image_score(counted.sample, counts))
         places.append((counted.sample.grid, counted.prediction.mask.shape))
     _require_counted(tally.matrix)
-    peer = None
-    if convention is not None:
-        ignored = tally.ignored_pixels > 0
-        found = peer_scores(convention, tally.counts(), tally.groups, ignored=ignored)
-        peer = (convention, found)
     tables = Tables(**{name: table for meter in meters for name, table in meter.tables().items()})
+    dependence = _dependence(tally, [image.id for image in images], *zip(*places, strict=True)) if intervals else ()
     return Evaluation(
         scores=_scores(tally, meters, sums, unpredicted, intervals),
         images=tuple(images),
         baseline=tally.majority(intervals=intervals),
         baseline_class=labels.names[int(tally.counts()[:, 1].sum(0).argmax())],
-        peer=peer,
+        peer=None if convention is None else (convention, _peer_scores(convention, tally)),
         tables=tables,
         unassigned_pixels=unpredicted,
-        notices=(
-            *(_dependence(tally, [image.id for image in images], *zip(*places, strict=True)) if intervals else ()),
-            *(notice for meter in meters for notice in meter.notices()),
-        ),
+        notices=(*dependence, *(notice for meter in meters for notice in meter.notices())),
     )
 
 
-_FEWEST_IN_SEQUENCES, _MUCH_TOO_NARROW = 20, 1.2
+def _peer_scores(convention: str, tally: Tally) -> tuple[PeerScore, ...]:
+    return peer_scores(convention, tally.counts(), tally.groups, ignored=tally.ignored_pixels > 0)
 
 
 def _enough(found: Sequence[Sequence[int]]) -> bool:

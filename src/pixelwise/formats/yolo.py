@@ -7,9 +7,6 @@ names; without one, folders and classes.txt are used. Smaller shapes are on top.
 Rings joined by bridges of zero width (Ultralytics' `merge_multi_segment`) need no special treatment: the edges of a bridge
 are crossed twice, which the even-odd rule ignores. Holes are written in the same way.
 
-Paths in a YAML are matched with folders below the root by their end, since they can be from another machine. They never
-lead outside the root.
-
 Source: docs.ultralytics.com/datasets/segment, and ultralytics 8.3, `data/utils.py`.
 """
 
@@ -17,8 +14,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,13 +22,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pixelwise.config import is_yolo, read_yaml, yolo_home
-from pixelwise.errors import ConfigError, DataError, LabelsError, MaskError, PairingError
+from pixelwise.errors import DataError, MaskError, PairingError
 from pixelwise.formats.annotated_images import AnnotatedImage, background, export_copy, found_images
 from pixelwise.formats.base import ExportImage, Format, ReadResult, drawn_labels
 from pixelwise.formats.dataset_root import DatasetRoot, split_of_folder
-from pixelwise.formats.records import SPLIT_FOLDERS, SPLITS, Problem, short
+from pixelwise.formats.records import SPLITS, Problem, short
 from pixelwise.formats.shapes import Polygon
+from pixelwise.formats.yolo_description import Description, describe, yaml_files
 from pixelwise.geometry.contours import join_holes, trace
 from pixelwise.imageio.images import IMAGE_SUFFIXES
 from pixelwise.imageio.safe_reading import decode, describe_unreadable, read_text
@@ -42,7 +38,6 @@ from pixelwise.storage import write_atomic
 _TOLERANCE = 0.01  # as in Ultralytics: rounding can move points slightly outside the image
 _MAX_PROBED_FILES = 20
 _PROBED_BYTES = 200_000
-_MAX_CLASSES = 65_535
 _DIGITS = 8  # rounding errors stay far below half a pixel
 _YAML_NAME = "dataset.yaml"  # data.yaml is pixelwise's own
 _CLASS_LISTS = ("classes.txt", "obj.names", "_darknet.labels")
@@ -54,7 +49,7 @@ Row = tuple[int, Polygon]
 
 def detect(dataset: DatasetRoot) -> str | None:
     """Recognise a YAML with splits and names, or text files with a class and fractions in each line."""
-    for path in _yamls(dataset):
+    for path in yaml_files(dataset):
         return f"{short(path, dataset.root)} lists splits and classes"
     texts = _texts(dataset)
     paths = (label_path(image, dataset.root) for image in dataset.images.paths) if texts else iter(())
@@ -74,7 +69,7 @@ def read(dataset: DatasetRoot) -> ReadResult:
         PairingError: an image in two splits.
         DataError: no images at a path in the YAML, or no text files.
     """
-    reader = _Reader(dataset, _describe(dataset))
+    reader = _Reader(dataset, describe(dataset))
     split_of_image = reader.splits()
     reader.report_unmatched()
     annotations = reader.annotations(split_of_image)
@@ -125,166 +120,13 @@ def _looks_like_labels(path: Path) -> bool:
     return "labels" in path.parts or max(map(float, line.split()[1:])) <= 1 + _TOLERANCE
 
 
-# The YAML, or the list of classes ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Description:
-    """The content of a data set's YAML, or of its list of classes."""
-
-    file: Path  # the YAML or list; the root if there is neither
-    names: dict[int, str] | None  # by class id in the text files; None if there are no names
-    splits: Mapping[str, list[str]]  # folders of images, or lists of them, by split; empty if given by folder names
-    home: Path  # the folder to which their paths are relative
-    notices: tuple[str, ...] = ()
-
-
-def _yamls(dataset: DatasetRoot) -> Iterator[Path]:
-    """Find YAML files of YOLO: those in `data.annotations`, else those at the root."""
-    for path in (*dataset.annotations(".yaml"), *dataset.annotations(".yml")):
-        if dataset.config.annotations is not None or path.parent == dataset.root:
-            try:
-                found = is_yolo(read_yaml(path)[0])
-            except ConfigError:
-                if dataset.config.format is not None and dataset.config.annotations is not None:
-                    raise  # the user asked for this file
-                continue
-            if found:
-                yield path
-
-
-def _require_readable_yaml(dataset: DatasetRoot) -> None:
-    """Refuse a YAML at the root that cannot be parsed: without its names and splits, classes would be numbers.
-
-    Raises:
-        ConfigError: there is one.
-    """
-    for path in dataset.files:
-        if path.suffix.lower() in (".yaml", ".yml") and path.parent == dataset.root:
-            try:
-                read_yaml(path)
-            except ConfigError as error:
-                if error.expected == "a readable YAML file":
-                    raise
-
-
-def _describe(dataset: DatasetRoot) -> _Description:
-    """Read the YAML, or else the list of classes and darknet's lists of images."""
-    files = list(_yamls(dataset))
-    if not files:
-        _require_readable_yaml(dataset)
-    dataset.use(*files)
-    if len(files) > 1:
-        found = ", ".join(short(path, dataset.root) for path in files)
-        do = f"Choose one: --set data.annotations={short(files[0], dataset.root)}"
-        raise ConfigError(dataset.root, expected="one YAML with splits and names", found=found, do=do)
-    if not files:
-        if dataset.config.annotations is not None:
-            found = repr(dataset.config.annotations)
-            do = "Set it to the YAML with `names` and `train`, or remove it."
-            raise ConfigError("data.annotations", expected="the YAML of a YOLO data set", found=found, do=do)
-        return _without_yaml(dataset)
-    file = files[0]
-    content = read_yaml(file)[0]
-    _require_segmentation(file, content)
-    splits: dict[str, list[str]] = {}
-    for split, words in SPLIT_FOLDERS.items():
-        entries: Any = next((content[word] for word in words if content.get(word)), [])
-        entries = [entries] if isinstance(entries, str) else entries
-        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
-            expected = "a folder, a list of folders, or a .txt list of images"
-            raise ConfigError(f"{file}: {split}", expected=expected, found=repr(entries)[:80], do="Correct it.")
-        if entries:
-            splits[split] = entries
-    names = _class_names(file, content.get("names"), content.get("nc"))
-    return _Description(file, names, splits, *_home(dataset, file, content))
-
-
-def _home(dataset: DatasetRoot, file: Path, content: Mapping[str, Any]) -> tuple[Path, tuple[str, ...]]:
-    """Return the folder to which paths in a YAML are relative, with a notice if it is not the YAML's own."""
-    home = yolo_home(file, content)
-    inside = None if home is None else _inside(dataset, home)
-    if inside is None:
-        reason = "does not exist on this machine" if home is None else "is outside the data set's folder"
-        notice = f"`path` in {file.name} ({content.get('path')}) {reason}: images are looked up in {dataset.root}"
-        return _inside(dataset, file.parent) or dataset.root, (notice,)
-    if home != file.parent and inside == dataset.root:
-        return inside, (f"images are read from {dataset.root}, the `path` in {file.name}",)
-    return inside, ()
-
-
-def _inside(dataset: DatasetRoot, folder: Path) -> Path | None:
-    """Return a folder as a path below the root; None if it is outside."""
-    if folder.is_relative_to(dataset.root):
-        return folder
-    resolved, root = folder.resolve(), dataset.root.resolve()
-    return dataset.root / resolved.relative_to(root) if resolved.is_relative_to(root) else None
-
-
-def _without_yaml(dataset: DatasetRoot) -> _Description:
-    """Read the names from a list of classes, and the splits from lists of images at the root, as in darknet."""
-    lists = [path for path in dataset.files if path.name in _CLASS_LISTS or path.suffix == ".names"]
-    dataset.use(*lists)
-    texts = {path: _read_text(dataset, path).rstrip() for path in lists}
-    if len(set(texts.values())) > 1:
-        found = ", ".join(short(path, dataset.root) for path in lists[:3])
-        raise LabelsError(dataset.root, expected="one list of classes", found=found, do="Remove the wrong ones.")
-    names = _class_names(lists[0], [line.strip() for line in texts[lists[0]].splitlines()], None) if lists else None
-    splits: dict[str, list[str]] = {}
-    for split, words in SPLIT_FOLDERS.items():
-        files = [f"{word}.txt" for word in words if dataset.root / f"{word}.txt" in dataset.files]
-        if files:
-            splits[split] = files[:1]
-    file = lists[0] if lists else dataset.root
-    return _Description(file, names, splits if "train" in splits else {}, dataset.root)
-
-
-def _require_segmentation(file: Path, content: Mapping[str, Any]) -> None:
-    """Refuse data sets for other tasks, which have the same YAML."""
-    if "kpt_shape" in content:
-        do = "Export the data set as YOLO segmentation."
-        raise MaskError(file, expected="a data set for segmentation", found="kpt_shape, for keypoints", do=do)
-    if "masks_dir" in content:
-        found = f"masks_dir {str(content['masks_dir'])!r}, masks as PNG"
-        do = "Read them as folders of masks: --set data.format=masks --set 'data.labels=[the names]'."
-        raise MaskError(file, expected="text files with polygons", found=found, do=do)
-
-
-def _class_names(file: Path, given: Any, count: Any) -> dict[int, str] | None:
-    """Read names from a list or a mapping by id; `nc` alone gives class_0, class_1 and so on."""
-
-    def invalid(key: str, expected: str, found: object, do: str) -> LabelsError:
-        return LabelsError(f"{file}: {key}", expected=expected, found=f"{found!r:.40}", do=do)
-
-    if count is not None and (type(count) is not int or not 0 <= count <= _MAX_CLASSES):
-        raise invalid("nc", "a number of classes", count, "Correct it.")
-    if given is None:
-        return None if count is None else {kind: f"class_{kind}" for kind in range(count)}
-    if not isinstance(given, list | Mapping):
-        raise invalid("names", "a list of names", given, "Write names: [a, b].")
-    names: dict[int, str] = {}
-    used: set[str] = set()
-    for kind, name in given.items() if isinstance(given, Mapping) else enumerate(given):
-        if not re.fullmatch(r"\d{1,6}", str(kind)):
-            raise invalid("names", "integer class ids", kind, "Write 0: name.")
-        if not isinstance(name, str | int | float) or isinstance(name, bool) or not str(name).strip():
-            raise invalid("names", "class names", name, "Put the name in quotes.")
-        if str(name) in used or int(kind) in names:
-            raise invalid("names", "unique names and ids", name, "Rename one of the duplicates.")
-        used.add(str(name))
-        names[int(kind)] = str(name)
-    if count is not None and count != len(names):
-        raise invalid("nc", f"{len(names)}, the number of names", count, "Correct nc, or add the names.")
-    return names
-
-
 # Images and text files -----------------------------------------------------------------------------------------------
 
 
 class _Reader:
     """Find the images of each split and read their text files; collect problems and notices."""
 
-    def __init__(self, dataset: DatasetRoot, description: _Description) -> None:
+    def __init__(self, dataset: DatasetRoot, description: Description) -> None:
         self.dataset = dataset
         self.description = description
         self.problems: list[Problem] = []
@@ -438,19 +280,7 @@ class _Reader:
         return found
 
 
-def _read_text(dataset: DatasetRoot, path: Path) -> str:
-    """Read a list of classes, and note its encoding.
-
-    Raises:
-        ConfigError: it cannot be read, or its encoding is unknown.
-    """
-    try:
-        return dataset.decode(path)
-    except (OSError, UnicodeError):
-        return read_text(path)  # raises the error with the advice
-
-
-def _rows(dataset: DatasetRoot, path: Path, description: _Description) -> list[Row]:
+def _rows(dataset: DatasetRoot, path: Path, description: Description) -> list[Row]:
     try:
         text = dataset.decode(path)
     except (OSError, UnicodeError) as error:
@@ -460,7 +290,7 @@ def _rows(dataset: DatasetRoot, path: Path, description: _Description) -> list[R
     return [_row(f"{path}:{number}", line, description) for number, line in lines if line.strip()]
 
 
-def _row(where: str, line: str, description: _Description) -> Row:
+def _row(where: str, line: str, description: Description) -> Row:
     """Read `class x1 y1 x2 y2 …`. Points slightly outside the image are clipped when the polygon is filled."""
 
     def invalid(found: str, do: str, expected: str = "a polygon: class x1 y1 x2 y2 x3 y3 …") -> MaskError:

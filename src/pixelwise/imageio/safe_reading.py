@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelwise.errors import ConfigError, DataError, PixelwiseError
-from pixelwise.imageio.library_messages import silenced
 from pixelwise.imageio.raster import Refused
+from pixelwise.imageio.silencing import silenced
 
 _CUT = re.compile(r"truncated|failed to read \d+ bytes|invalid offset|unexpected end|end-of-stream", re.I)
 _GB18030_PAIRS = re.compile(rb"[\x81-\xfe][\x40-\x7e\x80-\xfe]")

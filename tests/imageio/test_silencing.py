@@ -17,8 +17,8 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from pixelwise.errors import ImageError
-from pixelwise.imageio.library_messages import silenced
 from pixelwise.imageio.safe_reading import reading
+from pixelwise.imageio.silencing import silenced
 
 rng = np.random.default_rng(0)
 SCRIPT = """
