@@ -44,11 +44,10 @@ def data_set(
     return made
 
 
-@pytest.mark.parametrize("image", [*LOSSLESS, *COLOURED])
+# Without GIF images, whose colours Pillow reduces as it writes them.
+@pytest.mark.parametrize("image", [suffix for suffix in (*LOSSLESS, *COLOURED) if suffix != ".gif"])
 @pytest.mark.parametrize("mask", LOSSLESS)
 def test_images_and_masks(tmp_path: Path, image: str, mask: str) -> None:
-    if image == ".gif":
-        pytest.skip("Pillow reduces colours to write them")
     made = data_set(tmp_path, image, mask)
     (split,) = open_data(DataConfig.model_validate({"split": {"val": 0}}), tmp_path)
     assert split.labels.ids == (0, 1, 2)
