@@ -1,8 +1,8 @@
 """Prose in plain English: words and phrases that docstrings, comments, messages and pages do not use.
 
-Checked are the docstrings, comments and strings of several words in `src`, `benchmarks` and `conformance`, the text of its templates, the pages in `docs`
-(but not the log and the decision records), README, CONTRIBUTING and CHANGELOG, and the comments of the recipes. Identifiers,
-single-word strings (keys of files and options) and code in backticks are not prose.
+Checked are the docstrings, comments and strings of several words in `src`, `benchmarks` and `conformance`, the text of the
+templates, the pages in `docs` (but not the log and the decision records), README, CONTRIBUTING and CHANGELOG, and the comments
+of the recipes. Identifiers, single-word strings (keys of files and options) and code in backticks are not prose.
 """
 
 from __future__ import annotations

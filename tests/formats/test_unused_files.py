@@ -87,8 +87,16 @@ def test_suffixes_may_be_in_capitals(name: str, written: Callable[[str], Path], 
     assert all(np.array_equal(found[key], truth[key]) for key in truth)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
-@pytest.mark.parametrize("name", [name for name in CASES if name not in ("masks", "colours", "voc")])
+WITH_A_MARK = [
+    (name, encoding)
+    for name in CASES
+    for encoding in ("utf-8-sig", "utf-16", "utf-16-be", "utf-32")
+    # XML parsers need not read UTF-32, and expat does not.
+    if name not in ("masks", "colours", "voc") and (not name.startswith("cvat") or encoding != "utf-32")
+]
+
+
+@pytest.mark.parametrize(("name", "encoding"), WITH_A_MARK)
 def test_unicode_in_any_encoding_with_a_mark_is_read(
     name: str, encoding: str, written: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -96,8 +104,6 @@ def test_unicode_in_any_encoding_with_a_mark_is_read(
     truth = read_masks(root)
     for path in annotation_files(root):
         if path.suffix in TEXTS:
-            if path.suffix == ".xml" and encoding == "utf-32":
-                pytest.skip("XML parsers need not read UTF-32, and expat does not")
             mark = "\ufeff" if encoding == "utf-16-be" else ""
             text = path.read_text().replace('encoding="utf-8"', 'encoding="utf-16"' if "16" in encoding else "")
             path.write_bytes((mark + text.replace('?xml version="1.0" ?>', '?xml version="1.0"?>')).encode(encoding))

@@ -12,9 +12,9 @@ from pixelwise import load
 from pixelwise.errors import ModelFileError, ResourceError
 from pixelwise.labels import Labels
 from pixelwise.models import hub
-from pixelwise.models.card import ModelCard
+from pixelwise.models.card import ModelCard, read_card
 from pixelwise.models.catalogue import build_model
-from pixelwise.models.readme import write_readme
+from pixelwise.models.readme import readme, write_readme
 from pixelwise.models.weights import save_model
 from pixelwise.types import ModelSpec
 
@@ -31,9 +31,15 @@ def folder(tmp_path: Path) -> Path:
     card = ModelCard(
         {"name": "unet", "arguments": plain}, ModelSpec(Labels(("soil", "crop")), 4, dtype="uint16"), scores=SCORES
     )
-    card = dataclasses.replace(card, trained={"data": "fields", "pictures": 12, "weights": "me/older"})
+    card = dataclasses.replace(card, trained={"data": "fields", "images": 12, "weights": "me/older"})
     save_model(tmp_path / "model", build_model("unet", **plain), card)
     return tmp_path / "model"
+
+
+@pytest.mark.parametrize("key", ["images", "pictures"])  # the second one in cards of earlier versions
+def test_the_readme_has_the_number_of_images(folder: Path, key: str) -> None:
+    card = dataclasses.replace(read_card(folder), trained={"data": "fields", key: 1, "weights": "none"})
+    assert "Trained on 1 image of fields, starting from random weights." in readme(card)
 
 
 @pytest.fixture

@@ -35,7 +35,8 @@ def readme(card: ModelCard) -> str:
     labels, spec = card.labels, card.spec
     license = card.license.lower()
     scores = (card.scores or {}).get("val") or {}
-    weights = (card.trained or {}).get("weights")
+    trained = card.trained or {}
+    weights = trained.get("weights")
     return _environment().get_template("README.md").render(
         card=card,
         name=card.architecture["name"],
@@ -45,7 +46,9 @@ def readme(card: ModelCard) -> str:
         heading=_heading(labels.names),
         classes=list(zip(labels.ids, labels.names, labels.countable, strict=True)),
         bands=f"{spec.channels} band{'s' * (spec.channels != 1)} of {spec.dtype or 'any type'}",
-        trained=card.trained or {},
+        trained=trained,
+        # Cards of earlier versions have the number of images under the other key.
+        images=trained.get("images", trained.get("pictures")),
         initial="random weights" if weights == "none" else f"the weights {weights}",
         scores=scores,
         columns={k: v for k, v in _COLUMNS.items() if any(k in entry for entry in scores.get("classes", ()))},

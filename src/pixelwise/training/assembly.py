@@ -272,7 +272,7 @@ def model_card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelC
         license=config.model.license or "user",
         trained={
             "data": Path(config.data.root or "").name,
-            "pictures": len(splits.train),
+            "images": len(splits.train),
             "weights": _named_weights(config.model.weights),
         },
         data_hash=facts.hash,
