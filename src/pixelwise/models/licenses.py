@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from pixelwise.errors import ConfigError
+from pixelwise.models import packaged
 
 NVIDIA = "NVIDIA Source Code License for SegFormer: non-commercial"
 UNKNOWN = "unknown"
@@ -61,11 +62,15 @@ def _header(readme: Path) -> dict[str, Any]:
 
 
 def license_of_encoder(encoder: str) -> str:
-    """Return the licence of the weights of a segmentation_models.pytorch encoder; "" for timm, whose Hub pages state it."""
+    """Return the licence of the weights of a segmentation_models.pytorch encoder.
+
+    It is "" for encoders of timm without a package, whose Hub pages state it.
+    """
     if encoder.startswith("mit_"):
         return NVIDIA
     if encoder.startswith("tu-"):
-        return ""
+        weights = packaged.known(encoder[3:])
+        return weights.license if weights else ""
     return "CC-BY-NC-4.0" if kind_of_encoder(encoder) in ("ssl", "swsl", "instagram") else UNKNOWN
 
 

@@ -1,6 +1,7 @@
 """Find pretrained weights and their licence: by a word such as `imagenet`, a folder, a file, or a Hub name.
 
-Only what the user names is downloaded. No pickle is opened except torchvision's files, whose hash is checked.
+Only what the user names is downloaded. No pickle is opened except files of torchvision and of `packaged`, whose hash is
+checked.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import safetensors.torch
 from torch import Tensor
 
 from pixelwise.errors import ConfigError, ModelFileError
+from pixelwise.models import packaged
 from pixelwise.models.card import CARD, read_card
 from pixelwise.models.catalogue import origin, split_name
 from pixelwise.models.hub import download, is_hub_name, unreachable
@@ -39,24 +41,26 @@ WORDS = ("imagenet", "coco", "ade20k", "cityscapes")
 _FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
-def find_weights(name: str, weights: str, *, accept_license: bool = False) -> Source:
+def find_weights(name: str, weights: str, *, encoder: str | None = None, accept_license: bool = False) -> Source:
     """Return pretrained weights for the network `name`.
 
     Args:
         name: as for `build_model`.
         weights: imagenet, coco, ade20k, cityscapes; a folder with `model.safetensors`; a .safetensors file; or
             OWNER/NAME on the Hub.
+        encoder: name in timm, for networks with an encoder that is not part of `name`.
         accept_license: whether to accept weights that exclude commercial use.
 
     Raises:
-        ConfigError: the network has no such weights, or their licence was not accepted.
+        ConfigError: the network has no such weights, their package is not installed, or their licence was not accepted.
         ModelFileError: the file or folder cannot be used.
         ResourceError: the weights are not on this machine and cannot be downloaded.
     """
     folder = folder_of(weights, accept_license=accept_license)
     if weights in WORDS:
-        require_license(_known_license(name), accept_license, f"{weights} of {name}")  # before downloading
-        found = _from_catalogue(name, weights)
+        encoder = f"tu-{encoder}" if encoder else _encoder_of(name)
+        require_license(_known_license(name, encoder), accept_license, f"{weights} of {name}")  # before downloading
+        found = _from_catalogue(name, encoder, weights)
     elif folder is not None:
         found = _from_folder(folder, weights)
     elif Path(weights).is_file() or Path(weights).suffix.lower() in _FILES:
@@ -64,7 +68,14 @@ def find_weights(name: str, weights: str, *, accept_license: bool = False) -> So
     else:
         raise _no_such_weights(weights)
     require_license(found.license, accept_license, weights)
-    return found
+    return replace(found, origin=found.origin or _address(found.where))
+
+
+def _address(where: str) -> str:
+    """Return the address of published weights; "" for files on this machine, whose paths are private."""
+    if is_hub_name(where):
+        return f"https://huggingface.co/{where}"
+    return where if where.startswith("https://") else ""
 
 
 def folder_of(weights: str, *, accept_license: bool = False) -> Path | None:
@@ -137,6 +148,7 @@ def _from_folder(folder: Path, where: object) -> Source:
             card.labels.names,
             card.spec.dtype or "uint8",
             clip=card.clip,
+            origin=str((card.trained or {}).get("weights_origin") or ""),
         )
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     if (folder / PROCESSOR).is_file():
@@ -194,16 +206,16 @@ def read_json(path: Path) -> dict[str, Any]:
     raise ModelFileError(path, expected="a JSON object", found=found, do="Copy the file again.")
 
 
-def _from_catalogue(name: str, weights: str) -> Source:
-    """Return the weights that the library of a network offers for one of `WORDS`."""
+def _from_catalogue(name: str, encoder: str, weights: str) -> Source:
+    """Return the weights that a package or the library of a network offers for one of `WORDS`."""
+    if encoder and weights == "imagenet":
+        return _from_smp(encoder)
     source = origin(name)
     if source == "torchvision":
         return _from_torchvision(name, weights)
     if source == "transformers" and name.startswith("segformer-") and weights in _NVIDIA_NAMES:
         repository = _NVIDIA_NAMES[weights].format(size=name[10:], side=640 if name.endswith("b5") else 512)
         return replace(_from_folder(download(repository), repository), license=NVIDIA)
-    if source == "segmentation_models.pytorch" and weights == "imagenet":
-        return _from_smp(split_name(name)[1])
     raise ConfigError(
         "model.weights",
         expected=f"weights that exist for {name}",
@@ -212,12 +224,20 @@ def _from_catalogue(name: str, weights: str) -> Source:
     )
 
 
-def _known_license(name: str) -> str:
+def _encoder_of(name: str) -> str:
+    """Return the encoder of ARCHITECTURE/ENCODER; "" for other networks.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    return split_name(name)[1] if origin(name) == "segmentation_models.pytorch" else ""
+
+
+def _known_license(name: str, encoder: str) -> str:
     """Return the licence of the weights of a network if it is known before downloading them; otherwise ""."""
-    source = origin(name)
-    if source == "transformers":
-        return NVIDIA
-    return license_of_encoder(split_name(name)[1]) if source == "segmentation_models.pytorch" else ""
+    if encoder:
+        return license_of_encoder(encoder)
+    return NVIDIA if origin(name) == "transformers" else ""
 
 
 _NVIDIA_NAMES = {
@@ -254,8 +274,11 @@ def _from_torchvision(name: str, weights: str) -> Source:
 
 
 def _from_smp(encoder: str) -> Source:
-    """Download the weights of an encoder of segmentation_models.pytorch or timm."""
+    """Return the weights of an encoder of segmentation_models.pytorch or timm, from an installed package or the Hub."""
     if encoder.startswith("tu-"):
+        found = packaged.find(encoder[3:])
+        if found is not None:
+            return found
         import timm
 
         config = timm.get_pretrained_cfg(encoder[3:])
