@@ -15,11 +15,13 @@ class Batch:
         images: (B, C, *S) float32, raw pixel values; invalid pixels have the fill value.
         masks: (B, *S) int64, class indices; invalid and ignored pixels have the ignore index.
         ids: name of each image.
+        features: (B, c, h, w) each, of a frozen encoder, if these were computed before; `images` then has no bands.
     """
 
     images: Tensor
     masks: Tensor
     ids: tuple[str, ...] = ()
+    features: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ MODELS = [
     ("unet", {"features": (4, 8), "up": "bilinear"}),
     ("unet", {"features": (4, 8), "stem": 2}),
     ("unet", {"features": (4, 8), "stem": 4, "up": "bilinear"}),
+    ("fpn", {"encoder": "mobilenetv3_small_050", "width": 8}),
+    ("fpn", {"encoder": "mobilenetv3_small_050", "width": 8, "fine": True, "norms": "folded"}),
     ("deeplabv3-mobilenetv3", {}),
     ("lraspp-mobilenetv3", {}),
     ("segformer-b0", {}),
@@ -40,6 +42,10 @@ MODELS = [
 ]
 # One of every other kind; many, and therefore slow.
 MORE = [
+    ("fpn", {}),
+    ("fpn", {"encoder": "resnet18", "norms": "folded"}),
+    ("fpn", {"encoder": "vit_tiny_patch16_224", "width": 8}),
+    ("fpn", {"encoder": "swin_tiny_patch4_window7_224", "width": 8}),
     ("fcn-resnet50", {}),
     ("deeplabv3plus/mobilenet_v2", {}),
     ("pspnet/resnet18", {}),
@@ -55,7 +61,7 @@ MORE = [
 ]
 ALL = [*MODELS, *(pytest.param(case, marks=pytest.mark.slow, id=str(case)) for case in MORE)]
 # Models with a global receptive field: by pooling, attention or depth.
-GLOBAL = ("fcn", "unet/", "deeplabv3", "lraspp", "segformer", "pspnet", "pan", "upernet", "dpt", "transformers")
+GLOBAL = ("fcn", "fpn", "unet/", "deeplabv3", "lraspp", "segformer", "pspnet", "pan", "upernet", "dpt", "transformers")
 # Layers that their libraries define but do not use.
 UNUSED = {
     "pspnet": ("layer3", "layer4"),
@@ -237,6 +243,39 @@ def test_auxiliary_logits_exist_in_training_mode_only(model):
         assert outputs.logits.shape == (2, 5, 33, 47)
         assert all(logits.shape == (2, 5, 33, 47) for logits in outputs.auxiliary)
         assert mode or not outputs.auxiliary
+
+
+NOT_SEPARABLE = ("dpt/", "'beit'", "'dpt'", "'mobilevit'", "'mobilenet_v2'", "'upernet'")
+
+
+def test_the_encoder_and_the_decoder_make_the_model(model, request):
+    case = str(request.node.callspec.params["model"])
+    assert model.separable is not any(kind in case for kind in NOT_SEPARABLE)
+    if not model.separable:
+        with pytest.raises(NotImplementedError, match="does not compute its encoder separately"):
+            model.encode(images())
+        return
+    for mode in (False, True):
+        batch = images(2, 70, 53)
+        twin = copy.deepcopy(model)
+        with torch.no_grad():
+            torch.manual_seed(1)
+            whole = model.train(mode).outputs(batch)
+            torch.manual_seed(1)
+            apart = twin.train(mode).decode(twin.encode(batch), (70, 53))
+        for one, other in zip((whole.logits, *whole.auxiliary), (apart.logits, *apart.auxiliary), strict=True):
+            assert torch.equal(one, other)
+        assert apart.logits.shape == (2, 5, 70, 53)
+
+
+def test_every_tensor_of_the_encoder_is_needed_for_the_features(model):
+    if not model.separable:
+        pytest.skip("no separate encoder")
+    prefixes = tuple(prefix for layer in model.encoder_stages() for prefix in layer)
+    decoder = [p for name, p in model.named_parameters() if not name.startswith(prefixes)]
+    features = model.eval().encode(images(1, 64, 64))
+    gradients = torch.autograd.grad(sum(f.sum() for f in features), decoder, allow_unused=True)
+    assert all(gradient is None for gradient in gradients), "stored features would be outdated after a step"
 
 
 def test_encoder_stages_cover_the_encoder_once(model):

@@ -38,6 +38,8 @@ class SegmentationModel(nn.Module, abc.ABC):
 
     # The layers that compute the logits; their learning rate may differ from that of the other layers.
     head: nn.Module
+    # Images with smaller sides are padded to it.
+    smallest: int = 0
 
     def __init__(
         self,
@@ -69,6 +71,19 @@ class SegmentationModel(nn.Module, abc.ABC):
         """Return logits (B, K, H, W), and in training mode those of the auxiliary heads, for images (B, C, H, W)."""
         return Outputs(self(images))
 
+    @property
+    def separable(self) -> bool:
+        """Whether `encode` and `decode` exist, so that the features of a frozen encoder can be stored."""
+        return False
+
+    def encode(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the feature maps (B, c, h, w) of the encoder for images (B, C, H, W) of raw values."""
+        raise NotImplementedError(f"{type(self).__name__} does not compute its encoder separately")
+
+    def decode(self, features: Sequence[Tensor], size: Sequence[int]) -> Outputs:
+        """Return what `outputs` returns for images of `size` (H, W), from their features."""
+        raise NotImplementedError(f"{type(self).__name__} does not compute its decoder separately")
+
     def training_outputs(self, images: Tensor) -> Outputs:
         """Deprecated name of `outputs`."""
         message = f"{type(self).__name__}.training_outputs is now called outputs"
@@ -85,6 +100,10 @@ class SegmentationModel(nn.Module, abc.ABC):
 
     def tensors_from_files(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors of a file by the names used in this model, in the same order; unknown names are kept."""
+        return dict(tensors)
+
+    def tensors_from_pretrained(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return pretrained tensors in the form of this model, for example with norms folded into convolutions."""
         return dict(tensors)
 
     def files_of_its_library(self, classes: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
@@ -234,10 +253,39 @@ class AdaptedModel(SegmentationModel):
 
     def outputs(self, images: Tensor) -> Outputs:
         """Return the logits, and in training mode those of the auxiliary heads, at the size of the images."""
-        height, width = images.shape[-2:]
-        x = pad_end(self.normalise(images), self.stride, self.smallest)
-        full = [enlarge(logits, x.shape[-2:])[..., :height, :width].float() for logits in self._logits(x)]
-        return Outputs(full[0], tuple(full[1:]))
+        x = self._padded(images)
+        return _at_full_size(self._logits(x), x.shape[-2:], images.shape[-2:])
+
+    def encode(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the feature maps (B, c, h, w) of the encoder for images (B, C, H, W), padded to multiples of the stride."""
+        if not self.separable:
+            return super().encode(images)
+        return self._features(self._padded(images))
+
+    def decode(self, features: Sequence[Tensor], size: Sequence[int]) -> Outputs:
+        """Return what `outputs` returns for images of `size` (H, W), from their features."""
+        if not self.separable:
+            return super().decode(features, size)
+        height, width = (max(padded(side, self.stride), self.smallest) for side in size)
+        return _at_full_size(self._decoded(features, (height, width)), (height, width), size)
+
+    def _padded(self, images: Tensor) -> Tensor:
+        return pad_end(self.normalise(images), self.stride, self.smallest)
+
+    def _features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the features of normalised and padded images; only if the model is `separable`."""
+        raise NotImplementedError
+
+    def _decoded(self, features: Sequence[Tensor], size: Sequence[int]) -> tuple[Tensor, ...]:
+        """Return what `_logits` returns, from the features of padded images of `size`; only if the model is `separable`."""
+        raise NotImplementedError
+
+
+def _at_full_size(logits: Sequence[Tensor], padded_size: Sequence[int], size: Sequence[int]) -> Outputs:
+    """Enlarge logits to the size of the padded images, and remove the padding."""
+    height, width = size
+    full = [enlarge(each, padded_size)[..., :height, :width].float() for each in logits]
+    return Outputs(full[0], tuple(full[1:]))
 
 
 def enlarge(logits: Tensor, size: Sequence[int]) -> Tensor:

@@ -48,10 +48,12 @@ _COCO = (("coco", "BSD-3-Clause"), ("imagenet", "BSD-3-Clause"))
 _MIT = (("ade20k", NVIDIA), ("cityscapes", NVIDIA), ("imagenet", NVIDIA))
 _DEEPLAB, _SEGFORMER = "Chen et al. 2017, arXiv:1706.05587", "Xie et al. 2021, arXiv:2105.15203"
 _FCN, _LRASPP = "Long et al. 2015, arXiv:1411.4038", "Howard et al. 2019, arXiv:1905.02244"
+_FPN = "Lin et al. 2017, arXiv:1612.03144; Kirillov et al. 2019, arXiv:1901.02446"
 _VISION, _HUGGING = "torchvision", "transformers"
 
 ENTRIES = (
     Entry("unet", "pixelwise", 31_037_698, 16, "Ronneberger et al. 2015, arXiv:1505.04597"),
+    Entry("fpn", "pixelwise", 3_322_912, 32, _FPN, (("imagenet", "Apache-2.0"),)),
     Entry("deeplabv3-resnet50", _VISION, 41_994_308, 8, _DEEPLAB, _COCO, "BSD-3-Clause"),
     Entry("deeplabv3-resnet101", _VISION, 60_986_436, 8, _DEEPLAB, _COCO, "BSD-3-Clause"),
     Entry("deeplabv3-mobilenetv3", _VISION, 11_024_236, 16, _DEEPLAB, _COCO, "BSD-3-Clause"),
@@ -80,6 +82,8 @@ CHECKPOINTS = tuple(
         ),
     )
 )
+# Networks of pixelwise itself: name and module → class.
+_OWN = {"unet": "UNet", "fpn": "FPN"}
 _MAX_COUNTED = 24
 _ENTRY = {entry.name: entry for entry in ENTRIES}
 
@@ -187,7 +191,7 @@ def origin(name: str) -> str:
         ConfigError: an unknown name.
     """
     module = _place(name)[0]
-    return {"unet": "pixelwise", "smp": "segmentation_models.pytorch"}.get(module, module)
+    return "pixelwise" if module in _OWN else {"smp": "segmentation_models.pytorch"}.get(module, module)
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -199,7 +203,7 @@ def split_name(name: str) -> tuple[str, str]:
 def _builder(name: str) -> Callable[..., SegmentationModel]:
     module, class_name = _place(name)
     cls = getattr(importlib.import_module(f"pixelwise.models.{module}"), class_name)
-    return cls if module == "unet" else partial(cls, name)
+    return cls if module in _OWN else partial(cls, name)
 
 
 def _place(name: str) -> tuple[str, str]:
@@ -207,8 +211,8 @@ def _place(name: str) -> tuple[str, str]:
     architecture, slash, encoder = name.partition("/")
     if slash and encoder and architecture in SMP_ARCHITECTURES:
         return "smp", "SmpModel"
-    if name == "unet":
-        return "unet", "UNet"
+    if name in _OWN:
+        return name, _OWN[name]
     if name == "transformers" or (name in _ENTRY and _ENTRY[name].source == _HUGGING):
         return "transformers", "TransformersModel"
     if name in _ENTRY:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -30,6 +29,7 @@ class Source:
         classes: class names of the head; None if unknown.
         dtype: numpy dtype name that `mean` and `std` refer to.
         bgr: whether the bands of their images are in the order blue, green, red.
+        origin: who trained them on what, or where they are published; "" if unknown.
     """
 
     where: str
@@ -41,6 +41,7 @@ class Source:
     dtype: str = "uint8"
     bgr: bool = False
     clip: tuple[tuple[float, float], ...] | None = None
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class Report:
 
     def sentence(self) -> str:
         """Return the report as one sentence."""
+        if self.encoder_only and self.head_new:
+            return f"{self.taken} tensors of the encoder loaded; the decoder is new; licence of the weights: {self.license}"
         new = ", ".join(_short(self.new)) or "none"
         unused = ", ".join(_short(self.unused)) or "none"
         return f"{self.taken} tensors loaded; new: {new}; unused: {unused}; licence of the weights: {self.license}"
@@ -90,6 +93,7 @@ def matched(model: SegmentationModel, source: Source, *, keep_head: bool = True)
     Raises:
         ModelFileError: the weights belong to another network.
     """
+    source = replace(source, tensors=model.tensors_from_pretrained(source.tensors))
     state = model.state_dict()
     named = _named(model, source, state)
     first = next((n for n, t in state.items() if t.ndim == 4), "")
@@ -130,7 +134,7 @@ def matched(model: SegmentationModel, source: Source, *, keep_head: bool = True)
 def _named(model: SegmentationModel, source: Source, state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
     """Map the name of each tensor to its name in the network, by the prefix and spelling that match most tensors.
 
-    Prefixes: none, `network.`, or that of the encoder. timm flattens lists of stages: `stages.0.` becomes `stages_0.`.
+    Prefixes: none, `network.`, or that of the encoder.
     The normalisation is not mapped, since it is taken from the configuration.
     """
     encoders = {n[: n.index(".", len("network.")) + 1] for n in state if n.startswith("network.") and n.count(".") > 1}
@@ -143,9 +147,8 @@ def _named(model: SegmentationModel, source: Source, state: Mapping[str, Tensor]
             found="two names for the same tensor",
             do="Save the checkpoint again.",
         )
-    flat = [re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", name) for name in spelled]
     best = max(
-        ([prefix + name for name in names] for prefix in prefixes for names in (spelled, flat)),
+        ([_spelling(prefix, name, state) for name in spelled] for prefix in prefixes),
         key=lambda names: sum(name in state for name in names),
     )
     pairs = zip(source.tensors.items(), best, strict=True)
@@ -154,6 +157,12 @@ def _named(model: SegmentationModel, source: Source, state: Mapping[str, Tensor]
         for (original, tensor), name in pairs
         if name in state and not name.startswith("normalise.")
     }
+
+
+def _spelling(prefix: str, name: str, state: Mapping[str, Tensor]) -> str:
+    """Return the name with its prefix, flattened as in the encoders of timm if only that exists: `stages.0.` as `stages_0.`."""
+    flat = prefix + name.replace(".", "_", 1)
+    return flat if flat in state and prefix + name not in state else prefix + name
 
 
 def _adapted(given: Tensor, target: Tensor, bands: int, bgr: bool) -> Tensor:

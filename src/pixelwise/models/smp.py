@@ -10,11 +10,16 @@ from torch import Tensor, nn
 
 from pixelwise.errors import ConfigError, nearest
 from pixelwise.models.base import AdaptedModel, missing_library, stages
+from pixelwise.models.packaged import ENCODERS
 
 
 def encoders() -> tuple[str, ...]:
-    """Return the names of the encoders of the library, sorted; encoders of timm are available as tu-NAME, too."""
-    return tuple(sorted(name for name in _library("").encoders.encoders if not name.startswith("timm-")))
+    """Return the names of the encoders of the library, and those of timm whose weights a package contains, sorted.
+
+    All other encoders of timm are available as tu-NAME, too.
+    """
+    own = (name for name in _library("").encoders.encoders if not name.startswith("timm-"))
+    return tuple(sorted([*own, *(f"tu-{name}" for name in ENCODERS)]))
 
 
 class SmpModel(AdaptedModel):
@@ -35,12 +40,14 @@ class SmpModel(AdaptedModel):
     ) -> None:
         network = _network(name, max(in_channels, 1), max(num_classes, 1))
         stride = int(network.encoder.output_stride)
+        architecture = name.partition("/")[0]
         smallest = 0
-        if name.startswith("dpt/"):
+        if architecture == "dpt":
             stride *= 2  # DPT halves its grid of patches once more
-        elif name.startswith("pan/"):
+        elif architecture == "pan":
             smallest = 8 * stride  # PAN pools its coarsest cells three times
         super().__init__(network, in_channels, num_classes, stride, mean, std, clip, smallest)
+        self.architecture = architecture
 
     @property
     def head(self) -> nn.Module:  # type: ignore[override]
@@ -51,8 +58,20 @@ class SmpModel(AdaptedModel):
         """Return the layers of the encoder in order."""
         return stages(self.network.encoder, "network.encoder.")
 
+    @property
+    def separable(self) -> bool:
+        """Whether `encode` and `decode` exist: not for DPT, whose encoder also returns tokens."""
+        return self.architecture != "dpt"
+
     def _logits(self, x: Tensor) -> tuple[Tensor, ...]:
         return (self.network(x),)
+
+    def _features(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.network.encoder(x)[1:])  # the first is `x` itself, of which decoders use only the size
+
+    def _decoded(self, features: Sequence[Tensor], size: Sequence[int]) -> tuple[Tensor, ...]:
+        image = features[0].new_empty(len(features[0]), 0, *size)
+        return (self.network.segmentation_head(self.network.decoder([image, *features])),)
 
 
 def _library(name: str) -> Any:

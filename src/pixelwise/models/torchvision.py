@@ -41,6 +41,7 @@ class TorchvisionModel(AdaptedModel):
         network: nn.Module = getattr(segmentation, builder)(**options)
         _set_bands(network, max(in_channels, 1))
         super().__init__(network, in_channels, num_classes, stride, mean, std, clip)
+        self._feature_names = ("low", "high") if name.startswith("lraspp") else ("out", "aux")
 
     @property
     def head(self) -> nn.Module:  # type: ignore[override]
@@ -54,15 +55,26 @@ class TorchvisionModel(AdaptedModel):
         """Return the layers of the backbone in order."""
         return stages(self.network.backbone, "network.backbone.")
 
+    @property
+    def separable(self) -> bool:
+        """Whether `encode` and `decode` exist: always."""
+        return True
+
     def _logits(self, x: Tensor) -> tuple[Tensor, ...]:
         # Not `network(x)`, which enlarges the logits, and computes the auxiliary head in evaluation mode, too.
-        network = self.network
-        features = network.backbone(x)
-        if "out" not in features:
-            return (network.classifier(features),)
+        return self._decoded(self._features(x), x.shape[-2:])
+
+    def _features(self, x: Tensor) -> tuple[Tensor, ...]:
+        features = self.network.backbone(x)
+        return tuple(features[key] for key in self._feature_names)
+
+    def _decoded(self, features: Sequence[Tensor], size: Sequence[int]) -> tuple[Tensor, ...]:
+        network, named = self.network, dict(zip(self._feature_names, features, strict=True))
+        if "out" not in named:
+            return (network.classifier(named),)
         if not self.training:
-            return (network.classifier(features["out"]),)
-        return network.classifier(features["out"]), network.aux_classifier(features["aux"])
+            return (network.classifier(named["out"]),)
+        return network.classifier(named["out"]), network.aux_classifier(named["aux"])
 
 
 def _set_bands(network: nn.Module, bands: int) -> None:

@@ -116,6 +116,17 @@ class TransformersModel(AdaptedModel):
         }
         return {CONFIG: settings.to_diff_dict(), PROCESSOR: processor}
 
+    @property
+    def separable(self) -> bool:
+        """Whether `encode` and `decode` exist: only for SegFormer."""
+        return bool(self.network.config.model_type == "segformer")
+
+    def _features(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.network.segformer(x, output_hidden_states=True).hidden_states)
+
+    def _decoded(self, features: Sequence[Tensor], size: Sequence[int]) -> tuple[Tensor, ...]:
+        return (self.network.decode_head(features),)
+
     def _logits(self, x: Tensor) -> tuple[Tensor, ...]:
         network = self.network
         auxiliary = getattr(network, "auxiliary_head", None) if self.training else None

@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pixelwise.batch import Outputs
 from pixelwise.errors import ConfigError
 from pixelwise.models.base import SegmentationModel, pad_end
 
@@ -113,17 +114,29 @@ class UNet(SegmentationModel):
         self.pixels = nn.PixelShuffle(stem) if stem > 1 else nn.Identity()
         _initialise(self)
 
+    @property
+    def separable(self) -> bool:
+        """Whether `encode` and `decode` exist: always."""
+        return True
+
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K, H, W) float32 for images (B, C, H, W) of raw values of any numeric type, H, W ≥ 1."""
-        height, width = images.shape[-2:]
-        x = self.first(self.patches(pad_end(self.normalise(images), self.stride)))
-        skips: list[Tensor] = []
+        return self.decode(self.encode(images), images.shape[-2:]).logits
+
+    def encode(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the features of every scale, finest first."""
+        features = [self.first(self.patches(pad_end(self.normalise(images), self.stride)))]
         for down in self.down:
-            skips.append(x)
-            x = down(x)
+            features.append(down(features[-1]))
+        return tuple(features)
+
+    def decode(self, features: Sequence[Tensor], size: Sequence[int]) -> Outputs:
+        """Return the logits for images of `size` (H, W) from their features."""
+        *skips, x = features
         for up in self.up:
             x = up(x, skips.pop())
-        return self.pixels(self.head(x))[..., :height, :width].float()
+        height, width = size
+        return Outputs(self.pixels(self.head(x))[..., :height, :width].float())
 
     def encoder_stages(self) -> tuple[tuple[str, ...], ...]:
         """Return the scales of the encoder, finest first."""
