@@ -2,12 +2,14 @@
 
     python -m benchmarks.ablation --root data            # four data sets, three seeds, three hours; resumable
     python -m benchmarks.ablation --root data --only camvid --seeds 0
+    python -m benchmarks.ablation --root data --network fpn    # 11 choices, four sets, 11 hours
     OMP_NUM_THREADS=1 taskset -c 0 python -m benchmarks.ablation …    # run two of these in parallel, one per core
     python -m benchmarks.ablation --table
 
 Writes one JSON file per run to `benchmarks/results/ablation/` and prints the table. All runs have equal time, including
-preparation; the score is the test mIoU of the model with the best val score (of CamVid every eighth val image, since a large
-network would spend its time on validation). Finished runs are not repeated. If the plain value equals the derived one, the run
+preparation. The score of the U-Net is the test mIoU of the model with the best val score (of CamVid every eighth val image,
+since a large network would spend its time on validation); that of the network with a pretrained encoder is its val mIoU, since
+its rules are chosen with this table. Finished runs are not repeated. If the plain value equals the derived one, the run
 is skipped. The machine must be otherwise idle.
 """
 
@@ -30,29 +32,34 @@ from benchmarks.protocol import (
     NOT_MEASURED,
     RECIPES,
     TRAINING_ALONE,
+    last_step,
     machine,
     parse,
     parser_with_root,
     read_json,
     read_log,
+    version,
     write_json,
 )
 
 RESULTS = Path(__file__).parent / "results" / "ablation"
-SEEDS, SECONDS = (0, 1, 2), 90.0
-# Rows and columns of the images; None if they have various sizes, so that no crop size fits them all.
-SETS: Mapping[str, tuple[int, int] | None] = {
-    "camvid": (360, 480),
-    "drive": (584, 565),
-    "aerial_roads": (400, 400),
-    "fine_defects": None,
+SEEDS = (0, 1, 2)
+# Network → data set → size of the images; None if they have various sizes, so that no crop size fits them all, or if the
+# network has no choice of crop.
+SETS: Mapping[str, Mapping[str, tuple[int, int] | None]] = {
+    "unet": {"camvid": (360, 480), "drive": (584, 565), "aerial_roads": (400, 400), "fine_defects": None},
+    "fpn": {"camvid": None, "drive": None, "magnetic_tile": None, "aerial_roads": None},
 }
+# Network → seconds of each run, and the split whose mIoU is in the table.
+SECONDS: Mapping[str, float] = {"unet": 90.0, "fpn": 240.0}
+SCORED: Mapping[str, str] = {"unet": "test", "fpn": "val"}
+KEYS = {"test": "miou", "val": "val_miou"}
 # Only blowholes and cracks, 0.3 % of the pixels: two classes, one of them rare.
 FINE_DEFECTS = 'data.images=["MT_Blowhole/Imgs/*.jpg", "MT_Crack/Imgs/*.jpg"]'
 # ALL excludes the plain network: on whole images, a CPU does not finish one step with it in this time.
 DERIVED, ALL = "derived", "all but the network"
 # Choice → what a plain script does: its description and overrides of the configuration.
-CHOICES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+UNET: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "normalisation": (
         "mean and standard deviation of half the range",
         {"model.mean": 127.5, "model.std": 127.5, "model.clip": "none"},  # for each band, see `fixed`
@@ -76,49 +83,71 @@ CHOICES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "network": ("full resolution, 32 to 256 channels", {"model.stem": 1, "model.features": [32, 64, 128, 256]}),
     "loss": ("cross-entropy", {"loss.cross_entropy": 1.0, "loss.dice": 0.0}),
 }
+FPN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "copies": ("one copy of each image", {"train.copies": 1}),
+    "fine features": ("features of stride 2 and a full-resolution stem", {"model.fine": True}),
+    "no fine features": ("neither of them", {"model.fine": False}),
+    "narrow decoder": ("32 channels", {"model.width": 32}),
+    "wide decoder": ("128 channels", {"model.width": 128}),
+    "larger encoder": ("EfficientNet-Lite2", {"model.encoder": "tf_efficientnet_lite2"}),
+    "stored features": ("encoder computed in every step", {"train.copies": 0}),
+    "unfreezing": ("encoder frozen to the end", {"train.unfreeze_start": 1.0, "train.unfreeze": 1.0}),
+    "frozen encoder": ("all layers from the start", {"train.freeze": "none"}),
+    "class weights": ("none", {"loss.class_weights": "none"}),
+    "loss": ("cross-entropy", {"loss.cross_entropy": 1.0, "loss.dice": 0.0}),
+}
+CHOICES: Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]] = {"unet": UNET, "fpn": FPN}
 
 
 def main() -> None:
     parser = parser_with_root(__doc__)
-    parser.add_argument("--only", choices=tuple(SETS), action="append", help="data set (repeatable); default: all")
-    parser.add_argument("--choice", choices=(*CHOICES, ALL), action="append", help="choice (repeatable); default: all")
+    parser.add_argument("--network", choices=tuple(CHOICES), default="unet")
+    parser.add_argument("--only", action="append", help="data set (repeatable); default: all of the network")
+    parser.add_argument("--choice", action="append", help="choice (repeatable); default: all of the network")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="training time of each run")
+    parser.add_argument("--seconds", type=float, help="time of each run; default: 90 (unet), 240 (fpn)")
     parser.add_argument("--steps", type=int, help="instead of --seconds, for a trial")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the results")
     args = parse(parser)
+    network = args.network
+    for given, known in ((args.only, SETS[network]), (args.choice, (*CHOICES[network], ALL))):
+        for name in given or ():
+            if name not in known:
+                parser.error(f"{name}: expected one of {', '.join(known)} for {network}.")
+    args.seconds = args.seconds or SECONDS[network]
     length = f"{args.steps}steps" if args.steps else f"{args.seconds:g}s"
     if not args.table:
         # Seeds are the outer loop, so that an interrupted benchmark has complete comparisons.
         for seed in args.seeds:
-            for name in args.only or SETS:
-                for choice in (DERIVED, *choices(name)):
-                    if choice in (DERIVED, *(args.choice or choices(name))):
+            for name in args.only or SETS[network]:
+                for choice in (DERIVED, *choices(network, name)):
+                    if choice in (DERIVED, *(args.choice or choices(network, name))):
                         work(args, name, choice, seed, length)
-    print(table(length, args.results))
+    print(table(network, length, args.results))
 
 
-def result_path(name: str, choice: str, seed: int, length: str, results: Path = RESULTS) -> Path:
-    return results / f"{name}-{length}-{choice.replace(' ', '_').replace(chr(39), '')}-{seed}.json"
+def result_path(network: str, name: str, choice: str, seed: int, length: str, results: Path = RESULTS) -> Path:
+    return results / network / f"{name}-{length}-{choice.replace(' ', '_').replace(chr(39), '')}-{seed}.json"
 
 
-def choices(name: str) -> tuple[str, ...]:
+def choices(network: str, name: str) -> tuple[str, ...]:
     """Return the choices that can be replaced for a data set."""
-    return (*(choice for choice in CHOICES if choice != "crop" or SETS[name]), ALL)
+    single = tuple(choice for choice in CHOICES[network] if choice != "crop" or SETS[network][name])
+    return (*single, ALL) if network == "unet" else single
 
 
-def fixed(name: str, choice: str) -> dict[str, Any]:
+def fixed(network: str, name: str, choice: str) -> dict[str, Any]:
     """Return what replaces the derived values: dotted key → value."""
     if choice == DERIVED:
         return {}
     if choice == ALL:
         return {
             key: value
-            for each in choices(name)
+            for each in choices(network, name)
             if each not in ("network", ALL)
-            for key, value in fixed(name, each).items()
+            for key, value in fixed(network, name, each).items()
         }
-    values, sides, bands = dict(CHOICES[choice][1]), SETS[name], 1 if name == "fine_defects" else 3
+    values, sides, bands = dict(CHOICES[network][choice][1]), SETS[network][name], 1 if name == "fine_defects" else 3
     if "train.crop" in values and sides:
         # The largest multiples of 32 within the image.
         values["train.crop"] = [side // 32 * 32 for side in sides]
@@ -133,10 +162,12 @@ def same(values: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
 
 
 def work(args: argparse.Namespace, name: str, choice: str, seed: int, length: str) -> None:
-    path, values = result_path(name, choice, seed, length, args.results), fixed(name, choice)
+    network = args.network
+    path, values = result_path(network, name, choice, seed, length, args.results), fixed(network, name, choice)
     if path.exists():
         return
-    if values and same(values, read_json(result_path(name, DERIVED, seed, length, args.results))["config"]):
+    derived = result_path(network, name, DERIVED, seed, length, args.results)
+    if values and same(values, read_json(derived)["config"]):
         print(f"{name}, {choice}, seed {seed}: same as derived", file=sys.stderr, flush=True)
         return
     folder = Path(tempfile.mkdtemp())
@@ -146,7 +177,8 @@ def work(args: argparse.Namespace, name: str, choice: str, seed: int, length: st
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     write_json(path, facts)
-    message = f"{name}, {choice}, seed {seed}: test mIoU {facts['miou']:.4f}, {facts['steps']} steps"
+    score = facts[KEYS[SCORED[network]]]
+    message = f"{name}, {choice}, seed {seed}: {SCORED[network]} mIoU {score:.4f}, {facts['steps']} steps"
     print(message, file=sys.stderr, flush=True)
 
 
@@ -159,48 +191,50 @@ def measured(args: argparse.Namespace, name: str, values: Mapping[str, Any], see
     description, location = RECIPES / f"{recipe}.yaml", [f"data.root={root}"]
     if name == "fine_defects":
         location.append(FINE_DEFECTS)
-    if name == "camvid":
+    if name == "camvid" and args.network == "unet":
         description, location = subset(root, 10**6, 0, folder / "camvid"), []
         val_list = description.parent / "val.txt"
         val_list.write_text("".join(f"{line}\n" for line in val_list.read_text().split()[::8]))
     overrides = (*location, *TRAINING_ALONE, *(f"{key}={json.dumps(value)}" for key, value in values.items()))
     limits: dict[str, Any] = {"steps": args.steps} if args.steps else {"time_limit": args.seconds}
-    run = pixelwise.train(description, out=folder / "run", seed=seed, overrides=overrides, **limits)
-    scores = pixelwise.evaluate(run.model, description, overrides=location).scores.to_dict()
+    run = pixelwise.train(description, model=args.network, out=folder / "run", seed=seed, overrides=overrides, **limits)
     config = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))
-    events = read_log(run.folder)
-    facts = {"steps": max(e.get("step", 0) for e in events), "seconds": max(e.get("seconds", 0.0) for e in events)}
-    facts |= {"miou": scores["miou"], "val_miou": max(e["miou"] for e in events if e["event"] == "validation")}
-    facts |= {"classes": {c["name"]: c["iou"] for c in scores["classes"]}}
+    facts: dict[str, Any] = {"seconds": max(event.get("seconds", 0.0) for event in read_log(run.folder))}
+    facts |= {"steps": last_step(run.folder), "val_miou": run.scores["miou"], "commit": version()}
+    scores = run.scores
+    if SCORED[args.network] == "test":
+        scores = pixelwise.evaluate(run.model, description, overrides=location).scores.to_dict()
+        facts["miou"] = scores["miou"]
+    facts["classes"] = {c["name"]: c["iou"] for c in scores["classes"]}
     return (
         facts | machine() | {"config": {section: config[section] for section in ("model", "train", "augment", "loss")}}
     )
 
 
-def table(length: str = f"{SECONDS:g}s", results: Path = RESULTS) -> str:
-    """Return a table of test mIoU as derived and with each choice replaced, and the difference per seed."""
+def table(network: str = "unet", length: str | None = None, results: Path = RESULTS) -> str:
+    """Return a table of mIoU as derived and with each choice replaced, and the difference per seed."""
+    length = length or f"{SECONDS[network]:g}s"
+    key = KEYS[SCORED[network]]
     lines = ["| set | choice | replaced by | derived | replaced | derived − replaced |", "|---" * 6 + "|"]
-    for name in SETS:
-        derived = found(name, DERIVED, length, results)
-        for choice in choices(name):
-            other = found(name, choice, length, results)
-            replacement = CHOICES[choice][0] if choice in CHOICES else "all at once"
-            values = fixed(name, choice)
+    for name in SETS[network]:
+        derived = found(network, name, DERIVED, length, results)
+        for choice in choices(network, name):
+            other = found(network, name, choice, length, results)
+            replacement = CHOICES[network][choice][0] if choice in CHOICES[network] else "all at once"
+            values = fixed(network, name, choice)
             if derived and all(same(values, facts["config"]) for facts in derived.values()):
                 lines.append(f"| {name} | {choice} | {replacement} | | | same value |")
             elif seeds := sorted(derived.keys() & other.keys()):
-                derived_values, other_values = (
-                    [100 * runs[seed]["miou"] for seed in seeds] for runs in (derived, other)
-                )
+                derived_values, other_values = ([100 * runs[seed][key] for seed in seeds] for runs in (derived, other))
                 ahead = [a - b for a, b in zip(derived_values, other_values, strict=True)]
                 cells = f"{mean_and_range(derived_values)} | {mean_and_range(other_values)} | {mean_and_range(ahead, '+')}, n = {len(seeds)}"
                 lines.append(f"| {name} | {choice} | {replacement} | {cells} |")
     return "\n".join(lines) if len(lines) > 2 else NOT_MEASURED
 
 
-def found(name: str, choice: str, length: str, results: Path) -> dict[int, dict[str, Any]]:
+def found(network: str, name: str, choice: str, length: str, results: Path) -> dict[int, dict[str, Any]]:
     """Return the results so far by seed."""
-    paths = {seed: result_path(name, choice, seed, length, results) for seed in SEEDS}
+    paths = {seed: result_path(network, name, choice, seed, length, results) for seed in SEEDS}
     return {seed: read_json(path) for seed, path in paths.items() if path.exists()}
 
 

@@ -6,7 +6,9 @@ import argparse
 import json
 import platform
 import statistics
-from collections.abc import Callable, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,35 @@ def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor())
+
+
+def run_each(module: str, args: argparse.Namespace, runs: Iterable[tuple[Path, Sequence[object]]]) -> None:
+    """Measure in one process per run, one after the other, what has no result yet.
+
+    Args:
+        module: module of the benchmark, which measures one run with `--one`.
+        args: its command line, with --root and --results.
+        runs: result file and arguments of `--one` of each run.
+
+    Raises:
+        SystemExit: runs failed; the others were measured.
+    """
+    failed = []
+    for path, run in runs:
+        if not path.exists():
+            print(*run, sep=", ", file=sys.stderr, flush=True)
+            command = [sys.executable, "-m", f"benchmarks.{module}", "--root", str(args.root)]
+            command += ["--results", str(args.results), "--one", *map(str, run)]
+            if subprocess.run(command).returncode:
+                failed.append(path.stem)
+    if failed:
+        raise SystemExit(f"{len(failed)} runs failed: {', '.join(failed)}. The same command repeats them.")
+
+
+def version() -> str:
+    """Return the commit of the working copy, followed by -dirty if files differ from it."""
+    command = ["git", "-C", str(RECIPES.parent), "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def machine() -> dict[str, Any]:
@@ -83,7 +114,7 @@ def last_step(run: Path) -> int:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Format mean, lowest and highest value, and n."""
-    if not values:
-        return "–"
+    """Format mean, lowest and highest value, and n; a single value as it is."""
+    if len(values) < 2:
+        return f"{values[0]:.1f}" if values else "–"
     return f"{statistics.mean(values):.1f} ({min(values):.1f}–{max(values):.1f}, n = {len(values)})"

@@ -12,6 +12,8 @@ from pathlib import Path
 from benchmarks import (
     ablation,
     checking,
+    feature_cache,
+    few_labels,
     intervals,
     losses,
     metrics,
@@ -25,9 +27,12 @@ from benchmarks import (
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 TABLES: dict[str, Callable[[], str]] = {
     "recipes": recipes.table,
-    "quality per minute": lambda: quality_per_minute.table(4.0),
+    "quality per minute": quality_per_minute.table,
+    "few labels": few_labels.table,
     "ablation": ablation.table,
+    "ablation fpn": lambda: ablation.table("fpn"),
     "pretraining": lambda: pretraining.table("unet", 1.5),
+    "feature cache": feature_cache.table,
     "metrics": metrics.table,
     "checking": checking.table,
     "losses": losses.table,

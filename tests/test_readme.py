@@ -43,11 +43,19 @@ def rows(page: str, mark: str | None = None) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in cells}
 
 
-def test_the_figures_are_those_of_the_tables() -> None:
+def test_the_scores_after_four_minutes_are_those_of_the_table() -> None:
     text = " ".join(README.split())
-    ours, tutorial, smp = (cell.split()[0] for cell in rows("results.md", "quality per minute")["camvid"])
+    table = rows("results.md", "quality per minute")
+    if not table:
+        pytest.skip("the quality per minute is not measured yet")
+    by_method = dict(zip(table["mIoU"], table["camvid, 4 min"], strict=True))
+    ours, tutorial, smp = (by_method[method].split()[0] for method in ("pixelwise", "tutorial", "smp"))
     assert f"CamVid test mIoU is {ours}, against {smp} for segmentation_models.pytorch's" in text
     assert f"and {tutorial} for a plain U-Net" in text
+
+
+def test_the_figures_are_those_of_the_tables() -> None:
+    text = " ".join(README.split())
     libraries = {name: cells for name, cells in rows("conformance.md").items() if len(cells) == 5 and "of" in cells[3]}
     right, _, _, answered, _ = libraries.pop("pixelwise")
     others = max(libraries.values(), key=lambda cells: int(cells[0]))
