@@ -32,7 +32,7 @@ format: $(READY)
 	$(BIN)/ruff format src tests benchmarks conformance
 	$(BIN)/ruff check --fix src tests benchmarks conformance
 
-# ROOT: folder with the data sets (see recipes/). Three hours for all of them; resumable.
+# ROOT: folder with the data sets (see recipes/). Nine hours for all of them; resumable.
 ROOT ?= data
 bench: $(READY)
 	$(BIN)/python -m benchmarks.quality_per_minute --root $(ROOT)

@@ -601,7 +601,7 @@ def test_an_interrupted_demo_names_the_command_to_resume(
     result = invoke("demo", "--out", tmp_path / "demo", "--time-limit", "7s")
     assert result.code == 130
     data, run = tmp_path / "demo" / "data", tmp_path / "demo" / "run"
-    assert result.err.endswith(f"To resume: pixelwise train {data} --time-limit 7s --out {run}\n")
+    assert result.err.endswith(f"To resume: pixelwise train {data} --model unet --time-limit 7s --out {run}\n")
 
 
 def test_a_demo_without_enough_time_names_its_own_option(

@@ -1,8 +1,11 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pixelwise.config import Config, replace
 from pixelwise.errors import ResourceError
-from pixelwise.training.budget import fitting_steps, parse_duration, plan_steps, slower_pace
+from pixelwise.training import budget
+from pixelwise.training.budget import Pace, fitting_steps, parse_duration, plan_steps, slower_pace
 
 
 @pytest.mark.parametrize(
@@ -76,3 +79,52 @@ def test_a_long_final_scoring_leaves_fewer_steps() -> None:
         ResourceError, match=r"and the final scoring \(60\.0 s\), found 50 s left .* evaluate\.metrics=\[\]"
     ):
         plan_steps(Config(), per_step=0.5, per_validation=2.0, left=50, limit=60, final=60.0)
+
+
+@given(st.floats(0.01, 1.0), st.floats(0.01, 1.0), st.floats(0.0, 1.0), st.integers(10, 5000), st.integers(0, 5000))
+def test_units_of_two_kinds_of_steps(frozen: float, full: float, share: float, steps: int, step: int) -> None:
+    pace, border = Pace(frozen, full, share), round(share * steps)
+    # Oracle: the seconds of one step after the other.
+    seconds = [frozen if k < border else full for k in range(steps)]
+    step = min(step, steps)
+    assert pace.units(step, border) * pace.mean == pytest.approx(sum(seconds[:step]), rel=1e-6, abs=1e-9)
+    # The rest of the run takes as many units as were left, whatever was planned.
+    left = pace.units(steps, border) - pace.units(step, border)
+    assert pace.total_steps(left, step, border) == pytest.approx(
+        steps, abs=max(2, steps * 0.5 / border if border else 2)
+    )
+
+
+def test_the_border_moves_with_the_number_of_steps_until_it_is_reached() -> None:
+    pace = Pace(frozen=0.1, full=0.3, share=0.5)
+    assert pace.mean == pytest.approx(0.2)
+    assert pace.total_steps(100, 0, 500) == 100
+    assert pace.total_steps(100, 20, 500) == 110  # 20 steps at half of the average cost
+    assert pace.total_steps(30, 60, 50) == 80  # 30 units of 0.2 s are 20 steps of 0.3 s
+
+
+@pytest.mark.parametrize(
+    ("images", "per_copy", "limit", "uses", "copies"),
+    [
+        (16, 0.02, 240.0, 6400.0, 64),  # few images: as many as are useful
+        (367, 0.025, 240.0, 4400.0, 3),
+        (367, 0.025, None, 4400.0, 3),
+        (367, 0.025, 240.0, 1300.0, 1),  # each copy would be used once or twice
+        (367, 0.2, 240.0, 44000.0, 1),
+        (10_000, 0.05, 240.0, 4400.0, 0),  # most images are used once at most
+    ],
+)
+def test_copies_by_time_and_use(
+    monkeypatch: pytest.MonkeyPatch, images: int, per_copy: float, limit: float | None, uses: float, copies: int
+) -> None:
+    monkeypatch.setattr(budget, "storable_bytes", lambda: 1e12)
+    found, reason = budget.choose_copies(images, per_copy, 10**6, limit, uses)
+    assert found == copies
+    assert f"of {images} images" in reason
+
+
+def test_copies_by_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "storable_bytes", lambda: 5e8)
+    assert budget.choose_copies(100, 0.001, 10**6, 600.0, 1e5)[0] == 5
+    monkeypatch.setattr(budget, "storable_bytes", lambda: 0.0)
+    assert budget.choose_copies(100, 0.001, 10**6, 600.0, 1e5)[0] == 1

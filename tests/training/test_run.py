@@ -90,7 +90,8 @@ def test_every_derived_value_has_a_reason(whole: Path) -> None:
     left = [line.strip() for line in text.split("\nmodel:")[1].splitlines() if "null" in line]
     # For networks of other libraries, or null means "never", "all" or "detect".
     loss, end = ["ohem: null", "cldice_classes: null"], ["masks: null", "surface_tolerance: null"]
-    assert left == ["config: null", "unfreeze: null", *loss, *end]
+    of_fpn = [f"{key}: null" for key in ("encoder", "width", "fine", "norms")]
+    assert left == ["config: null", "weights_origin: null", *of_fpn, "unfreeze: null", *loss, *end]
 
 
 def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(
@@ -536,7 +537,7 @@ def test_steps_are_measured_with_augmentation(
 ) -> None:
     measured = []
 
-    def step_seconds(_: object, components: Components, __: int) -> float:
+    def step_seconds(_: object, components: Components, __: int, ___: object) -> float:
         measured.append(components.crops.transform.augment)
         return 0.5
 

@@ -51,7 +51,7 @@ def test_values_are_derived_for_the_chosen_device(
 ) -> None:
     seen: list[plan.Machine] = []
 
-    def derive(_: object, __: object, machine: plan.Machine, ___: object) -> None:
+    def derive(_: object, __: object, machine: plan.Machine, ___: object = None) -> None:
         seen.append(machine)
         raise RuntimeError("enough")
 

@@ -49,7 +49,7 @@ def run(
         progress.say(f"{finding.severity}: {finding.what}")
     if not findings:
         progress.say("no problems found")
-    step("Train a U-Net from scratch", f"pixelwise train {data} --time-limit {time_limit} --out {trained}")
+    step("Train a U-Net from scratch", f"pixelwise train {data} --model unet --time-limit {time_limit} --out {trained}")
     _train(data, time_limit, trained, progress)
     step("Evaluate on images not used for training", f"pixelwise evaluate {trained} {data} --out {scored}")
     scores = api.evaluate(trained, data, out=scored).to_dict()
@@ -82,9 +82,9 @@ def _train(data: str, time_limit: str, out: str, progress: Progress) -> None:
     from pixelwise import api
 
     try:
-        api.train(data, time_limit=time_limit, out=out, listener=training_listener(progress))
+        api.train(data, model="unet", time_limit=time_limit, out=out, listener=training_listener(progress))
     except Interrupted as error:
-        command = f"pixelwise train {data} --time-limit {time_limit} --out {out}"
+        command = f"pixelwise train {data} --model unet --time-limit {time_limit} --out {out}"
         raise Interrupted(error.where, found=error.found, do=f"To resume: {command}") from None
     except ResourceError as error:
         if error.where != "--time-limit":

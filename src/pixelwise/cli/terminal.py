@@ -228,10 +228,24 @@ def training_listener(progress: Progress) -> Callable[[dict[str, Any]], None]:
             case "calibrated":
                 change = f"{percent(event['ece_before'])} → {percent(event['ece_after'])}"
                 progress.say(f"temperature {event['temperature']:.3g}: validation calibration error {change}")
+            case "features":
+                done, total = event["done"], event["total"]
+                progress.line(f"features of the frozen encoder: image {done} of {total}", last=done == total)
+            case "features stored":
+                progress.say(_stored(event))
             case "calibrating" | "scoring" as stage:
                 progress.line(f"{stage} {event['done']} of {event['total']}", last=event["done"] == event["total"])
 
     return listen
+
+
+def _stored(event: dict[str, Any]) -> str:
+    size = f"{event['bytes'] / 2**20:,.0f} MB in {'memory' if event['place'] == 'memory' else 'a file'}"
+    left = event["total"] - event["stored"]
+    rest = f"; the other {left} are computed when they are used" if left else ""
+    return (
+        f"features of {counted(event['stored'], 'augmented image')} stored: {size}, {duration(event['seconds'])}{rest}"
+    )
 
 
 def _step_line(event: dict[str, Any]) -> str:
@@ -249,11 +263,13 @@ def _show_plan(progress: Progress, config: dict[str, Any], reasons: dict[str, st
     model, train = config["model"], config["train"]
     crop = "×".join(map(str, train["crop"]))
     widths = f" {model['features']}" if model["features"] else ""
+    encoder = f" with {model['encoder']}" if model["name"] == "fpn" else ""
+    weights = "" if model["weights"] == "none" else f" and weights {model['weights']}"
     progress.say(
-        f"plan: {model['name']}{widths}, {train['steps']} steps of {train['batch_size'] * train['accumulate']} "
+        f"plan: {model['name']}{widths}{encoder}{weights}, {train['steps']} steps of {train['batch_size'] * train['accumulate']} "
         f"crops {crop}, {train['precision']}{', channels-last' if train['channels_last'] else ''}, on {train['device']}"
     )
-    for key in ("train.steps", "model.stem", "loss.class_weights"):
+    for key in ("model.name", "train.steps", "train.unfreeze", "model.stem", "loss.class_weights"):
         if key in reasons:
             section, name = key.split(".")
             progress.say(f"      {name} {config[section][name]}: {reasons[key]}")

@@ -22,10 +22,14 @@ from pixelwise.cli.terminal import (
 
 def run(
     data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a data.yaml, a recipe or an annotation file.")],
-    model: Annotated[str | None, typer.Option(help="The network; unet by default.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The network; by default one with a pretrained encoder (fpn).")
+    ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="Initial weights: imagenet, coco, ade20k, cityscapes, a folder, a file or a Hub name."),
+        typer.Option(
+            help="Initial weights: imagenet, coco, ade20k, cityscapes, a folder, a file or a Hub name; none: random."
+        ),
     ] = None,
     freeze: Annotated[
         str | None, typer.Option(help="Layers to freeze: encoder, none, or the number of first layers.")

@@ -26,6 +26,7 @@ from pixelwise.errors import ConfigError
 class ResolvedModel(ModelConfig):
     """`ModelConfig` without unset values."""
 
+    name: str = "unet"
     weights: str = "none"
     license: str = "user"
     mean: list[float]
@@ -44,6 +45,9 @@ class ResolvedTrain(TrainConfig):
     head_rate: float = 1.0
     layer_decay: float = 1.0
     freeze: Literal["none", "encoder"] | int = "none"
+    unfreeze_start: Share = 0.0
+    copies: int = 0
+    encoder_rate: float = 1.0
     head_warmup: Share = 0.0
     ema: Share = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"

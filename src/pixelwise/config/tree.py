@@ -107,14 +107,23 @@ class DataConfig(_Section):
 class ModelConfig(_Section):
     """The network and its size."""
 
-    name: str = "unet"
+    name: str = Field(
+        "auto", description="auto: chosen by the device and the installed weights; see `pixelwise models`"
+    )
     weights: str | None = Field(
         None, description="none, imagenet, coco, ade20k, cityscapes, a folder or file, or a Hub name"
     )
     config: dict[str, Any] | None = Field(None, description="config.json of a transformers network")
     license: str | None = Field(None, description="licence of the initial weights; user: trained from scratch")
+    weights_origin: str | None = Field(None, description="who trained the initial weights on what, or their address")
     accept_license: bool = Field(False, description="accept weights that exclude commercial use")
-    features: list[Positive] | None = Field(None, description="channels per scale, finest first")
+    encoder: str | None = Field(None, description="encoder of fpn: name of a network of timm")
+    width: Positive | None = Field(None, description="channels of the decoder of fpn")
+    fine: bool | None = Field(None, description="fpn with features at half and full resolution, for thin structures")
+    norms: Literal["batch", "folded"] | None = Field(
+        None, description="batch norms of the encoder of fpn: trained, or folded into its convolutions"
+    )
+    features: list[Positive] | None = Field(None, description="channels per scale of unet, finest first")
     up: Literal["transposed", "bilinear"] | None = None
     stem: Literal[1, 2, 4] | None = Field(
         None, description="1: full resolution; 2, 4: side of the patches of the first scale"
@@ -211,6 +220,15 @@ class TrainConfig(_Section):
     )
     unfreeze: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, description="share of the steps after which all layers are unfrozen, last layers first; null: never"
+    )
+    unfreeze_start: Share | None = Field(None, description="share of the steps before the first layer is unfrozen")
+    copies: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="augmented copies per image whose features are stored while the encoder is frozen; 0: the encoder is"
+        " computed in every step",
+    )
+    encoder_rate: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="factor on the learning rate of the encoder"
     )
     head_warmup: Share | None = Field(None, description="share of the steps in which only the head learns")
     weight_decay: NonNegative = 0.01

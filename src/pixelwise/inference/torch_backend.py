@@ -51,7 +51,7 @@ class TorchBackend:
         batch = torch.from_numpy(_native(images))
         layout = torch.channels_last if self.channels_last and batch.ndim == 4 else torch.contiguous_format
         bf16 = self.precision == "bf16"
-        with torch.inference_mode(), _evaluating(self.model), torch.autocast(self.device.type, torch.bfloat16, bf16):
+        with torch.inference_mode(), evaluating(self.model), torch.autocast(self.device.type, torch.bfloat16, bf16):
             logits: torch.Tensor = self.model(batch.to(self.device).contiguous(memory_format=layout))
             return logits.float().contiguous().cpu().numpy()
 
@@ -83,7 +83,8 @@ def _native(images: NDArray[Any]) -> NDArray[Any]:
 
 
 @contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode, and restore the mode of every layer afterwards."""
     # `model.train()` afterwards would also put frozen layers into training mode.
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

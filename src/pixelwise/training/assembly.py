@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from pixelwise.models.pretrained import Report, Source, fill, matched
 from pixelwise.models.sources import WORDS, find_weights, folder_of, read_json
 from pixelwise.models.transformers import CONFIG
 from pixelwise.models.weights import save_model
+from pixelwise.training.features import FeatureBank
+from pixelwise.training.finetune import is_encoder_frozen
 from pixelwise.training.loader import Crops
 from pixelwise.training.loop import Work
 from pixelwise.training.optim import begin_at_prior
@@ -36,6 +38,12 @@ from pixelwise.training.transforms import CropTransform
 from pixelwise.types import Fingerprint, ModelSpec
 
 MODEL = "model"
+# Keys of the model section that are the size of a network.
+_SIZES = {
+    "unet": ("features", "up", "stem"),
+    "fpn": ("encoder", "width", "fine", "norms"),
+    "transformers": ("config",),
+}
 
 
 @dataclass(frozen=True)
@@ -148,19 +156,21 @@ def _with_absolute_weights(config: Config) -> Config:
     return configs.replace(config, model={"weights": str(Path(weights).resolve())})
 
 
+def architecture_of_weights(config: Config) -> Mapping[str, Any] | None:
+    """Return the architecture in the card of the weights, {"name": …, "arguments": {…}}; None if they are no model folder."""
+    model = config.model
+    folder = None if model.weights is None else folder_of(model.weights, accept_license=model.accept_license)
+    return read_card(folder).architecture if folder is not None and (folder / CARD).is_file() else None
+
+
 def _with_size_of_weights(config: Config) -> Config:
     """Take unset sizes of the network from the model folder of its weights."""
-    if config.model.weights is None or config.model.name not in ("unet", "transformers"):
-        return config
-    folder = folder_of(config.model.weights, accept_license=config.model.accept_license)
-    if folder is None or not (folder / CARD).is_file():
-        return config
-    architecture = read_card(folder).architecture
-    if architecture["name"] != config.model.name:
+    architecture = architecture_of_weights(config) if config.model.name in _SIZES else None
+    if architecture is None or architecture["name"] != config.model.name:
         return config
     sizes = {
         key: value
-        for key in ("features", "up", "stem", "config")
+        for key in _SIZES[config.model.name]
         if (value := architecture["arguments"].get(key)) is not None and getattr(config.model, key) is None
     }
     return configs.replace(config, model=sizes)
@@ -175,7 +185,9 @@ def pretrained(config: Config) -> Source | None:
     weights = config.model.weights
     if weights in (None, "none"):
         return None
-    return find_weights(config.model.name, weights, accept_license=config.model.accept_license)
+    return find_weights(
+        config.model.name, weights, encoder=config.model.encoder, accept_license=config.model.accept_license
+    )
 
 
 def initial_weights(config: Config, train: Dataset, facts: Fingerprint, source: Source) -> InitialWeights:
@@ -191,6 +203,7 @@ def initial_weights(config: Config, train: Dataset, facts: Fingerprint, source: 
         encoder_only=report.encoder_only,
         head_new=report.head_new,
         clip=source.clip,
+        origin=source.origin,
     )
 
 
@@ -274,6 +287,7 @@ def model_card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelC
             "data": Path(config.data.root or "").name,
             "images": len(splits.train),
             "weights": _named_weights(config.model.weights),
+            **_terms_of_weights(config),
         },
         data_hash=facts.hash,
         names_hash=splits.train.names_hash(),
@@ -293,9 +307,35 @@ def _named_weights(weights: str | None) -> str:
     return text if text in WORDS or is_hub_name(text) else "/".join(Path(text).parts[-2:])
 
 
+def _terms_of_weights(config: Config) -> dict[str, str | None]:
+    """Return licence and origin of the initial weights; nothing for random weights."""
+    if config.model.weights in (None, "none"):
+        return {}
+    return {"weights_license": config.model.license, "weights_origin": config.model.weights_origin}
+
+
 def make_predictor(config: Config, model: SegmentationModel, card: ModelCard) -> Predictor:
     """Return the predictor for validation, in full precision, so that validation scores are those of the final model."""
     return Predictor(TorchBackend(model, card.spec, config.train.device or "cpu"))
+
+
+def make_bank(config: ResolvedConfig, components: Components, out: Path) -> FeatureBank | None:
+    """Return the store of features of a frozen encoder; None if it is not frozen, or `train.copies` is 0.
+
+    Raises:
+        ConfigError: the network does not compute its encoder separately.
+    """
+    model, train = components.model, config.train
+    if not train.copies or not is_encoder_frozen(train, len(model.encoder_stages()), 0):
+        return None
+    if not model.separable:
+        raise ConfigError(
+            "train.copies",
+            expected="a network whose features can be stored",
+            found=f"{train.copies} with {config.model.name}",
+            do="Set it to 0, or choose another network.",
+        )
+    return FeatureBank(components.crops, model, train, out)
 
 
 def make_work(config: ResolvedConfig, val: Dataset, card: ModelCard, components: Components, out: Path) -> Work:
@@ -307,7 +347,8 @@ def make_work(config: ResolvedConfig, val: Dataset, card: ModelCard, components:
     def keep(averaged: SegmentationModel, miou: float, step: int) -> None:
         save_model(out / MODEL, averaged, replace(card, scores={"val_miou": miou, "step": step}))
 
-    return Work(config, components.model, components.loss, components.crops, validate, keep, out)
+    bank = make_bank(config, components, out)
+    return Work(config, components.model, components.loss, components.crops, validate, keep, out, bank)
 
 
 def validation_seconds(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> float:

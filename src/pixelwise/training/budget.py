@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 import statistics
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from pixelwise.batch import Batch
-from pixelwise.config import Config, Reasons, ResolvedConfig, draft, replace
+from pixelwise.config import Config, Reasons, ResolvedConfig, ResolvedTrain, draft, replace
 from pixelwise.errors import ResourceError
+from pixelwise.models.base import SegmentationModel
 from pixelwise.training.assembly import Components
+from pixelwise.training.features import FeatureBank, storable_bytes
+from pixelwise.training.finetune import Frozen, is_encoder_frozen
 from pixelwise.training.loader import batches
 from pixelwise.training.loop import gradients, on_device
 from pixelwise.training.optim import AveragedWeights, adamw
@@ -22,6 +26,11 @@ from pixelwise.training.optim import AveragedWeights, adamw
 _FASTER = 0.95
 _RESERVE = 0.96
 _VALIDATION_SHARE = 0.12
+# Storing features takes at most the larger share of the time limit; more than one copy, the smaller one.
+FILL_SHARE, _COPIES_SHARE = 0.4, 0.12
+# A copy is worth storing if several crops of it are used.
+_FEWEST_USES, _USES_PER_COPY, _MOST_COPIES = 1.5, 3.0, 64
+_NOMINAL_STEPS, _TRIAL_CROPS = 1000, 8
 # The end of a run is shortened only if it would exceed the time limit by more than a twentieth.
 TOLERANCE = 1.05
 
@@ -99,14 +108,77 @@ def _fastest(work: Callable[[], object], device: torch.device) -> float:
     return min(seconds)
 
 
-def step_seconds(config: ResolvedConfig, components: Components, steps: int) -> float:
+@dataclass(frozen=True)
+class Pace:
+    """Seconds per step of a run whose encoder is frozen in a first share of the steps.
+
+    A unit is a step of average cost, so a run of n steps takes n units, whatever n is.
+
+    Args:
+        frozen: seconds of a step with a frozen encoder.
+        full: seconds of any other step.
+        share: share of the steps that are of the first kind.
+    """
+
+    frozen: float
+    full: float
+    share: float
+
+    @property
+    def mean(self) -> float:
+        """Seconds of a unit."""
+        return self.share * self.frozen + (1 - self.share) * self.full
+
+    def units(self, step: int, border: int) -> float:
+        """Return the units of the steps before `step`, where the encoder is frozen before `border`."""
+        return (min(step, border) * self.frozen + max(step - border, 0) * self.full) / self.mean
+
+    def total_steps(self, units: float, step: int, border: int) -> int:
+        """Return the number of steps of a run of which `units` remain after `step`."""
+        if step < border:  # the border moves with the number of steps
+            return int(self.units(step, border) + units)
+        return int(step + units * self.mean / self.full)
+
+
+def measure_pace(config: ResolvedConfig, components: Components, bank: FeatureBank | None, steps: int) -> Pace:
+    """Measure the seconds per step, with a frozen encoder and without; `bank` has the features of the former, if stored."""
+    train = config.train
+    share = frozen_share(train, components.model)
+    frozen = full = 0.0
+
+    def crops() -> Iterator[Batch]:
+        count = (steps + 1) * train.accumulate
+        return batches(components.crops, batch_size=train.batch_size, start=0, count=count, workers=train.workers)
+
+    if share > 0:
+        held = draft(replace(config, train={"unfreeze": None}))
+        frozen = step_seconds(held, components, steps, crops() if bank is None else _few_features(bank, train))
+    if share < 1:
+        moving = config if train.unfreeze is None else draft(replace(config, train={"freeze": "none"}))
+        full = step_seconds(moving, components, steps, crops())
+    return Pace(frozen, full, share)
+
+
+def _few_features(bank: FeatureBank, train: ResolvedTrain) -> Iterator[Batch]:
+    """Yield the same few batches again and again, as if all features were stored: computing more takes too long."""
+    count = max(min(_TRIAL_CROPS // train.batch_size, 4), 1)
+    return itertools.cycle(list(bank.batches(batch_size=train.batch_size, start=0, count=count)))
+
+
+def frozen_share(train: ResolvedTrain, model: SegmentationModel) -> float:
+    """Return the share of the steps in which the whole encoder is frozen."""
+    nominal = train.model_copy(update={"steps": _NOMINAL_STEPS, "recounts": ()})
+    layers = len(model.encoder_stages())
+    return sum(is_encoder_frozen(nominal, layers, step) for step in range(_NOMINAL_STEPS)) / _NOMINAL_STEPS
+
+
+def step_seconds(config: ResolvedConfig, components: Components, steps: int, stream: Iterator[Batch]) -> float:
     """Measure the seconds of one training step, data loading included: the mean of `steps` after one warm-up."""
     train = config.train
     model = on_device(copy.deepcopy(components.model), train)
     optimizer = adamw(model, 1e-6, 0.0)
     averaged = AveragedWeights(model, 0.9)
-    count = (steps + 1) * train.accumulate
-    stream = batches(components.crops, batch_size=train.batch_size, start=0, count=count, workers=train.workers)
+    Frozen(model, train.model_copy(update={"head_warmup": 0.0})).hold(0)
     seconds = []
     for step in range(steps + 1):
         started = time.perf_counter()
@@ -116,6 +188,33 @@ def step_seconds(config: ResolvedConfig, components: Components, steps: int) -> 
         optimizer.zero_grad(set_to_none=True)
         seconds.append(time.perf_counter() - started)
     return statistics.fmean(seconds[1:])
+
+
+def choose_copies(images: int, per_copy: float, size: int, limit: float | None, uses: float) -> tuple[int, str]:
+    """Choose the number of augmented copies per image whose features are stored.
+
+    Args:
+        images: number of training images.
+        per_copy: seconds of the features of one copy.
+        size: bytes of the features of one copy.
+        limit: time limit in seconds; None if there is none.
+        uses: how many crops of all images together are used while the encoder is frozen.
+
+    Returns:
+        The number, and the reason; 0 if storing does not pay, since most copies would be used only once.
+    """
+    cost = f"{1000 * per_copy:.0f} ms and {size / 2**20:.1f} MB per copy of {images} images"
+    if uses < _FEWEST_USES * images:
+        return 0, f"{cost}, of each of which only {uses / images:.1f} crops would be used"
+    limits = {
+        f"at most {_MOST_COPIES}": float(_MOST_COPIES),
+        f"{uses / images:.0f} crops of each image are used": uses / images / _USES_PER_COPY,
+        "as many as fit into memory": storable_bytes() / (images * size),
+    }
+    if limit is not None:
+        limits[f"{100 * _COPIES_SHARE:.0f} % of the time limit"] = _COPIES_SHARE * limit / (images * per_copy)
+    why = min(limits, key=lambda key: limits[key])
+    return max(int(limits[why]), 1), f"{cost}; {why}"
 
 
 def plan_steps(
@@ -155,7 +254,12 @@ def plan_steps(
     return replace(config, train={"steps": steps, "validations": count}), reasons
 
 
-def slower_pace(marks: Sequence[tuple[int, float]], validations: Collection[int], per_validation: float) -> float:
+def slower_pace(
+    marks: Sequence[tuple[int, float]],
+    validations: Collection[int],
+    per_validation: float,
+    units: Callable[[int], float] = float,
+) -> float:
     """Return the seconds per step: of the run so far or since the last mark, whichever is slower.
 
     Planning too few steps wastes less than planning too many.
@@ -164,13 +268,15 @@ def slower_pace(marks: Sequence[tuple[int, float]], validations: Collection[int]
         marks: (step, seconds of training until then), from the beginning until now.
         validations: steps at which the model is validated.
         per_validation: estimated seconds of one validation; at least a tenth of the time is attributed to steps.
+        units: the cost of the steps before a step, in steps of average cost.
     """
     now, seconds = marks[-1]
     paces = [
-        (seconds - earlier - per_validation * sum(step < scored <= now for scored in validations)) / (now - step)
+        (seconds - earlier - per_validation * sum(step < scored <= now for scored in validations))
+        / (units(now) - units(step))
         for step, earlier in (marks[0], marks[-2])
     ]
-    return max(*paces, 0.1 * seconds / now)
+    return max(*paces, 0.1 * seconds / units(now))
 
 
 def fitting_steps(per_step: float, per_validation: float, validations: int, left: float, final: float) -> int:

@@ -13,8 +13,8 @@ from pixelwise.training.schedule import counted_before, steps_at
 def frozen_layers(train: ResolvedTrain, layers: int, step: int) -> int:
     """Return how many of the first encoder layers are frozen at `step` (0 …).
 
-    Layers are unfrozen one by one, the last one first (Howard and Ruder 2018, arXiv:1801.06146), evenly spread over the
-    share `train.unfreeze` of the steps.
+    Layers are unfrozen one by one, the last one first (Howard and Ruder 2018, arXiv:1801.06146), evenly spread between the
+    shares `train.unfreeze_start` and `train.unfreeze` of the steps.
 
     Raises:
         ConfigError: `train.freeze` exceeds the number of layers.
@@ -30,14 +30,20 @@ def frozen_layers(train: ResolvedTrain, layers: int, step: int) -> int:
     if train.unfreeze is None or not count:
         return count
     # A layer stays unfrozen when a recount makes the run longer.
-    return min(
-        _still_frozen(count, at / max(train.unfreeze * steps_at(train, at), 1.0))
-        for at in (*counted_before(train, step), step)
-    )
+    return min(_still_frozen(train, count, at) for at in (*counted_before(train, step), step))
 
 
-def _still_frozen(count: int, progress: float) -> int:
-    return max(count - int(progress * count), 0) if progress < 1 else 0
+def _still_frozen(train: ResolvedTrain, count: int, step: int) -> int:
+    steps = steps_at(train, step)
+    begin, end = train.unfreeze_start * steps, (train.unfreeze or 0.0) * steps
+    if step >= max(end, 1.0):
+        return 0
+    return count - int(max(step - begin, 0.0) / (end - begin) * count) if end > begin else count
+
+
+def is_encoder_frozen(train: ResolvedTrain, layers: int, step: int) -> bool:
+    """Whether the whole encoder, of `layers` layers, is frozen at `step` (0 …)."""
+    return layers > 0 and frozen_layers(train, layers, step) == layers
 
 
 def head_alone(train: ResolvedTrain, step: int) -> bool:
@@ -45,18 +51,21 @@ def head_alone(train: ResolvedTrain, step: int) -> bool:
     return all(at < train.head_warmup * steps_at(train, at) for at in (*counted_before(train, step), step))
 
 
-def rate_factors(model: SegmentationModel, head_rate: float, layer_decay: float) -> dict[str, float]:
+def rate_factors(
+    model: SegmentationModel, head_rate: float, layer_decay: float, encoder_rate: float = 1.0
+) -> dict[str, float]:
     """Return the factor on the learning rate of every parameter, by name.
 
-    The factor is `head_rate` for the head, 1 for the decoder, `layer_decay` for the last layer of the encoder,
-    `layer_decay` squared for the one before it, and so on: Clark et al. 2020, arXiv:2003.10555.
+    The factor is `head_rate` for the head, 1 for the decoder, `encoder_rate` × `layer_decay` for the last layer of the
+    encoder, `encoder_rate` × `layer_decay` squared for the one before it, and so on: Clark et al. 2020, arXiv:2003.10555.
     """
     layers = model.encoder_stages()
     head = {id(p) for p in model.head.parameters()}
     factors = {}
     for name, parameter in model.named_parameters():
         depth = next((k for k, prefixes in enumerate(layers) if name.startswith(prefixes)), len(layers))
-        factors[name] = head_rate if id(parameter) in head else layer_decay ** (len(layers) - depth)
+        factor = layer_decay ** (len(layers) - depth) * (encoder_rate if depth < len(layers) else 1.0)
+        factors[name] = head_rate if id(parameter) in head else factor
     return factors
 
 

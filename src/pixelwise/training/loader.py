@@ -6,7 +6,7 @@ epochs, each a permutation drawn from (seed, epoch). A batch may span two epochs
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from pixelwise.machine import free_memory
 from pixelwise.training.transforms import CropTransform
 
 Key = tuple[int, int]
+Draw = Callable[[torch.Tensor, torch.Tensor, np.random.Generator], tuple[torch.Tensor, torch.Tensor]]
 _ORDER, _DRAW = 0, 1
 
 
@@ -90,6 +91,10 @@ class Crops(TorchDataset[tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError
 
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError:
         """Return the crop of image `key[1]` in epoch `key[0]`; a worker process returns an error instead of raising it."""
+        return self.draw(key, self.transform, _DRAW)
+
+    def draw(self, key: Key, transform: Draw, purpose: int) -> tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError:
+        """Apply a random transform to image `key[1]`; its randomness depends on the key, the seed and the purpose."""
         epoch, index = key
         try:
             image, mask, name = self.kept[index] if self.kept is not None else self._read(index)
@@ -97,8 +102,8 @@ class Crops(TorchDataset[tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError
             if get_worker_info() is None:
                 raise
             return error  # torch would raise a RuntimeError with the traceback as its message
-        rng = np.random.default_rng([_DRAW, self.seed, epoch, index])
-        return (*self.transform(image, mask, rng), name)
+        rng = np.random.default_rng([purpose, self.seed, epoch, index])
+        return (*transform(image, mask, rng), name)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
@@ -141,7 +146,7 @@ def batches(crops: Crops, *, batch_size: int, start: int, count: int, workers: i
         sampler=Stream(len(crops), crops.seed, start * batch_size, (start + count) * batch_size),
         num_workers=workers,
         collate_fn=_collate,
-        worker_init_fn=_quiet_worker if workers else None,
+        worker_init_fn=quiet_worker if workers else None,
         # By default the loader draws from the global generator.
         generator=torch.Generator(),
     )
@@ -151,7 +156,7 @@ def batches(crops: Crops, *, batch_size: int, start: int, count: int, workers: i
         yield batch
 
 
-def _quiet_worker(_: int) -> None:
+def quiet_worker(_: int) -> None:
     """Let the parent process handle Ctrl-C: a worker would end with a traceback."""
     import signal
 

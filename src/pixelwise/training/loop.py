@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,8 @@ from pixelwise.errors import DivergedError, Interrupted
 from pixelwise.losses import Loss, accumulated
 from pixelwise.models.base import SegmentationModel
 from pixelwise.training.checkpoint import State, load_newest, save_checkpoint
-from pixelwise.training.finetune import Frozen
+from pixelwise.training.features import FeatureBank
+from pixelwise.training.finetune import Frozen, is_encoder_frozen
 from pixelwise.training.interrupt import StopSignal
 from pixelwise.training.loader import Crops, batches
 from pixelwise.training.optim import AveragedWeights, adamw, rate
@@ -47,6 +48,8 @@ class Work:
         validate: computes the mIoU of a model on the validation split: (model, stop check) → mIoU.
         keep: saves the averaged model as the best so far: (model, mIoU, step) → None.
         folder: the run folder.
+        bank: features of the training images while the encoder is frozen; None: the encoder is computed in every step.
+        fill_limit: seconds that storing the features may take.
     """
 
     config: ResolvedConfig
@@ -56,6 +59,26 @@ class Work:
     validate: Callable[[SegmentationModel, Callable[[], None]], float]
     keep: Callable[[SegmentationModel, float, int], None]
     folder: Path
+    bank: FeatureBank | None = None
+    fill_limit: float = math.inf
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """Yield the batches of the steps from `start` to `stop`: of features while the encoder is frozen, then of images."""
+        train = self.config.train
+        size, each = train.batch_size, train.accumulate
+        border = start
+        if self.bank is not None:
+            border = self.frozen_until(start, stop)
+            if border > start:
+                yield from self.bank.batches(batch_size=size, start=start * each, count=(border - start) * each)
+            self.bank.clear()
+        count = (stop - border) * each
+        yield from batches(self.crops, batch_size=size, start=border * each, count=count, workers=train.workers)
+
+    def frozen_until(self, start: int, stop: int) -> int:
+        """Return the first step from `start` on in which the encoder is not completely frozen, at most `stop`."""
+        layers = len(self.model.encoder_stages())
+        return next((s for s in range(start, stop) if not is_encoder_frozen(self.config.train, layers, s)), stop)
 
 
 def fit(
@@ -80,23 +103,21 @@ def fit(
     train = work.config.train
     steps = last_step(train)
     model = on_device(work.model, train)
-    optimizer = adamw(model, train.learning_rate, train.weight_decay, train.head_rate, train.layer_decay)
+    optimizer = adamw(
+        model, train.learning_rate, train.weight_decay, train.head_rate, train.layer_decay, train.encoder_rate
+    )
     averaged = AveragedWeights(model, train.ema)
     state = State(model, averaged.model, optimizer)
     resumed = load_newest(work.folder / "checkpoints", state)
     log = RunLog(work.folder / "log.jsonl", state.step, listener)
     log.write("recount" if recounted else "resume" if resumed else "start", step=state.step, steps=steps)
     due = validation_steps(train)
-    stream = batches(
-        work.crops,
-        batch_size=train.batch_size,
-        start=state.step * train.accumulate,
-        count=(steps - state.step) * train.accumulate,
-        workers=train.workers,
-    )
+    stream = work.batches(state.step, steps)
     with closing(log), StopSignal(work.folder, "checkpoint saved") as stop:
         run = _Run(work, state, averaged, log, stop)
         try:
+            if work.bank is not None and work.frozen_until(state.step, steps) > state.step:
+                run.store_features(work.bank)
             while True:
                 if state.step in due and state.scored_step < state.step:
                     run.validate()
@@ -134,6 +155,29 @@ class _Run:
         self.saved = time.monotonic()
         self.buffers = _buffers(state.model)  # after the last complete step
         self.frozen = Frozen(state.model, work.config.train)
+
+    def store_features(self, bank: FeatureBank) -> None:
+        """Compute and store the features of the training images, which is not part of the time of the steps."""
+        if bank.stored:
+            return
+        began = time.monotonic()
+        total = self.work.config.train.copies * len(self.work.crops)
+
+        def progress(done: int, _: int) -> None:
+            self.log.notify("features", done=done, total=total)
+
+        bank.fill(lambda: began + self.work.fill_limit - time.monotonic(), progress, self.stop.check)
+        seconds = time.monotonic() - began
+        self.began += seconds
+        self.log.write(
+            "features stored",
+            step=self.state.step,
+            stored=len(bank.stored),
+            total=total,
+            bytes=bank.bytes,
+            place=bank.place,
+            seconds=round(seconds, 1),
+        )
 
     def step(self, group: list[Batch]) -> None:
         """Make one step with the batches of `group`, or skip it if loss or gradient is not finite."""
@@ -223,8 +267,9 @@ def gradients(model: SegmentationModel, loss: Loss, group: list[Batch], train: R
     part_loss = accumulated(loss, [batch.masks.to(device) for batch in group])
     for batch in group:
         images = batch.images.to(device, memory_format=layout)
+        features = [each.to(device, torch.float32, memory_format=layout) for each in batch.features]
         with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bf16"):
-            outputs = model.outputs(images)
+            outputs = model.decode(features, images.shape[-2:]) if features else model.outputs(images)
         value = part_loss(outputs, replace(batch, images=images, masks=batch.masks.to(device)))
         value.backward()  # type: ignore[no-untyped-call]
         total += float(value.detach())

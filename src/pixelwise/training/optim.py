@@ -21,6 +21,7 @@ def adamw(
     weight_decay: float,
     head_rate: float = 1.0,
     layer_decay: float = 1.0,
+    encoder_rate: float = 1.0,
 ) -> torch.optim.AdamW:
     """Return an AdamW optimizer (Loshchilov and Hutter 2019) for a model.
 
@@ -30,8 +31,9 @@ def adamw(
         weight_decay: of all parameters except biases and norms.
         head_rate: factor on the rate of the head. Every parameter group stores its factor as `factor`.
         layer_decay: factor from each layer of the encoder to the layer before it.
+        encoder_rate: factor on the rate of the encoder.
     """
-    factors = rate_factors(model, head_rate, layer_decay)
+    factors = rate_factors(model, head_rate, layer_decay, encoder_rate)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

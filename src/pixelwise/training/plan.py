@@ -6,41 +6,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pixelwise.config import Config, Reasons, draft, replace
+from pixelwise.models.sources import IMAGENET
+from pixelwise.training.network_plan import CROP, NETWORK_RULES, Derivation, Machine, constant, learning_rate
 from pixelwise.types import Fingerprint
 
-_CROP = 256
-_MIN_CELLS = 4  # per side, at the coarsest scale of the U-Net
-_THIN_PIXELS = 1.5
-_SMALL_IMAGE = 96
 _TAIL_DEVIATIONS = 4.0
 _RARE_SHARE = 0.02
 _MAX_WEIGHT_RATIO = 20.0
-_UNET_RATE, _OTHER_RATE = 1.5e-3, 5e-4
 _PRETRAINED_FACTOR = 0.4
 _LAYER_DECAY, _HEAD_WARMUP = 0.9, 0.05
 _UPRIGHT_SPREAD = 0.1
 _ONE_SIDED, _BY_CHANCE = 0.9, 0.75
 _FEW_PASSES, _MANY_PASSES = 3.0, 300.0
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The hardware that training runs on.
-
-    Args:
-        device: "cpu", "cuda", ….
-        cores: number of processor cores.
-        cache_fits: whether the decoded images fit the memory.
-    """
-
-    device: str
-    cores: int
-    cache_fits: bool
 
 
 @dataclass(frozen=True)
@@ -55,6 +38,7 @@ class InitialWeights:
         encoder_only: whether the weights are those of an encoder, without a decoder.
         head_new: whether the layers that compute the logits are new.
         clip: per band, the range to which values were clipped; None: not clipped.
+        origin: who trained them on what, or where they are published; "" if unknown.
     """
 
     name: str
@@ -65,9 +49,7 @@ class InitialWeights:
     encoder_only: bool = False
     head_new: bool = True
     clip: tuple[tuple[float, float], ...] | None = None
-
-
-Derivation = Callable[[Config, Fingerprint, Machine], tuple[Any, str]]
+    origin: str = ""
 
 
 def derive(
@@ -81,25 +63,39 @@ def derive(
         machine: what training runs on.
         weights: initial weights; None: random.
     """
-    reasons: Reasons = {}
+    config, reasons = _apply(NETWORK_RULES.get(config.model.name, {}), config, facts, machine)
     if weights is not None:
-        config, reasons = _with_defaults(config, _from_weights(facts, weights))
-        # Not a choice: a licence in a reused configuration belongs to other weights.
-        config = replace(config, model={"license": weights.license})
+        config, found = _with_defaults(config, _from_weights(facts, weights))
+        reasons |= found
+        # Not choices: licence and origin in a reused configuration belong to other weights.
+        config = replace(config, model={"license": weights.license, "weights_origin": weights.origin or None})
         reasons["model.license"] = f"licence of the weights {weights.name}"
-    rules = _UNET_RULES | _RULES if config.model.name == "unet" else _RULES
+    rules = _RULES
     if weights is not None and not weights.encoder_only:  # otherwise the whole decoder is new
         rules = rules | {"train.learning_rate": _pretrained_learning_rate}
-    for key, rule in rules.items():
-        if _is_unset(config, key):
-            config, reason = _with_defaults(config, {key: rule(config, facts, machine)})
-            reasons |= reason
+    config, derived = _apply(rules, config, facts, machine)
+    reasons |= derived
+    if weights is not None and weights.encoder_only and {"model.mean", "model.std"} <= derived.keys():
+        config, adapted = _like_photographs(config, weights, reasons)
+        reasons |= adapted
     if (config.loss.cross_entropy, config.loss.dice) == (0.5, 0.5):
         rarest = f"{100 * _rarest(facts):.2g} %"
         reasons["loss.cross_entropy"] = "half of the loss: has a gradient at every pixel"
         reasons["loss.dice"] = (
             f"half of the loss: gives all classes equal weight; the rarest has {rarest} of the pixels"
         )
+    return config, reasons
+
+
+def _apply(
+    rules: Mapping[str, Derivation], config: Config, facts: Fingerprint, machine: Machine
+) -> tuple[Config, Reasons]:
+    """Set the values that are unset, one rule after the other."""
+    reasons: Reasons = {}
+    for key, rule in rules.items():
+        if _is_unset(config, key):
+            config, reason = _with_defaults(config, {key: rule(config, facts, machine)})
+            reasons |= reason
     return config, reasons
 
 
@@ -132,15 +128,43 @@ def _from_weights(facts: Fingerprint, weights: InitialWeights) -> dict[str, tupl
         values["train.head_warmup"] = (_HEAD_WARMUP, reason)
     else:
         values["train.head_warmup"] = (0.0, f"{why}: the head was trained on these classes")
-    if facts.dtype == weights.dtype and weights.mean and weights.std and len(weights.mean) == facts.channels:
-        clip = "none" if weights.clip is None else [list(ends) for ends in weights.clip]
-        for key, value in (("mean", list(weights.mean)), ("std", list(weights.std)), ("clip", clip)):
-            values[f"model.{key}"] = (value, f"{why}: the normalisation they were trained with")
-    return values
+    return values | _normalisation(facts, weights)
 
 
-def _constant(value: Any, reason: str) -> Derivation:
-    return lambda config, facts, machine: (value, reason)
+def _normalisation(facts: Fingerprint, weights: InitialWeights) -> dict[str, tuple[Any, str]]:
+    """Return the normalisation that the weights were trained with, if it fits the pixel type and the bands.
+
+    A grey image is treated as one whose bands are equal (see `models.base.adapt_bands`).
+    """
+    if facts.dtype != weights.dtype or not weights.mean or not weights.std:
+        return {}
+    mean, std, clip = weights.mean, weights.std, weights.clip
+    if facts.channels == 1 and len({*mean}) == len({*std}) == len({*(clip or ())} or {0}) == 1:
+        mean, std, clip = mean[:1], std[:1], clip[:1] if clip else None
+    if len(mean) != facts.channels:
+        return {}
+    why = f"pretrained weights {weights.name}: the normalisation they were trained with"
+    ranges = "none" if clip is None else [list(ends) for ends in clip]
+    return {"model.mean": (list(mean), why), "model.std": (list(std), why), "model.clip": (ranges, why)}
+
+
+def _like_photographs(config: Config, weights: InitialWeights, reasons: Reasons) -> tuple[Config, Reasons]:
+    """Normalise other images to the mean and contrast that the photographs of ImageNet have for the encoder.
+
+    Some encoders were trained with a normalisation that does not give their images a standard deviation of 1.
+    """
+    if not weights.mean or not weights.std or config.model.mean is None or config.model.std is None:
+        return config, {}
+    mean, std = (statistics.fmean(values) for values in IMAGENET)
+    contrast = std / statistics.fmean(weights.std)
+    offset = (mean - statistics.fmean(weights.mean)) / std
+    pairs = list(zip(config.model.mean, config.model.std, strict=True))
+    values = {
+        "mean": [_rounded(m - offset * s, s) for m, s in pairs],
+        "std": [_rounded(s / contrast, s) for _, s in pairs],
+    }
+    why = f"; mean and contrast like those of photographs for the weights {weights.name}"
+    return replace(config, model=values), {f"model.{key}": reasons[f"model.{key}"] + why for key in values}
 
 
 def _device(_: Config, __: Fingerprint, machine: Machine) -> tuple[str, str]:
@@ -191,34 +215,8 @@ def _rounded(value: float, std: float) -> float:
     return round(value, 3 + max(math.ceil(-math.log10(std)), 0)) if std > 0 else round(value, 6)
 
 
-def _stem(_: Config, facts: Fingerprint, machine: Machine) -> tuple[int, str]:
-    if machine.device != "cpu":
-        return 1, "full resolution: this device is fast enough"
-    thinnest = min((t for t in facts.thickness if t is not None), default=math.inf)
-    thickness = f"the thinnest class is about {thinnest:.1f} pixels thick"
-    if thinnest < _THIN_PIXELS or min(facts.sizes[1]) < _SMALL_IMAGE:
-        return 1, f"full resolution: {thickness} in images of {facts.sizes[1][0]}×{facts.sizes[1][1]}"
-    return 2, f"half resolution takes a quarter of the time; {thickness}"
-
-
-def _features(config: Config, facts: Fingerprint, machine: Machine) -> tuple[list[int], str]:
-    """Choose the width by the device, and as many scales as leave `_MIN_CELLS` cells per side at the coarsest one."""
-    side = min(*facts.sizes[1], *_crop_limit(config))
-    stem = config.model.stem or 1
-    features = [64, 128, 256, 512]
-    why = "as published"
-    if machine.device == "cpu":
-        features = [16, 32, 64, 128]
-        why = "a quarter of the published width, for about 16 times as many steps in the same time on a CPU"
-    scales = max(int(math.log2(max(side / (stem * _MIN_CELLS), 1))), 1)
-    if scales < len(features):
-        cells = max(side // (stem * 2**scales), 1)
-        why += f"; {scales} of 4 scales, since {side} pixels are {cells} cells at the coarsest scale"
-    return features[:scales], why
-
-
 def _crop_limit(config: Config) -> tuple[int, int]:
-    return config.train.crop or (_CROP, _CROP)
+    return config.train.crop or (CROP, CROP)
 
 
 def _stride(config: Config) -> int:
@@ -230,8 +228,8 @@ def _stride(config: Config) -> int:
 
 def _crop(config: Config, facts: Fingerprint, _: Machine) -> tuple[tuple[int, int], str]:
     stride, median = _stride(config), facts.sizes[1]
-    height, width = (max(min(side, _CROP) // stride, 1) * stride for side in median)
-    why = f"multiple of the stride {stride} within the median image {median[0]}×{median[1]} and {_CROP}²"
+    height, width = (max(min(side, CROP) // stride, 1) * stride for side in median)
+    why = f"multiple of the stride {stride} within the median image {median[0]}×{median[1]} and {CROP}²"
     largest = max((sizes[1] for sizes in facts.object_sizes if sizes), default=0.0)
     if largest > height * width:
         why += f"; half of the regions of one class are larger than a crop ({largest:.0f} pixels or more)"
@@ -241,8 +239,8 @@ def _crop(config: Config, facts: Fingerprint, _: Machine) -> tuple[tuple[int, in
 def _batch_size(config: Config, facts: Fingerprint, machine: Machine) -> tuple[int, str]:
     height, width = _crop_limit(config)
     target = 4 if machine.device == "cpu" else 16
-    size = max(2, min(target * 2, round(target * _CROP**2 / (height * width)), max(facts.images, 2)))
-    return size, f"as many pixels per step as about {target} crops of {_CROP}²"
+    size = max(2, min(target * 2, round(target * CROP**2 / (height * width)), max(facts.images, 2)))
+    return size, f"as many pixels per step as about {target} crops of {CROP}²"
 
 
 def _class_crops(_: Config, facts: Fingerprint, __: Machine) -> tuple[float, str]:
@@ -270,16 +268,8 @@ def _rarest(facts: Fingerprint) -> float:
     return min(count / total for count in facts.pixel_counts if count)
 
 
-def _learning_rate(config: Config, _: Fingerprint, __: Machine) -> tuple[float, str]:
-    train = draft(config).train
-    crops = train.batch_size * train.accumulate
-    base = _UNET_RATE if config.model.name == "unet" else _OTHER_RATE
-    rate = round(base * math.sqrt(min(crops, 64) / 4), 6)
-    return rate, f"{base:g} for 4 crops per step, scaled to {crops} with the square root"
-
-
 def _pretrained_learning_rate(config: Config, facts: Fingerprint, machine: Machine) -> tuple[float, str]:
-    rate, why = _learning_rate(config, facts, machine)
+    rate, why = learning_rate(config, facts, machine)
     return (
         round(_PRETRAINED_FACTOR * rate, 6),
         f"pretrained weights: {_PRETRAINED_FACTOR:g} times the rate for random weights ({why})",
@@ -320,27 +310,20 @@ def _tile(config: Config, facts: Fingerprint, machine: Machine) -> tuple[tuple[i
 
 
 # In this order: a rule may depend on values that earlier rules set.
-_UNET_RULES: dict[str, Derivation] = {
-    "train.device": _device,
-    "model.stem": _stem,
-    "model.features": _features,
-    "model.up": _constant("transposed", "as published"),
-}
 _RULES: dict[str, Derivation] = {
     "train.device": _device,
-    "model.weights": _constant("none", "no pretrained weights were chosen"),
-    "model.license": _constant("user", "trained from scratch"),
+    "model.weights": constant("none", "no pretrained weights were chosen"),
+    "model.license": constant("user", "trained from scratch"),
     "model.clip": _clip,
     "model.mean": _mean,
     "model.std": _std,
-    "train.freeze": _constant("none", "all layers are trained"),
-    "train.layer_decay": _constant(1.0, "random initial weights: the same rate for all layers"),
-    "train.head_warmup": _constant(0.0, "random initial weights: all layers learn from the first step"),
+    "train.layer_decay": constant(1.0, "random initial weights: the same rate for all layers"),
+    "train.head_warmup": constant(0.0, "random initial weights: all layers learn from the first step"),
     "train.crop": _crop,
     "train.batch_size": _batch_size,
     "train.class_crops": _class_crops,
     "loss.class_weights": _class_weights,
-    "train.learning_rate": _learning_rate,
+    "train.learning_rate": learning_rate,
     "train.workers": _workers,
     "train.cache": _cache,
     "predict.tile": _tile,

@@ -25,24 +25,24 @@ from pixelwise.errors import DataError, OutputExistsError, UsageError, convert_m
 from pixelwise.evaluation import require_metrics
 from pixelwise.inference.torch_backend import limit_threads
 from pixelwise.machine import cores
-from pixelwise.models.card import ModelCard
+from pixelwise.models import packaged
 from pixelwise.storage import RUN_MARKER, claim_folder, write_atomic, write_json
-from pixelwise.training import assembly, budget, memory, plan
+from pixelwise.training import assembly, length, plan
 from pixelwise.training.assembly import Components
 from pixelwise.training.checkpoint import readable
-from pixelwise.training.ending import SCORES, end_cost, finish
+from pixelwise.training.ending import SCORES, finish
 from pixelwise.training.finetune import Frozen
+from pixelwise.training.length import CONFIG
 from pixelwise.training.loader import cache_fits
 from pixelwise.training.loop import Work, fit
 from pixelwise.training.machine import keep_freed_memory
+from pixelwise.training.network_plan import ENCODER, Machine, choose_network
 from pixelwise.training.optim import head_inputs
 from pixelwise.training.runlog import Listener
-from pixelwise.training.schedule import next_recount, validation_steps
 from pixelwise.types import Fingerprint
 
-CONFIG, REQUEST, DATA = "config.yaml", RUN_MARKER, "data.json"
+REQUEST, DATA = RUN_MARKER, "data.json"
 _STEPS = "train.steps"
-_DEFAULT_EPOCHS = 100.0
 # Keys of the data section that say where the files are. Data may be moved during a run: what they contain must not change.
 _PLACES = ("root", "images", "masks", "valid", "train", "val", "test", "annotations", "group")
 
@@ -106,11 +106,16 @@ def train_run(
             claim_folder(out, overwrite)
             write_json(out / REQUEST, record)
             run = _begin(request, pinned, data, out, started, notify)
-        deadline = None
-        if request.time_limit is None:
-            fit(run.work, listener)
-        else:
-            run, deadline = _fit_within(request.time_limit, started, run, listener)
+        deadline, bank = None, run.work.bank
+        try:
+            if request.time_limit is None:
+                fit(run.work, listener)
+            else:
+                work, deadline = length.fit_within(request.time_limit, started, run.work, run.begun, listener)
+                run = replace(run, work=work)
+        finally:
+            if bank is not None:
+                bank.clear()
         return finish(run.work.config, run.data.val, out, notify, deadline)
 
 
@@ -129,7 +134,7 @@ class _Run:
 
     work: Work
     data: _Data
-    card: ModelCard
+    begun: length.Begun
 
 
 def _overrides(request: Request) -> tuple[str, ...]:
@@ -264,18 +269,27 @@ def _begin(request: Request, config: Config, data: _Data, out: Path, started: fl
         "bands": data.train.bands,
     }
     converted = config.data.bands is None and data.train.bands is not None
-    config = assembly.with_network(configs.replace(config, data=detected))
-    config, reasons, components = _derive(config, data, facts, notify)
-    config, measured = _measure(config, reasons, components)
+    config = configs.replace(config, data=detected)
+    device = config.train.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    machine = Machine(device.partition(":")[0], cores(), cache_fits(data.train, facts.dtype))
+    architecture = assembly.architecture_of_weights(config) or {}
+    available = packaged.available(config.model.encoder or ENCODER)
+    config, chosen = choose_network(config, machine, available, architecture.get("name"))
+    config = assembly.with_network(config)
+    config, reasons, components = _derive(config, data, facts, machine, notify)
+    reasons |= chosen
+    config, measured = length.measure(config, reasons, components)
     # For the test-time flips in the card, which do not depend on the number of steps.
     card = assembly.model_card(plan.settle(config, facts, data.train.groups())[0], data.splits, facts)
     if request.time_limit is None:
-        config, length = _planned_length(request, config, len(components.crops))
+        config, chosen = length.planned(request.epochs, config, components, out)
     else:
-        config, length = _length_within(request.time_limit, started, config, components, card, data.val, facts)
+        begun = length.Begun(components, card, data.val, facts, out)
+        config, chosen = length.within(request.time_limit, started, config, begun)
+    reasons |= chosen
     config, settled = plan.settle(config, facts, data.train.groups())
     resolved = configs.resolve(config)
-    reasons |= measured | length | settled
+    reasons |= measured | settled
     reasons |= {"data.bands": "grey and colour images are mixed"} if converted else {}
     components.crops.transform = assembly.transform(resolved, data.train)
     found = {"fingerprint": facts.to_dict(), "splits": data.splits.description, "skipped": data.splits.skipped}
@@ -296,13 +310,14 @@ def _planned_run(
 ) -> _Run:
     notify({"event": "plan", "config": config.model_dump(mode="json"), "reasons": reasons})
     card = assembly.model_card(config, data.splits, facts)
-    return _Run(assembly.make_work(config, data.val, card, components, out), data, card)
+    work = assembly.make_work(config, data.val, card, components, out)
+    return _Run(work, data, length.Begun(components, card, data.val, facts, out))
 
 
-def _derive(config: Config, data: _Data, facts: Fingerprint, notify: Listener) -> tuple[Config, Reasons, Components]:
+def _derive(
+    config: Config, data: _Data, facts: Fingerprint, machine: Machine, notify: Listener
+) -> tuple[Config, Reasons, Components]:
     """Derive what needs no measurement, and build the components."""
-    device = config.train.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    machine = plan.Machine(device.partition(":")[0], cores(), cache_fits(data.train, facts.dtype))
     source = assembly.pretrained(config)
     initial = None
     if source is not None:
@@ -323,95 +338,6 @@ def _derive(config: Config, data: _Data, facts: Fingerprint, notify: Listener) -
     return config, reasons, components
 
 
-def _measure(config: Config, reasons: Reasons, components: Components) -> tuple[Config, Reasons]:
-    """Choose precision and memory format, and fit the batch into memory unless the user chose it."""
-    config, measured = budget.choose_precision(config, components)
-    if "train.batch_size" in reasons:
-        values, fitted = memory.fit_memory(configs.draft(config), components)
-        config = configs.replace(config, train=values)
-        measured |= {key: "; ".join(filter(None, (reasons.get(key), reason))) for key, reason in fitted.items()}
-    return config, measured
-
-
-def _planned_length(request: Request, config: Config, images: int) -> tuple[Config, Reasons]:
-    """Set the number of steps from the epochs, and the number of validations, unless they are set."""
-    train = configs.draft(config).train
-    reasons: Reasons = {}
-    steps = config.train.steps
-    if steps is None:
-        epochs = request.epochs if request.epochs is not None else _DEFAULT_EPOCHS
-        per_step = train.batch_size * train.accumulate
-        steps = max(round(epochs * images / per_step), 1)
-        reasons[_STEPS] = f"{epochs:g} epochs of {images} images, {per_step} per step"
-    validations = config.train.validations
-    if validations is None:
-        validations = max(1, min(10, steps // 20))
-        reasons["train.validations"] = "at most one per 20 steps, and at most 10"
-    return configs.replace(config, train={"steps": steps, "validations": validations}), reasons
-
-
-def _length_within(
-    limit: float,
-    started: float,
-    config: Config,
-    components: Components,
-    card: ModelCard,
-    val: Dataset,
-    facts: Fingerprint,
-) -> tuple[Config, Reasons]:
-    """Set the number of steps and validations that fit the time limit, by measuring steps, validation and scoring."""
-    crops = components.crops
-    draft = configs.draft(config)
-    per_validation = assembly.validation_seconds(draft, components.model, card, val)
-    final = end_cost(draft, components.model, card, val).seconds
-
-    def planned(measured_steps: int) -> tuple[Config, Reasons]:
-        per_step = budget.step_seconds(draft, components, measured_steps)
-        left = limit - (time.monotonic() - started)
-        return budget.plan_steps(config, per_step, per_validation, left=left, limit=limit, final=final)
-
-    # Augmentation depends on the number of steps, and the time of a step depends on the augmentation.
-    rough, _ = planned(3)
-    settled, _ = plan.settle(rough, facts, crops.dataset.groups())
-    crops.transform = assembly.transform(configs.draft(settled), crops.dataset)
-    return planned(12)
-
-
-def _fit_within(limit: float, started: float, run: _Run, listener: Listener | None) -> tuple[_Run, float]:
-    """Train, and update the number of steps several times, since the speed of a shared machine changes.
-
-    Returns:
-        The run with its final number of steps, and the deadline of its end, in seconds of `time.monotonic`.
-    """
-    work = run.work
-    measured = (work.config, work.model, run.card, run.data.val)
-    per_validation, final = assembly.validation_seconds(*measured), end_cost(*measured).seconds
-    resumed = 0.0  # seconds of training in earlier processes
-    marks = [(0, 0.0)]
-    recounted = False
-    while (border := next_recount(work.config.train)) is not None:
-        state = fit(work, listener, until=border, recounted=recounted)
-        if not recounted:
-            resumed = max(state.seconds - (time.monotonic() - started), 0.0)
-        if state.validation_seconds is not None:  # the end predicts the same images as a validation
-            final *= max(state.validation_seconds / max(per_validation, 1e-9), 1.0)
-            per_validation = max(state.validation_seconds, per_validation)
-        train = work.config.train
-        due = validation_steps(train)
-        marks.append((border, state.seconds))
-        pace = budget.slower_pace(marks, due, per_validation)
-        left = limit - resumed - (time.monotonic() - started)
-        remaining = budget.fitting_steps(pace, per_validation, max(sum(d > border for d in due), 1), left, final)
-        recounts = (*train.recounts, (border, border + max(remaining, 1)))
-        _write_recounts(work.folder / CONFIG, recounts)
-        work = replace(work, config=configs.replace(work.config, train={"recounts": recounts}))
-        recounted = True
-    state = fit(work, listener, recounted=recounted)
-    if not recounted:
-        resumed = max(state.seconds - (time.monotonic() - started), 0.0)
-    return replace(run, work=work), started + budget.TOLERANCE * limit - resumed
-
-
 def _write_evaluate(path: Path, config: Config) -> None:
     """Replace the last section of config.yaml, keeping the reasons in the others."""
     heading = "\nevaluate:\n"
@@ -429,16 +355,6 @@ def _write_places(path: Path, config: Config) -> None:
         assert old is not None, "config.yaml has all keys"
         assert new is not None, "config.yaml has all keys"
         text = text[: old.start()] + new[0] + text[old.end() :]
-    write_atomic(path, text)
-
-
-def _write_recounts(path: Path, recounts: tuple[tuple[int, int], ...]) -> None:
-    """Replace one line of config.yaml, keeping the reasons in the others."""
-    line = (
-        f"  recounts: {json.dumps(recounts)}  # [step, new total number of steps], by the speed measured during the run"
-    )
-    text, count = re.subn(r"^  recounts: .*$", line, path.read_text(encoding="utf-8"), count=1, flags=re.M)
-    assert count == 1, "config.yaml has all keys"
     write_atomic(path, text)
 
 

@@ -93,18 +93,12 @@ class CropTransform:
         self, mask: torch.Tensor, zoom: float, angle: float, rng: np.random.Generator
     ) -> tuple[float, ...] | None:
         """Draw a centre with a pixel of a random class in the inner half of the crop; None if all pixels are ignored."""
-        ids = mask.numpy().reshape(-1)
-        counts = np.bincount(ids, minlength=self.ignore_index + 1)[: self.ignore_index]
-        present = np.flatnonzero(counts)
-        if len(present) > 1:  # the most frequent class is in most crops anyway
-            present = present[present != counts.argmax()]
-        if not len(present):
+        pixel = class_pixel(mask.numpy(), self.ignore_index, rng)
+        if pixel is None:
             return None
-        drawn = int(rng.choice(present))
-        row, column = divmod(int(np.flatnonzero(ids == drawn)[int(rng.integers(counts[drawn]))]), mask.shape[1])
         down, right = rng.uniform(-0.25, 0.25, 2) * self.crop / zoom
         cos, sin = math.cos(angle), math.sin(angle)
-        return row + 0.5 - (down * cos + right * sin), column + 0.5 - (right * cos - down * sin)
+        return pixel[0] + 0.5 - (down * cos + right * sin), pixel[1] + 0.5 - (right * cos - down * sin)
 
     def _slice(
         self, image: torch.Tensor, mask: torch.Tensor, centre: tuple[float, float]
@@ -165,6 +159,26 @@ class CropTransform:
             grain = torch.from_numpy(rng.standard_normal(tuple(image.shape), np.float32))
             image = torch.addcmul(image, grain, (std * (self.augment.noise * noise))[:, None, None])
         return image
+
+
+def class_pixel(mask: np.ndarray, ignore_index: int, rng: np.random.Generator) -> tuple[int, int] | None:
+    """Draw a pixel of a random class other than the most frequent one; None if all pixels are ignored.
+
+    Args:
+        mask: (H, W), class indices.
+        ignore_index: mask value of ignored pixels, larger than all class indices.
+        rng: source of randomness.
+    """
+    ids = mask.reshape(-1)
+    counts = np.bincount(ids, minlength=ignore_index + 1)[:ignore_index]
+    present = np.flatnonzero(counts)
+    if len(present) > 1:  # the most frequent class is in most crops anyway
+        present = present[present != counts.argmax()]
+    if not len(present):
+        return None
+    drawn = int(rng.choice(present))
+    row, column = divmod(int(np.flatnonzero(ids == drawn)[int(rng.integers(counts[drawn]))]), mask.shape[1])
+    return row, column
 
 
 def _mirrored(at: torch.Tensor, size: int) -> torch.Tensor:
