@@ -19,7 +19,7 @@ _THIN_PIXELS, _FINE_PIXELS = 1.5, 3.0
 _SMALL_IMAGE = 96
 _WIDTH = 128
 _ENCODER_RATE = 0.1
-# With fewer steps of the whole network, a frozen encoder gives better masks: measured on validation data (docs/results.md).
+# With fewer steps of the whole network, a frozen encoder gives better masks: see docs/decisions/0015-pretrained-by-default.md.
 _FEW_STEPS = 150
 _DECODER_ALONE = 0.1
 
@@ -180,7 +180,7 @@ _UNET_RULES: dict[str, Derivation] = {
     "model.up": constant("transposed", "as published"),
 }
 _FPN_RULES: dict[str, Derivation] = {
-    "model.width": constant(_WIDTH, "measured on validation data: see docs/results.md"),
+    "model.width": constant(_WIDTH, "light enough for minutes on a CPU"),
     "model.fine": _fine,
     "model.norms": _norms,
     "train.encoder_rate": _pretrained_only(
