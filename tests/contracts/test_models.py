@@ -266,16 +266,13 @@ def test_the_encoder_and_the_decoder_make_the_model(model, request):
         for one, other in zip((whole.logits, *whole.auxiliary), (apart.logits, *apart.auxiliary), strict=True):
             assert torch.equal(one, other)
         assert apart.logits.shape == (2, 5, 70, 53)
-
-
-def test_every_tensor_of_the_encoder_is_needed_for_the_features(model):
-    if not model.separable:
-        pytest.skip("no separate encoder")
+    # Stored features are not outdated by a step that changes only the decoder.
     prefixes = tuple(prefix for layer in model.encoder_stages() for prefix in layer)
     decoder = [p for name, p in model.named_parameters() if not name.startswith(prefixes)]
     features = model.eval().encode(images(1, 64, 64))
     gradients = torch.autograd.grad(sum(f.sum() for f in features), decoder, allow_unused=True)
-    assert all(gradient is None for gradient in gradients), "stored features would be outdated after a step"
+    assert decoder
+    assert all(gradient is None for gradient in gradients)
 
 
 def test_encoder_stages_cover_the_encoder_once(model):
