@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from pixelwise.errors import ConfigError, nearest
+from pixelwise.models import packaged
 from pixelwise.models.base import AdaptedModel, stages
 
-ENCODER = "tf_efficientnet_lite0"
 _FINE_CHANNELS, _SMOOTHED = 16, 2
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -52,7 +52,7 @@ class FPN(AdaptedModel):
         self,
         in_channels: int = 3,
         num_classes: int = 2,
-        encoder: str = ENCODER,
+        encoder: str = packaged.DEFAULT,
         width: int = 128,
         fine: bool = False,
         norms: Literal["batch", "folded"] = "batch",

@@ -76,6 +76,9 @@ ENCODERS: Mapping[str, PackagedWeights] = {
     )
 }
 
+# The weights that are installed with pixelwise.
+DEFAULT = "tf_efficientnet_lite0"
+
 
 def known(encoder: str) -> PackagedWeights | None:
     """Return the entry of a timm encoder in `ENCODERS`; None if no package contains its weights.

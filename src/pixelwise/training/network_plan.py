@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pixelwise.config import Config, Reasons, draft, replace
+from pixelwise.models import packaged
 from pixelwise.types import Fingerprint
 
-AUTO, ENCODER = "auto", "tf_efficientnet_lite0"
+AUTO = "auto"
 CROP = 256
 UNET_RATE, OTHER_RATE, FPN_RATE = 1.5e-3, 5e-4, 2e-3
 _MIN_CELLS = 4  # per side, at the coarsest scale of the U-Net
@@ -79,7 +80,7 @@ def choose_network(
         reasons = {"model.name": why} | ({"model.weights": why} if model.weights is None else {})
         config = replace(config, model={"name": chosen[0], "weights": chosen[1]})
     if config.model.name == "fpn" and config.model.encoder is None:
-        config = replace(config, model={"encoder": ENCODER})
+        config = replace(config, model={"encoder": packaged.DEFAULT})
         reasons["model.encoder"] = "its pretrained weights are installed with pixelwise"
     return config, reasons
 

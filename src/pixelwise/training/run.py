@@ -36,7 +36,7 @@ from pixelwise.training.length import CONFIG
 from pixelwise.training.loader import cache_fits
 from pixelwise.training.loop import Work, fit
 from pixelwise.training.machine import keep_freed_memory
-from pixelwise.training.network_plan import ENCODER, Machine, choose_network
+from pixelwise.training.network_plan import Machine, choose_network
 from pixelwise.training.optim import head_inputs
 from pixelwise.training.runlog import Listener
 from pixelwise.types import Fingerprint
@@ -273,7 +273,7 @@ def _begin(request: Request, config: Config, data: _Data, out: Path, started: fl
     device = config.train.device or ("cuda" if torch.cuda.is_available() else "cpu")
     machine = Machine(device.partition(":")[0], cores(), cache_fits(data.train, facts.dtype))
     architecture = assembly.architecture_of_weights(config) or {}
-    available = packaged.available(config.model.encoder or ENCODER)
+    available = packaged.available(config.model.encoder or packaged.DEFAULT)
     config, chosen = choose_network(config, machine, available, architecture.get("name"))
     config = assembly.with_network(config)
     config, reasons, components = _derive(config, data, facts, machine, notify)
