@@ -66,4 +66,5 @@ def windows(shape: Sequence[int], tile: Sequence[int], overlap: Sequence[int], a
 
 def padded(size: int, multiple: int) -> int:
     """Round `size` up to a multiple of `multiple`."""
-    return -(-size // multiple) * multiple
+    # Not -(-size // multiple) * multiple: ONNX rounds quotients towards zero, so an exported network would crop.
+    return (size + multiple - 1) // multiple * multiple

@@ -33,7 +33,7 @@ MODELS = [
     ("unet", {"features": (4, 8), "stem": 2}),
     ("unet", {"features": (4, 8), "stem": 4, "up": "bilinear"}),
     ("fpn", {"encoder": "mobilenetv3_small_050", "width": 8}),
-    ("fpn", {"encoder": "mobilenetv3_small_050", "width": 8, "fine": True, "norms": "folded"}),
+    ("fpn", {"encoder": "tf_mobilenetv3_small_minimal_100", "width": 8, "fine": True, "norms": "folded"}),
     ("deeplabv3-mobilenetv3", {}),
     ("lraspp-mobilenetv3", {}),
     ("segformer-b0", {}),

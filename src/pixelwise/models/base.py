@@ -242,6 +242,7 @@ class AdaptedModel(SegmentationModel):
         self.network = network
         self.smallest = max(smallest, 2 * stride)
         allow_single_values(network)
+        fix_same_padding(network)
 
     @abc.abstractmethod
     def _logits(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -315,6 +316,30 @@ def allow_single_values(network: nn.Module) -> None:
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SafeBatchNorm2d
+
+
+class FixedSameConv2d(nn.Conv2d):
+    """Convolution with "same" padding as in TensorFlow, for inputs whose sides are multiples of its stride.
+
+    The padding is then independent of the size. timm derives it from each input, which takes `torch.export` minutes to
+    analyse for free sizes.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve (B, C, H, W)."""
+        pads = []
+        for size, stride, dilation in zip(self.kernel_size[::-1], self.stride[::-1], self.dilation[::-1], strict=True):
+            total = max((size - 1) * dilation + 1 - stride, 0)
+            pads += [total // 2, total - total // 2]
+        x = F.pad(input, pads)
+        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+def fix_same_padding(network: nn.Module) -> None:
+    """Turn every `Conv2dSame` of timm into a `FixedSameConv2d`, in place; images are padded to multiples of the stride."""
+    for module in network.modules():
+        if type(module).__name__ == "Conv2dSame":
+            module.__class__ = FixedSameConv2d
 
 
 def stages(encoder: nn.Module, prefix: str) -> tuple[tuple[str, ...], ...]:
