@@ -6,10 +6,13 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from platformdirs import user_cache_path
 
 from pixelwise.errors import OutputExistsError, ResourceError
 
@@ -175,3 +178,25 @@ def _removable(folder: Path, overwrite: bool, results: Collection[str], marker: 
             do="Choose another --out, or empty the folder manually.",
         )
     return found
+
+
+def cache_folder() -> Path | None:
+    """Return the platform's folder for files that can be made again; None if the user has no home folder."""
+    try:
+        folder = user_cache_path("pixelwise")
+    except RuntimeError:
+        return None
+    # Earlier versions of platformdirs return ~/.cache, which would be a folder named ~ in the current one.
+    return folder if folder.is_absolute() else None
+
+
+def write_cache(path: Path, content: bytes) -> bool:
+    """Write a file of the cache atomically, also while other processes write it; return whether it was possible."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+            staged = Path(folder) / path.name
+            staged.write_bytes(content)
+            staged.replace(path)
+            return True
+    return False

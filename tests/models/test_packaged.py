@@ -24,6 +24,7 @@ import torch
 from PIL import Image
 
 import pixelwise
+from pixelwise import storage
 from pixelwise.errors import ConfigError, ModelFileError
 from pixelwise.models import hub, packaged, sources
 from pixelwise.models.base import Normalise
@@ -41,7 +42,7 @@ EACH_ENCODER = pytest.mark.parametrize("encoder", ENCODERS)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache folder, which does not exist yet."""
     folder = tmp_path / "home" / "cache"
-    monkeypatch.setattr(packaged, "user_cache_path", lambda name: folder / name)
+    monkeypatch.setattr(storage, "user_cache_path", lambda name: folder / name)
     return folder / "pixelwise"
 
 
@@ -380,16 +381,16 @@ def test_a_cache_that_cannot_be_written(
         file.mkdir(parents=True)
         (file / "x").touch()
     elif obstacle == "read-only":
-        monkeypatch.setattr(packaged, "user_cache_path", lambda name: Path("/proc") / name)
+        monkeypatch.setattr(storage, "user_cache_path", lambda name: Path("/proc") / name)
     elif obstacle == "no home":
         monkeypatch.chdir(cache.parents[1])
-        monkeypatch.setattr(packaged, "user_cache_path", lambda name: Path("~/.cache") / name)
+        monkeypatch.setattr(storage, "user_cache_path", lambda name: Path("~/.cache") / name)
     elif obstacle == "error":
 
         def raise_error(_: str) -> None:
             raise RuntimeError("could not determine the home directory")
 
-        monkeypatch.setattr(packaged, "user_cache_path", raise_error)
+        monkeypatch.setattr(storage, "user_cache_path", raise_error)
     else:
         place = cache.parent if obstacle == "file as home" else cache
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,8 @@ class Backend(Protocol):
 # Name of the engine → "module:function"; the function takes (folder, **options) and returns a `Backend`.
 BACKENDS: dict[str, str] = {
     "torch": "pixelwise.inference.torch_backend:open_torch",
+    "openvino": "pixelwise.inference.openvino_backend:open_openvino",
+    "onnxruntime": "pixelwise.inference.onnxruntime_backend:open_onnxruntime",
 }
 
 

@@ -6,11 +6,9 @@ those in `ENCODERS`, and only tensors are read. The result is kept as safetensor
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import io
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +16,11 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 import torch
-from platformdirs import user_cache_path
 from torch import Tensor
 
 from pixelwise.errors import ConfigError, ModelFileError, PixelwiseError
 from pixelwise.models.pretrained import Source
+from pixelwise.storage import cache_folder, write_cache
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,8 @@ def find(encoder: str) -> Source | None:
     if tensors is None:
         tensors = _converted(path, weights)
         if cache:
-            _store(cache, tensors, weights)
+            # If this fails, the pickle is converted again next time.
+            write_cache(cache, safetensors.torch.save(tensors, _metadata(tensors, weights)))
     where = f"{weights.distribution} {weights.version}"
     return Source(where, tensors, weights.license, weights.mean, weights.std, origin=weights.origin)
 
@@ -191,12 +190,8 @@ def _state(encoder: str) -> dict[str, Tensor]:
 
 def _cache_file(weights: PackagedWeights) -> Path | None:
     """Return the path of the converted file; None if the user has no home folder."""
-    try:
-        folder = user_cache_path("pixelwise")
-    except RuntimeError:
-        return None
-    # Earlier versions of platformdirs return ~/.cache, which would be a folder named ~ in the current one.
-    return folder / f"{weights.encoder}-{weights.sha256[:8]}.safetensors" if folder.is_absolute() else None
+    folder = cache_folder()
+    return folder / f"{weights.encoder}-{weights.sha256[:8]}.safetensors" if folder else None
 
 
 def _cached(path: Path, weights: PackagedWeights) -> dict[str, Tensor] | None:
@@ -218,15 +213,3 @@ def _metadata(tensors: Mapping[str, Tensor], weights: PackagedWeights) -> dict[s
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(tensor.numpy().tobytes())
     return {"source": weights.sha256, "timm": importlib.metadata.version("timm"), "tensors": digest.hexdigest()}
-
-
-def _store(path: Path, tensors: dict[str, Tensor], weights: PackagedWeights) -> None:
-    """Write the converted file if possible: without it, the pickle is converted again next time."""
-    content = safetensors.torch.save(tensors, _metadata(tensors, weights))
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A folder of its own, since several processes may do this at once.
-        with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
-            staged = Path(folder) / path.name
-            staged.write_bytes(content)
-            staged.replace(path)

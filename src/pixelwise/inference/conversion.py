@@ -1,0 +1,134 @@
+"""Convert networks to ONNX, for the engines that read it and for users.
+
+The graph takes raw pixel values, as the network does: normalisation, padding and enlarging are part of it. Batch, height and
+width are free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from pixelwise.errors import ConfigError
+from pixelwise.inference.exported import CARD_KEY, INPUT, LOGITS, MASK, missing
+from pixelwise.models.base import SegmentationModel
+from pixelwise.models.card import ModelCard
+
+# A batch and sides that differ from each other and from 1, which torch.export would take for constants.
+_BATCH, _SIDES = 2, (100, 132)
+_OPSET = 20
+
+
+class _Graph(nn.Module):
+    """What is exported: logits (B, K, *n), and on request the mask (B, H, W)."""
+
+    def __init__(self, model: SegmentationModel, coarse: bool, with_mask: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.coarse = coarse
+        self.mask_type = (torch.uint8 if model.num_classes <= 256 else torch.int32) if with_mask else None
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Compute the outputs for images (B, C, H, W) of raw pixel values."""
+        logits = self.model.coarse(images) if self.coarse else self.model(images)
+        return (logits,) if self.mask_type is None else (logits, logits.argmax(1).to(self.mask_type))
+
+
+def to_onnx(model: SegmentationModel, card: ModelCard, *, coarse: bool = False, with_mask: bool = False) -> bytes:
+    """Convert a network to ONNX, with its card in the metadata.
+
+    The input `images` is float32 (B, C, H, W), raw pixel values. The output `logits` is float32 (B, K, H, W).
+
+    Args:
+        model: is not changed.
+        card: of the model; the metadata holds it as JSON under `pixelwise`.
+        coarse: return the logits as the network computes them, (B, K, *n), to be enlarged by `spec.logit_scale`.
+        with_mask: also return `mask` (B, H, W), the most probable class: uint8 for up to 256 classes, else int32.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        ConfigError: onnx is not installed, or the network cannot be converted.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 - used by torch
+    except ImportError as error:
+        raise missing("ONNX", "onnx and onnxscript") from error
+    model = copy.deepcopy(model).cpu().eval()
+    for module in model.modules():
+        # In-place operations double the time that torch needs for the analysis of free sizes.
+        if hasattr(module, "inplace"):
+            setattr(module, "inplace", False)  # noqa: B010 - not an attribute of every module
+    outputs = [LOGITS, MASK] if with_mask else [LOGITS]
+    sides = [max(side, 2 * model.stride + 1 + place) for place, side in enumerate(_SIDES)]
+    images = torch.zeros(_BATCH, model.in_channels, *sides)
+    free = {0: "batch", 2: "height", 3: "width"}
+    with _quiet(), torch.no_grad():
+        try:
+            program = torch.onnx.export(
+                _Graph(model, coarse, with_mask).eval(),
+                (images,),
+                dynamo=True,
+                verbose=False,
+                opset_version=_OPSET,
+                input_names=[INPUT],
+                output_names=outputs,
+                dynamic_shapes=(free,),
+                external_data=False,
+            )
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+            raise ConfigError(
+                "export",
+                expected="a network that torch.onnx can convert with free height and width",
+                found=" ".join(str(error).split())[:200],
+                do="Use --backend torch.",
+            ) from error
+    assert program is not None
+    proto = program.model_proto
+    _require_free_sizes(proto.graph.input[0])
+    scale = model.logit_scale if coarse else 1
+    card = replace(card, spec=replace(card.spec, stride=model.stride, logit_scale=scale))
+    onnx.helper.set_model_props(proto, {CARD_KEY: json.dumps(card.to_dict(), allow_nan=False)})
+    buffer = io.BytesIO()
+    onnx.save(proto, buffer)
+    return buffer.getvalue()
+
+
+def _require_free_sizes(value: object) -> None:
+    """Raise a `ConfigError` if the batch or a side became a constant."""
+    dims = value.type.tensor_type.shape.dim  # type: ignore[attr-defined]
+    fixed = [
+        name for name, dim in zip(("batch", None, "height", "width"), dims, strict=True) if name and not dim.dim_param
+    ]
+    if fixed:
+        raise ConfigError(
+            "export",
+            expected="a network that can be converted with free height and width",
+            found=f"a fixed {' and '.join(fixed)}: its library converts sizes to Python numbers",
+            do="Use --backend torch.",
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppress warnings and log messages of torch about its own exporter."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,133 @@
+"""The OpenVINO engine: compute logits on a CPU from an exported model or a model folder. Does not import torch.
+
+OpenVINO reads ONNX and its own IR. A model folder is converted once (see `exported.converted`).
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.errors import ConfigError, ModelFileError
+from pixelwise.inference.exported import (
+    CARD_KEY,
+    LOGITS,
+    converted,
+    exported_file,
+    missing,
+    read_embedded_card,
+    spec_of,
+)
+from pixelwise.machine import cores
+from pixelwise.types import ModelSpec
+
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+class OpenVinoBackend:
+    """Compute logits with OpenVINO on the CPU.
+
+    Args:
+        model: an `openvino.Model` with the output `logits`.
+        spec: input and output of the model.
+        precision: "fp32", or "bf16" where the processor has instructions for it.
+
+    Raises:
+        ConfigError: the processor does not have this precision.
+    """
+
+    engine = "openvino"
+
+    def __init__(self, model: Any, spec: ModelSpec, precision: Literal["fp32", "bf16"] = "fp32") -> None:
+        core = _openvino().Core()
+        if precision == "bf16" and not supports_bf16():
+            raise ConfigError(
+                "precision",
+                expected="a processor with bf16 instructions (AVX-512 BF16 or AMX) for bf16",
+                found=core.get_property("CPU", "FULL_DEVICE_NAME"),
+                do="Use --precision fp32.",
+            )
+        hints = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            # Without it, fp32 may be computed with fewer bits.
+            "EXECUTION_MODE_HINT": "ACCURACY" if precision == "fp32" else "PERFORMANCE",
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": cores(),
+            # Threads of several processes would be pinned to the same cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+        self.spec = spec
+        self.precision = precision
+        self._compiled = core.compile_model(_logits_only(model), "CPU", hints)
+        self._request = self._compiled.create_infer_request()
+        self._lock = threading.Lock()
+
+    def __call__(self, images: NDArray[Any], /) -> NDArray[np.float32]:
+        """Return logits (B, K, *n) float32 for images (B, C, H, W) of raw pixel values."""
+        values = np.ascontiguousarray(images, np.float32)
+        with self._lock:
+            self._request.infer([values], share_inputs=True)
+            logits: NDArray[np.float32] = self._request.get_output_tensor(0).data.copy()  # it is used again
+        return logits
+
+
+def open_openvino(
+    folder: Path, *, precision: Literal["fp32", "bf16"] = "fp32", device: str | None = None
+) -> OpenVinoBackend:
+    """Open an exported model or a model folder with OpenVINO.
+
+    Raises:
+        ConfigError: OpenVINO is not installed, another device than the CPU, or the network cannot be converted.
+        ModelFileError: the model is incomplete or not readable.
+    """
+    openvino = _openvino()
+    if device not in (None, "cpu"):
+        raise ConfigError("backend openvino", expected="the device cpu", found=device or "", do="Use --backend torch.")
+    file = exported_file(folder)
+    content, card = (file, None) if file is not None else converted(folder)
+    try:
+        model = openvino.Core().read_model(content if isinstance(content, bytes) else str(content))
+    except RuntimeError as error:
+        raise ModelFileError(
+            folder, expected="a readable ONNX or OpenVINO model", found=_first_line(error), do="Export it again."
+        ) from error
+    return OpenVinoBackend(model, spec_of(read_embedded_card(_metadata(model), folder), card), precision)
+
+
+def supports_bf16() -> bool:
+    """Whether OpenVINO computes bf16 on this processor with its own instructions."""
+    capabilities: list[str] = _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in capabilities
+
+
+def _metadata(model: Any) -> str | None:
+    """Return the card in the metadata: of ONNX files it is under `framework`."""
+    for path in ([CARD_KEY], ["framework", CARD_KEY]):
+        if model.has_rt_info(path):
+            return str(model.get_rt_info(path).value)
+    return None
+
+
+def _logits_only(model: Any) -> Any:
+    """Return a model without other outputs than the logits, whose computation would take time."""
+    outputs = [output for output in model.outputs if LOGITS in output.get_names()]
+    if len(model.outputs) == 1 or not outputs:
+        return model
+    return _openvino().Model([output.node.input_value(0) for output in outputs], model.get_parameters())
+
+
+def _openvino() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise missing("openvino", "openvino") from error
+    return openvino
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__
