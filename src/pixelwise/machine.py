@@ -1,4 +1,4 @@
-"""Processor cores and memory that this process may use, within the limits of containers (control groups).
+"""The processor, and the cores and memory that this process may use, within the limits of containers (control groups).
 
 Source: Linux kernel documentation, admin-guide/cgroup-v2.rst (cpu.max, memory.max) and scheduler/sched-bwc.rst (version 1).
 """
@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
 _PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+# Instruction sets that decide how fast networks are computed, as Linux names them.
+_INSTRUCTIONS = frozenset(
+    {"avx", "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"}
+    | {"amx_bf16", "amx_int8", "amx_fp16", "asimddp", "asimdhp", "bf16", "i8mm", "sve", "sve2", "svebf16"}
+)
 
 
 def cores() -> int:
@@ -18,6 +24,18 @@ def cores() -> int:
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [quota for folder in _control_groups("cpu") if (quota := _cpu_quota(folder)) is not None]
     return min(count, max(math.ceil(min(quotas, default=count)), 1))
+
+
+def processor() -> tuple[str, tuple[str, ...]]:
+    """Return the name of the processor, and its instruction sets for vectors and matrices as far as they are known."""
+    try:
+        lines = (_PROC / "cpuinfo").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    words = facts.get("flags", facts.get("Features", "")).split()
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    return name, tuple(sorted(_INSTRUCTIONS.intersection(words)))
 
 
 def free_memory() -> int | None:

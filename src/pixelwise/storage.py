@@ -200,3 +200,19 @@ def write_cache(path: Path, content: bytes) -> bool:
             staged.replace(path)
             return True
     return False
+
+
+def trim_cache(folder: Path, most_bytes: int) -> None:
+    """Remove the files of a cache folder beyond a total size, those first whose time of modification is the earliest.
+
+    The latest file is kept in any case.
+    """
+    with suppress(OSError):
+        files = sorted(
+            (path.stat().st_mtime_ns, path.stat().st_size, path) for path in folder.iterdir() if path.is_file()
+        )
+        total = 0
+        for _, size, path in reversed(files):
+            total += size
+            if most_bytes < total != size:
+                path.unlink(missing_ok=True)

@@ -50,8 +50,12 @@ def data(tmp_path):
     return tmp_path / "d"
 
 
+class SureModel(Model):
+    predictor = Sure()
+
+
 def model(tmp_path, labels=LABELS):
-    return Model(tmp_path, Sure(), SimpleNamespace(labels=labels))
+    return SureModel(tmp_path, SimpleNamespace(labels=labels), None)
 
 
 def test_wrong_labels_are_ranked_with_their_regions(data, tmp_path):

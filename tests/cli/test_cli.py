@@ -26,10 +26,12 @@ FROZEN = {
         "DATA --accept-license --epochs --freeze --json --model --out --overwrite --seed --set --skip-bad --steps "
         "--time-limit --weights"
     ),
-    "evaluate": "MODEL|MASKS DATA --convention --json --metrics --out --overwrite --set --split",
+    "evaluate": "MODEL|MASKS DATA --backend --convention --json --metrics --out --overwrite --precision --set --split",
     "compare": "RUN… --data --json --set --split",
     "report": "RUN --json --out",
-    "predict": "MODEL SOURCE… --flips --json --no-overlays --out --overlays --overwrite --probabilities --set",
+    "predict": (
+        "MODEL SOURCE… --backend --flips --json --no-overlays --out --overlays --overwrite --precision --probabilities --set"
+    ),
     "convert": "DATA --json --out --set --to",
     "models": "--json --search",
     "import-weights": "FILE --json --out --overwrite",

@@ -163,7 +163,7 @@ def predict(
     loaded = model if isinstance(model, Model) else load(model)
     texts = [str(s) for s in ([sources] if isinstance(sources, str | Path) else sources)]
     return predict_files(
-        loaded.with_settings(**settings).predictor,
+        loaded.with_settings(**settings),
         texts,
         Path(out),
         model=loaded.card.sha256,
@@ -215,7 +215,13 @@ def push(model: str | Path, repository: str, *, public: bool = False) -> str:
 
     if not HUB_NAME.fullmatch(repository):
         raise UsageError("push", expected="OWNER/NAME", found=repr(repository), do="Correct the name.")
-    return hub.push(load(model).folder, repository, private=not public)
+    loaded = load(model)
+    if loaded.folder.is_file():
+        raise UsageError(
+            model, expected="a model folder or a run folder", found="an exported file", do="Name the folder."
+        )
+    loaded.engines.open(loaded.engines.reference)  # the weights must be complete
+    return hub.push(loaded.folder, repository, private=not public)
 
 
 def draw_demo_data(

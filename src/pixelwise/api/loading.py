@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pixelwise.grid import Grid
+    from pixelwise.inference.engines import Choice, Engines, Example
     from pixelwise.inference.predictor import Predictor
     from pixelwise.labels import Labels
     from pixelwise.models.card import ModelCard
+    from pixelwise.types import ModelSpec
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -28,36 +31,73 @@ class Model:
     """A trained model, ready to predict.
 
     Args:
-        folder: the folder it was loaded from.
-        predictor: computes predictions.
+        folder: the folder or the exported file it was loaded from.
         card: content of `model.json`.
+        engines: computes it; an engine is opened when it is first used.
+        settings: fields of `ModelSpec` that replace those of the card.
+        engine: the chosen engine and the reason; None before `for_images`.
     """
 
     folder: Path
-    predictor: Predictor = field(repr=False)
     card: ModelCard = field(repr=False)
+    engines: Engines = field(repr=False)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    engine: Choice | None = None
 
     @property
     def labels(self) -> Labels:
         """The classes."""
         return self.card.labels
 
-    def with_settings(self, **settings: Any) -> Model:
-        """Return the model with other settings for prediction: `tile`, `overlap`, `flips` (fields of `ModelSpec`)."""
+    @property
+    def spec(self) -> ModelSpec:
+        """How images are prepared and predicted."""
+        return replace(self.card.spec, **self.settings)
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """Computes predictions with the chosen engine, or else with torch in fp32.
+
+        Raises:
+            ModelFileError: the model is incomplete or modified.
+            ConfigError: the engine that was asked for cannot be used.
+        """
         from pixelwise.inference.predictor import Predictor
 
-        if not settings:
-            return self
-        spec = self.predictor.spec
-        chosen = {name: getattr(spec, name) for name in ("tile", "overlap", "mirrors", "flips", "temperature")}
-        return replace(self, predictor=Predictor(self.predictor.backend, **(chosen | settings)))
+        choice = self.engine or self.engines.default()
+        return Predictor(self.engines.open(choice.engine), **self.settings)
+
+    def with_settings(self, **settings: Any) -> Model:
+        """Return the model with other settings for prediction: `tile`, `overlap`, `flips` (fields of `ModelSpec`)."""
+        return replace(self, settings={**self.settings, **settings}) if settings else self
+
+    def for_images(self, images: Iterable[Example], count: int, announce: Callable[[], None] | None = None) -> Model:
+        """Return the model with the engine that is fastest for a job, if the job is large enough for a measurement to pay.
+
+        Args:
+            images: the first images of the job; they are read if needed.
+            count: number of images in the job.
+            announce: called before a measurement, which takes seconds.
+        """
+        copies = 2 ** len(self.spec.mirrors) if self.spec.flips else 1
+        return replace(self, engine=self.engines.choose(images, count * copies, self.spec.tile, announce))
+
+    def with_engine(self, facts: Mapping[str, Any] | None) -> Model | None:
+        """Return the model with the engine of an earlier job (see `Choice.facts`); None if it is not available."""
+        choice = self.engines.again(facts) if facts else None
+        return replace(self, engine=choice) if choice else None
+
+    def for_shape(self, shape: Sequence[int]) -> Model:
+        """Return the model with the engine that was measured before for images of this size (*S), if there is one."""
+        choice = self.engine or self.engines.cached(shape, self.spec.tile)
+        return self if choice is self.engine else replace(self, engine=choice)
 
     def predict(
         self, source: str | Path | NDArray[np.generic], grid: Grid | None = None, *, probabilities: bool = False
     ) -> Prediction:
         """Predict one image or volume.
 
-        Pixels without data become `labels.ignore_index`.
+        Pixels without data become `labels.ignore_index`. No engines are measured; a choice that was made before is used.
 
         Args:
             source: a path, or an array (C, H, W) of raw pixel values; (H, W) for a single band.
@@ -71,12 +111,12 @@ class Model:
         if isinstance(source, str | Path):
             from pixelwise.api.predicting import predict_file
 
-            return predict_file(self.predictor, Path(source), probabilities=probabilities)[1]
+            return predict_file(self, Path(source), probabilities=probabilities)[1]
         from pixelwise.imageio.images import valid_voxels
 
         image = source[None] if source.ndim == 2 else source
-        valid = valid_voxels(image, self.predictor.spec.nodata)
-        return self.predictor(image, grid, valid, probabilities=probabilities)
+        valid = valid_voxels(image, self.spec.nodata)
+        return self.for_shape(image.shape[1:]).predictor(image, grid, valid, probabilities=probabilities)
 
 
 @dataclass(frozen=True)
@@ -116,41 +156,59 @@ class Run:
         return load(self.folder)
 
 
-def load(path: str | Path, *, device: str | None = None, flips: bool | None = None) -> Model:
-    """Load a model folder, or the best model of a run folder.
+def load(
+    path: str | Path,
+    *,
+    device: str | None = None,
+    flips: bool | None = None,
+    backend: str = "auto",
+    precision: str | None = None,
+) -> Model:
+    """Load a model folder, the best model of a run folder, or an exported model.
 
     Args:
-        path: the folder, or OWNER/NAME on the Hub if there is no such folder.
+        path: the folder; an exported `.onnx` or `.xml` file, or a folder with one; or OWNER/NAME on the Hub if there is no
+            such folder.
         device: "cpu", "cuda", …; the fastest available by default.
         flips: average over mirrored copies, in the directions used for augmentation; by default as the model was
             evaluated.
+        backend: "torch", "openvino", "onnxruntime", or "auto" for the fastest of them with the same masks.
+        precision: "fp32" or "bf16"; either by default.
 
     Raises:
-        ModelFileError: there is no model, or it is incomplete or modified.
+        ModelFileError: there is no model, or its `model.json` is missing or invalid. Weights are read when they are used.
+        UsageError: an unknown engine or precision.
+        ConfigError: torch for an exported model, or no library that reads it is installed.
     """
+    from pixelwise.inference.engines import Engines
+    from pixelwise.inference.exported import exported_file, read_exported_card
+    from pixelwise.models.card import read_card
+
     folder = Path(path)
     folder = folder / "model" if _exists(folder / "model") else folder
-    if not _exists(folder) and HUB_NAME.fullmatch(str(path)) and not folder.parent.exists():
+    if not _exists(folder) and not folder.is_file() and HUB_NAME.fullmatch(str(path)) and not folder.parent.exists():
         from pixelwise.models.hub import pull
 
         folder = pull(str(path))
-    if not _exists(folder):
+    file = exported_file(folder)
+    if file is None and not _exists(folder):
         found = "a file" if folder.exists() else "nothing"
-        raise ModelFileError(path, expected="a model folder or a run folder", found=found, do="Check the path.")
-    from pixelwise.inference.backend import open_backend
-    from pixelwise.inference.predictor import Predictor
-    from pixelwise.models.card import read_card
-
+        expected = "a model folder, a run folder or an exported .onnx or .xml file"
+        raise ModelFileError(path, expected=expected, found=found, do="Check the path.")
+    place = folder if file is None else file
+    card = read_card(folder) if file is None else read_exported_card(file)
     settings: dict[str, Any] = {} if flips is None else {"flips": flips}
-    predictor = Predictor(open_backend(folder, device=device), **settings)
-    return Model(folder, predictor, read_card(folder))
+    return Model(place, card, Engines(place, card, backend, precision, device), settings)
 
 
 def holds_masks(folder: Path) -> bool:
     """Whether a folder contains masks rather than a model."""
     from pixelwise.imageio.images import IMAGE_SUFFIXES
+    from pixelwise.inference.exported import is_exported
 
     if not folder.is_dir() or _exists(folder / "model") or (folder / "model.json").exists():
+        return False
+    if any(map(is_exported, folder.iterdir())):
         return False
     return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))
 

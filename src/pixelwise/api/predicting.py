@@ -6,10 +6,10 @@ import glob
 import json
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.api.loading import Model
 from pixelwise.api.scoring import require_sections
 from pixelwise.config import Config, with_overrides
 from pixelwise.errors import (
@@ -33,9 +34,11 @@ from pixelwise.imageio.images import IMAGE_SUFFIXES, fill_invalid
 from pixelwise.imageio.listing import is_system, walk
 from pixelwise.imageio.sources import Source, open_source
 from pixelwise.imageio.writing import write_prediction
+from pixelwise.inference.augmentation import mirrored_axes
+from pixelwise.inference.engines import AUTO, Example
 from pixelwise.inference.predictor import Predictor
 from pixelwise.reporting.overlay import overlay, write_png
-from pixelwise.storage import atomic_path, claim_folder, write_atomic, write_json
+from pixelwise.storage import atomic_path, claim_folder, require_claimable, write_atomic, write_json
 from pixelwise.types import Prediction
 
 SUMMARY = "predictions.json"
@@ -53,15 +56,17 @@ Loaded = tuple[Source, NDArray[Any], NDArray[np.bool_] | None]
 
 @dataclass(frozen=True)
 class Predicted:
-    """What was written to `folder`: one entry per predicted file, one message per failed one."""
+    """What was written to `folder`: one entry per predicted file, one message per failed one; and the engine, if known."""
 
     folder: Path
     images: tuple[dict[str, Any], ...]
     failed: tuple[dict[str, str], ...]
+    engine: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain form of `predictions.json`."""
-        return {"folder": str(self.folder), "images": list(self.images), "failed": list(self.failed)}
+        plain = {"folder": str(self.folder), "images": list(self.images), "failed": list(self.failed)}
+        return plain if self.engine is None else {"engine": dict(self.engine), **plain}
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ def _stem(name: Path) -> str:
 
 
 def predict_files(
-    predictor: Predictor,
+    predictor: Predictor | Model,
     sources: Sequence[str],
     out: Path,
     *,
@@ -149,7 +154,8 @@ def predict_files(
     A mask has the format of its source where that keeps ids and geometry: GeoTIFF for GeoTIFF, NIfTI for NIfTI, else PNG.
 
     Args:
-        predictor: the way from image to Prediction.
+        predictor: the way from image to Prediction; or a model, whose engine is chosen by the first images. A folder that is
+            resumed keeps its engine.
         sources: files, folders, globs.
         out: a new or empty folder, or an unfinished one of the same call, which is resumed.
         model: identifies the weights, so that another model does not resume the folder.
@@ -172,31 +178,76 @@ def predict_files(
     request = _request(predictor, model, named, outputs)
     done = _resumed(out, request, overwrite)
     if done is None:
+        require_claimable(out, overwrite, RESULTS, SUMMARY)
+    begun = None if done is None else _lines(out / JOURNAL)[:1]
+    predictor, engine = _opened(predictor, named, begun[0].get("engine") if begun else None, progress)
+    if done is None:
+        # Claimed only now, so that a model that cannot be opened does not remove an earlier result.
         claim_folder(out, overwrite, RESULTS, SUMMARY)
         # Written first, so that an unfinished folder is recognised as one of ours.
         write_json(out / SUMMARY, Predicted(out, (), ()).to_dict())
         done = {}
-    with closing(_Journal(out / JOURNAL, request)) as journal:
+    with closing(_Journal(out / JOURNAL, request | {"engine": engine})) as journal:
         try:
             result = _Run(predictor, named, out, outputs, journal, progress).all(done)
         except KeyboardInterrupt:
             found = f"{len(journal.written)} of {len(named)} files are finished"
             raise Interrupted(out, found=found) from None
+    result = replace(result, engine=engine)
     write_json(out / SUMMARY, {"labels": predictor.spec.labels.to_dict(), **result.to_dict()})
     (out / JOURNAL).unlink()
     return result
 
 
-def _request(predictor: Predictor, model: str, named: Mapping[str, Path], outputs: Outputs) -> dict[str, Any]:
+def _opened(
+    predictor: Predictor | Model, named: Mapping[str, Path], begun: Mapping[str, Any] | None, progress: Progress | None
+) -> tuple[Predictor, dict[str, Any] | None]:
+    """Return the predictor, and what is recorded about its engine; None for a predictor that was given.
+
+    Args:
+        predictor: a predictor, or the model to open.
+        named: the files.
+        begun: the engine that an unfinished folder recorded, which is kept if it is available.
+        progress: see `predict_files`.
+    """
+    if isinstance(predictor, Predictor):
+        return predictor, None
+    model = predictor.with_engine(begun)
+    if model is None:
+
+        def announce() -> None:
+            if progress is not None:
+                progress(0, len(named), "choosing the engine")
+
+        model = predictor.for_images(_examples(named.values(), predictor.spec.nodata), len(named), announce)
+    facts = {} if model.engine is None else model.engine.facts()
+    if begun and [begun.get(key) for key in ("name", "precision")] != [facts["name"], facts["precision"]]:
+        before = f"{begun.get('name')} {begun.get('precision')}, with which the folder was begun, is not available"
+        facts["why"] = f"{before}; {facts['why']}"
+    return model.predictor, facts
+
+
+def _examples(paths: Iterable[Path], nodata: float | None) -> Iterator[Example]:
+    """Open the files that can be opened."""
+    for path in paths:
+        with suppress(DataError):
+            source = open_source(path, nodata=nodata)
+            yield Example(source.shape, source.read)
+
+
+def _request(predictor: Predictor | Model, model: str, named: Mapping[str, Path], outputs: Outputs) -> dict[str, Any]:
     """Return what must be equal for a folder to be resumed; the sources may have been moved."""
     spec = predictor.spec
+    requested = predictor.engines if isinstance(predictor, Model) else None
     return {
         "model": model,
         "tile": None if spec.tile is None else list(spec.tile),
         "overlap": spec.overlap,
-        "flips": [list(axes) for axes in predictor.copies],
+        "flips": [list(axes) for axes in mirrored_axes(spec.mirrors if spec.flips else (), spec.dimensions)],
         "overlays": outputs.overlays,
         "probabilities": outputs.probabilities,
+        "backend": None if requested is None or requested.backend == AUTO else requested.backend,
+        "precision": None if requested is None else requested.precision,
         "sources": list(named),
     }
 
@@ -350,11 +401,11 @@ def _read(path: Path, nodata: float | None) -> Loaded:
     return (source, *source.read())
 
 
-def predict_file(predictor: Predictor, path: Path, *, probabilities: bool = False) -> tuple[NDArray[Any], Prediction]:
+def predict_file(model: Model, path: Path, *, probabilities: bool = False) -> tuple[NDArray[Any], Prediction]:
     """Read an image or a volume and predict it.
 
     Args:
-        predictor: the way from image to Prediction.
+        model: the model.
         path: of the file.
         probabilities: return them too, (K, *S) float32.
 
@@ -365,8 +416,8 @@ def predict_file(predictor: Predictor, path: Path, *, probabilities: bool = Fals
         ImageError: the file cannot be read.
         DataError: not an image of the kind that the model was trained on.
     """
-    source, image, valid = _read(path, predictor.spec.nodata)
-    return image, _predict_source(predictor, source, image, valid, probabilities)
+    source, image, valid = _read(path, model.spec.nodata)
+    return image, _predict_source(model.for_shape(image.shape[1:]).predictor, source, image, valid, probabilities)
 
 
 def _predict_source(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pixelwise.datasets.dataset import Dataset, DataSplits
     from pixelwise.evaluation import Evaluation, ImagePredictor
     from pixelwise.evaluation.comparison import Comparison
+    from pixelwise.inference.engines import Example
     from pixelwise.models.card import ModelCard
 
 
@@ -33,6 +35,8 @@ def evaluate(
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
     overwrite: bool = False,
+    backend: str = "auto",
+    precision: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Score a model, or masks written by any tool, on one split of a data set, at native size and with intervals over images.
@@ -48,6 +52,8 @@ def evaluate(
         out: a new folder for `scores.json` and `report.html`.
         overrides: configuration overrides of `data` and `evaluate`, such as "evaluate.metrics=[boundary]".
         overwrite: replace an earlier result in `out`.
+        backend: engine, see `load`; for the path of a model.
+        precision: of the engine, likewise.
         progress: called with (images done, number of images) after each image.
 
     Raises:
@@ -61,11 +67,13 @@ def evaluate(
 
     config, base = read_request(Path(data), overrides)
     require_sections(overrides, "data", "evaluate")
-    subset, predictor, notices = _opened(model, data, split, config, base, metrics or ())
+    loaded = _loaded(model, backend, precision)
+    subset, scored, notices = _opened(loaded, model, data, split, config, base, metrics or ())
     settings = config.evaluate
     files = (SCORES, reporting.REPORT)
     if out is not None:
         require_claimable(Path(out), overwrite, files, SCORES)
+    predictor = scored.predictor if isinstance(scored, Model) else scored
     result = score(
         subset,
         predictor,
@@ -75,12 +83,14 @@ def evaluate(
         intervals=settings.resamples > 0,
         progress=progress,
     )
-    result = replace(result, notices=(*notices, *result.notices))
+    engine = scored.engine.facts() if isinstance(scored, Model) and scored.engine is not None else None
+    result = replace(result, notices=(*notices, *result.notices), engine=engine)
     if out is not None:
         # Claimed only now, so that an evaluation that fails does not remove an earlier result.
         claim_folder(Path(out), overwrite, files, SCORES)
         options = {"split": split, "metrics": ",".join(metrics) or "none" if metrics is not None else None}
-        command = _command(model, data, options | {"convention": convention}, overrides)
+        options |= {"convention": convention, "backend": None if backend == "auto" else backend, "precision": precision}
+        command = _command(model, data, options, overrides)
         _write(Path(out), model, data, split, result, subset, predictor, command)
     return result
 
@@ -93,16 +103,21 @@ def metric_names() -> tuple[str, ...]:
 
 
 def _opened(
-    model: str | Path | Model, data: str | Path, split: str, config: Config, base: Path, metrics: Sequence[str]
-) -> tuple[Dataset, ImagePredictor, tuple[str, ...]]:
-    """Open the images and the predictor to score, with notices."""
+    loaded: Model | None,
+    model: str | Path | Model,
+    data: str | Path,
+    split: str,
+    config: Config,
+    base: Path,
+    metrics: Sequence[str],
+) -> tuple[Dataset, ImagePredictor | Model, tuple[str, ...]]:
+    """Open the images, and the masks or the model with its engine to score, with notices."""
     from pixelwise.datasets.dataset import open_data, without_unreadable
     from pixelwise.evaluation.mask_folder import open_masks
 
-    loaded = _loaded(model)
     section = config.data
     if loaded is not None and section.nodata is None:
-        section = section.model_copy(update={"nodata": loaded.predictor.spec.nodata})
+        section = section.model_copy(update={"nodata": loaded.spec.nodata})
     splits = open_data(section, base)
     splits = without_unreadable(splits) if config.data.skip_bad else splits
     subset = split_of(splits, split, data)
@@ -113,7 +128,18 @@ def _opened(
             notices = (*notices, "masks have no probabilities: calibration is not scored")
         return subset, masks, (*notices, *masks.notices)
     require_classes(subset, loaded, data)
-    return subset, loaded.predictor, (*notices, *_other_split(splits, split, loaded.card))
+    loaded = loaded.for_images(_examples(subset), len(subset))
+    return subset, loaded, (*notices, *_other_split(splits, split, loaded.card))
+
+
+def _examples(subset: Dataset) -> Iterator[Example]:
+    """Read the images that can be read."""
+    from pixelwise.inference.engines import Example
+
+    for index in range(len(subset)):
+        with suppress(DataError):
+            sample = subset.read(index)
+            yield Example.of(sample.image, sample.valid)
 
 
 def _command(
@@ -157,11 +183,19 @@ def _write(
     reporting.write(out / reporting.REPORT, shown, subset, predictor, run, [command])
 
 
-def _loaded(model: str | Path | Model) -> Model | None:
-    """Load a model; return None for a folder of masks."""
-    if isinstance(model, Model):
-        return model
-    return None if holds_masks(Path(model)) else load(model)
+def _loaded(model: str | Path | Model, backend: str, precision: str | None) -> Model | None:
+    """Load a model; return None for a folder of masks.
+
+    Raises:
+        UsageError: an engine for masks, or for a loaded model.
+    """
+    if not isinstance(model, Model) and not holds_masks(Path(model)):
+        return load(model, backend=backend, precision=precision)
+    if (backend, precision) != ("auto", None):
+        found = "a loaded model" if isinstance(model, Model) else "masks"
+        do = "Pass it to load." if isinstance(model, Model) else "Leave it out."
+        raise UsageError("backend or precision", expected="the path of a model", found=found, do=do)
+    return model if isinstance(model, Model) else None
 
 
 def require_sections(overrides: Sequence[str], *sections: str) -> None:

@@ -7,15 +7,18 @@ from typing import Annotated
 import typer
 
 from pixelwise.cli.terminal import (
+    Backend,
     Json,
     Overrides,
     Overwrite,
+    Precision,
     Progress,
     counted,
     print_json,
     print_peer,
     print_scores,
     put,
+    say_engine,
 )
 
 
@@ -24,7 +27,7 @@ def run(
         str,
         typer.Argument(
             metavar="MODEL|MASKS",
-            help="A run folder, a model folder, or a folder of masks from any tool, named as the images.",
+            help="A run folder, a model folder, an exported file, or a folder of masks from any tool, named as the images.",
         ),
     ],
     data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a data.yaml, a recipe or an annotation file.")],
@@ -43,6 +46,8 @@ def run(
         ),
     ] = None,
     out: Annotated[str | None, typer.Option(help="Folder for scores.json and report.html.")] = None,
+    backend: Backend = "auto",
+    precision: Precision = None,
     overwrite: Overwrite = False,
     overrides: Overrides = None,
     as_json: Json = False,
@@ -60,8 +65,11 @@ def run(
         out=out,
         overwrite=overwrite,
         overrides=overrides or (),
+        backend=backend,
+        precision=precision,
         progress=lambda done, total: progress.line(f"scoring {done} of {total}", last=done == total),
     )
+    say_engine(progress, result.engine)
     for notice in result.notices:
         progress.say(f"note: {notice}")
     plain = {"model": model, "data": data, "split": split, **result.to_dict()}

@@ -6,13 +6,24 @@ from typing import Annotated
 
 import typer
 
-from pixelwise.cli.terminal import Json, Overrides, Overwrite, Progress, percent, print_json, put
+from pixelwise.cli.terminal import (
+    Backend,
+    Json,
+    Overrides,
+    Overwrite,
+    Precision,
+    Progress,
+    percent,
+    print_json,
+    put,
+    say_engine,
+)
 
 _SHOWN = 8
 
 
 def run(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run folder or a model folder.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run folder, a model folder or an exported file.")],
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE…", help="Images, folders or glob patterns.")],
     out: Annotated[str, typer.Option(help="Folder for the masks.")],
     flips: Annotated[
@@ -22,6 +33,8 @@ def run(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write the probability of each class.")
     ] = False,
+    backend: Backend = "auto",
+    precision: Precision = None,
     overrides: Overrides = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -31,7 +44,7 @@ def run(
 
     progress = Progress()
     result = api.predict(
-        api.load(model, flips=flips or None),
+        api.load(model, flips=flips or None, backend=backend, precision=precision),
         sources,
         out=out,
         overlays=overlays,
@@ -40,6 +53,7 @@ def run(
         overwrite=overwrite,
         progress=lambda done, total, name: progress.line(f"predicting {done} of {total}: {name}", last=done == total),
     )
+    say_engine(progress, result.engine)
     if as_json:
         print_json(result.to_dict())
     else:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +15,10 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; all other output goes to standard error.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Set a configuration key.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in --out.")]
+Backend = Annotated[
+    str, typer.Option(help="Engine: torch, openvino, onnxruntime, or auto for the fastest one with the same masks.")
+]
+Precision = Annotated[str | None, typer.Option(help="fp32 or bf16; by default either.")]
 
 _PLAIN_INTERVAL = 10.0
 _CLEAR = "\r\033[K"
@@ -41,6 +45,12 @@ class Progress:
         """Print a permanent line."""
         put_error((_CLEAR if self.open else "") + text + "\n")
         self.open = False
+
+
+def say_engine(progress: Progress, engine: Mapping[str, Any] | None) -> None:
+    """Print the engine that computed the masks, and why; nothing if it is unknown."""
+    if engine:
+        progress.say(f"engine: {engine['name']}, {engine['precision']} ({engine['why']})")
 
 
 def print_json(plain: Any) -> None:

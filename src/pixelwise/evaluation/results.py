@@ -156,6 +156,7 @@ class Evaluation:
         tables: see `Tables`.
         unassigned_pixels: counted pixels without a predicted class; they count as misses of their true class.
         notices: what was decided or left out when the data set was opened.
+        engine: name, precision and version of the engine that computed the predictions, and why it was chosen; None if unknown.
     """
 
     scores: Scores
@@ -166,11 +167,14 @@ class Evaluation:
     tables: Tables = Tables()
     unassigned_pixels: int = 0
     notices: tuple[str, ...] = ()
+    engine: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain form: that of the scores, followed by `baseline`, `per_image`, `tables` and `notices`."""
         accuracy, miou = self.baseline.pixel_accuracy.value, self.baseline.miou.value
         plain = self.scores.to_dict() | {"unassigned_pixels": self.unassigned_pixels}
+        if self.engine is not None:
+            plain["engine"] = dict(self.engine)
         if self.peer is not None:
             name, peer_scores = self.peer
             plain["peer"] = {"convention": name, "scores": [score.to_dict() for score in peer_scores]}
@@ -187,7 +191,7 @@ class Evaluation:
             DataError: values that `evaluate` does not write.
         """
         try:
-            peer, baseline = plain.get("peer"), plain.get("baseline") or {}
+            peer, baseline, engine = plain.get("peer"), plain.get("baseline") or {}, plain.get("engine")
             return cls(
                 scores=Scores.from_dict(plain),
                 images=_adapter(tuple[ImageScore, ...]).validate_python(plain.get("per_image") or ()),
@@ -200,6 +204,7 @@ class Evaluation:
                 tables=_adapter(Tables).validate_python(plain.get("tables") or {}),
                 unassigned_pixels=int(plain.get("unassigned_pixels") or 0),
                 notices=tuple(map(str, plain.get("notices") or ())),
+                engine=dict(engine) if isinstance(engine, Mapping) else None,
             )
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(

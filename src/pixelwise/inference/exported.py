@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from pixelwise.errors import ConfigError, ModelFileError
-from pixelwise.models.card import ModelCard, read_card
-from pixelwise.storage import cache_folder, write_cache
+from pixelwise.models.card import CARD, ModelCard, read_card
+from pixelwise.storage import cache_folder, trim_cache, write_cache
 from pixelwise.types import ModelSpec
 
 INPUT, LOGITS, MASK = "images", "logits", "mask"
@@ -19,21 +21,33 @@ CARD_KEY = "pixelwise"
 ONNX, IR = ".onnx", ".xml"
 # Incremented when files of earlier versions in the cache must not be used any more.
 _CONVERSION = 1
+# Of the converted networks in the cache; those used least recently are removed.
+_MOST_BYTES = 4 << 30
 
 
 def exported_file(path: Path) -> Path | None:
     """Return the exported file that a path names, itself or as the only one of a folder; None if there is none.
+
+    In a model folder there is none: a file beside `model.json` is used only when it is named.
 
     Raises:
         ModelFileError: a folder with several exported files.
     """
     if path.is_file():
         return path if path.suffix.lower() in (ONNX, IR) else None
-    found = sorted(file for file in path.glob("*") if file.suffix.lower() in (ONNX, IR) and file.is_file())
+    if (path / CARD).exists():
+        return None
+    found = sorted(filter(is_exported, path.glob("*")))
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
         raise ModelFileError(path, expected="one exported model", found=names, do="Name one of the files.")
     return found[0] if found else None
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a file in a folder is an exported model; other programs also write `.xml` files, but without a `.bin`."""
+    suffix = path.suffix.lower()
+    return path.is_file() and (suffix == ONNX or (suffix == IR and path.with_suffix(".bin").is_file()))
 
 
 def read_embedded_card(text: str | None, path: Path) -> ModelCard:
@@ -67,21 +81,55 @@ def converted(folder: Path) -> tuple[bytes | Path, ModelCard]:
         ModelFileError: the folder is not a complete model.
     """
     card = read_card(folder)
-    cache = cache_folder()
-    file = cache / "engines" / f"{_key(card)}{ONNX}" if cache else None
+    file = converted_file(card)
     if file is not None and file.is_file():
+        with suppress(OSError):
+            os.utime(file)  # the files used least recently are removed first
         return file, card
     from pixelwise.inference.conversion import to_onnx
     from pixelwise.models.weights import load_model
 
     content = to_onnx(*load_model(folder), coarse=True)
-    return (file, card) if file is not None and write_cache(file, content) else (content, card)
+    if file is None or not write_cache(file, content):
+        return content, card
+    trim_cache(file.parent, _MOST_BYTES)
+    return file, card
 
 
-def _key(card: ModelCard) -> str:
+def engines_cache() -> Path | None:
+    """Return the folder for converted networks and chosen engines in the user's cache folder; None without one."""
+    cache = cache_folder()
+    return cache / "engines" if cache else None
+
+
+def converted_file(card: ModelCard) -> Path | None:
+    """Return where the network of a model folder is kept once it is converted; None without a cache folder."""
+    cache = engines_cache()
+    return cache / f"{model_key(card)}{ONNX}" if cache else None
+
+
+def model_key(card: ModelCard) -> str:
     """Return what identifies the network with its weights, and the version of the conversion."""
     facts = [_CONVERSION, card.architecture, card.sha256, card.mean, card.std, card.clip, card.pixelwise]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=list).encode()).hexdigest()[:24]
+
+
+def read_exported_card(file: Path) -> ModelCard:
+    """Return the card in the metadata of an exported file, by whichever library is installed.
+
+    Raises:
+        ConfigError: neither OpenVINO nor ONNX Runtime is installed.
+        ModelFileError: the file cannot be read, or has no valid card.
+    """
+    from pixelwise.inference.onnxruntime_backend import read_onnx_card
+    from pixelwise.inference.openvino_backend import read_openvino_card
+
+    try:
+        return read_openvino_card(file)
+    except ConfigError:
+        if file.suffix.lower() != ONNX:
+            raise
+    return read_onnx_card(file)
 
 
 def spec_of(embedded: ModelCard, card: ModelCard | None) -> ModelSpec:

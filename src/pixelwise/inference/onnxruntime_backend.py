@@ -21,6 +21,7 @@ from pixelwise.inference.exported import (
     spec_of,
 )
 from pixelwise.machine import cores
+from pixelwise.models.card import ModelCard
 from pixelwise.types import ModelSpec
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -57,11 +58,7 @@ def open_onnxruntime(
             network cannot be converted.
         ModelFileError: the model is incomplete or not readable.
     """
-    try:
-        import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as failures
-    except ImportError as error:
-        raise missing("onnxruntime", "onnxruntime") from error
+    onnxruntime = _onnxruntime()
     provider = _PROVIDERS.get(device or "cpu")
     if provider not in onnxruntime.get_available_providers():
         found = device or ""
@@ -74,15 +71,37 @@ def open_onnxruntime(
             file, expected="an ONNX file", found="a model of OpenVINO", do="Use --backend openvino, or export to onnx."
         )
     content, card = (file, None) if file is not None else converted(folder)
+    session = _session(content, folder, provider)
+    return OnnxRuntimeBackend(session, spec_of(_card(session, folder), card))
+
+
+def read_onnx_card(file: Path) -> ModelCard:
+    """Return the card in the metadata of an ONNX file; raises as `open_onnxruntime`."""
+    return _card(_session(file, file), file)
+
+
+def _card(session: Any, where: Path) -> ModelCard:
+    return read_embedded_card(session.get_modelmeta().custom_metadata_map.get(CARD_KEY), where)
+
+
+def _session(content: bytes | Path, where: Path, provider: str | None = "CPUExecutionProvider") -> Any:
+    onnxruntime = _onnxruntime()
+    failures = onnxruntime.capi.onnxruntime_pybind11_state
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores()
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(
+        return onnxruntime.InferenceSession(
             content if isinstance(content, bytes) else str(content), options, providers=[provider]
         )
     except (failures.Fail, failures.InvalidProtobuf, failures.InvalidGraph, failures.NotImplemented) as error:
         problem = " ".join(str(error).split())[:200]
-        raise ModelFileError(folder, expected="a readable ONNX model", found=problem, do="Export it again.") from error
-    embedded = read_embedded_card(session.get_modelmeta().custom_metadata_map.get(CARD_KEY), folder)
-    return OnnxRuntimeBackend(session, spec_of(embedded, card))
+        raise ModelFileError(where, expected="a readable ONNX model", found=problem, do="Export it again.") from error
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing("onnxruntime", "onnxruntime") from error
+    return onnxruntime

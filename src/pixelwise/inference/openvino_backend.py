@@ -23,6 +23,7 @@ from pixelwise.inference.exported import (
     spec_of,
 )
 from pixelwise.machine import cores
+from pixelwise.models.card import ModelCard
 from pixelwise.types import ModelSpec
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -84,18 +85,28 @@ def open_openvino(
         ConfigError: OpenVINO is not installed, another device than the CPU, or the network cannot be converted.
         ModelFileError: the model is incomplete or not readable.
     """
-    openvino = _openvino()
+    _openvino()
     if device not in (None, "cpu"):
         raise ConfigError("backend openvino", expected="the device cpu", found=device or "", do="Use --backend torch.")
     file = exported_file(folder)
     content, card = (file, None) if file is not None else converted(folder)
+    model = _read(content, folder)
+    return OpenVinoBackend(model, spec_of(read_embedded_card(_metadata(model), folder), card), precision)
+
+
+def read_openvino_card(file: Path) -> ModelCard:
+    """Return the card in the metadata of an exported file; raises as `open_openvino`."""
+    return read_embedded_card(_metadata(_read(file, file)), file)
+
+
+def _read(content: bytes | Path, where: Path) -> Any:
+    """Read a file, or its content, as an `openvino.Model`."""
     try:
-        model = openvino.Core().read_model(content if isinstance(content, bytes) else str(content))
+        return _openvino().Core().read_model(content if isinstance(content, bytes) else str(content))
     except RuntimeError as error:
         raise ModelFileError(
-            folder, expected="a readable ONNX or OpenVINO model", found=_first_line(error), do="Export it again."
+            where, expected="a readable ONNX or OpenVINO model", found=_first_line(error), do="Export it again."
         ) from error
-    return OpenVinoBackend(model, spec_of(read_embedded_card(_metadata(model), folder), card), precision)
 
 
 def supports_bf16() -> bool:

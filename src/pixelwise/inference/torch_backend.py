@@ -30,6 +30,8 @@ class TorchBackend:
         channels_last: pass images with channels innermost, which is often faster for convolutions.
     """
 
+    engine = "torch"
+
     def __init__(
         self,
         model: nn.Module,

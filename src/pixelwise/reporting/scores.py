@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pixelwise.metrics.definitions import FAMILIES, SYMBOLS
 from pixelwise.reporting.numbers import count
 from pixelwise.reporting.rendering import Section
@@ -62,10 +65,16 @@ def _notes(results: Results) -> list[tuple[str, str]]:
         ("Convention.", _sentence(scores.convention)),
         ("Intervals.", _sentence(scores.interval)),
         ("Ignored pixels.", f"{count(scores.ignored_pixels)}, excluded from all scores."),
+        ("Engine.", _engine(results.evaluation.engine or {})),
         ("Pixels without a predicted class.", f"{count(unassigned)}, counted as errors." if unassigned else ""),
         *(("Note.", notice) for notice in results.evaluation.notices[:_MOST_NOTES]),
     ]  # fmt: skip
     return [(name, text) for name, text in notes if text]
+
+
+def _engine(facts: Mapping[str, Any]) -> str:
+    words = [str(facts[key]) for key in ("name", "version", "precision", "why") if facts.get(key)]
+    return f"{', '.join(words)}." if words else ""
 
 
 def _sentence(text: str) -> str:

@@ -17,6 +17,7 @@ from pixelwise.datasets.dataset import Dataset
 from pixelwise.errors import DataError, convert_memory_errors
 from pixelwise.evaluation import evaluate, fitted_temperature
 from pixelwise.evaluation.calibrating import IMAGES
+from pixelwise.inference.engines import engine_facts
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.torch_backend import TorchBackend
 from pixelwise.metrics.temperature import Temperature
@@ -167,7 +168,8 @@ def finish(config: ResolvedConfig, val: Dataset, out: Path, notify: Listener, de
             progress=progress("scoring"),
             stop=stop.check,
         )
-    result = replace(result, notices=(*notices, *result.notices))
+    engine = engine_facts("torch", "fp32")
+    result = replace(result, notices=(*notices, *result.notices), engine=engine)
     plain = {"split": "val", **result.to_dict()}
     step = (card.scores or {}).get("step")
     save_model(out / MODEL, model, replace(card, scores={"step": step, "val": _short(plain)}))
