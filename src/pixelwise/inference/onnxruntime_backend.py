@@ -24,6 +24,8 @@ from pixelwise.machine import cores
 from pixelwise.models.card import ModelCard
 from pixelwise.types import ModelSpec
 
+# Exceptions for files that cannot be loaded, which have no common base class.
+_FAILURES = ("Fail", "InvalidArgument", "InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NotImplemented")
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -94,7 +96,7 @@ def _session(content: bytes | Path, where: Path, provider: str | None = "CPUExec
         return onnxruntime.InferenceSession(
             content if isinstance(content, bytes) else str(content), options, providers=[provider]
         )
-    except (failures.Fail, failures.InvalidProtobuf, failures.InvalidGraph, failures.NotImplemented) as error:
+    except tuple(getattr(failures, name) for name in _FAILURES) as error:
         problem = " ".join(str(error).split())[:200]
         raise ModelFileError(where, expected="a readable ONNX model", found=problem, do="Export it again.") from error
 
