@@ -161,3 +161,23 @@ def test_the_module_reads_this_machine() -> None:
     assert 1 <= int(printed[0]) <= (os.cpu_count() or 1)
     if Path("/proc/meminfo").exists():
         assert 0 < int(printed[1]) < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "processor: 0\nmodel name\t: Fast 9\nflags\t\t: fpu amx_bf16 avx2\n\nprocessor: 1\n",
+            ("Fast 9", ("amx_bf16", "avx2")),
+        ),
+        ("processor: 0\nFeatures: fp asimddp i8mm\n", ("aarch64", ("asimddp", "i8mm"))),
+        ("", ("aarch64", ())),
+    ],
+)
+def test_the_processor_has_a_name_and_instruction_sets(
+    system: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: tuple[str, tuple[str, ...]]
+) -> None:
+    monkeypatch.setattr(machine.platform, "processor", lambda: "")
+    monkeypatch.setattr(machine.platform, "machine", lambda: "aarch64")
+    write(system, {"proc/cpuinfo": text})
+    assert machine.processor() == expected

@@ -177,3 +177,15 @@ def test_overwrite_does_not_follow_links(tmp_path: Path) -> None:
     claim_folder(tmp_path / "run", overwrite=True)
     assert names(tmp_path / "run") == []
     assert names(tmp_path / "far") == ["precious"]
+
+
+def test_a_cache_is_trimmed_to_the_files_used_last(tmp_path: Path) -> None:
+    for age, name in enumerate("edcba"):
+        (tmp_path / name).write_bytes(bytes(10))
+        os.utime(tmp_path / name, (1000 + age, 1000 + age))
+    (tmp_path / "folder").mkdir()
+    storage.trim_cache(tmp_path, 35)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c", "folder"]
+    storage.trim_cache(tmp_path, 5)  # the latest file is kept in any case
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "folder"]
+    storage.trim_cache(tmp_path / "none", 5)

@@ -268,6 +268,7 @@ def compare(
     """
     from pixelwise.evaluation.comparison import compare as compare_counts
     from pixelwise.evaluation.score_counts import read_run_counts, run_counts, run_names, with_recipe
+    from pixelwise.inference.exported import is_exported
 
     if resamples is not None:
         warnings.warn("compare(resamples=…) has no effect any more", DeprecationWarning, stacklevel=2)
@@ -283,7 +284,7 @@ def compare(
     subset = split or "test"
     counts, notices = [], []
     for path, name in zip(map(Path, runs), run_names(runs), strict=True):
-        if data is None or path.is_file():
+        if data is None or (path.is_file() and not is_exported(path)):
             counts.append(read_run_counts(path, name))
             continue
         report_progress = partial(progress, name) if progress is not None else None

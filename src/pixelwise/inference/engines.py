@@ -248,11 +248,10 @@ class Engines:
         first = _read_piece(example, tile) if passes > _FEW else None
         if first is None:
             return self.default(_SMALL)
-        backend = self.open(self.reference)
-        device = str(getattr(backend, "device", "cpu"))
-        if device != "cpu":
+        device = getattr(self.open(self.reference), "device", "cpu")
+        if str(device) != "cpu":
             return self.default(f"engines are not measured on {device}")
-        predict = _masks_by(backend)
+        predict = self._open_masks(self.reference)
         try:
             mask, seconds = _timed(predict, first, clock)
             if seconds * passes >= self._least_job():  # the first pass is the slowest
@@ -264,16 +263,14 @@ class Engines:
         if announce is not None:
             announce()
         pieces, masks = [first], [mask]
-        most = 1 if math.prod(example.shape) > _LARGE else _EXAMPLES
-        for further in islice(source, min(most, round(_SECONDS / max(seconds, 1e-9))) - 1 if seconds < _SECONDS else 0):
+        most = 1 if math.prod(example.shape) > _LARGE else min(_EXAMPLES, int(_SECONDS / max(seconds, 1e-9)))
+        for further in islice(source, max(most - 1, 0)):
+            part = _read_piece(further, tile)
             with suppress(DataError):
-                part = _read_piece(further, tile)
-                if part is not None:
-                    masks.append(predict(part))
-                    pieces.append(part)
-        trials = Trials(
-            self.reference, predict, [seconds], pieces, masks, self._open_masks, self.card.labels.ignore_index, clock
-        )
+                masks += [] if part is None else [predict(part)]
+                pieces += [] if part is None else [part]
+        ignored = self.card.labels.ignore_index
+        trials = Trials(self.reference, predict, [seconds], pieces, masks, self._open_masks, ignored, clock)
         return self._keep(trials.run(engine for engine in self.candidates if engine != self.reference), piece)
 
     def _open_masks(self, engine: Engine) -> Callable[[Read], NDArray[Any]]:

@@ -106,4 +106,5 @@ def _onnxruntime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise missing("onnxruntime", "onnxruntime") from error
+    onnxruntime.disable_telemetry_events()  # of its builds for Windows
     return onnxruntime

@@ -162,7 +162,7 @@ class Trials(Generic[T]):
         self._spent += self.clock() - started
 
     def _alternate(self) -> None:
-        """Measure the engines of similar speed in alternating rounds."""
+        """Measure the reference and the engines of similar speed in alternating rounds."""
         for done in range(_ROUNDS if len(self._running) > 1 else 0):
             if self._spent > _SECONDS and done >= _FEWEST_ROUNDS:
                 return
@@ -177,9 +177,9 @@ class Trials(Generic[T]):
         return self.clock() - started
 
     def _drop_slow(self) -> None:
-        self._running = {
-            e: predict for e, predict in self._running.items() if e in self._times and not self._is_slow(e)
-        }
+        for engine in [*self._running]:
+            if engine != self.reference and (engine not in self._times or self._is_slow(engine)):
+                del self._running[engine]
 
     def _is_slow(self, engine: Engine) -> bool:
         """Whether an engine needs much longer than another one; the least time of each is the one with the least noise."""
