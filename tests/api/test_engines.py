@@ -221,7 +221,7 @@ def test_a_large_job_is_measured(
     assert shown[0] == "choosing the engine"
     (file,) = cache.glob("*.json")
     trials = json.loads(file.read_text())["trials"]
-    assert [trial["engine"]["name"] for trial in trials][0] == "torch"
+    assert trials[0]["engine"]["name"] == "torch"
     assert any(trial["seconds"] and trial["engine"]["name"] != "torch" for trial in trials)
     # The choice is used without another measurement.
     assert pixelwise.load(trained).for_shape((50, 60)).engine is not None

@@ -152,7 +152,8 @@ def without_telemetry() -> Iterator[None]:
     it where it is not installed.
     """
     before = sys.modules.get(_TELEMETRY)
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment] - as documented, importing it then fails
+    # As documented, importing it then fails.
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
         yield
     finally:
