@@ -15,8 +15,11 @@ from tests.inference.backends import FunctionBackend
 from pixelwise.errors import UsageError
 from pixelwise.inference import backend as backends
 from pixelwise.inference.backend import Backend, open_backend
+from pixelwise.inference.decision import enlarge
 from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.torch_backend import TorchBackend
 from pixelwise.labels import Labels
+from pixelwise.models.base import AdaptedModel
 from pixelwise.models.card import ModelCard
 from pixelwise.models.catalogue import build_model
 from pixelwise.models.weights import save_model
@@ -49,9 +52,30 @@ def numpy_quarter(_: Path) -> Backend:
     return FunctionBackend(compute, ModelSpec(LABELS, 3, stride=4, logit_scale=4))
 
 
+class Quarter(AdaptedModel):
+    """A network of another library whose logits have a quarter of the size."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.nn.Conv2d(3, 3, 7, 4, 3, padding_mode="replicate"), 3, 3, 8, (120,) * 3, (60,) * 3)
+
+    @property
+    def head(self) -> torch.nn.Module:  # type: ignore[override]
+        return self.network
+
+    def _logits(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (self.network(x),)
+
+
+def torch_quarter(_: Path) -> Backend:
+    """Logits of padded images at a quarter of their size, with torch."""
+    torch.manual_seed(0)
+    return TorchBackend(Quarter(), ModelSpec(LABELS, 3), device="cpu")
+
+
 BACKENDS: dict[str, Callable[[Path], Backend]] = {
     "torch": lambda folder: open_backend(folder, "torch", device="cpu"),
     "torch-bf16": lambda folder: open_backend(folder, "torch", device="cpu", precision="bf16"),
+    "torch-coarse": torch_quarter,
     "numpy": numpy_quarter,
 }
 each = pytest.mark.parametrize("name", BACKENDS)
@@ -70,7 +94,13 @@ def test_logits_have_the_shape_that_the_spec_says(folder: Path, name: str, size:
     scale = backend.spec.logit_scale
     assert isinstance(logits, np.ndarray)
     assert logits.dtype == np.float32
-    assert logits.shape == (count, 3, *(-(-side // scale) for side in size))
+    assert logits.shape[:2] == (count, 3)
+    least = [-(-side // scale) for side in size]
+    assert (
+        list(logits.shape[2:]) == least
+        if scale == 1
+        else all(n >= m for n, m in zip(logits.shape[2:], least, strict=True))
+    )
     assert np.isfinite(logits).all()
 
 
@@ -81,6 +111,29 @@ def test_an_image_does_not_depend_on_others_in_its_batch(folder: Path, name: str
     alone = np.concatenate([backend(batch[k : k + 1]) for k in range(3)])
     close = 0.05 if "bf16" in name else 1e-4
     np.testing.assert_allclose(backend(batch), alone, atol=close * np.abs(alone).max())
+
+
+@each
+def test_later_calls_do_not_change_a_result(folder: Path, name: str) -> None:
+    backend = BACKENDS[name](folder)
+    first = backend(images(1, 20, 30))
+    before = first.copy()
+    backend(images(1, 20, 30, seed=1))
+    np.testing.assert_array_equal(first, before)
+
+
+def test_coarse_logits_are_those_of_the_model(folder: Path) -> None:
+    """Enlarged and cropped, they are what the model returns, also at the border, where its padding counts."""
+    backend = torch_quarter(folder)
+    assert isinstance(backend, TorchBackend)
+    assert (backend.spec.logit_scale, backend.spec.stride) == (4, 8)
+    for size in [(1, 1), (9, 50), (33, 18), (64, 64)]:
+        batch = images(2, *size)
+        with torch.inference_mode():
+            whole = backend.model(torch.from_numpy(batch)).numpy()
+        np.testing.assert_allclose(enlarge(backend(batch), 4, size), whole, atol=1e-5)
+        found = Predictor(backend)(batch[0], probabilities=True)
+        np.testing.assert_array_equal(found.mask, enlarge(backend(batch[:1])[0], 4, size).argmax(0))
 
 
 @each
