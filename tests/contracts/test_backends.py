@@ -22,7 +22,7 @@ from pixelwise.labels import Labels
 from pixelwise.models.base import AdaptedModel
 from pixelwise.models.card import ModelCard
 from pixelwise.models.catalogue import build_model
-from pixelwise.models.weights import save_model
+from pixelwise.models.weights import load_model, save_model
 from pixelwise.types import ModelSpec
 
 LABELS = Labels(("a", "b", "c"))
@@ -161,6 +161,18 @@ def test_the_predictor_tiles_any_backend(folder: Path, name: str) -> None:
     found = predictor(images(1, 70, 45)[0], probabilities=True)
     assert found.mask.shape == (70, 45)
     np.testing.assert_allclose(found.probabilities.sum(0), 1, rtol=1e-4)
+
+
+def test_a_folder_is_opened_with_norms_folded_and_channels_innermost(folder: Path) -> None:
+    opened, (model, card) = open_backend(folder, "torch", device="cpu"), load_model(folder)
+    assert isinstance(opened, TorchBackend)
+    plain = TorchBackend(model, card.spec, "cpu")
+    norms = [[m for m in each.model.modules() if isinstance(m, torch.nn.BatchNorm2d)] for each in (opened, plain)]
+    assert (len(norms[0]), len(norms[1])) == (0, 10)
+    wide = [p for p in opened.model.parameters() if p.ndim == 4 and min(p.shape) > 1]
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in wide)
+    batch = images(2, 33, 18)
+    np.testing.assert_allclose(opened(batch), plain(batch), atol=1e-4 * np.ptp(plain(batch)))
 
 
 def test_a_new_backend_is_one_module_and_one_registration(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

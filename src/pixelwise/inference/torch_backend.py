@@ -61,14 +61,18 @@ class TorchBackend:
 def open_torch(
     folder: Path, *, device: str | None = None, precision: Literal["fp32", "bf16"] = "fp32", channels_last: bool = True
 ) -> TorchBackend:
-    """Open a model folder with torch.
+    """Open a model folder with torch; batch norms are folded into convolutions, whose weights get the layout of the images.
 
     Raises:
         ModelFileError: the folder is not a complete model.
     """
+    from pixelwise.models.folding import fold_norms
     from pixelwise.models.weights import load_model
 
-    model, card = load_model(folder)
+    loaded, card = load_model(folder)
+    model = fold_norms(loaded)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
     return TorchBackend(model, card.spec, device, precision, channels_last)
 
 
