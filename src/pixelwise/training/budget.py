@@ -22,10 +22,14 @@ from pixelwise.training.finetune import Frozen, is_encoder_frozen
 from pixelwise.training.loader import batches
 from pixelwise.training.loop import gradients, on_device
 from pixelwise.training.optim import AveragedWeights, adamw
+from pixelwise.training.validation import validated_images
 
 _FASTER = 0.95
 _RESERVE = 0.96
-_VALIDATION_SHARE = 0.12
+_VALIDATION_SHARE = 0.1
+_MOST_VALIDATIONS, _FEWEST_VALIDATIONS = 10, 3
+# Fewer images do not show which weights are better.
+FEWEST_VALIDATED = 32
 # Storing features takes at most the larger share of the time limit; more than one copy, the smaller one.
 FILL_SHARE, _COPIES_SHARE = 0.4, 0.12
 # A copy is worth storing if several crops of it are used.
@@ -217,15 +221,48 @@ def choose_copies(images: int, per_copy: float, size: int, limit: float | None, 
     return max(int(limits[why]), 1), f"{cost}; {why}"
 
 
-def plan_steps(
-    config: Config, per_step: float, per_validation: float, *, left: float, limit: float, final: float
+def plan_validations(
+    config: Config, seconds: float, per_image: float, images: int, most: int = _MOST_VALIDATIONS
 ) -> tuple[Config, Reasons]:
-    """Set `train.steps`, and `train.validations` if it is unset, so that training fits the remaining time.
+    """Set `train.validations` and `train.validation_images`, unless they are set, so that they take a tenth of the time.
+
+    If all images can be scored only once or twice in this time, a subset is scored more often; not with fewer images than
+    `FEWEST_VALIDATED`, though.
+
+    Args:
+        config: the configuration.
+        seconds: of the training, validations included.
+        per_image: seconds per image of a validation.
+        images: number of images of the validation split.
+        most: largest number of validations.
+    """
+    train, allowed = config.train, _VALIDATION_SHARE * seconds / max(per_image, 1e-9)
+    subset, count = train.validation_images, train.validations
+    reasons: Reasons = {}
+    if subset is None:
+        wanted = count or min(max(int(allowed / images), _FEWEST_VALIDATIONS), most)
+        fitting = max(int(allowed / wanted), FEWEST_VALIDATED)
+        if fitting < images:
+            subset = fitting
+            reasons["train.validation_images"] = (
+                f"of {images}, evenly spaced: {1000 * per_image:.0f} ms per image; the final scores are those of all images"
+            )
+    if count is None:
+        count = max(min(int(allowed / min(subset or images, images)), most), 1)
+        reasons["train.validations"] = f"about {100 * _VALIDATION_SHARE:.0f} % of the time, at most {most}"
+    return replace(config, train={"validations": count, "validation_images": subset}), reasons
+
+
+def plan_steps(
+    config: Config, per_step: float, per_image: float, *, images: int, left: float, limit: float, final: float
+) -> tuple[Config, Reasons]:
+    """Set `train.steps`, and unless they are set the validations, so that training fits the remaining time.
 
     Args:
         config: the configuration.
         per_step: seconds of one step.
-        per_validation: seconds of one validation.
+        per_image: seconds per image of a validation.
+        images: number of images of the validation split.
         left: seconds until the limit, final scoring included.
         limit: the limit that the user gave, in seconds; for the reason.
         final: seconds of the final scoring.
@@ -233,9 +270,9 @@ def plan_steps(
     Raises:
         ResourceError: not even one step fits.
     """
-    usable = (left - final) * _RESERVE
-    count = config.train.validations or max(1, min(10, round(_VALIDATION_SHARE * usable / max(per_validation, 1e-9))))
-    steps = fitting_steps(per_step, per_validation, count, left, final)
+    config, reasons = plan_validations(config, (left - final) * _RESERVE, per_image, images)
+    per_validation = per_image * validated_images(config.train, images)
+    steps = fitting_steps(per_step, per_validation, config.train.validations or 1, left, final)
     if steps < 1:
         raise ResourceError(
             "--time-limit",
@@ -245,13 +282,11 @@ def plan_steps(
             do="Allow more time, choose a smaller model (--set model.features=[16,32,64]), "
             "or score less (--set evaluate.metrics=[]).",
         )
-    reasons = {
-        "train.steps": f"{limit:.0f} s limit, measured {per_step:.3f} s per step, {per_validation:.1f} s per "
-        f"validation, {final:.1f} s for the final scoring"
-    }
-    if config.train.validations is None:
-        reasons["train.validations"] = f"about {100 * _VALIDATION_SHARE:.0f} % of the time, at most 10"
-    return replace(config, train={"steps": steps, "validations": count}), reasons
+    reasons["train.steps"] = (
+        f"{limit:.0f} s limit, measured {per_step:.3f} s per step, {per_validation:.1f} s per validation, {final:.1f} s for "
+        "the final scoring"
+    )
+    return replace(config, train={"steps": steps}), reasons
 
 
 def slower_pace(

@@ -235,7 +235,8 @@ class _Run:
                 state.best_miou, state.best_step = miou, state.step
                 self.work.keep(self.averaged.model, miou, state.step)
             state.scored_step = state.step
-            self.log.write("validation", step=state.step, miou=miou, best=better, seconds=state.seconds)
+            facts = {"step": state.step, "miou": miou, "best": better, "seconds": state.seconds}
+            self.log.write("validation", **facts, images=self.work.config.train.validation_images)
             self.save()
 
     def save_if_due(self, before_validation: bool) -> None:
