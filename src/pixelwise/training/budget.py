@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import re
-import statistics
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ import torch
 from pixelwise.batch import Batch
 from pixelwise.config import Config, Reasons, ResolvedConfig, ResolvedTrain, draft, replace
 from pixelwise.errors import ResourceError
+from pixelwise.inference.torch_backend import evaluating
 from pixelwise.models.base import SegmentationModel
 from pixelwise.training.assembly import Components
 from pixelwise.training.features import FeatureBank, storable_bytes
@@ -22,9 +23,12 @@ from pixelwise.training.finetune import Frozen, is_encoder_frozen
 from pixelwise.training.loader import batches
 from pixelwise.training.loop import gradients, on_device
 from pixelwise.training.optim import AveragedWeights, adamw
+from pixelwise.training.timing import alternating, first_or_clearly_faster, mean_without_slowest, median_ratio, typical
 from pixelwise.training.validation import validated_images
 
-_FASTER = 0.95
+# Another precision or format must take at most this share of the time.
+_FASTER = 0.9
+_EMULATED, _NOTICEABLE = 1.5, 0.02
 _RESERVE = 0.96
 _VALIDATION_SHARE = 0.1
 _MOST_VALIDATIONS, _FEWEST_VALIDATIONS = 10, 3
@@ -41,75 +45,74 @@ TOLERANCE = 1.05
 
 @dataclass(frozen=True)
 class Trial:
-    """A precision and memory format, and the seconds that one small batch took with them."""
+    """A precision and memory format."""
 
     precision: str
     channels_last: bool
-    seconds: float
 
     def __str__(self) -> str:
-        layout = " channels-last" if self.channels_last else ""
-        took = "slower" if self.seconds == float("inf") else f"{1000 * self.seconds:.0f} ms"
-        return f"{self.precision}{layout} {took}"
+        return f"{self.precision}{' channels-last' if self.channels_last else ''}"
 
 
 def choose_precision(config: Config, components: Components) -> tuple[Config, Reasons]:
     """Choose fp32 or bf16, and channels last or not, by timing the model on two crops; values that are set are kept.
 
-    bf16 is timed only if its forward pass alone is not slower: processors without bf16 units emulate it.
+    The first combination is kept unless another one is clearly faster. bf16 is timed only if its forward pass alone is not
+    slower: processors without bf16 units emulate it.
     """
     train = config.train
     formats = [train.channels_last] if train.channels_last is not None else [False, True]
     precisions = [train.precision] if train.precision else ["fp32", "bf16"]
-    if len(formats) * len(precisions) == 1:
-        return config, {}
-    batch = next(batches(components.crops, batch_size=2, start=0, count=1, workers=0))
-    trials: list[Trial] = []
-    for precision in precisions:
-        for channels_last in formats if precision == "fp32" or len(formats) == 1 else [True]:
-            setting = draft(replace(config, train={"precision": precision, "channels_last": channels_last}))
-            trials.append(Trial(precision, channels_last, _batch_seconds(setting, components, batch)))
-    best = min(
-        trials, key=lambda t: t.seconds * (1.0 if (t.precision, t.channels_last) == ("fp32", False) else 1 / _FASTER)
-    )
-    reason = f"measured on 2 crops: {', '.join(map(str, trials))}"
+    trials = [
+        Trial(precision, channels_last)
+        for precision in precisions
+        for channels_last in (formats if precision == "fp32" or len(formats) == 1 else [True])
+    ]
+    best, reason = trials[0], "the memory format in which bf16 is fast"
+    if len(trials) > 1:
+        best, reason = _fastest(config, components, trials)
     unset = [key for key in ("precision", "channels_last") if getattr(train, key) is None]
     chosen = replace(config, train={"precision": best.precision, "channels_last": best.channels_last})
     return chosen, {f"train.{key}": reason for key in unset}
 
 
-def _batch_seconds(config: ResolvedConfig, components: Components, batch: Batch) -> float:
-    """Measure the seconds of the gradients of a batch; infinity if bf16 is emulated."""
-    train = config.train
+def _fastest(config: Config, components: Components, trials: Sequence[Trial]) -> tuple[Trial, str]:
+    """Time the gradients of a batch of two crops with fp32 and others; return the trial to choose, and the reason."""
+    batch = next(batches(components.crops, batch_size=2, start=0, count=1, workers=0))
+    settings = [draft(replace(config, train=vars(trial))).train for trial in trials]
+    device = torch.device(settings[0].device)
+    # Both precisions have the same weights in the same format.
+    models = {train.channels_last: on_device(copy.deepcopy(components.model), train) for train in settings}
+    timed = [
+        k
+        for k, train in enumerate(settings)
+        if train.precision == "fp32" or not _is_emulated(models[train.channels_last], batch, train)
+    ]
+
+    def work(train: ResolvedTrain) -> None:
+        gradients(models[train.channels_last], components.loss, [batch], train)
+        models[train.channels_last].zero_grad(set_to_none=True)
+
+    seconds = alternating([functools.partial(work, settings[k]) for k in timed], device)
+    best = trials[timed[first_or_clearly_faster(seconds, _FASTER)]]
+    took = dict.fromkeys(trials, "slower")
+    took |= {trials[k]: f"{1000 * typical(each):.0f} ms" for k, each in zip(timed, seconds, strict=True)}
+    return best, f"measured on 2 crops: {', '.join(f'{trial} {text}' for trial, text in took.items())}"
+
+
+def _is_emulated(model: SegmentationModel, batch: Batch, train: ResolvedTrain) -> bool:
+    """Whether bf16 makes the forward pass of a small window clearly slower."""
     device = torch.device(train.device)
-    model = on_device(copy.deepcopy(components.model), train)
-    if train.precision == "bf16":
-        layout = torch.channels_last if train.channels_last else torch.contiguous_format
-        window = batch.images[:1, :, :64, :64].to(device, memory_format=layout)
-        model.eval()
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-            bf16 = _fastest(lambda: model(window), device)
-        with torch.no_grad():
-            fp32 = _fastest(lambda: model(window), device)
-        if bf16 > 1.5 * fp32 and bf16 > 0.02:
-            return float("inf")
-        model.train()
-    return _fastest(lambda: gradients(model, components.loss, [batch], train), device)
+    layout = torch.channels_last if train.channels_last else torch.contiguous_format
+    window = batch.images[:1, :, :64, :64].to(device, memory_format=layout)
 
+    def forward(bf16: bool) -> None:
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, bf16):
+            model(window)
 
-def _fastest(work: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds of the faster of two runs after one warm-up."""
-    work()
-    seconds = []
-    for _ in range(2):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        started = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+    with evaluating(model):
+        fp32, bf16 = alternating([lambda: forward(False), lambda: forward(True)], device)
+    return median_ratio(bf16, fp32) > _EMULATED and typical(bf16) > _NOTICEABLE
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,11 @@ def frozen_share(train: ResolvedTrain, model: SegmentationModel) -> float:
 
 
 def step_seconds(config: ResolvedConfig, components: Components, steps: int, stream: Iterator[Batch]) -> float:
-    """Measure the seconds of one training step, data loading included: the mean of `steps` after one warm-up."""
+    """Measure the seconds of one training step, data loading included.
+
+    The mean of `steps` after one warm-up, without the slowest one: by a single slow step, a run would be planned with a
+    fraction of the steps that it has time for, and its encoder would be frozen.
+    """
     train = config.train
     model = on_device(copy.deepcopy(components.model), train)
     optimizer = adamw(model, 1e-6, 0.0)
@@ -191,7 +198,7 @@ def step_seconds(config: ResolvedConfig, components: Components, steps: int, str
         averaged.update(model, step)
         optimizer.zero_grad(set_to_none=True)
         seconds.append(time.perf_counter() - started)
-    return statistics.fmean(seconds[1:])
+    return mean_without_slowest(seconds[1:])
 
 
 def choose_copies(images: int, per_copy: float, size: int, limit: float | None, uses: float) -> tuple[int, str]:
