@@ -91,7 +91,7 @@ def test_every_derived_value_has_a_reason(whole: Path) -> None:
     # For networks of other libraries, or null means "never", "all" or "detect".
     loss, end = ["ohem: null", "cldice_classes: null"], ["masks: null", "surface_tolerance: null"]
     of_fpn = [f"{key}: null" for key in ("encoder", "width", "fine", "norms")]
-    assert left == ["config: null", "weights_origin: null", *of_fpn, "unfreeze: null", *loss, *end]
+    assert left == ["config: null", "weights_origin: null", *of_fpn, "unfreeze: null", "validation_images: null", *loss, *end]
 
 
 def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(
