@@ -65,7 +65,6 @@ from pixelwise.models.weights import load_model, save_model
 
 RESULT = Path(__file__).parent / "results" / "inference.json"
 PRECISIONS = ("fp32", "bf16")
-PARITY_IMAGES = 20
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 PACKAGES = ("torch", "openvino", "onnxruntime", "transformers", "torchvision", "segmentation-models-pytorch", "pillow")
 
@@ -102,6 +101,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=Path("runs/inference"), help="folder of the trained networks")
     parser.add_argument("--train-steps", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=11, help="images per method")
+    parser.add_argument("--compared", type=int, default=20, help="images whose masks are compared")
     parser.add_argument("--images", type=int, default=1000, help="files in the folder")
     parser.add_argument("--folder-rounds", type=int, default=3, help="how often the folder is predicted")
     parser.add_argument("--case", choices=[case.name for case in CASES], action="append", dest="cases")
@@ -114,7 +114,8 @@ def main() -> None:
     images = sorted((args.root / "camvid" / "test").glob("*.jpg"))
     for case in CASES:
         if not args.cases or case.name in args.cases:
-            rows = measure_engines(case, trained(case, args), images, args.rounds, compiled=not args.no_compile)
+            chosen = images[:: max(1, len(images) // args.compared)][: args.compared]
+            rows = measure_engines(case, trained(case, args), chosen, args.rounds, compiled=not args.no_compile)
             _record(args, {case.name: {"rounds": args.rounds, "steps": args.train_steps, "rows": rows}})
     if not args.cases:
         folder = trained(DEFAULT, args)
@@ -235,8 +236,8 @@ def engines(folder: Path) -> Iterator[tuple[str, Predictor | str]]:
 def measure_engines(
     case: Case, folder: Path, files: Sequence[Path], rounds: int, *, compiled: bool = True
 ) -> list[dict[str, Any]]:
-    """Time all methods in alternating rounds, and compare their masks with those of the eager loop."""
-    images = [resized(path, case.size) for path in files[:: max(1, len(files) // PARITY_IMAGES)][:PARITY_IMAGES]]
+    """Time all methods in alternating rounds, and compare their masks of all images with those of the eager loop."""
+    images = [resized(path, case.size) for path in files]
     network = plain_network(load_model(folder)[0])
     methods: dict[str, Masker] = {"eager": masker(network)}
     rows: dict[str, dict[str, Any]] = {}
