@@ -14,8 +14,8 @@ from pixelwise.errors import ConfigError, ModelFileError
 from pixelwise.inference import exported
 from pixelwise.inference.backend import BACKENDS, open_backend
 from pixelwise.inference.conversion import to_onnx
+from pixelwise.inference.decision import enlarge
 from pixelwise.inference.openvino_backend import supports_bf16
-from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import Labels
 from pixelwise.models.card import ModelCard
 from pixelwise.models.weights import load_model, save_model
@@ -69,7 +69,7 @@ def reference(folder, batch):
 
 def full_size(backend, batch):
     """Return the logits of a backend at the size of the images."""
-    return Predictor(backend)._logits(batch)
+    return enlarge(backend(batch), backend.spec.logit_scale, batch.shape[2:])
 
 
 @pytest.mark.parametrize("engine", ENGINES)
