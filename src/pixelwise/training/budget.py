@@ -15,8 +15,7 @@ import torch
 from pixelwise.batch import Batch
 from pixelwise.config import Config, Reasons, ResolvedConfig, ResolvedTrain, draft, replace
 from pixelwise.errors import ResourceError
-from pixelwise.inference.torch_backend import evaluating
-from pixelwise.models.base import SegmentationModel
+from pixelwise.models.base import SegmentationModel, evaluating
 from pixelwise.training.assembly import Components
 from pixelwise.training.features import FeatureBank, storable_bytes
 from pixelwise.training.finetune import Frozen, is_encoder_frozen
