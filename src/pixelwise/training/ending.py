@@ -21,7 +21,7 @@ from pixelwise.evaluation.calibrating import IMAGES
 from pixelwise.evaluation.kept import KeptMasks, RecordingPredictor
 from pixelwise.evaluation.meters import reads_probabilities
 from pixelwise.inference.predictor import Predictor
-from pixelwise.inference.torch_backend import TorchBackend
+from pixelwise.inference.torch_backend import open_torch
 from pixelwise.machine import free_memory
 from pixelwise.metrics.temperature import Temperature
 from pixelwise.models.base import SegmentationModel
@@ -168,7 +168,7 @@ def finish(
     do = "Training is complete. Run the same command with --set evaluate.metrics=[], or on a machine with more memory."
     with StopSignal(out, "training is complete, but not scored") as stop, convert_memory_errors(out, do):
         # The same predictor as that of `load`, so that scores are those of the saved model.
-        backend = TorchBackend(model, card.spec, config.train.device)
+        backend = open_torch(out / MODEL, device=config.train.device)
         predictor: ImagePredictor = Predictor(backend)
         if settings.temperature:
             uncorrected = Predictor(backend, temperature=1.0)
