@@ -23,6 +23,7 @@ from benchmarks import (
     quarter,
     recipes,
     time_limit,
+    training,
 )
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
@@ -39,6 +40,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "checking": checking.table,
     "losses": losses.table,
     "quarter": lambda: quarter.table("segformer-b0", 2.0),
+    "training": training.table,
     "time limits": time_limit.table,
     "intervals": intervals.table,
 }

@@ -55,7 +55,7 @@ def adamw(
 
 
 def _lay_out_gradients(optimizer: torch.optim.Optimizer, _: object, __: object) -> None:
-    """Lay out every gradient like its parameter.
+    """Copy gradients whose memory layout is not that of their parameter.
 
     Automatic differentiation does so for almost all parameters. The fused step of torch 2.15 takes it for granted on the CPU,
     and pairs other elements if the layouts differ.
