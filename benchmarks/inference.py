@@ -1,6 +1,6 @@
 """Time from image to mask: the engines against plain loops, and `predict` on a folder against the model alone.
 
-    python -m benchmarks.inference --root data        # trains four networks first (once), then an hour
+    python -m benchmarks.inference --root data        # trains five networks first (once), then an hour
     python -m benchmarks.inference --table            # print the committed results as Markdown
 
 Engines: one image at a time, from its pixels in memory to its mask, in rounds that alternate between all methods; medians. The
@@ -73,22 +73,28 @@ Masker = Callable[[NDArray[np.uint8]], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Case:
-    """A network and the size (H, W) of its images; `classes` replaces those of CamVid."""
+    """A network and the size (H, W) of its images; `classes` replaces those of CamVid.
+
+    `settings` are those of its training, without which `train` chooses a smaller network; `kind` names them.
+    """
 
     model: str
     size: tuple[int, int]
     classes: int | None = None
+    kind: str = ""
+    settings: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Name in the table."""
         size = "×".join(map(str, self.size))
-        return f"{self.model}, {size}" + (f", {self.classes} classes" if self.classes else "")
+        return f"{self.model}{self.kind}, {size}" + (f", {self.classes} classes" if self.classes else "")
 
 
 DEFAULT = Case("fpn", (360, 480))
 CASES = (
-    Case("unet", (512, 512)),
+    Case("unet", (512, 512), kind=" of 31 M", settings=("model.stem=1", "model.features=[64,128,256,512]")),
+    Case("unet", (360, 480)),
     Case("segformer-b0", (512, 512)),
     Case("segformer-b0", (512, 512), 150),
     Case("deeplabv3-resnet50", (512, 512)),
@@ -157,11 +163,11 @@ def trained(case: Case, args: argparse.Namespace) -> Path:
     """Train a network on CamVid unless `--models` has it; return the model folder."""
     import pixelwise
 
-    run = args.models / f"{case.model}-{args.train_steps}"
+    run = args.models / f"{case.model}{case.kind.replace(' ', '-')}-{args.train_steps}"
     if not (run / "scores.json").exists():
         print(f"training {case.model} for {args.train_steps} steps", file=sys.stderr, flush=True)
         root = f"data.root={(args.root / 'camvid').resolve()}"
-        overrides = [root, *TRAINING_ALONE]
+        overrides = [root, *TRAINING_ALONE, *case.settings]
         recipe = RECIPES / "camvid.yaml"
         pixelwise.train(recipe, model=case.model, out=run, steps=args.train_steps, seed=0, overrides=overrides)
     if case.classes is None:
