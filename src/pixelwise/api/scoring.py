@@ -63,6 +63,7 @@ def evaluate(
     """
     from pixelwise.config import read_request
     from pixelwise.evaluation import evaluate as score
+    from pixelwise.evaluation.kept import KeptMasks
     from pixelwise.storage import claim_folder, require_claimable
 
     config, base = read_request(Path(data), overrides)
@@ -74,6 +75,7 @@ def evaluate(
     if out is not None:
         require_claimable(Path(out), overwrite, files, SCORES)
     predictor = scored.predictor if isinstance(scored, Model) else scored
+    masks = KeptMasks()
     result = score(
         subset,
         predictor,
@@ -82,6 +84,7 @@ def evaluate(
         surface_tolerance=settings.surface_tolerance,
         intervals=settings.resamples > 0,
         progress=progress,
+        keep=None if out is None else masks.add,
     )
     engine = scored.engine.facts() if isinstance(scored, Model) and scored.engine is not None else None
     result = replace(result, notices=(*notices, *result.notices), engine=engine)
@@ -91,7 +94,7 @@ def evaluate(
         options = {"split": split, "metrics": ",".join(metrics) or "none" if metrics is not None else None}
         options |= {"convention": convention, "backend": None if backend == "auto" else backend, "precision": precision}
         command = _command(model, data, options, overrides)
-        _write(Path(out), model, data, split, result, subset, predictor, command)
+        _write(Path(out), model, data, split, result, subset, masks.predictor(lambda: predictor), command)
     return result
 
 
