@@ -160,6 +160,28 @@ def test_a_prediction_with_openvino_needs_neither_torch_nor_a_network(
     assert not list((tmp_path / "home").iterdir())  # where the telemetry of OpenVINO keeps its identifier
 
 
+SIGNAL = """
+import os, signal, sys
+from pathlib import Path
+from pixelwise.inference.backend import open_backend
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+opened = [open_backend(Path(sys.argv[1]), "openvino") for _ in range(3)]
+while opened:
+    del opened[0]
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(1000):
+        pass
+except KeyboardInterrupt:
+    sys.exit(42)
+"""
+
+
+def test_ctrl_c_interrupts_after_engines_were_closed(exported: Path) -> None:
+    assert subprocess.run([sys.executable, "-c", SIGNAL, str(exported)], check=False).returncode == 42
+
+
 def interrupted(model: Path, images: Path, out: Path) -> None:
     def stop(done: int, total: int, name: str) -> None:
         raise KeyboardInterrupt
@@ -241,6 +263,27 @@ def test_an_exported_file_is_a_model(exported: Path, trained: Path, images: Path
         assert (model.predict(image).mask == expected).mean() > 0.999
     onnx = pixelwise.load(exported, backend="onnxruntime")
     assert (onnx.predict(image).mask == expected).mean() > 0.999
+
+
+ALONE = """
+import sys
+sys.modules["openvino"] = None
+import numpy as np
+import pixelwise
+model = pixelwise.load(sys.argv[1])
+assert [str(engine) for engine in model.engines.candidates] == ["onnxruntime fp32"]
+assert model.predict(np.zeros((3, 20, 30), np.uint8)).mask.shape == (20, 30)
+sys.modules["onnxruntime"] = None
+try:
+    pixelwise.load(sys.argv[1])
+except pixelwise.PixelwiseError as error:
+    assert "pip install 'pixelwise[export]'" in str(error), error
+    sys.exit(42)
+"""
+
+
+def test_one_library_is_enough_for_an_exported_file(exported: Path) -> None:
+    assert subprocess.run([sys.executable, "-c", ALONE, str(exported)], check=False).returncode == 42
 
 
 def test_an_exported_file_has_no_torch(exported: Path) -> None:

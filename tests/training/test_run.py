@@ -75,6 +75,7 @@ def test_the_run_folder_is_complete(whole: Path, discs: Path) -> None:
     scores = json.loads((whole / "scores.json").read_text())
     assert scores["images"] == 4
     assert scores["split"] == "val"
+    assert (scores["engine"]["name"], scores["engine"]["precision"]) == ("torch", "fp32")
     assert [c["name"] for c in scores["classes"]] == ["background", "disc"]
     # Validation and the saved model have the same score.
     best = max(e["miou"] for e in read_log(whole / "log.jsonl") if e["event"] == "validation")

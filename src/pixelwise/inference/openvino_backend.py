@@ -6,6 +6,7 @@ OpenVINO reads ONNX and its own IR. A model folder is converted once (see `expor
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import threading
 from collections.abc import Iterator
@@ -48,7 +49,7 @@ class OpenVinoBackend:
     engine = "openvino"
 
     def __init__(self, model: Any, spec: ModelSpec, precision: Literal["fp32", "bf16"] = "fp32") -> None:
-        core = _openvino().Core()
+        core = _core()
         if precision == "bf16" and not supports_bf16():
             raise ConfigError(
                 "precision",
@@ -106,7 +107,7 @@ def read_openvino_card(file: Path) -> ModelCard:
 def _read(content: bytes | Path, where: Path) -> Any:
     """Read a file, or its content, as an `openvino.Model`."""
     try:
-        return _openvino().Core().read_model(content if isinstance(content, bytes) else str(content))
+        return _core().read_model(content if isinstance(content, bytes) else str(content))
     except RuntimeError as error:
         raise ModelFileError(
             where, expected="a readable ONNX or OpenVINO model", found=_first_line(error), do="Export it again."
@@ -115,7 +116,7 @@ def _read(content: bytes | Path, where: Path) -> Any:
 
 def supports_bf16() -> bool:
     """Whether OpenVINO computes bf16 on this processor with its own instructions."""
-    capabilities: list[str] = _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities: list[str] = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "BF16" in capabilities
 
 
@@ -133,6 +134,16 @@ def _logits_only(model: Any) -> Any:
     if len(model.outputs) == 1 or not outputs:
         return model
     return _openvino().Model([output.node.input_value(0) for output in outputs], model.get_parameters())
+
+
+@functools.cache
+def _core() -> Any:
+    """Return the only `openvino.Core` of this process, which is never closed.
+
+    Each one sets a stack for signals, and restores the one before when it is closed. If two were closed in the order in which
+    they were opened, that would be the stack of the first, which no longer exists, and Ctrl-C would end the process.
+    """
+    return _openvino().Core()
 
 
 def _openvino() -> Any:
