@@ -300,6 +300,52 @@ def test_weights_are_saved_bit_for_bit(model, request, tmp_path):
         assert torch.equal(loaded(images()), model(images()))
 
 
+# Pixels per coarse logit, of the networks that leave the enlargement to pixelwise.
+LOGIT_SCALES = {
+    "('segformer-b": 4,
+    "fcn-resnet50": 8,
+    "deeplabv3-mobilenetv3": 16,
+    "lraspp-mobilenetv3": 8,
+    "'beit'": 4,
+    "'mobilevit'": 32,
+    "'mobilenet_v2'": 32,
+}
+
+
+def test_coarse_logits_enlarged_are_the_logits(model, request):
+    case = str(request.node.callspec.params["model"])
+    expected = next((scale for kind, scale in LOGIT_SCALES.items() if kind in case), 1)
+    state = {name: tensor.clone() for name, tensor in model.train().state_dict().items()}
+    generator = torch.get_rng_state()
+    assert model.logit_scale == expected
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), generator)
+    model.eval()
+    for height, width in SIZES:
+        with torch.inference_mode():
+            coarse, full = model.coarse(images(2, height, width)), model(images(2, height, width))
+        assert coarse.dtype == torch.float32
+        assert coarse.shape[2] >= -(-height // expected)
+        assert coarse.shape[3] >= -(-width // expected)
+        if expected > 1:
+            coarse = torch.nn.functional.interpolate(
+                coarse, scale_factor=expected, mode="bilinear", align_corners=False
+            )
+        assert torch.equal(coarse[..., :height, :width], full)
+
+
+class Coarse(torch.nn.Module):
+    """Exports `coarse` in place of `forward`."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        return self.model.coarse(images)
+
+
 # Tracing takes half a minute with attention.
 EXPORTS = [
     pytest.param(case, marks=() if "unet" in case[0] else pytest.mark.slow, id=str(case)) for case in (*MODELS, *MORE)
@@ -316,6 +362,17 @@ def test_export_with_dynamic_batch_height_and_width(model, request):
     program = torch.export.export(model, (images(2, 37, 50),), dynamic_shapes=({0: free, 2: free, 3: free},))
     with torch.inference_mode():
         torch.testing.assert_close(program.module()(images(1, 91, 23)), model(images(1, 91, 23)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS, indirect=True, ids=str)
+def test_export_of_coarse_logits(model):
+    free = torch.export.Dim.DYNAMIC
+    free_axes = ({0: free, 2: free, 3: free},)
+    # Not asked for before, the scale is measured while the network is traced.
+    program = torch.export.export(Coarse(model), (images(2, 37, 50),), dynamic_shapes=free_axes)
+    with torch.inference_mode():
+        torch.testing.assert_close(program.module()(images(1, 91, 23)), model.coarse(images(1, 91, 23)))
 
 
 @pytest.mark.parametrize("found", [1, 5])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pixelwise.machine import cores
+from pixelwise.models.base import evaluating
 from pixelwise.types import ModelSpec
 
 
@@ -80,16 +79,3 @@ def _native(images: NDArray[Any]) -> NDArray[Any]:
     """Return an array that torch can share: native byte order, positive strides, writable."""
     native = np.asarray(images, images.dtype.newbyteorder("="))
     return np.require(native, requirements=["C", "W"])
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode, and restore the mode of every layer afterwards."""
-    # `model.train()` afterwards would also put frozen layers into training mode.
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import abc
+import contextlib
+import functools
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -70,6 +72,19 @@ class SegmentationModel(nn.Module, abc.ABC):
     def outputs(self, images: Tensor) -> Outputs:
         """Return logits (B, K, H, W), and in training mode those of the auxiliary heads, for images (B, C, H, W)."""
         return Outputs(self(images))
+
+    @property
+    def logit_scale(self) -> int:
+        """Pixels of the image per coarse logit along each axis; 1 if the network computes logits of full size."""
+        return 1
+
+    def coarse(self, images: Tensor) -> Tensor:
+        """Return logits (B, K, *n) float32 as the network computes them, n ≥ ceil(S / `logit_scale`) along each axis.
+
+        Enlarged bilinearly by `logit_scale` with half-pixel centres, and cropped to (H, W), they are what `forward` returns.
+        Those beyond the image belong to its padding, and are needed for that at the lower and the right border.
+        """
+        return self(images)
 
     @property
     def separable(self) -> bool:
@@ -257,6 +272,27 @@ class AdaptedModel(SegmentationModel):
         x = self._padded(images)
         return _at_full_size(self._logits(x), x.shape[-2:], images.shape[-2:])
 
+    @functools.cached_property
+    def logit_scale(self) -> int:
+        """Pixels of the image per coarse logit along each axis; 1 if they are not the same whole number on both.
+
+        Measured once, by computing the logits of a small image in evaluation mode.
+        """
+        # Sides that differ; a factor that depends on the size cannot be the same for both.
+        size = (padded(self.smallest, self.stride), padded(self.smallest, self.stride) + self.stride)
+        device = self.normalise.mean.device
+        # Networks of libraries may keep tensors, and those created in inference mode cannot be used for training.
+        with torch.inference_mode(False), torch.no_grad(), evaluating(self):
+            logits = self._logits(torch.zeros(1, self.in_channels, *size, device=device))[0]
+        factor = size[0] // logits.shape[-2]
+        return factor if all(factor * n == s for n, s in zip(logits.shape[-2:], size, strict=True)) else 1
+
+    def coarse(self, images: Tensor) -> Tensor:
+        """Return logits (B, K, *n) float32 as the network computes them, n ≥ ceil(S / `logit_scale`) along each axis."""
+        if self.logit_scale == 1:
+            return self(images)
+        return self._logits(self._padded(images))[0].float()
+
     def encode(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the feature maps (B, c, h, w) of the encoder for images (B, C, H, W), padded to multiples of the stride."""
         if not self.separable:
@@ -287,6 +323,19 @@ def _at_full_size(logits: Sequence[Tensor], padded_size: Sequence[int], size: Se
     height, width = size
     full = [enlarge(each, padded_size)[..., :height, :width].float() for each in logits]
     return Outputs(full[0], tuple(full[1:]))
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode, and restore the mode of every layer afterwards."""
+    # `model.train()` afterwards would also put frozen layers into training mode.
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def enlarge(logits: Tensor, size: Sequence[int]) -> Tensor:

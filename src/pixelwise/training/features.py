@@ -26,9 +26,8 @@ from torch.utils.data import Dataset as TorchDataset
 from pixelwise.batch import Batch
 from pixelwise.config import ResolvedTrain
 from pixelwise.errors import PixelwiseError
-from pixelwise.inference.torch_backend import evaluating
 from pixelwise.machine import free_memory
-from pixelwise.models.base import SegmentationModel
+from pixelwise.models.base import SegmentationModel, evaluating
 from pixelwise.tiles import padded
 from pixelwise.training.loader import Crops, Key, Stream, quiet_worker
 from pixelwise.training.transforms import class_pixel
