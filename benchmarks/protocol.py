@@ -16,6 +16,7 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 # Only training is compared: no calibration, further scores or report.
 TRAINING_ALONE = ("evaluate.metrics=[]", "evaluate.temperature=false", "evaluate.report=false")
 SETS = ("camvid", "drive", "magnetic_tile", "aerial_roads")
+CPU_FEATURES = ("avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 NOT_MEASURED = "Not measured yet: run the command above."
 
 
@@ -40,6 +41,13 @@ def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor())
+
+
+def cpu_features(path: Path = Path("/proc/cpuinfo")) -> list[str]:
+    """Return which instructions for matrices and bf16 the processor has, by the names of Linux."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    flags = {flag for line in lines if line.startswith("flags") for flag in line.partition(":")[2].split()}
+    return [name for name in CPU_FEATURES if name in flags]
 
 
 def run_each(module: str, args: argparse.Namespace, runs: Iterable[tuple[Path, Sequence[object]]]) -> None:
@@ -75,7 +83,8 @@ def machine() -> dict[str, Any]:
     """Describe the machine and the version of torch."""
     import torch
 
-    return {"torch": torch.__version__, "processor": processor(), "cores": torch.get_num_threads()}
+    about = {"torch": torch.__version__, "processor": processor(), "cores": torch.get_num_threads()}
+    return about | {"cpu_features": cpu_features()}
 
 
 def added_memory(work: Callable[[], Any]) -> tuple[int, int]:

@@ -90,12 +90,12 @@ def quarter_outputs(model: Any, images: torch.Tensor) -> Any:
 def reduced(gradients: Any) -> Any:
     """Downsample the masks to a quarter of the size before computing the loss."""
 
-    def run(model: Any, loss: Any, group: Any, train: Any) -> float:
+    def run(model: Any, loss: Any, group: Any, train: Any) -> Any:
         def quarter(masks: torch.Tensor) -> torch.Tensor:
             size = [side // 4 for side in masks.shape[-2:]]
             return torch.nn.functional.interpolate(masks[:, None].float(), size=size, mode="nearest-exact")[:, 0].long()
 
-        return float(gradients(model, loss, [type(b)(b.images, quarter(b.masks), b.ids) for b in group], train))
+        return gradients(model, loss, [type(b)(b.images, quarter(b.masks), b.ids) for b in group], train)
 
     return run
 

@@ -14,6 +14,7 @@ from benchmarks import (
     checking,
     feature_cache,
     few_labels,
+    inference,
     intervals,
     losses,
     metrics,
@@ -22,6 +23,7 @@ from benchmarks import (
     quarter,
     recipes,
     time_limit,
+    training,
 )
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
@@ -33,10 +35,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation fpn": lambda: ablation.table("fpn"),
     "pretraining": lambda: pretraining.table("unet", 1.5),
     "feature cache": feature_cache.table,
+    "inference": inference.table,
     "metrics": metrics.table,
     "checking": checking.table,
     "losses": losses.table,
     "quarter": lambda: quarter.table("segformer-b0", 2.0),
+    "training": training.table,
     "time limits": time_limit.table,
     "intervals": intervals.table,
 }

@@ -23,6 +23,11 @@ class Batch:
     ids: tuple[str, ...] = ()
     features: tuple[Tensor, ...] = ()
 
+    def pin_memory(self) -> Batch:
+        """Return the batch in pinned memory, from which a GPU copies while the CPU goes on; `DataLoader` calls it."""
+        pinned = [tensor.pin_memory() for tensor in (self.images, self.masks, *self.features)]
+        return Batch(pinned[0], pinned[1], self.ids, tuple(pinned[2:]))
+
 
 @dataclass(frozen=True)
 class Outputs:

@@ -13,6 +13,7 @@ from pixelwise.labels import Labels
 from pixelwise.models.base import SegmentationModel
 from pixelwise.models.card import ModelCard
 from pixelwise.models.catalogue import available, build_model
+from pixelwise.models.folding import fold_norms
 from pixelwise.models.weights import load_model, save_model
 from pixelwise.training.finetune import Frozen
 from pixelwise.types import ModelSpec
@@ -333,6 +334,23 @@ def test_coarse_logits_enlarged_are_the_logits(model, request):
                 coarse, scale_factor=expected, mode="bilinear", align_corners=False
             )
         assert torch.equal(coarse[..., :height, :width], full)
+
+
+def test_norms_can_be_folded_into_convolutions(model):
+    folded = fold_norms(model)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    called = []
+    for module in folded.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.register_forward_hook(lambda *_: called.append(1))
+    with torch.inference_mode():
+        logits = model(images(2, 70, 53))
+        torch.testing.assert_close(
+            folded(images(2, 70, 53)), logits, rtol=0, atol=1e-4 * float(logits.max() - logits.min())
+        )
+    assert not called
+    assert folded is not model
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
 
 class Coarse(torch.nn.Module):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from tests.inference.backends import predictor_of
 
 from pixelwise.errors import DataError
 from pixelwise.grid import Grid
-from pixelwise.inference.decision import enlarge
+from pixelwise.inference import decision
+from pixelwise.inference.augmentation import mirrored_axes
+from pixelwise.inference.decision import enlarge, softmax
 from pixelwise.labels import Labels
 
 LABELS = Labels(("a", "b", "c"))
@@ -138,6 +141,85 @@ def test_coarse_logits_are_enlarged_before_the_decision(shape, tile):
     if tile is None or max(shape) <= 16:
         expected = enlarge(quarter(image[None])[0], 4, shape).argmax(0)
         np.testing.assert_array_equal(found.mask, expected)
+
+
+def fifths(extra):
+    """Return a function that computes logits of every fifth pixel, and of `extra` rows and columns beyond the image."""
+
+    def compute(images):
+        ends = ((0, 0), (0, 0), *((0, -size % 5 + 5 * extra) for size in images.shape[2:]))
+        return by_value(np.pad(images, ends, mode="edge")[:, :, ::5, ::5])
+
+    return compute
+
+
+@pytest.mark.parametrize("flips", [False, ("vertical",), ("horizontal", "vertical")])
+@pytest.mark.parametrize("height", [63, 64])
+@pytest.mark.parametrize("extra", [0, 2])
+def test_bands_of_an_image_are_those_of_the_whole(monkeypatch, flips, height, extra):
+    """Mirrored copies are enlarged in bands, too: the last rows of a copy are the first ones of the image."""
+    image = np.random.default_rng(3).integers(0, 150, (1, height, 31)).astype(np.uint8)
+    mirrored = mirrored_axes(flips or ())
+    answers = []
+    for axes in mirrored:
+        logits = fifths(extra)(np.flip(image, axes)[None])[0]
+        answers.append(np.flip(softmax(enlarge(logits, 5, image.shape[1:]), 0), axes))
+    expected = np.mean(answers, axis=0) ** (1 / 1.5)
+    monkeypatch.setattr(decision, "_BAND", 10 * 31 * 3)
+    settings = {"channels": 1, "logit_scale": 5, "stride": 5, "flips": flips, "temperature": 1.5}
+    predictor = predictor_of(fifths(extra), LABELS, **settings)
+    heights = []
+    seen = predictor.observed(image, Grid(), None, "", lambda top, band: heights.append((top, band.shape[1])))
+    assert heights == [(top, min(10, height - top)) for top in range(0, height, 10)]
+    found = predictor(image, probabilities=True)
+    np.testing.assert_allclose(found.probabilities, expected / expected.sum(0), atol=1e-5)
+    np.testing.assert_array_equal(found.mask, seen.mask)
+    np.testing.assert_array_equal(found.mask, predictor(image).mask)
+    assert (found.mask == found.probabilities.argmax(0)).mean() > 0.999
+
+
+def test_too_few_coarse_logits_are_refused():
+    predictor = predictor_of(
+        lambda images: by_value(images)[:, :, ::4, ::4][:, :, 1:], LABELS, channels=1, logit_scale=4
+    )
+    with pytest.raises(DataError) as caught:
+        predictor(np.zeros((1, 18, 16), np.uint8))
+    assert str(caught.value) == (
+        "model: expected logits of shape (1, 3, 5, 4), or more rows and columns, found (1, 3, 4, 4). "
+        "Use labels with as many classes as the model has."
+    )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("observed", [False, True])
+def test_coarse_logits_that_are_not_finite_are_found(value, observed):
+    def compute(images):
+        logits = by_value(images)[:, :, ::4, ::4]
+        logits[0, 1, 2, 3] = value
+        return logits
+
+    predictor = predictor_of(compute, LABELS, channels=1, logit_scale=4)
+    with pytest.raises(DataError, match=r"^a.tif: expected values from which the model computes finite numbers"):
+        predictor(np.zeros((1, 20, 20), np.uint8), id="a.tif", probabilities=observed)
+
+
+def test_predicting_many_classes_needs_no_array_of_all_classes_and_pixels():
+    """Neither the mask nor calibrated probabilities in bands, as used for confidence and intervals."""
+    logits = np.random.default_rng(0).normal(size=(1, 150, 256, 64)).astype(np.float32)
+    labels = Labels(tuple(map(str, range(150))))
+    predictor = predictor_of(lambda _: logits, labels, channels=1, logit_scale=4, temperature=2.0)
+    image = np.zeros((1, 1024, 256), np.uint8)
+    tracemalloc.start()
+    mask = predictor(image).mask
+    alone = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    seen = predictor.observed(image, None, None, "", lambda top, band: None).mask
+    observed = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(seen, mask)
+    whole = 150 * 1024 * 256 * 4
+    assert alone < whole / 4
+    assert observed < whole / 4
 
 
 def test_predicting_with_a_numpy_backend_needs_no_torch():

@@ -41,6 +41,31 @@ def test_a_first_class_that_is_not_a_background_is_tinted() -> None:
     assert (overlay(np.full((3, 2, 2), 100, np.uint8), np.zeros((2, 2), np.uint8), labels, 1) == RED).all()
 
 
+def blended(image: np.ndarray, mask: np.ndarray, labels: Labels, opacity: float) -> np.ndarray:
+    """Blend pixel by pixel in floats."""
+    shown = np.zeros((*mask.shape, 3))
+    for row, column in np.ndindex(mask.shape):
+        k = mask[row, column]
+        colour = labels.colours[k] if k < labels.num_classes else (255, 255, 255)
+        share = 0 if k == 0 and labels.names[0] == "background" else opacity
+        right, below = mask[row, column + 1 : column + 2], mask[row + 1 : row + 2, column]
+        dark = 0.45 if (right != k).any() or (below != k).any() else 1
+        shown[row, column] = dark * ((1 - share) * image[:, row, column] + share * np.array(colour))
+    return shown
+
+
+@pytest.mark.parametrize("opacity", [0, 0.3, 0.55, 0.999, 1])
+@pytest.mark.parametrize("labels", [LABELS, Labels(("road", "car")), Labels(tuple(f"c{k}" for k in range(300)))])
+def test_colours_are_blended_by_their_weights(labels: Labels, opacity: float) -> None:
+    generator = np.random.default_rng(0)
+    mask = generator.integers(0, labels.num_classes, (13, 21)).astype(labels.dtype)
+    mask[5:9, 2:14], mask[2:4] = labels.ignore_index, labels.num_classes - 1
+    image = generator.integers(0, 256, (3, 13, 21), np.uint8)
+    image[:, :, :4], image[:, :, 4:6] = 255, 0
+    found = overlay(image, mask, labels, opacity)
+    assert np.abs(found - blended(image, mask, labels, opacity)).max() <= 1.5
+
+
 def test_strips_have_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
     image = generator.integers(0, 60000, (3, 23, 17)).astype(np.uint16)

@@ -75,3 +75,25 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 
 def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
     assert load_newest(tmp_path, state_after(0)) is None
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_steps_after_a_checkpoint_are_those_without_it(tmp_path: Path, layout: torch.memory_format) -> None:
+    """Bit for bit."""
+
+    def more(state: State) -> None:
+        torch.manual_seed(5)
+        for _ in range(3):
+            state.model(torch.rand(2, 3, 16, 16)).square().mean().backward()
+            state.optimizer.step()
+            state.optimizer.zero_grad()
+
+    saved, fresh = state_after(3, layout=layout), state_after(0, layout=layout)
+    save_checkpoint(tmp_path, saved)
+    load_newest(tmp_path, fresh)
+    more(saved)
+    more(fresh)
+    for (name, a), b in zip(fresh.model.state_dict().items(), saved.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    counts = {float(entries["step"]) for entries in fresh.optimizer.state.values()}
+    assert counts == {6.0}

@@ -90,3 +90,15 @@ def test_frozen_layers_do_not_change_including_norms() -> None:
     assert any(name.startswith("down.1.") and "running_mean" in name for name in moved[10])
     assert any(name.startswith("first.") and "running_mean" in name for name in moved[60])
     assert any(name.startswith("first.") and name.endswith("0.weight") for name in moved[60])
+
+
+def test_frozen_layers_are_computed_without_gradients() -> None:
+    model = build_model("unet", features=(4, 8), num_classes=3).train()
+    tracked: dict[str, bool] = {}
+    for name in ("first", "down.0", "up.0"):
+        model.get_submodule(name).register_forward_hook(
+            lambda _, __, output, name=name: tracked.update({name: output.requires_grad})
+        )
+    Frozen(model, train(freeze=2)).hold(0)
+    model(torch.rand(2, 3, 16, 16))
+    assert tracked == {"first": False, "down.0": False, "up.0": True}

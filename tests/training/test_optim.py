@@ -1,3 +1,4 @@
+import copy
 import itertools
 from typing import Literal
 
@@ -98,3 +99,54 @@ def test_the_last_step_is_always_validated_and_the_gaps_shrink(steps: int, count
         gaps = [b - a for a, b in itertools.pairwise(due)]
         assert len(due) == count
         assert gaps[-1] <= gaps[0]
+
+
+@pytest.mark.parametrize("of_weights", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("of_gradients", [torch.contiguous_format, torch.channels_last])
+def test_the_fused_step_is_that_of_adamw_in_every_layout(
+    of_weights: torch.memory_format, of_gradients: torch.memory_format
+) -> None:
+    """In torch 2.15, a fused step with gradients of another layout moves other weights."""
+    torch.manual_seed(0)
+    model = UNet(3, 2, features=(4, 8)).to(memory_format=of_weights)
+    expected = copy.deepcopy(model)
+    fused = adamw(model, 0.01, 0.1, head_rate=8.0)
+    assert fused.defaults["fused"]
+    plain = adamw(expected, 0.01, 0.1, head_rate=8.0)
+    for group in plain.param_groups:
+        group["fused"] = group["foreach"] = False
+    for _ in range(3):
+        for mine, theirs in zip(model.parameters(), expected.parameters(), strict=True):
+            theirs.grad = torch.randn(theirs.shape)
+            layout = of_gradients if mine.ndim == 4 else torch.contiguous_format
+            mine.grad = torch.empty(mine.shape, memory_format=layout).copy_(theirs.grad)
+        fused.step()
+        plain.step()
+    for (name, mine), theirs in zip(model.named_parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_frozen_weights_are_averaged_without_a_change() -> None:
+    """They are left out of the average, to the same bits, until they are unfrozen."""
+    torch.manual_seed(0)
+    model = UNet(3, 2, features=(4,)).train()
+    first = copy.deepcopy(model)
+    averaged, every = AveragedWeights(model, 0.9), AveragedWeights(model, 0.9)
+    model.first.requires_grad_(False)
+    for step in range(4):
+        if step == 2:
+            model.requires_grad_(True)
+        model(torch.rand(2, 3, 16, 16))
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.1 if p.requires_grad else 0.0)
+        averaged.update(model, step)
+        if step == 1:
+            assert all(map(torch.equal, averaged.model.first.parameters(), first.first.parameters()))
+        learns = [p.requires_grad for p in model.parameters()]
+        every.update(model.requires_grad_(True), step)
+        for p, kept in zip(model.parameters(), learns, strict=True):
+            p.requires_grad_(kept)
+    for (name, a), b in zip(averaged.model.state_dict().items(), every.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert not torch.equal(averaged.model.first[0].weight, first.first[0].weight)

@@ -39,7 +39,13 @@ def test_all_values_but_measured_ones_are_derived_with_reasons() -> None:
     gaps = {
         f"{s}.{k}" for s in ("model", "train", "augment", "loss", "predict") for k, v in plain[s].items() if v is None
     }
-    measured = {"train.head_rate", "train.precision", "train.channels_last", "train.validations"}
+    measured = {
+        "train.head_rate",
+        "train.precision",
+        "train.channels_last",
+        "train.validations",
+        "train.validation_images",
+    }
     # By the number of steps: see `network_plan.choose_freezing` and `budget.choose_copies`.
     later = {"train.freeze", "train.copies", "train.unfreeze_start"}
     of_fpn = {"model.encoder", "model.width", "model.fine", "model.norms", "train.encoder_rate"}

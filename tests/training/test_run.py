@@ -91,7 +91,15 @@ def test_every_derived_value_has_a_reason(whole: Path) -> None:
     # For networks of other libraries, or null means "never", "all" or "detect".
     loss, end = ["ohem: null", "cldice_classes: null"], ["masks: null", "surface_tolerance: null"]
     of_fpn = [f"{key}: null" for key in ("encoder", "width", "fine", "norms")]
-    assert left == ["config: null", "weights_origin: null", *of_fpn, "unfreeze: null", *loss, *end]
+    assert left == [
+        "config: null",
+        "weights_origin: null",
+        *of_fpn,
+        "unfreeze: null",
+        "validation_images: null",
+        *loss,
+        *end,
+    ]
 
 
 def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(
@@ -305,10 +313,10 @@ def test_a_step_that_is_not_finite_is_skipped_and_logged(
 ) -> None:
     real, calls = loop.gradients, []
 
-    def sometimes_nan(*args: object) -> float:
+    def sometimes_nan(*args: object) -> torch.Tensor:
         calls.append(None)
         value = real(*args)
-        return float("nan") if len(calls) in (3, 4) else value
+        return torch.full_like(value, torch.nan) if len(calls) in (3, 4) else value
 
     monkeypatch.setattr(loop, "gradients", sometimes_nan)
     run = pixelwise.train(discs, out=tmp_path / "run", steps=8, overrides=tiny)
@@ -340,7 +348,7 @@ def test_a_skipped_step_does_not_change_the_norms(
 def test_three_skipped_steps_in_a_row_end_the_run(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "gradients", lambda *_: float("inf"))
+    monkeypatch.setattr(loop, "gradients", lambda *_: torch.tensor(torch.inf, dtype=torch.float64))
     with pytest.raises(
         DivergedError, match=r"NaN or infinity in 3 steps in a row, last on .*Check these images, or lower"
     ):
@@ -357,7 +365,7 @@ def test_steps_skipped_in_a_row_are_counted_across_a_stop(
         if event["event"] == "skipped" and event["step"] == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(loop, "gradients", lambda *_: float("inf"))
+    monkeypatch.setattr(loop, "gradients", lambda *_: torch.tensor(torch.inf, dtype=torch.float64))
     with pytest.raises(Interrupted):
         pixelwise.train(discs, out=tmp_path / "run", steps=8, overrides=tiny, listener=stop)
     with pytest.raises(DivergedError, match="3 steps in a row"):
@@ -414,7 +422,7 @@ def test_accumulated_batches_equal_one_large_batch(discs: Path) -> None:
         group = [Batch(i, m, ()) for i, m in parts]
         value = loop.gradients(model, loss, group, draft(replace(Config(), train={"accumulate": len(sizes)})).train)
         gradients.append((value, [p.grad.clone() for p in model.parameters()]))
-    assert gradients[0][0] == pytest.approx(gradients[1][0], rel=1e-5)
+    torch.testing.assert_close(gradients[0][0], gradients[1][0], rtol=1e-5, atol=0)
     for one, two in zip(gradients[0][1], gradients[1][1], strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 

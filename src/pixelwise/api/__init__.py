@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pixelwise.evaluation.comparison import Difference as Difference
     from pixelwise.evaluation.comparison import Pair as Pair
     from pixelwise.evaluation.comparison import Standing as Standing
+    from pixelwise.evaluation.kept import KeptMasks
     from pixelwise.models.catalogue import Entry
 
 __all__ = [
@@ -76,6 +77,7 @@ def train(
     """
     started = time.monotonic()
     limit = _seconds(time_limit, steps, epochs)
+    from pixelwise.evaluation.kept import KeptMasks
     from pixelwise.training.budget import TOLERANCE
     from pixelwise.training.run import Request, train_run
 
@@ -95,8 +97,9 @@ def train(
         accept_license=accept_license,
     )
     folder = Path(out) if out else Path("runs") / name
-    run = Run(train_run(request, folder, overwrite=overwrite, listener=listener, started=started))
-    _report(run, listener, None if limit is None else started + TOLERANCE * limit)
+    masks = KeptMasks()
+    run = Run(train_run(request, folder, overwrite=overwrite, listener=listener, started=started, masks=masks))
+    _report(run, listener, None if limit is None else started + TOLERANCE * limit, masks)
     return run
 
 
@@ -117,7 +120,7 @@ def _seconds(time_limit: float | str | None, steps: int | None, epochs: float | 
         ) from error
 
 
-def _report(run: Run, listener: Listener | None, deadline: float | None) -> None:
+def _report(run: Run, listener: Listener | None, deadline: float | None, masks: KeptMasks) -> None:
     """Write the report of a run that has just finished; errors are reported as notices."""
     from pixelwise.api.reporting import report_run
     from pixelwise.config import load_config
@@ -125,7 +128,7 @@ def _report(run: Run, listener: Listener | None, deadline: float | None) -> None
     if not load_config(run.folder / "config.yaml").evaluate.report:
         return
     try:
-        report_run(run.folder, run.folder / "report.html", deadline)
+        report_run(run.folder, run.folder / "report.html", deadline, masks)
     except Exception as error:  # the run itself is complete
         if listener is not None:
             message = str(error) if isinstance(error, PixelwiseError) else f"{type(error).__name__}: {error}"

@@ -1,10 +1,15 @@
-"""Predict many files into a folder: decoding, computing and writing overlap, and an unfinished folder is resumed."""
+"""Predict many files into a folder: decoding, computing and writing overlap, and an unfinished folder is resumed.
+
+While the backend computes, other threads decode the next files, and draw, compress and write what was computed. Writers mostly
+wait until the disk has stored a file, so there are several.
+"""
 
 from __future__ import annotations
 
 import glob
 import json
 import os
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -42,13 +47,24 @@ SUMMARY = "predictions.json"
 JOURNAL = "journal.jsonl"
 SOURCE_SUFFIXES = (*IMAGE_SUFFIXES, ".nii", ".nii.gz")
 RESULTS = (SUMMARY, JOURNAL, "masks", "overlays", "probabilities")
-# Files that are decoded ahead of the computation, and results that wait to be written.
+# Files that are decoded ahead of the computation; and results in writing, by number and by bytes.
 _AHEAD = 2
-_BEHIND = 4
+_BEHIND = 8
+_BEHIND_BYTES = 1 << 28
+_WRITERS = 4
 _ALONE = "Predict it on a machine with more memory, or leave it out."
 
 Progress = Callable[[int, int, str], None]
-Loaded = tuple[Source, NDArray[Any], NDArray[np.bool_] | None]
+State = list[int | str]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A decoded file."""
+
+    source: Source
+    image: NDArray[Any]
+    valid: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True)
@@ -245,12 +261,15 @@ class _Journal:
         self.written = [line["name"] for line in kept[1:]]
         write_atomic(path, "".join(_line(line) for line in kept or [dict(request)]).encode())
         self.file = path.open("a", encoding="ascii")
+        self.lock = threading.Lock()
 
-    def add(self, name: str, entry: Mapping[str, Any]) -> None:
-        """Record a file whose outputs are on disk."""
-        self.file.write(_line({"name": name, "state": _state(Path(entry["file"])), "entry": entry}))
-        self.file.flush()
-        os.fsync(self.file.fileno())
+    def add(self, name: str, state: State, entry: Mapping[str, Any]) -> None:
+        """Record a file whose outputs are on disk, and wait until the record is. Several threads may do so at once."""
+        line = _line({"name": name, "state": state, "entry": entry})
+        with self.lock:
+            self.file.write(line)
+            self.file.flush()
+        os.fsync(self.file.fileno())  # outside of the lock: the disk stores several records in the time of one
         self.written.append(name)
 
     def close(self) -> None:
@@ -263,7 +282,7 @@ def _line(plain: Mapping[str, Any]) -> str:
 
 
 class _Run:
-    """One call of `predict_files`: a thread decodes ahead of the computation, another one writes what was computed."""
+    """One call of `predict_files`: a thread decodes ahead of the computation, others write what was computed."""
 
     def __init__(
         self,
@@ -278,29 +297,24 @@ class _Run:
         self.journal, self.progress = journal, progress
         self.entries: dict[str, dict[str, Any]] = {}
         self.failed: dict[str, dict[str, str]] = {}
-        self.writes: deque[tuple[str, Future[dict[str, Any]]]] = deque()
+        self.writes: deque[tuple[str, int, Future[dict[str, Any]]]] = deque()  # name, bytes in memory, entry
 
     def all(self, done: Mapping[str, dict[str, Any]]) -> Predicted:
         """Predict the files that are not done, and return what is known of all in the order of `named`."""
         todo = [name for name, path in self.named.items() if not self._kept(name, path, done.get(name))]
-        with ThreadPoolExecutor(1, "decode") as reader, ThreadPoolExecutor(1, "write") as writer:
+        with ThreadPoolExecutor(1, "decode") as reader, ThreadPoolExecutor(_WRITERS, "write") as writer:
             try:
-                nodata = self.predictor.spec.nodata
-                reads = deque(reader.submit(_read, self.named[name], nodata) for name in todo[:_AHEAD])
+                reads = deque(reader.submit(self._read, name) for name in todo[:_AHEAD])
                 following = iter(todo[_AHEAD:])
                 for name in todo:
-                    reads.extend(reader.submit(_read, self.named[other], nodata) for other in islice(following, 1))
+                    reads.extend(reader.submit(self._read, other) for other in islice(following, 1))
                     self._predict(name, reads.popleft(), writer)
-                    while len(self.writes) > _BEHIND or (self.writes and self.writes[0][1].done()):
+                    while self._must_wait() or (self.writes and self.writes[0][-1].done()):
                         self._settle()
                 while self.writes:
                     self._settle()
             except BaseException:
-                reader.shutdown(wait=False, cancel_futures=True)
-                writer.shutdown(wait=True)
-                for name, write in self.writes:
-                    if write.exception() is None:
-                        self.journal.add(name, write.result())
+                reader.shutdown(wait=False, cancel_futures=True)  # what was computed is still written
                 raise
         images = tuple(self.entries[name] for name in self.named if name in self.entries)
         return Predicted(self.out, images, tuple(self.failed[name] for name in self.named if name in self.failed))
@@ -313,27 +327,45 @@ class _Run:
         self._report(name)
         return True
 
-    def _predict(self, name: str, read: Future[Loaded], writer: ThreadPoolExecutor) -> None:
-        """Predict one file and hand it to the writer."""
+    def _read(self, name: str) -> tuple[State, Loaded]:
+        """Decode one file, in the thread of the reader; its state is from before, in case it changes meanwhile."""
+        path = self.named[name]
+        return _state(path), _read(path, self.predictor.spec.nodata)
+
+    def _predict(self, name: str, read: Future[tuple[State, Loaded]], writer: ThreadPoolExecutor) -> None:
+        """Predict one file and hand it to the writers."""
         try:
             with convert_memory_errors(self.named[name], _ALONE):
-                source, image, valid = read.result()
-                prediction = _predict_source(self.predictor, source, image, valid, self.outputs.probabilities)
+                state, loaded = read.result()
+                prediction = _predict_source(self.predictor, loaded, self.outputs.probabilities)
         except (DataError, OutOfMemoryError) as error:
             self._fail(name, error)
             return
-        self.writes.append((name, writer.submit(_write, name, source, image, prediction, self.out, self.outputs)))
+        arrays = (loaded.image, prediction.mask, prediction.probabilities)
+        size = sum(array.nbytes for array in arrays if array is not None)
+        self.writes.append((name, size, writer.submit(self._write, name, state, loaded, prediction)))
+
+    def _write(self, name: str, state: State, loaded: Loaded, prediction: Prediction) -> dict[str, Any]:
+        """Write the outputs of one file and record it, in the thread of a writer; return its entry."""
+        with convert_memory_errors(self.named[name], _ALONE):
+            entry = _write(name, loaded, prediction, self.out, self.outputs)
+        self.journal.add(name, state, entry)
+        return entry
+
+    def _must_wait(self) -> bool:
+        """Whether too many results wait to be written; of large images, one is written while the next is computed."""
+        held = sum(size for _, size, _ in self.writes)
+        return len(self.writes) > (_BEHIND if held <= _BEHIND_BYTES else 1)
 
     def _settle(self) -> None:
-        """Record the oldest file in writing once its outputs are on disk."""
-        name, write = self.writes[0]
+        """Report the oldest file in writing once it is recorded."""
+        name, _, write = self.writes[0]
         error = write.exception()  # waits; an interrupt leaves the file in the queue
         self.writes.popleft()
         if isinstance(error, DataError | OutOfMemoryError):
             self._fail(name, error)
             return
         self.entries[name] = write.result()
-        self.journal.add(name, self.entries[name])
         self._report(name)
 
     def _fail(self, name: str, error: Exception) -> None:
@@ -347,7 +379,7 @@ class _Run:
 
 def _read(path: Path, nodata: float | None) -> Loaded:
     source = open_source(path, nodata=nodata)
-    return (source, *source.read())
+    return Loaded(source, *source.read())
 
 
 def predict_file(predictor: Predictor, path: Path, *, probabilities: bool = False) -> tuple[NDArray[Any], Prediction]:
@@ -365,14 +397,13 @@ def predict_file(predictor: Predictor, path: Path, *, probabilities: bool = Fals
         ImageError: the file cannot be read.
         DataError: not an image of the kind that the model was trained on.
     """
-    source, image, valid = _read(path, predictor.spec.nodata)
-    return image, _predict_source(predictor, source, image, valid, probabilities)
+    loaded = _read(path, predictor.spec.nodata)
+    return loaded.image, _predict_source(predictor, loaded, probabilities)
 
 
-def _predict_source(
-    predictor: Predictor, source: Source, image: NDArray[Any], valid: NDArray[np.bool_] | None, probabilities: bool
-) -> Prediction:
+def _predict_source(predictor: Predictor, loaded: Loaded, probabilities: bool) -> Prediction:
     """Predict an image, or a volume slice by slice if the model has two dimensions."""
+    source, image, valid = loaded.source, loaded.image, loaded.valid
     where = str(source.path)
     if image.ndim != 4 or predictor.spec.dimensions == 3:
         return predictor(image, source.grid, valid, id=where, probabilities=probabilities)
@@ -396,10 +427,9 @@ def _predict_source(
     )
 
 
-def _write(
-    name: str, source: Source, image: NDArray[Any], prediction: Prediction, out: Path, outputs: Outputs
-) -> dict[str, Any]:
+def _write(name: str, loaded: Loaded, prediction: Prediction, out: Path, outputs: Outputs) -> dict[str, Any]:
     """Write the outputs of one file; return its entry in `predictions.json`."""
+    source = loaded.source
     sizes = dict(zip(("width", "height", "depth"), reversed(prediction.mask.shape), strict=False))
     entry: dict[str, Any] = {"file": str(source.path)}
     entry |= {key: sizes[key] for key in ("depth", "height", "width") if key in sizes}
@@ -407,7 +437,7 @@ def _write(
     entry["mask"] = written.relative_to(out).as_posix()
     if outputs.overlays:
         entry["overlay"] = f"overlays/{name}.png"
-        write_png(out / entry["overlay"], _overlay(image, prediction))
+        write_png(out / entry["overlay"], _overlay(loaded.image, prediction))
     if outputs.probabilities and prediction.probabilities is not None:
         entry["probabilities"] = f"probabilities/{name}.npz"
         with atomic_path(out / entry["probabilities"]) as temporary, temporary.open("wb") as file:
@@ -426,7 +456,7 @@ def _overlay(image: NDArray[Any], prediction: Prediction) -> NDArray[np.uint8]:
     return overlay(fill_invalid(image, valid), mask, labels)
 
 
-def _state(path: Path) -> list[int | str]:
+def _state(path: Path) -> State:
     """Return what tells a changed file from the one that was predicted: size, time of modification, SHA-256."""
     try:
         status = path.stat()
@@ -435,7 +465,7 @@ def _state(path: Path) -> list[int | str]:
         return []
 
 
-def _unchanged(path: Path, state: Sequence[int | str]) -> bool:
+def _unchanged(path: Path, state: State) -> bool:
     """Whether a file is the one that was predicted; a copy has another time of modification and the same contents."""
     try:
         status = path.stat()

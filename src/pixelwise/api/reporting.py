@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import time
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from pixelwise.datasets.dataset import Dataset
     from pixelwise.evaluation import ImagePredictor
+    from pixelwise.evaluation.kept import KeptMasks
 
     Fetch = Callable[[str], tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]]
 
@@ -46,16 +48,18 @@ def report(run: str | Path, *, out: str | Path | None = None) -> Path:
     return report_run(folder, folder / REPORT if out is None else Path(out))
 
 
-def report_run(folder: Path, path: Path, deadline: float | None = None) -> Path:
+def report_run(folder: Path, path: Path, deadline: float | None = None, masks: KeptMasks | None = None) -> Path:
     """Write the report of a finished run, as `report`.
 
     Args:
         folder: the run folder.
         path: the HTML file.
-        deadline: when no further images are predicted, in seconds of `time.monotonic`; None: all are shown.
+        deadline: when no further images are read, in seconds of `time.monotonic`; None: all are shown.
+        masks: masks that its model has predicted for its validation images; others are predicted.
     """
     from pixelwise.config import read_request
     from pixelwise.datasets.dataset import open_data
+    from pixelwise.evaluation.kept import KeptMasks
 
     for name in (SCORES, CONFIG):
         if not (folder / name).is_file():
@@ -72,8 +76,10 @@ def report_run(folder: Path, path: Path, deadline: float | None = None) -> Path:
         f"pixelwise evaluate {quote(str(folder))} {quote(str(folder / CONFIG))} --split val",
         f"pixelwise report {quote(str(folder))}",
     ]
+    model = functools.cache(lambda: load(folder))
     evaluated = {"model": str(folder), "data": config.data.root or str(folder)}
-    write(path, evaluated | plain, split, load(folder).predictor, folder, commands, deadline)
+    predictor = (masks or KeptMasks()).predictor(lambda: model().predictor)
+    write(path, evaluated | plain, split, predictor, folder, commands, deadline)
     return path
 
 
@@ -86,16 +92,16 @@ def write(
     commands: list[str],
     deadline: float | None = None,
 ) -> None:
-    """Write a report. The images it shows are read and predicted again.
+    """Write a report. The images it shows are read again.
 
     Args:
         path: the HTML file.
         plain: the plain form of the `Evaluation`.
         split: the evaluated images.
-        predictor: the evaluated predictor.
+        predictor: returns the evaluated masks.
         run: its run folder; None if there is none.
         commands: commands that reproduce the results.
-        deadline: when no further images are predicted, in seconds of `time.monotonic`.
+        deadline: when no further images are read, in seconds of `time.monotonic`.
 
     Raises:
         ResourceError: the file cannot be written.
@@ -129,7 +135,7 @@ def _fetch(
         if deadline is not None and fetched > _ALWAYS_SHOWN and time.monotonic() > deadline:
             raise ResourceError(
                 id,
-                expected="time to predict it",
+                expected="time to show it",
                 found="the time limit",
                 do="Run `pixelwise report` to show all images.",
             )

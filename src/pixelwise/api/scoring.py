@@ -57,6 +57,7 @@ def evaluate(
     """
     from pixelwise.config import read_request
     from pixelwise.evaluation import evaluate as score
+    from pixelwise.evaluation.kept import KeptMasks
     from pixelwise.storage import claim_folder, require_claimable
 
     config, base = read_request(Path(data), overrides)
@@ -66,6 +67,7 @@ def evaluate(
     files = (SCORES, reporting.REPORT)
     if out is not None:
         require_claimable(Path(out), overwrite, files, SCORES)
+    masks = KeptMasks()
     result = score(
         subset,
         predictor,
@@ -74,6 +76,7 @@ def evaluate(
         surface_tolerance=settings.surface_tolerance,
         intervals=settings.resamples > 0,
         progress=progress,
+        keep=None if out is None else masks.add,
     )
     result = replace(result, notices=(*notices, *result.notices))
     if out is not None:
@@ -81,7 +84,7 @@ def evaluate(
         claim_folder(Path(out), overwrite, files, SCORES)
         options = {"split": split, "metrics": ",".join(metrics) or "none" if metrics is not None else None}
         command = _command(model, data, options | {"convention": convention}, overrides)
-        _write(Path(out), model, data, split, result, subset, predictor, command)
+        _write(Path(out), model, data, split, result, subset, masks.predictor(lambda: predictor), command)
     return result
 
 

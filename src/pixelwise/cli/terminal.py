@@ -224,7 +224,8 @@ def training_listener(progress: Progress) -> Callable[[dict[str, Any]], None]:
                 )
             case "validation":
                 best = " (best so far)" if event["best"] else ""
-                progress.say(f"step {event['step']}: validation mIoU {percent(event['miou'])}{best}")
+                subset = f" of {counted(event['images'], 'image')}" if event.get("images") else ""
+                progress.say(f"step {event['step']}: validation mIoU{subset} {percent(event['miou'])}{best}")
             case "calibrated":
                 change = f"{percent(event['ece_before'])} → {percent(event['ece_after'])}"
                 progress.say(f"temperature {event['temperature']:.3g}: validation calibration error {change}")
@@ -269,7 +270,14 @@ def _show_plan(progress: Progress, config: dict[str, Any], reasons: dict[str, st
         f"plan: {model['name']}{widths}{encoder}{weights}, {train['steps']} steps of {train['batch_size'] * train['accumulate']} "
         f"crops {crop}, {train['precision']}{', channels-last' if train['channels_last'] else ''}, on {train['device']}"
     )
-    for key in ("model.name", "train.steps", "train.unfreeze", "model.stem", "loss.class_weights"):
+    for key in (
+        "model.name",
+        "train.steps",
+        "train.validation_images",
+        "train.unfreeze",
+        "model.stem",
+        "loss.class_weights",
+    ):
         if key in reasons:
             section, name = key.split(".")
             progress.say(f"      {name} {config[section][name]}: {reasons[key]}")

@@ -238,6 +238,9 @@ class TrainConfig(_Section):
     precision: Literal["fp32", "bf16"] | None = None
     channels_last: bool | None = None
     validations: Positive | None = Field(None, description="how many times the validation split is scored")
+    validation_images: Positive | None = Field(
+        None, description="evenly spaced images of the validation split that are scored during training; null: all"
+    )
     workers: Annotated[int, Field(ge=0)] | None = Field(None, description="data loading processes")
     cache: bool | None = Field(None, description="keep decoded images in memory")
     device: str | None = Field(None, description="cpu, cuda, …")

@@ -238,6 +238,11 @@ def require_metrics(names: Collection[str], where: str = "--metrics") -> None:
             raise UsageError(where, expected=", ".join(METERS), found=name, do=nearest(name, METERS))
 
 
+def reads_probabilities(names: Collection[str]) -> bool:
+    """Whether one of the families reads the probabilities of predictors that have them."""
+    return any(METERS[name].reads_probabilities for name in names)
+
+
 def make_meters(names: Collection[str], options: MeterOptions, *, probabilities: bool) -> list[Meter]:
     """Make the meters of the requested families, without those that need probabilities if there are none.
 

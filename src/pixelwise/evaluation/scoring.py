@@ -84,6 +84,7 @@ def evaluate(
     intervals: bool = True,
     progress: Progress | None = None,
     stop: Stop | None = None,
+    keep: Callable[[Prediction], None] | None = None,
 ) -> Evaluation:
     """Score a predictor on every image of a data set.
 
@@ -96,6 +97,7 @@ def evaluate(
         intervals: whether to compute 95 % intervals.
         progress: called with (images done, number of images) after each image.
         stop: called before each image; may raise to interrupt the evaluation.
+        keep: called with each prediction, for example to show some of them in a report.
 
     Raises:
         DataError: no images, an image without a mask, or no counted pixel.
@@ -123,6 +125,8 @@ def evaluate(
         for meter, meter_sums in zip(meters, sums, strict=True):
             meter_sums.append(meter.add(counted.sample, counted.prediction, counts))
         images.append(_image_score(counted.sample, counts))
+        if keep is not None:
+            keep(counted.prediction)
         places.append((counted.sample.grid, counted.prediction.mask.shape))
     _require_counted(tally.matrix)
     tables = Tables(**{name: table for meter in meters for name, table in meter.tables().items()})

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from pixelwise.errors import ConfigError, MaskError
+from pixelwise.imageio import png
 from pixelwise.imageio.images import Limits, RawMask, read_mask_values
 from pixelwise.imageio.mask_colours import format_share, look_up
 from pixelwise.imageio.mask_heuristics import numbered
@@ -429,15 +428,12 @@ def encode_png(path: Path, ids: NDArray[Any], labels: Labels, *ignored: int) -> 
     if ids.dtype.itemsize > 2:
         found = str(max(*labels.ids, *ignored))
         raise MaskError(path, expected="ids that fit in 16 bits", found=found, do="Renumber the classes below 65536.")
-    image = Image.fromarray(np.ascontiguousarray(ids))
-    if ids.dtype == np.uint8:
-        colours = np.zeros((256, 3), np.uint8)
-        colours[[i for i in ignored if 0 <= i < 256]] = IGNORED_COLOUR
-        colours[list(labels.ids)] = labels.colours
-        image.putpalette(colours.tobytes())
-    buffer = BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+    if ids.dtype != np.uint8:
+        return png.encode(ids)
+    colours = np.zeros((256, 3), np.uint8)
+    colours[[i for i in ignored if 0 <= i < 256]] = IGNORED_COLOUR
+    colours[list(labels.ids)] = labels.colours
+    return png.encode(ids, colours)
 
 
 def require_indices(path: Path, mask: NDArray[Any], labels: Labels) -> None:

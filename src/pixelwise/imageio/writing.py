@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from pixelwise.imageio import nifti
 from pixelwise.imageio.extras import need
 from pixelwise.imageio.images import IMAGE_SUFFIXES
 from pixelwise.imageio.masks import IGNORED_COLOUR, encode_png, require_indices
+from pixelwise.imageio.silencing import silenced
 from pixelwise.imageio.sources import Source, VolumeSource
 from pixelwise.labels import Labels
 from pixelwise.storage import atomic_path, write_atomic
@@ -92,7 +92,7 @@ def _ids(prediction: Prediction) -> tuple[NDArray[Any], int]:
         ignore_id = next(value for value in range(np.iinfo(dtype).max, -1, -1) if value not in used)
     table = np.full(labels.ignore_index + 1, ignore_id, dtype)
     table[: labels.num_classes] = labels.ids
-    ids = table[prediction.mask]
+    ids = np.take(table, prediction.mask)
     if prediction.valid is not None:
         ids[~prediction.valid] = ignore_id
     return ids, ignore_id
@@ -105,8 +105,7 @@ def _write_geotiff(path: Path, ids: NDArray[Any], ignore_id: int, labels: Labels
     colours = {ignore_id: (*IGNORED_COLOUR, 255)} | {
         id_: (*colour, 255) for id_, colour in zip(labels.ids, labels.colours, strict=True)
     }
-    with warnings.catch_warnings(), atomic_path(path) as temporary:
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # sources with ground control points
+    with silenced(), atomic_path(path) as temporary:  # sources with ground control points make rasterio warn
         with rasterio.open(like.path.resolve(), driver="GTiff") as source:
             points, points_crs = source.gcps
             place = (

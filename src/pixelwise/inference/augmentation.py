@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Collection, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +33,18 @@ def mirrored_axes(flips: Collection[str], dimensions: int = 2) -> tuple[tuple[in
     return tuple(copy for count in range(len(axes) + 1) for copy in itertools.combinations(axes, count))
 
 
-def average_over_flips(
-    predict: Callable[[NDArray[Any]], NDArray[np.float32]], images: NDArray[Any], copies: tuple[tuple[int, ...], ...]
-) -> NDArray[np.float32]:
-    """Return the mean of the probabilities (B, K, *S) that `predict` returns for mirrored copies of images (B, C, *S)."""
+def average_over_flips(copies: Iterable[tuple[tuple[int, ...], NDArray[np.float32]]]) -> NDArray[np.float32]:
+    """Return the mean of the probabilities (…, *S) of mirrored copies, each with the axes along which it is mirrored.
+
+    The first copy is not mirrored, and its array is used for the result.
+    """
     total = np.zeros(0, np.float32)
-    for axes in copies:
-        mirrored = predict(np.ascontiguousarray(np.flip(images, axes)))
-        probabilities = np.flip(mirrored, axes)
-        total = probabilities.copy() if not total.size else np.add(total, probabilities, out=total)
-    return total / np.float32(len(copies))
+    count = 0
+    for count, (axes, probabilities) in enumerate(copies, 1):
+        if count == 1:
+            total = probabilities
+        else:
+            total += np.flip(probabilities, axes)
+    if count > 1:
+        total /= np.float32(count)
+    return total

@@ -16,9 +16,10 @@ from pixelwise.types import ModelSpec
 class Backend(Protocol):
     """Compute logits for a batch of images.
 
-    The logits of one image must not depend on the other images of its batch. With `spec.logit_scale` s, logit j along an
-    axis belongs to the pixels j·s … (j+1)·s - 1, and there are ceil(S / s) logits; the Predictor enlarges them bilinearly
-    with half-pixel centres.
+    The logits of one image must not depend on the other images of its batch, and later calls must not change them. With `spec.logit_scale` s, logit j along an
+    axis belongs to the pixels j·s … (j+1)·s - 1; the Predictor enlarges them bilinearly with half-pixel centres. With s > 1
+    there may be more than ceil(S / s) logits, for a network that pads images at the end: those beyond the image make the
+    interpolation at its border equal to that of the network.
     """
 
     @property
@@ -27,7 +28,7 @@ class Backend(Protocol):
         ...
 
     def __call__(self, images: NDArray[Any], /) -> NDArray[np.float32]:
-        """Return logits (B, K, *ceil(S / s)) float32 for images (B, C, *S) of raw pixel values, any *S ≥ 1."""
+        """Return logits (B, K, *n), n ≥ ceil(S / s), float32 for images (B, C, *S) of raw pixel values, any *S ≥ 1."""
         ...
 
 

@@ -70,6 +70,8 @@ def to_onnx(model: SegmentationModel, card: ModelCard, *, coarse: bool = False, 
         # In-place operations double the time that torch needs for the analysis of free sizes.
         if hasattr(module, "inplace"):
             setattr(module, "inplace", False)  # noqa: B010 - not an attribute of every module
+    # Measured here, since it must not become part of the graph.
+    scale = model.logit_scale if coarse else 1
     outputs = [LOGITS, MASK] if with_mask else [LOGITS]
     sides = [max(side, 2 * model.stride + 1 + place) for place, side in enumerate(_SIDES)]
     images = torch.zeros(_BATCH, model.in_channels, *sides)
@@ -97,7 +99,6 @@ def to_onnx(model: SegmentationModel, card: ModelCard, *, coarse: bool = False, 
     assert program is not None
     proto = program.model_proto
     _require_free_sizes(proto.graph.input[0])
-    scale = model.logit_scale if coarse else 1
     card = replace(card, spec=replace(card.spec, stride=model.stride, logit_scale=scale))
     onnx.helper.set_model_props(proto, {CARD_KEY: json.dumps(card.to_dict(), allow_nan=False)})
     buffer = io.BytesIO()

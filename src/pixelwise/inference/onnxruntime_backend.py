@@ -23,6 +23,8 @@ from pixelwise.inference.exported import (
 from pixelwise.machine import cores
 from pixelwise.types import ModelSpec
 
+# Exceptions for files that cannot be loaded, which have no common base class.
+_FAILURES = ("Fail", "InvalidArgument", "InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NotImplemented")
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -81,7 +83,7 @@ def open_onnxruntime(
         session = onnxruntime.InferenceSession(
             content if isinstance(content, bytes) else str(content), options, providers=[provider]
         )
-    except (failures.Fail, failures.InvalidProtobuf, failures.InvalidGraph, failures.NotImplemented) as error:
+    except tuple(getattr(failures, name) for name in _FAILURES) as error:
         problem = " ".join(str(error).split())[:200]
         raise ModelFileError(folder, expected="a readable ONNX model", found=problem, do="Export it again.") from error
     embedded = read_embedded_card(session.get_modelmeta().custom_metadata_map.get(CARD_KEY), folder)

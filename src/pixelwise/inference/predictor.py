@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from pixelwise.imageio.images import fill_invalid
 from pixelwise.inference.augmentation import average_over_flips, mirrored_axes
 from pixelwise.inference.backend import Backend
 from pixelwise.inference.blending import blend
-from pixelwise.inference.decision import enlarge, most_probable, softmax
+from pixelwise.inference.decision import bands, decide, enlarge, most_probable, softmax
 from pixelwise.labels import Labels
 from pixelwise.metrics.temperature import tempered
 from pixelwise.tiles import Window, padded, windows
@@ -76,21 +76,25 @@ class Predictor:
             grid: spatial reference of the image; a spacing of 1 pixel if not given.
             valid: (*S), false where the image has no data: they are replaced by `spec.fill` and get the ignore index.
             id: name of the image, for messages and for the prediction.
-            probabilities: also return them, (K, *S) float32. Otherwise only one row of tiles is held in memory.
+            probabilities: also return them, (K, *S) float32. Otherwise only one row of tiles is held in memory, or the
+                logits of the backend if the image is predicted whole.
 
         Raises:
             DataError: wrong axes, bands, size, pixel type or value range, or values that are not finite.
         """
         if not probabilities:
             return self._predict(image, grid, valid, id, None)
-        kept: list[Floats] = []
-        prediction = self._predict(image, grid, valid, id, lambda _, slab: kept.append(slab))
-        return replace(prediction, probabilities=np.concatenate(kept, axis=1))
+        kept = np.empty((self.labels.num_classes, *image.shape[-self.spec.dimensions :]), np.float32)
+
+        def keep(top: int, band: Floats) -> None:
+            kept[:, top : top + band.shape[1]] = band
+
+        return replace(self._predict(image, grid, valid, id, keep), probabilities=kept)
 
     def observed(
         self, image: NDArray[Any], grid: Grid | None, valid: NDArray[np.bool_] | None, id: str, observe: Observer
     ) -> Prediction:
-        """Predict one image as in a call, and pass its probabilities on slab by slab, in the memory of one row of tiles.
+        """Predict one image as in a call, and pass its probabilities on in bands of rows, in the same memory.
 
         `observe` is called with (first row, probabilities (K, rows, *S[1:]) float32), from the first row to the last.
         """
@@ -110,39 +114,58 @@ class Predictor:
             image = as_bands(image, self.spec.colour_mode)
         self._require_image(image, valid, where)
         image = fill_invalid(image, valid, self.spec.fill or (0.0,) * self.spec.channels)
-        masks = []
-        top = 0
-        for slab, kind in self._slabs(image):
-            if not np.isfinite(slab.sum(dtype=np.float64)):
-                raise _not_finite(where)
-            masks.append(most_probable(slab, labels.dtype))
-            if observe is not None:
-                observe(top, self._probabilities_of(slab, kind))
-            top += slab.shape[1]
-        mask = np.concatenate(masks)
+        tile, shape = self.spec.tile, image.shape[1:]
+        fits = tile is None or all(size <= side for size, side in zip(shape, tile, strict=True))
+        mask = (self._whole if fits else self._tiled)(image, where, observe)
         if valid is not None:
             mask[~valid] = labels.ignore_index
         return Prediction(mask, labels, grid or Grid().with_axes(self.spec.dimensions), id, valid=valid)
 
-    def _probabilities_of(self, slab: Floats, kind: Literal["logits", "probabilities"]) -> Floats:
-        """Return calibrated probabilities; masks do not depend on the temperature."""
-        return tempered(softmax(slab, 0) if kind == "logits" else slab, self.spec.temperature)
+    def _whole(self, image: NDArray[Any], where: str, observe: Observer | None) -> NDArray[Any]:
+        """Return the mask (*S) of an image that is not divided, and pass its probabilities on in bands."""
+        labels, scale, shape = self.spec.labels, self.spec.logit_scale, image.shape[1:]
+        copies = [(axes, self._logits(_mirrored(image[None], axes))[0]) for axes in self.copies]
+        if len(copies) == 1:
+            # Not from probabilities: in float32, softmax may round different logits to equal ones.
+            _require_finite(copies[0][1], where)
+            mask = decide(copies[0][1], scale, shape, labels.dtype)
+            if observe is None:
+                return mask
+        else:
+            mask = np.empty(shape, labels.dtype)
+        for rows in bands(labels.num_classes, shape):
+            band = average_over_flips(
+                (axes, softmax(enlarge(logits, scale, shape, self._rows(rows, axes, shape[0])), 0))
+                for axes, logits in copies
+            )
+            if len(copies) > 1:
+                _require_finite(band, where)
+                mask[rows] = most_probable(band, labels.dtype)
+            if observe is not None:
+                observe(rows.start, tempered(band, self.spec.temperature))
+        return mask
 
-    def _slabs(self, image: NDArray[Any]) -> Iterator[tuple[Floats, Literal["logits", "probabilities"]]]:
-        """Yield (K, rows, *S[1:]) from the first row to the last: logits of a single pass, or else mean probabilities."""
+    def _rows(self, rows: slice, mirrored: tuple[int, ...], height: int) -> slice:
+        """Return where these rows are in a copy that is mirrored along some axes."""
+        upside_down = -self.spec.dimensions in mirrored
+        return slice(height - rows.stop, height - rows.start) if upside_down else rows
+
+    def _tiled(self, image: NDArray[Any], where: str, observe: Observer | None) -> NDArray[Any]:
+        """Return the mask (*S) of an image that is divided into tiles, and pass its mean probabilities on slab by slab."""
         tile = self.spec.tile
-        shape = image.shape[1:]
-        if tile is None or all(size <= side for size, side in zip(shape, tile, strict=True)):
-            if len(self.copies) == 1:
-                # Softmax in float32 may round different logits to equal probabilities.
-                yield self._logits(image[None])[0], "logits"
-            else:
-                yield self._probabilities(image[None])[0], "probabilities"
-            return
+        assert tile is not None
         overlap = [min(round(self.spec.overlap * size), size - 1) for size in tile]
-        places = windows(shape, tile, overlap, align=self.spec.stride)
+        places = windows(image.shape[1:], tile, overlap, align=self.spec.stride)
+        masks = []
+        top = 0
         for slab in blend(places, self._tiles(image, places), tile):
-            yield slab, "probabilities"
+            _require_finite(slab, where)
+            masks.append(most_probable(slab, self.spec.labels.dtype))
+            if observe is not None:
+                # Masks do not depend on the temperature.
+                observe(top, tempered(slab, self.spec.temperature))
+            top += slab.shape[1]
+        return np.concatenate(masks)
 
     def _tiles(self, image: NDArray[Any], places: Sequence[Window]) -> Iterator[Floats]:
         """Yield the probabilities (K, *window.shape) of each window; neighbours of equal shape are computed together."""
@@ -153,22 +176,33 @@ class Predictor:
                 yield from self._probabilities(np.stack(batch))
 
     def _probabilities(self, images: NDArray[Any]) -> Floats:
-        return average_over_flips(lambda copy: softmax(self._logits(copy), 1), images, self.copies)
+        """Return probabilities (B, K, *S) for images (B, C, *S)."""
+        scale, shape = self.spec.logit_scale, images.shape[2:]
+        return average_over_flips(
+            (axes, softmax(enlarge(self._logits(_mirrored(images, axes)), scale, shape), 1)) for axes in self.copies
+        )
 
     def _logits(self, images: NDArray[Any]) -> Floats:
-        """Return logits (B, K, *S) at the size of the images."""
+        """Return logits (B, K, *n) as the backend computes them.
+
+        Raises:
+            DataError: another number of classes or of logits than the spec says.
+        """
         logits = self.backend(images)
         scale = self.spec.logit_scale
-        shape = images.shape[2:]
-        expected = (len(images), self.spec.labels.num_classes, *(-(-size // scale) for size in shape))
-        if logits.shape != expected:
+        expected = (len(images), self.spec.labels.num_classes, *(-(-size // scale) for size in images.shape[2:]))
+        found = logits.shape
+        if scale > 1 and len(found) == len(expected):
+            # A network may compute logits of its padding, too.
+            found = (*found[:2], *map(min, found[2:], expected[2:]))
+        if found != expected:
             raise DataError(
                 "model",
-                expected=f"logits of shape {expected}",
+                expected=f"logits of shape {expected}" + (", or more rows and columns" if scale > 1 else ""),
                 found=str(logits.shape),
                 do="Use labels with as many classes as the model has.",
             )
-        return enlarge(logits, scale, shape)
+        return logits
 
     def _require_image(self, image: NDArray[Any], valid: NDArray[np.bool_] | None, where: str) -> None:
         axes = ("depth", "height", "width")[-self.spec.dimensions :]
@@ -242,13 +276,20 @@ def _bits(dtype: np.dtype[Any]) -> int:
     return 8 * dtype.itemsize if dtype.kind in "ui" else 0
 
 
-def _not_finite(where: str) -> DataError:
-    return DataError(
-        where,
-        expected="values from which the model computes finite numbers",
-        found="NaN or infinity in its output",
-        do="Replace extreme values (such as a nodata value of -1e308), or train the model again.",
-    )
+def _mirrored(images: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
+    return np.ascontiguousarray(np.flip(images, axes))
+
+
+def _require_finite(values: Floats, where: str) -> None:
+    """Raise if logits or probabilities are not finite."""
+    # NaN is passed on by `min` and `max`.
+    if not (np.isfinite(values.min()) and np.isfinite(values.max())):
+        raise DataError(
+            where,
+            expected="values from which the model computes finite numbers",
+            found="NaN or infinity in its output",
+            do="Replace extreme values (such as a nodata value of -1e308), or train the model again.",
+        )
 
 
 def _require(name: str, value: object, valid: bool, expected: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +24,8 @@ class TorchBackend:
     and the weights keep their memory format, so scoring during training has no effect on it.
 
     Args:
-        model: maps raw images to logits of the same size.
-        spec: its input and output; `stride` is replaced by the attribute of the model, if there is one.
+        model: maps raw images to logits of the same size. If its `logit_scale` is above 1, its `coarse` is used instead.
+        spec: its input and output; `stride` and `logit_scale` are replaced by those of the model, if it has them.
         device: "cpu", "cuda", …; the fastest one available if None.
         precision: "fp32", or "bf16" for the operations that torch's autocast considers safe.
         channels_last: pass images with channels innermost, which is often faster for convolutions.
@@ -41,31 +42,37 @@ class TorchBackend:
         limit_threads()
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self.device)
-        self.spec = replace(spec, stride=getattr(model, "stride", spec.stride))
+        scale = getattr(model, "logit_scale", spec.logit_scale)
+        self.spec = replace(spec, stride=getattr(model, "stride", spec.stride), logit_scale=scale)
+        self._compute: Callable[[torch.Tensor], torch.Tensor] = getattr(model, "coarse", model) if scale > 1 else model
         self.precision = precision
         self.channels_last = channels_last
 
     def __call__(self, images: NDArray[Any], /) -> NDArray[np.float32]:
-        """Return logits (B, K, *S) float32 for images (B, C, *S) of raw pixel values."""
+        """Return logits (B, K, *n) float32 for images (B, C, *S) of raw pixel values: see `Backend`."""
         batch = torch.from_numpy(_native(images))
         layout = torch.channels_last if self.channels_last and batch.ndim == 4 else torch.contiguous_format
         bf16 = self.precision == "bf16"
         with torch.inference_mode(), evaluating(self.model), torch.autocast(self.device.type, torch.bfloat16, bf16):
-            logits: torch.Tensor = self.model(batch.to(self.device).contiguous(memory_format=layout))
+            logits = self._compute(batch.to(self.device).contiguous(memory_format=layout))
             return logits.float().contiguous().cpu().numpy()
 
 
 def open_torch(
     folder: Path, *, device: str | None = None, precision: Literal["fp32", "bf16"] = "fp32", channels_last: bool = True
 ) -> TorchBackend:
-    """Open a model folder with torch.
+    """Open a model folder with torch; batch norms are folded into convolutions, whose weights get the layout of the images.
 
     Raises:
         ModelFileError: the folder is not a complete model.
     """
+    from pixelwise.models.folding import fold_norms
     from pixelwise.models.weights import load_model
 
-    model, card = load_model(folder)
+    loaded, card = load_model(folder)
+    model = fold_norms(loaded)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
     return TorchBackend(model, card.spec, device, precision, channels_last)
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import pixelwise.config as configs
@@ -35,6 +33,7 @@ from pixelwise.training.loop import Work
 from pixelwise.training.optim import begin_at_prior
 from pixelwise.training.plan import InitialWeights
 from pixelwise.training.transforms import CropTransform
+from pixelwise.training.validation import CachedImages, image_memory, seconds_per_image, spread, validated_images
 from pixelwise.types import Fingerprint, ModelSpec
 
 MODEL = "model"
@@ -340,9 +339,10 @@ def make_bank(config: ResolvedConfig, components: Components, out: Path) -> Feat
 
 def make_work(config: ResolvedConfig, val: Dataset, card: ModelCard, components: Components, out: Path) -> Work:
     """Return the input of the training loop, which saves the best model in `out`/model."""
+    images = CachedImages(spread(val, validated_images(config.train, len(val))), image_memory())
 
     def validate(averaged: SegmentationModel, check: Callable[[], None]) -> float:
-        return quick_miou(val, make_predictor(config, averaged, card), stop=check)[0]
+        return quick_miou(images, make_predictor(config, averaged, card), stop=check)[0]
 
     def keep(averaged: SegmentationModel, miou: float, step: int) -> None:
         save_model(out / MODEL, averaged, replace(card, scores={"val_miou": miou, "step": step}))
@@ -352,18 +352,8 @@ def make_work(config: ResolvedConfig, val: Dataset, card: ModelCard, components:
 
 
 def validation_seconds(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> float:
-    """Estimate the seconds of one validation from three images."""
-    sample = spread(val, 3)
+    """Estimate the seconds per image of a validation."""
     predictor = make_predictor(config, model, card)
-    quick_miou(sample.subset([0]), predictor)
-    started = time.perf_counter()
-    quick_miou(sample, predictor)
+    seconds = seconds_per_image(lambda split: quick_miou(split, predictor), val)
     model.train()
-    return (time.perf_counter() - started) / len(sample) * len(val)
-
-
-def spread(split: Dataset, count: int) -> Dataset:
-    """Return `count` evenly spaced images of a split, or all if it has no more."""
-    if count >= len(split):
-        return split
-    return split.subset(np.linspace(0, len(split) - 1, count).round().astype(int).tolist())
+    return seconds

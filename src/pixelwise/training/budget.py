@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import re
-import statistics
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,17 +15,24 @@ import torch
 from pixelwise.batch import Batch
 from pixelwise.config import Config, Reasons, ResolvedConfig, ResolvedTrain, draft, replace
 from pixelwise.errors import ResourceError
-from pixelwise.models.base import SegmentationModel
+from pixelwise.models.base import SegmentationModel, evaluating
 from pixelwise.training.assembly import Components
 from pixelwise.training.features import FeatureBank, storable_bytes
 from pixelwise.training.finetune import Frozen, is_encoder_frozen
 from pixelwise.training.loader import batches
 from pixelwise.training.loop import gradients, on_device
 from pixelwise.training.optim import AveragedWeights, adamw
+from pixelwise.training.timing import alternating, first_or_clearly_faster, mean_without_slowest, median_ratio, typical
+from pixelwise.training.validation import validated_images
 
-_FASTER = 0.95
+# Another precision or format must take at most this share of the time.
+_FASTER = 0.9
+_EMULATED, _NOTICEABLE = 1.5, 0.02
 _RESERVE = 0.96
-_VALIDATION_SHARE = 0.12
+_VALIDATION_SHARE = 0.1
+_MOST_VALIDATIONS, _FEWEST_VALIDATIONS = 10, 3
+# Fewer images do not show which weights are better.
+FEWEST_VALIDATED = 32
 # Storing features takes at most the larger share of the time limit; more than one copy, the smaller one.
 FILL_SHARE, _COPIES_SHARE = 0.4, 0.12
 # A copy is worth storing if several crops of it are used.
@@ -37,75 +44,74 @@ TOLERANCE = 1.05
 
 @dataclass(frozen=True)
 class Trial:
-    """A precision and memory format, and the seconds that one small batch took with them."""
+    """A precision and memory format."""
 
     precision: str
     channels_last: bool
-    seconds: float
 
     def __str__(self) -> str:
-        layout = " channels-last" if self.channels_last else ""
-        took = "slower" if self.seconds == float("inf") else f"{1000 * self.seconds:.0f} ms"
-        return f"{self.precision}{layout} {took}"
+        return f"{self.precision}{' channels-last' if self.channels_last else ''}"
 
 
 def choose_precision(config: Config, components: Components) -> tuple[Config, Reasons]:
     """Choose fp32 or bf16, and channels last or not, by timing the model on two crops; values that are set are kept.
 
-    bf16 is timed only if its forward pass alone is not slower: processors without bf16 units emulate it.
+    The first combination is kept unless another one is clearly faster. bf16 is timed only if its forward pass alone is not
+    slower: processors without bf16 units emulate it.
     """
     train = config.train
     formats = [train.channels_last] if train.channels_last is not None else [False, True]
     precisions = [train.precision] if train.precision else ["fp32", "bf16"]
-    if len(formats) * len(precisions) == 1:
-        return config, {}
-    batch = next(batches(components.crops, batch_size=2, start=0, count=1, workers=0))
-    trials: list[Trial] = []
-    for precision in precisions:
-        for channels_last in formats if precision == "fp32" or len(formats) == 1 else [True]:
-            setting = draft(replace(config, train={"precision": precision, "channels_last": channels_last}))
-            trials.append(Trial(precision, channels_last, _batch_seconds(setting, components, batch)))
-    best = min(
-        trials, key=lambda t: t.seconds * (1.0 if (t.precision, t.channels_last) == ("fp32", False) else 1 / _FASTER)
-    )
-    reason = f"measured on 2 crops: {', '.join(map(str, trials))}"
+    trials = [
+        Trial(precision, channels_last)
+        for precision in precisions
+        for channels_last in (formats if precision == "fp32" or len(formats) == 1 else [True])
+    ]
+    best, reason = trials[0], "the memory format in which bf16 is fast"
+    if len(trials) > 1:
+        best, reason = _fastest(config, components, trials)
     unset = [key for key in ("precision", "channels_last") if getattr(train, key) is None]
     chosen = replace(config, train={"precision": best.precision, "channels_last": best.channels_last})
     return chosen, {f"train.{key}": reason for key in unset}
 
 
-def _batch_seconds(config: ResolvedConfig, components: Components, batch: Batch) -> float:
-    """Measure the seconds of the gradients of a batch; infinity if bf16 is emulated."""
-    train = config.train
+def _fastest(config: Config, components: Components, trials: Sequence[Trial]) -> tuple[Trial, str]:
+    """Time the gradients of a batch of two crops with fp32 and others; return the trial to choose, and the reason."""
+    batch = next(batches(components.crops, batch_size=2, start=0, count=1, workers=0))
+    settings = [draft(replace(config, train=vars(trial))).train for trial in trials]
+    device = torch.device(settings[0].device)
+    # Both precisions have the same weights in the same format.
+    models = {train.channels_last: on_device(copy.deepcopy(components.model), train) for train in settings}
+    timed = [
+        k
+        for k, train in enumerate(settings)
+        if train.precision == "fp32" or not _is_emulated(models[train.channels_last], batch, train)
+    ]
+
+    def work(train: ResolvedTrain) -> None:
+        gradients(models[train.channels_last], components.loss, [batch], train)
+        models[train.channels_last].zero_grad(set_to_none=True)
+
+    seconds = alternating([functools.partial(work, settings[k]) for k in timed], device)
+    best = trials[timed[first_or_clearly_faster(seconds, _FASTER)]]
+    took = dict.fromkeys(trials, "slower")
+    took |= {trials[k]: f"{1000 * typical(each):.0f} ms" for k, each in zip(timed, seconds, strict=True)}
+    return best, f"measured on 2 crops: {', '.join(f'{trial} {text}' for trial, text in took.items())}"
+
+
+def _is_emulated(model: SegmentationModel, batch: Batch, train: ResolvedTrain) -> bool:
+    """Whether bf16 makes the forward pass of a small window clearly slower."""
     device = torch.device(train.device)
-    model = on_device(copy.deepcopy(components.model), train)
-    if train.precision == "bf16":
-        layout = torch.channels_last if train.channels_last else torch.contiguous_format
-        window = batch.images[:1, :, :64, :64].to(device, memory_format=layout)
-        model.eval()
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-            bf16 = _fastest(lambda: model(window), device)
-        with torch.no_grad():
-            fp32 = _fastest(lambda: model(window), device)
-        if bf16 > 1.5 * fp32 and bf16 > 0.02:
-            return float("inf")
-        model.train()
-    return _fastest(lambda: gradients(model, components.loss, [batch], train), device)
+    layout = torch.channels_last if train.channels_last else torch.contiguous_format
+    window = batch.images[:1, :, :64, :64].to(device, memory_format=layout)
 
+    def forward(bf16: bool) -> None:
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, bf16):
+            model(window)
 
-def _fastest(work: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds of the faster of two runs after one warm-up."""
-    work()
-    seconds = []
-    for _ in range(2):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        started = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+    with evaluating(model):
+        fp32, bf16 = alternating([lambda: forward(False), lambda: forward(True)], device)
+    return median_ratio(bf16, fp32) > _EMULATED and typical(bf16) > _NOTICEABLE
 
 
 @dataclass(frozen=True)
@@ -173,7 +179,11 @@ def frozen_share(train: ResolvedTrain, model: SegmentationModel) -> float:
 
 
 def step_seconds(config: ResolvedConfig, components: Components, steps: int, stream: Iterator[Batch]) -> float:
-    """Measure the seconds of one training step, data loading included: the mean of `steps` after one warm-up."""
+    """Measure the seconds of one training step, data loading included.
+
+    The mean of `steps` after one warm-up, without the slowest one: by a single slow step, a run would be planned with a
+    fraction of the steps that it has time for, and its encoder would be frozen.
+    """
     train = config.train
     model = on_device(copy.deepcopy(components.model), train)
     optimizer = adamw(model, 1e-6, 0.0)
@@ -187,7 +197,7 @@ def step_seconds(config: ResolvedConfig, components: Components, steps: int, str
         averaged.update(model, step)
         optimizer.zero_grad(set_to_none=True)
         seconds.append(time.perf_counter() - started)
-    return statistics.fmean(seconds[1:])
+    return mean_without_slowest(seconds[1:])
 
 
 def choose_copies(images: int, per_copy: float, size: int, limit: float | None, uses: float) -> tuple[int, str]:
@@ -217,15 +227,48 @@ def choose_copies(images: int, per_copy: float, size: int, limit: float | None, 
     return max(int(limits[why]), 1), f"{cost}; {why}"
 
 
-def plan_steps(
-    config: Config, per_step: float, per_validation: float, *, left: float, limit: float, final: float
+def plan_validations(
+    config: Config, seconds: float, per_image: float, images: int, most: int = _MOST_VALIDATIONS
 ) -> tuple[Config, Reasons]:
-    """Set `train.steps`, and `train.validations` if it is unset, so that training fits the remaining time.
+    """Set `train.validations` and `train.validation_images`, unless they are set, so that they take a tenth of the time.
+
+    If all images can be scored only once or twice in this time, a subset is scored more often; not with fewer images than
+    `FEWEST_VALIDATED`, though.
+
+    Args:
+        config: the configuration.
+        seconds: of the training, validations included.
+        per_image: seconds per image of a validation.
+        images: number of images of the validation split.
+        most: largest number of validations.
+    """
+    train, allowed = config.train, _VALIDATION_SHARE * seconds / max(per_image, 1e-9)
+    subset, count = train.validation_images, train.validations
+    reasons: Reasons = {}
+    if subset is None:
+        wanted = count or min(max(int(allowed / images), _FEWEST_VALIDATIONS), most)
+        fitting = max(int(allowed / wanted), FEWEST_VALIDATED)
+        if fitting < images:
+            subset = fitting
+            reasons["train.validation_images"] = (
+                f"of {images}, evenly spaced: {1000 * per_image:.0f} ms per image; the final scores are those of all images"
+            )
+    if count is None:
+        count = max(min(int(allowed / min(subset or images, images)), most), 1)
+        reasons["train.validations"] = f"about {100 * _VALIDATION_SHARE:.0f} % of the time, at most {most}"
+    return replace(config, train={"validations": count, "validation_images": subset}), reasons
+
+
+def plan_steps(
+    config: Config, per_step: float, per_image: float, *, images: int, left: float, limit: float, final: float
+) -> tuple[Config, Reasons]:
+    """Set `train.steps`, and unless they are set the validations, so that training fits the remaining time.
 
     Args:
         config: the configuration.
         per_step: seconds of one step.
-        per_validation: seconds of one validation.
+        per_image: seconds per image of a validation.
+        images: number of images of the validation split.
         left: seconds until the limit, final scoring included.
         limit: the limit that the user gave, in seconds; for the reason.
         final: seconds of the final scoring.
@@ -233,9 +276,9 @@ def plan_steps(
     Raises:
         ResourceError: not even one step fits.
     """
-    usable = (left - final) * _RESERVE
-    count = config.train.validations or max(1, min(10, round(_VALIDATION_SHARE * usable / max(per_validation, 1e-9))))
-    steps = fitting_steps(per_step, per_validation, count, left, final)
+    config, reasons = plan_validations(config, (left - final) * _RESERVE, per_image, images)
+    per_validation = per_image * validated_images(config.train, images)
+    steps = fitting_steps(per_step, per_validation, config.train.validations or 1, left, final)
     if steps < 1:
         raise ResourceError(
             "--time-limit",
@@ -245,13 +288,11 @@ def plan_steps(
             do="Allow more time, choose a smaller model (--set model.features=[16,32,64]), "
             "or score less (--set evaluate.metrics=[]).",
         )
-    reasons = {
-        "train.steps": f"{limit:.0f} s limit, measured {per_step:.3f} s per step, {per_validation:.1f} s per "
-        f"validation, {final:.1f} s for the final scoring"
-    }
-    if config.train.validations is None:
-        reasons["train.validations"] = f"about {100 * _VALIDATION_SHARE:.0f} % of the time, at most 10"
-    return replace(config, train={"steps": steps, "validations": count}), reasons
+    reasons["train.steps"] = (
+        f"{limit:.0f} s limit, measured {per_step:.3f} s per step, {per_validation:.1f} s per validation, {final:.1f} s for "
+        "the final scoring"
+    )
+    return replace(config, train={"steps": steps}), reasons
 
 
 def slower_pace(

@@ -91,9 +91,13 @@ def load_checkpoint(path: Path, state: State) -> None:
         raise ModelFileError(path, expected="tensors of this model", found=found, do="Use another --out.") from error
     for index, parameter in enumerate(_parameters(state.optimizer)):
         entries = _with_prefix(tensors, f"optimizer.{index}.")
-        # A moment with the memory layout of its parameter is computed by the same kernels as before the interruption.
+        # A moment with the memory layout of its parameter is computed by the same kernels as before the interruption; a
+        # fused step counts on the device.
+        device = parameter.device if state.optimizer.defaults["fused"] else torch.device("cpu")
         state.optimizer.state[parameter] = {
-            name: value.clone() if value.shape != parameter.shape else torch.empty_like(parameter).copy_(value)
+            name: value.clone().to(device)
+            if value.shape != parameter.shape
+            else torch.empty_like(parameter).copy_(value)
             for name, value in entries.items()
         }
     for name, value in facts.items():

@@ -5,8 +5,9 @@ The end is part of a time limit. If it would take longer than the time that is l
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,23 +16,30 @@ from typing import Any
 from pixelwise.config import Config, ResolvedConfig
 from pixelwise.datasets.dataset import Dataset
 from pixelwise.errors import DataError, convert_memory_errors
-from pixelwise.evaluation import evaluate, fitted_temperature
+from pixelwise.evaluation import ImagePredictor, evaluate, fitted_temperature
 from pixelwise.evaluation.calibrating import IMAGES
+from pixelwise.evaluation.kept import KeptMasks, RecordingPredictor
+from pixelwise.evaluation.meters import reads_probabilities
 from pixelwise.inference.predictor import Predictor
-from pixelwise.inference.torch_backend import TorchBackend
+from pixelwise.inference.torch_backend import open_torch
+from pixelwise.machine import free_memory
 from pixelwise.metrics.temperature import Temperature
 from pixelwise.models.base import SegmentationModel
 from pixelwise.models.card import ModelCard
 from pixelwise.models.readme import write_readme
 from pixelwise.models.weights import load_model, save_model
 from pixelwise.storage import write_json
-from pixelwise.training.assembly import MODEL, make_predictor, spread
+from pixelwise.training.assembly import MODEL, make_predictor
 from pixelwise.training.interrupt import StopSignal
 from pixelwise.training.runlog import Listener
+from pixelwise.training.validation import CachedImages, evenly_spaced, image_memory, seconds_per_image, spread
 
 SCORES = "scores.json"
-_REPORT_IMAGES = 28
-_FEWEST_CALIBRATED, _FEWEST_SCORED = 8, 10
+_REPORT_IMAGES, _FEWEST_SCORED = 28, 10
+# Of the free memory, for probabilities.
+_MEMORY_SHARE = 0.25
+# To encode an image for the report, which limits its size.
+_SECONDS_TO_SHOW = 0.1
 _FEWER = (
     "{0} of {1} validation images were scored, to keep the time limit. For all of them: "
     "pixelwise evaluate {2} {2}/config.yaml --split val"
@@ -43,9 +51,10 @@ class EndCost:
     """Estimated seconds of the end of a run.
 
     Args:
-        scoring: per image that is scored.
-        fitting: per image that is used for the temperature or shown in the report.
+        scoring: per image, to predict and score it.
+        fitting: per image, to predict it and sample it for the temperature.
         calibrated, scored, shown: number of images that are calibrated on, scored and shown without a time limit.
+        kept: number of images whose prediction for the temperature is kept for the scores.
     """
 
     scoring: float
@@ -53,11 +62,13 @@ class EndCost:
     calibrated: int
     scored: int
     shown: int
+    kept: int
 
     @property
     def seconds(self) -> float:
         """Seconds of the whole end."""
-        return self.scoring * self.scored + self.fitting * (self.calibrated + self.shown)
+        again = max(self.calibrated - self.kept, 0)
+        return self.scoring * self.scored + self.fitting * again + _SECONDS_TO_SHOW * self.shown
 
 
 class _Deadline:
@@ -71,31 +82,30 @@ class _Deadline:
     def __init__(self, until: float, cost: EndCost) -> None:
         self.until, self.cost = until, cost
         self.slowdown = 1.0
-
-    def calibrated(self) -> int:
-        """Return the number of images to calibrate on: the same share as of all other images."""
-        share = (self.until - time.monotonic()) / max(self.cost.seconds, 1e-9)
-        return max(int(min(share, 1.0) * self.cost.calibrated), _FEWEST_CALIBRATED)
+        self.kept = 0
 
     def measured(self, seconds: float, images: int) -> None:
         """Update the estimate by the time that calibration took."""
         self.slowdown = max(seconds / max(self.cost.fitting * images, 1e-9), 1.0)
+        self.kept = min(images, self.cost.kept)
 
     def scored(self) -> int:
         """Return the number of images to score, which leaves time for the report."""
-        left = (self.until - time.monotonic()) / self.slowdown - self.cost.fitting * self.cost.shown
+        left = (self.until - time.monotonic()) / self.slowdown - _SECONDS_TO_SHOW * self.cost.shown
+        left += self.cost.fitting * self.kept  # they need not be predicted again
         within = int(left / self.cost.scoring) if self.cost.scoring > 0 else self.cost.scored
         return min(max(within, _FEWEST_SCORED), self.cost.scored)
 
 
 def end_cost(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> EndCost:
-    """Estimate the seconds of calibration, scoring and report from two images."""
-    sample = spread(val, 2)
-    predictor = make_predictor(config, model, card)
+    """Estimate the seconds of calibration, scoring and report from three images."""
     settings = config.evaluate
+    recording = RecordingPredictor(make_predictor(config, model, card), memory=sys.maxsize)
+    # A temperature other than 1 takes time.
+    calibrated_card = replace(card, spec=replace(card.spec, temperature=2.0 if settings.temperature else 1.0))
+    predictor = make_predictor(config, model, calibrated_card)
 
-    def score(split: Dataset) -> float:
-        started = time.perf_counter()
+    def score(split: Dataset) -> None:
         with suppress(DataError):  # these images may have only ignored pixels
             evaluate(
                 split,
@@ -104,24 +114,35 @@ def end_cost(config: Config, model: SegmentationModel, card: ModelCard, val: Dat
                 surface_tolerance=settings.surface_tolerance,
                 intervals=False,
             )
-        return time.perf_counter() - started
 
-    score(sample.subset([0]))
-    scoring = score(sample)
+    scoring = seconds_per_image(score, val)
     calibrated = min(len(val), IMAGES) if settings.temperature else 0
     shown = min(len(val), _REPORT_IMAGES) if settings.report else 0
-    fitting = 0.0
-    if calibrated or shown:
-        started = time.perf_counter()
-        fitted_temperature(sample, predictor)
-        fitting = time.perf_counter() - started
+    fitting, kept = 0.0, 0
+    if calibrated:
+        fitting = seconds_per_image(lambda split: fitted_temperature(split, recording), val)
+        each = max((prediction.mask.size for prediction, _ in recording.kept.values()), default=1)
+        kept = min(_memory_for_probabilities(settings.metrics) // (4 * val.labels.num_classes * each), calibrated)
     model.train()
-    each = len(sample)
-    return EndCost(scoring / each, fitting / each, calibrated, len(val), shown)
+    return EndCost(scoring, fitting, calibrated, len(val), shown, kept)
 
 
-def finish(config: ResolvedConfig, val: Dataset, out: Path, notify: Listener, deadline: float | None = None) -> Path:
+def _memory_for_probabilities(metrics: Collection[str]) -> int:
+    """Return how many bytes of probabilities to keep between calibration and scoring: none if they are not scored."""
+    return int((free_memory() or 0) * _MEMORY_SHARE) if reads_probabilities(metrics) else 0
+
+
+def finish(
+    config: ResolvedConfig,
+    val: Dataset,
+    out: Path,
+    notify: Listener,
+    deadline: float | None = None,
+    masks: KeptMasks | None = None,
+) -> Path:
     """Calibrate and score the best model, mark the run as finished, and return its folder.
+
+    Each image is predicted once, unless the probabilities of the images that are calibrated on do not fit into memory.
 
     Args:
         config: of the run.
@@ -129,43 +150,50 @@ def finish(config: ResolvedConfig, val: Dataset, out: Path, notify: Listener, de
         out: the run folder.
         notify: called with each event.
         deadline: when to be ready, in seconds of `time.monotonic`; None: score all images.
+        masks: keeps the predicted masks, for the report.
 
     Raises:
         Interrupted: the same request resumes with this function.
         OutOfMemoryError: likewise, and the request may select fewer metrics.
     """
     model, card = load_model(out / MODEL)
-    device, settings = config.train.device, config.evaluate
+    settings = config.evaluate
     limit = None if deadline is None else _Deadline(deadline, end_cost(config, model, card, val))
+    scored = val if limit is None else spread(val, limit.scored())
+    images = CachedImages(scored, image_memory())
 
     def progress(event: str) -> Callable[[int, int], None]:
         return lambda done, total: notify({"event": event, "done": done, "total": total})
 
     do = "Training is complete. Run the same command with --set evaluate.metrics=[], or on a machine with more memory."
     with StopSignal(out, "training is complete, but not scored") as stop, convert_memory_errors(out, do):
+        # The same predictor as that of `load`, so that scores are those of the saved model.
+        backend = open_torch(out / MODEL, device=config.train.device)
+        predictor: ImagePredictor = Predictor(backend)
         if settings.temperature:
-            uncorrected = Predictor(TorchBackend(model, card.spec, device), temperature=1.0)
-            sample = spread(val, IMAGES if limit is None else limit.calibrated())
+            uncorrected = Predictor(backend, temperature=1.0)
+            recording = RecordingPredictor(uncorrected, _memory_for_probabilities(settings.metrics))
             started = time.monotonic()
-            fitted = fitted_temperature(sample, uncorrected, progress=progress("calibrating"), stop=stop.check)
+            fitted = fitted_temperature(images, recording, progress=progress("calibrating"), stop=stop.check)
             if limit is not None:
-                limit.measured(time.monotonic() - started, len(sample))
+                limit.measured(time.monotonic() - started, min(len(scored), IMAGES))
+                images = _fewer(images, limit.scored())
             spec = replace(card.spec, temperature=fitted.value)
             card = replace(card, spec=spec, calibration=_calibration(fitted))
+            predictor = recording.replayed(Predictor(backend, temperature=fitted.value), fitted.value)
             notify({"event": "calibrated", **_calibration(fitted)})
-        scored = val if limit is None else spread(val, limit.scored())
-        notices = [_FEWER.format(len(scored), len(val), out)] if len(scored) < len(val) else []
+        notices = [_FEWER.format(len(images), len(val), out)] if len(images) < len(val) else []
         for notice in notices:
             notify({"event": "notice", "text": notice})
-        # The same predictor as that of `load`, so that scores are those of the saved model.
         result = evaluate(
-            scored,
-            Predictor(TorchBackend(model, card.spec, device)),
+            images,
+            predictor,
             metrics=settings.metrics,
             surface_tolerance=settings.surface_tolerance,
             intervals=settings.resamples > 0,
             progress=progress("scoring"),
             stop=stop.check,
+            keep=None if masks is None else masks.add,
         )
     result = replace(result, notices=(*notices, *result.notices))
     plain = {"split": "val", **result.to_dict()}
@@ -175,6 +203,15 @@ def finish(config: ResolvedConfig, val: Dataset, out: Path, notify: Listener, de
     write_json(out / SCORES, plain)
     notify({"event": "finished", "scores": plain, "folder": str(out)})
     return out
+
+
+def _fewer(images: CachedImages, count: int) -> CachedImages:
+    """Return `count` evenly spaced images, if possible of those that were calibrated on, which are predicted already."""
+    if count >= len(images):
+        return images
+    calibrated = images.subset(evenly_spaced(len(images), IMAGES))
+    chosen = images if count > len(calibrated) else calibrated
+    return chosen.subset(evenly_spaced(len(chosen), count))
 
 
 def _calibration(fitted: Temperature) -> dict[str, Any]:

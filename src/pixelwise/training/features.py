@@ -10,6 +10,7 @@ depend on how many are stored, where, or after which interruption.
 from __future__ import annotations
 
 import shutil
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -135,13 +136,18 @@ class FeatureBank:
         return Features(encode(self.model, image, self.train), small, name)
 
     def cost(self) -> tuple[float, int]:
-        """Measure the seconds and bytes of the features of one copy, reading and augmentation included: the mean of three."""
+        """Measure the seconds and bytes of the features of one copy, reading and augmentation included.
+
+        The seconds are the median of three, the bytes their mean.
+        """
         self.features((0, 0))
         count = min(len(self.crops), 3)
-        started = time.perf_counter()
-        found = [self.features((0, index)) for index in range(count)]
-        seconds = (time.perf_counter() - started) / count
-        return seconds, max(sum(features.bytes for features in found) // count, 1)
+        seconds, size = [], 0
+        for index in range(count):
+            started = time.perf_counter()
+            size += self.features((0, index)).bytes
+            seconds.append(time.perf_counter() - started)
+        return statistics.median(seconds), max(size // count, 1)
 
     def fill(
         self, seconds_left: Callable[[], float], progress: Callable[[int, int], None], check: Callable[[], None]

@@ -26,6 +26,7 @@ from pixelwise.training.loop import Work, fit
 from pixelwise.training.network_plan import choose_freezing
 from pixelwise.training.runlog import Listener
 from pixelwise.training.schedule import last_step, next_recount, validation_steps
+from pixelwise.training.validation import validated_images
 from pixelwise.types import Fingerprint
 
 CONFIG = "config.yaml"
@@ -63,8 +64,9 @@ def measure(config: Config, reasons: Reasons, components: Components) -> tuple[C
     return config, measured
 
 
-def planned(epochs: float | None, config: Config, components: Components, out: Path) -> tuple[Config, Reasons]:
-    """Set the number of steps from the epochs, and the number of validations, unless they are set."""
+def planned(epochs: float | None, config: Config, begun: Begun) -> tuple[Config, Reasons]:
+    """Set the number of steps from the epochs, and the validations, unless they are set."""
+    components = begun.components
     images = len(components.crops)
     train = configs.draft(config).train
     reasons: Reasons = {}
@@ -74,28 +76,43 @@ def planned(epochs: float | None, config: Config, components: Components, out: P
         per_step = train.batch_size * train.accumulate
         steps = max(round(epochs * images / per_step), 1)
         reasons[_STEPS] = f"{epochs:g} epochs of {images} images, {per_step} per step"
-    validations = config.train.validations
-    if validations is None:
-        validations = max(1, min(10, steps // 20))
-        reasons["train.validations"] = "at most one per 20 steps, and at most 10"
-    config = configs.replace(config, train={"steps": steps, "validations": validations})
+    config = configs.replace(config, train={"steps": steps})
     config, frozen = choose_freezing(config, steps)
-    config, copied, _ = with_copies(config, components, out)
-    return config, reasons | frozen | copied
+    config, copied, _ = with_copies(config, components, begun.out)
+    config, validated = _with_validations(config, steps, begun)
+    return config, reasons | frozen | copied | validated
+
+
+def _with_validations(config: Config, steps: int, begun: Begun) -> tuple[Config, Reasons]:
+    """Set the validations of a run with a given number of steps; the time is measured if there are many images."""
+    most = max(1, min(10, steps // 20))
+    train, images = config.train, len(begun.val)
+    reasons: Reasons = {}
+    if train.validation_images is None and images > budget.FEWEST_VALIDATED:
+        trial = configs.draft(config)
+        bank = _trial_bank(config, begun.components, begun.out)
+        seconds = steps * budget.measure_pace(trial, begun.components, bank, _PACE_STEPS).mean
+        per_image = assembly.validation_seconds(trial, begun.components.model, begun.card, begun.val)
+        config, reasons = budget.plan_validations(config, seconds, per_image, images, most)
+    elif train.validations is None:
+        config = configs.replace(config, train={"validations": most})
+        reasons = {"train.validations": "at most one per 20 steps, and at most 10"}
+    return config, reasons
 
 
 def within(limit: float, started: float, config: Config, begun: Begun) -> tuple[Config, Reasons]:
     """Set the number of steps and validations that fit the time limit, by measuring steps, validation and scoring."""
     components, crops = begun.components, begun.components.crops
     trial = configs.draft(config)
-    per_validation = assembly.validation_seconds(trial, components.model, begun.card, begun.val)
+    images = len(begun.val)
+    per_image = assembly.validation_seconds(trial, components.model, begun.card, begun.val)
     final = end_cost(trial, components.model, begun.card, begun.val).seconds
 
     def steps_for(config: Config, measured_steps: int, filling: float = 0.0) -> tuple[Config, Reasons]:
         bank = _trial_bank(config, components, begun.out)
         per_step = budget.measure_pace(configs.draft(config), components, bank, measured_steps).mean
         left = limit - filling - (time.monotonic() - started)
-        return budget.plan_steps(config, per_step, per_validation, left=left, limit=limit, final=final)
+        return budget.plan_steps(config, per_step, per_image, images=images, left=left, limit=limit, final=final)
 
     # Augmentation depends on the number of steps, and the time of a step depends on the augmentation.
     whole = configs.replace(config, train={"freeze": config.train.freeze or "none"})
@@ -160,7 +177,8 @@ def fit_within(limit: float, started: float, work: Work, begun: Begun, listener:
     if 0 < work.frozen_until(0, last_step(work.config.train)) < last_step(work.config.train):
         pace = budget.measure_pace(work.config, begun.components, work.bank, _PACE_STEPS)
     measured = (work.config, work.model, begun.card, begun.val)
-    per_validation, final = assembly.validation_seconds(*measured), end_cost(*measured).seconds
+    per_validation = assembly.validation_seconds(*measured) * validated_images(work.config.train, len(begun.val))
+    final = end_cost(*measured).seconds
     resumed = 0.0  # seconds of training in earlier processes
     marks = [(0, 0.0)]
     recounted = False

@@ -130,7 +130,9 @@ def cache_fits(dataset: Dataset, dtype: str) -> bool:
     return True
 
 
-def batches(crops: Crops, *, batch_size: int, start: int, count: int, workers: int) -> Iterator[Batch]:
+def batches(
+    crops: Crops, *, batch_size: int, start: int, count: int, workers: int, pin: bool = False
+) -> Iterator[Batch]:
     """Yield `count` batches, beginning with batch number `start` of the stream.
 
     Args:
@@ -139,6 +141,7 @@ def batches(crops: Crops, *, batch_size: int, start: int, count: int, workers: i
         start: number of batches already used.
         count: number of batches.
         workers: number of worker processes; 0: load in this process. The batches do not depend on it.
+        pin: put the batches into memory from which a GPU can copy on its own.
     """
     loader = DataLoader(
         crops,
@@ -147,6 +150,7 @@ def batches(crops: Crops, *, batch_size: int, start: int, count: int, workers: i
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=quiet_worker if workers else None,
+        pin_memory=pin,
         # By default the loader draws from the global generator.
         generator=torch.Generator(),
     )

@@ -66,14 +66,18 @@ class Work:
         """Yield the batches of the steps from `start` to `stop`: of features while the encoder is frozen, then of images."""
         train = self.config.train
         size, each = train.batch_size, train.accumulate
+        pin = torch.device(train.device).type == "cuda"
         border = start
         if self.bank is not None:
             border = self.frozen_until(start, stop)
             if border > start:
-                yield from self.bank.batches(batch_size=size, start=start * each, count=(border - start) * each)
+                stored = self.bank.batches(batch_size=size, start=start * each, count=(border - start) * each)
+                yield from (batch.pin_memory() for batch in stored) if pin else stored
             self.bank.clear()
         count = (stop - border) * each
-        yield from batches(self.crops, batch_size=size, start=border * each, count=count, workers=train.workers)
+        yield from batches(
+            self.crops, batch_size=size, start=border * each, count=count, workers=train.workers, pin=pin
+        )
 
     def frozen_until(self, start: int, stop: int) -> int:
         """Return the first step from `start` on in which the encoder is not completely frozen, at most `stop`."""
@@ -187,8 +191,10 @@ class _Run:
         for entry in state.optimizer.param_groups:
             entry["lr"] = learning_rate * entry["factor"]
         self.frozen.hold(state.step)
-        loss = gradients(state.model, self.work.loss, group, train)
-        norm = float(nn.utils.clip_grad_norm_(state.model.parameters(), train.clip))
+        value = gradients(state.model, self.work.loss, group, train)
+        length = nn.utils.clip_grad_norm_(state.model.parameters(), train.clip)
+        # One transfer, since each waits for the device.
+        loss, norm = torch.stack([value, length.to(value)]).tolist()
         finite = math.isfinite(loss) and math.isfinite(norm)
         with self.stop.held():
             if finite:
@@ -235,7 +241,8 @@ class _Run:
                 state.best_miou, state.best_step = miou, state.step
                 self.work.keep(self.averaged.model, miou, state.step)
             state.scored_step = state.step
-            self.log.write("validation", step=state.step, miou=miou, best=better, seconds=state.seconds)
+            facts = {"step": state.step, "miou": miou, "best": better, "seconds": state.seconds}
+            self.log.write("validation", **facts, images=self.work.config.train.validation_images)
             self.save()
 
     def save_if_due(self, before_validation: bool) -> None:
@@ -260,20 +267,27 @@ class _Run:
         self.log.write("stopped", step=self.state.step)
 
 
-def gradients(model: SegmentationModel, loss: Loss, group: list[Batch], train: ResolvedTrain) -> float:
-    """Add up the gradients of a group of batches as if it were one batch, and return its loss."""
-    device, total = torch.device(train.device), 0.0
+def gradients(model: SegmentationModel, loss: Loss, group: list[Batch], train: ResolvedTrain) -> torch.Tensor:
+    """Add up the gradients of a group of batches as if it were one batch, and return its loss, a float64 scalar.
+
+    The CPU does not wait for the device, so that it prepares the next batch meanwhile.
+    """
+    device = torch.device(train.device)
     layout = torch.channels_last if train.channels_last else torch.contiguous_format
-    part_loss = accumulated(loss, [batch.masks.to(device) for batch in group])
-    for batch in group:
-        images = batch.images.to(device, memory_format=layout)
-        features = [each.to(device, torch.float32, memory_format=layout) for each in batch.features]
+    masks = [batch.masks.to(device, non_blocking=True) for batch in group]
+    part_loss = accumulated(loss, masks)
+    values = []
+    for batch, mask in zip(group, masks, strict=True):
+        images = batch.images.to(device, non_blocking=True, memory_format=layout)
+        features = [
+            each.to(device, non_blocking=True).to(torch.float32, memory_format=layout) for each in batch.features
+        ]
         with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bf16"):
             outputs = model.decode(features, images.shape[-2:]) if features else model.outputs(images)
-        value = part_loss(outputs, replace(batch, images=images, masks=batch.masks.to(device)))
+        value = part_loss(outputs, replace(batch, images=images, masks=mask))
         value.backward()  # type: ignore[no-untyped-call]
-        total += float(value.detach())
-    return total
+        values.append(value.detach().double())
+    return torch.stack(values).sum()
 
 
 def _buffers(model: nn.Module) -> list[torch.Tensor]:

@@ -13,6 +13,7 @@ from pixelwise.models.base import SegmentationModel
 from pixelwise.training.finetune import rate_factors
 
 _MIN_PRIOR = 1e-4
+_FUSED_DEVICES = ("cpu", "cuda")
 
 
 def adamw(
@@ -34,18 +35,35 @@ def adamw(
         encoder_rate: factor on the rate of the encoder.
     """
     factors = rate_factors(model, head_rate, layer_decay, encoder_rate)
+    fused = all(p.device.type in _FUSED_DEVICES for p in model.parameters())
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             groups.setdefault((factors[name], parameter.ndim > 1), []).append(parameter)
-    return torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         [
             {"params": parameters, "weight_decay": weight_decay if decayed else 0.0, "factor": factor}
             for (factor, decayed), parameters in groups.items()
         ],
         lr=learning_rate,
         betas=(0.9, 0.99),
+        # One pass over the memory instead of ten.
+        fused=fused,
     )
+    optimizer.register_step_pre_hook(_lay_out_gradients)
+    return optimizer
+
+
+def _lay_out_gradients(optimizer: torch.optim.Optimizer, _: object, __: object) -> None:
+    """Copy gradients whose memory layout is not that of their parameter.
+
+    Automatic differentiation does so for almost all parameters. The fused step of torch 2.15 takes it for granted on the CPU,
+    and pairs other elements if the layouts differ.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None and parameter.grad.stride() != parameter.stride():
+                parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
 
 
 def head_inputs(model: SegmentationModel) -> int:
@@ -85,6 +103,8 @@ def rate(step: int, steps: int, learning_rate: float, warmup: float) -> float:
 class AveragedWeights:
     """Exponential moving average of the parameters of a model and of the statistics of its norms.
 
+    Parameters that were frozen from the start are equal in both, so they are left out while they are frozen.
+
     The decay at step t is min(decay, (1 + t) / (10 + t)), so that the random initial weights have no lasting effect. With
     decay 0 the average is a copy of the model.
     """
@@ -97,11 +117,15 @@ class AveragedWeights:
     def update(self, model: nn.Module, step: int) -> None:
         """Update the average with the weights after `step` (0 …)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(_float_tensors(self.model), _float_tensors(model), 1 - decay)
-        for averaged, current in zip(self.model.buffers(), model.buffers(), strict=True):
+        averages, currents = [], []
+        for averaged, current in zip(_tensors(self.model), _tensors(model), strict=True):
             if not averaged.is_floating_point():
                 averaged.copy_(current)
+            elif current.requires_grad or not isinstance(current, nn.Parameter):
+                averages.append(averaged.detach())
+                currents.append(current.detach())
+        torch._foreach_lerp_(averages, currents, 1 - decay)
 
 
-def _float_tensors(model: nn.Module) -> list[torch.Tensor]:
-    return [t.detach() for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
+def _tensors(model: nn.Module) -> list[torch.Tensor]:
+    return [*model.parameters(), *model.buffers()]

@@ -23,6 +23,7 @@ from pixelwise.datasets.dataset import Dataset, DataSplits, open_data, pin_paths
 from pixelwise.datasets.fingerprint import fingerprint
 from pixelwise.errors import DataError, OutputExistsError, UsageError, convert_memory_errors
 from pixelwise.evaluation import require_metrics
+from pixelwise.evaluation.kept import KeptMasks
 from pixelwise.inference.torch_backend import limit_threads
 from pixelwise.machine import cores
 from pixelwise.models import packaged
@@ -73,6 +74,7 @@ def train_run(
     overwrite: bool = False,
     listener: Listener | None = None,
     started: float | None = None,
+    masks: KeptMasks | None = None,
 ) -> Path:
     """Train in the folder `out`, or resume the unfinished run of the same request there. Return the folder.
 
@@ -82,6 +84,7 @@ def train_run(
         overwrite: replace a finished run, or one of another request.
         listener: called with each event.
         started: when the time limit began, in seconds of `time.monotonic`; now by default.
+        masks: keeps the predicted masks of the validation images.
 
     Raises:
         OutputExistsError: `out` contains a finished run, the run of another request or other files, and `overwrite` is
@@ -116,7 +119,7 @@ def train_run(
         finally:
             if bank is not None:
                 bank.clear()
-        return finish(run.work.config, run.data.val, out, notify, deadline)
+        return finish(run.work.config, run.data.val, out, notify, deadline, masks)
 
 
 @dataclass(frozen=True)
@@ -281,10 +284,10 @@ def _begin(request: Request, config: Config, data: _Data, out: Path, started: fl
     config, measured = length.measure(config, reasons, components)
     # For the test-time flips in the card, which do not depend on the number of steps.
     card = assembly.model_card(plan.settle(config, facts, data.train.groups())[0], data.splits, facts)
+    begun = length.Begun(components, card, data.val, facts, out)
     if request.time_limit is None:
-        config, chosen = length.planned(request.epochs, config, components, out)
+        config, chosen = length.planned(request.epochs, config, begun)
     else:
-        begun = length.Begun(components, card, data.val, facts, out)
         config, chosen = length.within(request.time_limit, started, config, begun)
     reasons |= chosen
     config, settled = plan.settle(config, facts, data.train.groups())
