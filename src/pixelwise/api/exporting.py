@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pixelwise.api.loading import Model, load
 from pixelwise.api.scoring import require_classes, require_sections
-from pixelwise.errors import DataError, PixelwiseError
+from pixelwise.errors import DataError, ModelFileError, PixelwiseError
 
 if TYPE_CHECKING:
     from pixelwise.datasets.dataset import Dataset, DataSplits
@@ -64,7 +64,7 @@ def export(
     settings = Settings(format, precision, with_mask)
     single = require_output(Path(out), settings, overwrite)
     require_engines(settings)
-    loaded = model if isinstance(model, Model) else load(model)
+    loaded = model if isinstance(model, Model) else _load(model)
     run = _run_of(loaded.folder)
     splits, name, notices = _opened(loaded, run, data, overrides, required=precision == "int8")
     images, calibration = _images(loaded, splits, name, int8=precision == "int8")
@@ -81,6 +81,18 @@ def export(
         stages=progress,
     )
     return replace(result, notices=(*notices, *result.notices))
+
+
+def _load(model: str | Path) -> Model:
+    path = Path(model)
+    if path.is_file() or (path / "parity.json").is_file():
+        raise ModelFileError(
+            path,
+            expected="a model folder or a run folder",
+            found="an exported model",
+            do="Export the model that it was made from.",
+        )
+    return load(model)
 
 
 def _run_of(folder: Path) -> Path | None:
@@ -108,7 +120,7 @@ def _opened(
             config, base = read_request(Path(place), overrides)
             section = config.data
             if section.nodata is None:
-                section = section.model_copy(update={"nodata": loaded.predictor.spec.nodata})
+                section = section.model_copy(update={"nodata": loaded.card.spec.nodata})
             splits = open_data(section, base)
             splits = without_unreadable(splits) if section.skip_bad else splits
             for split in splits:
@@ -137,7 +149,7 @@ def _images(
     """Return the images for the comparison, and those for calibration: the validation and the training split."""
     from pixelwise.export.images import DrawnImages, SplitImages
 
-    spec = loaded.predictor.spec
+    spec = loaded.card.spec
     if splits is None:
         return DrawnImages(spec), None
     compared = _first(splits.val, splits.test, splits.train)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from pixelwise.errors import ConfigError, OutputExistsError, UsageError
 from pixelwise.export.files import FORMATS, Settings, write_model
 from pixelwise.export.images import SplitImages
-from pixelwise.export.parity import Images, candidates, compare, machine, require_agreement
+from pixelwise.export.parity import Agreement, Images, candidates, compare, machine, require_agreement
 from pixelwise.export.texts import licences, readme
 from pixelwise.inference.openvino_backend import supports_bf16
 from pixelwise.inference.torch_backend import TorchBackend
@@ -155,10 +155,11 @@ def export(
         }
         contents = {path.name: path.read_bytes() for path in sorted(file.parent.iterdir())}
     size = sum(map(len, contents.values()))
+    notices = tuple(_notices(settings, agreements))
     if single:
         for name in sorted(contents, key=lambda name: name == file.name):  # the file that names the other comes last
             write_atomic(out.with_name(name), contents[name])
-        return Exported(out, tuple(contents), size, parity)
+        return Exported(out, tuple(contents), size, parity, notices)
     texts = {
         CARD: json.dumps(card.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
         PARITY: json.dumps(parity, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
@@ -169,4 +170,10 @@ def export(
     with atomic_folder(out) as fresh:
         for name, content in contents.items():
             (fresh / name).write_bytes(content)
-    return Exported(out, tuple(sorted(contents)), size, parity)
+    return Exported(out, tuple(sorted(contents)), size, parity, notices)
+
+
+def _notices(settings: Settings, agreements: Sequence[Agreement]) -> Iterator[str]:
+    """Yield a notice if OpenVINO does not compute an int8 model in ONNX as ONNX Runtime does."""
+    if settings.precision == "int8" and not all(agreement.within_tolerance for agreement in agreements):
+        yield "OpenVINO computes other masks from this file than ONNX Runtime; use --format openvino for OpenVINO"

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from pixelwise.errors import ConfigError, UsageError, nearest
 from pixelwise.export.deepness import deepness_metadata
-from pixelwise.export.quantisation import Progress, quantised
+from pixelwise.export.quantisation import Progress, float_scope, quantised
 from pixelwise.inference.conversion import to_onnx
 from pixelwise.inference.exported import CARD_KEY
+from pixelwise.inference.openvino_backend import without_telemetry
 from pixelwise.models.base import SegmentationModel
 from pixelwise.models.card import ModelCard
 
@@ -135,20 +136,22 @@ def write_model(
     import onnx
 
     proto = _converted(model, card, settings.with_mask)
-    if settings.precision == "int8":
-        proto = quantised(proto, model, calibration, progress)
+    scope = float_scope(proto, model)
     _remove_traces(proto)
+    int8 = settings.precision == "int8"
     text = json.dumps(card.to_dict(), allow_nan=False)
     if settings.format == "onnx":
+        proto = quantised(proto, scope, calibration, progress) if int8 else proto
         if settings.precision == "fp16":
             _store_in_half_precision(proto)
         onnx.helper.set_model_props(proto, {CARD_KEY: text, **deepness_metadata(card.spec, resolution)})
         path.write_bytes(proto.SerializeToString())
         return card
-    import openvino
-
+    with without_telemetry():
+        import openvino
     del proto.metadata_props[:]
     network = openvino.Core().read_model(proto.SerializeToString())
+    network = quantised(network, scope, calibration, progress) if int8 else network
     network.set_rt_info(text, [CARD_KEY])
     network.set_rt_info(settings.precision, [PRECISION_KEY])
     openvino.save_model(network, str(path), compress_to_fp16=settings.precision == "fp16")

@@ -127,18 +127,18 @@ def candidates(path: Path, settings: Settings) -> list[Candidate]:
 
     Where the processor computes bf16, OpenVINO is also compared in this precision, in which it is fastest.
     """
-    bf16 = supports_bf16() if settings.format != "torch-export" else False
-    plain = "int8" if settings.precision == "int8" else "fp32"
-    found = []
     if settings.format == "torch-export":
         return [Candidate("torch", "fp32", ProgramBackend(path))]
+    int8 = settings.precision == "int8"
+    plain, mixed = ("int8", "int8 and bf16") if int8 else ("fp32", "bf16")
+    found = []
     if settings.format == "onnx":
         found.append(Candidate("onnxruntime", plain, open_backend(path, "onnxruntime")))
-    asked = settings.precision == "bf16"
-    found.append(Candidate("openvino", plain, open_backend(path, "openvino"), required=not asked))
-    if bf16 or asked:
-        mixed = "int8 and bf16" if plain == "int8" else "bf16"
-        required = asked or settings.precision == "int8"
+    # OpenVINO does not compute every int8 model in ONNX as its operators are defined: see docs/decisions/0017.
+    exact = settings.precision != "bf16" and not (int8 and settings.format == "onnx")
+    found.append(Candidate("openvino", plain, open_backend(path, "openvino"), exact))
+    if supports_bf16():
+        required = settings.precision == "bf16" or (int8 and settings.format == "openvino")
         found.append(Candidate("openvino", mixed, open_backend(path, "openvino", precision="bf16"), required))
     return found
 

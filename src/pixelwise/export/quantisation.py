@@ -1,6 +1,6 @@
-"""Quantise an ONNX model to int8 with NNCF, without its telemetry, progress bars and messages.
+"""Quantise a model in ONNX or OpenVINO to int8 with NNCF, without its telemetry, progress bars and messages.
 
-Both engines read the result. The first convolution and the head stay in float, since their rounding errors affect the mask most.
+The first convolution and the head stay in float, since their rounding errors affect the mask most.
 """
 
 from __future__ import annotations
@@ -9,31 +9,32 @@ import contextlib
 import importlib
 import io
 import logging
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.inference.exported import INPUT, missing
+from pixelwise.inference.openvino_backend import without_telemetry
 from pixelwise.models.base import SegmentationModel
 
 Progress = Callable[[int, int], None]
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_OPENVINO = (
+    "Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul",
+)  # fmt: skip
 _SCOPES = "pkg.torch.onnx.name_scopes"
-_TELEMETRY = "openvino_telemetry"
 
 
-def quantised(
-    proto: Any, model: SegmentationModel, images: Sequence[NDArray[Any]], progress: Progress | None = None
-) -> Any:
+def quantised(target: Any, scope: FloatScope, images: Sequence[NDArray[Any]], progress: Progress | None = None) -> Any:
     """Return a model with int8 weights and activations.
 
     Args:
-        proto: an `onnx.ModelProto` written by `to_onnx`, with the notes of torch about the module of each node.
-        model: the network it was made from.
+        target: an `onnx.ModelProto` or an `openvino.Model`, converted from the model of the scope.
+        scope: what stays in float.
         images: (C, H, W), raw pixel values, of which the ranges of activations are measured.
         progress: called with (images done, number of images).
 
@@ -49,17 +50,49 @@ def quantised(
             progress(done, len(images))
         return {INPUT: np.ascontiguousarray(image[None], np.float32)}
 
+    is_onnx = hasattr(target, "graph")
     with quiet_nncf() as nncf:
-        attention = any(node.op_type == "Softmax" for node in proto.graph.node)
         return nncf.quantize(
-            proto,
+            target,
             nncf.Dataset(images, prepared),
             subset_size=len(images),
-            model_type=nncf.ModelType.TRANSFORMER if attention else None,
+            model_type=nncf.ModelType.TRANSFORMER if scope.attention else None,
             ignored_scope=nncf.IgnoredScope(
-                names=[*dict.fromkeys([*first_products(proto), *head_products(proto, model)])]
+                names=list(scope.nodes) if is_onnx else _openvino_names(target, scope.nodes)
             ),
+            # In NNCF 3.4 the correction of biases makes U-Nets in ONNX five times less accurate, see docs/decisions/0017.
+            advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=is_onnx),
         )
+
+
+@dataclass(frozen=True)
+class FloatScope:
+    """What is not quantised.
+
+    Args:
+        nodes: names of ONNX nodes: the first convolutions and the head.
+        attention: whether the network has attention, whose products are sensitive.
+    """
+
+    nodes: tuple[str, ...]
+    attention: bool
+
+
+def float_scope(proto: Any, model: SegmentationModel) -> FloatScope:
+    """Return what is not quantised.
+
+    Args:
+        proto: an `onnx.ModelProto` written by `to_onnx`, with the notes of torch about the module of each node.
+        model: the network it was made from.
+    """
+    nodes = dict.fromkeys((*first_products(proto), *head_products(proto, model)))
+    return FloatScope(tuple(nodes), any(node.op_type == "Softmax" for node in proto.graph.node))
+
+
+def _openvino_names(network: Any, nodes: Sequence[str]) -> list[str]:
+    """Return the names that operations have in an `openvino.Model` that was read from ONNX: NODE, or NODE/WithoutBiases."""
+    names = [operation.get_friendly_name() for operation in network.get_ops() if operation.get_type_name() in _OPENVINO]
+    return [name for name in names if name.partition("/")[0] in nodes]
 
 
 def first_products(proto: Any) -> list[str]:
@@ -95,34 +128,26 @@ def quiet_nncf() -> Iterator[Any]:
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _without_telemetry():
-            warnings.simplefilter("ignore")
-            try:
-                import nncf
-            except ImportError as error:
-                raise missing("int8", "nncf") from error
+        ignored = warnings.catch_warnings(action="ignore")
+        with ignored, contextlib.redirect_stdout(io.StringIO()), without_telemetry(), _muted():
             logging.setLoggerClass(logger_class)  # NNCF replaces it for the whole process
-            yield nncf
+            yield importlib.import_module("nncf")
     finally:
         logging.disable(disabled)
 
 
 @contextlib.contextmanager
-def _without_telemetry() -> Iterator[None]:
-    """Hide the library that sends usage data to Intel: NNCF then uses a stub, also if it was imported before."""
-    before = {name: module for name, module in sys.modules.items() if name == _TELEMETRY}
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment] # its import fails
-    decorator: Any = None
+def _muted() -> Iterator[None]:
+    """Replace the sender of usage data in NNCF, for the case that another part of the program has imported it."""
     try:
-        with contextlib.suppress(ImportError):  # reported by the import of NNCF itself
-            decorator = importlib.import_module("nncf.telemetry.decorator")
-            sender, decorator.telemetry = decorator.telemetry, _Nothing()
+        decorator: Any = importlib.import_module("nncf.telemetry.decorator")
+    except ImportError as error:
+        raise missing("int8", "nncf") from error
+    sender, decorator.telemetry = decorator.telemetry, _Nothing()
+    try:
         yield
     finally:
-        if decorator is not None:
-            decorator.telemetry = sender
-        del sys.modules[_TELEMETRY]
-        sys.modules.update(before)
+        decorator.telemetry = sender
 
 
 class _Nothing:

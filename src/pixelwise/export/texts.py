@@ -12,6 +12,10 @@ from pixelwise.models.catalogue import ENTRIES, origin
 from pixelwise.types import ModelSpec
 
 _MAX_CLASSES = 50
+_BF16 = """On processors with bf16 instructions, OpenVINO computes in bf16, unless `compile_model` gets `{"EXECUTION_MODE_HINT": "ACCURACY"}`
+as its third argument.
+
+"""
 
 
 def readme(card: ModelCard, settings: Settings, agreements: Sequence[Agreement], source: str) -> str:
@@ -42,7 +46,7 @@ A segmentation model with {len(names)} classes, exported by pixelwise.
   batch, height and width.
 - `logits` (batch, {len(names)}, height, width), float32: one value per class.{mask}
 
-With pixelwise: `pixelwise predict FOLDER IMAGES --out MASKS`, where FOLDER is this folder. It also predicts large images in tiles.
+{_BF16 if settings.format == "openvino" else ""}With pixelwise: `pixelwise predict FOLDER IMAGES --out MASKS`, where FOLDER is this folder. It also predicts large images in tiles.
 
 ## Classes
 

@@ -5,7 +5,10 @@ OpenVINO reads ONNX and its own IR. A model folder is converted once (see `expor
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +28,7 @@ from pixelwise.inference.exported import (
 from pixelwise.machine import cores
 from pixelwise.types import ModelSpec
 
+_TELEMETRY = "openvino_telemetry"
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -122,10 +126,29 @@ def _logits_only(model: Any) -> Any:
 
 def _openvino() -> Any:
     try:
-        import openvino
+        with without_telemetry():
+            import openvino
     except ImportError as error:
         raise missing("openvino", "openvino") from error
     return openvino
+
+
+@contextlib.contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Import OpenVINO or NNCF without openvino-telemetry.
+
+    With it, they report their import to Google Analytics and write to ~/intel, unless the user has opted out. Both do without
+    it where it is not installed.
+    """
+    before = sys.modules.get(_TELEMETRY)
+    # As documented, importing it then fails.
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[_TELEMETRY]
+        if before is not None:
+            sys.modules[_TELEMETRY] = before
 
 
 def _first_line(error: Exception) -> str:
