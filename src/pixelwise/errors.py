@@ -15,6 +15,7 @@
     ├── ResourceError        4    memory, disk, time
     │   ├── OutOfMemoryError      not enough memory for an image or a batch
     │   └── DivergedError         repeated NaN or infinite values in training
+    ├── ParityError          1    an exported model gives other masks
     └── Interrupted        130    interrupted; the same command resumes
 
 Messages have the form ``where: expected …, found …. Do …``, that of `Interrupted` ``where: interrupted; …. Do …``.
@@ -116,6 +117,10 @@ class OutOfMemoryError(ResourceError):
 
 class DivergedError(ResourceError):
     """The loss or the gradient was NaN or infinite several times in a row."""
+
+
+class ParityError(PixelwiseError):
+    """An exported model gives other masks than the model it was made from."""
 
 
 class Interrupted(PixelwiseError):  # noqa: N818 - a request, not an error

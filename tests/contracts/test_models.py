@@ -369,12 +369,14 @@ EXPORTS = [
     pytest.param(case, marks=() if "unet" in case[0] else pytest.mark.slow, id=str(case)) for case in (*MODELS, *MORE)
 ]
 # Their libraries convert a size to a Python number.
-FIXED = ("'beit'", "'dpt'", "'mobilevit'", "'mobilenet_v2'", "pan/")
+FIXED = ("'beit'", "'mobilevit'")
+# A guard of its program demands one size, though the program computes any; saved programs have no guards.
+GUARDED = ("'mobilenet_v2'",)
 
 
 @pytest.mark.parametrize("model", EXPORTS, indirect=True)
 def test_export_with_dynamic_batch_height_and_width(model, request):
-    if any(kind in str(request.node.callspec.params["model"]) for kind in FIXED):
+    if any(kind in str(request.node.callspec.params["model"]) for kind in (*FIXED, *GUARDED)):
         pytest.skip("this network exports with a fixed size only")
     free = torch.export.Dim.DYNAMIC
     program = torch.export.export(model, (images(2, 37, 50),), dynamic_shapes=({0: free, 2: free, 3: free},))

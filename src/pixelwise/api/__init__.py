@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pixelwise.api.checking import Checkup, check
 from pixelwise.api.converting import convert
+from pixelwise.api.exporting import export
 from pixelwise.api.loading import HUB_NAME, Model, Run, load
 from pixelwise.api.reporting import report
 from pixelwise.api.scoring import compare, evaluate, metric_names, split_of
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from pixelwise.models.catalogue import Entry
 
 __all__ = [
-    "Checkup", "Model", "Run", "check", "compare", "convert", "draw_demo_data", "draw_sheet", "evaluate", "import_weights", "load", "metric_names",
+    "Checkup", "Model", "Run", "check", "compare", "convert", "draw_demo_data", "draw_sheet", "evaluate", "export", "import_weights", "load", "metric_names",
     "models",
     "predict", "push", "report", "train",
 ]  # fmt: skip

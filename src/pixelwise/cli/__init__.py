@@ -13,7 +13,20 @@ from typing import Annotated
 import typer
 
 from pixelwise import __version__
-from pixelwise.cli import check, compare, convert, demo, evaluate, import_weights, models, predict, push, report, train
+from pixelwise.cli import (
+    check,
+    compare,
+    convert,
+    demo,
+    evaluate,
+    export,
+    import_weights,
+    models,
+    predict,
+    push,
+    report,
+    train,
+)
 from pixelwise.cli.terminal import put_error
 from pixelwise.errors import PixelwiseError, ResourceError
 
@@ -42,7 +55,7 @@ def _root(
     """Train, evaluate and use image segmentation models."""
 
 
-for verb in (demo, check, train, evaluate, compare, report, predict, convert, models, import_weights, push):
+for verb in (demo, check, train, evaluate, compare, report, predict, export, convert, models, import_weights, push):
     app.command(name=verb.__name__.rpartition(".")[2].replace("_", "-"))(verb.run)
 
 

@@ -31,7 +31,7 @@ def run(
         pretrained = "; ".join(f"{', '.join(names)} ({licence})" for licence, names in by_licence.items())
         put(
             f"{entry.name:{width}} {size}  {stride}  {entry.source}, {entry.license}; "
-            f"{pretrained or 'no pretrained weights'}\n"
+            f"{pretrained or 'no pretrained weights'}{f'; no export: {entry.no_export}' if entry.no_export else ''}\n"
         )
     if not search:
         put(

@@ -49,7 +49,7 @@ class OpenVinoBackend:
     engine = "openvino"
 
     def __init__(self, model: Any, spec: ModelSpec, precision: Literal["fp32", "bf16"] = "fp32") -> None:
-        core = _core()
+        core = openvino_core()
         if precision == "bf16" and not supports_bf16():
             raise ConfigError(
                 "precision",
@@ -107,7 +107,7 @@ def read_openvino_card(file: Path) -> ModelCard:
 def _read(content: bytes | Path, where: Path) -> Any:
     """Read a file, or its content, as an `openvino.Model`."""
     try:
-        return _core().read_model(content if isinstance(content, bytes) else str(content))
+        return openvino_core().read_model(content if isinstance(content, bytes) else str(content))
     except RuntimeError as error:
         raise ModelFileError(
             where, expected="a readable ONNX or OpenVINO model", found=_first_line(error), do="Export it again."
@@ -116,7 +116,7 @@ def _read(content: bytes | Path, where: Path) -> Any:
 
 def supports_bf16() -> bool:
     """Whether OpenVINO computes bf16 on this processor with its own instructions."""
-    capabilities: list[str] = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities: list[str] = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "BF16" in capabilities
 
 
@@ -137,7 +137,7 @@ def _logits_only(model: Any) -> Any:
 
 
 @functools.cache
-def _core() -> Any:
+def openvino_core() -> Any:
     """Return the only `openvino.Core` of this process, which is never closed.
 
     Each one sets a stack for signals, and restores the one before when it is closed. If two were closed in the order in which

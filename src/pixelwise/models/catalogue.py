@@ -33,6 +33,7 @@ class Entry:
         paper: reference.
         weights: (name for `--weights`, licence) of pretrained weights.
         license: licence of the code.
+        no_export: why `pixelwise export` refuses it; empty if it does not.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Entry:
     paper: str
     weights: tuple[tuple[str, str], ...] = ()
     license: str = "Apache-2.0"
+    no_export: str = ""
 
 
 _COCO = (("coco", "BSD-3-Clause"), ("imagenet", "BSD-3-Clause"))
@@ -68,17 +70,24 @@ ENTRIES = (
     Entry("segformer-b5", _HUGGING, 84_594_882, 32, _SEGFORMER, _MIT),
 )
 # Popular checkpoints for `--model OWNER/NAME`, which include the weights.
+_FIXED_SIZE = "transformers converts sizes to Python numbers, so that an exported file accepts only one size"
 CHECKPOINTS = tuple(
-    Entry(name, "transformers, from the Hub", 0, 32, paper, weights)
-    for name, paper, weights in (
-        ("openmmlab/upernet-convnext-tiny", "Xiao et al. 2018, arXiv:1807.10221", (("ade20k", "MIT"),)),
-        ("openmmlab/upernet-swin-tiny", "Xiao et al. 2018, arXiv:1807.10221", (("ade20k", "MIT"),)),
-        ("Intel/dpt-large-ade", "Ranftl et al. 2021, arXiv:2103.13413", (("ade20k", "Apache-2.0"),)),
-        ("microsoft/beit-base-finetuned-ade-640-640", "Bao et al. 2021, arXiv:2106.08254", (("ade20k", "Apache-2.0"),)),
+    Entry(name, "transformers, from the Hub", 0, 32, paper, weights, no_export=why)
+    for name, paper, weights, why in (
+        ("openmmlab/upernet-convnext-tiny", "Xiao et al. 2018, arXiv:1807.10221", (("ade20k", "MIT"),), ""),
+        ("openmmlab/upernet-swin-tiny", "Xiao et al. 2018, arXiv:1807.10221", (("ade20k", "MIT"),), ""),
+        ("Intel/dpt-large-ade", "Ranftl et al. 2021, arXiv:2103.13413", (("ade20k", "Apache-2.0"),), ""),
+        (
+            "microsoft/beit-base-finetuned-ade-640-640",
+            "Bao et al. 2021, arXiv:2106.08254",
+            (("ade20k", "Apache-2.0"),),
+            _FIXED_SIZE,
+        ),
         (
             "apple/deeplabv3-mobilevit-small",
             "Mehta and Rastegari 2021, arXiv:2110.02178",
             (("voc", "Apple's own terms: see its page"),),
+            _FIXED_SIZE,
         ),
     )
 )
@@ -125,6 +134,13 @@ def table() -> str:
         weights += " (non-commercial)" if e.weights and e.weights[0][1] == NVIDIA else ""
         weights += f", included ({e.weights[0][1]})" if e in CHECKPOINTS else ""
         lines.append(f"| {e.name} | {e.source}, {e.license} | {_millions(e)} | {e.stride} | {weights} | {e.paper} |")
+    return "\n".join(lines)
+
+
+def export_table() -> str:
+    """Return which networks can be exported, as a Markdown table, as in docs/export.md."""
+    lines = ["| `--model` | export |", "|---|---|"]
+    lines += [f"| {e.name} | {'no: ' + e.no_export if e.no_export else 'yes'} |" for e in (*ENTRIES, *CHECKPOINTS)]
     return "\n".join(lines)
 
 
