@@ -44,8 +44,8 @@ _LARGEST = 1024
 # Choices are shared by images whose sides are equal after rounding up.
 _ROUNDED = 64
 # A job is measured if it takes so many times as long as converting and measuring, whose seconds are estimated.
-_PAYS = 3
-_CONVERTING, _MEASURING = 15.0, 5.0
+_PAYS = 2
+_CONVERTING, _MEASURING = 10.0, 3.0
 # Jobs of so few passes are not worth a pass for the estimate.
 _FEW = 4
 _EXAMPLES = 4
