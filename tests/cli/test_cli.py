@@ -26,6 +26,7 @@ FROZEN = {
         "DATA --accept-license --epochs --freeze --json --model --out --overwrite --seed --set --skip-bad --steps "
         "--time-limit --weights"
     ),
+    "export": "MODEL --data --format --json --out --overwrite --precision --set --with-mask",
     "evaluate": "MODEL|MASKS DATA --backend --convention --json --metrics --out --overwrite --precision --set --split",
     "compare": "RUN… --data --json --set --split",
     "report": "RUN --json --out",
@@ -39,6 +40,7 @@ FROZEN = {
 }
 REQUIRED = {"check": ["d"], "train": ["d"], "evaluate": ["m", "d"], "predict": ["m", "s", "--out", "o"], "demo": []}
 REQUIRED |= {
+    "export": ["m", "--format", "onnx", "--out", "o"],
     "models": [],
     "import-weights": ["f", "--out", "o"],
     "push": ["m", "a/b"],
@@ -641,7 +643,7 @@ def test_models_are_listed(invoke: Invoke) -> None:
     assert all(word in line for word in ("3.7 M", "stride 32", "transformers", "ade20k", "non-commercial"))
     assert "--search resnet34" in result.out
     plain = document(invoke("models", "--json"))["models"]
-    assert {"name", "source", "parameters", "stride", "paper", "weights", "license"} == set(plain[0])
+    assert {"name", "source", "parameters", "stride", "paper", "weights", "license", "no_export"} == set(plain[0])
     assert [m["name"] for m in plain] == [line.split()[0] for line in result.out.split("\n\n")[0].splitlines()]
 
 

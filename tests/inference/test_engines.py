@@ -122,11 +122,11 @@ def test_a_small_job_is_not_measured(fakes: Fakes, tmp_path: Path) -> None:
 
 def test_a_job_pays_earlier_when_the_network_is_converted(fakes: Fakes, tmp_path: Path) -> None:
     converted = module.converted_file(card())
-    assert choose(fakes, engines(tmp_path), count=300).engine == TORCH
+    assert choose(fakes, engines(tmp_path), count=150).engine == TORCH
     assert converted is not None
     converted.parent.mkdir(parents=True)
     converted.touch()
-    assert choose(fakes, engines(tmp_path), count=300).engine == FAST
+    assert choose(fakes, engines(tmp_path), count=150).engine == FAST
 
 
 @pytest.mark.parametrize(

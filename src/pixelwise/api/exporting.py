@@ -14,8 +14,8 @@ from pixelwise.errors import DataError, ModelFileError, PixelwiseError
 
 if TYPE_CHECKING:
     from pixelwise.datasets.dataset import Dataset, DataSplits
-    from pixelwise.export.exporting import Exported
-    from pixelwise.export.images import DrawnImages, SplitImages
+    from pixelwise.exporting.export import Exported
+    from pixelwise.exporting.images import DrawnImages, SplitImages
 
 # The most images that are used.
 _COMPARED, _SCORED, _CALIBRATED = 8, 200, 128
@@ -55,9 +55,9 @@ def export(
         DataError: the images cannot be opened, or int8 without images.
         OutputExistsError: `out` holds files.
     """
-    from pixelwise.export.exporting import export as write
-    from pixelwise.export.exporting import require_engines, require_output
-    from pixelwise.export.files import Settings
+    from pixelwise.exporting.export import export as write
+    from pixelwise.exporting.export import require_engines, require_output
+    from pixelwise.exporting.files import Settings
     from pixelwise.models.weights import load_model
 
     require_sections(overrides, "data")
@@ -147,7 +147,7 @@ def _images(
     loaded: Model, splits: DataSplits | None, name: str, int8: bool
 ) -> tuple[SplitImages | DrawnImages, SplitImages | None]:
     """Return the images for the comparison, and those for calibration: the validation and the training split."""
-    from pixelwise.export.images import DrawnImages, SplitImages
+    from pixelwise.exporting.images import DrawnImages, SplitImages
 
     spec = loaded.card.spec
     if splits is None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pixelwise.errors import ConfigError, ModelFileError
-from pixelwise.models.card import CARD, ModelCard, read_card
+from pixelwise.models.card import WEIGHTS, ModelCard, read_card
 from pixelwise.storage import cache_folder, trim_cache, write_cache
 from pixelwise.types import ModelSpec
 
@@ -28,14 +28,14 @@ _MOST_BYTES = 4 << 30
 def exported_file(path: Path) -> Path | None:
     """Return the exported file that a path names, itself or as the only one of a folder; None if there is none.
 
-    In a model folder there is none: a file beside `model.json` is used only when it is named.
+    In a model folder there is none: a file beside the weights is used only when it is named.
 
     Raises:
         ModelFileError: a folder with several exported files.
     """
     if path.is_file():
         return path if path.suffix.lower() in (ONNX, IR) else None
-    if (path / CARD).exists():
+    if (path / WEIGHTS).exists():
         return None
     found = sorted(filter(is_exported, path.glob("*")))
     if len(found) > 1:

@@ -16,7 +16,7 @@ from pixelwise.labels import Labels
 from pixelwise.storage import previous_folder
 from pixelwise.types import ModelSpec
 
-CARD = "model.json"
+CARD, WEIGHTS = "model.json", "model.safetensors"
 # Incremented when older versions would misread the file; not for additional keys.
 FORMAT_VERSION = 2
 COPY_AGAIN = "Copy the model folder again, or train the model again."

@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 
 from pixelwise.errors import ModelFileError, ResourceError
-from pixelwise.models.card import CARD
+from pixelwise.models.card import CARD, WEIGHTS
 from pixelwise.models.readme import README, write_readme
 from pixelwise.models.transformers import CONFIG, PROCESSOR
-from pixelwise.models.weights import WEIGHTS
 
 FILES = (WEIGHTS, CARD, README, CONFIG, PROCESSOR)
 _CONVERTER = "SFconvertbot"

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pixelwise.errors import ConfigError, ModelFileError
 from pixelwise.models import packaged
-from pixelwise.models.card import CARD, read_card
+from pixelwise.models.card import CARD, WEIGHTS, read_card
 from pixelwise.models.catalogue import origin, split_name
 from pixelwise.models.hub import download, is_hub_name, unreachable
 from pixelwise.models.licenses import (
@@ -33,7 +33,6 @@ from pixelwise.models.licenses import (
 from pixelwise.models.pretrained import Source
 from pixelwise.models.readme import README
 from pixelwise.models.transformers import CONFIG, PROCESSOR
-from pixelwise.models.weights import WEIGHTS
 
 # Mean and standard deviation of ImageNet that all three libraries use: red, green, blue, 0…255.
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))

@@ -18,11 +18,9 @@ import torch
 
 from pixelwise.errors import ConfigError, ModelFileError
 from pixelwise.models.base import SegmentationModel
-from pixelwise.models.card import CARD, COPY_AGAIN, ModelCard, existing, read_card
+from pixelwise.models.card import CARD, COPY_AGAIN, WEIGHTS, ModelCard, existing, read_card
 from pixelwise.models.catalogue import build_empty
 from pixelwise.storage import atomic_folder
-
-WEIGHTS = "model.safetensors"
 
 
 def save_model(folder: Path, model: SegmentationModel, card: ModelCard) -> ModelCard:

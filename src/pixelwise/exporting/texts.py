@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from pixelwise.export.files import Settings
-from pixelwise.export.parity import Agreement
+from pixelwise.exporting.files import Settings
+from pixelwise.exporting.parity import Agreement
 from pixelwise.models.card import ModelCard
 from pixelwise.models.catalogue import ENTRIES, origin
 from pixelwise.types import ModelSpec

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.export.drawn import draw, save_network
+from tests.exporting.drawn import draw, save_network
 
 import pixelwise
 from pixelwise import api
 from pixelwise.errors import ConfigError, DataError, ModelFileError, OutputExistsError, ParityError, UsageError
-from pixelwise.export import files, parity
-from pixelwise.export.exporting import FILES
+from pixelwise.exporting import files, parity
+from pixelwise.exporting.export import FILES
 from pixelwise.inference.backend import open_backend
 from pixelwise.inference.exported import exported_file
 from pixelwise.inference.openvino_backend import supports_bf16
@@ -449,7 +449,7 @@ def refuse(*_, **__):
 socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = refuse
 kind = logging.getLoggerClass()
 import numpy as np, onnx
-from pixelwise.export.quantisation import FloatScope, quantised
+from pixelwise.exporting.quantisation import FloatScope, quantised
 helper = onnx.helper
 weights = [np.random.default_rng(k).normal(size=(3, 3, 3, 3)).astype(np.float32) for k in range(2)]
 nodes = [helper.make_node("Conv", [a, b], [c], c, pads=[1] * 4) for a, b, c in (("images", "u", "x"), ("x", "v", "logits"))]
@@ -481,7 +481,7 @@ def test_nncf_sends_nothing_and_prints_nothing():
 
 
 def test_a_missing_nncf_is_named(monkeypatch):
-    from pixelwise.export.quantisation import quiet_nncf
+    from pixelwise.exporting.quantisation import quiet_nncf
 
     for name in ("nncf", "nncf.telemetry", "nncf.telemetry.decorator"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.errors import ConfigError, OutputExistsError, UsageError
-from pixelwise.export.files import FORMATS, Settings, write_model
-from pixelwise.export.images import SplitImages
-from pixelwise.export.parity import Agreement, Images, candidates, compare, machine, require_agreement
-from pixelwise.export.texts import licences, readme
+from pixelwise.exporting.files import FORMATS, Settings, write_model
+from pixelwise.exporting.images import SplitImages
+from pixelwise.exporting.parity import Agreement, Images, candidates, compare, machine, require_agreement
+from pixelwise.exporting.texts import licences, readme
 from pixelwise.inference.openvino_backend import supports_bf16
 from pixelwise.inference.torch_backend import TorchBackend
 from pixelwise.models.base import SegmentationModel

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from pixelwise.errors import ConfigError, UsageError, nearest
-from pixelwise.export.deepness import deepness_metadata
-from pixelwise.export.quantisation import Progress, float_scope, quantised
+from pixelwise.exporting.deepness import deepness_metadata
+from pixelwise.exporting.quantisation import Progress, float_scope, quantised
 from pixelwise.inference.conversion import to_onnx
 from pixelwise.inference.exported import CARD_KEY
 from pixelwise.inference.openvino_backend import openvino_core, without_telemetry

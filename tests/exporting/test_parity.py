@@ -7,16 +7,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from tests.contracts.test_models import FIXED, MODELS, MORE, settled
-from tests.export.drawn import draw
+from tests.exporting.drawn import draw
 
 from pixelwise.api.exporting import _resolution
 from pixelwise.errors import DataError, ParityError
-from pixelwise.export import parity
-from pixelwise.export.deepness import deepness_metadata
-from pixelwise.export.files import Settings, write_model
-from pixelwise.export.images import DrawnImages
-from pixelwise.export.parity import Candidate, candidates, compare, differences, require_agreement
-from pixelwise.export.texts import licences
+from pixelwise.exporting import parity
+from pixelwise.exporting.deepness import deepness_metadata
+from pixelwise.exporting.files import Settings, write_model
+from pixelwise.exporting.images import DrawnImages
+from pixelwise.exporting.parity import Candidate, candidates, compare, differences, require_agreement
+from pixelwise.exporting.texts import licences
 from pixelwise.inference.torch_backend import TorchBackend
 from pixelwise.labels import Labels
 from pixelwise.models.card import ModelCard

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import ParityError, PixelwiseError
-from pixelwise.export.files import Settings
+from pixelwise.exporting.files import Settings
 from pixelwise.inference.backend import Backend, open_backend
 from pixelwise.inference.decision import most_probable
 from pixelwise.inference.exported import CARD_KEY, read_embedded_card
