@@ -43,6 +43,24 @@ class _Graph(nn.Module):
         return (logits,) if self.mask_type is None else (logits, logits.argmax(1).to(self.mask_type))
 
 
+class _FreePooling(nn.AdaptiveAvgPool2d):
+    """Adaptive average pooling as two matrix products, since torch exports that to several bins for one size only."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the means (B, C, h, w) of the bins of (B, C, H, W)."""
+        bins = self.output_size if isinstance(self.output_size, tuple) else (self.output_size, self.output_size)
+        rows, columns = (_means(side, count) for side, count in zip(input.shape[-2:], bins, strict=True))
+        return rows @ input @ columns.T
+
+
+def _means(side: int, bins: int | None) -> Tensor:
+    """Return the matrix (bins, side) that averages the values of each bin: from floor(k·side/bins) to ceil((k+1)·side/bins)."""
+    count = side if bins is None else bins
+    index, position = torch.arange(count)[:, None], torch.arange(side)[None]
+    start, end = index * side // count, ((index + 1) * side + count - 1) // count
+    return ((position >= start) & (position < end)).float() / (end - start)
+
+
 def to_onnx(model: SegmentationModel, card: ModelCard, *, coarse: bool = False, with_mask: bool = False) -> bytes:
     """Convert a network to ONNX, with its card in the metadata.
 
@@ -70,6 +88,8 @@ def to_onnx(model: SegmentationModel, card: ModelCard, *, coarse: bool = False, 
         # In-place operations double the time that torch needs for the analysis of free sizes.
         if hasattr(module, "inplace"):
             setattr(module, "inplace", False)  # noqa: B010 - not an attribute of every module
+        if type(module) is nn.AdaptiveAvgPool2d and module.output_size not in (1, (1, 1)):
+            module.__class__ = _FreePooling
     # Measured here, since it must not become part of the graph.
     scale = model.logit_scale if coarse else 1
     outputs = [LOGITS, MASK] if with_mask else [LOGITS]

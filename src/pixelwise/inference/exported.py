@@ -20,7 +20,7 @@ INPUT, LOGITS, MASK = "images", "logits", "mask"
 CARD_KEY = "pixelwise"
 ONNX, IR = ".onnx", ".xml"
 # Incremented when files of earlier versions in the cache must not be used any more.
-_CONVERSION = 1
+_CONVERSION = 2
 # Of the converted networks in the cache; those used least recently are removed.
 _MOST_BYTES = 4 << 30
 
