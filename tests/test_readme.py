@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelwise.models.catalogue import table
+from pixelwise.models.catalogue import export_table, table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,6 +30,11 @@ def test_the_size_of_the_unet() -> None:
 def test_the_table_of_networks_is_that_of_the_catalogue() -> None:
     page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
     assert page.partition("<!-- models -->\n")[2].partition("\n<!-- end -->")[0] == table()
+
+
+def test_the_table_of_exports_is_that_of_the_catalogue() -> None:
+    page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    assert page.partition("<!-- networks -->\n")[2].partition("\n<!-- end -->")[0] == export_table()
 
 
 def rows(page: str, mark: str | None = None) -> dict[str, list[str]]:
