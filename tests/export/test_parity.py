@@ -15,9 +15,8 @@ from pixelwise.export import parity
 from pixelwise.export.deepness import deepness_metadata
 from pixelwise.export.files import Settings, write_model
 from pixelwise.export.images import DrawnImages
-from pixelwise.export.parity import Candidate, candidates, compare, differences, require_agreement
+from pixelwise.export.parity import Candidate, candidates, compare, differences, reference, require_agreement
 from pixelwise.export.texts import licences
-from pixelwise.inference.torch_backend import TorchBackend
 from pixelwise.labels import Labels
 from pixelwise.models.card import ModelCard
 from pixelwise.models.catalogue import CHECKPOINTS, ENTRIES
@@ -188,12 +187,11 @@ def test_networks_are_exported_or_refused(case, format, tmp_path):
     path = tmp_path / f"model{settings.suffix}"
     write_model(path, model, card, settings)
     engines = [candidate for candidate in candidates(path, settings) if candidate.required]
-    reference = TorchBackend(model, spec, "cpu")
     if any(kind in case for kind in FIXED):
         with pytest.raises(ParityError, match="expected logits for images of any size"):
-            compare(reference, engines, DrawnImages(spec), "fp32")
+            compare(reference(model, spec), engines, DrawnImages(spec), "fp32")
         return
-    for found in compare(reference, engines, DrawnImages(spec), "fp32"):
+    for found in compare(reference(model, spec), engines, DrawnImages(spec), "fp32"):
         assert found.within_tolerance, found
 
 

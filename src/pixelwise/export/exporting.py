@@ -12,10 +12,9 @@ from typing import Any
 from pixelwise.errors import ConfigError, OutputExistsError, UsageError
 from pixelwise.export.files import FORMATS, Settings, write_model
 from pixelwise.export.images import SplitImages
-from pixelwise.export.parity import Agreement, Images, candidates, compare, machine, require_agreement
+from pixelwise.export.parity import Agreement, Images, candidates, compare, machine, reference, require_agreement
 from pixelwise.export.texts import licences, readme
 from pixelwise.inference.openvino_backend import supports_bf16
-from pixelwise.inference.torch_backend import TorchBackend
 from pixelwise.models.base import SegmentationModel
 from pixelwise.models.card import CARD, ModelCard
 from pixelwise.storage import atomic_folder, require_claimable, write_atomic
@@ -135,9 +134,8 @@ def export(
             resolution=resolution,
             progress=lambda done, total: report("measuring ranges for int8", done, total),
         )
-        reference = TorchBackend(model, card.spec, "cpu")
         agreements = compare(
-            reference,
+            reference(model, card.spec),
             candidates(file, settings),
             images,
             settings.precision,

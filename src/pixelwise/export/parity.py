@@ -10,12 +10,13 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pixelwise.errors import ParityError, PixelwiseError
@@ -24,9 +25,11 @@ from pixelwise.inference.backend import Backend, open_backend
 from pixelwise.inference.decision import most_probable
 from pixelwise.inference.exported import CARD_KEY, read_embedded_card
 from pixelwise.inference.openvino_backend import supports_bf16
+from pixelwise.inference.torch_backend import TorchBackend
 from pixelwise.labels import Labels
 from pixelwise.machine import cores
 from pixelwise.metrics.confusion import ConfusionMatrix, mean_iou
+from pixelwise.models.base import SegmentationModel
 from pixelwise.types import ModelSpec
 
 Progress = Callable[[int, int], None]
@@ -143,20 +146,22 @@ def candidates(path: Path, settings: Settings) -> list[Candidate]:
     return found
 
 
+def reference(model: SegmentationModel, spec: ModelSpec) -> Backend:
+    """Return the network as it was trained: plain torch in fp32, with logits of the size of the images."""
+    # Without the attributes of the network, by which the backend would compute coarse logits.
+    return TorchBackend(torch.nn.Sequential(model), replace(spec, logit_scale=1), "cpu", channels_last=False)
+
+
 class ProgramBackend:
     """Compute logits with a program of torch.export."""
 
     def __init__(self, path: Path) -> None:
-        import torch
-
         files = {CARD_KEY: ""}
         self._module = torch.export.load(path, extra_files=files).module()
         self.spec: ModelSpec = read_embedded_card(files[CARD_KEY], path).spec
 
     def __call__(self, images: NDArray[Any], /) -> NDArray[np.float32]:
         """Return logits (B, K, H, W) float32 for images (B, C, H, W) of raw pixel values."""
-        import torch
-
         with torch.inference_mode():
             outputs = self._module(torch.from_numpy(np.ascontiguousarray(images, np.float32)))
         logits = outputs[0] if isinstance(outputs, tuple | list) else outputs
@@ -188,12 +193,12 @@ class _Counts:
 
 
 def compare(
-    reference: Backend, found: Sequence[Candidate], images: Images, precision: str, progress: Progress | None = None
+    original: Backend, found: Sequence[Candidate], images: Images, precision: str, progress: Progress | None = None
 ) -> list[Agreement]:
     """Compare engines with the reference.
 
     Args:
-        reference: torch in fp32.
+        original: see `reference`.
         found: the engines.
         images: for the comparison.
         precision: of the export, which determines the tolerance.
@@ -205,13 +210,13 @@ def compare(
     Raises:
         ParityError: an engine computes values that are not finite.
     """
-    labels = reference.spec.labels
+    labels = original.spec.labels
     own, counts = _Counts(labels), [_Counts(labels) for _ in found]
     largest = 0.0
     for index in range(len(images)):
         image, truth = images.read(index)
         for batch, masks in _batches(image, truth, crops=index < _CROPPED):
-            logits = reference(batch)
+            logits = original(batch)
             largest = max(largest, float(np.abs(logits).max()))
             expected = _decided(logits, labels)
             own.add(expected, expected, masks)
@@ -222,7 +227,7 @@ def compare(
         if progress is not None:
             progress(index + 1, len(images))
     first = images.read(0)[0][None]
-    times = _times([reference, *(candidate.backend for candidate in found)], first)
+    times = _times([original, *(candidate.backend for candidate in found)], first)
     agreements = [
         Agreement(
             candidate.engine,
@@ -309,7 +314,7 @@ def _times(backends: Sequence[Backend], batch: NDArray[Any]) -> list[float]:
 
 
 def _judged(agreement: Agreement, precision: str) -> Agreement:
-    return Agreement(**asdict(agreement) | {"within_tolerance": not differences(agreement, precision)})
+    return replace(agreement, within_tolerance=not differences(agreement, precision))
 
 
 def differences(agreement: Agreement, precision: str) -> list[str]:

@@ -18,7 +18,7 @@ INPUT, LOGITS, MASK = "images", "logits", "mask"
 CARD_KEY = "pixelwise"
 ONNX, IR = ".onnx", ".xml"
 # Incremented when files of earlier versions in the cache must not be used any more.
-_CONVERSION = 1
+_CONVERSION = 2
 
 
 def exported_file(path: Path) -> Path | None:
