@@ -214,7 +214,7 @@ def all_gone(processes: list[int], seconds: float = 5) -> bool:
 @pytest.mark.skipif(not LINUX, reason="processes are forked, and looked for in /proc")
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_stopping_ends_every_process_at_once(opened: DataSplits, stop: signal.Signals) -> None:
-    process = start(opened, "time.sleep(0.05 if index == 0 else 0.2)")
+    process = start(opened, "time.sleep(0.05 if index == 0 else 1)")
     deadline = time.monotonic() + 20
     while len(children(process.pid)) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -226,8 +226,9 @@ def test_stopping_ends_every_process_at_once(opened: DataSplits, stop: signal.Si
         os.killpg(process.pid, stop)  # a terminal interrupts all of them
     else:
         process.send_signal(stop)
-    _, err = process.communicate(timeout=20)
-    assert time.monotonic() - begun < 2
+    _, err = process.communicate(timeout=60)
+    # Without a stop, the images would take 35 seconds.
+    assert time.monotonic() - begun < 15
     assert all_gone(workers)
     if stop is signal.SIGINT:
         assert err.count("Traceback") == 1  # that of the program above

@@ -12,11 +12,14 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pixelwise.errors import ConfigError
 from pixelwise.inference.exported import CARD_KEY, INPUT, LOGITS, MASK, missing
@@ -39,26 +42,60 @@ class _Graph(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Compute the outputs for images (B, C, H, W) of raw pixel values."""
-        logits = self.model.coarse(images) if self.coarse else self.model(images)
+        with _ResizedByMatrices():
+            logits = self.model.coarse(images) if self.coarse else self.model(images)
         return (logits,) if self.mask_type is None else (logits, logits.argmax(1).to(self.mask_type))
 
 
-class _FreePooling(nn.AdaptiveAvgPool2d):
-    """Adaptive average pooling as two matrix products, since torch exports that to several bins for one size only."""
+class _ResizedByMatrices(TorchFunctionMode):
+    """Compute average pooling to several bins, and antialiased bicubic resizing, as two matrix products.
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the means (B, C, h, w) of the bins of (B, C, H, W)."""
-        bins = self.output_size if isinstance(self.output_size, tuple) else (self.output_size, self.output_size)
-        rows, columns = (_means(side, count) for side, count in zip(input.shape[-2:], bins, strict=True))
-        return rows @ input @ columns.T
+    torch exports the former for one size only, and OpenVINO computes the latter, with which vision transformers resize their
+    position embeddings, in another way.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Replace the two functions."""
+        given = kwargs or {}
+        if func is F.adaptive_avg_pool2d:
+            size = args[1] if len(args) > 1 else given["output_size"]
+            if size not in (1, (1, 1)):
+                return _resized(args[0], size, _means)
+        if func is F.interpolate and len(args) <= 2 and given.get("scale_factor") is None:
+            size = args[1] if len(args) == 2 else given.get("size")
+            if given.get("mode") == "area":
+                return _resized(args[0] if args else given["input"], size, _means)
+            if given.get("mode") == "bicubic" and given.get("antialias"):
+                return _resized(args[0] if args else given["input"], size, _cubic)
+        return func(*args, **given)
 
 
-def _means(side: int, bins: int | None) -> Tensor:
-    """Return the matrix (bins, side) that averages the values of each bin: from floor(k·side/bins) to ceil((k+1)·side/bins)."""
-    count = side if bins is None else bins
-    index, position = torch.arange(count)[:, None], torch.arange(side)[None]
-    start, end = index * side // count, ((index + 1) * side + count - 1) // count
+def _resized(images: Tensor, size: Any, matrix: Callable[[int, int], Tensor]) -> Tensor:
+    """Resize (B, C, H, W) along both axes by matrices (new size, size)."""
+    sizes = tuple(size) if isinstance(size, Sequence) else (size, size)
+    rows, columns = (
+        matrix(side, side if new is None else new) for side, new in zip(images.shape[-2:], sizes, strict=True)
+    )
+    return rows @ images.float() @ columns.T
+
+
+def _means(side: int, bins: int) -> Tensor:
+    """Return the matrix (bins, side) that averages the values from floor(k·side/bins) to ceil((k+1)·side/bins)."""
+    index, position = torch.arange(bins)[:, None], torch.arange(side)[None]
+    start, end = index * side // bins, ((index + 1) * side + bins - 1) // bins
     return ((position >= start) & (position < end)).float() / (end - start)
+
+
+def _cubic(side: int, size: int) -> Tensor:
+    """Return the matrix (size, side) of antialiased bicubic resizing: Keys 1981 with a = -0.5, as in Pillow."""
+    scale = torch.full((1, 1), side) / torch.full((1, 1), size)
+    width = scale.clamp(min=1)
+    centres = (torch.arange(size)[:, None] + 0.5) * scale
+    distance = ((torch.arange(side)[None] + 0.5 - centres) / width).abs()
+    near = (1.5 * distance - 2.5) * distance * distance + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    weights = torch.where(distance < 1, near, torch.where(distance < 2, far, torch.zeros_like(distance)))
+    return weights / weights.sum(1, keepdim=True)
 
 
 def to_onnx(model: SegmentationModel, card: ModelCard, *, coarse: bool = False, with_mask: bool = False) -> bytes:
@@ -88,8 +125,6 @@ def to_onnx(model: SegmentationModel, card: ModelCard, *, coarse: bool = False, 
         # In-place operations double the time that torch needs for the analysis of free sizes.
         if hasattr(module, "inplace"):
             setattr(module, "inplace", False)  # noqa: B010 - not an attribute of every module
-        if type(module) is nn.AdaptiveAvgPool2d and module.output_size not in (1, (1, 1)):
-            module.__class__ = _FreePooling
     # Measured here, since it must not become part of the graph.
     scale = model.logit_scale if coarse else 1
     outputs = [LOGITS, MASK] if with_mask else [LOGITS]
