@@ -412,6 +412,39 @@ def test_predict_writes_masks_and_prints_a_summary(invoke: Invoke, model: Path, 
     assert not (tmp_path / "o" / "overlays").exists()
 
 
+def test_export_prints_agreement_or_json(invoke: Invoke, model: Path, discs: Path, tmp_path: Path) -> None:
+    arguments = ("export", model, "--format", "onnx", "--data", discs, "--out")
+    result = invoke(*arguments, tmp_path / "o")
+    assert result.code == 0, result.err
+    first, *engines, last = result.out.splitlines()
+    assert first.startswith("LICENSES.txt, README.md, model.json, model.onnx, parity.json: ")
+    assert first.endswith(f"compared with torch on 4 images of the val split of {discs.name}")
+    assert engines[0].startswith("onnxruntime  fp32          equal pixels ")
+    assert all("(for information)" in line for line in engines if "bf16" in line)
+    assert last == f"next     pixelwise predict {tmp_path / 'o'} IMAGES --out DIR"
+    assert "comparing: 4 of 4" in result.err
+    plain = document(invoke(*arguments[:3], "torch-export", "--out", tmp_path / "o.pt2", "--json"))
+    assert (plain["out"], plain["files"]) == (str(tmp_path / "o.pt2"), ["o.pt2"])
+    assert plain["parity"]["engines"][0]["within_tolerance"] is True
+    again = invoke(*arguments, tmp_path / "o")
+    assert (again.code, again.out) == (2, "")
+    refused = invoke("export", model, "--format", "onnx", "--precision", "int8", "--out", tmp_path / "p")
+    assert refused.code == 3
+    assert "Name a data set with the same classes with --data, or use --precision fp16." in refused.err
+
+
+def test_an_export_with_other_masks_is_code_1(
+    invoke: Invoke, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pixelwise.exporting import parity
+
+    monkeypatch.setattr(parity, "SHARES", {"fp32": -0.5})
+    result = invoke("export", model, "--format", "torch-export", "--out", tmp_path / "o")
+    assert (result.code, result.out) == (1, "")
+    assert "% equal pixels instead of " in result.err
+    assert not (tmp_path / "o").exists()
+
+
 def test_train_prints_json(invoke: Invoke, discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     overrides = [word for text in tiny for word in ("--set", text)]
     result = invoke("train", discs, "--out", tmp_path / "run", "--steps", 2, "--json", *overrides)

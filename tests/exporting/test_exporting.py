@@ -345,6 +345,27 @@ def test_other_bands_and_pixel_types(channels, dtype, tmp_path, monkeypatch):
         assert (names["mask"] == expected).mean() > (0.9 if format == "openvino" else 0.999)
 
 
+def test_deepness_gets_the_masks_of_the_model(run, tmp_path, monkeypatch):
+    import onnxruntime
+
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    code = page.partition("## QGIS Deepness")[2].partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "run").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    session = onnxruntime.InferenceSession("deepness.onnx")
+    assert session.get_inputs()[0].shape[2:] == [512, 512]
+    facts = {key: json.loads(text) for key, text in session.get_modelmeta().custom_metadata_map.items()}
+    image = draw((512, 512, 3))
+    # As Deepness prepares tiles and decides.
+    mean, std = (np.float32(facts[f"standardization_{name}"]) for name in ("mean", "std"))
+    tile = ((np.float32(image * 1.0 / 255.0) - mean) / std).transpose(2, 0, 1)[None]
+    [outputs] = session.run(None, {session.get_inputs()[0].name: tile})
+    np.testing.assert_allclose(outputs.sum(1), 1, rtol=1e-5)
+    outputs[outputs < facts["seg_thresh"]] = 0
+    assert (outputs.argmax(1)[0] == api.load(run).predict(image.transpose(2, 0, 1)).mask).mean() > 0.999
+
+
 # Outputs
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from tests.contracts.test_models import FIXED, MODELS, MORE, settled
 from tests.exporting.drawn import draw
 
@@ -17,7 +18,9 @@ from pixelwise.exporting.files import Settings, write_model
 from pixelwise.exporting.images import DrawnImages
 from pixelwise.exporting.parity import Candidate, candidates, compare, differences, reference, require_agreement
 from pixelwise.exporting.texts import licences
+from pixelwise.inference.conversion import _ResizedByMatrices
 from pixelwise.labels import Labels
+from pixelwise.models.base import SegmentationModel
 from pixelwise.models.card import ModelCard
 from pixelwise.models.catalogue import CHECKPOINTS, ENTRIES
 from pixelwise.types import ModelSpec
@@ -200,6 +203,50 @@ def test_the_catalogue_names_the_networks_that_are_refused():
     assert set(refused) == {"microsoft/beit-base-finetuned-ade-640-640", "apple/deeplabv3-mobilevit-small"}
     assert {kind.strip("'") for kind in FIXED} == {"beit", "mobilevit"}
     assert all("only one size" in why for why in refused.values())
+
+
+@pytest.mark.parametrize("size", [(2, 3), (6, 6), (1, 25), (40, 7)])
+@pytest.mark.parametrize("sides", [(5, 14), (33, 7), (14, 14), (64, 97)])
+def test_pooling_and_resizing_by_matrices_are_those_of_torch(size, sides):
+    import torch.nn.functional as F
+
+    images = torch.from_numpy(draw((2, 3, *sides), "float32"))
+    for resize in (
+        lambda: F.adaptive_avg_pool2d(images, size),
+        lambda: torch.nn.AdaptiveAvgPool2d(size)(images),
+        lambda: F.interpolate(images, size=size, mode="area"),
+        lambda: F.interpolate(images, size, mode="bicubic", antialias=True),
+    ):
+        plain = resize()
+        with _ResizedByMatrices():
+            torch.testing.assert_close(resize(), plain, rtol=0, atol=2e-6)
+
+
+class Pooled(SegmentationModel):
+    """Pool to several bins, and resize with antialiasing, like networks of other libraries."""
+
+    def __init__(self):
+        super().__init__(3, 3, stride=1)
+        self.pool = torch.nn.AdaptiveAvgPool2d((6, 3))
+        self.head = torch.nn.Conv2d(3, 3, 1)
+
+    def forward(self, images):
+        from torch.nn.functional import interpolate
+
+        x = self.pool(self.normalise(images))
+        area = interpolate(self.normalise(images), size=(2, 2), mode="area").mean((2, 3), keepdim=True)
+        return interpolate(self.head(x + area), images.shape[-2:], mode="bicubic", antialias=True)
+
+
+def test_pooling_and_resizing_are_exported_for_any_size(tmp_path):
+    torch.manual_seed(0)
+    model = Pooled().eval()
+    card = ModelCard({"name": "unet", "arguments": {}}, SPEC, mean=(0.0,) * 3, std=(1.0,) * 3)
+    write_model(tmp_path / "model.onnx", model, card, Settings("onnx"))
+    engines = [each for each in candidates(tmp_path / "model.onnx", Settings("onnx")) if each.required]
+    assert len(engines) == 2
+    for found in compare(reference(model, SPEC), engines, Given((24, 40), (250, 190)), "fp32"):
+        assert found.largest_logit_difference < 1e-5 * found.largest_logit
 
 
 # QGIS Deepness

@@ -50,4 +50,5 @@ def run(
             f"mIoU {percent(engine['miou'])} (torch {percent(engine['reference_miou'])})  "
             f"speed {engine['speed_ratio']:.2f} × torch{'' if engine['required'] else '  (for information)'}\n"
         )
-    put(f"next     pixelwise predict {out} IMAGES --out DIR\n")
+    if format != "torch-export":
+        put(f"next     pixelwise predict {out} IMAGES --out DIR\n")

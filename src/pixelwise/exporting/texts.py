@@ -16,6 +16,9 @@ _BF16 = """On processors with bf16 instructions, OpenVINO computes in bf16, unle
 as its third argument.
 
 """
+_PREDICT = """With pixelwise: `pixelwise predict FOLDER IMAGES --out MASKS`, where FOLDER is this folder. It also predicts large images, in tiles.
+
+"""
 
 
 def readme(card: ModelCard, settings: Settings, agreements: Sequence[Agreement], source: str) -> str:
@@ -46,9 +49,7 @@ A segmentation model with {len(names)} classes, exported by pixelwise.
   batch, height and width.
 - `logits` (batch, {len(names)}, height, width), float32: one value per class.{mask}
 
-{_BF16 if settings.format == "openvino" else ""}With pixelwise: `pixelwise predict FOLDER IMAGES --out MASKS`, where FOLDER is this folder. It also predicts large images in tiles.
-
-## Classes
+{_BF16 if settings.format == "openvino" else ""}{_PREDICT if settings.format != "torch-export" else ""}## Classes
 
 ```text
 {classes}{more}
