@@ -158,17 +158,24 @@ def export(
         for name in sorted(contents, key=lambda name: name == file.name):  # the file that names the other comes last
             write_atomic(out.with_name(name), contents[name])
         return Exported(out, tuple(contents), size, parity, notices)
-    texts = {
-        CARD: json.dumps(card.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-        PARITY: json.dumps(parity, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-        LICENCES: licences(card),
-        README: readme(card, settings, agreements, images.source),
-    }
-    contents |= {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
+    contents |= _texts(card, settings, agreements, parity)
     with atomic_folder(out) as fresh:
         for name, content in contents.items():
             (fresh / name).write_bytes(content)
     return Exported(out, tuple(sorted(contents)), size, parity, notices)
+
+
+def _texts(
+    card: ModelCard, settings: Settings, agreements: Sequence[Agreement], parity: dict[str, Any]
+) -> dict[str, bytes]:
+    """Return the files beside the model by name: its card, the comparison, licences and a README."""
+    texts = {
+        CARD: json.dumps(card.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        PARITY: json.dumps(parity, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        LICENCES: licences(card),
+        README: readme(card, settings, agreements, parity["images"]),
+    }
+    return {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
 
 
 def _notices(settings: Settings, agreements: Sequence[Agreement]) -> Iterator[str]:
