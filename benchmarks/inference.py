@@ -65,6 +65,8 @@ from pixelwise.models.weights import load_model, save_model
 
 RESULT = Path(__file__).parent / "results" / "inference.json"
 PRECISIONS = ("fp32", "bf16")
+# Seconds before each measured call: the threads of other engines keep a core busy for a while after their last one.
+PAUSE = 0.3
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 PACKAGES = ("torch", "openvino", "onnxruntime", "transformers", "torchvision", "segmentation-models-pytorch", "pillow")
 
@@ -92,6 +94,7 @@ class Case:
 
 
 DEFAULT = Case("fpn", (360, 480))
+FOLDER, COMMAND = "folder", "command"
 CASES = (
     Case("unet", (512, 512), kind=" of 31 M", settings=("model.stem=1", "model.features=[64,128,256,512]")),
     Case("unet", (360, 480)),
@@ -110,7 +113,7 @@ def main() -> None:
     parser.add_argument("--compared", type=int, default=20, help="images whose masks are compared")
     parser.add_argument("--images", type=int, default=1000, help="files in the folder")
     parser.add_argument("--folder-rounds", type=int, default=3, help="how often the folder is predicted")
-    parser.add_argument("--case", choices=[case.name for case in CASES], action="append", dest="cases")
+    parser.add_argument("--case", choices=[*(case.name for case in CASES), FOLDER], action="append", dest="cases")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
     parser.add_argument("--results", type=Path, default=RESULT, help="JSON file")
     args = parse(parser)
@@ -123,7 +126,7 @@ def main() -> None:
             chosen = images[:: max(1, len(images) // args.compared)][: args.compared]
             rows = measure_engines(case, trained(case, args), chosen, args.rounds, compiled=not args.no_compile)
             _record(args, {case.name: {"rounds": args.rounds, "steps": args.train_steps, "rows": rows}})
-    if not args.cases:
+    if not args.cases or FOLDER in args.cases:
         folder = trained(DEFAULT, args)
         rows = measure_folder(folder, images, args.images, args.folder_rounds, compiled=not args.no_compile)
         _record(args, {}, {"images": args.images, "rounds": args.folder_rounds, "rows": rows})
@@ -289,6 +292,7 @@ def alternate(methods: Mapping[str, Callable[[int], object]], rounds: int) -> di
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     for turn in range(rounds):
         for name, method in methods.items():
+            time.sleep(PAUSE)
             began = time.perf_counter()
             method(turn)
             seconds[name].append(time.perf_counter() - began)
@@ -325,7 +329,7 @@ def measure_folder(
                 methods[f"{name}: {label}"] = partial(_predict, predictor, out / "ours", overlays)
         for name, mask_of in peers(folder, compiled):
             methods[f"{name}: masks"] = partial(plain_loop, mask_of, out / "peer")
-        methods["command: masks and overlays"] = partial(_command, folder, out / "ours")
+        methods[COMMAND] = partial(_command, folder, out / "ours")
         for name, work in list(methods.items()):
             print(f"{count} images: {name}", file=sys.stderr, flush=True)
             try:
@@ -334,6 +338,9 @@ def measure_folder(
                 print(f"left out: {error}", file=sys.stderr, flush=True)
                 del methods[name]
         seconds = alternate({name: lambda _, w=work: w(every) for name, work in methods.items()}, rounds)
+        chosen = read_json(out / "ours" / "predictions.json")["engine"]
+    seconds = {f"command, {chosen['name']} {chosen['precision']}: masks and overlays" if name == COMMAND else name: taken
+               for name, taken in seconds.items()}
     rates = {name: count / statistics.median(taken) for name, taken in seconds.items()}
     return [
         {"method": name, "per_second": rate, "alone": rates.get(f"{name.partition(':')[0]}: model alone")}

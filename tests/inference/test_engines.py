@@ -35,6 +35,7 @@ class Fakes:
     seconds: dict[Engine, float] = field(default_factory=lambda: dict(SECONDS))
     wrong: set[Engine] = field(default_factory=set)
     errors: dict[Engine, Exception] = field(default_factory=dict)
+    one_size: set[Engine] = field(default_factory=set)
     device: str = "cpu"
     now: float = 0.0
     opened: list[Engine] = field(default_factory=list)
@@ -52,6 +53,8 @@ class Fakes:
             def __call__(fake, images: NDArray[Any], /) -> NDArray[np.float32]:  # noqa: N805
                 self.now += self.seconds[engine]
                 self.shapes.append(images.shape)
+                if engine in self.one_size and images.shape[2:] != self.shapes[0][2:]:
+                    raise RuntimeError("expected the size of the conversion")
                 bright = images[:, 0].astype(np.float32) - (128 if engine not in self.wrong else 64)
                 return np.stack([-bright, bright], 1)
 
@@ -69,6 +72,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fakes:
     for name in backends.BACKENDS:
         monkeypatch.setattr(f"{__name__}.open_{name}", opener(name), raising=False)
         monkeypatch.setitem(backends.BACKENDS, name, f"{__name__}:open_{name}")
+    monkeypatch.setattr("pixelwise.inference.trials._PAUSE", 0)
     monkeypatch.setattr(storage, "user_cache_path", lambda name: tmp_path / "cache" / name)
     monkeypatch.setattr("importlib.import_module", lambda _: __import__("sys").modules[__name__])
     return found
@@ -263,10 +267,23 @@ def test_on_a_graphics_processor_nothing_is_measured(fakes: Fakes, tmp_path: Pat
 
 def test_large_images_are_compared_on_a_part(fakes: Fakes, tmp_path: Path) -> None:
     choose(fakes, engines(tmp_path), count=1000, shape=(3000, 500))
-    assert set(fakes.shapes) == {(1, 3, 1024, 500)}
+    assert set(fakes.shapes) == {(1, 3, 1024, 500), (1, 3, 768, 333)}
     fakes.shapes.clear()
     choose(fakes, engines(tmp_path), count=1000, shape=(300, 500), tile=(128, 256))
-    assert set(fakes.shapes) == {(1, 3, 128, 256)}
+    assert set(fakes.shapes) == {(1, 3, 128, 256), (1, 3, 96, 170)}
+
+
+def test_an_engine_that_computes_images_of_one_size_only_is_not_chosen(fakes: Fakes, tmp_path: Path) -> None:
+    fakes.one_size = {FAST}
+    assert choose(fakes, engines(tmp_path)).engine == Engine("openvino")
+
+
+@pytest.mark.parametrize(("name", "reference"), [("model.onnx", "onnxruntime"), ("model.xml", "openvino")])
+def test_the_masks_of_an_exported_file_are_those_of_the_engine_of_its_format(
+    tmp_path: Path, name: str, reference: str
+) -> None:
+    (tmp_path / name).touch()
+    assert Engines(tmp_path / name, card()).reference == Engine(reference)
 
 
 def test_one_large_image_is_a_large_job(fakes: Fakes, tmp_path: Path) -> None:

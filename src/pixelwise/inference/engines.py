@@ -158,10 +158,13 @@ class Engines:
 
     @cached_property
     def reference(self) -> Engine:
-        """The engine whose masks are right: torch in fp32, or for exported files the first one in fp32."""
+        """The engine whose masks are right: torch in fp32; for ONNX files ONNX Runtime, since OpenVINO computes some in
+        int8 wrongly; else the first one in fp32.
+        """
         if not self.is_file:
             return _TORCH[-1]
-        return next((engine for engine in self.candidates if engine.precision == "fp32"), Engine("openvino"))
+        precise = [engine for engine in self.candidates if engine.precision == "fp32"]
+        return next((engine for engine in precise if engine.name == "onnxruntime"), [*precise, Engine("openvino")][0])
 
     def default(self, why: str = "not measured") -> Choice:
         """Return the engine that is used without a measurement."""
@@ -269,6 +272,11 @@ class Engines:
             with suppress(DataError):
                 masks += [] if part is None else [predict(part)]
                 pieces += [] if part is None else [part]
+        # Some networks are converted without an error, and fail at sizes other than that of the conversion.
+        other = _corner(first)
+        with suppress(DataError):
+            masks.append(predict(other))
+            pieces.append(other)
         ignored = self.card.labels.ignore_index
         trials = Trials(self.reference, predict, [seconds], pieces, masks, self._open_masks, ignored, clock)
         return self._keep(trials.run(engine for engine in self.candidates if engine != self.reference), piece)
@@ -341,6 +349,14 @@ def _read_piece(example: Example, tile: Sequence[int] | None) -> Read | None:
     part = np.ascontiguousarray(image[:, *places])
     inside = None if valid is None else np.ascontiguousarray(valid[tuple(places)])
     return (part, inside) if inside is None or inside.any() else None
+
+
+def _corner(piece: Read) -> Read:
+    """Return the upper left part of an image (C, H, W), of another shape: 3/4 of its height, and 2/3 of its width."""
+    image, valid = piece
+    height, width = (max(1, size * share // 12) for size, share in zip(image.shape[1:], (9, 8), strict=True))
+    part = np.ascontiguousarray(image[:, :height, :width])
+    return part, None if valid is None else np.ascontiguousarray(valid[:height, :width])
 
 
 def _timed(

@@ -25,6 +25,8 @@ _HOPELESS = 1.5
 _ROUNDS, _FEWEST_ROUNDS = 5, 2
 # Of passes, without opening engines and without those of the reference.
 _SECONDS = 4.0
+# Before a measured pass: the threads of other engines keep a core busy for a while after their last one.
+_PAUSE = 0.1
 
 Mask = NDArray[Any]
 T = TypeVar("T")
@@ -99,6 +101,7 @@ class Trials(Generic[T]):
         open_engine: opens an engine, and returns a function from an example to its mask.
         ignore_index: see `parity`.
         clock: returns the time in seconds.
+        sleep: waits for some seconds.
     """
 
     reference: Engine
@@ -109,6 +112,7 @@ class Trials(Generic[T]):
     open_engine: Callable[[Engine], Callable[[T], Mask]]
     ignore_index: int
     clock: Callable[[], float] = time.perf_counter
+    sleep: Callable[[float], None] = time.sleep
     _spent: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
@@ -172,6 +176,7 @@ class Trials(Generic[T]):
             self._spent += self.clock() - started
 
     def _seconds(self, predict: Callable[[T], Mask]) -> float:
+        self.sleep(_PAUSE)
         started = self.clock()
         predict(self.examples[0])
         return self.clock() - started
