@@ -10,8 +10,9 @@ from tests.inference.backends import predictor_of
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.grid import Grid
 from pixelwise.inference.augmentation import mirrored_axes
-from pixelwise.inference.blending import blend, gaussian
+from pixelwise.inference.blending import Tile, blend, gaussian
 from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.tile_result import TileResult
 from pixelwise.inference.torch_backend import TorchBackend
 from pixelwise.labels import Labels
 from pixelwise.models.unet import UNet
@@ -196,7 +197,13 @@ def test_weights_fall_from_the_centre_and_never_to_zero(tile):
         assert weights[0, 0] < 1e-2 * weights.max()
 
 
-def test_only_one_row_of_tiles_is_held():
+def result_of(window, value=0.0):
+    """Return a tile of constant logits (value, 1)."""
+    logits = np.stack([np.full(window.shape, value, np.float32), np.ones(window.shape, np.float32)])
+    return Tile(window, TileResult(window.shape, [((), logits)]))
+
+
+def test_only_rows_of_tiles_that_overlap_are_held():
     places = windows((1000, 30), (20, 20), (10, 10))
     asked = 0
 
@@ -204,21 +211,23 @@ def test_only_one_row_of_tiles_is_held():
         nonlocal asked
         for window in places:
             asked += 1
-            yield np.ones((2, *window.shape), np.float32)
+            yield result_of(window)
 
-    bands, columns = 0, sum(window.start[0] == 0 for window in places)
-    for number, band in enumerate(blend(places, tiles(), (20, 20)), start=1):
+    rows, columns = 0, sum(window.start[0] == 0 for window in places)
+    for number, block in enumerate(blend(places, tiles(), (20, 20), 2, np.dtype(np.uint8)), start=1):
         assert asked == number * columns
-        assert band.shape[1] <= 20
-        np.testing.assert_allclose(band, 1, rtol=1e-6)
-        bands += band.shape[1]
-    assert bands == 1000
+        assert block.window.start[0] == rows
+        assert len(block.mask) <= 20
+        assert (block.mask == 1).all()
+        rows += len(block.mask)
+    assert rows == 1000
 
 
 def test_rows_that_share_nothing_are_blended_too():
     places = [Window((0, 0), (2, 3)), Window((2, 0), (4, 3)), Window((4, 0), (5, 3))]
-    tiles = [np.full((1, *window.shape), k, np.float32) for k, window in enumerate(places)]
-    assert np.concatenate(list(blend(places, tiles, (2, 3))), 1)[0, :, 0].tolist() == [0, 0, 1, 1, 2]
+    tiles = [result_of(window, value) for window, value in zip(places, (0, 2, 0), strict=True)]
+    blocks = list(blend(places, tiles, (2, 3), 2, np.dtype(np.uint8)))
+    assert np.concatenate([block.mask for block in blocks])[:, 0].tolist() == [1, 1, 0, 0, 1]
 
 
 def test_flips_are_the_mean_of_mirrored_answers(unet):

@@ -50,7 +50,9 @@ class Machine:
         predict = self.open(REFERENCE)
         predict(0)
         some, seconds = [*range(examples)], [self.now]
-        trials = Trials(REFERENCE, predict, seconds, some, [MASK] * examples, self.open, 255, lambda: self.now, lambda _: None)
+        trials = Trials(
+            REFERENCE, predict, seconds, some, [MASK] * examples, self.open, 255, lambda: self.now, lambda _: None
+        )
         return trials.run(candidates)
 
     def choose(self, *candidates: Engine, examples: int = 1) -> Engine:

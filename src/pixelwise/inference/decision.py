@@ -46,6 +46,31 @@ def enlarge(logits: Floats, scale: int, shape: Sequence[int], rows: slice = slic
     return logits
 
 
+def enlarge_at(logits: Floats, scale: int, points: Sequence[Indices]) -> Floats:
+    """Return the values (K, n) of `enlarge` for logits (K, *n) at single pixels, given by their position along each axis.
+
+    The arithmetic is that of `enlarge`, so that the values are equal.
+    """
+    if scale == 1:
+        picked: Floats = logits[:, *points]
+        return picked
+    steps = np.cumprod([1, *logits.shape[:1:-1]])[::-1]
+    places = [_position(pixels, scale, count) for pixels, count in zip(points, logits.shape[1:], strict=True)]
+    return _between(logits.reshape(len(logits), -1), places, logits.shape[1:], steps, np.intp(0))
+
+
+def _between(
+    flat: Floats, places: Sequence[tuple[Indices, Floats]], counts: Sequence[int], steps: Any, at: Any
+) -> Floats:
+    """Interpolate along the first axes of `places`, then along the last one; `at` is the offset along further axes."""
+    if not places:
+        return np.take(flat, at, 1)
+    (low, share), axis = places[-1], len(places) - 1
+    high = np.minimum(low + 1, counts[axis] - 1)
+    before, after = (_between(flat, places[:-1], counts, steps, at + end * steps[axis]) for end in (low, high))
+    return before * (1 - share) + after * share
+
+
 def _position(pixels: Indices, scale: int, count: int) -> tuple[Indices, Floats]:
     """Return the logit of `count` before the centre of each pixel, and the share of the next one."""
     position = np.clip((pixels.astype(np.float32) + np.float32(0.5)) / scale - np.float32(0.5), 0, None)

@@ -158,9 +158,8 @@ class Engines:
 
     @cached_property
     def reference(self) -> Engine:
-        """The engine whose masks are right: torch in fp32; for ONNX files ONNX Runtime, since OpenVINO computes some in
-        int8 wrongly; else the first one in fp32.
-        """
+        """The engine whose masks are right: torch in fp32, or for exported files that of their format in fp32."""
+        # OpenVINO computes some ONNX files in int8 wrongly.
         if not self.is_file:
             return _TORCH[-1]
         precise = [engine for engine in self.candidates if engine.precision == "fp32"]

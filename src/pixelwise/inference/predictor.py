@@ -6,9 +6,10 @@ It works with numpy arrays of two or three spatial axes and with any `Backend`. 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,12 @@ from pixelwise.errors import ConfigError, DataError, wrong_bands
 from pixelwise.formats.reading import as_bands
 from pixelwise.grid import Grid
 from pixelwise.imageio.images import fill_invalid
-from pixelwise.inference.augmentation import average_over_flips, mirrored_axes
+from pixelwise.inference.ahead import ahead
+from pixelwise.inference.augmentation import mirrored_axes
 from pixelwise.inference.backend import Backend
-from pixelwise.inference.blending import blend
-from pixelwise.inference.decision import bands, decide, enlarge, most_probable, softmax
+from pixelwise.inference.blending import Block, Tile, blend
+from pixelwise.inference.decision import bands
+from pixelwise.inference.tile_result import TileResult
 from pixelwise.labels import Labels
 from pixelwise.metrics.temperature import tempered
 from pixelwise.tiles import Window, padded, windows
@@ -28,6 +31,29 @@ from pixelwise.types import ModelSpec, Prediction
 
 Floats = NDArray[np.float32]
 Observer = Callable[[int, Floats], None]
+Piece = tuple[NDArray[Any], NDArray[np.bool_] | None]
+Read = Callable[[Window], Piece]
+
+# Bytes of the logits, and of probabilities that are returned, of neighbouring rows of tiles in `stream`.
+_HELD_BYTES = 1 << 28
+_READ_AHEAD = 2
+# Tiles whose values are compared with those of the training.
+_SAMPLE = 9
+
+
+class Readable(Protocol):
+    """An image that is read window by window (see `imageio.sources.Source`)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """*S."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of its values."""
+
+    def read(self, window: Window, /) -> Piece:
+        """Read a window: the image (C, *S), and valid (*S), or None if all its pixels are valid."""
 
 
 class Predictor:
@@ -76,8 +102,8 @@ class Predictor:
             grid: spatial reference of the image; a spacing of 1 pixel if not given.
             valid: (*S), false where the image has no data: they are replaced by `spec.fill` and get the ignore index.
             id: name of the image, for messages and for the prediction.
-            probabilities: also return them, (K, *S) float32. Otherwise only one row of tiles is held in memory, or the
-                logits of the backend if the image is predicted whole.
+            probabilities: also return them, (K, *S) float32. Otherwise only the logits of neighbouring rows of tiles are held
+                in memory, or those of the whole image if it is not divided.
 
         Raises:
             DataError: wrong axes, bands, size, pixel type or value range, or values that are not finite.
@@ -110,77 +136,163 @@ class Predictor:
     ) -> Prediction:
         where = id or "image"
         labels = self.spec.labels
-        if image.ndim == 3 and self.spec.dimensions == 2:
-            image = as_bands(image, self.spec.colour_mode)
-        self._require_image(image, valid, where)
-        image = fill_invalid(image, valid, self.spec.fill or (0.0,) * self.spec.channels)
+        image = self._prepared(image, valid, where)
+        _require_range(image, valid, self.spec, where)
         tile, shape = self.spec.tile, image.shape[1:]
-        fits = tile is None or all(size <= side for size, side in zip(shape, tile, strict=True))
-        mask = (self._whole if fits else self._tiled)(image, where, observe)
+        if tile is None or all(size <= side for size, side in zip(shape, tile, strict=True)):
+            mask = self._whole(self._filled(image, valid), where, observe)
+        else:
+            mask = np.empty(shape, labels.dtype)
+            read = _reader(self._filled(image, valid), valid)
+            for block in self._blocks(shape, read, where, probabilities=observe is not None):
+                mask[block.window.slices] = block.mask
+                if observe is not None and block.probabilities is not None:
+                    observe(block.window.start[0], tempered(block.probabilities, self.spec.temperature))
         if valid is not None:
             mask[~valid] = labels.ignore_index
         return Prediction(mask, labels, grid or Grid().with_axes(self.spec.dimensions), id, valid=valid)
 
     def _whole(self, image: NDArray[Any], where: str, observe: Observer | None) -> NDArray[Any]:
         """Return the mask (*S) of an image that is not divided, and pass its probabilities on in bands."""
-        labels, scale, shape = self.spec.labels, self.spec.logit_scale, image.shape[1:]
-        copies = [(axes, self._logits(_mirrored(image[None], axes))[0]) for axes in self.copies]
-        if len(copies) == 1:
-            # Not from probabilities: in float32, softmax may round different logits to equal ones.
-            _require_finite(copies[0][1], where)
-            mask = decide(copies[0][1], scale, shape, labels.dtype)
-            if observe is None:
-                return mask
-        else:
-            mask = np.empty(shape, labels.dtype)
-        for rows in bands(labels.num_classes, shape):
-            band = average_over_flips(
-                (axes, softmax(enlarge(logits, scale, shape, self._rows(rows, axes, shape[0])), 0))
-                for axes, logits in copies
-            )
-            if len(copies) > 1:
-                _require_finite(band, where)
-                mask[rows] = most_probable(band, labels.dtype)
-            if observe is not None:
-                observe(rows.start, tempered(band, self.spec.temperature))
-        return mask
+        labels = self.spec.labels
+        (result,) = self._results(image[None], where)
+        if observe is not None:
+            for rows in bands(labels.num_classes, image.shape[1:]):
+                observe(rows.start, tempered(result.probabilities(rows), self.spec.temperature))
+        return result.mask(labels.dtype)
 
-    def _rows(self, rows: slice, mirrored: tuple[int, ...], height: int) -> slice:
-        """Return where these rows are in a copy that is mirrored along some axes."""
-        upside_down = -self.spec.dimensions in mirrored
-        return slice(height - rows.stop, height - rows.start) if upside_down else rows
+    def stream(self, source: Readable, where: str, *, probabilities: bool = False, done: int = 0) -> Iterator[Block]:
+        """Predict an image in tiles, block by block, in memory that does not grow with its size.
 
-    def _tiled(self, image: NDArray[Any], where: str, observe: Observer | None) -> NDArray[Any]:
-        """Return the mask (*S) of an image that is divided into tiles, and pass its mean probabilities on slab by slab."""
-        tile = self.spec.tile
-        assert tile is not None
+        Reading, computing and the work of the caller overlap. The blocks are those of `blocks`, and their masks those of a
+        call on the whole image, with the ignore index where it has no data.
+
+        Args:
+            source: the image.
+            where: its name in messages.
+            probabilities: return them, too.
+            done: number of blocks that are known from an earlier call, and left out.
+
+        Raises:
+            DataError: see `__call__`. Values are compared with those of the training in a sample of the image.
+        """
+        labels, tile, shape = self.spec.labels, self._tile(source.shape), source.shape
+
+        def read(window: Window) -> Piece:
+            image, valid = source.read(window)
+            return self._filled(self._prepared(image, valid, where), valid), valid
+
+        if source.dtype.kind == "f" and not done:
+            self._require_range_of(source, where)
+        every = self.blocks(shape, probabilities=probabilities)[done:]
+        for _, strip in itertools.groupby(every, lambda window: window.start[1:]):
+            windows = list(strip)
+            box = Window(windows[0].start, windows[-1].stop)
+            places = [place for place in self.places(shape) if _intersect(place, box)]
+            tiles = self._tiles(read, places, where, overlapping=True)
+            for block in blend(
+                places, tiles, tile, labels.num_classes, labels.dtype, box=box, probabilities=probabilities
+            ):
+                if block.valid is not None:
+                    block.mask[~block.valid] = labels.ignore_index
+                if block.probabilities is None:
+                    yield block
+                else:
+                    yield replace(block, probabilities=tempered(block.probabilities, self.spec.temperature))
+
+    def blocks(self, shape: Sequence[int], *, probabilities: bool = False) -> list[Window]:
+        """Return the windows of the blocks in which `stream` predicts an image of size *S, in their order.
+
+        A block has the rows between the starts of two rows of tiles. Where the logits of these rows would exceed a limit, the
+        image is divided into strips along the second axis, one after the other.
+        """
+        tile = self._tile(shape)
+        corners = [sorted({place.start[axis] for place in self.places(shape)}) for axis in range(len(shape))]
+        held = 1 + max(sum(top - tile[0] < other <= top for other in corners[0]) for top in corners[0])
+        logits = math.prod(-(-size // self.spec.logit_scale) for size in tile) * len(self.copies)
+        numbers = self.labels.num_classes * (held * logits + (2 * math.prod(tile) if probabilities else 0))
+        fitting = max(1, _HELD_BYTES // (4 * numbers * math.prod(map(len, corners[2:]))))
+        tops, lefts = [*corners[0], shape[0]], [*corners[1][::fitting], shape[1]]
+        rest = tuple(shape[2:])
+        return [
+            Window((top, left, *(0 for _ in rest)), (bottom, right, *rest))
+            for left, right in itertools.pairwise(lefts)
+            for top, bottom in itertools.pairwise(tops)
+        ]
+
+    def _blocks(
+        self, shape: tuple[int, ...], read: Read, where: str, *, probabilities: bool = False
+    ) -> Iterator[Block]:
+        """Yield the blocks of an image in memory that is divided into tiles, from the first row to the last."""
+        places, labels = self.places(shape), self.spec.labels
+        tiles = self._tiles(read, places, where)
+        return blend(places, tiles, self._tile(shape), labels.num_classes, labels.dtype, probabilities=probabilities)
+
+    def places(self, shape: Sequence[int]) -> list[Window]:
+        """Return the windows of the tiles of an image of size *S, row by row."""
+        tile = self._tile(shape)
         overlap = [min(round(self.spec.overlap * size), size - 1) for size in tile]
-        places = windows(image.shape[1:], tile, overlap, align=self.spec.stride)
-        masks = []
-        top = 0
-        for slab in blend(places, self._tiles(image, places), tile):
-            _require_finite(slab, where)
-            masks.append(most_probable(slab, self.spec.labels.dtype))
-            if observe is not None:
-                # Masks do not depend on the temperature.
-                observe(top, tempered(slab, self.spec.temperature))
-            top += slab.shape[1]
-        return np.concatenate(masks)
+        return windows(shape, tile, overlap, align=self.spec.stride)
 
-    def _tiles(self, image: NDArray[Any], places: Sequence[Window]) -> Iterator[Floats]:
-        """Yield the probabilities (K, *window.shape) of each window; neighbours of equal shape are computed together."""
-        for _, group in itertools.groupby(places, lambda window: window.shape):
-            alike = list(group)
-            for first in range(0, len(alike), self.batch_size):
-                batch = [image[:, *window.slices] for window in alike[first : first + self.batch_size]]
-                yield from self._probabilities(np.stack(batch))
+    def _tile(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the tile; without one, one for the whole image."""
+        return self.spec.tile or tuple(padded(size, self.spec.stride) for size in shape)
 
-    def _probabilities(self, images: NDArray[Any]) -> Floats:
-        """Return probabilities (B, K, *S) for images (B, C, *S)."""
-        scale, shape = self.spec.logit_scale, images.shape[2:]
-        return average_over_flips(
-            (axes, softmax(enlarge(self._logits(_mirrored(images, axes)), scale, shape), 1)) for axes in self.copies
-        )
+    def _tiles(self, read: Read, places: Sequence[Window], where: str, *, overlapping: bool = False) -> Iterator[Tile]:
+        """Compute the tiles of the windows; neighbours of equal shape are computed together.
+
+        With `overlapping`, the next ones are read and computed by threads.
+        """
+        batches = [
+            batch
+            for _, alike in itertools.groupby(places, lambda window: window.shape)
+            for batch in _batched(alike, self.batch_size)
+        ]
+        pieces = ([read(window) for window in batch] for batch in batches)
+        source = ahead(pieces, _READ_AHEAD) if overlapping else pieces
+        computed = (self._computed(batch, found, where) for batch, found in zip(batches, source, strict=True))
+        return itertools.chain.from_iterable(ahead(computed, 1) if overlapping else computed)
+
+    def _computed(self, batch: Sequence[Window], pieces: Sequence[Piece], where: str) -> list[Tile]:
+        """Compute tiles of equal shape; those without any data are left out."""
+        images = [image for image, valid in pieces if valid is None or valid.any()]
+        results = iter(self._results(np.stack(images), where) if images else ())
+        return [
+            Tile(window, None if valid is not None and not valid.any() else next(results), valid)
+            for window, (_, valid) in zip(batch, pieces, strict=True)
+        ]
+
+    def _results(self, images: NDArray[Any], where: str) -> list[TileResult]:
+        """Compute the logits of images (B, C, *S) and of their mirrored copies.
+
+        Raises:
+            DataError: they are not finite, or of another shape than the spec says.
+        """
+        copies = [(axes, self._logits(_mirrored(images, axes))) for axes in self.copies]
+        for _, logits in copies:
+            _require_finite(logits, where)
+        return [
+            TileResult(images.shape[2:], [(axes, logits[index]) for axes, logits in copies], self.spec.logit_scale)
+            for index in range(len(images))
+        ]
+
+    def _require_range_of(self, source: Readable, where: str) -> None:
+        """Raise as `_require_range`, by a sample of the tiles of an image."""
+        places = self.places(source.shape)
+        sample = [source.read(place) for place in places[:: max(1, len(places) // _SAMPLE)]]
+        image = np.concatenate([part.reshape(len(part), -1) for part, _ in sample], axis=1)
+        valid = np.concatenate([np.ones(part[0].size, bool) if v is None else v.reshape(-1) for part, v in sample])
+        _require_range(image, valid, self.spec, where)
+
+    def _prepared(self, image: NDArray[Any], valid: NDArray[np.bool_] | None, where: str) -> NDArray[Any]:
+        """Return an image in the bands of the model, after checking it."""
+        if image.ndim == 3 and self.spec.dimensions == 2:
+            image = as_bands(image, self.spec.colour_mode)
+        self._require_image(image, valid, where)
+        return image
+
+    def _filled(self, image: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:
+        return fill_invalid(image, valid, self.spec.fill or (0.0,) * self.spec.channels)
 
     def _logits(self, images: NDArray[Any]) -> Floats:
         """Return logits (B, K, *n) as the backend computes them.
@@ -225,6 +337,21 @@ class Predictor:
         _require_values(image, valid, self.spec, where)
 
 
+def _batched(windows: Iterable[Window], size: int) -> Iterator[list[Window]]:
+    source = iter(windows)
+    while batch := list(itertools.islice(source, size)):
+        yield batch
+
+
+def _reader(image: NDArray[Any], valid: NDArray[np.bool_] | None) -> Read:
+    """Return a function that cuts windows out of an image in memory."""
+    return lambda window: (image[:, *window.slices], None if valid is None else valid[window.slices])
+
+
+def _intersect(one: Window, other: Window) -> bool:
+    return all(a < d and c < b for a, b, c, d in zip(one.start, one.stop, other.start, other.stop, strict=True))
+
+
 def _aligned(spec: ModelSpec) -> tuple[int, ...] | None:
     """Return the tile rounded up to multiples of the stride."""
     least = 2 * spec.stride if spec.overlap else spec.stride
@@ -235,7 +362,7 @@ def _require_values(image: NDArray[Any], valid: NDArray[np.bool_] | None, spec: 
     """Raise if the pixel values differ in kind from those that the model was trained on.
 
     Raises:
-        DataError: another number of bits, NaN or infinity, or floats 0…1 for a model trained on larger integers.
+        DataError: another number of bits, NaN or infinity.
     """
     trained = None if spec.dtype is None else np.dtype(spec.dtype)
     if trained is not None and {_bits(image.dtype), _bits(trained)} == {8, 16}:
@@ -257,11 +384,17 @@ def _require_values(image: NDArray[Any], valid: NDArray[np.bool_] | None, spec: 
             found=f"NaN or infinity in {count} pixel{'s' if count != 1 else ''}",
             do="Replace these values, mark the pixels as nodata, or leave the image out.",
         )
+
+
+def _require_range(image: NDArray[Any], valid: NDArray[np.bool_] | None, spec: ModelSpec, where: str) -> None:
+    """Raise if the values of a whole image are floats 0…1, and the model was trained on larger integers."""
+    trained = None if spec.dtype is None else np.dtype(spec.dtype)
     integers = trained is not None and trained.kind in "ui"
-    if not (integers and spec.typical_range is not None and spec.typical_range[1] > 1 and values.size):
+    if image.dtype.kind != "f" or not (integers and spec.typical_range is not None and spec.typical_range[1] > 1):
         return
+    values = image if valid is None else image[:, valid]
     # Zeros mean the same on either scale.
-    if values.min() >= 0 and 0 < values.max() <= 1:
+    if values.size and values.min() >= 0 and 0 < values.max() <= 1:
         top = 2 ** _bits(trained) - 1 if trained is not None else 255
         raise DataError(
             where,
