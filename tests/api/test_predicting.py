@@ -17,8 +17,10 @@ from PIL import Image
 from tests.inference.backends import predictor_of
 
 from pixelwise import storage
-from pixelwise.api import predicting as files
 from pixelwise.api.predicting import Predicted, find_sources, predict_files, predict_settings
+from pixelwise.api.predicting import journal as journals
+from pixelwise.api.predicting import outputs as files
+from pixelwise.api.predicting import run as runs
 from pixelwise.config import DataConfig
 from pixelwise.errors import ConfigError, Interrupted, OutputExistsError, ResourceError, UsageError
 from pixelwise.formats.dataset_root import DatasetRoot
@@ -468,7 +470,7 @@ def test_decoding_computing_and_writing_overlap(tmp_path: Path, monkeypatch: pyt
 def test_a_file_is_recorded_once_its_outputs_are_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path / "in", *(f"{k}.png" for k in range(9)))
     flushed: list[Path] = []
-    flush, add, recorded = storage._flush, files._Journal.add, []
+    flush, add, recorded = storage._flush, journals.Journal.add, []
 
     def record(journal: Any, name: str, state: Any, entry: dict[str, Any]) -> None:
         outputs = [tmp_path / "out" / entry[key] for key in ("mask", "overlay")]
@@ -483,7 +485,7 @@ def test_a_file_is_recorded_once_its_outputs_are_on_disk(tmp_path: Path, monkeyp
         flushed.append(path)
 
     monkeypatch.setattr(storage, "_flush", flushing)
-    monkeypatch.setattr(files._Journal, "add", record)
+    monkeypatch.setattr(journals.Journal, "add", record)
     assert len(run(tmp_path / "in", tmp_path / "out").images) == 9
     assert sorted(recorded) == [str(k) for k in range(9)]
 
@@ -529,7 +531,7 @@ def test_of_large_images_one_waits_to_be_written(tmp_path: Path, monkeypatch: py
     run(tmp_path / "in", tmp_path / "many")
     assert most[0] > 2
     most[0] = 0
-    monkeypatch.setattr(files, "_BEHIND_BYTES", pixels)
+    monkeypatch.setattr(runs, "_BEHIND_BYTES", pixels)
     run(tmp_path / "in", tmp_path / "few")
     assert most[0] <= 2
 

@@ -220,10 +220,9 @@ def test_an_iterator_in_a_thread_keeps_order_and_errors(count: int) -> None:
         yield from range(5)
         raise ValueError("the sixth")
 
-    found = []
+    found: list[int] = []
     with pytest.raises(ValueError, match="the sixth"):
-        for item in ahead(items(), count):
-            found.append(item)
+        found.extend(ahead(items(), count))
     assert found == list(range(5))
     assert list(ahead(iter(()), count)) == []
     assert next(ahead(iter(range(9)), count)) == 0

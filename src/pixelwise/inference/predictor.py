@@ -35,7 +35,7 @@ Piece = tuple[NDArray[Any], NDArray[np.bool_] | None]
 Read = Callable[[Window], Piece]
 
 # Bytes of the logits, and of probabilities that are returned, of neighbouring rows of tiles in `stream`.
-_HELD_BYTES = 1 << 28
+_HELD_BYTES = 1 << 29
 _READ_AHEAD = 2
 # Tiles whose values are compared with those of the training.
 _SAMPLE = 9
@@ -144,10 +144,11 @@ class Predictor:
         else:
             mask = np.empty(shape, labels.dtype)
             read = _reader(self._filled(image, valid), valid)
-            for block in self._blocks(shape, read, where, probabilities=observe is not None):
+            every = self.blocks(shape) if observe is None else self._rows_of(shape)
+            for block in self._blocks(every, shape, read, where, probabilities=observe is not None):
                 mask[block.window.slices] = block.mask
                 if observe is not None and block.probabilities is not None:
-                    observe(block.window.start[0], tempered(block.probabilities, self.spec.temperature))
+                    observe(block.window.start[0], block.probabilities)
         if valid is not None:
             mask[~valid] = labels.ignore_index
         return Prediction(mask, labels, grid or Grid().with_axes(self.spec.dimensions), id, valid=valid)
@@ -176,7 +177,7 @@ class Predictor:
         Raises:
             DataError: see `__call__`. Values are compared with those of the training in a sample of the image.
         """
-        labels, tile, shape = self.spec.labels, self._tile(source.shape), source.shape
+        labels, shape = self.spec.labels, source.shape
 
         def read(window: Window) -> Piece:
             image, valid = source.read(window)
@@ -185,48 +186,66 @@ class Predictor:
         if source.dtype.kind == "f" and not done:
             self._require_range_of(source, where)
         every = self.blocks(shape, probabilities=probabilities)[done:]
-        for _, strip in itertools.groupby(every, lambda window: window.start[1:]):
-            windows = list(strip)
-            box = Window(windows[0].start, windows[-1].stop)
-            places = [place for place in self.places(shape) if _intersect(place, box)]
-            tiles = self._tiles(read, places, where, overlapping=True)
-            for block in blend(
-                places, tiles, tile, labels.num_classes, labels.dtype, box=box, probabilities=probabilities
-            ):
-                if block.valid is not None:
-                    block.mask[~block.valid] = labels.ignore_index
-                if block.probabilities is None:
-                    yield block
-                else:
-                    yield replace(block, probabilities=tempered(block.probabilities, self.spec.temperature))
+        for block in self._blocks(every, shape, read, where, probabilities=probabilities, overlapping=True):
+            if block.valid is not None:
+                block.mask[~block.valid] = labels.ignore_index
+            yield block
 
     def blocks(self, shape: Sequence[int], *, probabilities: bool = False) -> list[Window]:
         """Return the windows of the blocks in which `stream` predicts an image of size *S, in their order.
 
         A block has the rows between the starts of two rows of tiles. Where the logits of these rows would exceed a limit, the
-        image is divided into strips along the second axis, one after the other.
+        image is divided into strips along the further axes, one after the other.
         """
         tile = self._tile(shape)
         corners = [sorted({place.start[axis] for place in self.places(shape)}) for axis in range(len(shape))]
         held = 1 + max(sum(top - tile[0] < other <= top for other in corners[0]) for top in corners[0])
         logits = math.prod(-(-size // self.spec.logit_scale) for size in tile) * len(self.copies)
         numbers = self.labels.num_classes * (held * logits + (2 * math.prod(tile) if probabilities else 0))
-        fitting = max(1, _HELD_BYTES // (4 * numbers * math.prod(map(len, corners[2:]))))
-        tops, lefts = [*corners[0], shape[0]], [*corners[1][::fitting], shape[1]]
-        rest = tuple(shape[2:])
+        fitting = _HELD_BYTES // (4 * numbers)
+        widths = [len(starts) for starts in corners[1:]]  # of the strips, in tiles along each further axis
+        for axis, count in enumerate(widths):
+            widths[axis] = min(count, max(1, fitting // (math.prod(widths) // count)))
+        strips = [
+            itertools.pairwise([*starts[::width], size])
+            for starts, width, size in zip(corners[1:], widths, shape[1:], strict=True)
+        ]
+        rows = self._rows_of(shape)
         return [
-            Window((top, left, *(0 for _ in rest)), (bottom, right, *rest))
-            for left, right in itertools.pairwise(lefts)
-            for top, bottom in itertools.pairwise(tops)
+            Window((row.start[0], *starts), (row.stop[0], *stops))
+            for starts, stops in (zip(*strip, strict=True) for strip in itertools.product(*strips))
+            for row in rows
         ]
 
+    def _rows_of(self, shape: Sequence[int]) -> list[Window]:
+        """Return the windows of the blocks of an image that is not divided into strips."""
+        tops = sorted({place.start[0] for place in self.places(shape)})
+        rest = tuple(shape[1:])
+        origin = (0,) * len(rest)
+        return [Window((top, *origin), (bottom, *rest)) for top, bottom in itertools.pairwise([*tops, shape[0]])]
+
     def _blocks(
-        self, shape: tuple[int, ...], read: Read, where: str, *, probabilities: bool = False
+        self,
+        every: Sequence[Window],
+        shape: tuple[int, ...],
+        read: Read,
+        where: str,
+        *,
+        probabilities: bool,
+        overlapping: bool = False,
     ) -> Iterator[Block]:
-        """Yield the blocks of an image in memory that is divided into tiles, from the first row to the last."""
-        places, labels = self.places(shape), self.spec.labels
-        tiles = self._tiles(read, places, where)
-        return blend(places, tiles, self._tile(shape), labels.num_classes, labels.dtype, probabilities=probabilities)
+        """Predict blocks of an image, with their probabilities after the temperature."""
+        places, labels = self.places(shape), self.labels
+        for _, strip in itertools.groupby(every, lambda window: (window.start[1:], window.stop[1:])):
+            blocks = list(strip)
+            box = Window(blocks[0].start, blocks[-1].stop)
+            inside = [place for place in places if _intersect(place, box)]
+            tiles = self._tiles(read, inside, where, overlapping=overlapping)
+            for block in blend(
+                inside, tiles, self._tile(shape), labels.num_classes, labels.dtype, box=box, probabilities=probabilities
+            ):
+                found = block.probabilities
+                yield block if found is None else replace(block, probabilities=tempered(found, self.spec.temperature))
 
     def places(self, shape: Sequence[int]) -> list[Window]:
         """Return the windows of the tiles of an image of size *S, row by row."""

@@ -1,0 +1,108 @@
+"""The journal of an unfinished folder: what was requested, and which files are finished, so that the same call resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pixelwise.errors import OutputExistsError
+from pixelwise.formats.reading import file_hash
+from pixelwise.storage import write_atomic
+
+JOURNAL = "journal.jsonl"
+
+State = list[int | str]
+
+
+def resumed(out: Path, request: Mapping[str, Any], overwrite: bool) -> dict[str, dict[str, Any]] | None:
+    """Return the finished entries by name if `out` holds an unfinished result of the same request, else None.
+
+    Raises:
+        OutputExistsError: it holds an unfinished result of another request, and `overwrite` is false.
+    """
+    path = out / JOURNAL
+    if not path.is_file():
+        return None
+    lines = journal_lines(path)
+    if not lines:
+        return {}
+    different = next((key for key in request if request[key] != lines[0].get(key)), None)
+    if different is not None and overwrite:
+        return None
+    if different is not None:
+        raise OutputExistsError(
+            out,
+            expected=f"an unfinished prediction with the same {different}",
+            found="one with another",
+            do="Repeat its command to resume it, choose another --out, or add --overwrite to replace it.",
+        )
+    return {line["name"]: line for line in lines[1:]}
+
+
+def journal_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the lines of a journal up to the first one that was cut off."""
+    lines = []
+    for text in path.read_bytes().splitlines(keepends=True):
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+class Journal:
+    """The finished files of an unfinished folder, one JSON line each, behind a line with the request."""
+
+    def __init__(self, path: Path, request: Mapping[str, Any]) -> None:
+        kept = journal_lines(path) if path.is_file() else []
+        self.written = [line["name"] for line in kept[1:]]
+        write_atomic(path, "".join(_line(line) for line in kept or [dict(request)]).encode())
+        self.file = path.open("a", encoding="ascii")
+        self.lock = threading.Lock()
+
+    def add(self, name: str, state: State, entry: Mapping[str, Any]) -> None:
+        """Record a file whose outputs are on disk, and wait until the record is. Several threads may do so at once."""
+        line = _line({"name": name, "state": state, "entry": entry})
+        with self.lock:
+            self.file.write(line)
+            self.file.flush()
+        os.fsync(self.file.fileno())  # outside of the lock: the disk stores several records in the time of one
+        self.written.append(name)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+def _line(plain: Mapping[str, Any]) -> str:
+    return json.dumps(dict(plain)) + "\n"
+
+
+def state_of(path: Path) -> State:
+    """Return what tells a changed file from the one that was predicted: size, time of modification, SHA-256."""
+    try:
+        status = path.stat()
+        return [status.st_size, status.st_mtime_ns, file_hash(path)]
+    except OSError:
+        return []
+
+
+def unchanged(path: Path, state: State) -> bool:
+    """Whether a file is the one that was predicted; a copy has another time of modification and the same contents."""
+    try:
+        status = path.stat()
+        return state[:2] == [status.st_size, status.st_mtime_ns] or (
+            state[:1] == [status.st_size] and state[2:] == [file_hash(path)]
+        )
+    except OSError:
+        return False
+
+
+def complete(out: Path, entry: Mapping[str, Any]) -> bool:
+    """Whether the files of an entry are still there."""
+    written = [entry[key] for key in ("mask", "overlay", "probabilities") if key in entry]
+    return all((out / name).is_file() for name in written)

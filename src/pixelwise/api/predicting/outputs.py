@@ -1,0 +1,96 @@
+"""Read a file, predict it, and write its mask, overlay and probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.imageio.images import fill_invalid
+from pixelwise.imageio.sources import Source, open_source
+from pixelwise.imageio.writing import write_prediction
+from pixelwise.inference.predictor import Predictor
+from pixelwise.reporting.overlay import overlay, write_png
+from pixelwise.storage import atomic_path
+from pixelwise.types import Prediction
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A decoded file."""
+
+    source: Source
+    image: NDArray[Any]
+    valid: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Which files are written beside the masks."""
+
+    overlays: bool = True
+    probabilities: bool = False
+
+
+def read_source(path: Path, nodata: float | None) -> Loaded:
+    """Open and decode a file; raises ImageError."""
+    source = open_source(path, nodata=nodata)
+    return Loaded(source, *source.read())
+
+
+def predict_source(predictor: Predictor, loaded: Loaded, probabilities: bool) -> Prediction:
+    """Predict an image, or a volume slice by slice if the model has two dimensions."""
+    source, image, valid = loaded.source, loaded.image, loaded.valid
+    where = str(source.path)
+    if image.ndim != 4 or predictor.spec.dimensions == 3:
+        return predictor(image, source.grid, valid, id=where, probabilities=probabilities)
+    slices = [
+        predictor(
+            image[:, index],
+            valid=None if valid is None else valid[index],
+            id=f"{where}, slice {index}",
+            probabilities=probabilities,
+        )
+        for index in range(image.shape[1])
+    ]
+    stacked = [one.probabilities for one in slices if one.probabilities is not None]
+    return Prediction(
+        np.stack([one.mask for one in slices]),
+        predictor.spec.labels,
+        source.grid,
+        where,
+        np.stack(stacked, axis=1) if stacked else None,
+        valid,
+    )
+
+
+def write_outputs(name: str, loaded: Loaded, prediction: Prediction, out: Path, outputs: Outputs) -> dict[str, Any]:
+    """Write the outputs of one file; return its entry in `predictions.json`."""
+    source = loaded.source
+    sizes = dict(zip(("width", "height", "depth"), reversed(prediction.mask.shape), strict=False))
+    entry: dict[str, Any] = {"file": str(source.path)}
+    entry |= {key: sizes[key] for key in ("depth", "height", "width") if key in sizes}
+    written = write_prediction(prediction, out / "masks" / f"{name}.png", like=source)
+    entry["mask"] = written.relative_to(out).as_posix()
+    if outputs.overlays:
+        entry["overlay"] = f"overlays/{name}.png"
+        write_png(out / entry["overlay"], _overlay(loaded.image, prediction))
+    if outputs.probabilities and prediction.probabilities is not None:
+        entry["probabilities"] = f"probabilities/{name}.npz"
+        with atomic_path(out / entry["probabilities"]) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, probabilities=prediction.probabilities.astype(np.float16))
+    return entry | {"shares": {key: round(share, 6) for key, share in prediction.shares().items()}}
+
+
+def _overlay(image: NDArray[Any], prediction: Prediction) -> NDArray[np.uint8]:
+    """Draw the mask over the image; of a volume, over the slice with the fewest pixels of the most frequent class."""
+    mask, valid, labels = prediction.mask, prediction.valid, prediction.labels
+    if mask.ndim == 3:
+        counts = np.stack([np.bincount(one.ravel(), minlength=labels.ignore_index + 1) for one in mask])
+        index = int(counts[:, counts.sum(0).argmax()].argmin())
+        image, mask = image[:, index], mask[index]
+        valid = None if valid is None else valid[index]
+    return overlay(fill_invalid(image, valid), mask, labels)
