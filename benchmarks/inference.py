@@ -65,7 +65,7 @@ from pixelwise.models.weights import load_model, save_model
 
 RESULT = Path(__file__).parent / "results" / "inference.json"
 PRECISIONS = ("fp32", "bf16")
-# Seconds before each measured call: the threads of other engines keep a core busy for a while after their last one.
+# Seconds before an engine is called: the threads of other engines keep a core busy for a while after their last call.
 PAUSE = 0.3
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 PACKAGES = ("torch", "openvino", "onnxruntime", "transformers", "torchvision", "segmentation-models-pytorch", "pillow")
@@ -270,7 +270,8 @@ def measure_engines(
             del methods[name]
             continue
         rows[name] = {"method": name} | ({} if case.classes else agreement(expected, masks))
-    seconds = alternate({name: lambda k, m=m: m(images[k % len(images)]) for name, m in methods.items()}, rounds)
+    calls = {name: lambda k, m=m: m(images[k % len(images)]) for name, m in methods.items()}
+    seconds = alternate(calls, rounds, warm=True)
     for name, taken in seconds.items():
         rows[name] |= {"seconds": statistics.median(taken), "fastest": min(taken), "slowest": max(taken)}
     return [rows[name] for name in sorted(rows, key=[*methods, *rows].index)]
@@ -287,12 +288,19 @@ def resized(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
 
 
-def alternate(methods: Mapping[str, Callable[[int], object]], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each method in each round, called with the number of the round."""
+def alternate(
+    methods: Mapping[str, Callable[[int], object]], rounds: int, *, warm: bool = False
+) -> dict[str, list[float]]:
+    """Return the seconds of each method in each round, called with the number of the round.
+
+    With `warm`, a call that is not measured goes before, since the first one after a pause is slower.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     for turn in range(rounds):
         for name, method in methods.items():
             time.sleep(PAUSE)
+            if warm:
+                method(turn)
             began = time.perf_counter()
             method(turn)
             seconds[name].append(time.perf_counter() - began)

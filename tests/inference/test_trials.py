@@ -108,6 +108,12 @@ def test_single_slow_passes_do_not_decide(noisy: Engine) -> None:
         assert trials[1].seconds == pytest.approx(0.2)
 
 
+def test_the_first_of_short_passes_after_a_pause_does_not_count() -> None:
+    times = {REFERENCE: [0.1], FAST: [0.3, *[0.3, 0.05] * 9]}
+    trials = Machine(times).run(FAST)
+    assert trials[1].seconds == pytest.approx(0.05)
+
+
 def test_a_slower_engine_costs_two_passes_besides_the_first() -> None:
     machine = Machine({REFERENCE: [1.0], FAST: [0.1], MIDDLE: [0.5]})
     machine.run(FAST, MIDDLE)
