@@ -41,7 +41,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     except OSError as error:
         if previous.exists() and not folder.exists():
             previous.rename(folder)
-        raise _write_error(folder, error) from error
+        raise write_error(folder, error) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     shutil.rmtree(previous, ignore_errors=True)
@@ -90,7 +90,8 @@ def _beside(folder: Path, state: str) -> Path:
     return absolute.with_name(f".{absolute.name}.{state}")
 
 
-def _write_error(path: Path, error: OSError) -> ResourceError:
+def write_error(path: Path, error: OSError) -> ResourceError:
+    """Return the error for a file that cannot be written."""
     return ResourceError(
         path,
         expected="a writable disk with free space",
@@ -130,7 +131,7 @@ def require_claimable(
     try:
         return _removable(folder, overwrite, results, marker)
     except OSError as error:
-        raise _write_error(folder, error) from error
+        raise write_error(folder, error) from error
 
 
 def claim_folder(folder: Path, overwrite: bool, results: Collection[str] = RUN, marker: str = RUN_MARKER) -> None:
@@ -152,7 +153,7 @@ def claim_folder(folder: Path, overwrite: bool, results: Collection[str] = RUN, 
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _write_error(folder, error) from error
+        raise write_error(folder, error) from error
 
 
 def _removable(folder: Path, overwrite: bool, results: Collection[str], marker: str) -> list[Path]:

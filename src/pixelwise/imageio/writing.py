@@ -6,7 +6,6 @@ PNG for ordinary images, GeoTIFF for GeoTIFF and NIfTI for NIfTI. Other formats 
 from __future__ import annotations
 
 import gzip
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,15 @@ from pixelwise.errors import MaskError
 from pixelwise.imageio import nifti
 from pixelwise.imageio.extras import need
 from pixelwise.imageio.images import IMAGE_SUFFIXES
-from pixelwise.imageio.masks import IGNORED_COLOUR, encode_png, require_indices
-from pixelwise.imageio.silencing import silenced
+from pixelwise.imageio.masks import encode_png, require_indices
+from pixelwise.imageio.scene_writing import SceneWriter, class_content, class_ids
 from pixelwise.imageio.sources import Source, VolumeSource
 from pixelwise.labels import Labels
-from pixelwise.storage import atomic_path, write_atomic
+from pixelwise.storage import write_atomic
+from pixelwise.tiles import Window
 from pixelwise.types import Prediction
 
 _LABEL_INTENT = 1002  # NIFTI_INTENT_LABEL
-_TILE = 256
 
 
 def write_prediction(prediction: Prediction, path: Path | str, like: Source | None = None) -> Path:
@@ -35,7 +34,7 @@ def write_prediction(prediction: Prediction, path: Path | str, like: Source | No
     that is not a class id. In a GeoTIFF this is also the nodata value.
 
     - PNG for ordinary images, and TIFFs without georeference: with the colours of the classes as palette for ids up to 255.
-    - GeoTIFF for a GeoTIFF: its CRS, transform or ground control points, with colour table and class names, tiled, DEFLATE.
+    - GeoTIFF for a GeoTIFF: its CRS, transform or ground control points, with colour table and class names (see `scene_writing`).
     - NIfTI for a NIfTI: its affine, sform and qform codes and spatial units, in the smallest unsigned type that holds the ids.
 
     Args:
@@ -66,7 +65,7 @@ def write_prediction(prediction: Prediction, path: Path | str, like: Source | No
         _write_nifti(path, like.in_file_axes(ids), like)
     elif like is not None and like.format == "GeoTIFF":
         path = path if path.suffix.lower() in (".tif", ".tiff") else _with_suffix(path, ".tif")
-        _write_geotiff(path, ids, ignore_id, prediction.labels, like)
+        _write_geotiff(path, ids, prediction.labels, like)
     else:
         path = _with_suffix(path, ".png")
         write_atomic(path, encode_png(path, ids, prediction.labels, ignore_id))
@@ -82,44 +81,20 @@ def _with_suffix(path: Path, suffix: str) -> Path:
 
 def _ids(prediction: Prediction) -> tuple[NDArray[Any], int]:
     """Return class ids (*S) in the smallest unsigned type, and the id of ignored and invalid pixels."""
-    labels = prediction.labels
-    used = set(labels.ids)
-    if labels.ignore_ids:
-        ignore_id = labels.ignore_ids[0]
-        dtype = np.min_scalar_type(max(*used, ignore_id))
-    else:
-        dtype = np.min_scalar_type(max(max(used), len(used)))  # so that one value is free
-        ignore_id = next(value for value in range(np.iinfo(dtype).max, -1, -1) if value not in used)
-    table = np.full(labels.ignore_index + 1, ignore_id, dtype)
-    table[: labels.num_classes] = labels.ids
+    table, ignore_id = class_ids(prediction.labels)
     ids = np.take(table, prediction.mask)
     if prediction.valid is not None:
         ids[~prediction.valid] = ignore_id
     return ids, ignore_id
 
 
-def _write_geotiff(path: Path, ids: NDArray[Any], ignore_id: int, labels: Labels, like: Source) -> None:
-    rasterio = need("rasterio", "geo", like.path)
-    profile: dict[str, Any] = {"width": ids.shape[1], "height": ids.shape[0], "count": 1, "dtype": ids.dtype.name}
-    layout = {"tiled": True, "blockxsize": _TILE, "blockysize": _TILE, "compress": "deflate"}
-    colours = {ignore_id: (*IGNORED_COLOUR, 255)} | {
-        id_: (*colour, 255) for id_, colour in zip(labels.ids, labels.colours, strict=True)
-    }
-    with silenced(), atomic_path(path) as temporary:  # sources with ground control points make rasterio warn
-        with rasterio.open(like.path.resolve(), driver="GTiff") as source:
-            points, points_crs = source.gcps
-            place = (
-                {"gcps": points, "crs": points_crs} if points else {"transform": source.transform, "crs": source.crs}
-            )
-            meaning = source.tags().get("AREA_OR_POINT", "Area")
-        with rasterio.open(temporary, "w", driver="GTiff", nodata=ignore_id, **profile, **layout, **place) as file:
-            if ids.dtype.itemsize <= 2:
-                file.write_colormap(1, colours)
-            file.update_tags(AREA_OR_POINT=meaning)
-            file.update_tags(
-                1, CLASSES=json.dumps(dict(zip(labels.ids, labels.names, strict=True)), ensure_ascii=False)
-            )
-            file.write(ids, 1)
+def _write_geotiff(path: Path, ids: NDArray[Any], labels: Labels, like: Source) -> None:
+    writer = SceneWriter(path, like, class_content(labels))
+    try:
+        writer.write(Window((0, 0), ids.shape), ids)
+        writer.finish()
+    finally:
+        writer.discard()
 
 
 def _write_nifti(path: Path, ids: NDArray[Any], like: VolumeSource) -> None:
