@@ -223,14 +223,14 @@ def test_a_image_too_large_for_the_memory_is_named_and_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     put(tmp_path / "in", "a.png", "huge.png", "z.png")
-    real = files.open_source
+    real = runs.open_source
 
     def short_of_memory(path: Path, **options: Any) -> Any:
         if path.name == "huge.png":
             raise error
         return real(path, **options)
 
-    monkeypatch.setattr(files, "open_source", short_of_memory)
+    monkeypatch.setattr(runs, "open_source", short_of_memory)
     result = run(tmp_path / "in", tmp_path / "out")
     assert [Path(e["file"]).name for e in result.images] == ["a.png", "z.png"]
     assert (
@@ -442,7 +442,7 @@ def test_decoding_computing_and_writing_overlap(tmp_path: Path, monkeypatch: pyt
     """While an image is computed, the next one is decoded and the one before is written, in other threads."""
     put(tmp_path / "in", *(f"{k}.png" for k in range(6)))
     threads: dict[str, set[str]] = {"read": set(), "write": set(), "compute": set()}
-    real = files.open_source
+    real = runs.open_source
 
     def read(path: Path, **options: Any) -> Any:
         threads["read"].add(threading.current_thread().name)
@@ -458,7 +458,7 @@ def test_decoding_computing_and_writing_overlap(tmp_path: Path, monkeypatch: pyt
         threads["compute"].add(threading.current_thread().name)
         return bright(images)
 
-    monkeypatch.setattr(files, "open_source", read)
+    monkeypatch.setattr(runs, "open_source", read)
     monkeypatch.setattr(files, "write_prediction", write)
     run(tmp_path / "in", tmp_path / "out", predictor_of(compute, LABELS, channels=3))
     assert threads["compute"] == {threading.main_thread().name}
@@ -552,9 +552,11 @@ def test_lack_of_memory_while_writing_stops_nothing(tmp_path: Path, monkeypatch:
 
 
 def test_settings_of_the_configuration(tmp_path: Path) -> None:
-    assert predict_settings(()) == {}
-    assert predict_settings(("predict.tile=[64, 32]", "predict.flips=true")) == {"tile": (64, 32), "flips": True}
-    assert predict_settings(("predict.tile=null",)) == {"tile": None}
+    assert predict_settings(()) == ({}, {})
+    fields, outputs = predict_settings(("predict.tile=[64, 32]", "predict.flips=true", "predict.confidence=true"))
+    assert fields == {"tile": (64, 32), "flips": True}
+    assert outputs == {"confidence": True}
+    assert predict_settings(("predict.tile=null",)) == ({"tile": None}, {})
     with pytest.raises(UsageError, match=r"--set train.steps=3: expected a key of predict"):
         predict_settings(("train.steps=3",))
     with pytest.raises(ConfigError, match=r"unknown key `predict.tyle`\. Did you mean 'tile'"):

@@ -163,7 +163,7 @@ def predict(
     """
     from pixelwise.api.predicting import predict_files, predict_settings
 
-    settings = predict_settings(overrides)
+    settings, outputs = predict_settings(overrides)
     loaded = model if isinstance(model, Model) else load(model)
     texts = [str(s) for s in ([sources] if isinstance(sources, str | Path) else sources)]
     return predict_files(
@@ -175,6 +175,7 @@ def predict(
         probabilities=probabilities,
         overwrite=overwrite,
         progress=progress,
+        **outputs,
     )
 
 

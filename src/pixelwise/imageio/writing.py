@@ -13,14 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import MaskError
-from pixelwise.imageio import nifti
+from pixelwise.imageio import nifti, png
 from pixelwise.imageio.extras import need
 from pixelwise.imageio.images import IMAGE_SUFFIXES
 from pixelwise.imageio.masks import encode_png, require_indices
-from pixelwise.imageio.scene_writing import SceneWriter, class_content, class_ids
+from pixelwise.imageio.scene_writing import (
+    CONFIDENCE,
+    SceneContent,
+    SceneWriter,
+    class_content,
+    class_ids,
+    probability_content,
+)
 from pixelwise.imageio.sources import Source, VolumeSource
 from pixelwise.labels import Labels
-from pixelwise.storage import write_atomic
+from pixelwise.storage import atomic_path, write_atomic
 from pixelwise.tiles import Window
 from pixelwise.types import Prediction
 
@@ -65,7 +72,7 @@ def write_prediction(prediction: Prediction, path: Path | str, like: Source | No
         _write_nifti(path, like.in_file_axes(ids), like)
     elif like is not None and like.format == "GeoTIFF":
         path = path if path.suffix.lower() in (".tif", ".tiff") else _with_suffix(path, ".tif")
-        _write_geotiff(path, ids, prediction.labels, like)
+        _write_scene(path, ids, class_content(prediction.labels), like)
     else:
         path = _with_suffix(path, ".png")
         write_atomic(path, encode_png(path, ids, prediction.labels, ignore_id))
@@ -88,10 +95,59 @@ def _ids(prediction: Prediction) -> tuple[NDArray[Any], int]:
     return ids, ignore_id
 
 
-def _write_geotiff(path: Path, ids: NDArray[Any], labels: Labels, like: Source) -> None:
-    writer = SceneWriter(path, like, class_content(labels))
+def write_confidence(
+    confidence: NDArray[np.float32], valid: NDArray[np.bool_] | None, path: Path | str, like: Source
+) -> Path:
+    """Write the largest probability at each pixel (*S), in percent, like its source: PNG, GeoTIFF or NIfTI.
+
+    Args:
+        confidence: 0–1.
+        valid: (*S), false where the image has no data, which is 255 in the file; None if all pixels are valid.
+        path: of the new file; its suffix is replaced by that of the format.
+        like: the source that was predicted.
+
+    Returns:
+        The path that was written.
+
+    Raises:
+        ImageError: the source can no longer be read, or the extra "geo" or "volumes" is not installed.
+        ResourceError: the disk does not take the file.
+    """
+    path = Path(path)
+    values = CONFIDENCE.encode(confidence, valid)
+    if isinstance(like, VolumeSource):
+        path = _with_suffix(path, ".nii.gz" if like.path.name.lower().endswith(".gz") else ".nii")
+        _write_nifti(path, like.in_file_axes(values), like)
+    elif like.format == "GeoTIFF":
+        path = _with_suffix(path, ".tif")
+        _write_scene(path, values, CONFIDENCE, like)
+    else:
+        path = _with_suffix(path, ".png")
+        write_atomic(path, png.encode(values))
+    return path
+
+
+def write_probabilities(probabilities: NDArray[np.float32], path: Path | str, like: Source, labels: Labels) -> Path:
+    """Write probabilities (K, *S): of a GeoTIFF as bands of one, else as float16 in an `.npz` with the key `probabilities`.
+
+    Raises as `write_confidence`.
+    """
+    path = Path(path)
+    if like.format == "GeoTIFF":
+        path = _with_suffix(path, ".tif")
+        content = probability_content(labels)
+        _write_scene(path, content.encode(probabilities), content, like)
+        return path
+    path = path.with_name(f"{path.name.removesuffix('.png')}.npz")
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, probabilities=probabilities.astype(np.float16))
+    return path
+
+
+def _write_scene(path: Path, values: NDArray[Any], content: SceneContent, like: Source) -> None:
+    writer = SceneWriter(path, like, content)
     try:
-        writer.write(Window((0, 0), ids.shape), ids)
+        writer.write(Window((0, 0), values.shape[-2:]), values)
         writer.finish()
     finally:
         writer.discard()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pixelwise.api.loading import Model
 from pixelwise.api.predicting.journal import JOURNAL, Journal, journal_lines, resumed
-from pixelwise.api.predicting.outputs import Outputs, predict_source, read_source
+from pixelwise.api.predicting.outputs import Loaded, Outputs, predict_source
 from pixelwise.api.predicting.run import Predicted, Progress, Run
 from pixelwise.api.predicting.sources import find_sources
 from pixelwise.api.scoring import require_sections
@@ -26,7 +26,9 @@ from pixelwise.storage import claim_folder, require_claimable, write_json
 from pixelwise.types import Prediction
 
 SUMMARY = "predictions.json"
-RESULTS = (SUMMARY, JOURNAL, "masks", "overlays", "probabilities")
+RESULTS = (SUMMARY, JOURNAL, "masks", "overlays", "probabilities", "confidence")
+# Settings of the section `predict` that are no fields of `ModelSpec`.
+_OUTPUT_KEYS = {"confidence"}
 
 __all__ = ["Outputs", "Predicted", "find_sources", "predict_file", "predict_files", "predict_settings"]
 
@@ -39,6 +41,7 @@ def predict_files(
     model: str = "",
     overlays: bool = True,
     probabilities: bool = False,
+    confidence: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Predicted:
@@ -53,7 +56,8 @@ def predict_files(
         out: a new or empty folder, or an unfinished one of the same call, which is resumed.
         model: identifies the weights, so that another model does not resume the folder.
         overlays: also write the masks drawn over the images.
-        probabilities: also write (K, *S) float16 as `.npz` with key `probabilities`.
+        probabilities: also write them: of a GeoTIFF as bands of one, else (K, *S) float16 as `.npz` with key `probabilities`.
+        confidence: also write the largest probability at each pixel, in percent.
         overwrite: replace an earlier result in `out`. Files in `out` are never sources.
         progress: called with (done, total, name) after each file.
 
@@ -67,7 +71,7 @@ def predict_files(
     named = {name: path for name, path in find_sources(sources).items() if inside not in path.resolve().parents}
     if not named:
         raise UsageError(out, expected="images outside of --out", found="none", do="Choose another --out.")
-    outputs = Outputs(overlays, probabilities)
+    outputs = Outputs(overlays, probabilities, confidence)
     request = _request(predictor, model, named, outputs)
     done = resumed(out, request, overwrite)
     if done is None:
@@ -139,6 +143,7 @@ def _request(predictor: Predictor | Model, model: str, named: Mapping[str, Path]
         "flips": [list(axes) for axes in mirrored_axes(spec.mirrors if spec.flips else (), spec.dimensions)],
         "overlays": outputs.overlays,
         "probabilities": outputs.probabilities,
+        "confidence": outputs.confidence,
         "backend": None if requested is None or requested.backend == AUTO else requested.backend,
         "precision": None if requested is None else requested.precision,
         "sources": list(named),
@@ -160,13 +165,14 @@ def predict_file(model: Model, path: Path, *, probabilities: bool = False) -> tu
         ImageError: the file cannot be read.
         DataError: not an image of the kind that the model was trained on.
     """
-    loaded = read_source(path, model.spec.nodata)
+    source = open_source(path, nodata=model.spec.nodata)
+    loaded = Loaded(source, *source.read())
     predictor = model.for_shape(loaded.image.shape[1:]).predictor
     return loaded.image, predict_source(predictor, loaded, probabilities)
 
 
-def predict_settings(overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the fields of `ModelSpec` that `predict.a=b` texts set.
+def predict_settings(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what `predict.a=b` texts set: fields of `ModelSpec`, and arguments of `predict_files`.
 
     Raises:
         UsageError: a key of another section.
@@ -175,4 +181,8 @@ def predict_settings(overrides: Sequence[str]) -> dict[str, Any]:
     require_sections(overrides, "predict")
     config = with_overrides(Config(), overrides).predict
     keys = {text.partition("=")[0].strip().removeprefix("predict.") for text in overrides}
-    return {key: getattr(config, key) for key in keys}
+    chosen = {key: getattr(config, key) for key in keys}
+    return (
+        {key: value for key, value in chosen.items() if key not in _OUTPUT_KEYS},
+        {key: value for key, value in chosen.items() if key in _OUTPUT_KEYS},
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -14,6 +15,12 @@ from pixelwise.formats.reading import file_hash
 from pixelwise.storage import write_atomic
 
 JOURNAL = "journal.jsonl"
+
+# Keys of an entry that name files.
+_FILES = ("mask", "masks", "overlay", "confidence", "probabilities", "frames_file")
+# Larger files are hashed in three pieces of this size.
+_HASHED = 1 << 30
+_PIECE = 1 << 24
 
 State = list[int | str]
 
@@ -40,7 +47,7 @@ def resumed(out: Path, request: Mapping[str, Any], overwrite: bool) -> dict[str,
             found="one with another",
             do="Repeat its command to resume it, choose another --out, or add --overwrite to replace it.",
         )
-    return {line["name"]: line for line in lines[1:]}
+    return {line["name"]: line for line in lines[1:] if "entry" in line}
 
 
 def journal_lines(path: Path) -> list[dict[str, Any]]:
@@ -55,23 +62,36 @@ def journal_lines(path: Path) -> list[dict[str, Any]]:
 
 
 class Journal:
-    """The finished files of an unfinished folder, one JSON line each, behind a line with the request."""
+    """The finished files of an unfinished folder, and finished blocks of large ones, one JSON line each, behind the request."""
 
     def __init__(self, path: Path, request: Mapping[str, Any]) -> None:
         kept = journal_lines(path) if path.is_file() else []
-        self.written = [line["name"] for line in kept[1:]]
-        write_atomic(path, "".join(_line(line) for line in kept or [dict(request)]).encode())
+        self.written = [line["name"] for line in kept[1:] if "entry" in line]
+        self._blocks = {line["name"]: line for line in kept[1:] if "entry" not in line}
+        lines = [*kept[:1], *(line for line in kept[1:] if "entry" in line), *self._blocks.values()]
+        write_atomic(path, "".join(_line(line) for line in lines or [dict(request)]).encode())
         self.file = path.open("a", encoding="ascii")
         self.lock = threading.Lock()
 
     def add(self, name: str, state: State, entry: Mapping[str, Any]) -> None:
         """Record a file whose outputs are on disk, and wait until the record is. Several threads may do so at once."""
-        line = _line({"name": name, "state": state, "entry": entry})
+        self._store({"name": name, "state": state, "entry": entry})
+        self.written.append(name)
+
+    def add_block(self, name: str, state: State, facts: Mapping[str, Any]) -> None:
+        """Record how far a file has been predicted, and what is needed to continue, once that is on disk."""
+        self._store({"name": name, "state": state, **facts})
+
+    def block(self, name: str, state: State) -> dict[str, Any] | None:
+        """Return what an earlier call recorded by `add_block`; None if there is nothing, or the file has changed since."""
+        line = self._blocks.get(name)
+        return line if line and line["state"][:1] + line["state"][2:] == state[:1] + state[2:] else None
+
+    def _store(self, line: Mapping[str, Any]) -> None:
         with self.lock:
-            self.file.write(line)
+            self.file.write(_line(line))
             self.file.flush()
         os.fsync(self.file.fileno())  # outside of the lock: the disk stores several records in the time of one
-        self.written.append(name)
 
     def close(self) -> None:
         """Close the file."""
@@ -83,12 +103,26 @@ def _line(plain: Mapping[str, Any]) -> str:
 
 
 def state_of(path: Path) -> State:
-    """Return what tells a changed file from the one that was predicted: size, time of modification, SHA-256."""
+    """Return what tells a changed file from the one that was predicted: size, time of modification, SHA-256.
+
+    Of a file of more than a gigabyte, three pieces are hashed.
+    """
     try:
         status = path.stat()
-        return [status.st_size, status.st_mtime_ns, file_hash(path)]
+        return [status.st_size, status.st_mtime_ns, _contents(path, status.st_size)]
     except OSError:
         return []
+
+
+def _contents(path: Path, size: int) -> str:
+    if size <= _HASHED:
+        return file_hash(path)
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for place in (0, size // 2, size - _PIECE):
+            file.seek(place)
+            digest.update(file.read(_PIECE))
+    return digest.hexdigest()
 
 
 def unchanged(path: Path, state: State) -> bool:
@@ -96,7 +130,7 @@ def unchanged(path: Path, state: State) -> bool:
     try:
         status = path.stat()
         return state[:2] == [status.st_size, status.st_mtime_ns] or (
-            state[:1] == [status.st_size] and state[2:] == [file_hash(path)]
+            state[:1] == [status.st_size] and state[2:] == [_contents(path, status.st_size)]
         )
     except OSError:
         return False
@@ -104,5 +138,4 @@ def unchanged(path: Path, state: State) -> bool:
 
 def complete(out: Path, entry: Mapping[str, Any]) -> bool:
     """Whether the files of an entry are still there."""
-    written = [entry[key] for key in ("mask", "overlay", "probabilities") if key in entry]
-    return all((out / name).is_file() for name in written)
+    return all((out / entry[key]).exists() for key in _FILES if key in entry)

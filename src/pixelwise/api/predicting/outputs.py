@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.imageio.images import fill_invalid
-from pixelwise.imageio.sources import Source, open_source
-from pixelwise.imageio.writing import write_prediction
+from pixelwise.imageio.sources import Source
+from pixelwise.imageio.writing import write_confidence, write_prediction, write_probabilities
 from pixelwise.inference.predictor import Predictor
 from pixelwise.reporting.overlay import overlay, write_png
-from pixelwise.storage import atomic_path
 from pixelwise.types import Prediction
 
 
@@ -33,12 +32,25 @@ class Outputs:
 
     overlays: bool = True
     probabilities: bool = False
+    confidence: bool = False
+
+    @property
+    def computed(self) -> bool:
+        """Whether probabilities are needed."""
+        return self.probabilities or self.confidence
 
 
-def read_source(path: Path, nodata: float | None) -> Loaded:
-    """Open and decode a file; raises ImageError."""
-    source = open_source(path, nodata=nodata)
-    return Loaded(source, *source.read())
+def about(source: Source) -> dict[str, Any]:
+    """Return what an entry in `predictions.json` says about the file: its path, size, and grid."""
+    sizes = dict(zip(("width", "height", "depth"), reversed(source.shape), strict=False))
+    grid = source.grid
+    entry: dict[str, Any] = {"file": str(source.path)}
+    entry |= {key: sizes[key] for key in ("depth", "height", "width") if key in sizes}
+    if grid.unit != "px":
+        entry["grid"] = {"spacing": list(grid.spacing), "unit": grid.unit}
+        affine = None if grid.affine is None else [list(row) for row in grid.affine]
+        entry["grid"] |= {key: value for key, value in (("crs", grid.crs), ("affine", affine)) if value}
+    return entry
 
 
 def predict_source(predictor: Predictor, loaded: Loaded, probabilities: bool) -> Prediction:
@@ -70,18 +82,20 @@ def predict_source(predictor: Predictor, loaded: Loaded, probabilities: bool) ->
 def write_outputs(name: str, loaded: Loaded, prediction: Prediction, out: Path, outputs: Outputs) -> dict[str, Any]:
     """Write the outputs of one file; return its entry in `predictions.json`."""
     source = loaded.source
-    sizes = dict(zip(("width", "height", "depth"), reversed(prediction.mask.shape), strict=False))
-    entry: dict[str, Any] = {"file": str(source.path)}
-    entry |= {key: sizes[key] for key in ("depth", "height", "width") if key in sizes}
+    entry = about(source)
     written = write_prediction(prediction, out / "masks" / f"{name}.png", like=source)
     entry["mask"] = written.relative_to(out).as_posix()
     if outputs.overlays:
         entry["overlay"] = f"overlays/{name}.png"
         write_png(out / entry["overlay"], _overlay(loaded.image, prediction))
-    if outputs.probabilities and prediction.probabilities is not None:
-        entry["probabilities"] = f"probabilities/{name}.npz"
-        with atomic_path(out / entry["probabilities"]) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, probabilities=prediction.probabilities.astype(np.float16))
+    probabilities = prediction.probabilities
+    if outputs.confidence and probabilities is not None:
+        place = out / "confidence" / f"{name}.png"
+        written = write_confidence(probabilities.max(0), prediction.valid, place, source)
+        entry["confidence"] = written.relative_to(out).as_posix()
+    if outputs.probabilities and probabilities is not None:
+        written = write_probabilities(probabilities, out / "probabilities" / f"{name}.png", source, prediction.labels)
+        entry["probabilities"] = written.relative_to(out).as_posix()
     return entry | {"shares": {key: round(share, 6) for key, share in prediction.shares().items()}}
 
 

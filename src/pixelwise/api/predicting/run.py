@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.api.predicting.journal import Journal, State, complete, state_of, unchanged
-from pixelwise.api.predicting.outputs import Loaded, Outputs, predict_source, read_source, write_outputs
+from pixelwise.api.predicting.outputs import Loaded, Outputs, predict_source, write_outputs
+from pixelwise.api.predicting.scenes import is_scene, predict_scene
 from pixelwise.errors import DataError, OutOfMemoryError, convert_memory_errors
+from pixelwise.imageio.sources import Source, open_source
 from pixelwise.inference.predictor import Predictor
 from pixelwise.types import Prediction
 
@@ -91,23 +93,40 @@ class Run:
         self._report(name)
         return True
 
-    def _read(self, name: str) -> tuple[State, Loaded]:
-        """Decode one file, in the thread of the reader; its state is from before, in case it changes meanwhile."""
-        path = self.named[name]
-        return state_of(path), read_source(path, self.predictor.spec.nodata)
+    def _read(self, name: str) -> tuple[State, Loaded | Source]:
+        """Decode one file unless it is a scene, in the thread of the reader.
 
-    def _predict(self, name: str, read: Future[tuple[State, Loaded]], writer: ThreadPoolExecutor) -> None:
-        """Predict one file and hand it to the writers."""
+        Its state is from before, in case it changes meanwhile.
+        """
+        path = self.named[name]
+        state = state_of(path)
+        source = open_source(path, nodata=self.predictor.spec.nodata)
+        return state, source if is_scene(source) else Loaded(source, *source.read())
+
+    def _predict(self, name: str, read: Future[tuple[State, Loaded | Source]], writer: ThreadPoolExecutor) -> None:
+        """Predict one file and hand it to the writers; or predict a scene, and write it on the way."""
         try:
             with convert_memory_errors(self.named[name], _ALONE):
                 state, loaded = read.result()
-                prediction = predict_source(self.predictor, loaded, self.outputs.probabilities)
+                if not isinstance(loaded, Loaded):
+                    self._predict_scene(name, loaded, state)
+                    return
+                prediction = predict_source(self.predictor, loaded, self.outputs.computed)
         except (DataError, OutOfMemoryError) as error:
             self._fail(name, error)
             return
         arrays = (loaded.image, prediction.mask, prediction.probabilities)
         size = sum(array.nbytes for array in arrays if array is not None)
         self.writes.append((name, size, writer.submit(self._write, name, state, loaded, prediction)))
+
+    def _predict_scene(self, name: str, source: Source, state: State) -> None:
+        def say(text: str) -> None:
+            self._progress(f"{source.path}: {text}")
+
+        entry = predict_scene(self.predictor, source, name, self.out, self.outputs, self.journal, state, say)
+        self.journal.add(name, state, entry)
+        self.entries[name] = entry
+        self._report(name)
 
     def _write(self, name: str, state: State, loaded: Loaded, prediction: Prediction) -> dict[str, Any]:
         """Write the outputs of one file and record it, in the thread of a writer; return its entry."""
@@ -137,5 +156,8 @@ class Run:
         self._report(name)
 
     def _report(self, name: str) -> None:
+        self._progress(str(self.named[name]))
+
+    def _progress(self, text: str) -> None:
         if self.progress is not None:
-            self.progress(len(self.entries) + len(self.failed), len(self.named), str(self.named[name]))
+            self.progress(len(self.entries) + len(self.failed), len(self.named), text)

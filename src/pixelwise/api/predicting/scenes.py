@@ -29,7 +29,7 @@ from pixelwise.imageio.scene_writing import (
     probability_content,
     require_disk,
 )
-from pixelwise.imageio.sources import Source
+from pixelwise.imageio.sources import Source, open_source
 from pixelwise.inference.blending import Block
 from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import Labels
@@ -98,10 +98,10 @@ class _Scene:
 
     def run(self, journal: Journal, state: State, say: Said) -> dict[str, Any]:
         """Predict all blocks that are not done, and write the results."""
-        wanted = self.outputs.probabilities or self.outputs.confidence
+        wanted = self.outputs.computed
         blocks = self.predictor.blocks(self.source.shape, probabilities=wanted)
         with ExitStack() as stack:
-            done, writers = self._begin(journal.blocks(self.name, state))
+            done, writers = self._begin(journal.block(self.name, state))
             for writer in writers.values():
                 stack.enter_context(writer)
             progress = _Rows(self.source, blocks, done, say)
@@ -146,10 +146,14 @@ class _Scene:
         entry = about(self.source) | self.files
         if self.preview is not None:
             entry["overlay"] = f"overlays/{self.name}.png"
-            write_png(self.out / entry["overlay"], self.preview.drawn(self.out / self.files["mask"], self.labels, blocks))
+            write_png(
+                self.out / entry["overlay"], self.preview.drawn(self.out / self.files["mask"], self.labels, blocks)
+            )
         total = math.prod(self.source.shape)
         return entry | {
-            "shares": {name: round(int(count) / total, 6) for name, count in zip(self.labels.names, self.counts, strict=True)}
+            "shares": {
+                name: round(int(count) / total, 6) for name, count in zip(self.labels.names, self.counts, strict=True)
+            }
         }
 
 
@@ -188,12 +192,10 @@ class _Preview:
 
     def drawn(self, mask_file: Path, labels: Labels, blocks: list[Window]) -> NDArray[np.uint8]:
         """Return the mask over the small image, (H, W, 3); what an earlier call read is read again."""
-        from pixelwise.imageio.sources import open_source
-
-        ids, ignored = class_ids(labels)
+        ids, _ = class_ids(labels)
         table = np.full(int(ids.max()) + 1, labels.ignore_index, labels.dtype)
         table[ids[: labels.num_classes]] = np.arange(labels.num_classes)
-        written = open_source(mask_file, nodata=None)
+        written = open_source(mask_file)
         mask = np.zeros(self.seen.shape, labels.dtype)
         for block in blocks:
             place, taken = self._places(block)
