@@ -346,9 +346,10 @@ def measure_folder(
                 print(f"left out: {error}", file=sys.stderr, flush=True)
                 del methods[name]
         seconds = alternate({name: lambda _, w=work: w(every) for name, work in methods.items()}, rounds)
-        chosen = read_json(out / "ours" / "predictions.json")["engine"]
-    seconds = {f"command, {chosen['name']} {chosen['precision']}: masks and overlays" if name == COMMAND else name: taken
-               for name, taken in seconds.items()}
+        if COMMAND in seconds:
+            engine = read_json(out / "ours" / "predictions.json")["engine"]
+            title = f"command, {engine['name']} {engine['precision']}: masks and overlays"
+            seconds[title] = seconds.pop(COMMAND)
     rates = {name: count / statistics.median(taken) for name, taken in seconds.items()}
     return [
         {"method": name, "per_second": rate, "alone": rates.get(f"{name.partition(':')[0]}: model alone")}

@@ -77,13 +77,17 @@ def test_a_folder_is_predicted_by_all_methods(
 ) -> None:
     monkeypatch.setattr(inference, "BACKENDS", TORCH)
     monkeypatch.setattr(inference, "DEFAULT", Case("unet", (36, 48)))
-    monkeypatch.setattr(inference, "_command", lambda *_: None)
+
+    def command(_: Path, out: Path, __: Path) -> None:
+        inference.write_json(out / "predictions.json", {"engine": {"name": "openvino", "precision": "fp32"}})
+
+    monkeypatch.setattr(inference, "_command", command)
     rows = inference.measure_folder(folder, images, 3, 1, compiled=False)
     assert [row["method"] for row in rows] == [
         *(f"torch {p}: {w}" for p in ("fp32", "bf16") for w in ("model alone", "masks and overlays", "masks")),
         "plain loop: masks",
         "SMP U-Net, eager: masks",
-        "command: masks and overlays",
+        "command, openvino fp32: masks and overlays",
     ]
     assert [row["alone"] is not None for row in rows] == [True] * 6 + [False] * 3
 

@@ -5,6 +5,7 @@ Only this module converts between pixels and physical units.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,12 @@ from numpy.typing import NDArray
 from pixelwise.errors import DataError
 
 Affine = tuple[tuple[float, ...], ...]
+
+# Metres per unit of length.
+METRES = {"m": 1.0, "mm": 1e-3, "cm": 1e-2, "km": 1e3, "ft": 0.3048, "us-ft": 1200 / 3937}
+_RADIANS = {"deg": np.pi / 180, "rad": 1.0, "grad": np.pi / 200}
+_EARTH = 6_371_008.8  # mean radius of the Earth, metres (IUGG)
+_MERCATOR, _MERCATOR_RADIUS = "EPSG:3857", 6_378_137.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,33 @@ class Grid:
         if self.affine is not None:
             return float(abs(np.linalg.det(np.asarray(self.affine, float)[:-1, :-1])))
         return float(np.prod(self.spacing))
+
+    @property
+    def has_lengths(self) -> bool:
+        """Whether spacings are lengths: not of angles, and not of Web Mercator (EPSG:3857), which enlarges them."""
+        return self.unit in METRES and self.crs != _MERCATOR
+
+    def metres(self, shape: Sequence[int]) -> tuple[float, ...] | None:
+        """Return the approximate spacing in metres at the centre of an image of size *S; None if it is unknown.
+
+        Degrees are converted on a sphere at the latitude of the centre. Web Mercator (EPSG:3857) enlarges lengths by
+        1 / cos(latitude), which is undone.
+        """
+        if self.unit in METRES:
+            scale = METRES[self.unit]
+            if self.crs == _MERCATOR and self.affine is not None:
+                scale /= float(np.cosh(self._centre(shape)[1] / _MERCATOR_RADIUS))
+            return tuple(scale * size for size in self.spacing)
+        if self.unit in _RADIANS and self.affine is not None and self.ndim == 2:
+            angle = _RADIANS[self.unit]
+            rows, columns = (_EARTH * angle * size for size in self.spacing)
+            return rows, columns * max(float(np.cos(self._centre(shape)[1] * angle)), 1e-6)
+        return None
+
+    def _centre(self, shape: Sequence[int]) -> tuple[float, ...]:
+        """Return the world coordinates (x, y[, z]) of the centre of an image of size *S."""
+        middle = np.array([[(size - 1) / 2 for size in shape[-self.ndim :]]])
+        return tuple(self.to_world(middle)[0].tolist())
 
     def to_world(self, pixels: NDArray[np.floating]) -> NDArray[np.floating]:
         """Convert pixel positions (N, ndim), in (row, column) order with centres at integers, to world (x, y[, z]).

@@ -101,6 +101,9 @@ class ModelSpec:
         flips: whether probabilities are averaged over copies mirrored in these directions.
         temperature: divisor of the logits before the softmax (Guo et al. 2017, arXiv:1706.04599); no effect on masks.
         task: "semantic", "instance" or "panoptic".
+        trained_spacing: median distance between neighbouring pixels of the training images per axis, in array order; None if
+            unknown.
+        trained_unit: its unit.
     """
 
     labels: Labels
@@ -119,6 +122,8 @@ class ModelSpec:
     flips: bool = False
     temperature: float = 1.0
     task: Literal["semantic", "instance", "panoptic"] = "semantic"
+    trained_spacing: tuple[float, ...] | None = None
+    trained_unit: str = "px"
 
 
 @dataclass(frozen=True)

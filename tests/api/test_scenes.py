@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,36 @@ def test_small_images_have_a_confidence_too(tmp_path: Path, suffix: str) -> None
     known = values[values != 255]
     assert known.min() >= 33
     assert known.max() <= 100
+
+
+def trained_at(spacing: float) -> Predictor:
+    backend = Backend()
+    backend.spec = replace(backend.spec, trained_spacing=(spacing, spacing), trained_unit="m")
+    return Predictor(backend)
+
+
+@pytest.mark.parametrize("size", [(300, 220), (60, 50)], ids=["scene", "image"])
+def test_another_pixel_spacing_than_in_training_is_reported_or_resampled(tmp_path: Path, size: tuple[int, int]) -> None:
+    source = scene(tmp_path / "a.tif", *size, nodata=False, transform=Affine(0.5, 0, 500_000, 0, -0.5, 5_600_000))
+    (plain,) = predict_files(trained_at(1.0), [str(source)], tmp_path / "plain").images
+    (notice,) = plain["notices"]
+    assert "expected pixels of about 1 × 1 m, as in training, found 0.5 × 0.5 m" in notice
+    (entry,) = predict_files(trained_at(1.0), [str(source)], tmp_path / "out", resample=True).images
+    assert "notices" not in entry
+    with rasterio.open(source) as file:
+        image = file.read()
+    half = image.reshape(3, size[0] // 2, 2, size[1] // 2, 2).mean((2, 4)).round().astype(np.uint8)
+    expected = trained_at(1.0)(half).mask.repeat(2, 0).repeat(2, 1)
+    mask, profile = read(tmp_path / "out" / entry["mask"])
+    assert mask.shape == (1, *size)
+    assert profile["transform"] == Affine(0.5, 0, 500_000, 0, -0.5, 5_600_000)
+    ids = np.array([0, 7, 9])
+    assert (mask[0] == ids[expected]).mean() > 0.9  # the filter is wider than the mean of 2 × 2 pixels
+    similar = trained_at(0.6)
+    assert "notices" not in predict_files(similar, [str(source)], tmp_path / "similar").images[0]
+
+
+def test_images_of_unknown_spacing_are_not_resampled(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((30, 30, 3), np.uint8), photometric="rgb")
+    (entry,) = predict_files(trained_at(1.0), [str(tmp_path / "a.tif")], tmp_path / "out", resample=True).images
+    assert "not resampled, since the spacing of its pixels or of the training is unknown" in entry["notices"][0]

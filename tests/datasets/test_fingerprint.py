@@ -91,16 +91,25 @@ def test_objects_and_positions_are_in_the_fingerprint(tmp_path: Path) -> None:
 def test_spacings_are_in_the_most_frequent_unit() -> None:
     spacings = Spacings()
     for spacing in ((0.5, 0.5), (0.5, 0.7), (0.5, 0.9)):
-        spacings.add(Grid(spacing, "mm"))
+        spacings.add(Grid(spacing, "mm"), (4, 4))
     assert spacings.result() == ((0.5, 0.7), "mm", True)
-    spacings.add(Grid())
+    spacings.add(Grid(), (4, 4))
     assert spacings.result() == ((0.5, 0.7), "mm", True)
     same = Spacings()
     for spacing in ((0.97656, 0.97656), (0.9765625, 0.9765625)):
-        same.add(Grid(spacing, "mm"))
+        same.add(Grid(spacing, "mm"), (4, 4))
     assert not same.result()[2]
-    same.add(Grid((1.0, 1.0), "m"))
+    same.add(Grid((1.0, 1.0), "m"), (4, 4))
     assert same.result()[2]
+
+
+def test_degrees_are_recorded_as_metres() -> None:
+    spacings = Spacings()
+    spacings.add(Grid((1e-5, 1e-5), "deg", ((1e-5, 0, 7), (0, -1e-5, 60), (0, 0, 1)), "EPSG:4326"), (10, 10))
+    (rows, columns), unit, _ = spacings.result()
+    assert unit == "m"
+    assert rows == pytest.approx(1.112, rel=1e-3)
+    assert columns == pytest.approx(0.556, rel=1e-3)
 
 
 def test_fingerprints_of_older_versions_are_read() -> None:

@@ -63,6 +63,9 @@ def run(
         if len(result.images) > _SHOWN:
             put(f"… and {len(result.images) - _SHOWN} more\n")
         put(f"\n{len(result.images)} predicted, {len(result.failed)} failed: {result.folder}\n")
+    for entry in result.images:
+        for notice in entry.get("notices", ()):
+            progress.say(notice)
     for failure in result.failed:
         progress.say(failure["error"])
     if result.failed:

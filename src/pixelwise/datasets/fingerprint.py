@@ -6,7 +6,7 @@ Statistics are accumulated image by image: only one image is in memory.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,7 +101,7 @@ class _Statistics:
         if mask is None:
             raise DataError(name, expected="a mask", found="none", do="A fingerprint needs a mask for every image.")
         self.sizes.append((int(image.shape[1]), int(image.shape[2])))
-        self.spacings.add(sample.grid)
+        self.spacings.add(sample.grid, image.shape[1:])
         counted = mask != self.labels.ignore_index
         self.ignored += int(mask.size - counted.sum())
         self.intensities.add(image, mask, counted, (seed, 0))
@@ -158,14 +158,16 @@ def _form(form: tuple[int, str]) -> str:
 
 
 class Spacings:
-    """Accumulate the pixel spacings of images, in the most frequent unit."""
+    """Accumulate the pixel spacings of images, in the most frequent unit; those of maps that are no lengths, in metres."""
 
     def __init__(self) -> None:
         self.spacings: dict[tuple[str, int], list[tuple[float, ...]]] = {}  # by unit and number of axes
 
-    def add(self, grid: Grid) -> None:
-        """Add the grid of an image."""
-        self.spacings.setdefault((grid.unit, len(grid.spacing)), []).append(grid.spacing)
+    def add(self, grid: Grid, shape: Sequence[int]) -> None:
+        """Add the grid of an image of size *S."""
+        metres = None if grid.has_lengths else grid.metres(shape)
+        spacing, unit = (grid.spacing, grid.unit) if metres is None else (metres, "m")
+        self.spacings.setdefault((unit, len(spacing)), []).append(spacing)
 
     def result(self) -> tuple[tuple[float, ...], str, bool]:
         """Return the median spacing per axis, its unit, and whether spacings or units differ."""

@@ -114,6 +114,8 @@ class _Plain(BaseModel):
     flips: Annotated[bool, Field(strict=True)] = False
     temperature: float | None = None
     task: Literal["semantic", "instance", "panoptic"] = "semantic"
+    trained_spacing: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    trained_unit: str = "px"
     calibration: dict[str, Any] | None = None
     license: str = "user"
     trained: dict[str, Any] | None = None

@@ -280,6 +280,8 @@ def model_card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelC
             overlap=config.predict.overlap,
             mirrors=tuple(d for d in ("horizontal", "vertical") if getattr(config.augment, f"flip_{d}")),
             flips=config.predict.flips,
+            trained_spacing=facts.spacing if facts.spacing_unit != "px" else None,
+            trained_unit=facts.spacing_unit,
         ),
         license=config.model.license or "user",
         trained={

@@ -28,7 +28,7 @@ from pixelwise.types import Prediction
 SUMMARY = "predictions.json"
 RESULTS = (SUMMARY, JOURNAL, "masks", "overlays", "probabilities", "confidence")
 # Settings of the section `predict` that are no fields of `ModelSpec`.
-_OUTPUT_KEYS = {"confidence"}
+_OUTPUT_KEYS = {"confidence", "resample"}
 
 __all__ = ["Outputs", "Predicted", "find_sources", "predict_file", "predict_files", "predict_settings"]
 
@@ -42,6 +42,7 @@ def predict_files(
     overlays: bool = True,
     probabilities: bool = False,
     confidence: bool = False,
+    resample: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Predicted:
@@ -58,6 +59,7 @@ def predict_files(
         overlays: also write the masks drawn over the images.
         probabilities: also write them: of a GeoTIFF as bands of one, else (K, *S) float16 as `.npz` with key `probabilities`.
         confidence: also write the largest probability at each pixel, in percent.
+        resample: predict images at the pixel spacing of the training, and return masks on their own grids.
         overwrite: replace an earlier result in `out`. Files in `out` are never sources.
         progress: called with (done, total, name) after each file.
 
@@ -71,7 +73,7 @@ def predict_files(
     named = {name: path for name, path in find_sources(sources).items() if inside not in path.resolve().parents}
     if not named:
         raise UsageError(out, expected="images outside of --out", found="none", do="Choose another --out.")
-    outputs = Outputs(overlays, probabilities, confidence)
+    outputs = Outputs(overlays, probabilities, confidence, resample)
     request = _request(predictor, model, named, outputs)
     done = resumed(out, request, overwrite)
     if done is None:
@@ -144,6 +146,7 @@ def _request(predictor: Predictor | Model, model: str, named: Mapping[str, Path]
         "overlays": outputs.overlays,
         "probabilities": outputs.probabilities,
         "confidence": outputs.confidence,
+        "resample": outputs.resample,
         "backend": None if requested is None or requested.backend == AUTO else requested.backend,
         "precision": None if requested is None else requested.precision,
         "sources": list(named),

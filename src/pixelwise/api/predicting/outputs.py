@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.imageio.images import fill_invalid
+from pixelwise.imageio.resampling import ResampledSource
 from pixelwise.imageio.sources import Source
 from pixelwise.imageio.writing import write_confidence, write_prediction, write_probabilities
 from pixelwise.inference.predictor import Predictor
 from pixelwise.reporting.overlay import overlay, write_png
+from pixelwise.tiles import Window
 from pixelwise.types import Prediction
 
 
@@ -24,15 +26,17 @@ class Loaded:
     source: Source
     image: NDArray[Any]
     valid: NDArray[np.bool_] | None
+    resampled: ResampledSource | None = None  # at the spacing of the training
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Which files are written beside the masks."""
+    """Which files are written beside the masks, and whether images are resampled to the spacing of the training."""
 
     overlays: bool = True
     probabilities: bool = False
     confidence: bool = False
+    resample: bool = False
 
     @property
     def computed(self) -> bool:
@@ -55,6 +59,11 @@ def about(source: Source) -> dict[str, Any]:
 
 def predict_source(predictor: Predictor, loaded: Loaded, probabilities: bool) -> Prediction:
     """Predict an image, or a volume slice by slice if the model has two dimensions."""
+    other = loaded.resampled
+    if other is not None:
+        image, valid = other.read()
+        found = predict_source(predictor, Loaded(loaded.source, image, valid), probabilities)
+        return _restored(found, other, loaded, predictor.spec.labels.ignore_index)
     source, image, valid = loaded.source, loaded.image, loaded.valid
     where = str(source.path)
     if image.ndim != 4 or predictor.spec.dimensions == 3:
@@ -77,6 +86,16 @@ def predict_source(predictor: Predictor, loaded: Loaded, probabilities: bool) ->
         np.stack(stacked, axis=1) if stacked else None,
         valid,
     )
+
+
+def _restored(found: Prediction, other: ResampledSource, loaded: Loaded, ignore_index: int) -> Prediction:
+    """Return a prediction on the grid of the file that was resampled for it."""
+    whole = Window((0,) * found.mask.ndim, found.mask.shape)
+    mask = other.restore(found.mask, whole)
+    if loaded.valid is not None:
+        mask[~loaded.valid] = ignore_index
+    probabilities = None if found.probabilities is None else other.restore(found.probabilities, whole)
+    return replace(found, mask=mask, probabilities=probabilities, valid=loaded.valid, grid=loaded.source.grid)
 
 
 def write_outputs(name: str, loaded: Loaded, prediction: Prediction, out: Path, outputs: Outputs) -> dict[str, Any]:

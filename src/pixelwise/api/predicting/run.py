@@ -17,6 +17,7 @@ from typing import Any
 from pixelwise.api.predicting.journal import Journal, State, complete, state_of, unchanged
 from pixelwise.api.predicting.outputs import Loaded, Outputs, predict_source, write_outputs
 from pixelwise.api.predicting.scenes import is_scene, predict_scene
+from pixelwise.api.predicting.spacing import resampled, spacing_notice
 from pixelwise.errors import DataError, OutOfMemoryError, convert_memory_errors
 from pixelwise.imageio.sources import Source, open_source
 from pixelwise.inference.predictor import Predictor
@@ -101,7 +102,11 @@ class Run:
         path = self.named[name]
         state = state_of(path)
         source = open_source(path, nodata=self.predictor.spec.nodata)
-        return state, source if is_scene(source) else Loaded(source, *source.read())
+        if is_scene(source):
+            return state, source
+        return state, Loaded(
+            source, *source.read(), resampled(source, self.predictor.spec) if self.outputs.resample else None
+        )
 
     def _predict(self, name: str, read: Future[tuple[State, Loaded | Source]], writer: ThreadPoolExecutor) -> None:
         """Predict one file and hand it to the writers; or predict a scene, and write it on the way."""
@@ -124,6 +129,7 @@ class Run:
             self._progress(f"{source.path}: {text}")
 
         entry = predict_scene(self.predictor, source, name, self.out, self.outputs, self.journal, state, say)
+        entry |= self._notices(source)
         self.journal.add(name, state, entry)
         self.entries[name] = entry
         self._report(name)
@@ -131,9 +137,13 @@ class Run:
     def _write(self, name: str, state: State, loaded: Loaded, prediction: Prediction) -> dict[str, Any]:
         """Write the outputs of one file and record it, in the thread of a writer; return its entry."""
         with convert_memory_errors(self.named[name], _ALONE):
-            entry = write_outputs(name, loaded, prediction, self.out, self.outputs)
+            entry = write_outputs(name, loaded, prediction, self.out, self.outputs) | self._notices(loaded.source)
         self.journal.add(name, state, entry)
         return entry
+
+    def _notices(self, source: Source) -> dict[str, Any]:
+        text = spacing_notice(source, self.predictor.spec, self.outputs.resample)
+        return {"notices": [text]} if text else {}
 
     def _must_wait(self) -> bool:
         """Whether too many results wait to be written; of large images, one is written while the next is computed."""

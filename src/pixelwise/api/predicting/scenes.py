@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from numpy.typing import NDArray
 
 from pixelwise.api.predicting.journal import Journal, State
 from pixelwise.api.predicting.outputs import Outputs, about
+from pixelwise.api.predicting.spacing import resampled
 from pixelwise.imageio.images import fill_invalid
+from pixelwise.imageio.resampling import ResampledSource
 from pixelwise.imageio.scene_writing import (
     CONFIDENCE,
     SceneContent,
@@ -31,7 +34,7 @@ from pixelwise.imageio.scene_writing import (
 )
 from pixelwise.imageio.sources import Source, open_source
 from pixelwise.inference.blending import Block
-from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.predictor import Predictor, Readable
 from pixelwise.labels import Labels
 from pixelwise.reporting.overlay import overlay, write_png
 from pixelwise.tiles import Window
@@ -87,6 +90,9 @@ class _Scene:
         self.predictor, self.source, self.name, self.out, self.outputs = predictor, source, name, out, outputs
         self.labels: Labels = predictor.labels
         self.preview = _Preview(source) if outputs.overlays else None
+        read = source if self.preview is None else self.preview
+        self.resampled = resampled(source, predictor.spec) if outputs.resample else None
+        self.grid: Readable = read if self.resampled is None else replace(self.resampled, source=read)
         self.counts = np.zeros(self.labels.num_classes, np.int64)
         self.contents: dict[str, SceneContent] = {"mask": class_content(self.labels)}
         if outputs.confidence:
@@ -99,15 +105,14 @@ class _Scene:
     def run(self, journal: Journal, state: State, say: Said) -> dict[str, Any]:
         """Predict all blocks that are not done, and write the results."""
         wanted = self.outputs.computed
-        blocks = self.predictor.blocks(self.source.shape, probabilities=wanted)
+        blocks = self.predictor.blocks(self.grid.shape, probabilities=wanted)
         with ExitStack() as stack:
             done, writers = self._begin(journal.block(self.name, state))
             for writer in writers.values():
                 stack.enter_context(writer)
-            progress = _Rows(self.source, blocks, done, say)
-            source = self.source if self.preview is None else self.preview
-            for block in self.predictor.stream(source, str(self.source.path), probabilities=wanted, done=done):
-                self._write(writers, block)
+            progress = _Rows(self.grid, blocks, done, say)
+            for block in self.predictor.stream(self.grid, str(self.source.path), probabilities=wanted, done=done):
+                self._write(writers, block if self.resampled is None else _restored(block, self.resampled))
                 done += 1
                 journal.add_block(self.name, state, {"blocks": done, "counts": self.counts.tolist()})
                 progress.advance(block.window)
@@ -155,6 +160,15 @@ class _Scene:
                 name: round(int(count) / total, 6) for name, count in zip(self.labels.names, self.counts, strict=True)
             }
         }
+
+
+def _restored(block: Block, source: ResampledSource) -> Block:
+    """Return a block on the grid of the file that was resampled for it."""
+    arrays = {
+        name: None if values is None else source.restore(values, block.window)
+        for name, values in (("mask", block.mask), ("valid", block.valid), ("probabilities", block.probabilities))
+    }
+    return replace(block, window=source.source_window(block.window), **arrays)
 
 
 class _Preview:
@@ -210,7 +224,7 @@ class _Preview:
 class _Rows:
     """The progress of a scene: share, rate, and time left."""
 
-    def __init__(self, source: Source, blocks: list[Window], done: int, say: Said) -> None:
+    def __init__(self, source: Readable, blocks: list[Window], done: int, say: Said) -> None:
         self.total = math.prod(source.shape)
         self.before = self.done = sum(math.prod(block.shape) for block in blocks[:done])
         self.began, self.say = time.monotonic(), say
