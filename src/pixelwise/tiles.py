@@ -25,6 +25,20 @@ class Window:
         return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
 
 
+def window_slices(shape: Sequence[int], window: Window | None) -> tuple[slice, ...]:
+    """Return slices into the axes of an array of a shape: those of a window, or everything.
+
+    Raises:
+        ValueError: the window is empty or not inside the shape.
+    """
+    if window is None:
+        return (slice(None),) * len(shape)
+    limits = zip(window.start, window.stop, shape, strict=True)
+    if not all(0 <= start < stop <= size for start, stop, size in limits):
+        raise ValueError(f"expected a window inside {tuple(shape)}, found {window}")
+    return window.slices
+
+
 def starts(size: int, tile: int, overlap: int, align: int = 1) -> list[int]:
     """Return the starts of tiles along one axis: as few as possible with at least `overlap`, evenly spaced.
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import nibabel
+import nrrd
 import numpy as np
 import pydicom
 import pytest
@@ -13,6 +14,8 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEGLosslessSV1,
+    RLELossless,
     generate_uid,
 )
 
@@ -23,7 +26,7 @@ from pixelwise.errors import ConfigError, DataError, ImageError, PairingError
 from pixelwise.formats import FORMATS, find_format
 from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.reading import read_record_image
-from pixelwise.imageio import dicom
+from pixelwise.imageio import dicom, dicom_series
 from pixelwise.imageio.images import Limits
 
 ROWS, COLUMNS, SLICES = 5, 7, 4
@@ -138,8 +141,9 @@ def test_series_in_other_directions_are_laid_out_upright(
 
 def test_slices_run_to_the_head_whatever_the_order_of_the_files(tmp_path: Path) -> None:
     series(tmp_path / "ct")
-    header, files = dicom.read_series(list((tmp_path / "ct").iterdir()))
-    assert [path.name for path in files] == ["IM3", "IM1", "IM4", "IM2"]
+    found, _ = dicom_series.read_series(list((tmp_path / "ct").iterdir()))
+    header = found.header
+    assert [path.name for path in found.files] == ["IM3", "IM1", "IM4", "IM2"]
     assert header.shape == (COLUMNS, ROWS, SLICES)
     np.testing.assert_allclose(header.affine, affine_of())
 
@@ -187,7 +191,7 @@ def test_signed_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tags", "found"),
     [
-        ({"NumberOfFrames": 12}, r"expected one slice per file, found 12 frames. .*dcm2niix"),
+        ({"NumberOfFrames": 12}, "expected slices with their positions in space, found 12 frames without positions"),
         ({"PhotometricInterpretation": "RGB"}, "found photometric interpretation RGB"),
         (
             {"ImagePositionPatient": None},
@@ -212,7 +216,7 @@ def test_several_series_in_a_folder_are_refused_with_what_they_are(tmp_path: Pat
     series(tmp_path / "ct")
     slice_file(tmp_path / "ct/scout", np.zeros((9, 3)), ORIGIN, SeriesInstanceUID=generate_uid())
     with pytest.raises(ImageError, match=r"ct: expected one series, found 1 CT of 3×9 \(scout\); 4 CT of 7×5") as error:
-        dicom.read_series(sorted((tmp_path / "ct").iterdir()))
+        dicom_series.read_series(sorted((tmp_path / "ct").iterdir()))
     assert error.value.do == "Move each series to a separate folder."
 
 
@@ -221,18 +225,16 @@ def test_a_gap_and_two_slices_at_one_place_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ImageError, match=r"expected slices at equal distances, found 2\.5 to 5 mm, the widest after IM1"
     ):
-        dicom.read_series([files[0], files[1], files[3]])
+        dicom_series.read_series([files[0], files[1], files[3]])
     twin = slice_file(tmp_path / "ct/twin", stored(0), ORIGIN)
     with pytest.raises(ImageError, match="expected one slice at each position, found 1 at the position of another"):
-        dicom.read_series([*files, twin])
+        dicom_series.read_series([*files, twin])
 
 
 def test_bits_beyond_those_stored_are_not_part_of_a_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = slice_file(tmp_path / "high", stored(0) + 4096, ORIGIN)
     np.testing.assert_array_equal(dicom.read_pixels(path)[1][..., 0].T, stored(0) - 1024)
-    monkeypatch.setattr(
-        FileDataset, "pixel_array", property(lambda self: stored(0) + 4096)
-    )  # a decoder that keeps them
+    monkeypatch.setattr(pydicom.pixels, "pixel_array", lambda *a, **k: stored(0) + 4096)  # keeps them
     with pytest.raises(ImageError, match="expected values 0 to 4095, by the bits in the header"):
         dicom.read_pixels(path)
 
@@ -256,18 +258,23 @@ def test_a_deflated_file_is_refused_before_it_is_unpacked(tmp_path: Path) -> Non
 
 
 def test_a_compression_that_needs_a_package_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: FileDataset) -> None:
-        raise RuntimeError("Unable to decompress pixel data because all plugins are missing dependencies")
-
     path = slice_file(tmp_path / "packed", stored(0), ORIGIN)
-    monkeypatch.setattr(FileDataset, "pixel_array", property(fail))
-    with pytest.raises(ImageError, match=r"for which a package is missing. Run: pip install python-gdcm"):
+    one = pydicom.dcmread(path)
+    one.compress(RLELossless)
+    one.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+    one.save_as(path)
+    decoder = pydicom.pixels.get_decoder(JPEGLosslessSV1)
+    monkeypatch.setattr(type(decoder), "available_plugins", property(lambda self: ("pylibjpeg",)))
+    with pytest.raises(
+        ImageError,
+        match=r"found JPEG Lossless.*for which a package is missing\. Run: pip install 'pixelwise\[volumes\]'",
+    ):
         dicom.read_pixels(path)
 
 
 def test_limits_hold_before_pixels_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = slice_file(tmp_path / "big", stored(0), ORIGIN)
-    monkeypatch.setattr(FileDataset, "pixel_array", property(lambda self: pytest.fail("decoded")))
+    monkeypatch.setattr(pydicom.pixels, "pixel_array", lambda *a, **k: pytest.fail("decoded"))
     with pytest.raises(ImageError, match="expected at most 10 pixels per slice, found 35"):
         dicom.read_pixels(path, Limits(pixels=10))
 
@@ -388,15 +395,29 @@ def test_other_files_are_not_dicom(tmp_path: Path) -> None:
         dicom.read_slice(path)
 
 
-def test_a_segmentation_in_nrrd_is_named(tmp_path: Path) -> None:
+def test_labels_in_nrrd_belong_to_their_series(tmp_path: Path) -> None:
     series(tmp_path / "ct")
-    (tmp_path / "Segmentation.seg.nrrd").write_bytes(b"NRRD0004\n")
+    mask = np.random.default_rng(3).integers(0, 3, (COLUMNS, ROWS, SLICES)).astype(np.uint8)
+    header = {
+        "space": "left-posterior-superior",
+        "space directions": [[SPACING[1], 0, 0], [0, SPACING[0], 0], STEP.tolist()],
+        "space origin": ORIGIN.tolist(),
+    }
+    nrrd.write(str(tmp_path / "Segmentation.seg.nrrd"), mask, header)
+    split = opened(tmp_path).train
+    for k in range(SLICES):
+        np.testing.assert_array_equal(split.read(k).mask, mask[:, :, k].T)
+
+
+def test_a_segmentation_in_another_format_is_named(tmp_path: Path) -> None:
+    series(tmp_path / "ct")
+    (tmp_path / "Segmentation.mha").write_bytes(b"ObjectType = Image\n")
     with pytest.raises(
-        DataError, match=r"found DICOM files, and Segmentation\.seg\.nrrd. Convert the volumes to NIfTI: SimpleITK"
+        DataError, match=r"found DICOM files, and Segmentation\.mha. Convert the volumes to NIfTI: SimpleITK"
     ):
         opened(tmp_path)
     label_volume(tmp_path / "seg.nii.gz")
-    assert any("(.seg.nrrd): left out" in notice for notice in opened(tmp_path).notices)
+    assert any("(.mha): left out" in notice for notice in opened(tmp_path).notices)
 
 
 def test_dicom_is_recognised_by_its_content(tmp_path: Path) -> None:

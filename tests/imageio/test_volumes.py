@@ -18,13 +18,13 @@ from pixelwise.formats.reading import (
     read_record_image,
     read_truth,
     read_truth_ids,
-    volume_header,
 )
 from pixelwise.formats.records import Record
 from pixelwise.grid import Grid
-from pixelwise.imageio import nifti
+from pixelwise.imageio import nifti, volume_values
 from pixelwise.imageio.images import Limits
 from pixelwise.imageio.masks import MaskRule
+from pixelwise.imageio.volume_files import read_header as volume_header
 from pixelwise.imageio.volumes import Across, Plane, coarsest, require_same_place, scaled, scaled_type
 from pixelwise.labels import Labels
 
@@ -420,8 +420,8 @@ def test_a_missing_package_is_named_with_the_command(tmp_path: Path, monkeypatch
 
 def test_slices_in_order_decompress_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image, mask = save(tmp_path / "v.nii.gz", values()), save(tmp_path / "m.nii.gz", np.zeros(SHAPE, np.uint8))
-    unpacked, usual = [], nifti._decompressed
-    monkeypatch.setattr(nifti, "_decompressed", lambda *args: unpacked.append(1) or usual(*args))
+    unpacked, usual = [], volume_values.decompress
+    monkeypatch.setattr(volume_values, "decompress", lambda *args: unpacked.append(1) or usual(*args))
     for index in range(3):
         read_record_image(record(image, index))
         read_truth(record(image, index, mask), Labels(("a", "b")))
@@ -437,19 +437,19 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 
 
 def test_the_cache_stays_within_its_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nifti, "_KEPT_BYTES", 300)
-    nifti._KEPT.clear()
+    monkeypatch.setattr(volume_values, "_KEPT_BYTES", 300)
+    volume_values._KEPT.clear()
     for k in range(5):
         read(save(tmp_path / f"{k}.nii.gz", values()), 0)
-    assert len(nifti._KEPT) == 2
+    assert len(volume_values._KEPT) == 2
 
 
 def test_few_files_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nifti, "_KEPT_FILES", 3)
-    nifti._KEPT.clear()
+    monkeypatch.setattr(volume_values, "_KEPT_FILES", 3)
+    volume_values._KEPT.clear()
     for k in range(5):
         read(save(tmp_path / f"{k}.nii", values()), 0)
-    assert [path.name for path, *_ in nifti._KEPT] == ["2.nii", "3.nii", "4.nii"]
+    assert [path.name for ((path, *_),) in volume_values._KEPT] == ["2.nii", "3.nii", "4.nii"]
 
 
 def test_the_digest_tells_slices_and_contents_apart(tmp_path: Path) -> None:

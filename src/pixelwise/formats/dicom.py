@@ -1,6 +1,7 @@
-"""DICOM series with label volumes in NIfTI on the voxels of each series; read by slices.
+"""DICOM series with label volumes in NIfTI or NRRD on the voxels of each series; read by slices.
 
-Each folder is one series. NIfTI volumes that are no masks are read as images. Segmentations in DICOM (SEG, RTSTRUCT) are not read; the error
+Each folder is one series, or one file with all slices. Localizers, reports and screenshots in it are left out, with a notice. NIfTI and
+NRRD volumes that are no masks are read as images. Segmentations in DICOM (SEG, RTSTRUCT) are not read; the error
 names the tools that convert them.
 """
 
@@ -12,9 +13,10 @@ from pixelwise.formats.dataset_root import DatasetRoot
 from pixelwise.formats.nifti import read_volumes
 from pixelwise.formats.records import short
 from pixelwise.formats.volume_pairs import VolumePairs, dicom_candidates, first_series, unreadable_volumes
-from pixelwise.imageio.dicom import is_dicom, read_series
-from pixelwise.imageio.nifti import is_nifti
+from pixelwise.imageio.dicom import is_dicom
+from pixelwise.imageio.dicom_series import read_series
 from pixelwise.imageio.unreadable import conversion
+from pixelwise.imageio.volume_files import is_volume
 
 
 def detect(dataset: DatasetRoot) -> str | None:
@@ -36,15 +38,18 @@ def read(dataset: DatasetRoot) -> ReadResult:
         paths = [path for path in candidates if is_dicom(path)]
         if paths:
             try:
-                series[folder] = read_series(paths)
+                found, left_out = read_series(paths)
             except DataError as error:
                 volumes.problems.append(volumes.skip(error))
+                continue
+            series[folder] = (found.header, found.files)
+            volumes.notices += [f"{short(folder, dataset.root)}/ {each}: left out" for each in left_out]
     volumes.series = series
-    if not dataset.named_splits and not any(map(is_nifti, dataset.files)):
+    if not dataset.named_splits and not any(map(is_volume, dataset.files)):
         others = unreadable_volumes(dataset)
         raise DataError(
             dataset.root,
-            expected="a label volume in NIfTI (.nii.gz) on the voxels of a series",
+            expected="a label volume in NIfTI (.nii.gz) or NRRD on the voxels of a series",
             found=f"DICOM files, and {short(others[0], dataset.root)}" if others else "only DICOM files",
             do=conversion(others)
             or "Convert the segmentation (SEG with dcmqi's segimage2itkimage, RTSTRUCT with plastimatch) to NIfTI beside it.",

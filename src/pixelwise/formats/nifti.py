@@ -1,4 +1,4 @@
-"""NIfTI volumes with label volumes, as in the Medical Segmentation Decathlon, nnU-Net and similar layouts; read by slices.
+"""NIfTI and NRRD volumes with label volumes, as in the Medical Segmentation Decathlon, nnU-Net and similar layouts; read by slices.
 
 Classes and channels come from dataset.json; without it, label tables in the masks name the classes.
 
@@ -29,18 +29,18 @@ from pixelwise.formats.volume_pairs import (
     volume_files,
 )
 from pixelwise.formats.volume_slices import Volume, cut_into_slices, labels_from_tables, merge_label_tables
-from pixelwise.imageio.nifti import SUFFIXES, is_nifti
 from pixelwise.imageio.unreadable import conversion, suffixes
+from pixelwise.imageio.volume_files import SUFFIXES, is_volume
 from pixelwise.labels import Labels
 
 _DESCRIPTION = "dataset.json"
 
 
 def detect(dataset: DatasetRoot) -> str | None:
-    """Recognise NIfTI files by their names, unless there is DICOM."""
+    """Recognise NIfTI and NRRD files by their names, unless there is DICOM."""
     if first_series(dataset) is not None:
         return None
-    path = next((path for path in volume_files(dataset) if is_nifti(path)), None)
+    path = next((path for path in volume_files(dataset) if is_volume(path)), None)
     return None if path is None else f"{short(path, dataset.root)} is a volume"
 
 
@@ -72,7 +72,7 @@ def read_volumes(volumes: VolumePairs, description: Mapping[str, Any]) -> ReadRe
     if dataset.named_splits:
         find_named(volumes)
     else:
-        paths = [path for path in dataset.files if is_nifti(path)]
+        paths = [path for path in dataset.files if is_volume(path)]
         if volumes.series or not find_by_folders(volumes, paths):
             find_by_position(volumes, paths)
             _require_consistent_tables(volumes)
@@ -171,4 +171,4 @@ def _require_consistent_tables(volumes: VolumePairs) -> None:
         raise ambiguous(volumes.dataset.root, pairs, found) from error
 
 
-FORMAT = Format("nifti", "NIfTI volumes", detect, read, by_name=True)
+FORMAT = Format("nifti", "NIfTI and NRRD volumes", detect, read, by_name=True)

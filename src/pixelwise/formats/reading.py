@@ -16,7 +16,7 @@ from pixelwise.errors import DataError, GridMismatchError, ImageError, MaskError
 from pixelwise.formats.records import Record, Window
 from pixelwise.formats.shapes import Drawing, draw_upright
 from pixelwise.grid import Grid
-from pixelwise.imageio import dicom, nifti
+from pixelwise.imageio import volume_files
 from pixelwise.imageio.images import (
     Limits,
     RawMask,
@@ -31,7 +31,7 @@ from pixelwise.imageio.images import (
 from pixelwise.imageio.masks import MaskRule, encode_values, read_ids, read_mask, values_as_ids
 from pixelwise.imageio.raster import Header, Refused
 from pixelwise.imageio.safe_reading import reading
-from pixelwise.imageio.volumes import Plane, VolumeHeader, require_within, scaled
+from pixelwise.imageio.volumes import Plane, require_within
 from pixelwise.labels import Labels
 
 ReadImage = tuple[NDArray[Any], Grid, NDArray[np.bool_] | None]
@@ -94,7 +94,7 @@ def image_size(record: Record) -> tuple[int, int, int]:
         ImageError: no readable header.
     """
     if record.plane is not None:
-        headers = [volume_header(path) for path in (record.image, *record.plane.more)]
+        headers = [volume_files.read_header(path) for path in (record.image, *record.plane.more)]
         return (sum(header.bands for header in headers), *headers[0].size(record.plane.across)[1:])
     size = read_size(record.image)
     return size if record.window is None else (size[0], *record.window[2:])
@@ -242,15 +242,6 @@ def _require_same_grid(image_grid: Grid | None, mask: Grid | None, path: Path, i
         raise GridMismatchError(path, expected=expected, found=error.found, do=error.do) from error
 
 
-def volume_header(path: Path, error: type[DataError] = ImageError) -> VolumeHeader:
-    """Read the header of a NIfTI file, or of the DICOM file of a slice.
-
-    Raises:
-        DataError: an `error` if it is neither, or broken.
-    """
-    return dicom.read_slice(path).header if dicom.is_dicom(path) else nifti.read_header(path, error)
-
-
 def file_hash(path: Path) -> str:
     """Return the SHA-256, in hex, of a file, cached for files with many slices.
 
@@ -269,30 +260,27 @@ def _hash(path: Path, changed: int, size: int) -> str:
 
 def _slice_of(path: Path, plane: Plane, limits: Limits) -> tuple[NDArray[Any], Grid]:
     """Read a slice (C, H, W) in the type of the plane, and its grid."""
-    if dicom.is_dicom(path):
-        header, stored = dicom.read_pixels(path, limits)
-        with reading(path, ImageError, "DICOM file"):
-            values = header.take(stored, plane)
-    else:
-        values, header = _from_nifti(path, plane, limits, ImageError), nifti.read_header(path)
-    return np.ascontiguousarray(values, plane.dtype and np.dtype(plane.dtype)), header.plane_grid(plane.across)
+    values = _plane(path, plane, limits, ImageError)
+    grid = volume_files.read_header(path).plane_grid(plane.across)
+    return np.ascontiguousarray(values, plane.dtype and np.dtype(plane.dtype)), grid
 
 
-def _from_nifti(path: Path, plane: Plane, limits: Limits, error: type[DataError]) -> NDArray[Any]:
-    header = nifti.read_header(path, error)
-    with reading(path, error, "NIfTI file"):
+def _plane(path: Path, plane: Plane, limits: Limits, error: type[DataError]) -> NDArray[Any]:
+    header = volume_files.read_header(path, error)
+    with reading(path, error, "volume"):
         require_within(header, plane.across, limits)
         if error is MaskError and header.bands > 1:
             found, do = f"{header.bands} bands", "Save the labels as one volume of class ids."
             raise Refused("one band of class ids", found, do)
-        stored, slope, intercept = nifti.read_stored(path, error)
-        return scaled(header.take(stored, plane), header.dtype, slope, intercept)
+        values = volume_files.read_box(path, header.plane_box(plane), error)
+        return header.arrange(values, plane.across)[:, 0]
 
 
 def _ids_of(path: Path, plane: Plane, limits: Limits) -> RawMask:
-    values = _from_nifti(path, plane, limits, MaskError)[0]
-    with reading(path, MaskError, "NIfTI file"):
-        return RawMask(np.ascontiguousarray(as_integers(values)), "index", None, "NIfTI")
+    values = _plane(path, plane, limits, MaskError)[0]
+    kind = volume_files.format_of(path)
+    with reading(path, MaskError, f"{kind} file"):
+        return RawMask(np.ascontiguousarray(as_integers(values)), "index", None, kind)
 
 
 def _grid_of(grid: Grid, window: Window) -> Grid:

@@ -23,10 +23,9 @@ from pixelwise.formats.dataset_root import SPLIT_NAMES, DatasetRoot, files_in, f
 from pixelwise.formats.folders.names import MASKS, Role, find_tie, folder_roles, pair
 from pixelwise.formats.records import ORPHAN, Layout, Problem, Record, short
 from pixelwise.formats.volume_slices import Volume
-from pixelwise.imageio.dicom import is_dicom
-from pixelwise.imageio.nifti import is_nifti
-from pixelwise.imageio.nifti import read_header as read_nifti
+from pixelwise.imageio.dicom import is_dicom, may_be_dicom
 from pixelwise.imageio.unreadable import VOLUME_SUFFIXES
+from pixelwise.imageio.volume_files import is_volume, read_header
 from pixelwise.imageio.volumes import VolumeHeader, require_same_place
 
 _UNMASKED = "volume without a mask"
@@ -34,11 +33,6 @@ _CHANNEL = re.compile(r"(.+)_([0-9]{4})")
 _FOLDER_ENDINGS = SPLIT_NAMES | {"ts": "test", "va": "val"}
 _MOST_SHOWN = 6
 
-# DICOM files may have any name, but not these suffixes.
-_NOT_DICOM = {
-    ".bmp", ".csv", ".gif", ".gz", ".html", ".jpeg", ".jpg", ".json", ".md", ".mha", ".nii", ".npy", ".npz", ".nrrd", ".pdf",
-    ".png", ".py", ".tif", ".tiff", ".txt", ".webp", ".xls", ".xlsx", ".xml", ".yaml", ".yml", ".zip",
-}  # fmt: skip
 _MOST_FOLDERS = 64
 _FILES_PER_FOLDER = 3
 
@@ -122,17 +116,17 @@ class VolumePairs:
 
     def _volume(self, record: Record, mask: Path) -> Volume:
         """Read the headers of a volume, its further channels and its mask, which must all have the same voxels."""
-        header, files = self.series.get(record.image) or (read_nifti(record.image), ())
-        more = tuple(read_nifti(path) for path in self.channels.get(record.image, ()))
-        for other in (*more, read_nifti(mask, MaskError)):
+        header, files = self.series.get(record.image) or (read_header(record.image), ())
+        more = tuple(read_header(path) for path in self.channels.get(record.image, ()))
+        for other in (*more, read_header(mask, MaskError)):
             require_same_place(header, other)
         return Volume(record.id, header, mask, files, more)
 
 
 def _key(path: Path, folder: Path) -> str:
-    """Return the path of a volume below a folder, without suffix (.nii.gz is one)."""
+    """Return the path of a volume below a folder, without suffix (.nii.gz and .seg.nrrd are one each)."""
     name = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
-    return re.sub(r"(?i)\.nii(\.gz)?$", "", name)
+    return re.sub(r"(?i)\.(nii(\.gz)?|(seg\.)?nrrd|nhdr)$", "", name)
 
 
 def _by_key(paths: Iterable[Path], folder: Path) -> dict[str, list[Path]]:
@@ -142,8 +136,8 @@ def _by_key(paths: Iterable[Path], folder: Path) -> dict[str, list[Path]]:
     return dict(found)
 
 
-def _niftis(paths: Iterable[Path]) -> list[Path]:
-    return sorted({path for path in files_in(paths) if is_nifti(path)})
+def _volume_files(paths: Iterable[Path]) -> list[Path]:
+    return sorted({path for path in files_in(paths) if is_volume(path)})
 
 
 # DICOM series --------------------------------------------------------------------------------------------------------
@@ -167,7 +161,7 @@ def dicom_candidates(dataset: DatasetRoot) -> dict[Path, list[Path]]:
     """Return the files that may be DICOM by their names, by folder."""
     found: dict[Path, list[Path]] = defaultdict(list)
     for path in dict.fromkeys(volume_files(dataset)):
-        if path.suffix.lower() not in _NOT_DICOM and path.name.upper() != "DICOMDIR":
+        if may_be_dicom(path):
             found[path.parent].append(path)
     return found
 
@@ -197,14 +191,14 @@ def find_named(volumes: VolumePairs) -> None:
         matching = dataset.matching(split.images, f"{where}.images")
         folders = {path if path.is_dir() else path.parent for path in matching} & set(volumes.series)
         folders |= {f for f in volumes.series for path in matching if path.is_dir() and f.is_relative_to(path)}
-        images = _by_key(sorted(folders) + _niftis(matching), dataset.root)
+        images = _by_key(sorted(folders) + _volume_files(matching), dataset.root)
         if "{" in template:
             for key, paths in images.items():
                 parent, _, stem = key.rpartition("/")
                 mask = dataset.root / fill_template(template, stem, paths[0], parent or ".", f"{where}.masks")
                 volumes.splits[name].append(Record(key, paths[0], mask if mask.is_file() else None))
             continue
-        masks = _by_key(_niftis(dataset.matching(template, f"{where}.masks")), dataset.root)
+        masks = _by_key(_volume_files(dataset.matching(template, f"{where}.masks")), dataset.root)
         stems = [{PurePosixPath(key).name: paths for key, paths in files.items()} for files in (images, masks)]
         unique = len(stems[0]) == len(images) and len(stems[1]) == len(masks)
         volumes.add(name, *(stems if unique else (images, masks)))
@@ -284,7 +278,7 @@ def find_by_position(volumes: VolumePairs, paths: Sequence[Path]) -> None:
     headers: dict[Path, VolumeHeader] = {}
     for path in (*images, *masks):
         try:
-            headers[path] = volumes.series[path][0] if path in volumes.series else read_nifti(path)
+            headers[path] = volumes.series[path][0] if path in volumes.series else read_header(path)
         except DataError as error:
             volumes.problems.append(volumes.skip(error))
     chosen = {

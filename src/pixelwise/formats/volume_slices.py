@@ -17,7 +17,7 @@ from pixelwise.errors import DataError, LabelsError
 from pixelwise.formats.reading import read_truth_ids
 from pixelwise.formats.records import Record
 from pixelwise.imageio.masks import MaskRule
-from pixelwise.imageio.nifti import read_label_table
+from pixelwise.imageio.volume_files import read_label_table
 from pixelwise.imageio.volumes import Across, Plane, VolumeHeader, coarsest
 from pixelwise.labels import Labels
 

@@ -1,16 +1,17 @@
-"""Read DICOM files of one slice each (CT, MR, PET), and order the slices of a series by position.
+"""Read the headers of DICOM files: where each frame is in the body, and how its values are stored.
 
-Values are converted to real units (HU for CT). Files are recognised by the magic bytes at offset 128, or without preamble by
-their first data elements. No second file is opened, whatever names the first one holds.
+Files are recognised by the magic bytes at offset 128, or without preamble by their first data elements. A file holds one slice of a
+scan, all slices as frames (enhanced CT and MR), or images without a position in space: projections (CR, DX, MG), ultrasound,
+secondary captures. No second file is opened, whatever names the first one holds.
 
-Source: DICOM PS3.3, C.7.6.2 (Image Plane), C.7.6.3 (Image Pixel), C.11.1 (Modality LUT): the position of a pixel is that of the
-slice, plus its column along the first direction, plus its row along the second, in millimetres left, back and head.
+Source: DICOM PS3.3, C.7.6.2 (Image Plane), C.7.6.16 (Multi-frame Functional Groups), 10.7.1 (spacing of projections): the position
+of a pixel is that of the slice, plus its column along the first direction, plus its row along the second, in millimetres left,
+back and head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,57 +20,101 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import ImageError
+from pixelwise.grid import Grid
+from pixelwise.imageio.dicom_pixels import Frame, decode
 from pixelwise.imageio.extras import need
 from pixelwise.imageio.images import Limits
 from pixelwise.imageio.raster import Refused
 from pixelwise.imageio.safe_reading import reading, require_file
-from pixelwise.imageio.volumes import VolumeHeader, require_within, scaled, scaled_type
+from pixelwise.imageio.volumes import VolumeHeader, require_within
 
 _TAGS = [
-    "SeriesInstanceUID", "SeriesNumber", "Modality", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation",
-    "BitsAllocated", "BitsStored", "PixelRepresentation", "NumberOfFrames", "RescaleSlope", "RescaleIntercept",
-    "ModalityLUTSequence", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
+    "SOPClassUID", "ImageType", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "Rows", "Columns",
+    "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation", "NumberOfFrames",
+    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+    "SliceThickness", "ImagerPixelSpacing", "PixelSpacingCalibrationType", "EstimatedRadiographicMagnificationFactor",
+    "NominalScannedPixelSpacing", "SequenceOfUltrasoundRegions", "TotalPixelMatrixColumns", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 _DEFLATED = "1.2.840.10008.1.2.1.99"  # the header is compressed too: a few kilobytes could become gigabytes
 _CONVERTERS = {"SEG": "dcmqi's segimage2itkimage", "RTSTRUCT": "plastimatch"}
-_START = 2048  # bytes from which DICOM is recognised; the first elements are short
+PROJECTIONS = {"CR", "DX", "MG", "IO", "PX", "RG", "XA", "RF"}  # a position in these is that of the detector
+START = 2048  # bytes from which DICOM is recognised; the first elements are short
 _ELEMENTS = 3
 _UNDEFINED = 0xFFFFFFFF
 _SHORT_VRS = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
 _LONG_VRS = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()
-_TOLERANCE = 0.02  # of the slice distance: deviation of a slice from its expected position
 _TO_RAS = np.diag([-1.0, -1.0, 1.0])
+_CENTIMETRES, _TISSUE = 3, 1  # codes of a region of an ultrasound image: unit, and kind of its axes
+
+# DICOM files may have any name, but not these suffixes.
+_NOT_DICOM = {
+    ".bmp", ".csv", ".gif", ".gz", ".html", ".jpeg", ".jpg", ".json", ".md", ".mha", ".nhdr", ".nii", ".npy", ".npz", ".nrrd",
+    ".pdf", ".png", ".py", ".tif", ".tiff", ".txt", ".webp", ".xls", ".xlsx", ".xml", ".yaml", ".yml", ".zip",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """The header of a file with one slice.
+    """A frame with its position in space.
 
     Args:
+        frame: its values.
         header: of a volume with this slice only.
-        series: the key of its series: identifier, modality, shape, orientation and spacing.
-        height: its position along the normal of its series, in millimetres.
-        ends: smallest and largest value that can be stored.
-        slope, intercept: from stored values to real ones.
-        inverted: whether the lowest value is white.
+        geometry: directions of rows and columns, and the spacing between rows and between columns, (8,).
+        height: its position along its normal, in millimetres.
     """
 
+    frame: Frame
     header: VolumeHeader
-    series: tuple[Any, ...]
+    geometry: NDArray[np.float64]
     height: float
-    ends: tuple[int, int]
-    slope: float
-    intercept: float
-    inverted: bool
+
+
+@dataclass(frozen=True, eq=False)
+class DicomFile:
+    """The header of a DICOM file.
+
+    Args:
+        path: of the file.
+        series: identifier of its series; "" if it has none.
+        number, description: of its series, as stored; "" without.
+        modality: "CT", "MR", "DX", …; "" without.
+        localizer: whether it serves to plan other scans.
+        frames: its images; none in files without pixels.
+        slices: its frames with their positions in space; none if it has none.
+        grid: of its images as such, without a position in space.
+        unusable: why it holds no image that can be read, as the parts of an error (expected, found, do); None if it does.
+    """
+
+    path: Path
+    series: str = ""
+    number: str = ""
+    description: str = ""
+    modality: str = ""
+    localizer: bool = False
+    frames: tuple[Frame, ...] = ()
+    slices: tuple[Slice, ...] = ()
+    grid: Grid = field(default_factory=Grid)
+    unusable: tuple[str, str, str] | None = None
+
+
+def may_be_dicom(path: Path) -> bool:
+    """Whether the name of a file does not exclude that it is DICOM."""
+    return path.suffix.lower() not in _NOT_DICOM and path.name.upper() != "DICOMDIR"
 
 
 def is_dicom(path: Path) -> bool:
     """Whether a file is DICOM, by its content: the magic bytes, or without these a plausible start of a data set."""
     try:
         with path.open("rb") as file:
-            start = file.read(_START)
+            return starts_dicom(file.read(START))
     except OSError:
         return False
+
+
+def starts_dicom(start: bytes) -> bool:
+    """Whether a file is DICOM, by its first `START` bytes; see `is_dicom`."""
     return start[128:132] == b"DICM" or _is_data_set(start)
 
 
@@ -92,177 +137,287 @@ def _is_data_set(start: bytes) -> bool:
         length = int.from_bytes(head[at], "little")
         if head[4:6] == b"SQ" and length == _UNDEFINED:
             return number > 0
-        if length % 2 or length > _START:
+        if length % 2 or length > START:
             return False
         place, last = place + size + length, tag
     return True
 
 
-def read_slice(path: Path) -> Slice:
-    """Read the header of a slice.
+def read_file(path: Path) -> DicomFile:
+    """Read the header of a DICOM file.
 
     Raises:
-        ImageError: no DICOM, no slice with a position in space, several frames, colours, or a broken file.
+        ImageError: no DICOM, a broken file, or values that cannot be read.
     """
     with reading(path, ImageError, "DICOM file"):
         require_file(path, "a DICOM file")
         status = path.stat()
-        return _slice(path, status.st_mtime_ns, status.st_size)
+        return _file(path, status.st_mtime_ns, status.st_size)
 
 
-@lru_cache(maxsize=8192)
-def _slice(path: Path, changed: int, size: int) -> Slice:
-    pydicom = need("pydicom", "volumes", path)
-    if not is_dicom(path):
-        raise Refused("a DICOM file", "something else", "Remove the file.")
-    if _is_deflated(pydicom, path):
-        do = "Export the series uncompressed, or with JPEG compression."
-        raise Refused("an uncompressed header", "a deflated file", do)
-    plain = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS, force=True)
-    _require_supported(plain)
-    shape = (int(plain.Columns), int(plain.Rows), 1)
-    directions = np.array([float(v) for v in plain.ImageOrientationPatient]).reshape(2, 3)
-    position = np.array([float(v) for v in plain.ImagePositionPatient]).reshape(3)
-    rows, columns = (float(v) for v in plain.PixelSpacing)
-    normal = np.cross(*directions)
-    thickness = float(plain.get("SliceThickness") or 0) or 1.0
-    affine = np.eye(4)
-    affine[:3, :3] = np.stack([directions[0] * columns, directions[1] * rows, normal * thickness], axis=1)
-    affine[:3, 3] = position
-    affine[:3] = _TO_RAS @ affine[:3]
-    bits, signed = int(plain.BitsStored), bool(int(plain.get("PixelRepresentation", 0)))
-    if not 1 <= bits <= 32:
-        raise Refused("1 to 32 bits per pixel", str(bits), "Export the series again.")
-    ends = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    slope, intercept = (
-        float(default if plain.get(name) is None else plain.get(name))
-        for name, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
-    )
-    stored = np.dtype(f"{'int' if signed else 'uint'}{8 if bits <= 8 else 16 if bits <= 16 else 32}")
-    dtype = scaled_type(stored, ends, slope, intercept)
-    header = VolumeHeader(path, shape, 1, dtype, affine, "PixelSpacing", shape[0] * shape[1] * stored.itemsize)
-    geometry = tuple(np.round([*directions.ravel(), rows, columns], 4).tolist())
-    series = (str(plain.get("SeriesInstanceUID") or ""), str(plain.get("Modality") or ""), shape[:2], geometry)
-    inverted = plain.PhotometricInterpretation == "MONOCHROME1"
-    return Slice(header, series, float(normal @ position), ends, slope, intercept, inverted)
+def read_slices(path: Path) -> tuple[Slice, ...]:
+    """Read the header of a file with one slice or several.
+
+    Raises:
+        ImageError: no DICOM, no slices with a position in space, or a broken file.
+    """
+    file = read_file(path)
+    with reading(path, ImageError, "DICOM file"):
+        if file.unusable is not None:
+            raise Refused(*file.unusable)
+        if not file.slices:
+            raise _without_position(path)
+        return file.slices
 
 
-def _is_deflated(pydicom: Any, path: Path) -> bool:
-    """Whether everything behind the first elements is compressed; without preamble, pydicom does not read them alone."""
-    with path.open("rb") as file:
-        start = file.read(_START)
-    if start[128:132] != b"DICM":
-        return _DEFLATED.encode() in start
-    return bool(pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED)
+def read_slice(path: Path) -> Slice:
+    """Read the header of a file with one slice; see `read_slices`.
+
+    Raises:
+        ImageError: several slices.
+    """
+    slices = read_slices(path)
+    with reading(path, ImageError, "DICOM file"):
+        if len(slices) > 1:
+            raise Refused("one slice", f"{len(slices)} frames", "Open the file as a volume.")
+        return slices[0]
 
 
-def _require_supported(plain: Any) -> None:
-    """Raise unless the file is one slice at a known position, with one grey value per pixel."""
-    converter = _CONVERTERS.get(str(plain.get("Modality")))
-    if converter is not None:
-        do = f"Convert it to NIfTI with {converter}, and remove it from the folder."
-        raise Refused("a slice of a scan", f"a segmentation ({plain.Modality})", do)
-    frames = int(plain.get("NumberOfFrames") or 1)
-    if frames > 1:
-        do = "Export it as one file per slice (classic CT or MR), or convert it to NIfTI with dcm2niix."
-        raise Refused("one slice per file", f"{frames} frames", do)
-    required = ("Rows", "Columns", "BitsStored", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-    missing = [name for name in required if not plain.get(name)]
-    if missing:
-        do = "Remove files that are not slices of a scan (reports, scouts, projections)."
-        raise Refused("a slice with its position in space", f"none of {', '.join(missing)}", do)
-    kind = str(plain.get("PhotometricInterpretation") or "none")
-    if kind not in ("MONOCHROME1", "MONOCHROME2"):
-        raise Refused("one grey value per pixel", f"photometric interpretation {kind}", "Remove the file.")
-    if plain.get("ModalityLUTSequence"):
-        raise Refused("a rescale slope and intercept", "a lookup table", "Convert the series to NIfTI with dcm2niix.")
+def read_attributes(path: Path) -> Any:
+    """Read the pydicom data set of a file without its pixels, with the identifiers of the instance.
+
+    Some anonymisers empty SOPClassUID and SOPInstanceUID, but not their copies in the file meta group, which are used then.
+
+    Raises:
+        ImageError: no DICOM, or a broken file.
+    """
+    with reading(path, ImageError, "DICOM file"):
+        plain = _open(path, None)
+        for name in ("SOPClassUID", "SOPInstanceUID"):
+            if not plain.get(name) and (copy := plain.file_meta.get(f"MediaStorage{name}")):
+                setattr(plain, name, copy)
+        return plain
 
 
 def read_pixels(path: Path, limits: Limits = Limits()) -> tuple[VolumeHeader, NDArray[Any]]:
-    """Read a slice: its header, and its values in real units (columns, rows, 1), in the order of the header's axes.
+    """Read a file of one slice: its header, and its values in real units (columns, rows, 1), in the order of the header's axes.
 
     Raises:
         ImageError: beyond the limits, broken, or compressed in a way that needs a further package.
     """
     slice_ = read_slice(path)
     with reading(path, ImageError, "DICOM file"):
-        header = slice_.header
-        require_within(header, header.across(), limits)
-        pydicom = need("pydicom", "volumes", path)
-        plain = pydicom.dcmread(path, force=True)
-        if "TransferSyntaxUID" not in plain.file_meta:  # files without preamble
-            uids = pydicom.uid
-            implicit, _ = plain.original_encoding
-            plain.file_meta.TransferSyntaxUID = uids.ImplicitVRLittleEndian if implicit else uids.ExplicitVRLittleEndian
-        try:
-            stored = plain.pixel_array
-        except (RuntimeError, ImportError, NotImplementedError) as error:
-            if "missing" not in str(error) and "plugin" not in str(error) and "decompress" not in str(error):
-                raise
-            name = plain.file_meta.TransferSyntaxUID.name
-            do = "Run: pip install python-gdcm; or export the series uncompressed."
-            raise Refused("pixels that can be decompressed", f"{name}, for which a package is missing", do) from error
-        low, high = slice_.ends
-        if stored.shape != (header.shape[1], header.shape[0]):
-            raise Refused("as many pixels as in the header", f"shape {stored.shape}", "Export the series again.")
-        if stored.min() < low or stored.max() > high:
-            found = f"{stored.min()} to {stored.max()}"
-            raise Refused(f"values {low} to {high}, by the bits in the header", found, "Export the series again.")
-        if slice_.inverted:
-            stored = (low + high - stored.astype(np.int64)).astype(stored.dtype)
-        values = scaled(stored, header.dtype, slice_.slope, slice_.intercept)
-        return header, values.T[..., np.newaxis]
+        require_within(slice_.header, slice_.header.across(), limits)
+        (values,) = decode([slice_.frame])
+        return slice_.header, values.T[..., np.newaxis]
 
 
-def read_series(paths: Sequence[Path]) -> tuple[VolumeHeader, tuple[Path, ...]]:
-    """Order the files of one series by position.
+# Headers --------------------------------------------------------------------------------------------------------------
 
-    Args:
-        paths: the DICOM files of a folder.
 
-    Returns:
-        The header of the volume (its path is the folder), and the files from the first slice to the last.
+@lru_cache(maxsize=8192)
+def _file(path: Path, changed: int, size: int) -> DicomFile:
+    plain = _open(path, _TAGS)
+    file = DicomFile(
+        path,
+        str(plain.get("SeriesInstanceUID") or ""),
+        "" if plain.get("SeriesNumber") is None else str(plain.SeriesNumber),
+        str(plain.get("SeriesDescription") or ""),
+        str(plain.get("Modality") or ""),
+        localizer="LOCALIZER" in (plain.get("ImageType") or ()),
+        unusable=_unusable(plain),
+    )
+    if file.unusable is not None:
+        return file
+    frames = tuple(_frame(path, plain, index) for index in range(_count(plain)))
+    projection = len(frames) == 1 and file.modality in PROJECTIONS
+    slices: tuple[Slice, ...] = ()
+    if not projection and all(_position(plain, frame.index) for frame in frames):
+        slices = tuple(_slice(plain, frame) for frame in frames)
+    return replace(file, frames=frames, slices=slices, grid=_flat_grid(plain))
+
+
+def _open(path: Path, tags: list[str] | None) -> Any:
+    """Return the data set of a file without its pixels, with the transfer syntax that files without preamble lack.
 
     Raises:
-        ImageError: a file that is no slice; slices of several series; two at one position; a gap.
+        Refused: no DICOM, or one whose header is compressed.
     """
-    slices = sorted((read_slice(path) for path in paths), key=lambda each: (each.height, each.header.path.name))
-    folder = slices[0].header.path.parent
-    kinds = {each.series for each in slices}
-    if len(kinds) > 1:
-        found = "; ".join(sorted(_described([s for s in slices if s.series == kind]) for kind in kinds))
-        raise ImageError(folder, expected="one series", found=found, do="Move each series to a separate folder.")
-    dtype = np.result_type(*(each.header.dtype for each in slices))
-    affine = slices[0].header.affine.copy()
-    if len(slices) > 1:
-        affine[:3, 2] = _step(slices, folder)
-    first = slices[0].header
-    shape = (first.shape[0], first.shape[1], len(slices))
-    header = replace(first, path=folder, shape=shape, dtype=dtype, affine=affine, bytes=first.bytes * len(slices))
-    return header, tuple(each.header.path for each in slices)
+    pydicom = need("pydicom", "volumes", path)
+    if not is_dicom(path):
+        raise Refused("a DICOM file", "something else", "Remove the file.")
+    if _is_deflated(pydicom, path):
+        do = "Export the series uncompressed, or with JPEG compression."
+        raise Refused("an uncompressed header", "a deflated file", do)
+    plain = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
+    if "TransferSyntaxUID" not in plain.file_meta:
+        implicit, _ = plain.original_encoding
+        uids = pydicom.uid
+        plain.file_meta.TransferSyntaxUID = uids.ImplicitVRLittleEndian if implicit else uids.ExplicitVRLittleEndian
+    return plain
 
 
-def _step(slices: Sequence[Slice], folder: Path) -> NDArray[np.float64]:
-    """Return the vector from each slice to the next, which must be the same for all."""
-    positions = np.array([each.header.affine[:3, 3] for each in slices])
-    gaps = np.diff([each.height for each in slices])
-    distance = float(np.median(gaps))
-    same = int(np.count_nonzero(gaps < _TOLERANCE * max(distance, 1e-6)))
-    if same:
-        found = f"{same} at the position of another (several phases or echoes)"
-        do = "Move each phase or echo to a separate folder."
-        raise ImageError(folder, expected="one slice at each position", found=found, do=do)
-    step: NDArray[np.float64] = (positions[-1] - positions[0]) / (len(positions) - 1)
-    deviation = np.linalg.norm(positions - positions[0] - np.arange(len(positions))[:, np.newaxis] * step, axis=1)
-    if deviation.max() > _TOLERANCE * distance:
-        widest = int(np.argmax(gaps))
-        found = f"{gaps.min():.4g} to {gaps.max():.4g} mm, the widest after {slices[widest].header.path.name}"
-        do = "Check whether a slice is missing, and export the series again."
-        raise ImageError(folder, expected="slices at equal distances", found=found, do=do)
-    return step
+def _is_deflated(pydicom: Any, path: Path) -> bool:
+    """Whether everything behind the first elements is compressed; without preamble, pydicom does not read them alone."""
+    with path.open("rb") as file:
+        start = file.read(START)
+    if start[128:132] != b"DICM":
+        return _DEFLATED.encode() in start
+    return bool(pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED)
 
 
-def _described(slices: Sequence[Slice]) -> str:
-    columns, rows, _ = slices[0].header.shape
-    kind = slices[0].series[1] or "slices"
-    return f"{len(slices)} {kind} of {columns}×{rows} ({slices[0].header.path.name}{', …' if len(slices) > 1 else ''})"
+def _unusable(plain: Any) -> tuple[str, str, str] | None:
+    """Return why a file holds no image that can be read; None if it does.
+
+    Raises:
+        EOFError: it should hold one, but the header ends before it.
+    """
+    modality = str(plain.get("Modality") or "")
+    converter = _CONVERTERS.get(modality)
+    if converter is not None:
+        do = f"Convert it to NIfTI with {converter}, and remove it from the folder."
+        return ("a slice of a scan", f"a segmentation ({modality})", do)
+    if modality == "RTDOSE":
+        return ("a slice of a scan", "a dose distribution (RTDOSE)", "Remove the file.")
+    if plain.get("TotalPixelMatrixColumns"):
+        return ("an image", "the tiles of a whole slide", "Convert the slide to TIFF.")
+    missing = [name for name in ("Rows", "Columns", "BitsStored") if not plain.get(name)]
+    if missing:
+        kind = plain.get("SOPClassUID") or plain.file_meta.get("MediaStorageSOPClassUID")
+        if kind is None or "Image Storage" in kind.name:  # pydicom reads a header that ends early without an error
+            raise EOFError("truncated")
+        found = f"none of {', '.join(missing)}{f' ({modality})' if modality else ''}"
+        return ("an image", found, "Remove files that are not images (reports, presentation states).")
+    if plain.get("ModalityLUTSequence"):
+        return ("a rescale slope and intercept", "a lookup table", "Convert the series to NIfTI with dcm2niix.")
+    return None
+
+
+def _count(plain: Any) -> int:
+    return int(plain.get("NumberOfFrames") or 1)
+
+
+def _without_position(path: Path) -> Refused:
+    plain = _open(path, _TAGS)
+    frames = _count(plain)
+    if frames > 1:
+        do = "Predict it as single images; for training, export the frames as PNG with their masks."
+        return Refused("slices with their positions in space", f"{frames} frames without positions", do)
+    missing = [
+        name for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing") if not plain.get(name)
+    ]
+    found = f"none of {', '.join(missing)}" if missing else f"a projection ({plain.Modality})"
+    do = "Remove files that are not slices of a scan (reports, scouts, projections)."
+    return Refused("a slice with its position in space", found, do)
+
+
+def _value(plain: Any, index: int, group: str, name: str) -> Any:
+    """Return an attribute of a frame: its own, that of all frames, or that of the file; None without."""
+    for sequence, place in (("PerFrameFunctionalGroupsSequence", index), ("SharedFunctionalGroupsSequence", 0)):
+        groups = plain.get(sequence) or ()
+        items = groups[place].get(group) if place < len(groups) else None
+        if items and items[0].get(name) is not None:
+            return items[0].get(name)
+    return plain.get(name)
+
+
+def _position(plain: Any, index: int) -> tuple[Any, Any, Any] | None:
+    """Return position, orientation and spacing of a frame; None if one of them is missing."""
+    groups = plain.get("PerFrameFunctionalGroupsSequence") or ()
+    if _count(plain) > 1 and index >= len(groups):
+        return None
+    values = (
+        _value(plain, index, "PlanePositionSequence", "ImagePositionPatient"),
+        _value(plain, index, "PlaneOrientationSequence", "ImageOrientationPatient"),
+        _value(plain, index, "PixelMeasuresSequence", "PixelSpacing"),
+    )
+    return values if all(values) else None
+
+
+def _frame(path: Path, plain: Any, index: int) -> Frame:
+    slope, intercept = (
+        float(default if value is None or value == "" else value)
+        for value, default in (
+            (_value(plain, index, "PixelValueTransformationSequence", "RescaleSlope"), 1),
+            (_value(plain, index, "PixelValueTransformationSequence", "RescaleIntercept"), 0),
+        )
+    )
+    return Frame(
+        path,
+        index,
+        _count(plain),
+        (int(plain.Rows), int(plain.Columns)),
+        int(plain.BitsStored),
+        bool(int(plain.get("PixelRepresentation") or 0)),
+        slope,
+        intercept,
+        str(plain.get("PhotometricInterpretation") or "none"),
+        str(plain.file_meta.TransferSyntaxUID),
+    )
+
+
+def _slice(plain: Any, frame: Frame) -> Slice:
+    """Return a frame with its position.
+
+    Raises:
+        Refused: colours, or a position without an inverse.
+    """
+    if frame.bands > 1:
+        found = f"photometric interpretation {frame.kind}"
+        raise Refused("one grey value per pixel", found, "Remove the file.")
+    given = _position(plain, frame.index)
+    assert given is not None
+    position, orientation, spacing = (np.array([float(v) for v in values]) for values in given)
+    directions = orientation.reshape(2, 3)
+    normal = np.cross(*directions)
+    rows, columns = spacing
+    thickness = float(_value(plain, frame.index, "PixelMeasuresSequence", "SliceThickness") or 0) or 1.0
+    affine = np.eye(4)
+    affine[:3, :3] = np.stack([directions[0] * columns, directions[1] * rows, normal * thickness], axis=1)
+    affine[:3, 3] = position
+    affine[:3] = _TO_RAS @ affine[:3]
+    height, width = frame.size
+    size = height * width * frame.stored.itemsize
+    header = VolumeHeader(frame.path, (width, height, 1), 1, frame.dtype, affine, "PixelSpacing", size)
+    return Slice(frame, header, np.concatenate([orientation, spacing]), float(normal @ position))
+
+
+# Spacing without a position -------------------------------------------------------------------------------------------
+
+
+def _flat_grid(plain: Any) -> Grid:
+    """Return the grid of an image without a position in space, whose calibration names what the spacing was taken from.
+
+    PixelSpacing of a projection is calibrated to the body, unless it equals that of the detector and no calibration is named
+    (PS3.3, 10.7.1.1). That of the detector is divided by the magnification, if it is known.
+    """
+    pixel = plain.get("PixelSpacing")
+    detector = plain.get("ImagerPixelSpacing")
+    if pixel and not (detector and list(pixel) == list(detector) and not plain.get("PixelSpacingCalibrationType")):
+        return _grid(pixel, 1, "PixelSpacing")
+    if detector:
+        factor = float(plain.get("EstimatedRadiographicMagnificationFactor") or 0)
+        if factor > 0:
+            return _grid(detector, factor, "EstimatedRadiographicMagnificationFactor")
+        return _grid(detector, 1, "ImagerPixelSpacing")
+    if scanned := plain.get("NominalScannedPixelSpacing"):
+        return _grid(scanned, 1, "NominalScannedPixelSpacing")
+    return _ultrasound_grid(plain.get("SequenceOfUltrasoundRegions") or ())
+
+
+def _grid(spacing: Any, factor: float, calibration: str) -> Grid:
+    rows, columns = (float(value) / factor for value in spacing)
+    if not (np.isfinite([rows, columns]).all() and min(rows, columns) > 0):
+        return Grid()
+    return Grid((rows, columns), "mm", calibration=calibration)
+
+
+def _ultrasound_grid(regions: Any) -> Grid:
+    """Return the grid of an ultrasound image whose regions of tissue all have one spacing; otherwise one without unit."""
+    spacings = {
+        (abs(float(region.PhysicalDeltaY)) * 10, abs(float(region.PhysicalDeltaX)) * 10)
+        for region in regions
+        if region.get("RegionSpatialFormat") == _TISSUE
+        and region.get("PhysicalUnitsXDirection") == region.get("PhysicalUnitsYDirection") == _CENTIMETRES
+    }
+    return _grid(spacings.pop(), 1, "SequenceOfUltrasoundRegions") if len(spacings) == 1 else Grid()

@@ -1,7 +1,7 @@
 """Read NIfTI files: the header, the stored values, and label tables.
 
 The header is compared with the size of the file before memory is allocated; deflate compresses by a factor of 1032 at most.
-Uncompressed files are memory-mapped. The most recently used files are kept open or in memory, so that neighbouring slices are not decompressed again.
+Uncompressed files are memory-mapped.
 
 Source: NIfTI-1.1 and NIfTI-2 headers through nibabel; label tables as in the extension of Caret and Connectome Workbench (code
 30) and in TotalSegmentator.
@@ -12,7 +12,6 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -24,20 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, ImageError
+from pixelwise.imageio import volume_values
 from pixelwise.imageio.extras import need
 from pixelwise.imageio.raster import Refused
 from pixelwise.imageio.safe_reading import reading, require_file
-from pixelwise.imageio.volumes import VolumeHeader, scaled_type
+from pixelwise.imageio.volumes import VolumeHeader, scaled, scaled_type
 
 SUFFIXES = (".nii", ".nii.gz")
 _TO_MM = {"meter": 1e3, "micron": 1e-3}
 _MAX_RATIO = 1032
-_CHUNK = 1 << 24
-_KEPT_BYTES = 1 << 28
-_KEPT_FILES = 64  # a mapped file stays open, and the number of open files is limited
 _MAX_HEADER = 1 << 24
-
-Key = tuple[Path, int, int]
 
 
 def is_nifti(path: Path) -> bool:
@@ -68,39 +63,32 @@ def read_raw_header(path: Path) -> Any:
 def read_stored(path: Path, error: type[DataError] = ImageError) -> tuple[NDArray[Any], float, float]:
     """Return the stored values (i, j, k) or (i, j, k, C), slope and intercept; check the limits before.
 
-    Compressed files are decompressed completely. This process keeps the last two of them, or more up to 256 MiB, and at most
-    64 files in all.
+    Compressed files are decompressed completely, and kept for a while (see `volume_values`).
 
     Raises:
         DataError: an `error` if the file is truncated or broken.
     """
     header, offset, dtype, slope, intercept = _described(path, error)
-    key = _key(path)
-    if key in _KEPT:
-        _KEPT.move_to_end(key)
-        return _KEPT[key], slope, intercept
     shape = (*header.shape, header.bands) if header.bands > 1 else header.shape
-    with reading(path, error, "NIfTI file"), _opened(path) as (stream, compressed):
-        if compressed:
-            values = _decompressed(stream, offset, dtype, math.prod(shape)).reshape(shape, order="F")
-        else:
-            values = np.memmap(path, dtype, "r", offset, shape, "F")
-    _KEPT[key] = values
-    while len(_KEPT) > 2 and (len(_KEPT) > _KEPT_FILES or _decompressed_bytes() > _KEPT_BYTES):
-        _KEPT.popitem(last=False)
-    return values, slope, intercept
+
+    def load() -> NDArray[Any]:
+        with reading(path, error, "NIfTI file"), _opened(path) as (stream, compressed):
+            if not compressed:
+                return np.memmap(path, dtype, "r", offset, shape, "F")
+            return volume_values.decompress(stream, offset, dtype, math.prod(shape)).reshape(shape, order="F")
+
+    return volume_values.keep((path,), load), slope, intercept
 
 
-_KEPT: OrderedDict[Key, NDArray[Any]] = OrderedDict()
+def read_box(path: Path, box: tuple[slice, ...], error: type[DataError] = ImageError) -> NDArray[Any]:
+    """Return the values (i, j, k) or (i, j, k, C) of a box along the file's axes, after scaling.
 
-
-def _decompressed_bytes() -> int:
-    return sum(values.nbytes for values in _KEPT.values() if not isinstance(values, np.memmap))
-
-
-def _key(path: Path) -> Key:
-    status = path.stat()
-    return path, status.st_mtime_ns, status.st_size
+    Raises:
+        DataError: an `error` if the file is truncated or broken.
+    """
+    header = read_header(path, error)
+    stored, slope, intercept = read_stored(path, error)
+    return scaled(stored[box], header.dtype, slope, intercept)
 
 
 _Described = tuple[VolumeHeader, int, np.dtype[Any], float, float]
@@ -109,11 +97,11 @@ _Described = tuple[VolumeHeader, int, np.dtype[Any], float, float]
 def _described(path: Path, error: type[DataError]) -> _Described:
     with reading(path, error, "NIfTI file"):
         require_file(path, "a NIfTI file")
-        return _describe(_key(path))
+        return _describe(volume_values.key_of(path))
 
 
 @lru_cache(maxsize=4096)
-def _describe(key: Key) -> _Described:
+def _describe(key: volume_values.Key) -> _Described:
     """Return header, offset of the first value, stored type, slope and intercept."""
     path, _, size = key
     nibabel = need("nibabel", "volumes", path)
@@ -175,24 +163,6 @@ def _shape(axes: tuple[int, ...]) -> tuple[tuple[int, int, int], int]:
         found = "×".join(map(str, axes)) or "nothing"
         raise Refused("three spatial axes and one of bands", found, "Save one volume per file.")
     return (space[0], space[1], space[2]), bands[0] if bands else 1
-
-
-def _decompressed(stream: Any, offset: int, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
-    """Decompress in chunks, so that a truncated file takes no more memory than it fills."""
-    while offset > 0:
-        skipped = len(stream.read(min(offset, _CHUNK)))
-        if not skipped:
-            raise EOFError("truncated")
-        offset -= skipped
-    values = np.empty(count, dtype)
-    left = values.view(np.uint8).data
-    while len(left):
-        got = stream.readinto(left[:_CHUNK])
-        if not got:
-            raise EOFError("truncated")
-        left = left[got:]
-    stream.read(1)  # reading to the end verifies the checksum
-    return values
 
 
 def read_label_table(path: Path) -> dict[int, str]:

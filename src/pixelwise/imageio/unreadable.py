@@ -6,19 +6,14 @@ from collections.abc import Collection
 from pathlib import Path
 
 IMAGE_SUFFIXES = (".heic", ".heif", ".tga", ".jxl", ".jxr", ".jls", ".psd", ".exr")
-_BY_SLICER = (".nrrd", ".nhdr", ".mha", ".mhd")
+_BY_SLICER = (".mha", ".mhd")
 _BY_NIBABEL = (".mgz", ".mgh")
 VOLUME_SUFFIXES = (*_BY_SLICER, *_BY_NIBABEL)
 
 
-def suffix(path: Path) -> str:
-    """Return the suffix of a file in lower case, `.seg.nrrd` whole."""
-    return ".seg.nrrd" if path.name.lower().endswith(".seg.nrrd") else path.suffix.lower()
-
-
 def suffixes(paths: Collection[Path]) -> str:
     """Return the suffixes of files, as a list for messages."""
-    return ", ".join(sorted(set(map(suffix, paths))))
+    return ", ".join(sorted({path.suffix.lower() for path in paths}))
 
 
 def conversion(paths: Collection[Path]) -> str:

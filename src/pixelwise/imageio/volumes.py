@@ -70,6 +70,7 @@ class VolumeHeader:
         calibration: what the spacing was taken from.
         bytes: memory for all stored values.
         timed: whether the bands are points in time.
+        unit: of the world coordinates; "px" if the file has no spacing.
 
     Raises:
         Refused: an affine without an inverse.
@@ -83,6 +84,7 @@ class VolumeHeader:
     calibration: str
     bytes: int = 0
     timed: bool = False
+    unit: str = "mm"
 
     def __post_init__(self) -> None:
         linear = self.affine[:3, :3]
@@ -133,14 +135,14 @@ class VolumeHeader:
         first = [self.shape[axis] - 1 if (axis, True) in layout else 0 for axis in range(3)]
         matrix[:3, 3] = self.affine[:3, :3] @ first + self.affine[:3, 3]
         spacing = tuple(float(self.spacing[axis]) for axis, _ in layout)
-        return Grid(spacing, "mm", tuple(map(tuple, matrix.tolist())), calibration=self.calibration)
+        return Grid(spacing, self.unit, tuple(map(tuple, matrix.tolist())), calibration=self.calibration)
 
     def plane_grid(self, across: Across) -> Grid:
         """Return the grid of one slice: spacing and unit, without its position."""
-        return Grid(self.grid(across).spacing[1:], "mm", calibration=self.calibration)
+        return Grid(self.grid(across).spacing[1:], self.unit, calibration=self.calibration)
 
-    def take(self, stored: NDArray[Any], plane: Plane) -> NDArray[Any]:
-        """Return a slice (C, H, W) of the stored values (i, j, k) or (i, j, k, C), a view.
+    def plane_box(self, plane: Plane) -> tuple[slice, ...]:
+        """Return the box along the file's axes i, j, k that a slice covers.
 
         Raises:
             Refused: no slice of that number.
@@ -149,7 +151,7 @@ class VolumeHeader:
         index = plane.index if count > 1 else 0
         if not 0 <= index < count:
             raise Refused(f"slice {plane.index}", f"{count} slices", "Check whether the file was changed.")
-        return self.arrange(stored, plane.across)[:, index]
+        return self.file_box((slice(index, index + 1), slice(None), slice(None)), plane.across)
 
     def arrange(self, stored: NDArray[Any], across: Across) -> NDArray[Any]:
         """Return stored values (i, j, k) or (i, j, k, C) as slices, rows and columns: (C, D, H, W), a view."""
@@ -157,6 +159,17 @@ class VolumeHeader:
         bands = stored if stored.ndim == 4 else stored[..., np.newaxis]
         directions = (slice(None, None, -1 if reverse else 1) for _, reverse in layout)
         return bands.transpose(3, *(axis for axis, _ in layout))[:, *directions]
+
+    def file_box(self, window: tuple[slice, ...], across: Across) -> tuple[slice, ...]:
+        """Return the box along the file's axes i, j, k that a window of slices, rows and columns covers.
+
+        `arrange` of the values in the box gives those of the window.
+        """
+        box = [slice(0, 0)] * 3
+        for side, (axis, reverse) in zip(window, self.layout(across), strict=True):
+            start, stop, _ = side.indices(self.shape[axis])
+            box[axis] = slice(self.shape[axis] - stop, self.shape[axis] - start) if reverse else slice(start, stop)
+        return tuple(box)
 
     def restore(self, stack: NDArray[Any], across: Across) -> NDArray[Any]:
         """Return slices, rows and columns (D, H, W) in the file's axes (i, j, k): the inverse of `arrange`, a view."""
@@ -172,10 +185,25 @@ def require_within(header: VolumeHeader, across: Across, limits: Limits) -> None
         Refused: more pixels per slice, bands or bytes than allowed.
     """
     _, height, width = header.size(across)
+    require_limits(height * width, header.bands, header.bytes, limits)
+
+
+def require_limits(pixels: int, bands: int, size: int, limits: Limits) -> None:
+    """Raise if an image is beyond the limits, before anything is decoded.
+
+    Args:
+        pixels: of one slice.
+        bands: values per pixel.
+        size: bytes of the whole volume, or image, once unpacked.
+        limits: the largest to read.
+
+    Raises:
+        Refused: it is.
+    """
     for what, found, most in (
-        ("pixels per slice", height * width, limits.pixels),
-        ("bands", header.bands, limits.bands),
-        ("bytes once unpacked", header.bytes, limits.bytes),
+        ("pixels per slice", pixels, limits.pixels),
+        ("bands", bands, limits.bands),
+        ("bytes once unpacked", size, limits.bytes),
     ):
         if found > most:
             do = "Split the volume, or read it with larger Limits."

@@ -1,6 +1,6 @@
 """Write predictions in the format and geometry of their image.
 
-PNG for ordinary images, GeoTIFF for GeoTIFF and NIfTI for NIfTI. Other formats would lose ids, or are lossy.
+PNG for ordinary images, GeoTIFF for GeoTIFF, NRRD for NRRD, NIfTI for NIfTI and for DICOM series. Other formats would lose ids, or are lossy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import MaskError
-from pixelwise.imageio import nifti, png
+from pixelwise.imageio import nifti, nrrd, png
 from pixelwise.imageio.extras import need
 from pixelwise.imageio.images import IMAGE_SUFFIXES
 from pixelwise.imageio.masks import encode_png, require_indices
@@ -32,6 +32,8 @@ from pixelwise.tiles import Window
 from pixelwise.types import Prediction
 
 _LABEL_INTENT = 1002  # NIFTI_INTENT_LABEL
+_SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT
+_VOLUME_SUFFIXES = (*nifti.SUFFIXES[::-1], *nrrd.SUFFIXES)
 
 
 def write_prediction(prediction: Prediction, path: Path | str, like: Source | None = None) -> Path:
@@ -42,7 +44,9 @@ def write_prediction(prediction: Prediction, path: Path | str, like: Source | No
 
     - PNG for ordinary images, and TIFFs without georeference: with the colours of the classes as palette for ids up to 255.
     - GeoTIFF for a GeoTIFF: its CRS, transform or ground control points, with colour table and class names (see `scene_writing`).
-    - NIfTI for a NIfTI: its affine, sform and qform codes and spatial units, in the smallest unsigned type that holds the ids.
+    - NIfTI for a NIfTI: its affine, sform and qform codes and spatial units, in the smallest unsigned type that holds the ids. NIfTI
+      for a DICOM series: on its voxels, in the order of its columns, rows and slices.
+    - NRRD for an NRRD: its fields of space, and the classes as segments of 3D Slicer (`.seg.nrrd`).
 
     Args:
         prediction: of a whole image.
@@ -68,8 +72,8 @@ def write_prediction(prediction: Prediction, path: Path | str, like: Source | No
     require_indices(path, prediction.mask, prediction.labels)
     ids, ignore_id = _ids(prediction)
     if isinstance(like, VolumeSource):
-        path = _with_suffix(path, ".nii.gz" if like.path.name.lower().endswith(".gz") else ".nii")
-        _write_nifti(path, like.in_file_axes(ids), like)
+        path = _with_suffix(path, _volume_suffix(like))
+        _write_volume(path, like.in_file_axes(ids), prediction.labels, like)
     elif like is not None and like.format == "GeoTIFF":
         path = path if path.suffix.lower() in (".tif", ".tiff") else _with_suffix(path, ".tif")
         _write_scene(path, ids, class_content(prediction.labels), like)
@@ -82,7 +86,7 @@ def write_prediction(prediction: Prediction, path: Path | str, like: Source | No
 def _with_suffix(path: Path, suffix: str) -> Path:
     """Replace the suffix of an image file; other endings are part of the name."""
     name = path.name
-    known = next((end for end in (*nifti.SUFFIXES[::-1], *IMAGE_SUFFIXES) if name.lower().endswith(end)), "")
+    known = next((end for end in (*_VOLUME_SUFFIXES, *IMAGE_SUFFIXES) if name.lower().endswith(end)), "")
     return path.with_name(name[: len(name) - len(known)] + suffix)
 
 
@@ -116,7 +120,7 @@ def write_confidence(
     path = Path(path)
     values = CONFIDENCE.encode(confidence, valid)
     if isinstance(like, VolumeSource):
-        path = _with_suffix(path, ".nii.gz" if like.path.name.lower().endswith(".gz") else ".nii")
+        path = _with_suffix(path, _nifti_suffix(like))
         _write_nifti(path, like.in_file_axes(values), like)
     elif like.format == "GeoTIFF":
         path = _with_suffix(path, ".tif")
@@ -153,17 +157,44 @@ def _write_scene(path: Path, values: NDArray[Any], content: SceneContent, like: 
         writer.discard()
 
 
-def _write_nifti(path: Path, ids: NDArray[Any], like: VolumeSource) -> None:
+def _volume_suffix(like: VolumeSource) -> str:
+    return ".seg.nrrd" if like.format == "NRRD" else _nifti_suffix(like)
+
+
+def _nifti_suffix(like: VolumeSource) -> str:
+    return ".nii" if like.format == "NIfTI" and not like.path.name.lower().endswith(".gz") else ".nii.gz"
+
+
+def _write_volume(path: Path, ids: NDArray[Any], labels: Labels, like: VolumeSource) -> None:
+    if like.format == "NRRD":
+        write_atomic(path, nrrd.encode_mask(like.path, ids, labels))
+    else:
+        _write_nifti(path, ids, like, _LABEL_INTENT)
+
+
+def _write_nifti(path: Path, values: NDArray[Any], like: VolumeSource, intent: int = 0) -> None:
+    content = _encode_nifti(values, like, intent)
+    write_atomic(path, gzip.compress(content, mtime=0) if path.name.endswith(".gz") else content)
+
+
+def _encode_nifti(values: NDArray[Any], like: VolumeSource, intent: int) -> bytes:
     nibabel = need("nibabel", "volumes", like.path)
-    header = nifti.read_raw_header(like.path)
-    header.set_data_shape(ids.shape)
-    header.set_data_dtype(ids.dtype)
-    header.set_xyzt_units(header.get_xyzt_units()[0])
+    if like.format == "NIfTI":
+        header = nifti.read_raw_header(like.path)
+        header.set_xyzt_units(header.get_xyzt_units()[0])
+    else:
+        header = nibabel.Nifti1Header()
+        header.set_data_shape(values.shape)
+        header.set_qform(like.header.affine, _SCANNER)
+        header.set_sform(like.header.affine, _SCANNER)
+        header.set_xyzt_units("mm")
+    header.set_data_shape(values.shape)
+    header.set_data_dtype(values.dtype)
     header["pixdim"][4:] = 1
     header["cal_max"] = header["cal_min"] = 0
-    header["intent_code"] = _LABEL_INTENT
+    header["intent_code"] = intent
     header["intent_name"] = b""
     kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
     # Without an affine, nibabel writes the header's own, bit for bit.
-    content = kind(np.asfortranarray(ids), None, header).to_bytes()
-    write_atomic(path, gzip.compress(content, mtime=0) if path.name.endswith(".gz") else content)
+    content: bytes = kind(np.asfortranarray(values), None, header).to_bytes()
+    return content
