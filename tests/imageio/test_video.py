@@ -1,4 +1,3 @@
-import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -66,9 +65,11 @@ def test_frames_and_times_are_those_of_pyav(kind: str, tmp_path: Path) -> None:
     assert [frame.index for frame in found] == list(range(len(expected)))
     for frame, (_, pixels) in zip(found, expected, strict=True):
         np.testing.assert_array_equal(frame.image, pixels.transpose(2, 0, 1))
-    assert found[0].image.flags.c_contiguous and found[0].image.dtype == np.uint8
+    assert found[0].image.flags.c_contiguous
+    assert found[0].image.dtype == np.uint8
     header = read_video_header(path)
-    assert header.size == expected[0][1].shape[:2] and header.complete
+    assert header.size == expected[0][1].shape[:2]
+    assert header.complete
     assert header.frames is None or abs(header.frames - len(expected)) <= 2 or len(set(np.diff(UNEVEN))) > 1
 
 
@@ -111,7 +112,16 @@ def test_frames_are_turned_as_players_show_them(
     assert header.sample_aspect == (Fraction(3, 4) if angle in (90, -90) else Fraction(4, 3))
 
 
-SEEKABLE = ["mp4 h264 b-frames", "mp4 uneven b-frames", "mp4 late start", "mkv uneven", "mkv late start", "webm", "avi", "mp4 fragments"]
+SEEKABLE = [
+    "mp4 h264 b-frames",
+    "mp4 uneven b-frames",
+    "mp4 late start",
+    "mkv uneven",
+    "mkv late start",
+    "webm",
+    "avi",
+    "mp4 fragments",
+]
 
 
 @pytest.mark.parametrize("kind", SEEKABLE)
@@ -162,14 +172,16 @@ def test_a_start_is_found_without_decoding_what_is_before(tmp_path: Path, monkey
 
     monkeypatch.setattr(video._Clock, "place", place)
     found = list(read_frames(header, Span(start=6.5)))
-    assert len(found) == 5 and count <= 15
+    assert len(found) == 5
+    assert count <= 15
 
 
 @pytest.mark.parametrize("times", [(5, 5, 5, 9, 9, 12), (0, 4, 2, 3, 8)])
 def test_times_that_do_not_increase_are_moved_and_no_frame_is_lost(times: tuple[int, ...]) -> None:
     clock = video._Clock(3)
     placed = [clock.place(type("F", (), {"pts": t, "dts": None})) for t in times]
-    assert all(np.diff(placed) > 0) and placed[0] == times[0]
+    assert all(np.diff(placed) > 0)
+    assert placed[0] == times[0]
     assert not clock.in_order
     missing = video._Clock(3)
     assert [missing.place(type("F", (), {"pts": None, "dts": None})) for _ in range(3)] == [0, 3, 6]
@@ -179,7 +191,8 @@ def test_reading_continues_where_times_are_not_in_order(tmp_path: Path) -> None:
     # H.264 with B-frames in AVI, which stores no times of presentation.
     path = draw_video(tmp_path / "a.avi", 30, codec="libx264", b_frames=2)
     whole, _ = frames(path)
-    assert len(whole) == 30 and all(np.diff([frame.ticks for frame in whole]) > 0)
+    assert len(whole) == 30
+    assert all(np.diff([frame.ticks for frame in whole]) > 0)
     assert not whole[-1].in_order
     for number in (0, 3, 11, 29):
         found, _ = frames(path, after=whole[number])
@@ -266,7 +279,7 @@ def test_a_file_without_video_is_an_error(tmp_path: Path) -> None:
         wave.sample_rate = 44100
         out.mux(sound.encode(wave))
         out.mux(sound.encode())
-    with pytest.raises(ImageError, match="expected a video stream, found none in the file. Leave it out."):
+    with pytest.raises(ImageError, match="expected a video stream, found none in the file"):
         read_video_header(path)
 
 
@@ -312,7 +325,9 @@ PLAYLISTS: dict[str, Callable[[str, Path], bytes]] = {
     "hls": lambda url, other: f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{url}/a.ts\n#EXT-X-ENDLIST\n".encode(),
     "concat": lambda url, other: f"ffconcat version 1.0\nfile '{other}'\n".encode(),
     "dash": lambda url, other: f'<?xml version="1.0"?><MPD><BaseURL>{url}/</BaseURL></MPD>'.encode(),
-    "sdp": lambda url, other: b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+    "sdp": lambda url, other: (
+        b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
+    ),
     "reference": lambda url, other: reference_movie(other.read_bytes(), url),
 }
 
@@ -323,17 +338,19 @@ def test_no_other_file_and_no_address_is_opened(
 ) -> None:
     url, asked = canary
     other = draw_video(tmp_path / "other.mp4", 2)
-    before = os.stat(other).st_atime_ns
+    before = other.stat().st_atime_ns
     path = tmp_path / "a.mp4"
     path.write_bytes(PLAYLISTS[kind](url, other))
     monkeypatch.chdir(tmp_path)
     with suppress(ImageError) if kind == "reference" else pytest.raises(ImageError):  # its own data may be used
         read_video_header(path)
     assert not asked
-    assert kind == "reference" or os.stat(other).st_atime_ns == before
+    assert kind == "reference" or other.stat().st_atime_ns == before
 
 
-def test_an_address_as_name_is_a_local_file(tmp_path: Path, canary: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_as_name_is_a_local_file(
+    tmp_path: Path, canary: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     url, asked = canary
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ImageError, match="found nothing"):

@@ -164,7 +164,9 @@ def predict_video(
     parts = Parts(_parts_folder(out, name), path, _request(predictor, settings, overlays, model))
     if parts.entry is not None and all((out / parts.entry[key]).exists() for key in FILES if key in parts.entry):
         return parts.entry | {"file": str(path)}
-    run = _Run(predictor, header, out, name, settings, CODECS[settings.codec] if overlays else None, codec, pixels, parts)
+    run = _Run(
+        predictor, header, out, name, settings, CODECS[settings.codec] if overlays else None, codec, pixels, parts
+    )
     try:
         with convert_memory_errors(path, _ALONE):
             run.predict(progress)
@@ -290,9 +292,7 @@ class _Run:
             if codec is not None:
                 entry[key] = f"{folder}/{self.name}{codec.suffix}"
                 files = self.parts.files(f".{folder}{codec.suffix}")
-                join_segments(
-                    files, self.out / entry[key], codec, times, self.last.duration, self.header.time_base
-                )
+                join_segments(files, self.out / entry[key], codec, times, self.last.duration, self.header.time_base)
         if self.settings.masks == "png":
             entry["masks"] = self.png_folder.relative_to(self.out).as_posix()
         return entry | self._results(len(ticks))
@@ -313,8 +313,7 @@ class _Run:
     def shares(self, counts: NDArray[np.int64], total: int) -> dict[str, float]:
         """Return the share of each class among `total` pixels."""
         return {
-            name: round(int(count) / total, 6)
-            for name, count in zip(self.predictor.labels.names, counts, strict=True)
+            name: round(int(count) / total, 6) for name, count in zip(self.predictor.labels.names, counts, strict=True)
         }
 
     def _masks(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, tuple[NDArray[Any], ...]]]:
@@ -401,9 +400,11 @@ class _Segment:
         run = self.run
         with ExitStack() as stack:
             if run.overlay is not None:
-                self.overlay = stack.enter_context(self._writer(".overlays", run.overlay))
+                path = run.parts.path(self.number, f".overlays{run.overlay.suffix}")
+                self.overlay = stack.enter_context(VideoWriter(path, run.overlay, run.header.sample_aspect))
             if run.mask_codec is not None:
-                self.masks = stack.enter_context(self._writer(".masks", run.mask_codec))
+                path = run.parts.path(self.number, f".masks{run.mask_codec.suffix}")
+                self.masks = stack.enter_context(VideoWriter(path, run.mask_codec))
             waiting: deque[Future[None]] = deque()
             try:
                 for frame, kinds in masks:
@@ -417,10 +418,6 @@ class _Segment:
             finally:
                 wait(waiting)  # files are closed only behind the last frame
         write_atomic(run.parts.path(self.number, ".jsonl"), "".join(self.lines))
-
-    def _writer(self, kind: str, codec: Codec) -> VideoWriter:
-        path = self.run.parts.path(self.number, f"{kind}{codec.suffix}")
-        return VideoWriter(path, codec, self.run.header.sample_aspect)
 
     def _add(self, frame: Frame, kinds: tuple[NDArray[Any], ...]) -> None:
         """Measure, draw and encode one frame, in the thread of the writer."""

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -33,7 +33,21 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 READABLE_VIDEOS = "MP4, MOV, Matroska, WebM or AVI"
 _DEMUXERS = {"MP4": "mov", "MOV": "mov", "Matroska": "matroska", "WebM": "matroska", "AVI": "avi"}
 # Brands of files with boxes like those of MP4 that hold images or audio.
-_NO_VIDEOS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"crx ", b"M4A ", b"M4B ")
+_NO_VIDEOS = (
+    b"avif",
+    b"avis",
+    b"heic",
+    b"heix",
+    b"heim",
+    b"heis",
+    b"hevc",
+    b"hevx",
+    b"mif1",
+    b"msf1",
+    b"crx ",
+    b"M4A ",
+    b"M4B ",
+)
 _QUICKTIME = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _EBML = b"\x1aE\xdf\xa3"
 _SEGMENT = b"\x18S\x80g"
@@ -166,7 +180,7 @@ def read_frames(
     after: Frame | None = None,
     fault: Callable[[Fault], None] = lambda fault: None,
     limits: Limits = Limits(),
-) -> Iterator[Frame]:
+) -> Generator[Frame, None, None]:
     """Decode frames one at a time, in the order in which they are shown.
 
     Args:

@@ -68,7 +68,8 @@ class VideoWriter:
     Args:
         path: of the file.
         codec: how it is encoded.
-        sample_aspect: width of a pixel divided by its height.
+        sample_aspect: width of a pixel divided by its height. Frames are enlarged so that pixels become square, since WebM files
+            of PyAV cannot state another shape.
 
     Raises:
         ResourceError: the disk does not take the file.
@@ -96,8 +97,8 @@ class VideoWriter:
         pixels = np.ascontiguousarray(pixels)
         if pixels.ndim == 3:
             raw = self.av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            options = {"dst_colorspace": "itu709", "dst_color_range": "MPEG"}
-            frame = self.reformatter.reformat(raw, format=self.codec.pixels, **options)
+            options = {"width": self._stream.width, "height": self._stream.height, "format": self.codec.pixels}
+            frame = self.reformatter.reformat(raw, dst_colorspace="itu709", dst_color_range="MPEG", **options)
         else:
             frame = self.av.VideoFrame.from_ndarray(pixels, format=self.codec.pixels)
         frame.pts, frame.time_base = self.frames, Fraction(1, _NOMINAL)
@@ -106,9 +107,9 @@ class VideoWriter:
 
     def _start(self, height: int, width: int) -> Any:
         stream = self._container.add_stream(self.codec.encoder, rate=_NOMINAL, options=dict(self.codec.options))
-        stream.width, stream.height, stream.pix_fmt = width, height, self.codec.pixels
+        stream.height, stream.width = _square(height, width, self.sample_aspect, 2 if self.codec.even else 1)
+        stream.pix_fmt = self.codec.pixels
         context = stream.codec_context
-        context.sample_aspect_ratio = self.sample_aspect
         if self.codec.pixels == "yuv420p":
             context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
             context.color_range = 1  # limited
@@ -125,6 +126,12 @@ class VideoWriter:
         finally:
             self._file.close()
             self._atomic.__exit__(kind, error, traceback)
+
+
+def _square(height: int, width: int, aspect: Fraction, multiple: int) -> tuple[int, int]:
+    """Return the height and width of a frame with square pixels, rounded to a multiple."""
+    wider, higher = max(aspect, Fraction(1)), max(1 / aspect, Fraction(1))
+    return multiple * round(height * higher / multiple), multiple * round(width * wider / multiple)
 
 
 def join_segments(
@@ -179,7 +186,11 @@ def read_mask_video(path: Path | str) -> Iterator[tuple[float, NDArray[Any]]]:
     """
     path = Path(path)
     av = need("av", "video", path)
-    with reading(path, ImageError, "video of masks"), path.open("rb") as file, av.open(file, format="matroska") as video:
+    with (
+        reading(path, ImageError, "video of masks"),
+        path.open("rb") as file,
+        av.open(file, format="matroska") as video,
+    ):
         for frame in video.decode(video=0):
             if frame.format.name not in (MASKS8.pixels, MASKS16.pixels):
                 raise ValueError(f"frames are {frame.format.name}, not grey values")

@@ -76,8 +76,7 @@ class Flicker:
             still = np.maximum(now, self.luminance) - np.minimum(now, self.luminance) <= UNCHANGED
             self.pixels += int(np.count_nonzero(still))
             counts = [
-                int(np.count_nonzero(still & (mask != before)))
-                for mask, before in zip(masks, self.masks, strict=True)
+                int(np.count_nonzero(still & (mask != before))) for mask, before in zip(masks, self.masks, strict=True)
             ]
             self.changed = tuple(map(sum, zip(self.changed or [0] * len(counts), counts, strict=True)))
         self.luminance, self.masks = now, masks
