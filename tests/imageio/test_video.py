@@ -202,6 +202,24 @@ def test_reading_continues_where_times_are_not_in_order(tmp_path: Path) -> None:
     assert [f.ticks for f in frames(mkv, after=replace(some[9], in_order=False))[0]] == [f.ticks for f in some[10:]]
 
 
+def test_frames_that_change_in_size_are_scaled_to_the_first(tmp_path: Path) -> None:
+    quick = {"deadline": "realtime", "cpu-used": "8"}
+    large = draw_video(tmp_path / "large.webm", 5, codec="libvpx-vp9", options=quick)
+    small = draw_video(tmp_path / "small.webm", 5, size=(24, 32), codec="libvpx-vp9", options=quick)
+    path = tmp_path / "both.webm"
+    with av.open(str(path), "w") as out, av.open(str(large)) as first, av.open(str(small)) as second:
+        stream = out.add_stream_from_template(first.streams.video[0])
+        for shift, container in ((0, first), (200, second)):
+            for packet in container.demux(video=0):
+                if packet.size:
+                    packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.pts + shift, stream
+                    out.mux(packet)
+    found, faults = frames(path)
+    assert not faults
+    assert [frame.image.shape for frame in found] == [(3, 48, 64)] * 10
+    assert abs(found[7].image.astype(float).mean() - decoded(small)[2][1].mean()) < 3
+
+
 def noisy(path: Path, **options: Any) -> Path:
     """A video whose frames are large, so that each cut is inside of one."""
     return draw_video(path, 60, size=(96, 128), key_every=10, **options)

@@ -1,3 +1,4 @@
+import errno
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from tests.imageio.drawn_videos import av, decoded, scene
 
-from pixelwise.errors import ImageError
+from pixelwise.errors import ImageError, ResourceError
 from pixelwise.imageio.video_writing import CODECS, MASKS8, MASKS16, Codec, VideoWriter, join_segments, read_mask_video
 
 UNEVEN = [0, 3000, 6100, 9000, 18000, 18300, 24000, 27001, 90000, 90900]
@@ -118,10 +119,46 @@ def test_a_stopped_writer_leaves_no_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_frames_are_an_error(tmp_path: Path) -> None:
-    segments = write(tmp_path, CODECS["vp9"], [scene(0, (48, 64))], [])
-    with pytest.raises(ImageError):
-        join_segments(segments, tmp_path / "whole.webm", CODECS["vp9"], [0, 1], 1, TB)
-    with pytest.raises(ImageError):
-        join_segments(segments * 2, tmp_path / "whole.webm", CODECS["vp9"], [0], 1, TB)
+@pytest.mark.parametrize("change", ["more", "fewer", "missing", "broken"])
+def test_changed_segments_are_an_error(change: str, tmp_path: Path) -> None:
+    segments = write(tmp_path, CODECS["vp9"], [scene(0, (48, 64))] * 4, [2])
+    ticks = list(range({"more": 3, "fewer": 5}.get(change, 4)))
+    if change == "missing":
+        segments[1].unlink()
+    elif change == "broken":
+        segments[1].write_bytes(b"no video at all")
+    with pytest.raises(ImageError, match="expected a segment as it was written, found another file, or none"):
+        join_segments(segments, tmp_path / "whole.webm", CODECS["vp9"], ticks, 1, TB)
     assert not (tmp_path / "whole.webm").exists()
+
+
+class Full:
+    """A file on a disk that takes 100 bytes."""
+
+    def __init__(self) -> None:
+        self.left = 100
+
+    def write(self, data: bytes) -> int:
+        self.left -= len(data)
+        if self.left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return len(data)
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> "Full":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+def test_a_full_disk_is_a_resource_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    segments = write(tmp_path, CODECS["vp9"], [scene(0, (48, 64))] * 4, [2])
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, mode="r", *a: Full() if mode == "wb" else opened(path, mode, *a))
+    with pytest.raises(ResourceError, match="No space left on device"):
+        write(tmp_path / "b", CODECS["vp9"], [scene(0, (48, 64))] * 4, [])
+    with pytest.raises(ResourceError, match="No space left on device"):
+        join_segments(segments, tmp_path / "whole.webm", CODECS["vp9"], range(4), 1, TB)

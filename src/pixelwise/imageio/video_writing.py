@@ -23,6 +23,7 @@ from pixelwise.imageio.extras import need
 from pixelwise.imageio.safe_reading import reading
 from pixelwise.storage import atomic_path
 
+_THREADS = "4"
 _NOMINAL = 30  # frames per second of a segment, whose times are not used
 
 
@@ -35,7 +36,7 @@ class Codec:
         container: name of the file format in FFmpeg.
         suffix: of the file.
         pixels: pixel format of the encoded frames.
-        options: of the encoder. The quality is constant, so that frames do not depend on the speed of the machine.
+        options: of the encoder. The quality and the number of threads are constant, so that frames do not depend on the machine.
         even: whether sizes must be even; the last row and column are then repeated if needed.
     """
 
@@ -52,12 +53,26 @@ CODECS = {
         "libvpx-vp9",
         "webm",
         ".webm",
-        options={"deadline": "realtime", "cpu-used": "8", "crf": "30", "b": "0", "row-mt": "1", "lag-in-frames": "0"},
+        options={
+            "deadline": "realtime",
+            "cpu-used": "8",
+            "crf": "30",
+            "b": "0",
+            "row-mt": "1",
+            "lag-in-frames": "0",
+            "threads": _THREADS,
+        },
     ),
-    "mpeg4": Codec("mpeg4", "mp4", ".mp4", options={"qmin": "3", "qmax": "3"}),
-    "h264": Codec("libx264", "mp4", ".mp4", options={"preset": "veryfast", "crf": "22", "bf": "0"}, even=True),
+    "mpeg4": Codec("mpeg4", "mp4", ".mp4", options={"qmin": "3", "qmax": "3", "threads": _THREADS}),
+    "h264": Codec(
+        "libx264",
+        "mp4",
+        ".mp4",
+        options={"preset": "veryfast", "crf": "22", "bf": "0", "threads": _THREADS},
+        even=True,
+    ),
 }
-_FFV1 = {"level": "3", "g": "1", "slicecrc": "1"}
+_FFV1 = {"level": "3", "g": "1", "slicecrc": "1", "threads": _THREADS}
 MASKS8 = Codec("ffv1", "matroska", ".mkv", "gray", _FFV1)
 MASKS16 = Codec("ffv1", "matroska", ".mkv", "gray16le", _FFV1)
 
@@ -148,34 +163,54 @@ def join_segments(
         time_base: seconds per tick.
 
     Raises:
-        ImageError: a segment cannot be read, or there are not as many frames as times.
+        ImageError: a segment was changed, or there are not as many frames as times.
         ResourceError: the disk does not take the file.
     """
     av = need("av", "video", path)
     times = iter(zip(ticks, [*(late - early for early, late in pairwise(ticks)), duration], strict=True))
-    with atomic_path(path) as temporary, temporary.open("wb") as file, reading(path, ImageError, "set of segments"):
-        with av.open(file, "w", format=codec.container) as output:
-            stream = None
-            for segment in segments:
-                with segment.open("rb") as source, av.open(source, format=_demuxer(codec)) as part:
-                    stream = stream or _copied(output, part.streams.video[0], time_base)
-                    for packet in part.demux(part.streams.video[0]):
-                        if packet.size:
-                            packet.pts, packet.duration = next(times)
-                            packet.dts, packet.time_base, packet.stream = packet.pts, time_base, stream
-                            output.mux(packet)
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("wb") as file,
+        av.open(file, "w", format=codec.container) as output,
+    ):
+        stream = None
+        for segment in segments:
+            for packet in _packets(av, segment, codec):
+                stream = stream or _copied(output, packet.stream, time_base)
+                time = next(times, None)
+                if time is None:
+                    raise _changed(segment)
+                packet.pts, packet.duration = time
+                packet.dts, packet.time_base, packet.stream = packet.pts, time_base, stream
+                output.mux(packet)
         if next(times, None) is not None:
-            raise EOFError("truncated")
+            raise _changed(segments[-1])
+
+
+def _packets(av: Any, segment: Path, codec: Codec) -> Iterator[Any]:
+    demuxer = "mov" if codec.container == "mp4" else "matroska"
+    try:
+        with segment.open("rb") as source, av.open(source, format=demuxer) as part:
+            for packet in part.demux(part.streams.video[0]):
+                if packet.size:
+                    yield packet
+    except (FileNotFoundError, av.InvalidDataError) as error:
+        raise _changed(segment) from error
+
+
+def _changed(segment: Path) -> ImageError:
+    return ImageError(
+        segment,
+        expected="a segment as it was written",
+        found="another file, or none",
+        do=f"Remove the folder {segment.parent.name} and predict the video again.",
+    )
 
 
 def _copied(output: Any, template: Any, time_base: Fraction) -> Any:
     stream = output.add_stream_from_template(template)
     stream.time_base = time_base
     return stream
-
-
-def _demuxer(codec: Codec) -> str:
-    return "mov" if codec.container == "mp4" else "matroska"
 
 
 def read_mask_video(path: Path | str) -> Iterator[tuple[float, NDArray[Any]]]:
