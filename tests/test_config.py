@@ -101,7 +101,7 @@ TRAIN = (
         # An unknown key is reported before an invalid value.
         (
             "model:\n  up: sideways\npredict:\n  qqqqq: 1\n",
-            ":4: expected one of tile, overlap, flips, found unknown key `predict.qqqqq`. Remove it.",
+            ":4: expected one of tile, overlap, flips, every, start, stop, smoothing, video_codec, video_masks, regions, found unknown key `predict.qqqqq`. Remove it.",
         ),
         # Keys that look like names of types.
         (
@@ -111,9 +111,12 @@ TRAIN = (
         ),
         (
             "predict:\n  QqConfig: 3\n",
-            ":2: expected one of tile, overlap, flips, found unknown key `predict.QqConfig`. Remove it.",
+            ":2: expected one of tile, overlap, flips, every, start, stop, smoothing, video_codec, video_masks, regions, found unknown key `predict.QqConfig`. Remove it.",
         ),
-        ("predict:\n  1: 3\n", ":2: expected one of tile, overlap, flips, found unknown key `predict.1`. Remove it."),
+        (
+            "predict:\n  1: 3\n",
+            ":2: expected one of tile, overlap, flips, every, start, stop, smoothing, video_codec, video_masks, regions, found unknown key `predict.1`. Remove it.",
+        ),
     ],
 )
 def test_an_unknown_key_is_named_with_its_line_and_the_nearest_valid_one(

@@ -256,6 +256,19 @@ class PredictConfig(_Section):
         False, description="predict at the pixel spacing of the training, masks on the image's own grid"
     )
     confidence: bool = Field(False, description="predict: also write the largest probability at each pixel, in percent")
+    every: Positive = Field(1, description="of a video: predict each N-th frame")
+    start: NonNegative | None = Field(None, description="of a video: first time that is predicted, seconds")
+    stop: Annotated[float, Field(gt=0)] | None = Field(None, description="of a video: time to stop before, seconds")
+    smoothing: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="of a video: time constant of the exponential smoothing of probabilities, seconds; null: none"
+    )
+    video_codec: Literal["vp9", "mpeg4", "h264"] = Field("vp9", description="codec of overlay videos")
+    video_masks: Literal["png", "ffv1"] | None = Field(
+        None, description="masks of a video: a PNG per frame, or a lossless video; null: none"
+    )
+    regions: Any = Field(
+        None, description="of a video: polygons {name: [[x, y], …]} in pixels, or the path of a JSON or GeoJSON file"
+    )
 
 
 class EvaluateConfig(_Section):
