@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         push,
         report,
         train,
+        watch,
     )
     from pixelwise.config import Config
     from pixelwise.errors import PixelwiseError
@@ -62,6 +63,7 @@ __all__ = [
     "push",
     "report",
     "train",
+    "watch",
 ]
 
 _MODULES = dict.fromkeys(__all__, "api") | {

@@ -21,6 +21,7 @@ from pixelwise.api.predicting import Predicted, find_sources, predict_files, pre
 from pixelwise.api.predicting import journal as journals
 from pixelwise.api.predicting import outputs as files
 from pixelwise.api.predicting import run as runs
+from pixelwise.api.predicting import sources as places
 from pixelwise.config import DataConfig
 from pixelwise.errors import ConfigError, Interrupted, OutputExistsError, ResourceError, UsageError
 from pixelwise.formats.dataset_root import DatasetRoot
@@ -63,22 +64,22 @@ def tree(folder: Path) -> list[str]:
 
 
 def found(*sources: object) -> dict[str, str]:
-    return {name: str(path) for name, path in find_sources([str(s) for s in sources]).items()}
+    return {name: str(item.path) for name, item in find_sources([str(s) for s in sources]).items.items()}
 
 
 def test_a_folder_is_searched_to_the_bottom_and_keeps_its_shape(tmp_path: Path) -> None:
     put(tmp_path, "b.png", "a.JPG", "x/a.png", "x/y/v1.2.tif")
     (tmp_path / "notes.txt").touch()
     (tmp_path / "folder.png").mkdir()
-    assert list(find_sources([str(tmp_path)])) == ["a", "b", "x/a", "x/y/v1.2"]
+    assert list(find_sources([str(tmp_path)]).items) == ["a", "b", "x/a", "x/y/v1.2"]
 
 
 def test_hidden_files_of_a_folder_are_no_images(tmp_path: Path) -> None:
     put(tmp_path, "a.png", ".ipynb_checkpoints/a-checkpoint.png")
     (tmp_path / "._a.png").write_bytes(b"what a Mac leaves on a stick")
-    assert list(find_sources([str(tmp_path)])) == ["a"]
+    assert list(find_sources([str(tmp_path)]).items) == ["a"]
     # Named, they are wanted; and a hidden folder above is no reason.
-    assert list(find_sources([str(tmp_path / "._a.png"), str(tmp_path / ".ipynb_checkpoints")])) == [
+    assert list(find_sources([str(tmp_path / "._a.png"), str(tmp_path / ".ipynb_checkpoints")]).items) == [
         "._a",
         "a-checkpoint",
     ]
@@ -223,14 +224,14 @@ def test_a_image_too_large_for_the_memory_is_named_and_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     put(tmp_path / "in", "a.png", "huge.png", "z.png")
-    real = runs.open_source
+    real = places.open_source
 
     def short_of_memory(path: Path, **options: Any) -> Any:
         if path.name == "huge.png":
             raise error
         return real(path, **options)
 
-    monkeypatch.setattr(runs, "open_source", short_of_memory)
+    monkeypatch.setattr(places, "open_source", short_of_memory)
     result = run(tmp_path / "in", tmp_path / "out")
     assert [Path(e["file"]).name for e in result.images] == ["a.png", "z.png"]
     assert (
@@ -442,7 +443,7 @@ def test_decoding_computing_and_writing_overlap(tmp_path: Path, monkeypatch: pyt
     """While an image is computed, the next one is decoded and the one before is written, in other threads."""
     put(tmp_path / "in", *(f"{k}.png" for k in range(6)))
     threads: dict[str, set[str]] = {"read": set(), "write": set(), "compute": set()}
-    real = runs.open_source
+    real = places.open_source
 
     def read(path: Path, **options: Any) -> Any:
         threads["read"].add(threading.current_thread().name)
@@ -458,7 +459,7 @@ def test_decoding_computing_and_writing_overlap(tmp_path: Path, monkeypatch: pyt
         threads["compute"].add(threading.current_thread().name)
         return bright(images)
 
-    monkeypatch.setattr(runs, "open_source", read)
+    monkeypatch.setattr(places, "open_source", read)
     monkeypatch.setattr(files, "write_prediction", write)
     run(tmp_path / "in", tmp_path / "out", predictor_of(compute, LABELS, channels=3))
     assert threads["compute"] == {threading.main_thread().name}

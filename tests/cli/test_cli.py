@@ -31,7 +31,8 @@ FROZEN = {
     "compare": "RUN… --data --json --set --split",
     "report": "RUN --json --out",
     "predict": (
-        "MODEL SOURCE… --backend --flips --json --no-overlays --out --overlays --overwrite --precision --probabilities --set"
+        "MODEL SOURCE… --backend --every --flips --from --json --no-overlays --out --overlays --overwrite --precision "
+        "--probabilities --set --to --watch"
     ),
     "convert": "DATA --json --out --set --to",
     "models": "--json --search",
@@ -163,7 +164,7 @@ def test_it_can_be_called_as_a_module() -> None:
         (["train", "d", "--seed", "-1"], ["--seed"]),
         (["train"], ["Missing argument 'DATA'"]),
         (["evaluate", "m"], ["Missing argument 'DATA'"]),
-        (["predict", "m", "--out", "o"], ["Missing argument 'SOURCE…'"]),
+        (["predict", "m", "--out", "o"], ["expected SOURCE… or --watch DIR, found neither"]),
         (["predict", "m", "s"], ["Missing option '--out'"]),
         (["check", "a", "b"], ["unexpected extra argument"]),
     ],

@@ -179,6 +179,47 @@ def predict(
     )
 
 
+def watch(
+    model: str | Path | Model,
+    folder: str | Path,
+    *,
+    out: str | Path,
+    overlays: bool = True,
+    probabilities: bool = False,
+    overrides: Sequence[str] = (),
+    overwrite: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Predicted:
+    """Predict every image in a folder and those that are added to it, each once, until Ctrl-C.
+
+    Args:
+        model: a loaded model, or the argument of `load`.
+        folder: searched with its subfolders.
+        out: a new or empty folder, or that of an earlier call for the same folder, which is continued.
+        overlays: also write the masks drawn over the images.
+        probabilities: also write the probability of every class.
+        overrides: settings, as for `predict`.
+        overwrite: replace an earlier result in `out`.
+        progress: called with (done, total, name) after each file of a group.
+
+    Raises:
+        PixelwiseError: see `api.predicting.watch_folder`.
+    """
+    from pixelwise.api.predicting import Outputs, predict_settings, watch_folder
+
+    settings, more = predict_settings(overrides)
+    loaded = model if isinstance(model, Model) else load(model)
+    return watch_folder(
+        loaded.with_settings(**settings),
+        Path(folder),
+        Path(out),
+        model=loaded.card.sha256,
+        outputs=Outputs(overlays, probabilities, **more),
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
 def models(search: str = "") -> tuple[Entry, ...]:
     """Return the networks whose name contains a text (see `models.catalogue.Entry`)."""
     from pixelwise.models import catalogue

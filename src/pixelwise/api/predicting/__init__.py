@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,24 +13,31 @@ from numpy.typing import NDArray
 from pixelwise.api.loading import Model
 from pixelwise.api.predicting.journal import JOURNAL, Journal, journal_lines, resumed
 from pixelwise.api.predicting.outputs import Loaded, Outputs, predict_source
+from pixelwise.api.predicting.requests import RESULTS, SUMMARY, open_engine, request_for, write_summary
 from pixelwise.api.predicting.run import Predicted, Progress, Run
 from pixelwise.api.predicting.sources import find_sources
+from pixelwise.api.predicting.watching import watch_folder
 from pixelwise.api.scoring import require_sections
+from pixelwise.api.video import VIDEO_KEYS, VideoSettings, video_settings
 from pixelwise.config import Config, with_overrides
-from pixelwise.errors import DataError, Interrupted, UsageError
+from pixelwise.errors import Interrupted, UsageError
 from pixelwise.imageio.sources import open_source
-from pixelwise.inference.augmentation import mirrored_axes
-from pixelwise.inference.engines import AUTO, Example
 from pixelwise.inference.predictor import Predictor
-from pixelwise.storage import claim_folder, require_claimable, write_json
+from pixelwise.storage import claim_folder, require_claimable
 from pixelwise.types import Prediction
 
-SUMMARY = "predictions.json"
-RESULTS = (SUMMARY, JOURNAL, "masks", "overlays", "probabilities", "confidence")
 # Settings of the section `predict` that are no fields of `ModelSpec`.
 _OUTPUT_KEYS = {"confidence", "resample"}
 
-__all__ = ["Outputs", "Predicted", "find_sources", "predict_file", "predict_files", "predict_settings"]
+__all__ = [
+    "Outputs",
+    "Predicted",
+    "find_sources",
+    "predict_file",
+    "predict_files",
+    "predict_settings",
+    "watch_folder",
+]
 
 
 def predict_files(
@@ -43,6 +50,7 @@ def predict_files(
     probabilities: bool = False,
     confidence: bool = False,
     resample: bool = False,
+    video: VideoSettings = VideoSettings(),
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Predicted:
@@ -60,6 +68,7 @@ def predict_files(
         probabilities: also write them: of a GeoTIFF as bands of one, else (K, *S) float16 as `.npz` with key `probabilities`.
         confidence: also write the largest probability at each pixel, in percent.
         resample: predict images at the pixel spacing of the training, and return masks on their own grids.
+        video: how videos are predicted.
         overwrite: replace an earlier result in `out`. Files in `out` are never sources.
         progress: called with (done, total, name) after each file.
 
@@ -70,87 +79,33 @@ def predict_files(
         Interrupted: stopped by Ctrl-C; the same call resumes.
     """
     inside = out.resolve()
-    named = {name: path for name, path in find_sources(sources).items() if inside not in path.resolve().parents}
+    found = find_sources(sources, predictor.spec.nodata)
+    named = {name: item for name, item in found.items.items() if inside not in item.files[0].resolve().parents}
     if not named:
         raise UsageError(out, expected="images outside of --out", found="none", do="Choose another --out.")
-    outputs = Outputs(overlays, probabilities, confidence, resample)
-    request = _request(predictor, model, named, outputs)
+    outputs = Outputs(overlays, probabilities, confidence, resample, video)
+    request = request_for(predictor, model, named, outputs)
     done = resumed(out, request, overwrite)
     if done is None:
         require_claimable(out, overwrite, RESULTS, SUMMARY)
     begun = None if done is None else journal_lines(out / JOURNAL)[:1]
-    predictor, engine = _opened(predictor, named, begun[0].get("engine") if begun else None, progress)
+    predictor, engine = open_engine(predictor, named, begun[0].get("engine") if begun else None, progress, len(named))
     if done is None:
         # Claimed only now, so that a model that cannot be opened does not remove an earlier result.
         claim_folder(out, overwrite, RESULTS, SUMMARY)
         # Written first, so that an unfinished folder is recognised as one of ours.
-        write_json(out / SUMMARY, Predicted(out, (), ()).to_dict())
+        write_summary(Predicted(out, (), ()), predictor.spec.labels)
         done = {}
     with closing(Journal(out / JOURNAL, request | {"engine": engine})) as journal:
         try:
-            result = Run(predictor, named, out, outputs, journal, progress).all(done)
+            result = Run(predictor, named, out, outputs, journal, progress, model).all(done)
         except KeyboardInterrupt:
             found = f"{len(journal.written)} of {len(named)} files are finished"
             raise Interrupted(out, found=found) from None
-    result = replace(result, engine=engine)
-    write_json(out / SUMMARY, {"labels": predictor.spec.labels.to_dict(), **result.to_dict()})
+    result = replace(result, engine=engine, notices=found.notices)
+    write_summary(result, predictor.spec.labels)
     (out / JOURNAL).unlink()
     return result
-
-
-def _opened(
-    predictor: Predictor | Model, named: Mapping[str, Path], begun: Mapping[str, Any] | None, progress: Progress | None
-) -> tuple[Predictor, dict[str, Any] | None]:
-    """Return the predictor, and what is recorded about its engine; None for a predictor that was given.
-
-    Args:
-        predictor: a predictor, or the model to open.
-        named: the files.
-        begun: the engine that an unfinished folder recorded, which is kept if it is available.
-        progress: see `predict_files`.
-    """
-    if isinstance(predictor, Predictor):
-        return predictor, None
-    model = predictor.with_engine(begun)
-    if model is None:
-
-        def announce() -> None:
-            if progress is not None:
-                progress(0, len(named), "choosing the engine")
-
-        model = predictor.for_images(_examples(named.values(), predictor.spec.nodata), len(named), announce)
-    facts = {} if model.engine is None else model.engine.facts()
-    if begun and [begun.get(key) for key in ("name", "precision")] != [facts["name"], facts["precision"]]:
-        before = f"{begun.get('name')} {begun.get('precision')}, with which the folder was begun, is not available"
-        facts["why"] = f"{before}; {facts['why']}"
-    return model.predictor, facts
-
-
-def _examples(paths: Iterable[Path], nodata: float | None) -> Iterator[Example]:
-    """Open the files that can be opened."""
-    for path in paths:
-        with suppress(DataError):
-            source = open_source(path, nodata=nodata)
-            yield Example(source.shape, source.read)
-
-
-def _request(predictor: Predictor | Model, model: str, named: Mapping[str, Path], outputs: Outputs) -> dict[str, Any]:
-    """Return what must be equal for a folder to be resumed; the sources may have been moved."""
-    spec = predictor.spec
-    requested = predictor.engines if isinstance(predictor, Model) else None
-    return {
-        "model": model,
-        "tile": None if spec.tile is None else list(spec.tile),
-        "overlap": spec.overlap,
-        "flips": [list(axes) for axes in mirrored_axes(spec.mirrors if spec.flips else (), spec.dimensions)],
-        "overlays": outputs.overlays,
-        "probabilities": outputs.probabilities,
-        "confidence": outputs.confidence,
-        "resample": outputs.resample,
-        "backend": None if requested is None or requested.backend == AUTO else requested.backend,
-        "precision": None if requested is None else requested.precision,
-        "sources": list(named),
-    }
 
 
 def predict_file(model: Model, path: Path, *, probabilities: bool = False) -> tuple[NDArray[Any], Prediction]:
@@ -184,8 +139,9 @@ def predict_settings(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str
     require_sections(overrides, "predict")
     config = with_overrides(Config(), overrides).predict
     keys = {text.partition("=")[0].strip().removeprefix("predict.") for text in overrides}
+    video = {"video": video_settings(overrides)} if keys & VIDEO_KEYS else {}
     chosen = {key: getattr(config, key) for key in keys}
     return (
-        {key: value for key, value in chosen.items() if key not in _OUTPUT_KEYS},
-        {key: value for key, value in chosen.items() if key in _OUTPUT_KEYS},
+        {key: value for key, value in chosen.items() if key not in _OUTPUT_KEYS | VIDEO_KEYS},
+        {key: value for key, value in chosen.items() if key in _OUTPUT_KEYS} | video,
     )

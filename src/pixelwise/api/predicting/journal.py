@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,19 +102,39 @@ def _line(plain: Mapping[str, Any]) -> str:
     return json.dumps(dict(plain)) + "\n"
 
 
-def state_of(path: Path) -> State:
-    """Return what tells a changed file from the one that was predicted: size, time of modification, SHA-256.
+def state_of(files: Sequence[Path]) -> State:
+    """Return what tells changed files from those that were predicted: size, time of modification, SHA-256.
 
-    Of a file of more than a gigabyte, three pieces are hashed.
+    Of several files, these are the sum, the latest one, and the SHA-256 of theirs. Of a file of more than a gigabyte, three
+    pieces are hashed.
     """
     try:
-        status = path.stat()
-        return [status.st_size, status.st_mtime_ns, _contents(path, status.st_size)]
+        return [*_size_and_time(files), _contents(files)]
     except OSError:
         return []
 
 
-def _contents(path: Path, size: int) -> str:
+def unchanged(files: Sequence[Path], state: State) -> bool:
+    """Whether files are those that were predicted; a copy has another time of modification and the same contents."""
+    try:
+        size, changed = _size_and_time(files)
+        return state[:2] == [size, changed] or (state[:1] == [size] and state[2:] == [_contents(files)])
+    except OSError:
+        return False
+
+
+def _size_and_time(files: Sequence[Path]) -> tuple[int, int]:
+    found = [path.stat() for path in files]
+    return sum(status.st_size for status in found), max(status.st_mtime_ns for status in found)
+
+
+def _contents(files: Sequence[Path]) -> str:
+    hashes = [_hash(path) for path in files]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def _hash(path: Path) -> str:
+    size = path.stat().st_size
     if size <= _HASHED:
         return file_hash(path)
     digest = hashlib.sha256()
@@ -123,17 +143,6 @@ def _contents(path: Path, size: int) -> str:
             file.seek(place)
             digest.update(file.read(_PIECE))
     return digest.hexdigest()
-
-
-def unchanged(path: Path, state: State) -> bool:
-    """Whether a file is the one that was predicted; a copy has another time of modification and the same contents."""
-    try:
-        status = path.stat()
-        return state[:2] == [status.st_size, status.st_mtime_ns] or (
-            state[:1] == [status.st_size] and state[2:] == [_contents(path, status.st_size)]
-        )
-    except OSError:
-        return False
 
 
 def complete(out: Path, entry: Mapping[str, Any]) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.api.video import VideoSettings
 from pixelwise.imageio.images import fill_invalid
 from pixelwise.imageio.resampling import ResampledSource
 from pixelwise.imageio.sources import Source
@@ -31,12 +32,13 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Which files are written beside the masks, and whether images are resampled to the spacing of the training."""
+    """Which files are written beside the masks, and how images and videos are predicted."""
 
     overlays: bool = True
     probabilities: bool = False
     confidence: bool = False
     resample: bool = False
+    video: VideoSettings = field(default_factory=VideoSettings)
 
     @property
     def computed(self) -> bool:

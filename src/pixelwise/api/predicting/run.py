@@ -6,6 +6,7 @@ wait until the disk has stored a file, so there are several.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,9 +18,11 @@ from typing import Any
 from pixelwise.api.predicting.journal import Journal, State, complete, state_of, unchanged
 from pixelwise.api.predicting.outputs import Loaded, Outputs, predict_source, write_outputs
 from pixelwise.api.predicting.scenes import is_scene, predict_scene
+from pixelwise.api.predicting.sources import Item
 from pixelwise.api.predicting.spacing import resampled, spacing_notice
+from pixelwise.api.video import predict_video, remove_parts
 from pixelwise.errors import DataError, OutOfMemoryError, convert_memory_errors
-from pixelwise.imageio.sources import Source, open_source
+from pixelwise.imageio.sources import Source
 from pixelwise.inference.predictor import Predictor
 from pixelwise.types import Prediction
 
@@ -35,16 +38,26 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Predicted:
-    """What was written to `folder`: one entry per predicted file, one message per failed one; and the engine, if known."""
+    """What was written to `folder`.
+
+    Args:
+        folder: the folder.
+        images: one entry per predicted file.
+        failed: one message per failed file.
+        engine: the engine, if known.
+        notices: what was left out in folders, such as localizers beside a DICOM series.
+    """
 
     folder: Path
     images: tuple[dict[str, Any], ...]
     failed: tuple[dict[str, str], ...]
     engine: Mapping[str, Any] | None = None
+    notices: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain form of `predictions.json`."""
-        plain = {"folder": str(self.folder), "images": list(self.images), "failed": list(self.failed)}
+        plain: dict[str, Any] = {"folder": str(self.folder), "images": list(self.images), "failed": list(self.failed)}
+        plain |= {"notices": list(self.notices)} if self.notices else {}
         return plain if self.engine is None else {"engine": dict(self.engine), **plain}
 
 
@@ -54,12 +67,14 @@ class Run:
     def __init__(
         self,
         predictor: Predictor,
-        named: Mapping[str, Path],
+        named: Mapping[str, Item],
         out: Path,
         outputs: Outputs,
         journal: Journal,
         progress: Progress | None,
+        model: str = "",
     ) -> None:
+        self.model = model
         self.predictor, self.named, self.out, self.outputs = predictor, named, out, outputs
         self.journal, self.progress = journal, progress
         self.entries: dict[str, dict[str, Any]] = {}
@@ -68,7 +83,10 @@ class Run:
 
     def all(self, done: Mapping[str, dict[str, Any]]) -> Predicted:
         """Predict the files that are not done, and return what is known of all in the order of `named`."""
-        todo = [name for name, path in self.named.items() if not self._kept(name, path, done.get(name))]
+        for name, item in self.named.items():
+            if item.error:
+                self._fail(name, item.error)
+        todo = [name for name, item in self.named.items() if not (item.error or self._kept(name, item, done.get(name)))]
         with ThreadPoolExecutor(1, "decode") as reader, ThreadPoolExecutor(_WRITERS, "write") as writer:
             try:
                 reads = deque(reader.submit(self._read, name) for name in todo[:_AHEAD])
@@ -86,35 +104,47 @@ class Run:
         images = tuple(self.entries[name] for name in self.named if name in self.entries)
         return Predicted(self.out, images, tuple(self.failed[name] for name in self.named if name in self.failed))
 
-    def _kept(self, name: str, path: Path, before: Mapping[str, Any] | None) -> bool:
+    def _kept(self, name: str, item: Item, before: Mapping[str, Any] | None) -> bool:
         """Keep a file that an earlier call finished, unless it or its outputs have changed since."""
-        if before is None or not complete(self.out, before["entry"]) or not unchanged(path, before["state"]):
+        if before is None or not complete(self.out, before["entry"]) or not unchanged(item.files, before["state"]):
             return False
-        self.entries[name] = {**before["entry"], "file": str(path)}
-        self._report(name)
+        self._keep(name, {**before["entry"], "file": str(item.path)})
         return True
 
-    def _read(self, name: str) -> tuple[State, Loaded | Source]:
-        """Decode one file unless it is a scene, in the thread of the reader.
+    def _keep(self, name: str, entry: dict[str, Any]) -> None:
+        """Report a finished file; a damaged video has an entry, and is a failure."""
+        self.entries[name] = entry
+        if "error" in entry:
+            self.failed[name] = {"file": entry["file"], "error": entry["error"]}
+        self._report(name)
+
+    def _read(self, name: str) -> tuple[State, Loaded | Source | None]:
+        """Open one file, and decode it unless it is a scene or a video (None), in the thread of the reader.
 
         Its state is from before, in case it changes meanwhile.
         """
-        path = self.named[name]
-        state = state_of(path)
-        source = open_source(path, nodata=self.predictor.spec.nodata)
+        item = self.named[name]
+        state = state_of(item.files)
+        if item.is_video:
+            return state, None
+        source = item.open(self.predictor.spec.nodata)
         if is_scene(source):
             return state, source
-        return state, Loaded(
-            source, *source.read(), resampled(source, self.predictor.spec) if self.outputs.resample else None
-        )
+        other = resampled(source, self.predictor.spec) if self.outputs.resample else None
+        return state, Loaded(source, *source.read(), other)
 
-    def _predict(self, name: str, read: Future[tuple[State, Loaded | Source]], writer: ThreadPoolExecutor) -> None:
-        """Predict one file and hand it to the writers; or predict a scene, and write it on the way."""
+    def _predict(
+        self, name: str, read: Future[tuple[State, Loaded | Source | None]], writer: ThreadPoolExecutor
+    ) -> None:
+        """Predict one file and hand it to the writers; or predict a scene or a video, and write it on the way."""
         try:
-            with convert_memory_errors(self.named[name], _ALONE):
+            with convert_memory_errors(self.named[name].path, _ALONE):
                 state, loaded = read.result()
                 if not isinstance(loaded, Loaded):
-                    self._predict_scene(name, loaded, state)
+                    entry = self._predict_video(name) if loaded is None else self._predict_scene(name, loaded, state)
+                    self.journal.add(name, state, entry)
+                    remove_parts(self.out, name)
+                    self._keep(name, entry)
                     return
                 prediction = predict_source(self.predictor, loaded, self.outputs.computed)
         except (DataError, OutOfMemoryError) as error:
@@ -124,19 +154,34 @@ class Run:
         size = sum(array.nbytes for array in arrays if array is not None)
         self.writes.append((name, size, writer.submit(self._write, name, state, loaded, prediction)))
 
-    def _predict_scene(self, name: str, source: Source, state: State) -> None:
+    def _predict_scene(self, name: str, source: Source, state: State) -> dict[str, Any]:
         def say(text: str) -> None:
             self._progress(f"{source.path}: {text}")
 
         entry = predict_scene(self.predictor, source, name, self.out, self.outputs, self.journal, state, say)
-        entry |= self._notices(source)
-        self.journal.add(name, state, entry)
-        self.entries[name] = entry
-        self._report(name)
+        return entry | self._notices(source)
+
+    def _predict_video(self, name: str) -> dict[str, Any]:
+        path, began = self.named[name].path, time.monotonic()
+
+        def progress(done: int, expected: int | None) -> None:
+            rate = done / max(time.monotonic() - began, 1e-9)
+            self._progress(f"{path}: frame {done} of {expected or 'an unknown number'}, {rate:.1f} per second")
+
+        return predict_video(
+            self.predictor,
+            path,
+            self.out,
+            name,
+            self.outputs.video,
+            overlays=self.outputs.overlays,
+            model=self.model,
+            progress=progress,
+        )
 
     def _write(self, name: str, state: State, loaded: Loaded, prediction: Prediction) -> dict[str, Any]:
         """Write the outputs of one file and record it, in the thread of a writer; return its entry."""
-        with convert_memory_errors(self.named[name], _ALONE):
+        with convert_memory_errors(self.named[name].path, _ALONE):
             entry = write_outputs(name, loaded, prediction, self.out, self.outputs) | self._notices(loaded.source)
         self.journal.add(name, state, entry)
         return entry
@@ -158,16 +203,15 @@ class Run:
         if isinstance(error, DataError | OutOfMemoryError):
             self._fail(name, error)
             return
-        self.entries[name] = write.result()
-        self._report(name)
+        self._keep(name, write.result())
 
-    def _fail(self, name: str, error: Exception) -> None:
-        self.failed[name] = {"file": str(self.named[name]), "error": str(error)}
+    def _fail(self, name: str, error: Exception | str) -> None:
+        self.failed[name] = {"file": str(self.named[name].path), "error": str(error)}
         self._report(name)
 
     def _report(self, name: str) -> None:
-        self._progress(str(self.named[name]))
+        self._progress(str(self.named[name].path))
 
     def _progress(self, text: str) -> None:
         if self.progress is not None:
-            self.progress(len(self.entries) + len(self.failed), len(self.named), text)
+            self.progress(len(self.entries.keys() | self.failed.keys()), len(self.named), text)

@@ -1,0 +1,128 @@
+"""One call predicts images, scenes, volumes, DICOM series and videos together, each by its content."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from tests.imageio.dicom_files import series, slice_file
+from tests.imageio.drawn_videos import draw_video
+from tests.inference.backends import predictor_of
+
+from pixelwise.api.predicting import find_sources, predict_files
+from pixelwise.api.video import VideoSettings
+from pixelwise.inference.predictor import Predictor
+from pixelwise.labels import Labels
+
+LABELS = Labels(("dark", "bright"))
+
+
+def bright(images: NDArray[Any]) -> NDArray[Any]:
+    values = np.asarray(images, np.float32)[:, :1]
+    return np.concatenate([np.full_like(values, 100), values], 1)
+
+
+def predictor(channels: int, **spec: Any) -> Predictor:
+    return predictor_of(bright, LABELS, channels=channels, **spec)
+
+
+def test_videos_are_predicted_beside_images(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    draw_video(folder / "drive.mp4", 12)
+    Image.fromarray(np.full((40, 50, 3), 200, np.uint8)).save(folder / "a.png")
+    (folder / "drive.txt").write_text("notes")
+    result = predict_files(predictor(3), [str(folder)], tmp_path / "out", video=VideoSettings(every=2))
+    image, video = result.images
+    assert image["mask"] == "masks/a.png"
+    assert video["frames"] == 6
+    lines = (tmp_path / "out" / video["frames_file"]).read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 6
+    assert (tmp_path / "out" / video["overlay"]).is_file()
+    assert not result.failed
+    assert not list((tmp_path / "out").rglob("*.parts"))
+
+
+def test_a_dicom_series_is_one_volume_and_a_localizer_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / "patient"
+    series(folder, 4)
+    slice_file(
+        folder / "scout.dcm",
+        np.zeros((8, 8), np.int16),
+        (0, 0, 0),
+        SeriesInstanceUID="1.2.3",
+        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
+    )
+    result = predict_files(predictor(1), [str(folder)], tmp_path / "out")
+    (entry,) = result.images
+    assert not result.failed
+    assert entry["depth"] == 4
+    assert entry["grid"]["unit"] == "mm"
+    assert any("localizer" in notice for notice in result.notices)
+    plain = json.loads((tmp_path / "out" / "predictions.json").read_bytes())
+    assert plain["notices"] == list(result.notices)
+
+
+def test_a_file_of_a_series_names_the_series(tmp_path: Path) -> None:
+    files = series(tmp_path / "patient", 3)
+    for sources in ([str(files[1])], [str(files[0].parent / "*")], [str(file) for file in files]):
+        found = find_sources(sources)
+        (item,) = found.items.values()
+        assert set(item.files) == set(files)
+
+
+def test_two_series_in_a_folder_are_two_results(tmp_path: Path) -> None:
+    folder = tmp_path / "patient"
+    series(folder, 3)
+    for file in series(tmp_path / "other", 2, SeriesInstanceUID="1.2.9", SeriesNumber=9):
+        file.rename(folder / f"second-{file.name}")
+    result = predict_files(predictor(1), [str(folder)], tmp_path / "out")
+    assert sorted(entry["depth"] for entry in result.images) == [2, 3]
+    assert len({entry["mask"] for entry in result.images}) == 2
+
+
+def test_a_broken_series_fails_alone(tmp_path: Path) -> None:
+    good, bad = tmp_path / "in" / "good", tmp_path / "in" / "bad"
+    series(good, 3)
+    for file in series(bad, 6)[2:3]:
+        file.unlink()
+    result = predict_files(predictor(1), [str(tmp_path / "in")], tmp_path / "out")
+    assert len(result.images) == 1
+    assert len(result.failed) == 1
+    assert "equal distances" in result.failed[0]["error"]
+
+
+def test_volumes_keep_their_format(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    values = np.random.default_rng(0).integers(0, 255, (8, 9, 5)).astype(np.int16)
+    nibabel.Nifti1Image(values, np.diag([1.0, 1.0, 3.0, 1.0])).to_filename(folder / "mr.v1.nii.gz")
+    result = predict_files(predictor(1), [str(folder)], tmp_path / "out", confidence=True)
+    (entry,) = result.images
+    assert entry["mask"] == "masks/mr.v1.nii.gz"
+    mask = np.asarray(nibabel.load(tmp_path / "out" / entry["mask"]).dataobj)
+    np.testing.assert_array_equal(mask, values > 100)
+    assert entry["confidence"] == "confidence/mr.v1.nii.gz"
+
+
+def test_a_changed_slice_is_noticed_when_a_folder_is_resumed(tmp_path: Path) -> None:
+    from pixelwise.api.predicting.journal import state_of, unchanged
+
+    files = series(tmp_path / "patient", 3)
+    before = state_of(files)
+    assert unchanged(files, before)
+    slice_file(files[1], np.full((8, 8), 9, np.int16), (0, 0, 0))
+    assert not unchanged(files, before)
+
+
+@pytest.mark.parametrize("name", ["drive.mp4", "drive.png"])
+def test_a_video_is_recognised_by_its_content(tmp_path: Path, name: str) -> None:
+    draw_video(tmp_path / "real.mp4", 3).rename(tmp_path / name)
+    (item,) = find_sources([str(tmp_path)]).items.values()
+    assert item.is_video
