@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,7 +50,11 @@ CONTENTS = {
     "probabilities": probability_content(LABELS),
 }
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
+forks = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs processes that fork")
 
 
 def plain(size: Sequence[int]) -> RasterSource:
@@ -176,8 +180,14 @@ def categories(path: Path, folder: Path) -> list[str]:
     return [element.text or "" for element in ElementTree.parse(folder / "a.vrt").iter("Category")]
 
 
-@pytest.mark.parametrize("names", [("ground", "field"), ("<b>&amp;", 'a "quoted"\' name'), ("wald größer", "森林 🌲")])
-@pytest.mark.parametrize("ids", [(0, 1), (7, 3), (0, 300)])
+@pytest.mark.parametrize(
+    ("names", "ids"),
+    [
+        (("ground", "field"), (0, 1)),
+        (("<b>&amp;", 'a "quoted"\' name'), (7, 3)),
+        (("wald größer", "森林 🌲"), (0, 300)),
+    ],
+)
 def test_gdal_reads_names_and_colours(tmp_path: Path, names: tuple[str, str], ids: tuple[int, int]) -> None:
     labels = Labels(names, ids=ids, colours=((10, 20, 30), (200, 100, 50)))
     content = class_content(labels)
@@ -287,55 +297,43 @@ def test_a_work_file_is_continued_for_the_same_scene_only(tmp_path: Path, kind: 
     assert SceneWriter.reopen(path, source, content) is None
 
 
-# Rows are written to a.tif, committed and reported one by one.
-KILLED = """
-import sys
-from pathlib import Path
-import numpy as np
-sys.path.insert(0, sys.argv[1])
-from test_scene_writing import CONTENTS, plain, values_of
-from pixelwise.imageio.scene_writing import SceneWriter
-from pixelwise.tiles import Window
-size, step, content = (2100, 1300), 130, CONTENTS["uint8"]
-values = values_of(content, size)
-writer = SceneWriter(Path(sys.argv[2]), plain(size), content)
-for top in range(0, size[0], step):
-    bottom = min(top + step, size[0])
-    writer.write(Window((top, 0), (bottom, size[1])), values[:, top:bottom])
-    writer.commit()
-    print(bottom, flush=True)
-print("finish", flush=True)
-writer.finish()
-print("done", flush=True)
-"""
+def write_rows(path: Path, values: np.ndarray, pipe: Any) -> None:
+    """Write and commit rows, and report how many were committed."""
+    size = values.shape[1:]
+    writer = SceneWriter(path, plain(size), CONTENTS["uint8"])
+    for top in range(0, size[0], 130):
+        window = Window((top, 0), (min(top + 130, size[0]), size[1]))
+        writer.write(window, values[:, *window.slices])
+        writer.commit()
+        pipe.send(window.stop[0])
+    pipe.send(size[0])
+    writer.finish()
+    pipe.send(size[0])
 
 
-def kill(folder: Path, seed: int) -> int:
+def kill(path: Path, values: np.ndarray, seed: int) -> int:
     """Start a writer and kill it at a random place; return how many rows it had committed, as far as it could report."""
     rng = random.Random(seed)
-    arguments = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(folder / "a.tif")]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    reported, lines = 0, rng.randint(1, 18)
-    for _, line in zip(range(lines), process.stdout, strict=False):
-        reported = int(line) if line.strip().isdigit() else reported
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=write_rows, args=(path, values, theirs))
+    process.start()
+    committed = 0
+    for _ in range(rng.randint(1, 18)):
+        committed = ours.recv()
     time.sleep(rng.random() * 0.03)
     process.kill()
-    process.wait()
-    process.stdout.close()
-    return reported
+    process.join()
+    return int(committed)
 
 
 def check_kills(folder: Path, seeds: range) -> None:
     size, content = (2100, 1300), CONTENTS["uint8"]
     values = values_of(content, size)
     expected = digest(write(folder / "whole.tif", plain(size), content, values))
-    paths = [folder / str(seed) / "a.tif" for seed in seeds]
-    for path in paths:
-        path.parent.mkdir()
-    with ThreadPoolExecutor(4) as pool:
-        committed = pool.map(kill, [path.parent for path in paths], seeds)
-    for path, rows in zip(paths, committed, strict=True):
+    for seed in seeds:
+        path = folder / str(seed) / "a.tif"
+        rows = kill(path, values, seed)
         if path.exists():  # it was renamed before the kill
             assert digest(path) == expected
             continue
@@ -349,10 +347,12 @@ def check_kills(folder: Path, seeds: range) -> None:
         assert sorted(file.name for file in path.parent.iterdir()) == ["a.tif", "a.tif.aux.xml"]
 
 
+@forks
 def test_committed_rows_survive_kills(tmp_path: Path) -> None:
     check_kills(tmp_path, range(8))
 
 
+@forks
 @pytest.mark.slow
 def test_committed_rows_survive_twenty_kills(tmp_path: Path) -> None:
     check_kills(tmp_path, range(100, 120))
@@ -360,24 +360,39 @@ def test_committed_rows_survive_twenty_kills(tmp_path: Path) -> None:
 
 # Disks -------------------------------------------------------------------------------------------------------------------
 
-# Limits the size of files to a number of bytes, as a full disk would.
-FULL = """
+# The beginning of the programs that are run as processes of their own.
+START = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
-sys.path.insert(0, sys.argv[1])
-from test_scene_writing import CONTENTS, plain
 from pixelwise.errors import ResourceError
-from pixelwise.imageio.scene_writing import SceneWriter
+from pixelwise.grid import Grid
+from pixelwise.imageio.scene_writing import SceneWriter, class_content
+from pixelwise.imageio.sources import RasterSource
+from pixelwise.labels import Labels
 from pixelwise.tiles import Window
+content = class_content(Labels(("ground", "field", "wald größer"), ids=(3, 7, 1), ignore_ids=(9,)))
+path = Path(sys.argv[1])
+
+
+def begin(size):
+    return SceneWriter(path, RasterSource(Path("none.png"), "PNG", 3, np.dtype(np.uint8), size, Grid()), content)
+
+
+"""
+
+# Limits the size of files to a number of bytes, as a full disk would.
+FULL = (
+    START
+    + """
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-size, content, path = (1100, 1300), CONTENTS["uint8"], Path(sys.argv[2])
+size = 1100, 1300
 values = np.random.default_rng(0).integers(0, 200, size).astype(np.uint8)
-for limit in map(int, sys.argv[3:]):
+for limit in map(int, sys.argv[2:]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     writer = None
     try:
-        writer = SceneWriter(path, plain(size), content)
+        writer = begin(size)
         writer.write(Window((0, 0), size), values)
         writer.commit()
         writer.finish()
@@ -387,6 +402,7 @@ for limit in map(int, sys.argv[3:]):
     if writer is not None:
         writer.discard()
 """
+)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs limits of processes")
@@ -396,7 +412,7 @@ def test_a_full_disk_is_reported_and_leaves_the_existing_file(tmp_path: Path) ->
     before = digest(path)
     # Of the work file (2.4 MB), and of the copy, which is larger since noise cannot be compressed and overviews are added.
     limits = [200, 1000, 100_000, 1_000_000, 2_362_368]
-    arguments = [sys.executable, "-c", FULL, str(Path(__file__).parent), str(path)]
+    arguments = [sys.executable, "-c", FULL, str(path)]
     result = subprocess.run([*arguments, *map(str, limits)], capture_output=True, text=True, check=True)
     assert len(result.stdout.splitlines()) == len(limits)
     for line in result.stdout.splitlines():
@@ -435,17 +451,12 @@ def test_the_disk_space_is_a_bound_and_is_checked(tmp_path: Path, monkeypatch: p
         require_disk(tmp_path / "new" / "a.tif", size, contents)
 
 
-MEMORY = """
-import resource, sys
-from pathlib import Path
-import numpy as np
-sys.path.insert(0, sys.argv[1])
-from test_scene_writing import CONTENTS, plain
-from pixelwise.imageio.scene_writing import SceneWriter
-from pixelwise.tiles import Window
+MEMORY = (
+    START
+    + """
 side = 20_000
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-writer = SceneWriter(Path(sys.argv[2]), plain((side, side)), CONTENTS["uint8"])
+writer = begin((side, side))
 for top in range(0, side, 500):
     row = np.full((500, side), (3, 7, 1)[top // 500 % 3], np.uint8)
     writer.write(Window((top, 0), (top + 500, side)), row)
@@ -453,11 +464,12 @@ for top in range(0, side, 500):
 writer.finish()
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
+)
 
 
 @pytest.mark.slow
 def test_the_memory_of_writing_is_bounded(tmp_path: Path) -> None:
-    arguments = [sys.executable, "-c", MEMORY, str(Path(__file__).parent), str(tmp_path / "a.tif")]
+    arguments = [sys.executable, "-c", MEMORY, str(tmp_path / "a.tif")]
     result = subprocess.run(arguments, capture_output=True, text=True, check=True)
     assert float(result.stdout) < 250, "MB; the scene has 400"
     assert cog_validate(tmp_path / "a.tif", strict=True)[0]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise import tiles
 from pixelwise.errors import DataError, GridMismatchError, ImageError, MaskError, SizeMismatchError
 from pixelwise.formats.records import Record, Window
 from pixelwise.formats.shapes import Drawing, draw_upright
@@ -53,14 +54,11 @@ def read_record_image(record: Record, limits: Limits = Limits()) -> ReadImage:
         with reading(record.image, ImageError, "volume"):
             require_finite(np.moveaxis(image, 0, -1), valid)
         return image, bands[0][1], valid
-    image, grid, valid = read_with_validity(record.image, record.nodata, limits)
     if record.window is None:
-        return image, grid, valid
+        return read_with_validity(record.image, record.nodata, limits)
     top, left, height, width = record.window
-    rows = slice(top, top + height)
-    columns = slice(left, left + width)
-    image = np.ascontiguousarray(image[:, rows, columns])
-    valid = None if valid is None or valid[rows, columns].all() else valid[rows, columns]
+    window = tiles.Window((top, left), (top + height, left + width))
+    image, grid, valid = read_with_validity(record.image, record.nodata, limits, window)
     return image, _grid_of(grid, record.window), valid
 
 

@@ -5,7 +5,8 @@
 - EXIF orientation (or the TIFF tag) is applied to images and masks alike.
 - Alpha is not a band. If it is fully opaque, it is dropped; otherwise the image is composited over black. If more than half
   of the pixels are partly transparent, the fourth band is probably not alpha (some programs mark near infrared so), and the
-  file is refused.
+  file is refused. Both are decided for the file, from all its pixels, also if a window is read; in files beyond the limits, from
+  some of its strips or tiles.
 - Pixels hold no data where they have the nodata value, or where a mask inside the file or beside it (`sidecars`) says so. In a
   georeferenced TIFF, so do fully transparent pixels. In other images these are a background like any other, since objects
   are often cut out before they are annotated.
@@ -21,22 +22,27 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, ImageError, MaskError
 from pixelwise.grid import Grid
+from pixelwise.imageio.alpha import AlphaCounts
 from pixelwise.imageio.file_formats import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from pixelwise.imageio.file_formats import READABLE, detect, image_files, open_as
-from pixelwise.imageio.raster import Decoder, Header, Raster, Refused
+from pixelwise.imageio.raster import Decoder, Header, Raster, Refused, top_value
 from pixelwise.imageio.safe_reading import reading, require_file
 from pixelwise.imageio.sidecars import read_mask_file, read_nodata_file
+from pixelwise.imageio.windows import WindowReader, open_windows
 from pixelwise.labels import Colour
+from pixelwise.tiles import Window
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _T = TypeVar("_T")
+_Opened = TypeVar("_Opened")
+_Read = tuple[NDArray[Any], Grid, NDArray[np.bool_] | None]
 
 
 @dataclass(frozen=True)
@@ -80,9 +86,9 @@ def read_image(path: Path | str, limits: Limits = Limits()) -> tuple[NDArray[Any
 
 
 def read_with_validity(
-    path: Path | str, nodata: float | None = None, limits: Limits = Limits()
+    path: Path | str, nodata: float | None = None, limits: Limits = Limits(), window: Window | None = None
 ) -> tuple[NDArray[Any], Grid, NDArray[np.bool_] | None]:
-    """Read an image and which of its pixels hold data.
+    """Read an image, or a window of it, and which of its pixels hold data.
 
     Pixels hold no data where they equal `nodata` or the file's own nodata value (see `differs_from`), where the file's mask is
     zero, and in a georeferenced TIFF where alpha is zero. Unless alpha composites them over black, they keep their values,
@@ -91,26 +97,39 @@ def read_with_validity(
     Args:
         path: of the file.
         nodata: stored value of pixels without data, besides the value that the file defines.
-        limits: the largest image to decode.
+        limits: the largest image to decode. With a window, they apply to the window and to each strip or tile of a TIFF; other
+            files are decoded as a whole.
+        window: (H, W), inside the image with its orientation applied. What is read equals the same window of the whole image.
 
     Returns:
-        The image (C, H, W), contiguous, in the type of the file (uint8, uint16, int16, float32, …); its grid; and valid (H, W),
-        or None if all pixels are valid.
+        The image (C, H, W), contiguous, in the type of the file (uint8, uint16, int16, float32, …); the grid of the whole image; and
+        valid (H, W), or None if all pixels are valid.
 
     Raises:
         ImageError: not a readable image, one beyond the limits, or one with NaN or infinite values in valid pixels.
     """
+    path = Path(path)
 
-    def work(header: Header, decode: Decoder) -> tuple[NDArray[Any], Grid, NDArray[np.bool_] | None]:
-        _require_within(header, limits)
-        raster = decode()
+    def work(header: Header, raster: Raster, counts: AlphaCounts | None = None) -> _Read:
+        opaque = read_mask_file(path, header, limits.pixels, window)
         with np.errstate(over="ignore", invalid="ignore"):  # pixels without data may hold anything
-            bands = _bands(raster)
-            valid = _valid(raster, {header.nodata, nodata}, read_mask_file(Path(path), header))
+            bands = _bands(raster, counts)
+            valid = _valid(raster, {header.nodata, nodata}, opaque)
         require_finite(bands, valid)
         return np.ascontiguousarray(np.moveaxis(bands, -1, 0)), header.grid or Grid(), valid
 
-    return _with_file(Path(path), ImageError, work)
+    def whole(header: Header, decode: Decoder) -> _Read:
+        _require_within(header, limits, header.size)
+        return work(header, decode())
+
+    def part(header: Header, reader: WindowReader) -> _Read:
+        assert window is not None
+        _require_within(header, limits, window.shape if reader.decodes_windows else header.size)
+        return work(header, reader.read(window, limits.pixels), reader.alpha(limits.pixels))
+
+    if window is None:
+        return _with_file(path, ImageError, open_as, whole)
+    return _with_file(path, ImageError, open_windows, part)
 
 
 def read_header(path: Path | str) -> Header:
@@ -119,7 +138,7 @@ def read_header(path: Path | str) -> Header:
     Raises:
         ImageError: no readable header.
     """
-    return _with_file(Path(path), ImageError, lambda header, _: header)
+    return _with_file(Path(path), ImageError, open_as, lambda header, _: header)
 
 
 def read_size(path: Path | str) -> tuple[int, int, int]:
@@ -149,7 +168,7 @@ def read_mask_values(path: Path | str, limits: Limits = Limits()) -> RawMask:
     """
 
     def work(header: Header, decode: Decoder) -> RawMask:
-        _require_within(header, limits)
+        _require_within(header, limits, header.size)
         raster = decode()
         values = _without_alpha(raster)
         kind = {"bit": "binary", "grey": "index", "palette": "palette", "rgb": "colour"}.get(header.kind, "cmyk")
@@ -169,7 +188,7 @@ def read_mask_values(path: Path | str, limits: Limits = Limits()) -> RawMask:
         colours = None if palette is None else [(r, g, b) for r, g, b, _ in palette.tolist()]
         return RawMask(values, "lossy" if header.lossy else kind, colours, header.format, stored)
 
-    return _with_file(Path(path), MaskError, work)
+    return _with_file(Path(path), MaskError, open_as, work)
 
 
 def to_rgb8(image: NDArray[Any]) -> NDArray[np.uint8]:
@@ -216,51 +235,60 @@ def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
     return [(int(part), "") if place % 2 else (0, part) for place, part in enumerate(parts)], name
 
 
-def _with_file(path: Path, error: type[DataError], work: Callable[[Header, Decoder], _T]) -> _T:
+def _with_file(
+    path: Path,
+    error: type[DataError],
+    opening: Callable[[BinaryIO, str], tuple[Header, _Opened]],
+    work: Callable[[Header, _Opened], _T],
+) -> _T:
     """Open a file and call `work` with its header and decoder; every failure becomes an `error` with the path."""
     with reading(path, error, "image") as content:
         require_file(path, f"a {READABLE} file")
         with path.open("rb") as file:
             content.name = detect(file)
-            header, decode = open_as(file, content.name)
+            header, opened = opening(file, content.name)
             nodata = read_nodata_file(path)
-            return work(header if nodata is None else replace(header, nodata=nodata), decode)
+            return work(header if nodata is None else replace(header, nodata=nodata), opened)
 
 
-def _require_within(header: Header, limits: Limits) -> None:
-    height, width = header.size
+def _require_within(header: Header, limits: Limits, size: tuple[int, ...]) -> None:
+    """Raise if an image, or a window of it, of this size (H, W) is beyond the limits."""
+    height, width = size
     if height * width > limits.pixels:
         raise Refused(
             f"at most {limits.pixels:,} pixels",
-            f"{width}×{height} = {height * width:,} in the header",
+            f"{width}×{height} = {height * width:,} in the {'header' if size == header.size else 'window'}",
             "Cut the image into parts, or read it with larger Limits.",
         )
     if header.samples > limits.bands:
         raise Refused(f"at most {limits.bands} bands", str(header.samples), "Select the bands that matter.")
-    size = height * width * max(header.samples, header.bands) * header.dtype.itemsize
-    if size > limits.bytes:
-        raise Refused(f"at most {limits.bytes:,} bytes once decoded", f"{size:,}", "Cut the image into parts.")
+    needed = height * width * max(header.samples, header.bands) * header.dtype.itemsize
+    if needed > limits.bytes:
+        raise Refused(f"at most {limits.bytes:,} bytes once decoded", f"{needed:,}", "Cut the image into parts.")
 
 
-def _bands(raster: Raster) -> NDArray[Any]:
-    """Convert a raster to its bands (H, W, C) by the rules of this module."""
+def _bands(raster: Raster, counts: AlphaCounts | None = None) -> NDArray[Any]:
+    """Convert a raster to its bands (H, W, C) by the rules of this module; `counts` are those of its alpha, or of the whole file's."""
     header = raster.header
     values = raster.values
     if raster.palette is not None:
         colours = _colours(values, raster.palette)
         return _over_black(colours[..., :3], colours[..., 3:], 255)
-    top = _top(header)
+    top = top_value(header)
     opaque: float = top
     alpha = None
     if raster.transparent is not None:
         alpha = np.where((values == raster.transparent).all(axis=-1, keepdims=True), 0, top).astype(values.dtype)
     if header.alpha is not None:
         alpha = values[..., header.alpha : header.alpha + 1]
-        opaque = _opaque_value(header, alpha)
         values = np.delete(values, header.alpha, axis=-1)
-        if header.premultiplied:
-            _require_alpha(alpha, opaque)
+        if counts is None and np.all(alpha == top):
             alpha = None
+        else:
+            counts = counts or AlphaCounts.of(alpha, header)
+            counts.require_alpha(header)
+            opaque = counts.opaque(header)
+            alpha = None if header.premultiplied else alpha
     if header.inverted:  # after alpha is removed, which is never inverted
         values = (top - values).astype(values.dtype)
     if header.kind == "cmyk":
@@ -351,36 +379,8 @@ def fill_invalid(
     return np.where(valid, image, values.astype(image.dtype).reshape(-1, *(1,) * (image.ndim - 1)))
 
 
-def _top(header: Header) -> int:
-    """Return the stored value that means full brightness or opacity."""
-    if header.dtype.kind == "u":
-        return header.maximum or 2**header.bits - 1
-    return int(np.iinfo(header.dtype).max) if header.dtype.kind == "i" else 1
-
-
-def _opaque_value(header: Header, alpha: NDArray[Any]) -> float:
-    """Return the value of alpha that means full opacity; programs write 1 or 255 into georeferenced files of any type."""
-    top, highest = _top(header), alpha.max().item()
-    unusual = highest > top or (header.georeferenced and highest > 0 and bool(np.isin(alpha, (0, highest)).all()))
-    return highest if unusual else top
-
-
 def _over_black(values: NDArray[Any], alpha: NDArray[Any], top: float) -> NDArray[Any]:
-    if np.all(alpha == top):
-        return values
-    _require_alpha(alpha, top)
-    return _times(values, alpha, top)
-
-
-def _require_alpha(alpha: NDArray[Any], top: float) -> None:
-    between = float(np.mean((alpha > 0) & (alpha < top)))
-    if between > 0.5:
-        raise Refused(
-            "an alpha band that is mostly opaque or transparent",
-            f"partly transparent values in {between:.0%} of the pixels",
-            "If it is a band of the image (near infrared, say), mark it so "
-            "(tifffile.imwrite(…, extrasamples=['unspecified'])); otherwise save the image without alpha.",
-        )
+    return values if np.all(alpha == top) else _times(values, alpha, top)
 
 
 def _times(values: NDArray[Any], share: NDArray[Any], top: float) -> NDArray[Any]:
@@ -430,7 +430,7 @@ def _without_alpha(raster: Raster) -> NDArray[Any]:
     values = raster.values
     if place is None:
         return values
-    hidden = int(np.count_nonzero(values[..., place] != _top(raster.header)))
+    hidden = int(np.count_nonzero(values[..., place] != top_value(raster.header)))
     if hidden:
         found = f"{hidden} transparent pixel{'s' * (hidden != 1)}"
         raise Refused("an opaque mask", found, "Save the mask without transparency.")

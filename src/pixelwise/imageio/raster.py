@@ -6,8 +6,9 @@ Pixels are returned exactly as they are stored, without conversion of colours or
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from pixelwise.grid import Grid
+from pixelwise.tiles import Window
 
 Kind = Literal["bit", "grey", "palette", "rgb", "cmyk"]
 
@@ -81,6 +83,13 @@ class Header:
         return self.size if self.orientation < 5 else (self.size[1], self.size[0])
 
 
+def top_value(header: Header) -> int:
+    """Return the stored value that means full brightness or opacity."""
+    if header.dtype.kind == "u":
+        return header.maximum or 2**header.bits - 1
+    return int(np.iinfo(header.dtype).max) if header.dtype.kind == "i" else 1
+
+
 @dataclass(frozen=True)
 class Raster:
     """The decoded pixels of an image file.
@@ -99,8 +108,45 @@ class Raster:
     transparent: tuple[int, ...] | None = None
     opaque: NDArray[np.bool_] | None = None
 
+    def cut(self, window: Window) -> Raster:
+        """Return a copy of a window."""
+        opaque = None if self.opaque is None else self.opaque[window.slices].copy()
+        return replace(self, values=self.values[window.slices].copy(), opaque=opaque)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the values."""
+        return int(self.values.nbytes)
+
 
 Decoder = Callable[[], Raster]
+
+
+class WindowDecoder(ABC):
+    """A decoder that can decode a window without the rest of the image."""
+
+    @abstractmethod
+    def __call__(self) -> Raster:
+        """Decode the whole image."""
+
+    @abstractmethod
+    def window(self, file: BinaryIO, window: Window, most: int, key: Hashable | None) -> Raster:
+        """Decode a window.
+
+        Args:
+            file: the open file, which may be another handle than the one whose header was read.
+            window: of the image with its orientation applied.
+            most: pixels that may be decoded at once.
+            key: of the file, to keep decoded pieces; None to keep nothing.
+
+        Raises:
+            Refused: a strip or tile has more than `most` pixels.
+        """
+
+    @abstractmethod
+    def boxes(self) -> Iterator[Window]:
+        """Yield windows that cover the image and can be decoded without decoding much else."""
+
 
 _CLASSES: dict[str, type[ImageFile.ImageFile]] = {
     "PNG": PngImagePlugin.PngImageFile,
@@ -260,6 +306,31 @@ def apply_orientation(values: NDArray[Any], orientation: int) -> NDArray[Any]:
     if orientation in (2, 3, 6, 7):
         values = values[:, ::-1]
     return values
+
+
+def stored_window(window: Window, header: Header) -> Window:
+    """Convert a window of the image with its orientation applied to one of the image as stored."""
+    starts, stops = _mirrored(window, header.oriented_size, header.orientation)
+    if header.orientation >= 5:
+        return Window(starts[::-1], stops[::-1])
+    return Window(starts, stops)
+
+
+def oriented_window(window: Window, header: Header) -> Window:
+    """Convert a window of the image as stored to one of the image with its orientation applied; see `stored_window`."""
+    if header.orientation >= 5:
+        window = Window(window.start[::-1], window.stop[::-1])
+    return Window(*_mirrored(window, header.oriented_size, header.orientation))
+
+
+def _mirrored(window: Window, size: tuple[int, int], orientation: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return start and stop of a window, counted from the other end along the axes that `apply_orientation` reverses."""
+    reverses = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    spans = [
+        (whole - stop, whole - start) if reverse else (start, stop)
+        for start, stop, whole, reverse in zip(window.start, window.stop, size, reverses, strict=True)
+    ]
+    return tuple(start for start, _ in spans), tuple(stop for _, stop in spans)
 
 
 def _find_png_exif(file: BinaryIO) -> bytes | None:

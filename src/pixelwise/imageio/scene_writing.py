@@ -234,12 +234,12 @@ def _copy(gdal: Any, source: Path, target: Path, content: SceneContent) -> None:
     Raises:
         OSError: the disk does not take it; GDAL reports this by other exceptions, or not at all while it closes the file.
     """
-    import rasterio.shutil
     import tifffile
 
+    files = need("rasterio.shutil", "geo", source)
     try:
         with gdal.open(source, driver="GTiff") as file:
-            rasterio.shutil.copy(file, target, driver="COG", **_copy_options(content))
+            files.copy(file, target, driver="COG", **_copy_options(content))
     except Exception as error:
         raise OSError(str(error)) from error
     with tifffile.TiffFile(target) as tif:

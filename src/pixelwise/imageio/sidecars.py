@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from pixelwise.errors import ImageError
 from pixelwise.imageio.georeference import parse_nodata
-from pixelwise.imageio.raster import Header, Refused, apply_orientation, require_mask_size
+from pixelwise.imageio.raster import Header, Refused, apply_orientation, require_mask_size, stored_window
 from pixelwise.imageio.safe_reading import reading, require_file
+from pixelwise.imageio.windows import open_windows
+from pixelwise.tiles import Window
 
 _LARGEST = 16_000_000  # bytes; statistics and attribute tables take far less
 
@@ -29,8 +31,14 @@ def has_sidecar(image: Path) -> bool:
     return mask_file(image).is_file() or read_nodata_file(image) is not None
 
 
-def read_mask_file(image: Path, header: Header) -> NDArray[np.bool_] | None:
+def read_mask_file(image: Path, header: Header, most: int, window: Window | None = None) -> NDArray[np.bool_] | None:
     """Read the mask (H, W) beside an image, false where it is zero in any band; None if there is none.
+
+    Args:
+        image: path of the image.
+        header: of the image.
+        most: pixels of a strip or tile that may be decoded for a window.
+        window: of the image with its orientation applied; None for the whole mask.
 
     Raises:
         ImageError: it cannot be read, or has another size than the image.
@@ -43,9 +51,15 @@ def read_mask_file(image: Path, header: Header) -> NDArray[np.bool_] | None:
     with reading(path, ImageError, "TIFF with the mask of an image"):
         require_file(path, "a TIFF with the mask of an image")
         with path.open("rb") as file:
-            found, decode = open_tiff(file)
-            require_mask_size(found.size, header.size, "a mask")
-            return apply_orientation((decode().values != 0).all(axis=-1), header.orientation)
+            if window is None:
+                found, decode = open_tiff(file)
+                require_mask_size(found.size, header.size, "a mask")
+                values = decode().values
+            else:
+                found, reader = open_windows(file, "TIFF")
+                require_mask_size(found.size, header.size, "a mask")
+                values = reader.read(stored_window(window, header), most).values
+            return apply_orientation((values != 0).all(axis=-1), header.orientation)
 
 
 def read_nodata_file(image: Path) -> float | None:

@@ -72,7 +72,7 @@ class RasterSource:
     Args:
         path, format, channels, dtype, shape, grid: see `Source`.
         nodata: stored value of pixels without data, besides the value that the file defines.
-        limits: the largest image to read.
+        limits: the largest image, or window of a TIFF, to read.
     """
 
     path: Path
@@ -85,13 +85,10 @@ class RasterSource:
     limits: Limits = field(default_factory=Limits)
 
     def read(self, window: Window | None = None) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """Decode the file and return a window of it, or everything; see `Source.read`."""
-        box = window_slices(self.shape, window)
-        image, _, valid = read_with_validity(self.path, self.nodata, self.limits)
-        if window is None:
-            return image, valid
-        inside = None if valid is None or valid[box].all() else np.ascontiguousarray(valid[box])
-        return np.ascontiguousarray(image[:, *box]), inside
+        """Decode a window, or everything; see `Source.read`."""
+        window_slices(self.shape, window)
+        image, _, valid = read_with_validity(self.path, self.nodata, self.limits, window)
+        return image, valid
 
 
 def open_source(
