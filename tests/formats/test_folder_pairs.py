@@ -456,6 +456,6 @@ def test_volumes_that_cannot_be_read_are_named_with_their_conversion(tmp_path: P
     layout = find(put(tmp_path / "some", "images/a.png", "masks/a.png", "ct/b.mha"))
     assert "cannot be read (.mha): left out (ct/b.mha). Convert the volumes to NIfTI" in layout.notices[0]
     with pytest.raises(
-        DataError, match=r"\.mgz, \.mha\)\. Convert .*\(nibabel\.load\('a\.mgz'\), 'a\.nii\.gz'\)"
+        DataError, match=r"\.mgz, \.mha\)\. Convert .*\(SimpleITK.ReadImage\('a\.mha'\), 'a\.nii\.gz'\)"
     ):
         find(put(tmp_path / "all", "images/a.mha", "masks/a.mgz"))

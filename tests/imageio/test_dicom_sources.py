@@ -219,10 +219,10 @@ def test_localizers_reports_and_screenshots_beside_a_series_are_left_out(tmp_pat
     found, left_out = dicom_sources(tmp_path)
     assert {name: source.shape for name, source in found.items()} == {"3-CT-Body": (4, ROWS, COLUMNS)}
     assert sorted(map(str, left_out)) == [
-        "report: none of Rows, Columns, BitsStored (SR)",
-        "scout0 and 2 more: a localizer",
-        "seg: a segmentation (SEG)",
-        "shot: an image without a position in space (OT)",
+        "report (no pixels (SR))",
+        "scout0 and 2 more (a localizer)",
+        "seg (a segmentation (SEG))",
+        "shot (an image without a position in space (OT))",
     ]
     assert all(each.expected for each in left_out)
     assert opened(tmp_path).shape == opened(tmp_path / "IM0").shape == (4, ROWS, COLUMNS)
@@ -236,7 +236,7 @@ def add(path: Path, step: float = 5, directions: Any = AXIAL, shape: tuple[int, 
     ("spoil", "found"),
     [
         (lambda paths: paths[2].unlink(), r"2\.5 to 5 mm, the widest after IM\d"),
-        (lambda paths: shutil.copy(paths[1], paths[1].with_name("copy")), "1 at the position of another"),
+        (lambda paths: add(paths[0].with_name("extra"), 1), "1 at the position of another"),
         (lambda paths: add(paths[0].with_name("extra"), 5.3), r"2\.5 to 3\.25 mm"),
         (
             lambda paths: add(paths[0].with_name("extra"), 0, ORIENTATIONS["coronal"][0]),
@@ -262,6 +262,15 @@ def test_a_series_that_is_not_complete_is_left_out_with_the_reason(tmp_path: Pat
         raise left.error
     with pytest.raises(ImageError, match=found):
         open_source(paths[0])
+
+
+def test_a_copy_of_a_file_is_left_out(tmp_path: Path) -> None:
+    paths = series(tmp_path)
+    shutil.copy(paths[1], tmp_path / f"{paths[1].name} (1)")
+    contents = series_in(tmp_path)
+    assert [each.header.shape[2] for each in contents.series] == [4]
+    assert [str(each) for each in contents.left_out] == [f"{paths[1].name} (1) (a copy of {paths[1].name})"]
+    assert opened(paths[1]).shape[0] == 4
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:

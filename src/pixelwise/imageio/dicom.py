@@ -234,7 +234,7 @@ def _file(path: Path, changed: int, size: int) -> DicomFile:
     slices: tuple[Slice, ...] = ()
     if not projection and all(_position(plain, frame.index) for frame in frames):
         slices = tuple(_slice(plain, frame) for frame in frames)
-    return replace(file, frames=frames, slices=slices, grid=_flat_grid(plain))
+    return replace(file, frames=frames, slices=slices, grid=Grid() if slices else _flat_grid(plain))
 
 
 def _open(path: Path, tags: list[str] | None) -> Any:
@@ -286,7 +286,7 @@ def _unusable(plain: Any) -> tuple[str, str, str] | None:
         kind = plain.get("SOPClassUID") or plain.file_meta.get("MediaStorageSOPClassUID")
         if kind is None or "Image Storage" in kind.name:  # pydicom reads a header that ends early without an error
             raise EOFError("truncated")
-        found = f"none of {', '.join(missing)}{f' ({modality})' if modality else ''}"
+        found = f"no pixels{f' ({modality})' if modality else ''}"
         return ("an image", found, "Remove files that are not images (reports, presentation states).")
     if plain.get("ModalityLUTSequence"):
         return ("a rescale slope and intercept", "a lookup table", "Convert the series to NIfTI with dcm2niix.")

@@ -6,6 +6,7 @@ along it. What cannot be used is returned with the reason, so that the user lear
 
 from __future__ import annotations
 
+import filecmp
 import re
 import unicodedata
 from collections import defaultdict
@@ -98,7 +99,7 @@ class LeftOut:
     def __str__(self) -> str:
         """Describe the files and the reason on one line."""
         more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
-        return f"{self.files[0].name}{more}: {self.error.found}"
+        return f"{self.files[0].name}{more} ({self.error.found})"
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,8 @@ def series_in(folder: Path, paths: Iterable[Path] | None = None) -> Contents:
         if reason is not None:
             left_out.append(LeftOut(tuple(file.path for file in group), reason, expected=True))
         elif group[0].slices:
+            group, copies = _without_copies(group)
+            left_out += copies
             try:
                 series.append(_series(folder, group))
             except ImageError as error:
@@ -171,7 +174,7 @@ def series_of(path: Path) -> Series | FlatImage:
         if other != path:
             group.append(read_file(other))
     key = _key(file)
-    return _series(path.parent, [each for each in group if _key(each) == key])
+    return _series(path.parent, _without_copies([each for each in group if _key(each) == key])[0])
 
 
 def frames_of(path: Path) -> Series:
@@ -207,7 +210,7 @@ def read_series(paths: Sequence[Path]) -> tuple[Series, tuple[LeftOut, ...]]:
         if contents.left_out:
             raise contents.left_out[0].error
         found = f"{len(contents.images)} images without a position in space"
-        do = "Remove files that are not slices of a scan (reports, scouts, projections)."
+        do = "Save projections and other single images as 16-bit PNG or TIFF for training; they are predicted without that."
         raise ImageError(folder, expected="slices of a scan", found=found, do=do)
     frames = [each.frame for each in contents.series[0].slices]
     if any(frame.count > 1 and frame.path != frames[0].path for frame in frames):
@@ -239,6 +242,24 @@ def _by_series(files: Sequence[DicomFile]) -> list[list[DicomFile]]:
     for file in files:
         groups[file.path if len(file.slices) > 1 else _key(file)].append(file)
     return list(groups.values())
+
+
+def _without_copies(group: Sequence[DicomFile]) -> tuple[list[DicomFile], list[LeftOut]]:
+    """Leave out the files of single slices that equal another byte by byte."""
+    kept: list[DicomFile] = []
+    copies = []
+    at_height: dict[float, list[DicomFile]] = defaultdict(list)
+    for file in group:
+        same_place = at_height[file.slices[0].height]
+        original = next((each for each in same_place if filecmp.cmp(each.path, file.path, shallow=False)), None)
+        if original is None:
+            same_place.append(file)
+            kept.append(file)
+        else:
+            found = f"a copy of {original.path.name}"
+            error = ImageError(file.path, expected="each slice once", found=found, do="Remove the copy.")
+            copies.append(LeftOut((file.path,), error, expected=True))
+    return kept, copies
 
 
 def _reason_to_leave_out(group: Sequence[DicomFile], with_slices: bool) -> ImageError | None:
