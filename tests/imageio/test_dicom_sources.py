@@ -189,6 +189,40 @@ def test_an_enhanced_file_with_a_gap_or_two_phases_is_refused(tmp_path: Path) ->
         open_source(enhanced_file(tmp_path / "phases", (0, 0, 1, 1)))
 
 
+def test_a_header_that_claims_many_frames_is_refused_at_once(tmp_path: Path) -> None:
+    path = save(tmp_path / "many", dataset(values_of(0), NumberOfFrames=2_000_000_000, Modality="US"))
+    with pytest.raises(ImageError, match="many: expected a complete DICOM file, found one that ends early"):
+        open_source(path)
+
+
+def test_broken_headers_are_refused_by_name(tmp_path: Path) -> None:
+    """Any byte may be damaged: either the file is read, or an ImageError names it."""
+    rng = np.random.default_rng(0)
+    whole = enhanced_file(tmp_path / "whole", (0, 1, 2)).read_bytes()
+    (tmp_path / "whole").unlink()
+    path = tmp_path / "damaged"
+    names = set()
+    for _ in range(150):
+        content = bytearray(whole)
+        for place in rng.integers(128, len(whole), 3):
+            content[place] = rng.integers(0, 256)
+        path.write_bytes(content)
+        try:
+            open_source(path).read()
+        except ImageError as error:
+            names.add(Path(error.where).name)
+    assert names == {"damaged"}
+
+
+def test_a_slice_whose_pixels_are_broken_is_named(tmp_path: Path) -> None:
+    paths = series(tmp_path)
+    paths[2].write_bytes(paths[2].read_bytes()[:-20])
+    with pytest.raises(
+        ImageError, match=rf"{paths[2].name}: expected a complete DICOM file, found one that ends early"
+    ):
+        opened(tmp_path).read()
+
+
 # Folders --------------------------------------------------------------------------------------------------------------
 
 
@@ -219,10 +253,10 @@ def test_localizers_reports_and_screenshots_beside_a_series_are_left_out(tmp_pat
     found, left_out = dicom_sources(tmp_path)
     assert {name: source.shape for name, source in found.items()} == {"3-CT-Body": (4, ROWS, COLUMNS)}
     assert sorted(map(str, left_out)) == [
-        "report: none of Rows, Columns, BitsStored (SR)",
-        "scout0 and 2 more: a localizer",
-        "seg: a segmentation (SEG)",
-        "shot: an image without a position in space (OT)",
+        "report (no pixels (SR))",
+        "scout0 and 2 more (a localizer)",
+        "seg (a segmentation (SEG))",
+        "shot (an image without a position in space (OT))",
     ]
     assert all(each.expected for each in left_out)
     assert opened(tmp_path).shape == opened(tmp_path / "IM0").shape == (4, ROWS, COLUMNS)
@@ -236,7 +270,7 @@ def add(path: Path, step: float = 5, directions: Any = AXIAL, shape: tuple[int, 
     ("spoil", "found"),
     [
         (lambda paths: paths[2].unlink(), r"2\.5 to 5 mm, the widest after IM\d"),
-        (lambda paths: shutil.copy(paths[1], paths[1].with_name("copy")), "1 at the position of another"),
+        (lambda paths: add(paths[0].with_name("extra"), 1), "1 at the position of another"),
         (lambda paths: add(paths[0].with_name("extra"), 5.3), r"2\.5 to 3\.25 mm"),
         (
             lambda paths: add(paths[0].with_name("extra"), 0, ORIENTATIONS["coronal"][0]),
@@ -262,6 +296,15 @@ def test_a_series_that_is_not_complete_is_left_out_with_the_reason(tmp_path: Pat
         raise left.error
     with pytest.raises(ImageError, match=found):
         open_source(paths[0])
+
+
+def test_a_copy_of_a_file_is_left_out(tmp_path: Path) -> None:
+    paths = series(tmp_path)
+    shutil.copy(paths[1], tmp_path / f"{paths[1].name} (1)")
+    contents = series_in(tmp_path)
+    assert [each.header.shape[2] for each in contents.series] == [4]
+    assert [str(each) for each in contents.left_out] == [f"{paths[1].name} (1) (a copy of {paths[1].name})"]
+    assert opened(paths[1]).shape[0] == 4
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
@@ -300,6 +343,67 @@ def test_folders_without_a_series_say_so(tmp_path: Path) -> None:
     save(tmp_path / "seg", dataset(values_of(0), Modality="SEG"))
     with pytest.raises(ImageError, match=r"found a segmentation \(SEG\)"):
         open_source(tmp_path)
+
+
+PHASES: dict[str, list[dict[str, Any]]] = {
+    "echoes": [{"EchoNumbers": 1}, {"EchoNumbers": 2}],
+    "points in time": [{"TemporalPositionIdentifier": k} for k in (1, 2, 3)],
+    "b-values": [{"DiffusionBValue": 0.0}, {"DiffusionBValue": 1000.0}],
+    "Dixon": [{"ImageType": ["DERIVED", "PRIMARY", kind]} for kind in ("WATER", "FAT")],
+    "echoes at points in time": [
+        {"EchoNumbers": echo, "TemporalPositionIdentifier": time} for echo in (1, 2) for time in (1, 2)
+    ],
+}
+
+
+def phase_files(folder: Path, phases: list[dict[str, Any]]) -> None:
+    """Write three slices of each phase; the k-th of phase n holds `values_of(10 n + k)`."""
+    place = {"PixelSpacing": list(SPACING), "ImageOrientationPatient": list(AXIAL), "SeriesNumber": 5}
+    for number, phase in enumerate(phases):
+        for k in range(3):
+            position = (ORIGIN + k * STEP).tolist()
+            one = dataset(values_of(10 * number + k), **place, ImagePositionPatient=position, **phase)
+            save(folder / f"{k}-{number}", one)
+
+
+def phase_frames(path: Path, phases: list[dict[str, Any]]) -> None:
+    """Write the same as one enhanced file."""
+    groups = {
+        "EchoNumbers": ("MREchoSequence", "EffectiveEchoTime"),
+        "TemporalPositionIdentifier": ("FrameContentSequence", "TemporalPositionIndex"),
+        "DiffusionBValue": ("MRDiffusionSequence", "DiffusionBValue"),
+        "ImageType": ("MRImageFrameTypeSequence", "FrameType"),
+    }
+    frames = [(number, k) for k in range(3) for number in range(len(phases))]
+    scaling = [(1, 0)] * len(frames)
+    one = pydicom.dcmread(enhanced_file(path, [k for _, k in frames], scaling, SeriesNumber=5))
+    one.PixelData = np.stack([values_of(10 * number + k) for number, k in frames]).tobytes()
+    for frame, (number, _) in zip(one.PerFrameFunctionalGroupsSequence, frames, strict=True):
+        for name, value in phases[number].items():
+            group, attribute = groups[name]
+            setattr(frame, group, item(**{attribute: value}))
+    one.save_as(path)
+
+
+@pytest.mark.parametrize("kind", PHASES)
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_volumes_that_share_positions_are_divided_by_what_distinguishes_them(
+    tmp_path: Path, kind: str, enhanced: bool
+) -> None:
+    phases = PHASES[kind]
+    phase_frames(tmp_path / "one", phases) if enhanced else phase_files(tmp_path, phases)
+    found, left_out = dicom_sources(tmp_path)
+    assert not left_out
+    expected = [np.stack([values_of(10 * number + k) for k in range(3)]) for number in range(len(phases))]
+    volumes = sorted(source.read()[0][0].tolist() for source in found.values())
+    assert volumes == sorted(volume.tolist() for volume in expected)
+    if kind == "b-values":
+        assert list(found) == ["5-b-0.0", "5-b-1000.0"]
+    if enhanced:
+        with pytest.raises(ImageError, match=r"expected one volume, found \d \(5-.*Name its folder to predict each"):
+            open_source(tmp_path / "one")
+    else:
+        np.testing.assert_array_equal(opened(tmp_path / "1-1").read()[0][0], expected[1])
 
 
 def test_files_without_series_identifiers_form_one_series(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def read(dataset: DatasetRoot) -> ReadResult:
                 volumes.problems.append(volumes.skip(error))
                 continue
             series[folder] = (found.header, found.files)
-            volumes.notices += [f"{short(folder, dataset.root)}/ {each}: left out" for each in left_out]
+            volumes.notices += [f"{short(folder, dataset.root)}/: left out {each}" for each in left_out]
     volumes.series = series
     if not dataset.named_splits and not any(map(is_volume, dataset.files)):
         others = unreadable_volumes(dataset)

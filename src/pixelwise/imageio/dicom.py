@@ -11,6 +11,7 @@ back and head.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -45,6 +46,7 @@ _UNDEFINED = 0xFFFFFFFF
 _SHORT_VRS = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
 _LONG_VRS = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()
 _TO_RAS = np.diag([-1.0, -1.0, 1.0])
+_LEAST_FRAME = 8  # bytes that a frame takes in a file, at least if it is compressed
 _CENTIMETRES, _TISSUE = 3, 1  # codes of a region of an ultrasound image: unit, and kind of its axes
 
 # DICOM files may have any name, but not these suffixes.
@@ -199,6 +201,25 @@ def read_attributes(path: Path) -> Any:
         return plain
 
 
+def read_values(path: Path, attributes: Sequence[tuple[str, str]]) -> list[tuple[str, ...]]:
+    """Read attributes of each frame as text; "" without.
+
+    Args:
+        path: of the file.
+        attributes: the functional group that holds each in a file of several frames, "" for none, and its name.
+
+    Raises:
+        ImageError: no DICOM, or a broken file.
+    """
+    with reading(path, ImageError, "DICOM file"):
+        names = [name for _, name in attributes]
+        plain = _open(
+            path, ["NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *names]
+        )
+        found = [[_value(plain, index, *each) for each in attributes] for index in range(_count(plain))]
+        return [tuple("" if value is None else str(value) for value in values) for values in found]
+
+
 def read_pixels(path: Path, limits: Limits = Limits()) -> tuple[VolumeHeader, NDArray[Any]]:
     """Read a file of one slice: its header, and its values in real units (columns, rows, 1), in the order of the header's axes.
 
@@ -229,12 +250,14 @@ def _file(path: Path, changed: int, size: int) -> DicomFile:
     )
     if file.unusable is not None:
         return file
+    if _count(plain) > size // _LEAST_FRAME:
+        raise EOFError("truncated")
     frames = tuple(_frame(path, plain, index) for index in range(_count(plain)))
     projection = len(frames) == 1 and file.modality in PROJECTIONS
     slices: tuple[Slice, ...] = ()
     if not projection and all(_position(plain, frame.index) for frame in frames):
         slices = tuple(_slice(plain, frame) for frame in frames)
-    return replace(file, frames=frames, slices=slices, grid=_flat_grid(plain))
+    return replace(file, frames=frames, slices=slices, grid=Grid() if slices else _flat_grid(plain))
 
 
 def _open(path: Path, tags: list[str] | None) -> Any:
@@ -286,7 +309,7 @@ def _unusable(plain: Any) -> tuple[str, str, str] | None:
         kind = plain.get("SOPClassUID") or plain.file_meta.get("MediaStorageSOPClassUID")
         if kind is None or "Image Storage" in kind.name:  # pydicom reads a header that ends early without an error
             raise EOFError("truncated")
-        found = f"none of {', '.join(missing)}{f' ({modality})' if modality else ''}"
+        found = f"no pixels{f' ({modality})' if modality else ''}"
         return ("an image", found, "Remove files that are not images (reports, presentation states).")
     if plain.get("ModalityLUTSequence"):
         return ("a rescale slope and intercept", "a lookup table", "Convert the series to NIfTI with dcm2niix.")
@@ -315,7 +338,7 @@ def _value(plain: Any, index: int, group: str, name: str) -> Any:
     """Return an attribute of a frame: its own, that of all frames, or that of the file; None without."""
     for sequence, place in (("PerFrameFunctionalGroupsSequence", index), ("SharedFunctionalGroupsSequence", 0)):
         groups = plain.get(sequence) or ()
-        items = groups[place].get(group) if place < len(groups) else None
+        items = groups[place].get(group) if group and place < len(groups) else None
         if items and items[0].get(name) is not None:
             return items[0].get(name)
     return plain.get(name)

@@ -1,11 +1,12 @@
 """Find the DICOM series in a folder, and order the slices of each by position.
 
 A series is the files with one series identifier, or the frames of one file. Its slices must have one orientation and equal distances
-along it. What cannot be used is returned with the reason, so that the user learns what was left out.
+along it; echoes and phases are volumes of their own. What cannot be used is returned with the reason, so that the user learns what was left out.
 """
 
 from __future__ import annotations
 
+import filecmp
 import re
 import unicodedata
 from collections import defaultdict
@@ -21,7 +22,9 @@ from numpy.typing import NDArray
 from pixelwise.errors import DataError, ImageError
 from pixelwise.grid import Grid
 from pixelwise.imageio.dicom import PROJECTIONS, DicomFile, Slice, is_dicom, may_be_dicom, read_file, read_slices
+from pixelwise.imageio.dicom_phases import split_phases
 from pixelwise.imageio.dicom_pixels import Frame, decode
+from pixelwise.imageio.safe_reading import reading
 from pixelwise.imageio.volume_values import key_of
 from pixelwise.imageio.volumes import VolumeHeader
 
@@ -53,16 +56,17 @@ class Series:
         """Decode a box of columns, rows and slices: real values (i, j, k). Only its files are read.
 
         Raises:
-            Refused: broken files, or a compression that needs a further package.
+            ImageError: a broken file, or a compression that needs a further package.
         """
         chosen = [each.frame for each in self.slices[box[2]]]
         columns, rows = (len(range(size)[side]) for size, side in zip(self.header.shape[:2], box[:2], strict=True))
         values = np.empty((len(chosen), rows, columns), self.header.dtype)
         place = 0
         for frames in _by_file(chosen):
-            for decoded in decode(frames):
-                values[place] = decoded[box[1], box[0]]
-                place += 1
+            with reading(frames[0].path, ImageError, "DICOM file"):
+                for decoded in decode(frames):
+                    values[place] = decoded[box[1], box[0]]
+                    place += 1
         return values.transpose(2, 1, 0)
 
 
@@ -98,7 +102,7 @@ class LeftOut:
     def __str__(self) -> str:
         """Describe the files and the reason on one line."""
         more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
-        return f"{self.files[0].name}{more}: {self.error.found}"
+        return f"{self.files[0].name}{more} ({self.error.found})"
 
 
 @dataclass(frozen=True)
@@ -136,8 +140,10 @@ def series_in(folder: Path, paths: Iterable[Path] | None = None) -> Contents:
         if reason is not None:
             left_out.append(LeftOut(tuple(file.path for file in group), reason, expected=True))
         elif group[0].slices:
+            group, copies = _without_copies(group)
+            left_out += copies
             try:
-                series.append(_series(folder, group))
+                series += _volumes(folder, group)
             except ImageError as error:
                 left_out.append(LeftOut(tuple(file.path for file in group), error))
         else:
@@ -164,14 +170,15 @@ def series_of(path: Path) -> Series | FlatImage:
             raise ImageError(path, expected="one image", found=f"{len(images)} frames without positions", do=do)
         return images[0]
     if len(file.slices) > 1:
-        return _series(path, [file])
+        return frames_of(path)
     beside = (other for other in path.parent.iterdir() if may_be_dicom(other) and other.is_file() and is_dicom(other))
     group = [file]
     for other in sorted(beside):
         if other != path:
             group.append(read_file(other))
     key = _key(file)
-    return _series(path.parent, [each for each in group if _key(each) == key])
+    same, _ = _without_copies([each for each in group if _key(each) == key])
+    return next((each for each in _volumes(path.parent, same) if path in each.files), _volumes(path.parent, same)[0])
 
 
 def frames_of(path: Path) -> Series:
@@ -186,7 +193,12 @@ def frames_of(path: Path) -> Series:
 
 @lru_cache(maxsize=1024)
 def _frames_of(path: Path, changed: int, size: int) -> Series:
-    return _series(path, [read_file(path)])
+    volumes = _volumes(path, [read_file(path)])
+    if len(volumes) > 1:
+        found = f"{len(volumes)} ({', '.join(each.name for each in volumes)})"
+        do = "Name its folder to predict each; for training, convert the file with dcm2niix."
+        raise ImageError(path, expected="one volume", found=found, do=do)
+    return volumes[0]
 
 
 def read_series(paths: Sequence[Path]) -> tuple[Series, tuple[LeftOut, ...]]:
@@ -202,12 +214,14 @@ def read_series(paths: Sequence[Path]) -> tuple[Series, tuple[LeftOut, ...]]:
             raise each.error
     if len(contents.series) > 1:
         found = "; ".join(sorted(_described(each.slices) for each in contents.series))
-        raise ImageError(folder, expected="one series", found=found, do="Move each series to a separate folder.")
+        shared = len({file for each in contents.series for file in set(each.files)}) < len(contents.series)
+        do = "Convert them with dcm2niix." if shared else "Move each series to a separate folder."
+        raise ImageError(folder, expected="one series", found=found, do=do)
     if not contents.series:
         if contents.left_out:
             raise contents.left_out[0].error
         found = f"{len(contents.images)} images without a position in space"
-        do = "Remove files that are not slices of a scan (reports, scouts, projections)."
+        do = "Save projections and other single images as 16-bit PNG or TIFF for training; they are predicted without that."
         raise ImageError(folder, expected="slices of a scan", found=found, do=do)
     frames = [each.frame for each in contents.series[0].slices]
     if any(frame.count > 1 and frame.path != frames[0].path for frame in frames):
@@ -241,6 +255,24 @@ def _by_series(files: Sequence[DicomFile]) -> list[list[DicomFile]]:
     return list(groups.values())
 
 
+def _without_copies(group: Sequence[DicomFile]) -> tuple[list[DicomFile], list[LeftOut]]:
+    """Leave out the files of single slices that equal another byte by byte."""
+    kept: list[DicomFile] = []
+    copies = []
+    at_height: dict[float, list[DicomFile]] = defaultdict(list)
+    for file in group:
+        same_place = at_height[file.slices[0].height]
+        original = next((each for each in same_place if filecmp.cmp(each.path, file.path, shallow=False)), None)
+        if original is None:
+            same_place.append(file)
+            kept.append(file)
+        else:
+            found = f"a copy of {original.path.name}"
+            error = ImageError(file.path, expected="each slice once", found=found, do="Remove the copy.")
+            copies.append(LeftOut((file.path,), error, expected=True))
+    return kept, copies
+
+
 def _reason_to_leave_out(group: Sequence[DicomFile], with_slices: bool) -> ImageError | None:
     first = group[0]
     if first.unusable is not None:
@@ -263,8 +295,8 @@ def _images(file: DicomFile) -> list[FlatImage]:
     ]
 
 
-def _series(where: Path, group: Sequence[DicomFile]) -> Series:
-    """Order the slices of the files of one series.
+def _volumes(where: Path, group: Sequence[DicomFile]) -> list[Series]:
+    """Order the slices of the files of one series, which holds several volumes if it has several echoes or phases.
 
     Raises:
         ImageError: several orientations or sizes, two slices at one position, or a gap.
@@ -272,6 +304,14 @@ def _series(where: Path, group: Sequence[DicomFile]) -> Series:
     unordered = [each for file in group for each in file.slices]
     slices = sorted(unordered, key=lambda each: (each.height, each.frame.path.name, each.frame.index))
     _require_one_geometry(where, slices)
+    number, description = group[0].number, group[0].description
+    return [
+        _volume(where, _safe_name(number, f"{description} {phase}"), volume)
+        for phase, volume in split_phases(slices).items()
+    ]
+
+
+def _volume(where: Path, name: str, slices: Sequence[Slice]) -> Series:
     first = slices[0].header
     affine = first.affine.copy()
     if len(slices) > 1:
@@ -280,7 +320,7 @@ def _series(where: Path, group: Sequence[DicomFile]) -> Series:
     shape = (first.shape[0], first.shape[1], len(slices))
     size = first.bytes * len(slices)
     header = replace(first, path=where, shape=shape, dtype=dtype, affine=affine, bytes=size)
-    return Series(_safe_name(group[0].number, group[0].description), header, tuple(slices))
+    return Series(name, header, tuple(slices))
 
 
 def _require_one_geometry(where: Path, slices: Sequence[Slice]) -> None:
@@ -310,7 +350,8 @@ def _step(slices: Sequence[Slice], where: Path) -> NDArray[np.float64]:
     same = int(np.count_nonzero(gaps < _TOLERANCE * max(distance, 1e-6)))
     if same:
         found = f"{same} at the position of another (several phases or echoes)"
-        do = "Move each phase or echo to a separate folder."
+        one_file = slices[0].frame.count > 1
+        do = "Convert it with dcm2niix." if one_file else "Move each phase or echo to a separate folder."
         raise ImageError(where, expected="one slice at each position", found=found, do=do)
     step: NDArray[np.float64] = (positions[-1] - positions[0]) / (len(positions) - 1)
     deviation = np.linalg.norm(positions - positions[0] - np.arange(len(positions))[:, np.newaxis] * step, axis=1)

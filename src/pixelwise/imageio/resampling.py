@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.grid import METRES, Grid
-from pixelwise.imageio.sources import Source
+from pixelwise.imageio.sources import Readable
 from pixelwise.tiles import Window
 
 Image = tuple[NDArray[Any], NDArray[np.bool_] | None]
@@ -28,7 +28,7 @@ class ResampledSource:
         factors: pixels of the source per pixel along each axis; below 1 the image is enlarged.
     """
 
-    source: Source
+    source: Readable
     factors: tuple[float, ...]
 
     @property

@@ -22,6 +22,21 @@ from pixelwise.imageio.volumes import Across
 from pixelwise.tiles import Window, window_slices
 
 
+class Readable(Protocol):
+    """An image that is read window by window."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """*S."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the pixel values."""
+
+    def read(self, window: Window, /) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Read a window: the image (C, *S), and valid (*S), or None if all its pixels are valid."""
+
+
 class Source(Protocol):
     """An image file that was opened: *S is (H, W), or (D, H, W) for a volume."""
 

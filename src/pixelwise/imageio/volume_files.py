@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from pixelwise.errors import DataError, ImageError
 from pixelwise.imageio import dicom_series, nifti, nrrd
 from pixelwise.imageio.dicom import START, starts_dicom
-from pixelwise.imageio.safe_reading import reading
 from pixelwise.imageio.volumes import VolumeHeader
 
 SUFFIXES = (*nifti.SUFFIXES, *nrrd.SUFFIXES)
@@ -51,8 +50,7 @@ def read_box(path: Path, box: tuple[slice, ...], error: type[DataError] = ImageE
     """
     kind = format_of(path)
     if kind == "DICOM":
-        with reading(path, error, "DICOM file"):
-            return dicom_series.frames_of(path).read_box(box)
+        return dicom_series.frames_of(path).read_box(box)
     return nrrd.read_box(path, box, error) if kind == "NRRD" else nifti.read_box(path, box, error)
 
 

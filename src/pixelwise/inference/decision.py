@@ -52,8 +52,8 @@ def enlarge_at(logits: Floats, scale: int, points: Sequence[Indices]) -> Floats:
     The arithmetic is that of `enlarge`, so that the values are equal.
     """
     if scale == 1:
-        picked: Floats = logits[:, *points]
-        return picked
+        place: tuple[Any, ...] = (slice(None), *points)
+        return logits[place]
     steps = np.cumprod([1, *logits.shape[:1:-1]])[::-1]
     places = [_position(pixels, scale, count) for pixels, count in zip(points, logits.shape[1:], strict=True)]
     return _between(logits.reshape(len(logits), -1), places, logits.shape[1:], steps, np.intp(0))

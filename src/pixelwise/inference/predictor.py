@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from pixelwise.errors import ConfigError, DataError, wrong_bands
 from pixelwise.formats.reading import as_bands
 from pixelwise.grid import Grid
 from pixelwise.imageio.images import fill_invalid
+from pixelwise.imageio.sources import Readable
 from pixelwise.inference.ahead import ahead
 from pixelwise.inference.augmentation import mirrored_axes
 from pixelwise.inference.backend import Backend
@@ -39,21 +40,6 @@ _HELD_BYTES = 1 << 29
 _READ_AHEAD = 2
 # Tiles whose values are compared with those of the training.
 _SAMPLE = 9
-
-
-class Readable(Protocol):
-    """An image that is read window by window (see `imageio.sources.Source`)."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """*S."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of its values."""
-
-    def read(self, window: Window, /) -> Piece:
-        """Read a window: the image (C, *S), and valid (*S), or None if all its pixels are valid."""
 
 
 class Predictor:

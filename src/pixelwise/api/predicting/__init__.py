@@ -100,8 +100,8 @@ def predict_files(
         try:
             result = Run(predictor, named, out, outputs, journal, progress, model).all(done)
         except KeyboardInterrupt:
-            found = f"{len(journal.written)} of {len(named)} files are finished"
-            raise Interrupted(out, found=found) from None
+            finished = f"{len(journal.written)} of {len(named)} files are finished"
+            raise Interrupted(out, found=finished) from None
     result = replace(result, engine=engine, notices=found.notices)
     write_summary(result, predictor.spec.labels)
     (out / JOURNAL).unlink()

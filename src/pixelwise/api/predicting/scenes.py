@@ -32,9 +32,9 @@ from pixelwise.imageio.scene_writing import (
     probability_content,
     require_disk,
 )
-from pixelwise.imageio.sources import Source, open_source
+from pixelwise.imageio.sources import Readable, Source, open_source
 from pixelwise.inference.blending import Block
-from pixelwise.inference.predictor import Predictor, Readable
+from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import Labels
 from pixelwise.reporting.overlay import overlay, write_png
 from pixelwise.tiles import Window
@@ -90,7 +90,7 @@ class _Scene:
         self.predictor, self.source, self.name, self.out, self.outputs = predictor, source, name, out, outputs
         self.labels: Labels = predictor.labels
         self.preview = _Preview(source) if outputs.overlays else None
-        read = source if self.preview is None else self.preview
+        read: Readable = source if self.preview is None else self.preview
         self.resampled = resampled(source, predictor.spec) if outputs.resample else None
         self.grid: Readable = read if self.resampled is None else replace(self.resampled, source=read)
         self.counts = np.zeros(self.labels.num_classes, np.int64)
@@ -164,7 +164,7 @@ class _Scene:
 
 def _restored(block: Block, source: ResampledSource) -> Block:
     """Return a block on the grid of the file that was resampled for it."""
-    arrays = {
+    arrays: dict[str, Any] = {
         name: None if values is None else source.restore(values, block.window)
         for name, values in (("mask", block.mask), ("valid", block.valid), ("probabilities", block.probabilities))
     }

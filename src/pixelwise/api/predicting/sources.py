@@ -16,7 +16,7 @@ from pixelwise.imageio.images import IMAGE_SUFFIXES
 from pixelwise.imageio.listing import is_system, walk
 from pixelwise.imageio.sources import Source, open_source
 from pixelwise.imageio.video import VIDEO_SUFFIXES, is_video
-from pixelwise.imageio.volume_sources import dicom_sources
+from pixelwise.imageio.volume_sources import DicomImage, VolumeSource, dicom_sources
 
 SOURCE_SUFFIXES = (*IMAGE_SUFFIXES, *volume_files.SUFFIXES, *VIDEO_SUFFIXES)
 
@@ -45,8 +45,7 @@ class Item:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that it consists of."""
-        found = getattr(self.source, "files", None)
-        return tuple(found) if found else (self.path,)
+        return (self.path,) if self.source is None else _files(self.source)
 
     def open(self, nodata: float | None) -> Source:
         """Open it; raises ImageError."""
@@ -97,6 +96,10 @@ def find_sources(sources: Sequence[str], nodata: float | None = None) -> Found:
     return Found(_named(found), tuple(notices))
 
 
+def _files(source: Source) -> tuple[Path, ...]:
+    return source.files if isinstance(source, VolumeSource) else (source.path,)
+
+
 def _divided(items: Iterable[Item]) -> tuple[list[Item], list[Item]]:
     """Return the DICOM files, and the others."""
     both: tuple[list[Item], list[Item]] = ([], [])
@@ -111,9 +114,10 @@ def _is_known(path: Path) -> bool:
 
 def _named(found: Iterable[Item]) -> dict[str, Item]:
     """Return each item once, by a name that is unique."""
-    unique: dict[tuple[Path, ...], Item] = {}
+    unique: dict[tuple[str, ...], Item] = {}
     for item in found:
-        unique.setdefault(tuple(file.absolute() for file in item.files), item)
+        frame = item.name if isinstance(item.source, DicomImage) else ""  # of a file with several images
+        unique.setdefault((frame, *(str(file.absolute()) for file in item.files)), item)
     stems = Counter(_stem(item) for item in unique.values())
     named: dict[str, Item] = {}
     for item in unique.values():
@@ -138,7 +142,7 @@ def _series(files: Iterable[Item], nodata: float | None, *, whole_folders: bool)
         items += [
             Item(source.path, str(place / name), source)
             for name, source in sources.items()
-            if paths & set(source.files)
+            if paths & set(_files(source))
         ]
         for one in left_out:
             if one.expected and whole_folders:
