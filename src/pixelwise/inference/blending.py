@@ -157,7 +157,8 @@ class _Canvas:
         valid = None if not self.invalid[rows].any() else ~self.invalid[rows]
         probabilities = None
         if self.total is not None:
-            probabilities = self.total[:, rows] / np.where(self.share[rows] > 0, self.share[rows], np.float32(1))
+            share: Floats = np.where(self.share[rows] > 0, self.share[rows], np.float32(1)).astype(np.float32)
+            probabilities = self.total[:, rows] / share
             self.total, self.share = self.total[:, rows.stop :], self.share[rows.stop :]
         block = Block(window, self.mask[rows].copy(), valid, probabilities)
         self.mask, self.seen = self.mask[rows.stop :], self.seen[rows.stop :]
