@@ -1,7 +1,7 @@
-"""DICOM series with label volumes in NIfTI on the voxels of each series; read by slices.
+"""DICOM series with segmentations in DICOM (SEG), or label volumes in NIfTI on the voxels of each series; read by slices.
 
-Each folder is one series. NIfTI volumes that are no masks are read as images. Segmentations in DICOM (SEG, RTSTRUCT) are not read; the error
-names the tools that convert them.
+Each folder is one series. NIfTI volumes that are no masks are read as images. Contours (RTSTRUCT) are not read; the error names a tool
+that converts them.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 from pixelwise.errors import DataError
 from pixelwise.formats.base import Format, ReadResult
 from pixelwise.formats.dataset_root import DatasetRoot
+from pixelwise.formats.dicom_seg import read_segmentations
 from pixelwise.formats.nifti import read_volumes
 from pixelwise.formats.records import short
 from pixelwise.formats.volume_pairs import VolumePairs, dicom_candidates, first_series, unreadable_volumes
 from pixelwise.imageio.dicom import is_dicom, read_series
+from pixelwise.imageio.dicom_seg import is_dicom_seg
 from pixelwise.imageio.nifti import is_nifti
 from pixelwise.imageio.unreadable import conversion
 
@@ -32,22 +34,29 @@ def read(dataset: DatasetRoot) -> ReadResult:
     """
     volumes = VolumePairs(dataset)
     series = {}
+    segmentations: list[Path] = []
     for folder, candidates in dicom_candidates(dataset).items():
         paths = [path for path in candidates if is_dicom(path)]
+        found = set(filter(is_dicom_seg, paths))
+        segmentations += sorted(found)
+        paths = [path for path in paths if path not in found]
         if paths:
             try:
                 series[folder] = read_series(paths)
             except DataError as error:
                 volumes.problems.append(volumes.skip(error))
     volumes.series = series
+    result = read_segmentations(volumes, segmentations)
+    if result is not None:
+        return result
     if not dataset.named_splits and not any(map(is_nifti, dataset.files)):
         others = unreadable_volumes(dataset)
         raise DataError(
             dataset.root,
-            expected="a label volume in NIfTI (.nii.gz) on the voxels of a series",
+            expected="a segmentation in DICOM (SEG), or a label volume in NIfTI (.nii.gz), of a series",
             found=f"DICOM files, and {short(others[0], dataset.root)}" if others else "only DICOM files",
             do=conversion(others)
-            or "Convert the segmentation (SEG with dcmqi's segimage2itkimage, RTSTRUCT with plastimatch) to NIfTI beside it.",
+            or "Add the segmentation (.dcm); convert contours (RTSTRUCT) to NIfTI beside the series with plastimatch.",
         )
     return read_volumes(volumes, {})
 
