@@ -6,6 +6,8 @@ that converts them.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pixelwise.errors import DataError
 from pixelwise.formats.base import Format, ReadResult
 from pixelwise.formats.dataset_root import DatasetRoot

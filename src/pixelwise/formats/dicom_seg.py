@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.errors import DataError, MaskError
+from pixelwise.errors import DataError
 from pixelwise.formats.base import ReadResult, drawn_labels, shape_name
 from pixelwise.formats.dataset_root import DatasetRoot, files_in, fill_template, make_layout, split_of_folder
 from pixelwise.formats.reading import file_hash
-from pixelwise.formats.records import ORPHAN, Layout, Problem, Record, short
+from pixelwise.formats.records import ORPHAN, Layout, Record, short
 from pixelwise.formats.shapes import class_indices
 from pixelwise.formats.split_lists import divide_by_lists, find_lists
 from pixelwise.formats.volume_pairs import UNMASKED, VolumePairs, ambiguous, is_named_mask, named_series
@@ -251,6 +251,7 @@ def _labels(dataset: DatasetRoot, pairs: Pairs) -> tuple[Labels, str | None]:
     for segment in (segment for headers in pairs.values() for header in headers for segment in header.segments):
         colours[segment.name] = colours.get(segment.name) or segment.colour
     chosen = [
-        colour or default for colour, default in zip(colours.values(), default_colours(len(colours) + 1)[1:], strict=True)
+        colour or default
+        for colour, default in zip(colours.values(), default_colours(len(colours) + 1)[1:], strict=True)
     ]
     return drawn_labels(dataset, colours, colours=chosen if any(colours.values()) else (), things=())

@@ -37,7 +37,12 @@ _KEPT_BYTES = 1 << 28
 _TOLERANCE = 0.05  # of a voxel, as in `volumes.require_same_place`
 _TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _HEADER = ["StudyInstanceUID", "SegmentationType", "SegmentSequence", "ReferencedSeriesSequence", "SourceImageSequence"]
-_GROUPS = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence", "SegmentIdentificationSequence")
+_GROUPS = (
+    "PlanePositionSequence",
+    "PlaneOrientationSequence",
+    "PixelMeasuresSequence",
+    "SegmentIdentificationSequence",
+)
 _RGB_FROM_XYZ = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
 _WHITE = np.array([0.9505, 1.0, 1.0889])  # D65
 
@@ -412,7 +417,9 @@ def _paint(
         labelled = cut != 0
         both = labelled & (target != 0) & (target != cut)
         if both.any():
-            overlaps.update(zip(target[both].tolist(), cut[both].tolist(), strict=True))
+            pairs = np.sort(np.stack([target[both], cut[both]]), axis=0)
+            (ones, others), counts = np.unique(pairs, axis=1, return_counts=True)
+            overlaps.update(dict(zip(zip(ones.tolist(), others.tolist(), strict=True), counts.tolist(), strict=True)))
         np.copyto(target, cut, where=labelled)
 
 
@@ -433,7 +440,7 @@ def _decoded(file: SegmentationHeader, frames: _Frames, table: Mapping[int, int]
     dtype = np.min_scalar_type(max(table.values()))
     half = int(plain.get("MaximumFractionalValue") or 255) / 2 if file.kind == "FRACTIONAL" else 0
     lookup = _lookup(table, plain)
-    for segment, pixels in zip(frames.segments.tolist(), pydicom.pixels.iter_pixels(plain, raw=True), strict=True):
+    for segment, pixels in zip(frames.segments.tolist(), _stored(pydicom, plain), strict=True):
         if file.kind == "LABELMAP":
             values = lookup[pixels]
             if (values < 0).any():
@@ -444,6 +451,27 @@ def _decoded(file: SegmentationHeader, frames: _Frames, table: Mapping[int, int]
             if segment not in table:
                 raise Refused("a description of every segment", f"none of {segment}", "Export the segmentation again.")
             yield (pixels > half) * dtype.type(table[segment])
+
+
+def _stored(pydicom: Any, plain: Any) -> Iterator[NDArray[Any]]:
+    """Decode the frames of a file (rows, columns) as they are stored.
+
+    Raises:
+        EOFError: fewer pixels than frames.
+    """
+    syntax = plain.file_meta.TransferSyntaxUID
+    if int(plain.BitsAllocated) != 1 or syntax.is_encapsulated or not syntax.is_little_endian:
+        yield from pydicom.pixels.iter_pixels(plain, raw=True)
+        return
+    # Frames of single bits begin within a byte if their size is no multiple of 8, which pydicom cannot read one by one.
+    packed = np.frombuffer(plain.PixelData, np.uint8)
+    size = int(plain.Rows) * int(plain.Columns)
+    count = int(plain.get("NumberOfFrames") or 1)
+    if len(packed) * 8 < count * size:
+        raise EOFError("truncated")
+    for start in range(0, count * size, size):
+        bits = np.unpackbits(packed[start // 8 : (start + size + 7) // 8], bitorder="little")
+        yield bits[start % 8 : start % 8 + size].reshape(int(plain.Rows), int(plain.Columns))
 
 
 def _lookup(table: Mapping[int, int], plain: Any) -> NDArray[np.int32]:

@@ -20,12 +20,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.errors import ImageError, LabelsError, SizeMismatchError
+from pixelwise.errors import ImageError, LabelsError, OutOfMemoryError, SizeMismatchError
 from pixelwise.imageio.extras import need
 from pixelwise.imageio.masks import require_indices
 from pixelwise.imageio.raster import Refused
 from pixelwise.imageio.safe_reading import reading, require_file
 from pixelwise.labels import Labels
+from pixelwise.machine import free_memory
 from pixelwise.storage import atomic_path
 
 SegmentationType = Literal["binary", "labelmap"]
@@ -44,6 +45,7 @@ _DATES = ("Content", "Acquisition", "Series", "Study")
 _NO_DATE = "19000101"
 _SERIES_STEP = 1000  # the number of a segmentation's series is that of its source plus this
 _LONGEST_LABEL = 64
+_COPIES = 3
 _MOST_SEGMENTS = 65535
 # As 3D Slicer writes segments without a term: class names are no codes, and guessing a meaning could be wrong.
 _TISSUE = ("85756007", "SCT", "Tissue")
@@ -89,6 +91,8 @@ def write_dicom_seg(
     sources = _read_sources(files)
     _require_size(path, mask, sources)
     generated = _complete_uids(files[0], sources, generate_uids)
+    if segmentation_type == "binary":
+        _require_memory(path, len(numbers) * mask.size // 8)
     table = np.zeros(labels.ignore_index + 1, np.uint8 if len(numbers) < 256 else np.uint16)
     for name, number in numbers.items():
         table[labels.names.index(name)] = number
@@ -99,9 +103,19 @@ def write_dicom_seg(
     highdicom = need("highdicom", "volumes", path)
     with reading(files[0], ImageError, "DICOM image"):
         file = _segmentation(highdicom, sources, stored, labels, numbers, segmentation_type, model, parts, generated)
-    with atomic_path(path) as temporary:
-        file.save_as(temporary, enforce_file_format=True)
+        with atomic_path(path) as temporary:
+            file.save_as(temporary, enforce_file_format=True)
     return generated
+
+
+def require_identifiers(files: Sequence[Path], generate_uids: bool = False) -> None:
+    """Raise as `write_dicom_seg` would if the files cannot be referred to, before anything is predicted.
+
+    Raises:
+        ImageError: an unreadable file, or one without a required identifier.
+    """
+    files = tuple(dict.fromkeys(map(Path, files)))
+    _complete_uids(files[0], _read_sources(files), generate_uids)
 
 
 def segment_numbers(labels: Labels) -> dict[str, int]:
@@ -135,9 +149,7 @@ def _read_sources(files: Sequence[Path]) -> list[Any]:
             source = pydicom.dcmread(path, stop_before_pixels=True, force=True, **tags)
             _repair(pydicom, source)
         sources.append(source)
-    for source in sources[1:]:  # directions that differ in the last digit are equal, but not to highdicom
-        if "ImageOrientationPatient" in sources[0]:
-            source.ImageOrientationPatient = sources[0].ImageOrientationPatient
+    _complete_places(sources)
     return sources
 
 
@@ -183,6 +195,20 @@ def _matching(source: Any, name: str, pattern: str) -> str:
     return value if re.fullmatch(pattern, value) else ""
 
 
+def _complete_places(sources: Sequence[Any]) -> None:
+    """Complete what highdicom requires of the places of slices."""
+    first = sources[0]
+    if "ImagePositionPatient" not in first:
+        first.pop("PixelSpacing", None)  # highdicom cannot read a spacing without a thickness, which projections lack
+        return
+    places = [np.array(source.ImagePositionPatient, float) for source in sources[:2]]
+    distance = float(np.linalg.norm(places[-1] - places[0])) or 1.0
+    for source in sources:
+        source.ImageOrientationPatient = first.ImageOrientationPatient  # directions may differ in the last digit
+        if "SliceThickness" not in source:
+            source.SliceThickness = round(distance, 6)
+
+
 def _require_size(path: Path, mask: NDArray[Any], sources: Sequence[Any]) -> None:
     first = sources[0]
     count = int(first.get("NumberOfFrames") or 1) if len(sources) == 1 else len(sources)
@@ -192,6 +218,18 @@ def _require_size(path: Path, mask: NDArray[Any], sources: Sequence[Any]) -> Non
         found = "×".join(map(str, mask.shape))
         do = "Write the mask of the whole series, in the rows and columns of its files."
         raise SizeMismatchError(path, expected=f"{size} pixels, as the source has", found=found, do=do)
+
+
+def _require_memory(path: Path, size: int) -> None:
+    """Raise OutOfMemoryError if the pixels of a file, in bytes, do not fit into memory as often as highdicom copies them."""
+    free = free_memory()
+    if free is not None and _COPIES * size > free:
+        raise OutOfMemoryError(
+            path,
+            expected=f"{_COPIES * size / 1e9:.1f} GB of memory, for one bit per voxel and class",
+            found=f"{free / 1e9:.1f} GB",
+            do="Write a label map instead, which needs less; or NIfTI.",
+        )
 
 
 def _complete_uids(path: Path, sources: Sequence[Any], generate: bool) -> dict[str, str]:
@@ -268,7 +306,7 @@ def _segmentation(
         content_time=time,
         series_description=f"Segmentation by {_PROGRAM}",
         specific_character_set="ISO_IR 192",
-        transfer_syntax_uid=pydicom.uid.RLELossless if kind == "labelmap" else pydicom.uid.ExplicitVRLittleEndian,
+        transfer_syntax_uid=pydicom.uid.ExplicitVRLittleEndian,
         omit_empty_frames=False,  # some viewers place frames by their number
     )
     # Times of writing, and an identifier that highdicom draws at random, would differ each time.
@@ -277,6 +315,8 @@ def _segmentation(
         item.pop("ContributionDateTime", None)
     for item in (*file.DimensionOrganizationSequence, *file.DimensionIndexSequence):
         item.DimensionOrganizationUID = _uid(b"dimensions", *parts)
+    if kind == "labelmap":  # GDCM, which highdicom would use, ends the process on some sizes
+        file.compress(pydicom.uid.RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
     return file
 
 
