@@ -12,6 +12,7 @@ from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
+    RTStructureSetStorage,
     SegmentationStorage,
     generate_uid,
 )
@@ -147,4 +148,37 @@ def write_seg(
         np.packbits(pixels.ravel(), bitorder="little").tobytes() if bits == 1 else pixels.astype(np.uint8).tobytes()
     )
     one.PixelData += bytes(len(one.PixelData) % 2)
+    return write(one, path, tags)
+
+
+def write_contours(
+    path: Path,
+    contours: Sequence[tuple[int, np.ndarray]],
+    names: dict[int, str],
+    *,
+    series: str,
+    geometry: str = "CLOSED_PLANAR",
+    **tags: Any,
+) -> Path:
+    """Write a structure set: (structure number, points (N, 3) in millimetres left, back, head)."""
+    one = empty(path, RTStructureSetStorage)
+    identify(one, generate_uid(), generate_uid(), generate_uid())
+    one.Modality = "RTSTRUCT"
+    reference, study, referenced = Dataset(), Dataset(), Dataset()
+    referenced.SeriesInstanceUID = series
+    study.RTReferencedSeriesSequence, reference.RTReferencedStudySequence = [referenced], [study]
+    one.ReferencedFrameOfReferenceSequence = [reference]
+    one.StructureSetROISequence, one.ROIContourSequence = [], []
+    for number, name in names.items():
+        structure, roi = Dataset(), Dataset()
+        structure.ROINumber, structure.ROIName = number, name
+        roi.ReferencedROINumber, roi.ROIDisplayColor, roi.ContourSequence = number, [200, 10 * number, 0], []
+        for own, points in contours:
+            if own == number:
+                contour = Dataset()
+                contour.ContourGeometricType, contour.NumberOfContourPoints = geometry, len(points)
+                contour.ContourData = [f"{value:.6g}" for value in points.ravel()]
+                roi.ContourSequence.append(contour)
+        one.StructureSetROISequence.append(structure)
+        one.ROIContourSequence.append(roi)
     return write(one, path, tags)

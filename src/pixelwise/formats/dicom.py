@@ -1,7 +1,6 @@
-"""DICOM series with segmentations in DICOM (SEG), or label volumes in NIfTI on the voxels of each series; read by slices.
+"""DICOM series with segmentations in DICOM (SEG, RTSTRUCT), or label volumes in NIfTI on the voxels of each series; read by slices.
 
-Each folder is one series. NIfTI volumes that are no masks are read as images. Contours (RTSTRUCT) are not read; the error names a tool
-that converts them.
+Each folder is one series. NIfTI volumes that are no masks are read as images.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pixelwise.formats.nifti import read_volumes
 from pixelwise.formats.records import short
 from pixelwise.formats.volume_pairs import VolumePairs, dicom_candidates, first_series, unreadable_volumes
 from pixelwise.imageio.dicom import is_dicom, read_series
-from pixelwise.imageio.dicom_seg import is_dicom_seg
+from pixelwise.imageio.dicom_seg import segmentation_kind
 from pixelwise.imageio.nifti import is_nifti
 from pixelwise.imageio.unreadable import conversion
 
@@ -39,7 +38,7 @@ def read(dataset: DatasetRoot) -> ReadResult:
     segmentations: list[Path] = []
     for folder, candidates in dicom_candidates(dataset).items():
         paths = [path for path in candidates if is_dicom(path)]
-        found = set(filter(is_dicom_seg, paths))
+        found = set(filter(segmentation_kind, paths))
         segmentations += sorted(found)
         paths = [path for path in paths if path not in found]
         if paths:
@@ -55,10 +54,9 @@ def read(dataset: DatasetRoot) -> ReadResult:
         others = unreadable_volumes(dataset)
         raise DataError(
             dataset.root,
-            expected="a segmentation in DICOM (SEG), or a label volume in NIfTI (.nii.gz), of a series",
+            expected="a segmentation in DICOM (SEG, RTSTRUCT), or a label volume in NIfTI (.nii.gz), of a series",
             found=f"DICOM files, and {short(others[0], dataset.root)}" if others else "only DICOM files",
-            do=conversion(others)
-            or "Add the segmentation (.dcm); convert contours (RTSTRUCT) to NIfTI beside the series with plastimatch.",
+            do=conversion(others) or "Add the segmentations to the folder, at any place in it.",
         )
     return read_volumes(volumes, {})
 

@@ -1,15 +1,17 @@
-"""Ground truth in DICOM segmentation objects (SEG), paired with series by the identifiers that they refer to, never by names.
+"""Ground truth in DICOM: segmentation objects (SEG) and contours (RTSTRUCT), paired with series by the identifiers that they refer to.
 
 Segments are classes by their names: numbers may differ from file to file. Several files of one series complement each other, unless
-they describe the same segments. Pixels in no segment are background (`data.unlabelled`).
+they describe the same segments. Pixels in no segment are background (`data.unlabelled`). Segments must not overlap; contours may,
+since structure sets are made so: the structure with the smaller volume is on top.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +22,25 @@ from pixelwise.errors import DataError
 from pixelwise.formats.base import ReadResult, drawn_labels, shape_name
 from pixelwise.formats.dataset_root import DatasetRoot, files_in, fill_template, make_layout, split_of_folder
 from pixelwise.formats.reading import file_hash
-from pixelwise.formats.records import ORPHAN, Layout, Record, short
-from pixelwise.formats.shapes import class_indices
+from pixelwise.formats.records import ORPHAN, Layout, MaskSource, Record, short
+from pixelwise.formats.shapes import Drawing, Polygon, Shape, class_indices
 from pixelwise.formats.split_lists import divide_by_lists, find_lists
 from pixelwise.formats.volume_pairs import UNMASKED, VolumePairs, ambiguous, is_named_mask, named_series
 from pixelwise.formats.volume_slices import Volume, cut_into_slices
+from pixelwise.imageio.dicom_contours import Ring, read_contour_header, read_contours, total_area
 from pixelwise.imageio.dicom_seg import (
     SegmentationHeader,
-    is_dicom_seg,
     read_dicom_seg,
     read_identifiers,
     read_segmentation_header,
+    segmentation_kind,
 )
 from pixelwise.imageio.nifti import is_nifti
 from pixelwise.imageio.volumes import Plane, VolumeHeader
 from pixelwise.labels import Colour, Labels, default_colours
 
 Pairs = Mapping[Path, Sequence[SegmentationHeader]]
+_Contours = Sequence[tuple[str, Mapping[int, Sequence[Ring]]]]  # by structure, then by slice
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +105,10 @@ def read_segmentations(volumes: VolumePairs, found: Sequence[Path]) -> ReadResul
     dataset = volumes.dataset
     files_by_split = _files_by_split(volumes, found)
     pairs: dict[Path, list[SegmentationHeader]] = {}
+    contours: dict[Path, _Contours] = {}
     for split, (folders, files) in files_by_split.items():
         of_split = _pair(volumes, folders, files)
+        contours |= _read_contours(volumes, of_split)
         pairs |= of_split
         for folder in of_split:
             name = split or split_of_folder(folder, dataset.root) or "pool"
@@ -113,7 +119,7 @@ def read_segmentations(volumes: VolumePairs, found: Sequence[Path]) -> ReadResul
     if not dataset.named_splits:
         _require_no_other_masks(dataset, pairs)
     dataset.use(*(each.path for group in pairs.values() for each in group))
-    return _result(volumes, pairs)
+    return _result(volumes, pairs, contours)
 
 
 def _files_by_split(volumes: VolumePairs, found: Sequence[Path]) -> dict[str, tuple[list[Path], list[Path]]]:
@@ -133,7 +139,7 @@ def _files_by_split(volumes: VolumePairs, found: Sequence[Path]) -> dict[str, tu
             files = (dataset.root / each for each in filled)
         elif template is not None:
             files = files_in(dataset.matching(template, f"{where}.masks"))
-        result[name] = (folders, sorted({path for path in files if is_dicom_seg(path)}))
+        result[name] = (folders, sorted({path for path in files if segmentation_kind(path)}))
     return result
 
 
@@ -153,7 +159,8 @@ def _pair(volumes: VolumePairs, folders: Sequence[Path], files: Sequence[Path]) 
     pairs: dict[Path, list[SegmentationHeader]] = defaultdict(list)
     for path in files:
         try:
-            header = read_segmentation_header(path)
+            is_seg = segmentation_kind(path) == "SEG"
+            header = read_segmentation_header(path) if is_seg else read_contour_header(path)
         except DataError as error:
             volumes.problems.append(volumes.skip(error))
             continue
@@ -187,8 +194,11 @@ def _has_images(files: Iterable[Path], header: SegmentationHeader) -> bool:
 
 
 def _require_distinct(root: Path, pairs: Pairs) -> None:
-    """Raise PairingError if several segmentations of one series describe segments of the same name."""
+    """Raise PairingError if segmentations of one series describe the same segments, or are of different kinds."""
     for folder, headers in pairs.items():
+        if len({header.kind == "CONTOURS" for header in headers}) > 1:
+            found = "segmentations (SEG) and contours (RTSTRUCT) of one series"
+            raise ambiguous(root, {folder: [header.path for header in headers]}, found)
         names = Counter(name for header in headers for name in {segment.name for segment in header.segments})
         if max(names.values(), default=0) > 1:
             found = "several segmentations of one series with the same segments"
@@ -203,7 +213,7 @@ def _require_no_other_masks(dataset: DatasetRoot, pairs: Pairs) -> None:
         raise ambiguous(dataset.root, listed, "DICOM segmentations and label volumes in NIfTI")
 
 
-def _result(volumes: VolumePairs, pairs: Pairs) -> ReadResult:
+def _result(volumes: VolumePairs, pairs: Pairs, contours: Mapping[Path, _Contours]) -> ReadResult:
     """Cut the series into slices, each with its mask."""
     dataset = volumes.dataset
     layout = make_layout("DICOM series with segmentations", volumes.splits, volumes.problems)
@@ -215,14 +225,24 @@ def _result(volumes: VolumePairs, pairs: Pairs) -> ReadResult:
     }
     records, notices = cut_into_slices(by_split)
     labels, unlabelled = _labels(dataset, pairs)
-    sources = {file: folder for folder in pairs for file in volumes.series[folder][1]}
+    masks = _masks(dataset, volumes, pairs, contours, unlabelled)
+    folders = {file: folder for folder in masks for file in volumes.series[folder][1]}
     drawn = {
-        split: tuple(_drawn(dataset, volumes, pairs, sources[each.image], each, unlabelled) for each in group)
+        split: tuple(replace(each, source=masks[folders[each.image]](each.plane)) for each in group if each.plane)
         for split, group in records.items()
     }
+    count = sum(map(len, pairs.values()))
+    if count:
+        many = (
+            "1 DICOM segmentation, paired with its" if count == 1 else f"{count} DICOM segmentations, paired with their"
+        )
+        notices.append(f"the masks are those of {many} series by identifiers")
     fractional = sum(header.kind == "FRACTIONAL" for group in pairs.values() for header in group)
     if fractional:
-        notices.append(f"{fractional} fractional segmentations: pixels with more than half of the largest value count")
+        many = "1 segmentation is" if fractional == 1 else f"{fractional} segmentations are"
+        notices.append(f"{many} fractional: pixels with more than half of the largest value belong to a segment")
+    if contours:
+        notices.append("where contours (RTSTRUCT) overlap, the structure with the smaller volume is on top")
     notices = [*volumes.notices, *layout.notices, *notices]
     return ReadResult(Layout(f"{layout.kind}, cut into slices", drawn, layout.problems, tuple(notices)), labels)
 
@@ -233,16 +253,62 @@ def _with_mask(volumes: VolumePairs, record: Record) -> tuple[VolumeHeader, Path
     return header, record.mask, files
 
 
-def _drawn(
-    dataset: DatasetRoot, volumes: VolumePairs, pairs: Pairs, folder: Path, record: Record, unlabelled: str | None
-) -> Record:
-    headers = pairs[folder]
-    names = tuple(dict.fromkeys(segment.name for header in headers for segment in header.segments))
-    ignored = frozenset(name for name in names if shape_name(dataset, name) is None)
-    assert record.plane is not None
-    files = tuple(header.path for header in headers)
-    source = SegmentedSlice(files, volumes.series[folder][0], record.plane, names, ignored, unlabelled)
-    return replace(record, source=source)
+def _masks(
+    dataset: DatasetRoot, volumes: VolumePairs, pairs: Pairs, contours: Mapping[Path, _Contours], unlabelled: str | None
+) -> dict[Path, Callable[[Plane], MaskSource]]:
+    """Return how the mask of a slice is made, for each series."""
+    masks: dict[Path, Callable[[Plane], MaskSource]] = {}
+    for folder, headers in pairs.items():
+        header = volumes.series[folder][0]
+        names = tuple(dict.fromkeys(segment.name for each in headers for segment in each.segments))
+        ignored = frozenset(name for name in names if shape_name(dataset, name) is None)
+        files = tuple(each.path for each in headers)
+        if folder in contours:
+            masks[folder] = partial(_drawing, files[0], header, contours[folder], ignored, unlabelled)
+        else:
+            masks[folder] = partial(
+                SegmentedSlice, files, header, segments=names, ignored=ignored, unlabelled=unlabelled
+            )
+    return masks
+
+
+def _drawing(
+    file: Path,
+    header: VolumeHeader,
+    contours: _Contours,
+    ignored: frozenset[str],
+    unlabelled: str | None,
+    plane: Plane,
+) -> Drawing:
+    """Return the contours of a slice, in pixels."""
+    shapes = tuple(
+        Shape(None if name in ignored else name, Polygon(tuple(slices[plane.index])))
+        for name, slices in contours
+        if plane.index in slices
+    )
+    return Drawing(file, shapes, header.size(plane.across)[1:], unlabelled)
+
+
+def _read_contours(volumes: VolumePairs, pairs: dict[Path, list[SegmentationHeader]]) -> dict[Path, _Contours]:
+    """Read the contours of all series that have some, with the largest structure first, so that smaller ones are on top.
+
+    Raises:
+        MaskError: a broken file; with `data.skip_bad` it becomes a problem, and its series is removed from `pairs`.
+        GridMismatchError: contours that are in no slice; likewise.
+    """
+    contours: dict[Path, _Contours] = {}
+    for folder, headers in list(pairs.items()):
+        if headers[0].kind != "CONTOURS":
+            continue
+        header = volumes.series[folder][0]
+        try:
+            found = [item for each in headers for item in read_contours(each.path, header, header.across()).items()]
+        except DataError as error:
+            volumes.problems.append(volumes.skip(error))
+            del pairs[folder]
+            continue
+        contours[folder] = sorted(found, key=lambda item: -total_area(item[1]))
+    return contours
 
 
 def _labels(dataset: DatasetRoot, pairs: Pairs) -> tuple[Labels, str | None]:

@@ -27,9 +27,13 @@ from pixelwise.imageio.safe_reading import reading, require_file
 from pixelwise.imageio.volumes import VolumeHeader, require_within
 from pixelwise.labels import Colour
 
-Kind = Literal["BINARY", "FRACTIONAL", "LABELMAP"]
+Kind = Literal["BINARY", "FRACTIONAL", "LABELMAP", "CONTOURS"]
 
-_CLASSES = (b"1.2.840.10008.5.1.4.1.1.66.4", b"1.2.840.10008.5.1.4.1.1.66.7")
+_CLASSES: Mapping[bytes, Literal["SEG", "RTSTRUCT"]] = {
+    b"1.2.840.10008.5.1.4.1.1.66.4": "SEG",
+    b"1.2.840.10008.5.1.4.1.1.66.7": "SEG",
+    b"1.2.840.10008.5.1.4.1.1.481.3": "RTSTRUCT",
+}
 _START = 4096  # bytes in which the class of an object is found
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _CHUNK = 1 << 20
@@ -64,7 +68,7 @@ class SegmentationHeader:
 
     Args:
         path: the file.
-        kind: how pixels are stored.
+        kind: how segments are stored; "CONTOURS" in a structure set (see `dicom_contours`).
         segments: in the order of the file, without the background of a label map.
         study: identifier of its study.
         series: identifiers of the series that it refers to.
@@ -96,20 +100,25 @@ class LabelVolume:
     numbers: NDArray[Any]
 
 
-def is_dicom_seg(path: Path) -> bool:
-    """Whether a file is a DICOM segmentation object, by its start; never raises."""
+def segmentation_kind(path: Path) -> Literal["SEG", "RTSTRUCT"] | None:
+    """Whether a file is a DICOM segmentation object or a set of contours, by its start; never raises."""
     try:
         with path.open("rb") as file:
             start = file.read(_START)
         if not any(name in start for name in _CLASSES):
-            return False
+            return None
         pydicom = need("pydicom", "volumes", path)
         with reading(path, ImageError, "DICOM file"):
             meta = pydicom.filereader.read_file_meta_info(path) if start[128:132] == b"DICM" else {}
             name = meta.get("MediaStorageSOPClassUID") or _first_elements(pydicom, path).get("SOPClassUID")
     except (OSError, ImageError):
-        return False
-    return str(name).encode() in _CLASSES
+        return None
+    return _CLASSES.get(str(name).encode())
+
+
+def is_dicom_seg(path: Path) -> bool:
+    """Whether a file is a DICOM segmentation object, by its start; never raises."""
+    return segmentation_kind(path) == "SEG"
 
 
 def _first_elements(pydicom: Any, path: Path) -> Any:
@@ -156,6 +165,7 @@ def read_segmentation_header(path: Path) -> SegmentationHeader:
 
 
 def _key(path: Path) -> Key:
+    """Return what identifies the content of a file, for caches."""
     status = path.stat()
     return path, status.st_mtime_ns, status.st_size
 
@@ -165,7 +175,7 @@ def _read_header(key: Key) -> SegmentationHeader:
     path = key[0]
     if not is_dicom_seg(path):
         raise Refused("a DICOM segmentation", "something else", "Name a file of modality SEG.")
-    plain = _read(path, stop_before_pixels=True, specific_tags=_HEADER)
+    plain = read_data_set(path, stop_before_pixels=True, specific_tags=_HEADER)
     kind = str(plain.get("SegmentationType", ""))
     if kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):
         raise Refused("the type BINARY, FRACTIONAL or LABELMAP", repr(kind), "Export the segmentation again.")
@@ -173,11 +183,11 @@ def _read_header(key: Key) -> SegmentationHeader:
     if not segments or len({segment.number for segment in segments}) < len(segments):
         found = "several with one number" if segments else "none"
         raise Refused("segments, each with its own number", found, "Export the segmentation again.")
-    images = set(_references(plain.get("SourceImageSequence") or ()))
+    images = set(references(plain.get("SourceImageSequence") or ()))
     series = set()
     for each in plain.get("ReferencedSeriesSequence") or ():
         series.add(str(each.get("SeriesInstanceUID") or ""))
-        images.update(_references(each.get("ReferencedInstanceSequence") or ()))
+        images.update(references(each.get("ReferencedInstanceSequence") or ()))
     return SegmentationHeader(
         path,
         cast(Kind, kind),
@@ -188,7 +198,8 @@ def _read_header(key: Key) -> SegmentationHeader:
     )
 
 
-def _references(items: Sequence[Any]) -> Iterator[str]:
+def references(items: Sequence[Any]) -> Iterator[str]:
+    """Yield the identifiers of the objects that the items of a sequence refer to."""
     return (str(item.get("ReferencedSOPInstanceUID") or "") for item in items)
 
 
@@ -214,7 +225,7 @@ def rgb_from_cielab(stored: Sequence[int]) -> Colour:
     return red, green, blue
 
 
-def _read(path: Path, **options: Any) -> Any:
+def read_data_set(path: Path, **options: Any) -> Any:
     """Read a DICOM file; a deflated one only if what it holds is within the limits.
 
     Raises:
@@ -333,10 +344,10 @@ def _frames(header: SegmentationHeader) -> _Frames:
     Raises:
         Refused: frames without a position.
     """
-    plain = _read(header.path)
+    plain = read_data_set(header.path)
     count = int(plain.get("NumberOfFrames") or 1)
     items = plain.get("PerFrameFunctionalGroupsSequence") or ()
-    shared = (plain.get("SharedFunctionalGroupsSequence") or ({},))[0]
+    shared: Any = (plain.get("SharedFunctionalGroupsSequence") or ({},))[0]
     if len(items) != count:
         raise Refused(f"{count} frames with their position", str(len(items)), "Export the segmentation again.")
     segments, linear, first, distance = [], [], [], 0.0

@@ -99,7 +99,11 @@ def write_dicom_seg(
     stored = np.empty(mask.shape, table.dtype)
     stored[slice(None) if frames is None else list(frames)] = table[mask]
     identity = repr((segmentation_type, model, version(_PROGRAM), labels.names, labels.colours, stored.shape))
-    parts = [identity.encode(), *(str(source.SOPInstanceUID).encode() for source in sources), stored.data]
+    parts: list[bytes | memoryview] = [
+        identity.encode(),
+        *(str(source.SOPInstanceUID).encode() for source in sources),
+        stored.data,
+    ]
     highdicom = need("highdicom", "volumes", path)
     with reading(files[0], ImageError, "DICOM image"):
         file = _segmentation(highdicom, sources, stored, labels, numbers, segmentation_type, model, parts, generated)
