@@ -12,6 +12,7 @@ import pytest
 from pydicom.uid import generate_uid
 from tests.imageio.dicom_files import AXIAL, positions, write_seg, write_series
 
+from pixelwise import check
 from pixelwise.config import DataConfig
 from pixelwise.datasets.convert import convert
 from pixelwise.datasets.dataset import DataSplits, open_data
@@ -263,3 +264,14 @@ def test_a_segmentation_alone_has_no_images(tmp_path: Path) -> None:
     write_seg(tmp_path / "s", [(1, positions(1)[0], np.ones(SHAPE[1:], bool))], {1: "a"}, series=generate_uid())
     with pytest.raises(PairingError, match="no series with an identifier that it refers to"):
         opened(tmp_path)
+
+
+def test_check_names_what_is_wrong_with_a_segmentation(tmp_path: Path) -> None:
+    for patient_, shift in (("p1", 0.0), ("p2", 0.2)):
+        files = write_series(tmp_path / patient_ / "ct", SHAPE)
+        series, place = pydicom.dcmread(files[0]).SeriesInstanceUID, positions(1)[0]
+        frames = [(1, [place[0] + shift, *place[1:]], np.ones(SHAPE[1:], bool))]
+        write_seg(tmp_path / patient_ / "s", frames, {1: "liver"}, series=series)
+    found = {finding.kind: finding for finding in check(tmp_path).findings}
+    assert found["unequal-grids"].what == "4 masks are not on the grids of their images"
+    assert "expected frames on the 4×5×6 voxels of ct" in found["unequal-grids"].why
