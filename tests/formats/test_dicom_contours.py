@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from tests.imageio.dicom_files import AXIAL, SPACING, positions, write_contours, write_series
+from tests.imageio.dicom_objects import AXIAL, SPACING, positions, write_contours, write_series
 
 from pixelwise.config import DataConfig
 from pixelwise.datasets.dataset import DataSplits, open_data

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import generate_uid
-from tests.imageio.dicom_files import AXIAL, positions, write_seg, write_series
+from tests.imageio.dicom_objects import AXIAL, positions, write_seg, write_series
 
 from pixelwise import check
 from pixelwise.config import DataConfig

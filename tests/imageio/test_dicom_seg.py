@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.uid import ComputedRadiographyImageStorage, generate_uid
-from tests.imageio.dicom_files import (
+from tests.imageio.dicom_objects import (
     AXIAL,
     ORIGIN,
     SPACING,

@@ -31,7 +31,7 @@ _TAGS = [
     "ModalityLUTSequence", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
 ]  # fmt: skip
 _DEFLATED = "1.2.840.10008.1.2.1.99"  # the header is compressed too: a few kilobytes could become gigabytes
-_GROUND_TRUTH = ("SEG", "RTSTRUCT")
+_CONVERTERS = {"SEG": "dcmqi's segimage2itkimage", "RTSTRUCT": "plastimatch"}
 _START = 2048  # bytes from which DICOM is recognised; the first elements are short
 _ELEMENTS = 3
 _UNDEFINED = 0xFFFFFFFF
@@ -158,8 +158,9 @@ def _is_deflated(pydicom: Any, path: Path) -> bool:
 
 def _require_supported(plain: Any) -> None:
     """Raise unless the file is one slice at a known position, with one grey value per pixel."""
-    if plain.get("Modality") in _GROUND_TRUTH:
-        do = "Name the series instead; train, check and evaluate read segmentations as ground truth."
+    converter = _CONVERTERS.get(str(plain.get("Modality")))
+    if converter is not None:
+        do = f"Convert it to NIfTI with {converter}, and remove it from the folder."
         raise Refused("a slice of a scan", f"a segmentation ({plain.Modality})", do)
     frames = int(plain.get("NumberOfFrames") or 1)
     if frames > 1:
