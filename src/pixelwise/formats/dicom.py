@@ -38,9 +38,9 @@ def read(dataset: DatasetRoot) -> ReadResult:
     segmentations: list[Path] = []
     for folder, candidates in dicom_candidates(dataset).items():
         paths = [path for path in candidates if is_dicom(path)]
-        found = set(filter(segmentation_kind, paths))
-        segmentations += sorted(found)
-        paths = [path for path in paths if path not in found]
+        objects = set(filter(segmentation_kind, paths))
+        segmentations += sorted(objects)
+        paths = [path for path in paths if path not in objects]
         if paths:
             try:
                 series[folder] = read_series(paths)
