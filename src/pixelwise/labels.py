@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from pixelwise.errors import LabelsError
 
 Colour = tuple[int, int, int]
+# Names of the class of pixels that are nothing else, in lower case.
+BACKGROUNDS = ("background", "_background_", "__background__", "unlabeled", "unlabelled")
 _MAX_ID = 2**24 - 1
 _MIN_IGNORED = -(2**31)
 
@@ -122,6 +124,12 @@ class Labels:
     def num_classes(self) -> int:
         """The number of classes, K."""
         return len(self.names)
+
+    @property
+    def background(self) -> str | None:
+        """The name of the background class, one of `BACKGROUNDS` in any case; None if there is none."""
+        spelt = {name.lower(): name for name in reversed(self.names)}
+        return next((spelt[name] for name in BACKGROUNDS if name in spelt), None)
 
     @property
     def ignore_index(self) -> int:

@@ -322,7 +322,8 @@ def test_a_folder_and_its_files_name_the_same_series(tmp_path: Path) -> None:
 def test_dicom_without_labels_says_what_to_do(tmp_path: Path) -> None:
     series(tmp_path / "ct")
     with pytest.raises(
-        DataError, match=r"expected a label volume in NIfTI .* found only DICOM files. Convert the segmentation"
+        DataError,
+        match=r"expected a segmentation in DICOM \(SEG, RTSTRUCT\), or a label volume in NIfTI .* found only DICOM files",
     ):
         opened(tmp_path)
     with pytest.raises(ConfigError, match=r"data\.masks"):

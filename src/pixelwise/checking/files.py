@@ -10,7 +10,7 @@ from pathlib import PurePath
 from pixelwise.checking.findings import SHOWN, Finding, image_finding, plural
 from pixelwise.checking.inspection import Inspection
 from pixelwise.checking.survey import Survey
-from pixelwise.errors import DataError, ImageError, MaskError, PairingError
+from pixelwise.errors import DataError, GridMismatchError, ImageError, MaskError, PairingError
 from pixelwise.formats.records import Problem
 from pixelwise.formats.shape_placement import UNCOVERED
 from pixelwise.formats.unused import UNUSED
@@ -76,11 +76,17 @@ def _resize_advice(texts: list[str]) -> str:
 
 
 def unreadable(survey: Survey) -> Iterator[Finding]:
-    """Find images and masks that cannot be decoded or interpreted, and size mismatches; one finding per distinct fix."""
+    """Find images and masks that cannot be decoded or interpreted, or do not fit; one finding per distinct fix."""
     rest = [image for image in survey.inspections if image.error is not None and image.unknown is None]
     for error, kind, one, many in (
         (ImageError, "unreadable-pictures", "image cannot be read", "images cannot be read"),
         (MaskError, "unreadable-masks", "mask cannot be interpreted", "masks cannot be interpreted"),
+        (
+            GridMismatchError,
+            "unequal-grids",
+            "mask is not on the grid of its image",
+            "masks are not on the grids of their images",
+        ),
         (
             PairingError,
             "unequal-sizes",

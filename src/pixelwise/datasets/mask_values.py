@@ -146,7 +146,8 @@ def list_ids(records: Sequence[Record], until: Callable[[MaskIds], bool]) -> Mas
 
 def _volume_ids(records: Sequence[Record], found: MaskIds) -> Iterator[tuple[Path, set[int]]]:
     """Yield the ids of each volume of labels; errors are added to `found`."""
-    slices = (record for record in records if record.mask is not None and record.plane is not None)
+    volumes = (record for record in records if record.plane is not None and record.source is None)
+    slices = (record for record in volumes if record.mask is not None)
     for path, of_volume in itertools.groupby(slices, key=lambda record: record.mask):
         assert path is not None
         ids: set[int] = set()

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixelwise.errors import DataError
-from pixelwise.formats.base import BACKGROUNDS, IGNORED, ExportImage, ReadResult, copy_image, shape_name
+from pixelwise.formats.base import IGNORED, ExportImage, ReadResult, copy_image, shape_name
 from pixelwise.formats.dataset_root import DatasetRoot, make_layout
 from pixelwise.formats.records import Problem, Record, short
 from pixelwise.formats.shapes import Drawing, Overlap, Region, Shape
-from pixelwise.labels import Labels
+from pixelwise.labels import BACKGROUNDS, Labels
 
 NamedRegion = tuple[str, Region, int]  # class name, region, level (see `shapes.Shape`)
 

@@ -21,11 +21,10 @@ from pixelwise.formats.records import Layout
 from pixelwise.geometry.contours import Contour, components, fill, trace
 from pixelwise.imageio.masks import MaskRule
 from pixelwise.imageio.safe_reading import decode, describe_unreadable
-from pixelwise.labels import Colour, Labels
+from pixelwise.labels import BACKGROUNDS, Colour, Labels
 
 BACKGROUND = "background"
 IGNORED = "__ignore__"
-BACKGROUNDS = ("background", "_background_", "__background__", "unlabeled", "unlabelled")
 
 
 @dataclass(frozen=True)

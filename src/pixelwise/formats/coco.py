@@ -23,13 +23,13 @@ from scipy import ndimage
 from pixelwise.errors import DataError, MaskError
 from pixelwise.formats import coco_json
 from pixelwise.formats.annotated_images import AnnotatedImage, background, found_images, shape_notices, value_names
-from pixelwise.formats.base import BACKGROUND, BACKGROUNDS, ExportImage, Format, ReadResult, mentions, segments
+from pixelwise.formats.base import BACKGROUND, ExportImage, Format, ReadResult, mentions, segments
 from pixelwise.formats.coco_json import Document, Match, key_of, resolve
 from pixelwise.formats.dataset_root import DatasetRoot, split_of_file, split_of_folder
 from pixelwise.formats.records import Problem, short
 from pixelwise.formats.shapes import CocoRLE, Crop, Region
 from pixelwise.geometry.run_lengths import encode_regions
-from pixelwise.labels import Labels
+from pixelwise.labels import BACKGROUNDS, Labels
 
 _PANOPTIC = "segments_info"
 _MAX_CONTOUR_LENGTH = 5_000_000  # pixels; pycocotools allocates 60 bytes for each

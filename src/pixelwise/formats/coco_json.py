@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 from pixelwise.errors import DataError, LabelsError, MaskError
 from pixelwise.formats.annotated_images import export_copy
-from pixelwise.formats.base import BACKGROUNDS, ExportImage, drawn_labels, load_json
+from pixelwise.formats.base import ExportImage, drawn_labels, load_json
 from pixelwise.formats.dataset_root import DatasetRoot, ImageIndex
 from pixelwise.formats.records import Problem, short
-from pixelwise.labels import Colour, Labels
+from pixelwise.labels import BACKGROUNDS, Colour, Labels
 from pixelwise.storage import write_atomic
 
 _SHOWN = 3

@@ -151,13 +151,13 @@ def read_truth(
     """
     assert record.mask is not None
     notices: Sequence[str]
-    if record.plane is not None:
+    if record.plane is not None and record.source is None:
         mask, notices = encode_values(record.mask, _ids_of(record.mask, record.plane, limits), labels, rule)
         return mask, tuple(notices)
     if record.source is None:
         mask, notices = read_mask(record.mask, labels, rule, limits)
     else:
-        size = read_size(record.image)[1:]
+        size = (read_size(record.image) if record.plane is None else image_size(record))[1:]
         mask, notices = draw_upright(record, labels, size)
         require_size(record.mask, mask.shape[:2], record.image, size)
     if record.window is not None:

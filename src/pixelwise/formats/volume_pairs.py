@@ -28,7 +28,7 @@ from pixelwise.imageio.unreadable import VOLUME_SUFFIXES
 from pixelwise.imageio.volume_files import is_volume, read_header
 from pixelwise.imageio.volumes import VolumeHeader, require_same_place
 
-_UNMASKED = "volume without a mask"
+UNMASKED = "volume without a mask"
 _CHANNEL = re.compile(r"(.+)_([0-9]{4})")
 _FOLDER_ENDINGS = SPLIT_NAMES | {"ts": "test", "va": "val"}
 _MOST_SHOWN = 6
@@ -106,7 +106,7 @@ class VolumePairs:
         for split, records in layout.splits.items():
             for record in records:
                 if record.mask is None:
-                    problems.append(Problem(short(record.image, self.dataset.root), _UNMASKED))
+                    problems.append(Problem(short(record.image, self.dataset.root), UNMASKED))
                     continue
                 try:
                     volumes[split].append(self._volume(record, record.mask))
@@ -189,9 +189,7 @@ def find_named(volumes: VolumePairs) -> None:
             do = "Add masks: --set 'data.masks=labels/{stem}.nii.gz', or a folder or glob."
             raise ConfigError(f"{where}.masks", expected="where the masks are", found="nothing", do=do)
         matching = dataset.matching(split.images, f"{where}.images")
-        folders = {path if path.is_dir() else path.parent for path in matching} & set(volumes.series)
-        folders |= {f for f in volumes.series for path in matching if path.is_dir() and f.is_relative_to(path)}
-        images = _by_key(sorted(folders) + _volume_files(matching), dataset.root)
+        images = _by_key(named_series(volumes, matching) + _volume_files(matching), dataset.root)
         if "{" in template:
             for key, paths in images.items():
                 parent, _, stem = key.rpartition("/")
@@ -202,6 +200,13 @@ def find_named(volumes: VolumePairs) -> None:
         stems = [{PurePosixPath(key).name: paths for key, paths in files.items()} for files in (images, masks)]
         unique = len(stems[0]) == len(images) and len(stems[1]) == len(masks)
         volumes.add(name, *(stems if unique else (images, masks)))
+
+
+def named_series(volumes: VolumePairs, paths: Sequence[Path]) -> list[Path]:
+    """Return the folders of series that paths name: a folder, one above it, or files in it."""
+    folders = {path if path.is_dir() else path.parent for path in paths} & set(volumes.series)
+    folders |= {f for f in volumes.series for path in paths if path.is_dir() and f.is_relative_to(path)}
+    return sorted(folders)
 
 
 # Pairing by the names of folders -------------------------------------------------------------------------------------
@@ -273,7 +278,7 @@ def find_by_position(volumes: VolumePairs, paths: Sequence[Path]) -> None:
         ImageError: an unreadable volume; with `data.skip_bad` it becomes a problem.
     """
     root = volumes.dataset.root
-    masks = [path for path in paths if set(_words(path)) & set(MASKS)]
+    masks = [path for path in paths if is_named_mask(path)]
     images = [*volumes.series, *(path for path in paths if path not in set(masks))]
     headers: dict[Path, VolumeHeader] = {}
     for path in (*images, *masks):
@@ -294,7 +299,7 @@ def find_by_position(volumes: VolumePairs, paths: Sequence[Path]) -> None:
             split = split_of_folder(image, root) or "pool"
             volumes.splits[split].append(Record(_key(image, root), image, best[0]))
         else:
-            volumes.add_problem(image, f"{_UNMASKED} on its voxels")
+            volumes.add_problem(image, f"{UNMASKED} on its voxels")
     for mask in masks:
         if mask in headers and mask not in used:
             volumes.add_problem(mask, ORPHAN)
@@ -311,6 +316,11 @@ def ambiguous(root: Path, pairs: Mapping[Path, Sequence[Path]], found: str) -> P
     )
     expected = "one mask for every volume and one volume for every mask"
     return PairingError(root, expected=expected, found=f"{found}: {shown}{more}", do=f"Choose one: {options}.")
+
+
+def is_named_mask(path: Path) -> bool:
+    """Whether the name of a file has a word for masks."""
+    return not set(_words(path)).isdisjoint(MASKS)
 
 
 def _words(path: Path) -> list[str]:
