@@ -35,7 +35,7 @@ from pixelwise.imageio.dicom_seg import (
     read_segmentation_header,
     segmentation_kind,
 )
-from pixelwise.imageio.nifti import is_nifti
+from pixelwise.imageio.volume_files import is_volume
 from pixelwise.imageio.volumes import Plane, VolumeHeader
 from pixelwise.labels import Colour, Labels, default_colours
 
@@ -84,7 +84,7 @@ class SegmentedSlice:
         volume = read_dicom_seg(self.files, self.header)
         classes = (self.unlabelled, *(None if name in self.ignored else name for name in volume.names))
         table = np.array([index[name] for name in classes], labels.dtype)
-        return table[self.header.take(volume.numbers, self.plane)[0]]
+        return table[self.header.arrange(volume.numbers, self.plane.across)[0, self.plane.index]]
 
     def digest(self) -> str:
         """Return the SHA-256, in hex, of the files, the slice, and how segments become classes."""
@@ -207,7 +207,7 @@ def _require_distinct(root: Path, pairs: Pairs) -> None:
 
 def _require_no_other_masks(dataset: DatasetRoot, pairs: Pairs) -> None:
     """Raise PairingError if there are label volumes in NIfTI, too: it is not clear which are the ground truth."""
-    others = [path for path in dataset.files if is_nifti(path) and is_named_mask(path)]
+    others = [path for path in dataset.files if is_volume(path) and is_named_mask(path)]
     if others and pairs:
         listed = {folder: [*(header.path for header in headers), *others] for folder, headers in pairs.items()}
         raise ambiguous(dataset.root, listed, "DICOM segmentations and label volumes in NIfTI")
