@@ -21,6 +21,7 @@ from pixelwise.config import (
     resolve,
     with_overrides,
 )
+from pixelwise.config.tree import PredictConfig
 from pixelwise.errors import ConfigError, DataError
 
 
@@ -72,6 +73,7 @@ def test_every_kind_of_value(written: Any) -> None:
     assert written("loss: {class_weights: none}").loss.class_weights == "none"
 
 
+PREDICT = ", ".join(PredictConfig.model_fields)
 TRAIN = (
     "seed, steps, recounts, crop, batch_size, accumulate, class_crops, learning_rate, head_rate, layer_decay, freeze, unfreeze, unfreeze_start, copies, encoder_rate, head_warmup, weight_decay, warmup, clip, ema, precision, "
     "channels_last, validations, validation_images, workers, cache, device"
@@ -101,7 +103,7 @@ TRAIN = (
         # An unknown key is reported before an invalid value.
         (
             "model:\n  up: sideways\npredict:\n  qqqqq: 1\n",
-            ":4: expected one of tile, overlap, flips, every, start, stop, smoothing, video_codec, video_masks, regions, found unknown key `predict.qqqqq`. Remove it.",
+            f":4: expected one of {PREDICT}, found unknown key `predict.qqqqq`. Remove it.",
         ),
         # Keys that look like names of types.
         (
@@ -111,11 +113,11 @@ TRAIN = (
         ),
         (
             "predict:\n  QqConfig: 3\n",
-            ":2: expected one of tile, overlap, flips, every, start, stop, smoothing, video_codec, video_masks, regions, found unknown key `predict.QqConfig`. Remove it.",
+            f":2: expected one of {PREDICT}, found unknown key `predict.QqConfig`. Remove it.",
         ),
         (
             "predict:\n  1: 3\n",
-            ":2: expected one of tile, overlap, flips, every, start, stop, smoothing, video_codec, video_masks, regions, found unknown key `predict.1`. Remove it.",
+            f":2: expected one of {PREDICT}, found unknown key `predict.1`. Remove it.",
         ),
     ],
 )

@@ -126,3 +126,56 @@ def test_a_video_is_recognised_by_its_content(tmp_path: Path, name: str) -> None
     draw_video(tmp_path / "real.mp4", 3).rename(tmp_path / name)
     (item,) = find_sources([str(tmp_path)]).items.values()
     assert item.is_video
+
+
+def read_frames(path: Path) -> list[tuple[int, str, int]]:
+    """Return segment, referenced image and number of pixels of each frame of a segmentation, read by pydicom."""
+    import pydicom
+
+    file = pydicom.dcmread(path)
+    pixels = file.pixel_array.reshape(int(file.NumberOfFrames), file.Rows, file.Columns)
+    found = []
+    for frame, groups in zip(pixels, file.PerFrameFunctionalGroupsSequence, strict=True):
+        source = groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        segment = groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        found.append((int(segment), str(source), int(frame.sum())))
+    return found
+
+
+def test_the_mask_of_a_dicom_series_is_a_segmentation_object(tmp_path: Path) -> None:
+    import pydicom
+
+    files = series(tmp_path / "patient", 4, StudyInstanceUID="1.2.826.1", FrameOfReferenceUID="1.2.826.2")
+    (entry,) = predict_files(predictor(1), [str(tmp_path / "patient")], tmp_path / "out").images
+    assert "notices" not in entry
+    assert entry["mask"].endswith(".dcm")
+    expected = {}
+    for file in files:
+        plain = pydicom.dcmread(file)
+        values = plain.pixel_array * float(plain.get("RescaleSlope", 1)) + float(plain.get("RescaleIntercept", 0))
+        expected[str(plain.SOPInstanceUID)] = int((values > 100).sum())
+    names = [s.SegmentLabel for s in pydicom.dcmread(tmp_path / "out" / entry["mask"]).SegmentSequence]
+    assert names == ["dark", "bright"]
+    bright_frames = {
+        source: pixels for segment, source, pixels in read_frames(tmp_path / "out" / entry["mask"]) if segment == 2
+    }
+    assert bright_frames == expected
+    (other,) = predict_files(predictor(1), [str(tmp_path / "patient")], tmp_path / "nifti", dicom="nifti").images
+    assert other["mask"].endswith(".nii.gz")
+
+
+def test_a_series_without_identifiers_gets_nifti_or_new_identifiers(tmp_path: Path) -> None:
+    import pydicom
+
+    for file in series(tmp_path / "patient", 3):
+        plain = pydicom.dcmread(file)
+        plain.StudyInstanceUID = ""
+        plain.save_as(file)
+    sources = [str(tmp_path / "patient")]
+    (entry,) = predict_files(predictor(1), sources, tmp_path / "out").images
+    assert entry["mask"].endswith(".nii.gz")
+    assert "--set predict.generate_uids=true" in entry["notices"][0]
+    assert entry["notices"][0].endswith("The mask was written as NIfTI.")
+    (entry,) = predict_files(predictor(1), sources, tmp_path / "new", generate_uids=True).images
+    assert entry["mask"].endswith(".dcm")
+    assert "generated StudyInstanceUID" in entry["notices"][0]

@@ -256,6 +256,12 @@ class PredictConfig(_Section):
         False, description="predict at the pixel spacing of the training, masks on the image's own grid"
     )
     confidence: bool = Field(False, description="predict: also write the largest probability at each pixel, in percent")
+    dicom: Literal["binary", "labelmap", "nifti"] = Field(
+        "binary", description="masks of DICOM series: the type of the DICOM segmentation, or NIfTI"
+    )
+    generate_uids: bool = Field(
+        False, description="generate identifiers that a DICOM segmentation needs and the series lacks"
+    )
     every: Positive = Field(1, description="of a video: predict each N-th frame")
     start: NonNegative | None = Field(None, description="of a video: first time that is predicted, seconds")
     stop: Annotated[float, Field(gt=0)] | None = Field(None, description="of a video: time to stop before, seconds")

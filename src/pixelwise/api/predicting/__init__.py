@@ -18,7 +18,7 @@ from pixelwise.api.predicting.run import Predicted, Progress, Run
 from pixelwise.api.predicting.sources import find_sources
 from pixelwise.api.predicting.watching import watch_folder
 from pixelwise.api.scoring import require_sections
-from pixelwise.api.video import VIDEO_KEYS, VideoSettings, video_settings
+from pixelwise.api.video import VIDEO_KEYS, video_settings
 from pixelwise.config import Config, with_overrides
 from pixelwise.errors import Interrupted, UsageError
 from pixelwise.imageio.sources import open_source
@@ -27,7 +27,7 @@ from pixelwise.storage import claim_folder, require_claimable
 from pixelwise.types import Prediction
 
 # Settings of the section `predict` that are no fields of `ModelSpec`.
-_OUTPUT_KEYS = {"confidence", "resample"}
+_OUTPUT_KEYS = {"confidence", "resample", "dicom", "generate_uids"}
 
 __all__ = [
     "Outputs",
@@ -46,13 +46,9 @@ def predict_files(
     out: Path,
     *,
     model: str = "",
-    overlays: bool = True,
-    probabilities: bool = False,
-    confidence: bool = False,
-    resample: bool = False,
-    video: VideoSettings = VideoSettings(),
     overwrite: bool = False,
     progress: Progress | None = None,
+    **outputs: Any,
 ) -> Predicted:
     """Predict every source and write `masks/`, `overlays/`, `probabilities/` and `predictions.json` into `out`.
 
@@ -64,13 +60,9 @@ def predict_files(
         sources: files, folders, globs.
         out: a new or empty folder, or an unfinished one of the same call, which is resumed.
         model: identifies the weights, so that another model does not resume the folder.
-        overlays: also write the masks drawn over the images.
-        probabilities: also write them: of a GeoTIFF as bands of one, else (K, *S) float16 as `.npz` with key `probabilities`.
-        confidence: also write the largest probability at each pixel, in percent.
-        resample: predict images at the pixel spacing of the training, and return masks on their own grids.
-        video: how videos are predicted.
         overwrite: replace an earlier result in `out`. Files in `out` are never sources.
-        progress: called with (done, total, name) after each file.
+        progress: called with (done, total, name) after each file, and with more about it during a scene or a video.
+        **outputs: fields of `Outputs`.
 
     Raises:
         UsageError: a source without images.
@@ -83,8 +75,8 @@ def predict_files(
     named = {name: item for name, item in found.items.items() if inside not in item.files[0].resolve().parents}
     if not named:
         raise UsageError(out, expected="images outside of --out", found="none", do="Choose another --out.")
-    outputs = Outputs(overlays, probabilities, confidence, resample, video)
-    request = request_for(predictor, model, named, outputs)
+    wanted = Outputs(**outputs)
+    request = request_for(predictor, model, named, wanted)
     done = resumed(out, request, overwrite)
     if done is None:
         require_claimable(out, overwrite, RESULTS, SUMMARY)
@@ -98,7 +90,7 @@ def predict_files(
         done = {}
     with closing(Journal(out / JOURNAL, request | {"engine": engine})) as journal:
         try:
-            result = Run(predictor, named, out, outputs, journal, progress, model).all(done)
+            result = Run(predictor, named, out, wanted, journal, progress, model).all(done)
         except KeyboardInterrupt:
             finished = f"{len(journal.written)} of {len(named)} files are finished"
             raise Interrupted(out, found=finished) from None

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.api.video import VideoSettings
+from pixelwise.errors import ImageError
+from pixelwise.imageio.dicom_seg_writing import write_dicom_seg
 from pixelwise.imageio.images import fill_invalid
 from pixelwise.imageio.resampling import ResampledSource
 from pixelwise.imageio.sources import Source
+from pixelwise.imageio.volume_sources import VolumeSource
 from pixelwise.imageio.writing import write_confidence, write_prediction, write_probabilities
 from pixelwise.inference.predictor import Predictor
 from pixelwise.reporting.overlay import overlay, write_png
 from pixelwise.tiles import Window
 from pixelwise.types import Prediction
+
+DicomMasks = Literal["binary", "labelmap", "nifti"]
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,24 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Which files are written beside the masks, and how images and videos are predicted."""
+    """What is written, and how images and videos are predicted.
+
+    Args:
+        overlays: also write the masks drawn over the images.
+        probabilities: also write them: of a GeoTIFF as bands of one, else (K, *S) float16 as `.npz` with key `probabilities`.
+        confidence: also write the largest probability at each pixel, in percent.
+        resample: predict images at the pixel spacing of the training, and return masks on their own grids.
+        dicom: masks of DICOM series: segmentation objects of type "binary" or "labelmap", or "nifti".
+        generate_uids: replace identifiers that a segmentation object needs and the series lacks.
+        video: how videos are predicted.
+    """
 
     overlays: bool = True
     probabilities: bool = False
     confidence: bool = False
     resample: bool = False
+    dicom: DicomMasks = "binary"
+    generate_uids: bool = False
     video: VideoSettings = field(default_factory=VideoSettings)
 
     @property
@@ -103,9 +120,8 @@ def _restored(found: Prediction, other: ResampledSource, loaded: Loaded, ignore_
 def write_outputs(name: str, loaded: Loaded, prediction: Prediction, out: Path, outputs: Outputs) -> dict[str, Any]:
     """Write the outputs of one file; return its entry in `predictions.json`."""
     source = loaded.source
-    entry = about(source)
-    written = write_prediction(prediction, out / "masks" / f"{name}.png", like=source)
-    entry["mask"] = written.relative_to(out).as_posix()
+    written, notices = _write_mask(name, source, prediction, out, outputs)
+    entry = about(source) | {"mask": written.relative_to(out).as_posix()} | ({"notices": notices} if notices else {})
     if outputs.overlays:
         entry["overlay"] = f"overlays/{name}.png"
         write_png(out / entry["overlay"], _overlay(loaded.image, prediction))
@@ -118,6 +134,37 @@ def write_outputs(name: str, loaded: Loaded, prediction: Prediction, out: Path, 
         written = write_probabilities(probabilities, out / "probabilities" / f"{name}.png", source, prediction.labels)
         entry["probabilities"] = written.relative_to(out).as_posix()
     return entry | {"shares": {key: round(share, 6) for key, share in prediction.shares().items()}}
+
+
+def _write_mask(
+    name: str, source: Source, prediction: Prediction, out: Path, outputs: Outputs
+) -> tuple[Path, list[str]]:
+    """Write the mask; return its path, and what is to be said about it.
+
+    That of a DICOM series is a segmentation object, or NIfTI where the series lacks identifiers that such an object needs.
+    """
+    place, notices = out / "masks" / f"{name}.png", []
+    if isinstance(source, VolumeSource) and source.format == "DICOM" and outputs.dicom != "nifti":
+        path = place.with_name(f"{place.name.removesuffix('.png')}.dcm")
+        mask, ignored = prediction.mask, prediction.labels.ignore_index
+        if prediction.valid is not None:
+            mask = np.where(prediction.valid, mask, mask.dtype.type(ignored))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            generated = write_dicom_seg(
+                path,
+                source.in_frame_order(mask),
+                prediction.labels,
+                source.files,
+                segmentation_type=outputs.dicom,
+                generate_uids=outputs.generate_uids,
+            )
+        except ImageError as error:
+            notices.append(f"{error} The mask was written as NIfTI.")
+        else:
+            named = ", ".join(f"{key} {value}" for key, value in generated.items())
+            return path, [f"{source.path}: generated {named}, which the series lacks"] if generated else []
+    return write_prediction(prediction, place, like=source), notices
 
 
 def _overlay(image: NDArray[Any], prediction: Prediction) -> NDArray[np.uint8]:

@@ -87,6 +87,8 @@ def request_for(
         "probabilities": outputs.probabilities,
         "confidence": outputs.confidence,
         "resample": outputs.resample,
+        "dicom": outputs.dicom,
+        "generate_uids": outputs.generate_uids,
         "video": outputs.video.to_dict(),
         "backend": None if requested is None or requested.backend == AUTO else requested.backend,
         "precision": None if requested is None else requested.precision,

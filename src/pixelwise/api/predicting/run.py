@@ -159,7 +159,7 @@ class Run:
             self._progress(f"{source.path}: {text}")
 
         entry = predict_scene(self.predictor, source, name, self.out, self.outputs, self.journal, state, say)
-        return entry | self._notices(source)
+        return self._noticed(entry, source)
 
     def _predict_video(self, name: str) -> dict[str, Any]:
         path, began = self.named[name].path, time.monotonic()
@@ -182,13 +182,14 @@ class Run:
     def _write(self, name: str, state: State, loaded: Loaded, prediction: Prediction) -> dict[str, Any]:
         """Write the outputs of one file and record it, in the thread of a writer; return its entry."""
         with convert_memory_errors(self.named[name].path, _ALONE):
-            entry = write_outputs(name, loaded, prediction, self.out, self.outputs) | self._notices(loaded.source)
+            entry = write_outputs(name, loaded, prediction, self.out, self.outputs)
+            entry = self._noticed(entry, loaded.source)
         self.journal.add(name, state, entry)
         return entry
 
-    def _notices(self, source: Source) -> dict[str, Any]:
+    def _noticed(self, entry: dict[str, Any], source: Source) -> dict[str, Any]:
         text = spacing_notice(source, self.predictor.spec, self.outputs.resample)
-        return {"notices": [text]} if text else {}
+        return entry | {"notices": [*entry.get("notices", ()), text]} if text else entry
 
     def _must_wait(self) -> bool:
         """Whether too many results wait to be written; of large images, one is written while the next is computed."""
