@@ -113,7 +113,7 @@ TRAIN = (
         ),
         (
             "predict:\n  QqConfig: 3\n",
-            f":2: expected one of {PREDICT}, found unknown key `predict.QqConfig`. Remove it.",
+            f":2: expected one of {PREDICT}, found unknown key `predict.QqConfig`. Did you mean 'confidence'?",
         ),
         (
             "predict:\n  1: 3\n",

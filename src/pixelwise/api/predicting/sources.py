@@ -130,7 +130,7 @@ def _named(found: Iterable[Item]) -> dict[str, Item]:
 
 
 def _series(files: Iterable[Item], nodata: float | None, *, whole_folders: bool) -> tuple[list[Item], list[str]]:
-    """Return the DICOM series and images of some files; what is left out in folders that were named, is said."""
+    """Return the DICOM series and images of some files; what is left out in named folders is reported."""
     folders: dict[Path, list[Item]] = {}
     for item in files:
         folders.setdefault(item.path.parent, []).append(item)
