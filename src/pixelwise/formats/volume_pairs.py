@@ -2,7 +2,7 @@
 
     imagesTr/a.nii.gz labelsTr/a.nii.gz     folders as in `folders.names`, equal paths below them; several channels
                                             (a_0000.nii.gz, a_0001.nii.gz) become bands
-    a_ct.nii.gz a_seg.nii.gz  series/       otherwise: files with a word for masks in their name are masks, and belong to the
+    a_ct.nii.gz a_seg.nii.gz  series/       otherwise: files with a word for masks in their name, or .seg.nrrd, are masks, and belong to the
                                             image with the same shape and affine; among several, to the one with most folders
                                             and words in common
 
@@ -32,6 +32,7 @@ _UNMASKED = "volume without a mask"
 _CHANNEL = re.compile(r"(.+)_([0-9]{4})")
 _FOLDER_ENDINGS = SPLIT_NAMES | {"ts": "test", "va": "val"}
 _MOST_SHOWN = 6
+_SLICER = ".seg.nrrd"  # of segmentations of 3D Slicer
 
 _MOST_FOLDERS = 64
 _FILES_PER_FOLDER = 3
@@ -273,7 +274,7 @@ def find_by_position(volumes: VolumePairs, paths: Sequence[Path]) -> None:
         ImageError: an unreadable volume; with `data.skip_bad` it becomes a problem.
     """
     root = volumes.dataset.root
-    masks = [path for path in paths if set(_words(path)) & set(MASKS)]
+    masks = [path for path in paths if set(_words(path)) & set(MASKS) or path.name.lower().endswith(_SLICER)]
     images = [*volumes.series, *(path for path in paths if path not in set(masks))]
     headers: dict[Path, VolumeHeader] = {}
     for path in (*images, *masks):

@@ -14,7 +14,9 @@ from pixelwise.errors import ConfigError, DataError, PixelwiseError
 from pixelwise.imageio.raster import Refused
 from pixelwise.imageio.silencing import silenced
 
-_CUT = re.compile(r"truncated|failed to read \d+ bytes|invalid offset|unexpected end|end-of-stream|is less than expected", re.I)
+_CUT = re.compile(
+    r"truncated|failed to read \d+ bytes|invalid offset|unexpected end|end-of-stream|is less than expected", re.I
+)
 _GB18030_PAIRS = re.compile(rb"[\x81-\xfe][\x40-\x7e\x80-\xfe]")
 _COMMON_SHARE = 0.75  # of the characters, at least, are in GB 2312
 
