@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import BasicTextSRStorage, generate_uid
+from pydicom.uid import MPEG4HP41, BasicTextSRStorage, generate_uid
 from tests.imageio.dicom_files import (
     AXIAL,
     COLUMNS,
@@ -531,12 +532,32 @@ def test_a_palette_becomes_its_colours(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image, palette[indices].transpose(2, 0, 1))
 
 
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_a_table_replaces_slope_and_intercept(tmp_path: Path, bits: int) -> None:
+    indices = np.random.default_rng(1).integers(0, 9, (ROWS, COLUMNS)).astype(np.uint16)
+    table = np.random.default_rng(2).integers(0, 2**bits, 6).astype(np.uint16)
+    lookup = item(LUTDescriptor=[6, 2, bits], LUTData=table.astype("<u2").tobytes(), ModalityLUTType="US")
+    source = open_source(save(tmp_path / "cr", dataset(indices, Modality="CR", ModalityLUTSequence=lookup)))
+    image = source.read()[0][0]
+    assert (image.dtype, source.dtype) == (np.dtype(np.uint8 if bits == 8 else np.uint16),) * 2
+    np.testing.assert_array_equal(image, table[np.clip(indices, 2, 7) - 2])  # the first entry is for the value 2
+
+
+def test_a_video_is_refused_with_what_it_is(tmp_path: Path) -> None:
+    one = dataset(np.zeros((3, ROWS, COLUMNS), np.uint8), Modality="ES")
+    one.file_meta.TransferSyntaxUID = MPEG4HP41
+    one.PixelData = encapsulate([bytes(100)])
+    one["PixelData"].is_undefined_length = True
+    (source, *_), _ = dicom_sources(save(tmp_path / "video", one).parent)[0].values(), None
+    with pytest.raises(ImageError, match=r"video: expected a compression of images, found MPEG-4 AVC"):
+        source.read()
+
+
 @pytest.mark.parametrize(
     ("tags", "found"),
     [
         ({"TotalPixelMatrixColumns": 5000}, "the tiles of a whole slide"),
         ({"Modality": "RTDOSE"}, "a dose distribution"),
-        ({"ModalityLUTSequence": item(LUTDescriptor=[4, 0, 16])}, "a lookup table"),
         ({"PhotometricInterpretation": "HSV"}, "photometric interpretation HSV"),
     ],
 )

@@ -329,6 +329,35 @@ def test_nrrd_pairs_are_training_data_with_the_names_of_segments(tmp_path: Path)
         np.testing.assert_array_equal(sample.image[0], source.read()[0][0, k])
 
 
+def test_a_segmentation_of_slicer_beside_its_volume_is_its_mask(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        shift = [0, 0, 7 * (name == "b")]
+        save(tmp_path / f"{name}.nrrd", values(), **{"space origin": ORIGIN + shift})
+        save(tmp_path / f"{name}.seg.nrrd", values(dtype=np.uint8) % 3, **{"space origin": ORIGIN + shift})
+    splits = open_data(DataConfig.model_validate({"split": {"val": 0, "test": 0}}), tmp_path)
+    pairs = {(record.image.name, record.mask.name) for record in splits.train.records if record.mask}
+    assert pairs == {("a.nrrd", "a.seg.nrrd"), ("b.nrrd", "b.seg.nrrd")}
+
+
+def test_damaged_files_are_refused_by_name(tmp_path: Path) -> None:
+    """Any byte may be damaged: either the file is read, or an ImageError names it."""
+    chosen = np.random.default_rng(1)
+    whole = save(tmp_path / "whole.nrrd", values()).read_bytes()
+    path = tmp_path / "damaged.nrrd"
+    refused = 0
+    for _ in range(200):
+        content = bytearray(whole)
+        for place in chosen.integers(0, len(whole), 3):
+            content[place] = chosen.integers(0, 256)
+        path.write_bytes(content)
+        try:
+            open_source(path, limits=Limits(bytes=1_000_000)).read()
+        except ImageError as error:
+            refused += Path(error.where).name == "damaged.nrrd"
+            continue
+    assert refused > 20
+
+
 def test_an_nrrd_mask_belongs_to_a_nifti_image_and_the_reverse(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()

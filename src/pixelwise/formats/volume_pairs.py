@@ -2,7 +2,7 @@
 
     imagesTr/a.nii.gz labelsTr/a.nii.gz     folders as in `folders.names`, equal paths below them; several channels
                                             (a_0000.nii.gz, a_0001.nii.gz) become bands
-    a_ct.nii.gz a_seg.nii.gz  series/       otherwise: files with a word for masks in their name are masks, and belong to the
+    a_ct.nii.gz a_seg.nii.gz  series/       otherwise: files with a word for masks in their name, or .seg.nrrd, are masks, and belong to the
                                             image with the same shape and affine; among several, to the one with most folders
                                             and words in common
 
@@ -32,6 +32,7 @@ UNMASKED = "volume without a mask"
 _CHANNEL = re.compile(r"(.+)_([0-9]{4})")
 _FOLDER_ENDINGS = SPLIT_NAMES | {"ts": "test", "va": "val"}
 _MOST_SHOWN = 6
+_SLICER = ".seg.nrrd"  # of segmentations of 3D Slicer
 
 _MOST_FOLDERS = 64
 _FILES_PER_FOLDER = 3

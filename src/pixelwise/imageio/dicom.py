@@ -311,8 +311,6 @@ def _unusable(plain: Any) -> tuple[str, str, str] | None:
             raise EOFError("truncated")
         found = f"no pixels{f' ({modality})' if modality else ''}"
         return ("an image", found, "Remove files that are not images (reports, presentation states).")
-    if plain.get("ModalityLUTSequence"):
-        return ("a rescale slope and intercept", "a lookup table", "Convert the series to NIfTI with dcm2niix.")
     return None
 
 
@@ -376,6 +374,7 @@ def _frame(path: Path, plain: Any, index: int) -> Frame:
         intercept,
         str(plain.get("PhotometricInterpretation") or "none"),
         str(plain.file_meta.TransferSyntaxUID),
+        int(table[0].LUTDescriptor[2]) if (table := plain.get("ModalityLUTSequence")) else 0,
     )
 
 

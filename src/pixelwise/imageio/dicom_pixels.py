@@ -49,6 +49,7 @@ class Frame:
         slope, intercept: from stored values to real ones.
         kind: photometric interpretation.
         syntax: unique identifier of the transfer syntax.
+        lookup: bits of the values of a table that replaces slope and intercept; 0 without.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class Frame:
     intercept: float
     kind: str
     syntax: str
+    lookup: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 32:
@@ -90,6 +92,8 @@ class Frame:
         """Type of the values in real units; a palette becomes 8-bit colours."""
         if self.kind == "PALETTE COLOR":
             return np.dtype(np.uint8)
+        if self.lookup:
+            return np.dtype(np.uint8 if self.lookup <= 8 else np.uint16)
         return self.stored if self.bands == 3 else scaled_type(self.stored, self.ends, self.slope, self.intercept)
 
 
@@ -114,14 +118,29 @@ def _real(frame: Frame, stored: NDArray[Any]) -> NDArray[Any]:
         return stored
     if frame.kind == "MONOCHROME1":  # the lowest value is white
         stored = (low + high - stored.astype(np.int64)).astype(stored.dtype)
+    if frame.lookup:
+        return _looked_up(frame, stored)
     return scaled(stored, frame.dtype, frame.slope, frame.intercept)
 
 
+def _looked_up(frame: Frame, stored: NDArray[Any]) -> NDArray[Any]:
+    """Return the entries of the table of the modality; values before and behind it have its ends."""
+    plain = _without_pixels(frame)
+    table = plain.ModalityLUTSequence[0]
+    entries = table.LUTData
+    if isinstance(entries, bytes):
+        entries = np.frombuffer(entries, "<u2" if plain.original_encoding[1] else ">u2")
+    count, first, _ = table.LUTDescriptor
+    places = np.clip(stored.astype(np.int64) - first, 0, (count or 1 << 16) - 1)
+    return np.asarray(entries, frame.dtype)[places]
+
+
+def _without_pixels(frame: Frame) -> Any:
+    return need("pydicom", "volumes", frame.path).dcmread(frame.path, stop_before_pixels=True, force=True)
+
+
 def _palette(frame: Frame, stored: NDArray[Any]) -> NDArray[np.uint8]:
-    pydicom = need("pydicom", "volumes", frame.path)
-    with frame.path.open("rb") as file:
-        plain = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-    colours = need("pydicom.pixels", "volumes", frame.path).apply_color_lut(stored, plain)
+    colours = need("pydicom.pixels", "volumes", frame.path).apply_color_lut(stored, _without_pixels(frame))
     return (colours >> 8 if colours.dtype == np.uint16 else colours).astype(np.uint8)
 
 
@@ -176,8 +195,9 @@ def _plugins(pydicom: Any, syntax: Any) -> list[str]:
         return [""]
     try:
         available = pydicom.pixels.get_decoder(syntax).available_plugins
-    except NotImplementedError:
-        available = ()
+    except NotImplementedError as error:
+        do = "Export the images uncompressed, or with JPEG compression."
+        raise Refused("a compression of images", syntax.name, do) from error
     plugins = [name for name in _PLUGINS if name in available]
     if not plugins:
         do = "Run: pip install 'pixelwise[volumes]'; or export the series uncompressed."
