@@ -84,7 +84,7 @@ class SegmentedSlice:
         volume = read_dicom_seg(self.files, self.header)
         classes = (self.unlabelled, *(None if name in self.ignored else name for name in volume.names))
         table = np.array([index[name] for name in classes], labels.dtype)
-        return table[self.header.take(volume.numbers, self.plane)[0]]
+        return table[self.header.arrange(volume.numbers, self.plane.across)[0, self.plane.index]]
 
     def digest(self) -> str:
         """Return the SHA-256, in hex, of the files, the slice, and how segments become classes."""
@@ -210,7 +210,7 @@ def _require_no_other_masks(dataset: DatasetRoot, pairs: Pairs) -> None:
     others = [path for path in dataset.files if is_nifti(path) and is_named_mask(path)]
     if others and pairs:
         listed = {folder: [*(header.path for header in headers), *others] for folder, headers in pairs.items()}
-        raise ambiguous(dataset.root, listed, "DICOM segmentations and label volumes in NIfTI")
+        raise ambiguous(dataset.root, listed, "DICOM segmentations and label volumes")
 
 
 def _result(volumes: VolumePairs, pairs: Pairs, contours: Mapping[Path, _Contours]) -> ReadResult:
