@@ -158,7 +158,7 @@ def test_segmentations_and_label_volumes_in_nifti_need_a_choice(tmp_path: Path) 
     affine[:3, 3] = 30, 20, 100
     nibabel.save(nibabel.Nifti1Image(volume, affine), tmp_path / "labels.nii.gz")
     with pytest.raises(
-        PairingError, match=r"DICOM segmentations and label volumes in NIfTI: ct with seg\.dcm"
+        PairingError, match=r"DICOM segmentations and label volumes: ct with seg\.dcm"
     ) as error:
         opened(tmp_path)
     assert "--set data.images=ct --set data.masks=labels.nii.gz" in error.value.do

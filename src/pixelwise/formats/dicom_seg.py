@@ -210,7 +210,7 @@ def _require_no_other_masks(dataset: DatasetRoot, pairs: Pairs) -> None:
     others = [path for path in dataset.files if is_volume(path) and is_named_mask(path)]
     if others and pairs:
         listed = {folder: [*(header.path for header in headers), *others] for folder, headers in pairs.items()}
-        raise ambiguous(dataset.root, listed, "DICOM segmentations and label volumes in NIfTI")
+        raise ambiguous(dataset.root, listed, "DICOM segmentations and label volumes")
 
 
 def _result(volumes: VolumePairs, pairs: Pairs, contours: Mapping[Path, _Contours]) -> ReadResult:
