@@ -320,8 +320,8 @@ def ambiguous(root: Path, pairs: Mapping[Path, Sequence[Path]], found: str) -> P
 
 
 def is_named_mask(path: Path) -> bool:
-    """Whether the name of a file has a word for masks."""
-    return not set(_words(path)).isdisjoint(MASKS)
+    """Whether the name of a file has a word for masks, or is that of a segmentation of 3D Slicer."""
+    return not set(_words(path)).isdisjoint(MASKS) or path.name.lower().endswith(_SLICER)
 
 
 def _words(path: Path) -> list[str]:
