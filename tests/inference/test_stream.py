@@ -16,6 +16,7 @@ from pixelwise.inference import predictor as module
 from pixelwise.inference.ahead import ahead
 from pixelwise.inference.decision import enlarge, enlarge_at
 from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.tile_result import TileResult
 from pixelwise.labels import Labels
 from pixelwise.tiles import Window
 from pixelwise.types import ModelSpec
@@ -212,6 +213,18 @@ def test_single_pixels_are_enlarged_like_all(counts: list[int], scale: int, seed
     shape = tuple(int(random.integers((n - 1) * scale + 1, n * scale + 1)) for n in counts)
     points = [random.integers(0, size, 40) for size in shape]
     np.testing.assert_array_equal(enlarge_at(logits, scale, points), enlarge(logits, scale, shape)[:, *points])
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("scale", [1, 4])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_probabilities_at_pixels_are_those_of_all_pixels(count: int, scale: int, mirrored: bool) -> None:
+    random = np.random.default_rng(count)
+    copies = [(axes, random.normal(0, 3, (40, 9, 12)).astype(np.float32)) for axes in ((), (-1,), (-2, -1))]
+    result = TileResult((9 * scale, 12 * scale - scale // 2), copies if mirrored else copies[:1], scale)
+    points = [random.integers(0, size, count) for size in result.shape]
+    everywhere = result.probabilities(slice(0, result.shape[0]))
+    np.testing.assert_array_equal(result.probabilities_at(points), everywhere[:, *points])
 
 
 @pytest.mark.parametrize("count", [1, 3, 10])

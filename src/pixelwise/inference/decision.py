@@ -52,8 +52,8 @@ def enlarge_at(logits: Floats, scale: int, points: Sequence[Indices]) -> Floats:
     The arithmetic is that of `enlarge`, so that the values are equal.
     """
     if scale == 1:
-        place: tuple[Any, ...] = (slice(None), *points)
-        return logits[place]
+        place = np.ravel_multi_index(tuple(points), logits.shape[1:])
+        return np.take(logits.reshape(len(logits), -1), place, 1)
     steps = np.cumprod([1, *logits.shape[:1:-1]])[::-1]
     places = [_position(pixels, scale, count) for pixels, count in zip(points, logits.shape[1:], strict=True)]
     return _between(logits.reshape(len(logits), -1), places, logits.shape[1:], steps, np.intp(0))

@@ -53,6 +53,9 @@ class TileResult:
 
     def probabilities_at(self, points: Sequence[NDArray[np.intp]]) -> Floats:
         """Return the mean probabilities (K, n) of all copies at n pixels, given by their position along each axis."""
+        if len(points[0]) == 1:
+            # Of a single column, numpy sums the classes in pairs, which rounds differently.
+            return self.probabilities_at([np.repeat(position, 2) for position in points])[:, :1]
         dimensions = len(self.shape)
         total = np.zeros(0, np.float32)
         for number, (axes, logits) in enumerate(self.copies):
