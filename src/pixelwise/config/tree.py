@@ -252,6 +252,9 @@ class PredictConfig(_Section):
     tile: tuple[Positive, Positive] | None = Field(None, description="(height, width); larger images are tiled")
     overlap: Share = Field(0.25, description="overlap of neighbouring tiles, as a share of the tile")
     flips: bool = Field(False, description="average over mirrored copies of the image")
+    mosaic: bool = Field(
+        False, description="predict the adjoining GeoTIFFs of a folder, or of a local VRT, as one scene without seams"
+    )
     resample: bool = Field(
         False, description="predict at the pixel spacing of the training, masks on the image's own grid"
     )

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from pixelwise.errors import ResourceError
 from pixelwise.imageio.extras import need
 from pixelwise.imageio.masks import IGNORED_COLOUR
+from pixelwise.imageio.mosaic import MosaicSource
 from pixelwise.imageio.silencing import silenced
 from pixelwise.imageio.sources import Source
 from pixelwise.imageio.tile_file import TileFile
@@ -256,10 +257,13 @@ def _place(rasterio: Any, like: Source) -> tuple[dict[str, Any], str]:
     """Return the position of a source in the world, as options of rasterio, and its AREA_OR_POINT."""
     if like.format != "GeoTIFF":
         return {}, "Area"
+    file, (top, left) = like.reference if isinstance(like, MosaicSource) else (like.path, (0, 0))
     # Sources with ground control points make rasterio warn.
-    with silenced(), rasterio.open(like.path.resolve(), driver="GTiff") as source:
+    with silenced(), rasterio.open(file.resolve(), driver="GTiff") as source:
         points, points_crs = source.gcps
-        place = {"gcps": points, "crs": points_crs} if points else {"transform": source.transform, "crs": source.crs}
+        a, b, c, d, e, f = source.transform[:6]
+        transform = rasterio.Affine(a, b, c + a * left + b * top, d, e, f + d * left + e * top)
+        place = {"gcps": points, "crs": points_crs} if points else {"transform": transform, "crs": source.crs}
         return place, source.tags().get("AREA_OR_POINT", "Area")
 
 

@@ -27,7 +27,7 @@ from pixelwise.storage import claim_folder, require_claimable
 from pixelwise.types import Prediction
 
 # Settings of the section `predict` that are no fields of `ModelSpec`.
-_OUTPUT_KEYS = {"confidence", "resample", "dicom", "generate_uids"}
+_OUTPUT_KEYS = {"confidence", "dicom", "generate_uids", "mosaic", "resample"}
 
 __all__ = [
     "Outputs",
@@ -70,12 +70,12 @@ def predict_files(
         ResourceError: the disk is full.
         Interrupted: stopped by Ctrl-C; the same call resumes.
     """
+    wanted = Outputs(**outputs)
     inside = out.resolve()
-    found = find_sources(sources, predictor.spec.nodata)
+    found = find_sources(sources, predictor.spec.nodata, mosaic=wanted.mosaic)
     named = {name: item for name, item in found.items.items() if inside not in item.files[0].resolve().parents}
     if not named:
         raise UsageError(out, expected="images outside of --out", found="none", do="Choose another --out.")
-    wanted = Outputs(**outputs)
     request = request_for(predictor, model, named, wanted)
     done = resumed(out, request, overwrite)
     if done is None:

@@ -43,6 +43,7 @@ class Outputs:
         overlays: also write the masks drawn over the images.
         probabilities: also write them: of a GeoTIFF as bands of one, else (K, *S) float16 as `.npz` with key `probabilities`.
         confidence: also write the largest probability at each pixel, in percent.
+        mosaic: predict the GeoTIFFs of each source as one image.
         resample: predict images at the pixel spacing of the training, and return masks on their own grids.
         dicom: masks of DICOM series: segmentation objects of type "binary" or "labelmap", or "nifti".
         generate_uids: replace identifiers that a segmentation object needs and the series lacks.
@@ -52,6 +53,7 @@ class Outputs:
     overlays: bool = True
     probabilities: bool = False
     confidence: bool = False
+    mosaic: bool = False
     resample: bool = False
     dicom: DicomMasks = "binary"
     generate_uids: bool = False

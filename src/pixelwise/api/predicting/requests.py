@@ -86,6 +86,7 @@ def request_for(
         "overlays": outputs.overlays,
         "probabilities": outputs.probabilities,
         "confidence": outputs.confidence,
+        "mosaic": outputs.mosaic,
         "resample": outputs.resample,
         "dicom": outputs.dicom,
         "generate_uids": outputs.generate_uids,

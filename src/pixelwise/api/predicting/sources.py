@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pixelwise.errors import UsageError
+from pixelwise.errors import DataError, UsageError
 from pixelwise.imageio import volume_files
 from pixelwise.imageio.dicom import is_dicom, may_be_dicom
 from pixelwise.imageio.file_formats import ARRAY_SUFFIXES, image_files
-from pixelwise.imageio.images import IMAGE_SUFFIXES
+from pixelwise.imageio.images import IMAGE_SUFFIXES, read_header
 from pixelwise.imageio.listing import is_system, walk
+from pixelwise.imageio.mosaic import MosaicSource, files_of_vrt, is_vrt, open_mosaic
 from pixelwise.imageio.sources import Source, open_source
 from pixelwise.imageio.video import VIDEO_SUFFIXES, is_video
 from pixelwise.imageio.volume_sources import DicomImage, VolumeSource, dicom_sources
@@ -60,7 +61,7 @@ class Found:
     notices: tuple[str, ...] = ()
 
 
-def find_sources(sources: Sequence[str], nodata: float | None = None) -> Found:
+def find_sources(sources: Sequence[str], nodata: float | None = None, *, mosaic: bool = False) -> Found:
     """List the images, volumes and videos that files, folders and globs name, each once.
 
     Folders are searched recursively, as those of data sets: without hidden files and thumbnails of file servers. The DICOM files
@@ -68,7 +69,8 @@ def find_sources(sources: Sequence[str], nodata: float | None = None) -> Found:
 
     Args:
         sources: files, folders, globs.
-        nodata: stored value of pixels without data in DICOM files.
+        nodata: stored value of pixels without data in DICOM files and mosaics.
+        mosaic: take the GeoTIFFs of each source for one image, and read the files that a VRT lists as one.
 
     Raises:
         UsageError: a source that does not exist or holds no image.
@@ -91,13 +93,33 @@ def find_sources(sources: Sequence[str], nodata: float | None = None) -> Found:
                 source, expected="an image, a folder of images or a glob", found="none", do="Check the path."
             )
         series, left_out = _series(dicom, nodata, whole_folders=Path(source).is_dir())
-        found += [*known, *series]
+        found += [*(_mosaics(Path(source), known, nodata) if mosaic else known), *series]
         notices += left_out
     return Found(_named(found), tuple(notices))
 
 
 def _files(source: Source) -> tuple[Path, ...]:
-    return source.files if isinstance(source, VolumeSource) else (source.path,)
+    return source.files if isinstance(source, VolumeSource | MosaicSource) else (source.path,)
+
+
+def _mosaics(source: Path, items: Sequence[Item], nodata: float | None) -> list[Item]:
+    """Replace the GeoTIFFs of a source by one item, and a VRT by the files that it lists."""
+    if is_vrt(source):
+        return [Item(source, source.stem, open_mosaic(source, files_of_vrt(source), nodata))]
+    rasters = [item for item in items if _is_geotiff(item.path)]
+    if len(rasters) < 2:
+        return [*items]
+    name = source.name if source.is_dir() else "mosaic"
+    whole = Item(source, name, open_mosaic(source, [item.path for item in rasters], nodata))
+    chosen = set(map(id, rasters))
+    return [*(item for item in items if id(item) not in chosen), whole]
+
+
+def _is_geotiff(path: Path) -> bool:
+    try:
+        return not is_video(path) and read_header(path).georeferenced
+    except DataError:
+        return False  # reported when it is predicted
 
 
 def _divided(items: Iterable[Item]) -> tuple[list[Item], list[Item]]:
