@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import tifffile
 from affine import Affine
 from PIL import Image
@@ -142,6 +144,29 @@ def test_other_files_are_read_by_window(tmp_path: Path, suffix: str, keeping: bo
         exif[0x0112] = 6
         Image.fromarray(values).save(path, **({"exif": exif} if suffix == ".jpg" else {}))
     agree(path, rng)
+
+
+@pytest.mark.parametrize("bits", [2, 7, 8, 12, 16])
+@pytest.mark.parametrize("bands", [1, 3, 5])
+def test_windows_of_jpeg_2000_are_decoded_without_the_rest(tmp_path: Path, bits: int, bands: int) -> None:
+    rng = np.random.default_rng(0)
+    dtype = "uint8" if bits <= 8 else "uint16"
+    smooth = np.add.outer(np.arange(300), np.arange(260)) % 2**bits
+    values = np.stack([smooth // (k + 1) for k in range(bands)]).astype(dtype)
+    size = {"width": 130, "height": 150, "count": bands, "dtype": dtype}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", nbits=bits, **size) as file:
+        file.write(values)
+    for number, (codec, reversible, block) in enumerate(itertools.product(("JP2", "J2K"), ("YES", "NO"), (64, 1024))):
+        path = tmp_path / f"{number}.{codec.lower()}"
+        rasterio.shutil.copy(
+            tmp_path / "a.tif", path, driver="JP2OpenJPEG", CODEC=codec, REVERSIBLE=reversible, BLOCKXSIZE=block, BLOCKYSIZE=block,
+            QUALITY=100 if reversible == "YES" else 20,
+        )  # fmt: skip
+        agree(path, rng, 3)
+        np.testing.assert_array_equal(
+            open_source(path, limits=Limits(pixels=1000)).read(Window((90, 80), (120, 110)))[0],
+            open_source(path).read()[0][:, 90:120, 80:110],
+        )
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -125,7 +125,8 @@ def read_with_validity(
     def part(header: Header, reader: WindowReader) -> _Read:
         assert window is not None
         _require_within(header, limits, window.shape if reader.decodes_windows else header.size)
-        return work(header, reader.read(window, limits.pixels), reader.alpha(limits.pixels))
+        most = min(limits.pixels, limits.bytes // (header.samples * header.dtype.itemsize))
+        return work(header, reader.read(window, most), reader.alpha(most))
 
     if window is None:
         return _with_file(path, ImageError, open_as, whole)

@@ -234,22 +234,31 @@ def _copy(gdal: Any, source: Path, target: Path, content: SceneContent) -> None:
     Raises:
         OSError: the disk does not take it; GDAL reports this by other exceptions, or not at all while it closes the file.
     """
-    import tifffile
-
     files = need("rasterio.shutil", "geo", source)
     try:
         with gdal.open(source, driver="GTiff") as file:
             files.copy(file, target, driver="COG", **_copy_options(content))
+        _require_complete(target)
     except Exception as error:
         raise OSError(str(error)) from error
-    with tifffile.TiffFile(target) as tif:
-        end = max(
+
+
+def _require_complete(path: Path) -> None:
+    """Raise unless a TIFF contains all its tiles.
+
+    Raises:
+        ValueError: it ends early, or has no image.
+    """
+    import tifffile  # slow to import
+
+    with tifffile.TiffFile(path) as tif:
+        ends = [
             place + count
             for page in tif.pages
             for place, count in zip(page.dataoffsets, page.databytecounts, strict=True)
-        )
-    if end > target.stat().st_size:
-        raise OSError("a file that ends early")
+        ]
+    if not ends or max(ends) > path.stat().st_size:
+        raise ValueError("no space left for the whole file")
 
 
 def _place(rasterio: Any, like: Source) -> tuple[dict[str, Any], str]:

@@ -1,6 +1,6 @@
 """Read windows of an image file, in memory that depends on the window.
 
-TIFFs are decoded strip by strip or tile by tile. Other files are decoded once as a whole and kept (see `pieces`). What is decided by
+TIFFs are decoded strip by strip or tile by tile, JPEG 2000 by GDAL. Other files are decoded once as a whole and kept (see `pieces`). What is decided by
 looking at all pixels of a file, which is only the meaning of alpha, is decided once per file.
 """
 
@@ -34,7 +34,7 @@ class WindowReader:
         self.header, self._decoder = self._open(name)
 
     def _open(self, name: str) -> tuple[Header, Decoder]:
-        if name != "TIFF":
+        if name != "TIFF":  # the decoders of others are bound to this handle of the file
             return open_as(self._file, name)
         return keep(kept().files, self._key, "header", lambda: open_as(self._file, name))
 
