@@ -9,7 +9,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -115,10 +115,13 @@ def test_a_source_without_georeference_gives_a_cog_without(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "probabilities"])
-def test_windows_and_commits_do_not_change_a_byte(tmp_path: Path, kind: str) -> None:
+def test_windows_commits_and_threads_do_not_change_a_byte(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     size, content = (1100, 1300), CONTENTS[kind]
     values = values_of(content, size)
     whole = digest(write(tmp_path / "a.tif", plain(size), content, values))
+    monkeypatch.setattr(scene_writing, "_LARGE", 0)
     for seed in range(4):
         rng = random.Random(seed)
         pieces = windows(size, [rng.randint(100, 800) for _ in size], [rng.randint(0, 50) for _ in size])
@@ -206,6 +209,20 @@ def test_names_with_control_characters_give_valid_xml(tmp_path: Path) -> None:
     write(tmp_path / "a.tif", plain((5, 6)), content, values_of(content, (5, 6)))
     root = ElementTree.parse(tmp_path / "a.tif.aux.xml")
     assert [element.text for element in root.iter("Category")] == ["a\ufffdb\ufffd", "\ufffd", "tab\there"]
+
+
+@pytest.mark.parametrize("make", [class_content, probability_content])
+def test_odd_names_are_written_and_recognised(tmp_path: Path, make: Callable[[Labels], SceneContent]) -> None:
+    content = make(Labels(("", " a ", "b\nc\td", "e\x00", "\ud800", "<&>", "x" * 5000, "森林 🌲"), ignore_ids=(9,)))
+    values = values_of(content, (20, 30))
+    SceneWriter(tmp_path / "a.tif", plain((20, 30)), content).close()
+    writer = SceneWriter.reopen(tmp_path / "a.tif", plain((20, 30)), content)
+    assert writer is not None
+    writer.write(Window((0, 0), (20, 30)), values)
+    with rasterio.open(writer.finish()) as file:
+        np.testing.assert_array_equal(file.read(), values)
+        assert file.descriptions == content.bands
+        assert json.loads(file.tags(1).get("CLASSES", "{}")) == {str(i): name for i, name in content.names.items()}
 
 
 @pytest.mark.parametrize("ids", [(0, 100, 200), (0, 300, 600), (0, 70000, 140000)])

@@ -20,6 +20,8 @@ from affine import Affine
 from PIL import Image
 
 from pixelwise.errors import ImageError
+from pixelwise.formats.reading import read_record_image
+from pixelwise.formats.records import Record
 from pixelwise.imageio import pieces, tiff, windows
 from pixelwise.imageio.images import Limits
 from pixelwise.imageio.sources import open_source
@@ -265,6 +267,15 @@ def test_limits_apply_to_the_window_and_to_a_strip(tmp_path: Path) -> None:
         open_source(tmp_path / "strip.tif", limits=limits).read(window)
     with pytest.raises(ImageError, match=r"at most 2,000 pixels, found 400×300 = 120,000 in the header"):
         open_source(tmp_path / "a.png", limits=limits).read(window)
+
+
+def test_windows_of_records_do_not_need_the_whole_file(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (300, 400), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", values, tile=(32, 32), compression="deflate")
+    record = Record("a", tmp_path / "a.tif", None, window=(100, 90, 20, 30))
+    image, _, valid = read_record_image(record, Limits(pixels=2000))
+    np.testing.assert_array_equal(image[0], values[100:120, 90:120])
+    assert valid is None
 
 
 def test_only_the_tiles_of_a_window_are_decoded_and_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
