@@ -65,15 +65,18 @@ class WindowReader:
 
         All pixels of a file within the limits are counted, of a larger file those of some strips or tiles.
         """
-        return None if self.header.alpha is None else keep(kept().files, self._key, "alpha", lambda: self._count(most))
+        if self.header.alpha is None:
+            return None
+        height, width = self.header.size
+        complete = height * width <= most
+        return keep(kept().files, self._key, ("alpha", complete), lambda: self._count(most, complete))
 
-    def _count(self, most: int) -> AlphaCounts:
+    def _count(self, most: int, complete: bool) -> AlphaCounts:
         place = self.header.alpha
         if not isinstance(self._decoder, WindowDecoder):
             return AlphaCounts.of(self._whole(self._decoder).values[..., place], self.header)
-        height, width = self.header.size
         boxes = self._decoder.boxes()
-        if height * width > most:
+        if not complete:
             count = sum(1 for _ in self._decoder.boxes())
             boxes = itertools.islice(boxes, 0, None, max(1, count // _SAMPLE))
         total: AlphaCounts | None = None
