@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import subprocess
 import sys
@@ -13,11 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import tifffile
 from affine import Affine
 from PIL import Image
 
 from pixelwise.errors import ImageError
+from pixelwise.formats.reading import read_record_image
+from pixelwise.formats.records import Record
 from pixelwise.imageio import pieces, tiff, windows
 from pixelwise.imageio.images import Limits
 from pixelwise.imageio.sources import open_source
@@ -144,6 +148,29 @@ def test_other_files_are_read_by_window(tmp_path: Path, suffix: str, keeping: bo
     agree(path, rng)
 
 
+@pytest.mark.parametrize("bits", [2, 7, 8, 12, 16])
+@pytest.mark.parametrize("bands", [1, 3, 5])
+def test_windows_of_jpeg_2000_are_decoded_without_the_rest(tmp_path: Path, bits: int, bands: int) -> None:
+    rng = np.random.default_rng(0)
+    dtype = "uint8" if bits <= 8 else "uint16"
+    smooth = np.add.outer(np.arange(300), np.arange(260)) % 2**bits
+    values = np.stack([smooth // (k + 1) for k in range(bands)]).astype(dtype)
+    size = {"width": 130, "height": 150, "count": bands, "dtype": dtype}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", nbits=bits, **size) as file:
+        file.write(values)
+    for number, (codec, reversible, block) in enumerate(itertools.product(("JP2", "J2K"), ("YES", "NO"), (64, 1024))):
+        path = tmp_path / f"{number}.{codec.lower()}"
+        rasterio.shutil.copy(
+            tmp_path / "a.tif", path, driver="JP2OpenJPEG", CODEC=codec, REVERSIBLE=reversible, BLOCKXSIZE=block, BLOCKYSIZE=block,
+            QUALITY=100 if reversible == "YES" else 20,
+        )  # fmt: skip
+        agree(path, rng, 3)
+        np.testing.assert_array_equal(
+            open_source(path, limits=Limits(pixels=1000)).read(Window((90, 80), (120, 110)))[0],
+            open_source(path).read()[0][:, 90:120, 80:110],
+        )
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_png_with_alpha_is_treated_as_a_whole(tmp_path: Path, orientation: int, keeping: bool) -> None:
     rng = np.random.default_rng(0)
@@ -240,6 +267,15 @@ def test_limits_apply_to_the_window_and_to_a_strip(tmp_path: Path) -> None:
         open_source(tmp_path / "strip.tif", limits=limits).read(window)
     with pytest.raises(ImageError, match=r"at most 2,000 pixels, found 400×300 = 120,000 in the header"):
         open_source(tmp_path / "a.png", limits=limits).read(window)
+
+
+def test_windows_of_records_do_not_need_the_whole_file(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (300, 400), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", values, tile=(32, 32), compression="deflate")
+    record = Record("a", tmp_path / "a.tif", None, window=(100, 90, 20, 30))
+    image, _, valid = read_record_image(record, Limits(pixels=2000))
+    np.testing.assert_array_equal(image[0], values[100:120, 90:120])
+    assert valid is None
 
 
 def test_only_the_tiles_of_a_window_are_decoded_and_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ class AlphaCounts:
     @classmethod
     def of(cls, alpha: NDArray[Any], header: Header) -> AlphaCounts:
         """Count the values of a band, or of a window of it."""
+        alpha = np.ascontiguousarray(alpha)  # as a band of many, it would be slow to scan several times
         above = alpha > 0
         highest = alpha.max().item()
         return cls(

@@ -18,6 +18,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -125,7 +126,8 @@ def read_with_validity(
     def part(header: Header, reader: WindowReader) -> _Read:
         assert window is not None
         _require_within(header, limits, window.shape if reader.decodes_windows else header.size)
-        return work(header, reader.read(window, limits.pixels), reader.alpha(limits.pixels))
+        most = min(limits.pixels, limits.bytes // (header.samples * header.dtype.itemsize))
+        return work(header, reader.read(window, most), reader.alpha(most))
 
     if window is None:
         return _with_file(path, ImageError, open_as, whole)
@@ -343,15 +345,18 @@ def differs_from(nodata: float, stored: NDArray[Any], axis: int = -1) -> NDArray
         stored: values of all bands.
         axis: of the bands.
     """
+    planes = np.moveaxis(stored, axis, 0)
     if stored.dtype.kind == "f":
         with np.errstate(over="ignore"):
-            equal = np.isnan(stored) if np.isnan(nodata) else stored == stored.dtype.type(nodata)
+            value = stored.dtype.type(nodata)
+        equal = (np.isnan(plane) if np.isnan(nodata) else plane == value for plane in planes)
     elif isinstance(nodata, int) or nodata.is_integer():
-        equal = stored == int(nodata)
+        equal = (plane == int(nodata) for plane in planes)
     else:
-        equal = np.zeros(stored.shape, bool)
-    differs: NDArray[np.bool_] = ~(equal.any(axis) if nodata < 0 or stored.dtype.kind == "f" else equal.all(axis))
-    return differs
+        return np.ones(planes.shape[1:], bool)
+    combine = np.logical_or if nodata < 0 or stored.dtype.kind == "f" else np.logical_and
+    # Band by band, since numpy is slow in reducing short axes.
+    return ~functools.reduce(lambda one, other: combine(one, other, out=one), equal)
 
 
 def valid_voxels(image: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | None:

@@ -1,5 +1,8 @@
 """JPEG 2000 files, decoded by imagecodecs: the header first, the pixels on demand.
 
+Windows are decoded by GDAL where rasterio is installed, which uses the same library (OpenJPEG) and returns the same values. Palettes,
+alpha, single bits and YCC, which GDAL converts, are always decoded as a whole.
+
 Samples of 1 to 16 bits, signed or not, and any number of bands are returned as they are stored. Palettes are kept. A file is
 lossy if its wavelet is the irreversible one; a file with the reversible wavelet is regarded as lossless.
 
@@ -10,15 +13,19 @@ that some files store in further boxes (GMLJP2, GeoJP2) is not read.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixelwise.imageio.raster import Decoder, Header, Kind, Raster, Refused, as_samples
+from pixelwise.imageio.extras import need
+from pixelwise.imageio.raster import Decoder, Header, Kind, Raster, Refused, WindowDecoder, as_samples
+from pixelwise.tiles import Window, windows
 
 _SIGNATURE = b"\0\0\0\x0cjP  "
 _SIZ = b"\xff\x4f\xff\x51"  # start of codestream, and its first segment
@@ -26,6 +33,8 @@ _COD = 0xFF52
 _END = b"\xff\xd9"
 _SRGB, _GREY, _YCC = 16, 17, 18  # enumerated colour spaces
 _OPACITY, _PREMULTIPLIED = 1, 2
+_CACHE = 64  # MB of GDAL's block cache
+_SIDE = 1024
 
 
 @dataclass
@@ -78,7 +87,40 @@ def open_jpeg2000(file: BinaryIO) -> tuple[Header, Decoder]:
             values = np.asarray(Image.fromarray(np.ascontiguousarray(values), "YCbCr").convert("RGB"))
         return Raster(header, values, boxes.palette)
 
+    plain = header.kind in ("grey", "rgb") and header.alpha is None and boxes.palette is None and boxes.colours != _YCC
+    if plain and stream.bits > 1 and find_spec("rasterio") is not None:
+        return header, Jpeg2000Decoder(header, decode)
     return header, decode
+
+
+class Jpeg2000Decoder(WindowDecoder):
+    """Decodes an image of JPEG 2000, and windows of it by GDAL."""
+
+    def __init__(self, header: Header, decode: Decoder) -> None:
+        self._header, self._decode = header, decode
+
+    def __call__(self) -> Raster:
+        """Decode the whole image."""
+        return self._decode()
+
+    def window(self, file: BinaryIO, window: Window, most: int, key: Hashable | None) -> Raster:
+        """Decode a window; see `WindowDecoder.window`."""
+        rasterio = need("rasterio", "geo", file.name)
+        place = rasterio.windows.Window.from_slices(*window.slices)
+        with (
+            rasterio.Env(GDAL_CACHEMAX=_CACHE),
+            rasterio.open(Path(file.name).resolve(), driver="JP2OpenJPEG") as image,
+        ):
+            values = np.moveaxis(image.read(window=place), 0, -1)
+            found = (image.shape, values.shape[2], values.dtype)
+        expected = (self._header.size, self._header.samples, self._header.dtype)
+        if found != expected:
+            raise ValueError(f"{expected} in the header, {found} in the file")
+        return Raster(self._header, values)
+
+    def boxes(self) -> Iterator[Window]:
+        """Yield windows that cover the image."""
+        return iter(windows(self._header.size, (_SIDE, _SIDE), (0, 0)))
 
 
 def _header(boxes: _Boxes, stream: _Stream) -> Header:

@@ -38,6 +38,7 @@ from pixelwise.tiles import Window
 
 _BLOCK = 512  # side of a tile
 _CACHE = 64  # MB of GDAL's block cache
+_LARGE = 1 << 24  # pixels; smaller masks are written while others are computed, so they do not take all processors
 _LAYOUT = {
     **{"tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK, "INTERLEAVE": "BAND"},
     **{"SPARSE_OK": True, "BIGTIFF": "YES"},
@@ -88,7 +89,9 @@ def class_content(labels: Labels) -> SceneContent:
 
 def probability_content(labels: Labels) -> SceneContent:
     """Return the content of probabilities: one band per class, named after it, in steps of 0.004."""
-    return SceneContent(labels.names, "uint8", _NO_DATA, "average", steps=250)
+    # GDAL does not keep white space at the ends of descriptions, nor empty ones.
+    bands = tuple(" ".join(_NOT_IN_XML.sub("\ufffd", name).split()) or "-" for name in labels.names)
+    return SceneContent(bands, "uint8", _NO_DATA, "average", steps=250)
 
 
 def class_ids(labels: Labels) -> tuple[NDArray[Any], int]:
@@ -235,22 +238,32 @@ def _copy(gdal: Any, source: Path, target: Path, content: SceneContent) -> None:
     Raises:
         OSError: the disk does not take it; GDAL reports this by other exceptions, or not at all while it closes the file.
     """
-    import tifffile
-
     files = need("rasterio.shutil", "geo", source)
     try:
         with gdal.open(source, driver="GTiff") as file:
-            files.copy(file, target, driver="COG", **_copy_options(content))
+            threads = "ALL_CPUS" if file.width * file.height > _LARGE else "1"  # they do not change the bytes
+            files.copy(file, target, driver="COG", NUM_THREADS=threads, **_copy_options(content))
+        _require_complete(target)
     except Exception as error:
         raise OSError(str(error)) from error
-    with tifffile.TiffFile(target) as tif:
-        end = max(
+
+
+def _require_complete(path: Path) -> None:
+    """Raise unless a TIFF contains all its tiles.
+
+    Raises:
+        ValueError: it ends early, or has no image.
+    """
+    import tifffile  # slow to import
+
+    with tifffile.TiffFile(path) as tif:
+        ends = [
             place + count
             for page in tif.pages
             for place, count in zip(page.dataoffsets, page.databytecounts, strict=True)
-        )
-    if end > target.stat().st_size:
-        raise OSError("a file that ends early")
+        ]
+    if not ends or max(ends) > path.stat().st_size:
+        raise ValueError("no space left for the whole file")
 
 
 def _place(rasterio: Any, like: Source) -> tuple[dict[str, Any], str]:

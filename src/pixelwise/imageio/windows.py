@@ -1,6 +1,6 @@
 """Read windows of an image file, in memory that depends on the window.
 
-TIFFs are decoded strip by strip or tile by tile. Other files are decoded once as a whole and kept (see `pieces`). What is decided by
+TIFFs are decoded strip by strip or tile by tile, JPEG 2000 by GDAL. Other files are decoded once as a whole and kept (see `pieces`). What is decided by
 looking at all pixels of a file, which is only the meaning of alpha, is decided once per file.
 """
 
@@ -34,7 +34,7 @@ class WindowReader:
         self.header, self._decoder = self._open(name)
 
     def _open(self, name: str) -> tuple[Header, Decoder]:
-        if name != "TIFF":
+        if name != "TIFF":  # the decoders of others are bound to this handle of the file
             return open_as(self._file, name)
         return keep(kept().files, self._key, "header", lambda: open_as(self._file, name))
 
@@ -65,15 +65,18 @@ class WindowReader:
 
         All pixels of a file within the limits are counted, of a larger file those of some strips or tiles.
         """
-        return None if self.header.alpha is None else keep(kept().files, self._key, "alpha", lambda: self._count(most))
+        if self.header.alpha is None:
+            return None
+        height, width = self.header.size
+        complete = height * width <= most
+        return keep(kept().files, self._key, ("alpha", complete), lambda: self._count(most, complete))
 
-    def _count(self, most: int) -> AlphaCounts:
+    def _count(self, most: int, complete: bool) -> AlphaCounts:
         place = self.header.alpha
         if not isinstance(self._decoder, WindowDecoder):
             return AlphaCounts.of(self._whole(self._decoder).values[..., place], self.header)
-        height, width = self.header.size
         boxes = self._decoder.boxes()
-        if height * width > most:
+        if not complete:
             count = sum(1 for _ in self._decoder.boxes())
             boxes = itertools.islice(boxes, 0, None, max(1, count // _SAMPLE))
         total: AlphaCounts | None = None
