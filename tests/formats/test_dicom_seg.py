@@ -157,9 +157,7 @@ def test_segmentations_and_label_volumes_in_nifti_need_a_choice(tmp_path: Path) 
     affine = np.diag([-0.6, -0.8, 2.5, 1])
     affine[:3, 3] = 30, 20, 100
     nibabel.save(nibabel.Nifti1Image(volume, affine), tmp_path / "labels.nii.gz")
-    with pytest.raises(
-        PairingError, match=r"DICOM segmentations and label volumes: ct with seg\.dcm"
-    ) as error:
+    with pytest.raises(PairingError, match=r"DICOM segmentations and label volumes: ct with seg\.dcm") as error:
         opened(tmp_path)
     assert "--set data.images=ct --set data.masks=labels.nii.gz" in error.value.do
     require_masks(opened(tmp_path, images="ct", masks="seg.dcm"), files, mask)

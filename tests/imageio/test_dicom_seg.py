@@ -167,9 +167,10 @@ def test_the_same_call_gives_the_same_bytes_and_another_mask_other_identifiers(t
     assert all(uid.is_valid and uid.startswith("2.25.") for uid in uids)
 
 
-def test_frames_of_one_file_are_referred_to_in_its_own_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shares", [True, False])
+def test_frames_of_one_file_are_referred_to_in_its_own_order(tmp_path: Path, shares: bool) -> None:
     order = [2, 0, 3, 1]  # slice of each frame
-    source = write_enhanced(tmp_path / "ct.dcm", (4, 5, 6), order)
+    source = write_enhanced(tmp_path / "ct.dcm", (4, 5, 6), order, shares)
     mask = drawn((4, 5, 6), LABELS)
     frames = [order.index(k) for k in range(4)]
     write_dicom_seg(tmp_path / "seg.dcm", mask, LABELS, [source] * 4, frames=frames)
@@ -179,6 +180,22 @@ def test_frames_of_one_file_are_referred_to_in_its_own_order(tmp_path: Path) -> 
     seg, uid = highdicom.seg.segread(tmp_path / "seg.dcm"), pydicom.dcmread(source).SOPInstanceUID
     theirs = seg.get_pixels_by_source_frame(uid, [frame + 1 for frame in frames], combine_segments=True)
     np.testing.assert_array_equal(theirs, numbers)
+
+
+def test_frames_without_positions_cannot_be_referred_to(tmp_path: Path) -> None:
+    source = write_enhanced(tmp_path / "us.dcm", (4, 5, 6), range(4), PerFrameFunctionalGroupsSequence=None)
+    with pytest.raises(ImageError, match=r"us\.dcm: expected frames with their position, found frames without\. Write"):
+        write_dicom_seg(tmp_path / "seg.dcm", drawn((4, 5, 6), LABELS), LABELS, [source])
+
+
+@pytest.mark.parametrize("kind", ["binary", "labelmap"])
+def test_more_classes_than_a_byte_holds(tmp_path: Path, kind: Any) -> None:
+    labels = Labels(("background", *(f"c{k}" for k in range(300))))
+    files = write_series(tmp_path / "ct", (2, 20, 21))
+    mask = drawn((2, 20, 21), labels)
+    write_dicom_seg(tmp_path / "seg.dcm", mask, labels, files, segmentation_type=kind)
+    found = read_dicom_seg(tmp_path / "seg.dcm", header_of((2, 20, 21)))
+    np.testing.assert_array_equal(found.numbers.transpose(2, 1, 0), expected_numbers(mask, labels))
 
 
 @pytest.mark.parametrize(
@@ -457,6 +474,17 @@ def test_label_maps_may_describe_their_background_and_skip_numbers(tmp_path: Pat
     path = write_seg(tmp_path / "t", [(0, positions(1)[0], values)], names, series="1", kind="LABELMAP")
     with pytest.raises(MaskError, match="expected a description of every segment, found none of 200"):
         read_dicom_seg(path, header_of(SHAPE))
+
+
+def test_frames_may_be_all_that_refers_to_images(tmp_path: Path) -> None:
+    derivation, image = pydicom.Dataset(), pydicom.Dataset()
+    image.ReferencedSOPInstanceUID, derivation.SourceImageSequence = "1.2.3", [image]
+    path = write_seg(tmp_path / "s", [(1, positions(1)[0], np.ones(SHAPE[1:], bool))], {1: "a"}, series="1")
+    one = pydicom.dcmread(path)
+    del one.ReferencedSeriesSequence
+    one.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence = [derivation]
+    one.save_as(path)
+    assert read_segmentation_header(path).images == {"1.2.3"}
 
 
 def test_several_files_complement_each_other(tmp_path: Path) -> None:

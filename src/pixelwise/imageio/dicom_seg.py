@@ -142,12 +142,18 @@ def read_identifiers(path: Path) -> Identifiers:
     Raises:
         ImageError: it cannot be read.
     """
+    with reading(path, ImageError, "DICOM file"):
+        return _identifiers(_key(path))
+
+
+@lru_cache(maxsize=1 << 16)
+def _identifiers(key: Key) -> Identifiers:
+    path = key[0]
     pydicom = need("pydicom", "volumes", path)
     names = ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"]
-    with reading(path, ImageError, "DICOM file"):
-        plain = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=names, force=True)
-        image = plain.get(names[0]) or plain.file_meta.get("MediaStorageSOPInstanceUID")
-        return Identifiers(*(str(value or "") for value in (image, plain.get(names[1]), plain.get(names[2]))))
+    plain = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=names, force=True)
+    image = plain.get(names[0]) or plain.file_meta.get("MediaStorageSOPInstanceUID")
+    return Identifiers(*(str(value or "") for value in (image, plain.get(names[1]), plain.get(names[2]))))
 
 
 # The header ----------------------------------------------------------------------------------------------------------
@@ -184,10 +190,12 @@ def _read_header(key: Key) -> SegmentationHeader:
         found = "several with one number" if segments else "none"
         raise Refused("segments, each with its own number", found, "Export the segmentation again.")
     images = set(references(plain.get("SourceImageSequence") or ()))
-    series = set()
+    series: set[str] = set()
     for each in plain.get("ReferencedSeriesSequence") or ():
         series.add(str(each.get("SeriesInstanceUID") or ""))
         images.update(references(each.get("ReferencedInstanceSequence") or ()))
+    if not series and not images:
+        images = _images_of_frames(path)
     return SegmentationHeader(
         path,
         cast(Kind, kind),
@@ -196,6 +204,15 @@ def _read_header(key: Key) -> SegmentationHeader:
         frozenset(series - {""}),
         frozenset(images - {""}),
     )
+
+
+def _images_of_frames(path: Path) -> set[str]:
+    """Return the identifiers of the images that single frames refer to, if nothing refers to images of the whole file."""
+    sequences = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
+    plain = read_data_set(path, stop_before_pixels=True, specific_tags=sequences)
+    groups = (group for name in sequences for group in plain.get(name) or ())
+    derivations = (each for group in groups for each in group.get("DerivationImageSequence") or ())
+    return {image for each in derivations for image in references(each.get("SourceImageSequence") or ())}
 
 
 def references(items: Sequence[Any]) -> Iterator[str]:

@@ -189,8 +189,26 @@ def _repair(pydicom: Any, source: Any) -> None:
     for name in ("PatientBirthDate", "StudyDate"):
         setattr(source, name, _matching(source, name, r"\d{8}"))
     source.StudyTime = _matching(source, "StudyTime", r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?")
+    if int(source.get("NumberOfFrames") or 1) > 1:
+        _share_groups(source)
     source.PatientSex = source.PatientSex if source.PatientSex in _SEX else ""
     source.SpecificCharacterSet = "ISO_IR 192"
+
+
+def _share_groups(source: Any) -> None:
+    """Move orientation and spacing of the frames to where highdicom expects them, since they are those of all frames.
+
+    Raises:
+        Refused: frames without positions.
+    """
+    frames = source.get("PerFrameFunctionalGroupsSequence") or ()
+    if not frames or "PlanePositionSequence" not in frames[0]:
+        raise Refused("frames with their position", "frames without", "Write NIfTI instead.")
+    if not source.get("SharedFunctionalGroupsSequence"):
+        source.SharedFunctionalGroupsSequence = [type(frames[0])()]
+    for name in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+        if name in frames[0] and name not in source.SharedFunctionalGroupsSequence[0]:
+            setattr(source.SharedFunctionalGroupsSequence[0], name, frames[0][name].value)
 
 
 def _matching(source: Any, name: str, pattern: str) -> str:
