@@ -27,8 +27,9 @@ from tests.imageio.dicom_objects import (
 )
 
 from pixelwise.errors import GridMismatchError, ImageError, LabelsError, MaskError, OutOfMemoryError, SizeMismatchError
-from pixelwise.imageio import dicom_seg, dicom_seg_writing
-from pixelwise.imageio.dicom_seg import is_dicom_seg, read_dicom_seg, read_segmentation_header, rgb_from_cielab
+from pixelwise.imageio import dicom_seg_header, dicom_seg_writing
+from pixelwise.imageio.dicom_seg import read_dicom_seg
+from pixelwise.imageio.dicom_seg_header import is_dicom_seg, read_segmentation_header, rgb_from_cielab
 from pixelwise.imageio.dicom_seg_writing import require_identifiers, segment_numbers, write_dicom_seg
 from pixelwise.imageio.images import Limits
 from pixelwise.imageio.volumes import VolumeHeader
@@ -517,7 +518,7 @@ def test_deflated_files_are_read_within_the_limits(tmp_path: Path, monkeypatch: 
     plane = np.random.default_rng(0).random(SHAPE[1:]) < 0.5
     path = deflate(write_seg(tmp_path / "s", [(1, positions(1)[0], plane)], {1: "a"}, series="1"))
     np.testing.assert_array_equal(read_dicom_seg(path, header_of(SHAPE)).numbers[:, :, 0].T, plane)
-    monkeypatch.setattr(dicom_seg, "Limits", lambda: Limits(bytes=10**6))
+    monkeypatch.setattr(dicom_seg_header, "Limits", lambda: Limits(bytes=10**6))
     path = deflate(write_seg(tmp_path / "t", [(1, positions(1)[0], plane)], {1: "a"}, series="1"), extra=10**7)
     assert path.stat().st_size < 20_000
     with pytest.raises(MaskError, match="expected at most 1,000,000 bytes once unpacked, found more"):

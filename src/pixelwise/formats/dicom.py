@@ -15,7 +15,7 @@ from pixelwise.formats.nifti import read_volumes
 from pixelwise.formats.records import short
 from pixelwise.formats.volume_pairs import VolumePairs, dicom_candidates, first_series, unreadable_volumes
 from pixelwise.imageio.dicom import is_dicom, read_series
-from pixelwise.imageio.dicom_seg import segmentation_kind
+from pixelwise.imageio.dicom_seg_header import segmentation_kind
 from pixelwise.imageio.nifti import is_nifti
 from pixelwise.imageio.unreadable import conversion
 
