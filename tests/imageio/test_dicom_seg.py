@@ -161,6 +161,10 @@ def test_the_same_call_gives_the_same_bytes_and_another_mask_other_identifiers(t
         for name in ("a", "b"):
             write_dicom_seg(tmp_path / name, mask, LABELS, files, segmentation_type=kind)  # type: ignore[arg-type]
         assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    write_dicom_seg(
+        tmp_path / "b", np.asfortranarray(mask.astype(np.int64)), LABELS, files, segmentation_type="labelmap"
+    )
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes(), "however the mask is stored in memory"
     write_dicom_seg(tmp_path / "c", mask[:, ::-1], LABELS, files)
     write_dicom_seg(tmp_path / "d", mask, LABELS, files, model="another")
     uids = [pydicom.dcmread(tmp_path / name).SOPInstanceUID for name in "acd"]
@@ -174,13 +178,19 @@ def test_frames_of_one_file_are_referred_to_in_its_own_order(tmp_path: Path, sha
     source = write_enhanced(tmp_path / "ct.dcm", (4, 5, 6), order, shares)
     mask = drawn((4, 5, 6), LABELS)
     frames = [order.index(k) for k in range(4)]
-    write_dicom_seg(tmp_path / "seg.dcm", mask, LABELS, [source] * 4, frames=frames)
+    write_dicom_seg(tmp_path / "seg.dcm", mask[order], LABELS, [source] * 4)
     numbers = expected_numbers(mask, LABELS)
     found = read_dicom_seg(tmp_path / "seg.dcm", header_of((4, 5, 6)))
     np.testing.assert_array_equal(found.numbers.transpose(2, 1, 0), numbers)
     seg, uid = highdicom.seg.segread(tmp_path / "seg.dcm"), pydicom.dcmread(source).SOPInstanceUID
     theirs = seg.get_pixels_by_source_frame(uid, [frame + 1 for frame in frames], combine_segments=True)
     np.testing.assert_array_equal(theirs, numbers)
+
+
+def test_several_files_of_several_frames_are_refused(tmp_path: Path) -> None:
+    sources = [write_enhanced(tmp_path / name, (2, 5, 6), range(2)) for name in ("a", "b")]
+    with pytest.raises(ImageError, match="expected files of one slice each, or one file of all frames, found 2 files"):
+        write_dicom_seg(tmp_path / "seg.dcm", drawn((4, 5, 6), LABELS), LABELS, sources)
 
 
 def test_frames_without_positions_cannot_be_referred_to(tmp_path: Path) -> None:
