@@ -12,7 +12,7 @@ from pixelwise.config import DataConfig
 from pixelwise.datasets.dataset import DataSplits, open_data
 from pixelwise.errors import GridMismatchError, MaskError, PairingError
 from pixelwise.imageio.dicom_contours import read_contour_header
-from pixelwise.imageio.dicom_seg import segmentation_kind
+from pixelwise.imageio.dicom_seg_header import segmentation_kind
 from pixelwise.imageio.dicom_seg_writing import write_dicom_seg
 from pixelwise.labels import Labels
 

@@ -16,7 +16,7 @@ from pixelwise import check
 from pixelwise.config import DataConfig
 from pixelwise.datasets.convert import convert
 from pixelwise.datasets.dataset import DataSplits, open_data
-from pixelwise.errors import GridMismatchError, LabelsError, MaskError, PairingError
+from pixelwise.errors import DataError, GridMismatchError, LabelsError, MaskError, PairingError
 from pixelwise.formats import FORMATS
 from pixelwise.formats.reading import read_truth
 from pixelwise.imageio.dicom_seg_writing import write_dicom_seg
@@ -103,6 +103,16 @@ def test_named_files_are_paired_by_identifiers_too(tmp_path: Path) -> None:
         tmp_path, train={"images": "p1/ct", "masks": "p1/s.dcm"}, test={"images": "p2/ct", "masks": "p2/s.dcm"}
     )
     assert (len(splits.train), len(splits.test)) == (4, 4)
+
+
+def test_splits_with_ground_truth_of_two_kinds_are_refused(tmp_path: Path) -> None:
+    patient(tmp_path / "p1/ct", tmp_path / "p1/s.dcm")
+    patient(tmp_path / "p2/ct", tmp_path / "p2/s.dcm")
+    (tmp_path / "p2/labels.nii.gz").write_bytes(b"")
+    with pytest.raises(DataError, match="expected ground truth of one kind, found none for test"):
+        opened(
+            tmp_path, train={"images": "p1/ct", "masks": "p1/s.dcm"}, test={"images": "p2/ct", "masks": "p2/*.nii.gz"}
+        )
 
 
 def test_folders_named_after_splits_divide_the_series(tmp_path: Path) -> None:

@@ -88,24 +88,29 @@ def write_series(
     return files
 
 
-def write_enhanced(path: Path, shape: tuple[int, int, int], order: Sequence[int]) -> Path:
-    """Write an enhanced CT: frame number n is the slice order[n] of D."""
+def write_enhanced(
+    path: Path, shape: tuple[int, int, int], order: Sequence[int], shares: bool = True, **tags: Any
+) -> Path:
+    """Write an enhanced CT: frame number n is the slice order[n] of D; with `shares`, frames share orientation and spacing."""
     one = empty(path, EnhancedCTImageStorage)
     identify(one, generate_uid(), generate_uid(), generate_uid())
     shared, measures, orientation = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing, measures.SliceThickness = list(SPACING), STEP
     orientation.ImageOrientationPatient = list(AXIAL)
-    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    if shares:
+        shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
     one.SharedFunctionalGroupsSequence, one.PerFrameFunctionalGroupsSequence = [shared], []
     places = positions(shape[0])
     for number in order:
         item, place = Dataset(), Dataset()
         place.ImagePositionPatient = places[number]
         item.PlanePositionSequence = [place]
+        if not shares:
+            item.PixelMeasuresSequence, item.PlaneOrientationSequence = [measures], [orientation]
         one.PerFrameFunctionalGroupsSequence.append(item)
     one.NumberOfFrames = shape[0]
     image_pixels(one, np.zeros(shape))
-    return write(one, path, {})
+    return write(one, path, tags)
 
 
 def write_seg(

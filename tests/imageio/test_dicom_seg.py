@@ -27,8 +27,9 @@ from tests.imageio.dicom_objects import (
 )
 
 from pixelwise.errors import GridMismatchError, ImageError, LabelsError, MaskError, OutOfMemoryError, SizeMismatchError
-from pixelwise.imageio import dicom_seg, dicom_seg_writing
-from pixelwise.imageio.dicom_seg import is_dicom_seg, read_dicom_seg, read_segmentation_header, rgb_from_cielab
+from pixelwise.imageio import dicom_seg_header, dicom_seg_writing
+from pixelwise.imageio.dicom_seg import read_dicom_seg
+from pixelwise.imageio.dicom_seg_header import is_dicom_seg, read_segmentation_header, rgb_from_cielab
 from pixelwise.imageio.dicom_seg_writing import require_identifiers, segment_numbers, write_dicom_seg
 from pixelwise.imageio.images import Limits
 from pixelwise.imageio.volumes import VolumeHeader
@@ -160,6 +161,10 @@ def test_the_same_call_gives_the_same_bytes_and_another_mask_other_identifiers(t
         for name in ("a", "b"):
             write_dicom_seg(tmp_path / name, mask, LABELS, files, segmentation_type=kind)  # type: ignore[arg-type]
         assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    write_dicom_seg(
+        tmp_path / "b", np.asfortranarray(mask.astype(np.int64)), LABELS, files, segmentation_type="labelmap"
+    )
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes(), "however the mask is stored in memory"
     write_dicom_seg(tmp_path / "c", mask[:, ::-1], LABELS, files)
     write_dicom_seg(tmp_path / "d", mask, LABELS, files, model="another")
     uids = [pydicom.dcmread(tmp_path / name).SOPInstanceUID for name in "acd"]
@@ -167,18 +172,41 @@ def test_the_same_call_gives_the_same_bytes_and_another_mask_other_identifiers(t
     assert all(uid.is_valid and uid.startswith("2.25.") for uid in uids)
 
 
-def test_frames_of_one_file_are_referred_to_in_its_own_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shares", [True, False])
+def test_frames_of_one_file_are_referred_to_in_its_own_order(tmp_path: Path, shares: bool) -> None:
     order = [2, 0, 3, 1]  # slice of each frame
-    source = write_enhanced(tmp_path / "ct.dcm", (4, 5, 6), order)
+    source = write_enhanced(tmp_path / "ct.dcm", (4, 5, 6), order, shares)
     mask = drawn((4, 5, 6), LABELS)
     frames = [order.index(k) for k in range(4)]
-    write_dicom_seg(tmp_path / "seg.dcm", mask, LABELS, [source] * 4, frames=frames)
+    write_dicom_seg(tmp_path / "seg.dcm", mask[order], LABELS, [source] * 4)
     numbers = expected_numbers(mask, LABELS)
     found = read_dicom_seg(tmp_path / "seg.dcm", header_of((4, 5, 6)))
     np.testing.assert_array_equal(found.numbers.transpose(2, 1, 0), numbers)
     seg, uid = highdicom.seg.segread(tmp_path / "seg.dcm"), pydicom.dcmread(source).SOPInstanceUID
     theirs = seg.get_pixels_by_source_frame(uid, [frame + 1 for frame in frames], combine_segments=True)
     np.testing.assert_array_equal(theirs, numbers)
+
+
+def test_several_files_of_several_frames_are_refused(tmp_path: Path) -> None:
+    sources = [write_enhanced(tmp_path / name, (2, 5, 6), range(2)) for name in ("a", "b")]
+    with pytest.raises(ImageError, match="expected files of one slice each, or one file of all frames, found 2 files"):
+        write_dicom_seg(tmp_path / "seg.dcm", drawn((4, 5, 6), LABELS), LABELS, sources)
+
+
+def test_frames_without_positions_cannot_be_referred_to(tmp_path: Path) -> None:
+    source = write_enhanced(tmp_path / "us.dcm", (4, 5, 6), range(4), PerFrameFunctionalGroupsSequence=None)
+    with pytest.raises(ImageError, match=r"us\.dcm: expected frames with their position, found frames without\. Write"):
+        write_dicom_seg(tmp_path / "seg.dcm", drawn((4, 5, 6), LABELS), LABELS, [source])
+
+
+@pytest.mark.parametrize("kind", ["binary", "labelmap"])
+def test_more_classes_than_a_byte_holds(tmp_path: Path, kind: Any) -> None:
+    labels = Labels(("background", *(f"c{k}" for k in range(300))))
+    files = write_series(tmp_path / "ct", (2, 20, 21))
+    mask = drawn((2, 20, 21), labels)
+    write_dicom_seg(tmp_path / "seg.dcm", mask, labels, files, segmentation_type=kind)
+    found = read_dicom_seg(tmp_path / "seg.dcm", header_of((2, 20, 21)))
+    np.testing.assert_array_equal(found.numbers.transpose(2, 1, 0), expected_numbers(mask, labels))
 
 
 @pytest.mark.parametrize(
@@ -459,6 +487,17 @@ def test_label_maps_may_describe_their_background_and_skip_numbers(tmp_path: Pat
         read_dicom_seg(path, header_of(SHAPE))
 
 
+def test_frames_may_be_all_that_refers_to_images(tmp_path: Path) -> None:
+    derivation, image = pydicom.Dataset(), pydicom.Dataset()
+    image.ReferencedSOPInstanceUID, derivation.SourceImageSequence = "1.2.3", [image]
+    path = write_seg(tmp_path / "s", [(1, positions(1)[0], np.ones(SHAPE[1:], bool))], {1: "a"}, series="1")
+    one = pydicom.dcmread(path)
+    del one.ReferencedSeriesSequence
+    one.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence = [derivation]
+    one.save_as(path)
+    assert read_segmentation_header(path).images == {"1.2.3"}
+
+
 def test_several_files_complement_each_other(tmp_path: Path) -> None:
     plane = np.zeros(SHAPE[1:], bool)
     plane[0] = True
@@ -489,7 +528,7 @@ def test_deflated_files_are_read_within_the_limits(tmp_path: Path, monkeypatch: 
     plane = np.random.default_rng(0).random(SHAPE[1:]) < 0.5
     path = deflate(write_seg(tmp_path / "s", [(1, positions(1)[0], plane)], {1: "a"}, series="1"))
     np.testing.assert_array_equal(read_dicom_seg(path, header_of(SHAPE)).numbers[:, :, 0].T, plane)
-    monkeypatch.setattr(dicom_seg, "Limits", lambda: Limits(bytes=10**6))
+    monkeypatch.setattr(dicom_seg_header, "Limits", lambda: Limits(bytes=10**6))
     path = deflate(write_seg(tmp_path / "t", [(1, positions(1)[0], plane)], {1: "a"}, series="1"), extra=10**7)
     assert path.stat().st_size < 20_000
     with pytest.raises(MaskError, match="expected at most 1,000,000 bytes once unpacked, found more"):

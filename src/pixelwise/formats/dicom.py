@@ -16,7 +16,7 @@ from pixelwise.formats.nifti import read_volumes
 from pixelwise.formats.records import short
 from pixelwise.formats.volume_pairs import VolumePairs, dicom_candidates, first_series, unreadable_volumes
 from pixelwise.imageio.dicom import is_dicom
-from pixelwise.imageio.dicom_seg import segmentation_kind
+from pixelwise.imageio.dicom_seg_header import segmentation_kind
 from pixelwise.imageio.dicom_series import read_series
 from pixelwise.imageio.unreadable import conversion
 from pixelwise.imageio.volume_files import is_volume
@@ -59,7 +59,7 @@ def read(dataset: DatasetRoot) -> ReadResult:
         others = unreadable_volumes(dataset)
         raise DataError(
             dataset.root,
-            expected="a segmentation in DICOM (SEG, RTSTRUCT), or a label volume in NIfTI or NRRD, of a series",
+            expected="a segmentation in DICOM (SEG, RTSTRUCT), or a label volume in NIfTI (.nii.gz) or NRRD, of a series",
             found=f"DICOM files, and {short(others[0], dataset.root)}" if others else "only DICOM files",
             do=conversion(others) or "Add the segmentations to the folder, at any place in it.",
         )

@@ -28,9 +28,9 @@ from pixelwise.formats.split_lists import divide_by_lists, find_lists
 from pixelwise.formats.volume_pairs import UNMASKED, VolumePairs, ambiguous, is_named_mask, named_series
 from pixelwise.formats.volume_slices import Volume, cut_into_slices
 from pixelwise.imageio.dicom_contours import Ring, read_contour_header, read_contours, total_area
-from pixelwise.imageio.dicom_seg import (
+from pixelwise.imageio.dicom_seg import read_dicom_seg
+from pixelwise.imageio.dicom_seg_header import (
     SegmentationHeader,
-    read_dicom_seg,
     read_identifiers,
     read_segmentation_header,
     segmentation_kind,
@@ -104,6 +104,12 @@ def read_segmentations(volumes: VolumePairs, found: Sequence[Path]) -> ReadResul
     """
     dataset = volumes.dataset
     files_by_split = _files_by_split(volumes, found)
+    if not any(files for _, files in files_by_split.values()):
+        return None
+    missing = [name for name, (_, files) in files_by_split.items() if not files]
+    if missing:
+        do = "Name the DICOM segmentations of all splits, or label volumes for all."
+        raise DataError(dataset.root, expected="ground truth of one kind", found=f"none for {missing[0]}", do=do)
     pairs: dict[Path, list[SegmentationHeader]] = {}
     contours: dict[Path, _Contours] = {}
     for split, (folders, files) in files_by_split.items():
@@ -114,8 +120,6 @@ def read_segmentations(volumes: VolumePairs, found: Sequence[Path]) -> ReadResul
             name = split or split_of_folder(folder, dataset.root) or "pool"
             mask = of_split[folder][0].path
             volumes.splits[name].append(Record(_id(folder, dataset.root), folder, mask))
-    if not any(files for _, files in files_by_split.values()):
-        return None
     if not dataset.named_splits:
         _require_no_other_masks(dataset, pairs)
     dataset.use(*(each.path for group in pairs.values() for each in group))
@@ -173,6 +177,14 @@ def _pair(volumes: VolumePairs, folders: Sequence[Path], files: Sequence[Path]) 
         else:
             volumes.add_problem(path, f"{ORPHAN}: no series with an identifier that it refers to")
     _require_distinct(root, pairs)
+    _report_others(volumes, folders if files else (), pairs)
+    return dict(pairs)
+
+
+def _report_others(volumes: VolumePairs, folders: Sequence[Path], pairs: Pairs) -> None:
+    """Report series without a segmentation: as a notice if another series of their study has one, else as a problem."""
+    root = volumes.dataset.root
+    identifiers = {folder: read_identifiers(volumes.series[folder][1][0]) for folder in folders}
     studies = {identifiers[folder].study for folder in pairs} - {""}
     others = [folder for folder in identifiers if folder not in pairs]
     in_study = [folder for folder in others if identifiers[folder].study in studies]
@@ -185,7 +197,6 @@ def _pair(volumes: VolumePairs, folders: Sequence[Path], files: Sequence[Path]) 
         many += "" if len(in_study) == 1 else " segmentation refers to are"
         volumes.notices.append(f"{many} left out, since others of their studies have one ({first})")
         volumes.dataset.use(*(file for folder in in_study for file in volumes.series[folder][1]))
-    return dict(pairs)
 
 
 def _has_images(files: Iterable[Path], header: SegmentationHeader) -> bool:
@@ -206,7 +217,7 @@ def _require_distinct(root: Path, pairs: Pairs) -> None:
 
 
 def _require_no_other_masks(dataset: DatasetRoot, pairs: Pairs) -> None:
-    """Raise PairingError if there are label volumes in NIfTI, too: it is not clear which are the ground truth."""
+    """Raise PairingError if there are label volumes, too: it is not clear which are the ground truth."""
     others = [path for path in dataset.files if is_volume(path) and is_named_mask(path)]
     if others and pairs:
         listed = {folder: [*(header.path for header in headers), *others] for folder, headers in pairs.items()}

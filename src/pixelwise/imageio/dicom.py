@@ -38,7 +38,7 @@ _TAGS = [
     "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 _DEFLATED = "1.2.840.10008.1.2.1.99"  # the header is compressed too: a few kilobytes could become gigabytes
-_CONVERTERS = {"SEG": "dcmqi's segimage2itkimage", "RTSTRUCT": "plastimatch"}
+_GROUND_TRUTH = ("SEG", "RTSTRUCT")
 PROJECTIONS = {"CR", "DX", "MG", "IO", "PX", "RG", "XA", "RF"}  # a position in these is that of the detector
 START = 2048  # bytes from which DICOM is recognised; the first elements are short
 _ELEMENTS = 3
@@ -296,9 +296,8 @@ def _unusable(plain: Any) -> tuple[str, str, str] | None:
         EOFError: it should hold one, but the header ends before it.
     """
     modality = str(plain.get("Modality") or "")
-    converter = _CONVERTERS.get(modality)
-    if converter is not None:
-        do = f"Convert it to NIfTI with {converter}, and remove it from the folder."
+    if modality in _GROUND_TRUTH:
+        do = "Name the series instead; train, check and evaluate read segmentations as ground truth."
         return ("a slice of a scan", f"a segmentation ({modality})", do)
     if modality == "RTDOSE":
         return ("a slice of a scan", "a dose distribution (RTDOSE)", "Remove the file.")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import GridMismatchError, MaskError
-from pixelwise.imageio.dicom_seg import Segment, SegmentationHeader, read_data_set, references
+from pixelwise.imageio.dicom_seg_header import Segment, SegmentationHeader, read_data_set, references
 from pixelwise.imageio.raster import Refused
 from pixelwise.imageio.safe_reading import reading, require_file
 from pixelwise.imageio.volumes import Across, VolumeHeader

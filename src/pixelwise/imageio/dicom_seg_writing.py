@@ -57,7 +57,6 @@ def write_dicom_seg(
     labels: Labels,
     files: Sequence[Path],
     *,
-    frames: Sequence[int] | None = None,
     segmentation_type: SegmentationType = "binary",
     generate_uids: bool = False,
     model: str = _PROGRAM,
@@ -66,10 +65,10 @@ def write_dicom_seg(
 
     Args:
         path: of the new file.
-        mask: (D, H, W) class indices, or `labels.ignore_index`, in the rows and columns of the files.
+        mask: (D, H, W) class indices, or `labels.ignore_index`, in the rows and columns of the files: one plane per file, or per
+            frame of the only file.
         labels: the classes.
-        files: of a series, from the first slice of the mask to the last; or one file of D frames, however often it is named.
-        frames: number, from 0, of the frame of each slice in a file of several frames; by default in their order.
+        files: of a series, in the order of the mask; or one file of D frames, however often it is named.
         segmentation_type: "binary", one bit per pixel and segment, which every viewer reads; or "labelmap", one number per
             pixel, compressed with RLE.
         generate_uids: whether to replace missing identifiers of study, series and frame of reference.
@@ -96,8 +95,7 @@ def write_dicom_seg(
     table = np.zeros(labels.ignore_index + 1, np.uint8 if len(numbers) < 256 else np.uint16)
     for name, number in numbers.items():
         table[labels.names.index(name)] = number
-    stored = np.empty(mask.shape, table.dtype)
-    stored[slice(None) if frames is None else list(frames)] = table[mask]
+    stored = np.ascontiguousarray(table[mask])  # its bytes are hashed
     identity = repr((segmentation_type, model, version(_PROGRAM), labels.names, labels.colours, stored.shape))
     parts: list[bytes | memoryview] = [
         identity.encode(),
@@ -142,7 +140,7 @@ def _read_sources(files: Sequence[Path]) -> list[Any]:
     """Read the headers of source files, repaired; all of the first, what identifies and places a slice of the others.
 
     Raises:
-        ImageError: an unreadable file, or one that is not identified.
+        ImageError: an unreadable file, one that is not identified, or several files of several frames.
     """
     sources = []
     for number, path in enumerate(files):
@@ -153,6 +151,13 @@ def _read_sources(files: Sequence[Path]) -> list[Any]:
             source = pydicom.dcmread(path, stop_before_pixels=True, force=True, **tags)
             _repair(pydicom, source)
         sources.append(source)
+    if len(sources) > 1 and any(int(source.get("NumberOfFrames") or 1) > 1 for source in sources):
+        raise ImageError(
+            files[0],
+            expected="files of one slice each, or one file of all frames",
+            found=f"{len(sources)} files, of several frames",
+            do="Write NIfTI instead: a DICOM segmentation of several such files is not supported.",
+        )
     _complete_places(sources)
     return sources
 
@@ -189,8 +194,26 @@ def _repair(pydicom: Any, source: Any) -> None:
     for name in ("PatientBirthDate", "StudyDate"):
         setattr(source, name, _matching(source, name, r"\d{8}"))
     source.StudyTime = _matching(source, "StudyTime", r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?")
+    if int(source.get("NumberOfFrames") or 1) > 1:
+        _share_groups(source)
     source.PatientSex = source.PatientSex if source.PatientSex in _SEX else ""
     source.SpecificCharacterSet = "ISO_IR 192"
+
+
+def _share_groups(source: Any) -> None:
+    """Move orientation and spacing of the frames to where highdicom expects them, since they are those of all frames.
+
+    Raises:
+        Refused: frames without positions.
+    """
+    frames = source.get("PerFrameFunctionalGroupsSequence") or ()
+    if not frames or "PlanePositionSequence" not in frames[0]:
+        raise Refused("frames with their position", "frames without", "Write NIfTI instead.")
+    if not source.get("SharedFunctionalGroupsSequence"):
+        source.SharedFunctionalGroupsSequence = [type(frames[0])()]
+    for name in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+        if name in frames[0] and name not in source.SharedFunctionalGroupsSequence[0]:
+            setattr(source.SharedFunctionalGroupsSequence[0], name, frames[0][name].value)
 
 
 def _matching(source: Any, name: str, pattern: str) -> str:
