@@ -202,9 +202,12 @@ def test_signed_values(tmp_path: Path) -> None:
         ({"BitsStored": 60}, "expected 1 to 32 bits per pixel, found 60"),
         (
             {"Modality": "SEG", "NumberOfFrames": 12},
-            r"expected a slice of a scan, found a segmentation \(SEG\)\. Convert it to NIfTI with dcmqi",
+            r"expected a slice of a scan, found a segmentation \(SEG\)\. Name the series instead",
         ),
-        ({"Modality": "RTSTRUCT", "ImagePositionPatient": None}, r"found a segmentation \(RTSTRUCT\)\. .*plastimatch"),
+        (
+            {"Modality": "RTSTRUCT", "ImagePositionPatient": None},
+            r"found a segmentation \(RTSTRUCT\)\. Name the series instead",
+        ),
     ],
 )
 def test_files_that_are_not_slices_are_refused(tmp_path: Path, tags: dict[str, Any], found: str) -> None:
