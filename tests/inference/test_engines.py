@@ -292,7 +292,7 @@ def test_one_large_image_is_a_large_job(fakes: Fakes, tmp_path: Path) -> None:
 
 
 def test_images_that_cannot_be_read_or_predicted_are_left_to_the_job(fakes: Fakes, tmp_path: Path) -> None:
-    def unreadable() -> Any:
+    def unreadable(_: Any) -> Any:
         raise ImageError("a.png", expected="an image", found="none", do="Restore it.")
 
     def choice(*examples: Example) -> Engine:

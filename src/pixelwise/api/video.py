@@ -36,6 +36,7 @@ from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.temporal import Flicker, Smoothing
 from pixelwise.reporting.overlay import overlay
 from pixelwise.storage import write_atomic
+from pixelwise.tiles import Window
 from pixelwise.types import Prediction
 
 # Keys of `predict` that are settings of videos, not fields of `ModelSpec`.
@@ -107,9 +108,9 @@ def example_frame(path: Path) -> Example:
     """
     header = read_video_header(path)
 
-    def read() -> tuple[NDArray[Any], None]:
+    def read(window: Window) -> tuple[NDArray[Any], None]:
         with closing(read_frames(header)) as frames:
-            return next(frames).image, None
+            return next(frames).image[:, *window.slices], None
 
     return Example(header.size, read)
 

@@ -32,7 +32,7 @@ from pixelwise.inference.trials import Engine, Trial, Trials, fastest
 from pixelwise.machine import cores, processor
 from pixelwise.models.card import ModelCard
 from pixelwise.storage import write_cache
-from pixelwise.tiles import padded
+from pixelwise.tiles import Window, padded
 
 AUTO = "auto"
 PRECISIONS = ("fp32", "bf16")
@@ -62,15 +62,17 @@ Read = tuple[NDArray[Any], NDArray[np.bool_] | None]
 
 @dataclass(frozen=True)
 class Example:
-    """One of the first images of a job: its spatial size *S, and how to read it and its valid pixels (*S)."""
+    """One of the first images of a job: its spatial size *S, and how to read a window of it, with its valid pixels."""
 
     shape: tuple[int, ...]
-    read: Callable[[], Read]
+    read: Callable[[Window], Read]
 
     @classmethod
     def of(cls, image: NDArray[Any], valid: NDArray[np.bool_] | None) -> Example:
         """Return the example of an image (C, *S) that has been read."""
-        return cls(image.shape[1:], lambda: (image, valid))
+        return cls(
+            image.shape[1:], lambda window: (image[:, *window.slices], None if valid is None else valid[window.slices])
+        )
 
 
 @dataclass(frozen=True)
@@ -334,19 +336,16 @@ def _piece(shape: Sequence[int], tile: Sequence[int] | None) -> tuple[int, ...]:
 
 def _read_piece(example: Example, tile: Sequence[int] | None) -> Read | None:
     """Read the centre of an image, of a volume that of its middle slice; None if it cannot be read or holds no data."""
+    piece = _piece(example.shape, tile)
+    sizes = (1,) * (len(example.shape) - 2) + piece
+    start = tuple((whole - size) // 2 for whole, size in zip(example.shape, sizes, strict=True))
+    window = Window(start, tuple(first + size for first, size in zip(start, sizes, strict=True)))
     try:
-        image, valid = example.read()
+        image, valid = example.read(window)
     except DataError:
         return None
-    places = [
-        slice((size - side) // 2, (size - side) // 2 + side)
-        for size, side in zip(image.shape[-2:], _piece(image.shape, tile), strict=True)
-    ]
-    if image.ndim == 4:
-        middle = image.shape[1] // 2
-        image, valid = image[:, middle], None if valid is None else valid[middle]
-    part = np.ascontiguousarray(image[:, *places])
-    inside = None if valid is None else np.ascontiguousarray(valid[tuple(places)])
+    part = np.ascontiguousarray(image).reshape(len(image), *piece)
+    inside = None if valid is None else np.ascontiguousarray(valid).reshape(piece)
     return (part, inside) if inside is None or inside.any() else None
 
 
