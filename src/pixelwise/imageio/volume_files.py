@@ -38,7 +38,7 @@ def read_header(path: Path, error: type[DataError] = ImageError) -> VolumeHeader
     """
     kind = format_of(path)
     if kind == "DICOM":
-        return dicom_series.frames_of(path).header
+        return dicom_series.volume_of([path]).header
     return nrrd.read_header(path, error) if kind == "NRRD" else nifti.read_header(path, error)
 
 
@@ -50,7 +50,7 @@ def read_box(path: Path, box: tuple[slice, ...], error: type[DataError] = ImageE
     """
     kind = format_of(path)
     if kind == "DICOM":
-        return dicom_series.frames_of(path).read_box(box)
+        return dicom_series.volume_of([path]).read_box(box)
     return nrrd.read_box(path, box, error) if kind == "NRRD" else nifti.read_box(path, box, error)
 
 
