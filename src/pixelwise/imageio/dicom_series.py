@@ -29,7 +29,8 @@ from pixelwise.imageio.volume_values import Key, key_of
 from pixelwise.imageio.volumes import VolumeHeader
 
 _TOLERANCE = 0.02  # of the slice distance: deviation of a slice from its expected position
-_SAME_GEOMETRY = 1e-4  # scanners round the directions of each slice separately
+_SAME_DIRECTION = 1e-3  # programs round the directions of each slice separately
+_SAME_SPACING = 1e-4
 _LONGEST_NAME = 80
 
 
@@ -331,8 +332,7 @@ def _require_one_geometry(where: Path, slices: Sequence[Slice]) -> None:
     kinds: list[list[Slice]] = []
     for each in slices:
         for kind in kinds:
-            same_size = kind[0].frame.size == each.frame.size
-            if same_size and np.allclose(kind[0].geometry, each.geometry, rtol=0, atol=_SAME_GEOMETRY):
+            if _same_geometry(kind[0], each):
                 kind.append(each)
                 break
         else:
@@ -344,6 +344,14 @@ def _require_one_geometry(where: Path, slices: Sequence[Slice]) -> None:
         raise ImageError(
             where, expected=f"slices of one {what}", found=found, do="Move each of these to a separate folder."
         )
+
+
+def _same_geometry(one: Slice, other: Slice) -> bool:
+    return (
+        one.frame.size == other.frame.size
+        and np.allclose(one.geometry[:6], other.geometry[:6], rtol=0, atol=_SAME_DIRECTION)
+        and np.allclose(one.geometry[6:], other.geometry[6:], rtol=_SAME_SPACING, atol=0)
+    )
 
 
 def _step(slices: Sequence[Slice], where: Path) -> NDArray[np.float64]:

@@ -20,6 +20,16 @@ def is_volume(path: Path) -> bool:
     return nifti.is_nifti(path) or nrrd.is_nrrd(path)
 
 
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Return the files of a volume: itself, and the data file beside a header of NRRD (.nhdr)."""
+    if path.suffix.lower() != ".nhdr":
+        return (path,)
+    try:
+        return tuple(dict.fromkeys((path, nrrd.read_data_file(path))))
+    except DataError:
+        return (path,)  # reported when the volume is read
+
+
 def format_of(path: Path) -> Literal["NIfTI", "NRRD", "DICOM"]:
     """Return the format of a file by its first bytes; NIfTI, whose reader reports other files, if it is neither of the others."""
     try:
