@@ -134,6 +134,27 @@ def test_any_frames_of_a_compressed_file_equal_the_originals(
             np.testing.assert_array_equal(decoded, expected(kind, values[k]))
 
 
+@pytest.mark.parametrize(
+    "syntax", [None, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless], ids=lambda uid: uid and uid.name
+)
+def test_the_sign_of_12_bits_is_extended(tmp_path: Path, syntax: UID | None) -> None:
+    values = stored("int16", 12)
+    one = dataset(values & 0x0FFF, Modality="DX", BitsStored=12, HighBit=11)
+    if syntax is not None:
+        one = compressed(one, (values & 0x0FFF).view(np.uint16), syntax, 12)
+    np.testing.assert_array_equal(open_source(save(tmp_path / "a", one)).read()[0][0], values)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16"])
+@pytest.mark.parametrize("count", [0, 3])
+def test_bits_that_are_stored_above_unused_ones_are_the_value(tmp_path: Path, dtype: str, count: int) -> None:
+    values = stored(dtype, 12, count)
+    one = dataset(values << 4, Modality="US", BitsStored=12, HighBit=15)
+    path = save(tmp_path / "a", one)
+    found = np.stack(list(decode(read_file(path).frames)))
+    np.testing.assert_array_equal(found, values.reshape(found.shape))
+
+
 def test_lossy_compressions_are_close(tmp_path: Path) -> None:
     values = (stored("uint8", 8) // 4 * 3).astype(np.uint8)
     wide = stored("uint16", 12)

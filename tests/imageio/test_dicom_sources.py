@@ -299,6 +299,14 @@ def test_a_series_that_is_not_complete_is_left_out_with_the_reason(tmp_path: Pat
         open_source(paths[0])
 
 
+def test_directions_that_are_rounded_otherwise_are_one_orientation(tmp_path: Path) -> None:
+    angles = 0.3 + np.array([0, 4e-5, -4e-5])
+    for k, angle in enumerate(angles):
+        directions = [1, 0, 0, 0, round(np.cos(angle), 4), round(np.sin(angle), 4)]
+        slice_file(tmp_path / str(k), values_of(k), ORIGIN + k * np.array([0, -0.74, 2.39]), directions)
+    assert opened(tmp_path).shape[0] == 3
+
+
 def test_a_copy_of_a_file_is_left_out(tmp_path: Path) -> None:
     paths = series(tmp_path)
     shutil.copy(paths[1], tmp_path / f"{paths[1].name} (1)")

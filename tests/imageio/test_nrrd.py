@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pixelwise.config import DataConfig
 from pixelwise.datasets.dataset import open_data
 from pixelwise.errors import ImageError
+from pixelwise.formats.reading import file_hash, image_digest
 from pixelwise.imageio import nrrd, volume_files, volume_values
 from pixelwise.imageio.images import Limits
 from pixelwise.imageio.sources import VolumeSource, open_source
@@ -271,6 +272,21 @@ def test_a_changed_data_file_is_read_again(tmp_path: Path) -> None:
     nrrd.read_box(path, (slice(None),) * 3)
     data.write_bytes(bytes(data.stat().st_size + 2))
     assert not nrrd.read_box(path, (slice(None),) * 3).any()
+
+
+def test_the_data_file_of_a_header_belongs_to_the_volume(tmp_path: Path) -> None:
+    for folder, dtype in (("images", np.int16), ("labels", np.uint8)):
+        (tmp_path / folder).mkdir()
+        save(tmp_path / folder / "a.nhdr", values(dtype=dtype) % 3, encoding="gzip")
+    splits = open_data(DataConfig.model_validate({"split": {"val": 0, "test": 0}}), tmp_path)
+    assert len(splits.train) == SHAPE[2]
+    assert not [notice for notice in splits.notices if "not used" in notice]
+    record = splits.train.records[0]
+    digests = [image_digest(record), file_hash(record.mask)]
+    for folder in ("images", "labels"):
+        (data,) = (tmp_path / folder).glob("*.gz")
+        data.write_bytes(gzip.compress(bytes(240 // (1 + (folder == "labels")))))
+    assert not {image_digest(record), file_hash(record.mask)} & set(digests)
 
 
 # Masks ----------------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from pixelwise.formats.volume_pairs import (
 )
 from pixelwise.formats.volume_slices import Volume, cut_into_slices, labels_from_tables, merge_label_tables
 from pixelwise.imageio.unreadable import conversion, suffixes
-from pixelwise.imageio.volume_files import SUFFIXES, is_volume
+from pixelwise.imageio.volume_files import SUFFIXES, files_of, is_volume
 from pixelwise.labels import Labels
 
 _DESCRIPTION = "dataset.json"
@@ -66,6 +66,7 @@ def read_volumes(volumes: VolumePairs, description: Mapping[str, Any]) -> ReadRe
     """
     dataset = volumes.dataset
     config = dataset.config
+    dataset.use(*(file for path in dataset.files if is_volume(path) for file in files_of(path)))
     if config.valid is not None:
         do = "Remove it; give ignored pixels a separate id, and set it as ignore_index in a labels.yaml."
         raise ConfigError("data.valid", expected="none for volumes", found=repr(config.valid), do=do)

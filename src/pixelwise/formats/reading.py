@@ -32,6 +32,7 @@ from pixelwise.imageio.images import (
 from pixelwise.imageio.masks import MaskRule, encode_values, read_ids, read_mask, values_as_ids
 from pixelwise.imageio.raster import Header, Refused
 from pixelwise.imageio.safe_reading import reading
+from pixelwise.imageio.volume_values import key_of
 from pixelwise.imageio.volumes import Plane, require_within
 from pixelwise.labels import Labels
 
@@ -241,13 +242,13 @@ def _require_same_grid(image_grid: Grid | None, mask: Grid | None, path: Path, i
 
 
 def file_hash(path: Path) -> str:
-    """Return the SHA-256, in hex, of a file, cached for files with many slices.
+    """Return the SHA-256, in hex, of a file and of the data file of a header (.nhdr); cached for files with many slices.
 
     Raises:
         OSError: it cannot be opened.
     """
-    status = path.stat()
-    return _hash(path, status.st_mtime_ns, status.st_size)
+    hashes = [_hash(*key_of(file)) for file in volume_files.files_of(path)]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 @lru_cache(maxsize=64)

@@ -31,7 +31,7 @@ from pixelwise.imageio.volumes import VolumeHeader, require_within
 
 _TAGS = [
     "SOPClassUID", "ImageType", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "Rows", "Columns",
-    "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation", "NumberOfFrames",
+    "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "NumberOfFrames",
     "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
     "SliceThickness", "ImagerPixelSpacing", "PixelSpacingCalibrationType", "EstimatedRadiographicMagnificationFactor",
     "NominalScannedPixelSpacing", "SequenceOfUltrasoundRegions", "TotalPixelMatrixColumns", "SharedFunctionalGroupsSequence",
@@ -374,6 +374,7 @@ def _frame(path: Path, plain: Any, index: int) -> Frame:
         str(plain.get("PhotometricInterpretation") or "none"),
         str(plain.file_meta.TransferSyntaxUID),
         int(table[0].LUTDescriptor[2]) if (table := plain.get("ModalityLUTSequence")) else 0,
+        max(int(plain.get("HighBit") or 0) + 1 - int(plain.BitsStored), 0),
     )
 
 

@@ -50,6 +50,7 @@ class Frame:
         kind: photometric interpretation.
         syntax: unique identifier of the transfer syntax.
         lookup: bits of the values of a table that replaces slope and intercept; 0 without.
+        shift: unused bits below the stored ones, which old devices wrote.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class Frame:
     kind: str
     syntax: str
     lookup: int = 0
+    shift: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 32:
@@ -111,6 +113,9 @@ def decode(frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
 
 def _real(frame: Frame, stored: NDArray[Any]) -> NDArray[Any]:
     low, high = frame.ends
+    stored = stored >> frame.shift if frame.shift else stored
+    if frame.signed and stored.min() >= 0 and stored.max() > high:  # some decoders do not extend the sign
+        stored = (((stored.astype(np.int64) & (2 * high + 1)) ^ (high + 1)) - high - 1).astype(frame.stored)
     if stored.min() < low or stored.max() > high:
         found = f"{stored.min()} to {stored.max()}"
         raise Refused(f"values {low} to {high}, by the bits in the header", found, "Export the series again.")
@@ -168,12 +173,15 @@ def _stored(frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
 def _with_pydicom(pydicom: Any, frames: Sequence[Frame], syntax: Any, plugin: str) -> Iterator[NDArray[Any]]:
     """Decode with pydicom and one of its plugins; of several frames, only those are read."""
     first = frames[0]
+    options: dict[str, Any] = {"decoding_plugin": plugin}
+    if first.shift:
+        options["bits_stored"] = first.bits + first.shift
     if first.count == 1:  # whole, since pydicom corrects more faults of the header then
         plain = pydicom.dcmread(first.path, force=True)
         plain.file_meta.TransferSyntaxUID = syntax
-        yield pydicom.pixels.pixel_array(plain, decoding_plugin=plugin)
+        yield pydicom.pixels.pixel_array(plain, **options)
         return
-    options = {"decoding_plugin": plugin, "transfer_syntax_uid": syntax}
+    options["transfer_syntax_uid"] = syntax
     indices = [frame.index for frame in frames]
     done = 0
     try:

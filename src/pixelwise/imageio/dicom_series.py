@@ -25,11 +25,12 @@ from pixelwise.imageio.dicom import PROJECTIONS, DicomFile, Slice, is_dicom, may
 from pixelwise.imageio.dicom_phases import split_phases
 from pixelwise.imageio.dicom_pixels import Frame, decode
 from pixelwise.imageio.safe_reading import reading
-from pixelwise.imageio.volume_values import key_of
+from pixelwise.imageio.volume_values import Key, key_of
 from pixelwise.imageio.volumes import VolumeHeader
 
 _TOLERANCE = 0.02  # of the slice distance: deviation of a slice from its expected position
-_SAME_GEOMETRY = 1e-4  # scanners round the directions of each slice separately
+_SAME_DIRECTION = 1e-3  # programs round the directions of each slice separately
+_SAME_SPACING = 1e-4
 _LONGEST_NAME = 80
 
 
@@ -170,7 +171,7 @@ def series_of(path: Path) -> Series | FlatImage:
             raise ImageError(path, expected="one image", found=f"{len(images)} frames without positions", do=do)
         return images[0]
     if len(file.slices) > 1:
-        return frames_of(path)
+        return volume_of([path])
     beside = (other for other in path.parent.iterdir() if may_be_dicom(other) and other.is_file() and is_dicom(other))
     group = [file]
     for other in sorted(beside):
@@ -181,23 +182,27 @@ def series_of(path: Path) -> Series | FlatImage:
     return next((each for each in _volumes(path.parent, same) if path in each.files), _volumes(path.parent, same)[0])
 
 
-def frames_of(path: Path) -> Series:
-    """Return the volume of the slices in one file.
+def volume_of(paths: Sequence[Path]) -> Series:
+    """Return the volume of the slices in files of one series, each of which may be named several times.
 
     Raises:
-        ImageError: no slices, or a series that is not complete.
+        ImageError: no slices, several volumes, or a series that is not complete.
     """
-    read_slices(path)
-    return _frames_of(path, *key_of(path)[1:])
+    files = tuple(dict.fromkeys(paths))
+    for path in files:
+        read_slices(path)
+    return _volume_of(tuple(map(key_of, files)))
 
 
-@lru_cache(maxsize=1024)
-def _frames_of(path: Path, changed: int, size: int) -> Series:
-    volumes = _volumes(path, [read_file(path)])
+@lru_cache(maxsize=64)
+def _volume_of(keys: tuple[Key, ...]) -> Series:
+    paths = [path for path, _, _ in keys]
+    where = paths[0] if len(paths) == 1 else paths[0].parent
+    volumes = _volumes(where, [read_file(path) for path in paths])
     if len(volumes) > 1:
         found = f"{len(volumes)} ({', '.join(each.name for each in volumes)})"
         do = "Name its folder to predict each; for training, convert the file with dcm2niix."
-        raise ImageError(path, expected="one volume", found=found, do=do)
+        raise ImageError(where, expected="one volume", found=found, do=do)
     return volumes[0]
 
 
@@ -327,8 +332,7 @@ def _require_one_geometry(where: Path, slices: Sequence[Slice]) -> None:
     kinds: list[list[Slice]] = []
     for each in slices:
         for kind in kinds:
-            same_size = kind[0].frame.size == each.frame.size
-            if same_size and np.allclose(kind[0].geometry, each.geometry, rtol=0, atol=_SAME_GEOMETRY):
+            if _same_geometry(kind[0], each):
                 kind.append(each)
                 break
         else:
@@ -340,6 +344,14 @@ def _require_one_geometry(where: Path, slices: Sequence[Slice]) -> None:
         raise ImageError(
             where, expected=f"slices of one {what}", found=found, do="Move each of these to a separate folder."
         )
+
+
+def _same_geometry(one: Slice, other: Slice) -> bool:
+    return (
+        one.frame.size == other.frame.size
+        and np.allclose(one.geometry[:6], other.geometry[:6], rtol=0, atol=_SAME_DIRECTION)
+        and np.allclose(one.geometry[6:], other.geometry[6:], rtol=_SAME_SPACING, atol=0)
+    )
 
 
 def _step(slices: Sequence[Slice], where: Path) -> NDArray[np.float64]:

@@ -68,6 +68,15 @@ def read_box(path: Path, box: tuple[slice, ...], error: type[DataError] = ImageE
         return volume_values.keep((path, header.data), load)[box].astype(header.volume.dtype, copy=False)
 
 
+def read_data_file(path: Path) -> Path:
+    """Return the file with the values: that of the header, or one beside it.
+
+    Raises:
+        ImageError: it is no NRRD file, broken, or names a data file in another folder.
+    """
+    return describe(path, ImageError).data
+
+
 def read_label_table(path: Path) -> dict[int, str]:
     """Read the names of ids from the segments that 3D Slicer describes; empty if there are none."""
     try:

@@ -20,6 +20,16 @@ def is_volume(path: Path) -> bool:
     return nifti.is_nifti(path) or nrrd.is_nrrd(path)
 
 
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Return the files of a volume: itself, and the data file beside a header of NRRD (.nhdr)."""
+    if path.suffix.lower() != ".nhdr":
+        return (path,)
+    try:
+        return tuple(dict.fromkeys((path, nrrd.read_data_file(path))))
+    except DataError:
+        return (path,)  # reported when the volume is read
+
+
 def format_of(path: Path) -> Literal["NIfTI", "NRRD", "DICOM"]:
     """Return the format of a file by its first bytes; NIfTI, whose reader reports other files, if it is neither of the others."""
     try:
@@ -38,7 +48,7 @@ def read_header(path: Path, error: type[DataError] = ImageError) -> VolumeHeader
     """
     kind = format_of(path)
     if kind == "DICOM":
-        return dicom_series.frames_of(path).header
+        return dicom_series.volume_of([path]).header
     return nrrd.read_header(path, error) if kind == "NRRD" else nifti.read_header(path, error)
 
 
@@ -50,7 +60,7 @@ def read_box(path: Path, box: tuple[slice, ...], error: type[DataError] = ImageE
     """
     kind = format_of(path)
     if kind == "DICOM":
-        return dicom_series.frames_of(path).read_box(box)
+        return dicom_series.volume_of([path]).read_box(box)
     return nrrd.read_box(path, box, error) if kind == "NRRD" else nifti.read_box(path, box, error)
 
 
