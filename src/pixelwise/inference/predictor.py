@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from pixelwise.errors import ConfigError, DataError, wrong_bands
 from pixelwise.formats.reading import as_bands
 from pixelwise.grid import Grid
-from pixelwise.imageio.images import fill_invalid
 from pixelwise.inference.augmentation import average_over_flips, mirrored_axes
 from pixelwise.inference.backend import Backend
 from pixelwise.inference.blending import blend
 from pixelwise.inference.decision import bands, decide, enlarge, most_probable, softmax
+from pixelwise.inference.preparation import prepared, resampled
 from pixelwise.labels import Labels
 from pixelwise.metrics.temperature import tempered
 from pixelwise.tiles import Window, padded, windows
@@ -113,13 +113,49 @@ class Predictor:
         if image.ndim == 3 and self.spec.dimensions == 2:
             image = as_bands(image, self.spec.colour_mode)
         self._require_image(image, valid, where)
-        image = fill_invalid(image, valid, self.spec.fill or (0.0,) * self.spec.channels)
-        tile, shape = self.spec.tile, image.shape[1:]
-        fits = tile is None or all(size <= side for size, side in zip(shape, tile, strict=True))
-        mask = (self._whole if fits else self._tiled)(image, where, observe)
+        shape, temperature = image.shape[1:], self.spec.temperature
+        image = prepared(image, valid, grid, self.spec)
+
+        def calibrated(top: int, band: Floats) -> None:
+            if observe is not None:
+                observe(top, tempered(band, temperature))  # masks do not depend on the temperature
+
+        keep = None if observe is None else calibrated
+        if image.shape[1:] == shape:
+            mask = self._decided(image, where, keep)
+        else:
+            mask = self._resampled(image, shape, where, keep)
         if valid is not None:
             mask[~valid] = labels.ignore_index
         return Prediction(mask, labels, grid or Grid().with_axes(self.spec.dimensions), id, valid=valid)
+
+    def _decided(self, image: NDArray[Any], where: str, observe: Observer | None) -> NDArray[Any]:
+        """Return the mask (*S) of a prepared image, and pass its probabilities on in bands."""
+        tile, shape = self.spec.tile, image.shape[1:]
+        fits = tile is None or all(size <= side for size, side in zip(shape, tile, strict=True))
+        return (self._whole if fits else self._tiled)(image, where, observe)
+
+    def _resampled(
+        self, image: NDArray[Any], shape: tuple[int, ...], where: str, observe: Observer | None
+    ) -> NDArray[Any]:
+        """Return the mask in the size of the image before it was resampled: the most probable class after resampling back.
+
+        The probabilities at the size of the network are held in memory.
+        """
+        labels = self.spec.labels
+        small = np.empty((labels.num_classes, *image.shape[1:]), np.float32)
+
+        def keep(top: int, band: Floats) -> None:
+            small[:, top : top + band.shape[1]] = band
+
+        self._decided(image, where, keep)
+        mask = np.empty(shape, labels.dtype)
+        for rows in bands(labels.num_classes, shape):
+            band = resampled(small, shape, rows)
+            mask[rows] = most_probable(band, labels.dtype)
+            if observe is not None:
+                observe(rows.start, band)
+        return mask
 
     def _whole(self, image: NDArray[Any], where: str, observe: Observer | None) -> NDArray[Any]:
         """Return the mask (*S) of an image that is not divided, and pass its probabilities on in bands."""
@@ -142,7 +178,7 @@ class Predictor:
                 _require_finite(band, where)
                 mask[rows] = most_probable(band, labels.dtype)
             if observe is not None:
-                observe(rows.start, tempered(band, self.spec.temperature))
+                observe(rows.start, band)
         return mask
 
     def _rows(self, rows: slice, mirrored: tuple[int, ...], height: int) -> slice:
@@ -162,8 +198,7 @@ class Predictor:
             _require_finite(slab, where)
             masks.append(most_probable(slab, self.spec.labels.dtype))
             if observe is not None:
-                # Masks do not depend on the temperature.
-                observe(top, tempered(slab, self.spec.temperature))
+                observe(top, slab)
             top += slab.shape[1]
         return np.concatenate(masks)
 
