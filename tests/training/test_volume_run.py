@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import pixelwise
 from pixelwise.config import load_config
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import ConfigError, DataError, UsageError
 from pixelwise.training import checkpoint, loop
 from pixelwise.training.runlog import read_log
 
@@ -122,7 +122,7 @@ def test_large_volumes_are_predicted_in_tiles(run: Path) -> None:
     assert (tiled.predict(image).mask == whole.predict(image).mask).mean() > 0.8
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """As if the process had ended."""
 
 
@@ -134,10 +134,10 @@ def test_a_stopped_run_resumes_bit_for_bit(
 
     def listener(event: dict[str, Any]) -> None:
         if event["event"] == "step" and event["step"] == stop:
-            raise Stopped
+            raise StoppedError
 
     out = tmp_path / "run"
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         pixelwise.train(data, out=out, steps=8, overrides=TINY, listener=listener)
     pixelwise.train(data, out=out, steps=8, overrides=TINY)
     assert any(event["event"] == "resume" for event in read_log(out / "log.jsonl"))
@@ -164,7 +164,7 @@ def test_whole_volumes_are_chosen_by_either_key(data: Path, tmp_path: Path) -> N
 
 
 def test_images_are_no_volumes(discs: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="expected volumes .NIfTI or DICOM. for a network with three dimensions"):
+    with pytest.raises(ConfigError, match=r"expected volumes \(NIfTI or DICOM\) for a network with three dimensions"):
         pixelwise.train(discs, out=tmp_path / "run", steps=1, overrides=TINY)
 
 
@@ -193,3 +193,31 @@ def test_a_single_volume_cannot_be_divided(tmp_path: Path) -> None:
             (tmp_path / folder / f"case_{k}.nii.gz").unlink()
     with pytest.raises(DataError):
         pixelwise.train(tmp_path, out=tmp_path / "run", steps=1, overrides=TINY)
+
+
+def test_a_network_for_images_is_scored_by_volumes_slice_by_slice(data: Path, tmp_path: Path) -> None:
+    settings = ("model.features=[4,8]", "train.crop=[12,12]", "evaluate.report=false", "data.volumes=slices")
+    pixelwise.train(data, model="unet", out=tmp_path / "run", steps=2, overrides=settings)
+    by_slices = pixelwise.evaluate(tmp_path / "run", data, split="train")
+    by_volumes = pixelwise.evaluate(tmp_path / "run", data, split="train", overrides=["data.volumes=whole"])
+    assert by_volumes.scores.images == 5
+    model = pixelwise.load(tmp_path / "run")
+    image = np.random.default_rng(0).normal(size=(1, 4, 12, 13)).astype(np.float32)
+    volume = model.predict(image, probabilities=True)
+    apart = [model.predict(image[:, k], probabilities=True) for k in range(4)]
+    np.testing.assert_array_equal(volume.mask, np.stack([one.mask for one in apart]))
+    np.testing.assert_array_equal(volume.probabilities, np.stack([one.probabilities for one in apart], axis=1))  # type: ignore[type-var,arg-type]
+    assert by_slices.scores.images > 5
+
+
+def test_three_dimensions_are_not_exported(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a network with two dimensions, found one with three"):
+        pixelwise.export(run, format="onnx", out=tmp_path / "model.onnx")
+
+
+def test_check_and_convert_read_slices(data: Path, run: Path, tmp_path: Path) -> None:
+    assert sum(pixelwise.check(run / "config.yaml").splits.values()) > len(SHAPES)
+    with pytest.raises(UsageError, match="volumes are checked slice by slice"):
+        pixelwise.check(run / "config.yaml", model=run)
+    pixelwise.convert(run / "config.yaml", to="masks", out=tmp_path / "converted")
+    assert len(list((tmp_path / "converted").rglob("*.tif"))) > len(SHAPES)

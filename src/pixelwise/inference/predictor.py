@@ -45,7 +45,8 @@ class Predictor:
 
     def __init__(self, backend: Backend, *, batch_size: int = 1, **settings: Any) -> None:
         spec = replace(backend.spec, **settings)
-        _require("tile", spec.tile, spec.tile is None or min(spec.tile) >= 1, "positive sizes")
+        fits = spec.tile is None or (len(spec.tile) == spec.dimensions and min(spec.tile) >= 1)
+        _require("tile", spec.tile, fits, f"{spec.dimensions} positive sizes")
         _require("overlap", spec.overlap, 0 <= spec.overlap <= 1, "a share 0…1")
         _require("batch_size", batch_size, batch_size >= 1, "at least 1")
         positive = bool(np.isfinite(spec.temperature)) and spec.temperature > 0
@@ -69,7 +70,7 @@ class Predictor:
         id: str = "",
         probabilities: bool = False,
     ) -> Prediction:
-        """Predict one image.
+        """Predict one image. A volume is predicted slice by slice if the model has two dimensions.
 
         Args:
             image: (C, *S), raw pixel values of any numeric type, any *S ≥ 1.
@@ -84,7 +85,7 @@ class Predictor:
         """
         if not probabilities:
             return self._predict(image, grid, valid, id, None)
-        kept = np.empty((self.labels.num_classes, *image.shape[-self.spec.dimensions :]), np.float32)
+        kept = np.empty((self.labels.num_classes, *image.shape[1:]), np.float32)
 
         def keep(top: int, band: Floats) -> None:
             kept[:, top : top + band.shape[1]] = band
@@ -110,6 +111,8 @@ class Predictor:
     ) -> Prediction:
         where = id or "image"
         labels = self.spec.labels
+        if image.ndim == 4 and self.spec.dimensions == 2:
+            return self._by_slices(image, grid, valid, id, observe)
         if image.ndim == 3 and self.spec.dimensions == 2:
             image = as_bands(image, self.spec.colour_mode)
         self._require_image(image, valid, where)
@@ -128,6 +131,29 @@ class Predictor:
         if valid is not None:
             mask[~valid] = labels.ignore_index
         return Prediction(mask, labels, grid or Grid().with_axes(self.spec.dimensions), id, valid=valid)
+
+    def _by_slices(
+        self,
+        image: NDArray[Any],
+        grid: Grid | None,
+        valid: NDArray[np.bool_] | None,
+        id: str,
+        observe: Observer | None,
+    ) -> Prediction:
+        """Predict each slice of a volume (C, D, H, W) as an image."""
+        masks = []
+        slab: Floats = np.empty((self.labels.num_classes, 1, *image.shape[2:]), np.float32)
+
+        def keep(top: int, band: Floats) -> None:
+            slab[:, 0, top : top + band.shape[1]] = band
+
+        for index in range(image.shape[1]):
+            counted = None if valid is None else valid[index]
+            name = f"{id or 'image'}, slice {index}"
+            masks.append(self._predict(image[:, index], None, counted, name, observe and keep).mask)
+            if observe is not None:
+                observe(index, slab)
+        return Prediction(np.stack(masks), self.labels, grid or Grid().with_axes(3), id, valid=valid)
 
     def _decided(self, image: NDArray[Any], where: str, observe: Observer | None) -> NDArray[Any]:
         """Return the mask (*S) of a prepared image, and pass its probabilities on in bands."""
