@@ -5,12 +5,20 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
-Sizes = Annotated[tuple[Positive, ...], Field(min_length=2, max_length=3)]
+
+
+def _per_axis(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    if len(sizes) not in (2, 3):
+        raise ValueError("(height, width) or (depth, height, width)")
+    return sizes
+
+
+Sizes = Annotated[tuple[Positive, ...], AfterValidator(_per_axis)]
 
 
 class _Section(BaseModel):
