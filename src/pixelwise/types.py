@@ -101,6 +101,7 @@ class ModelSpec:
             "data" if it is not.
         spacing: distance between neighbouring pixels per axis, in mm, to which images with another spacing are resampled; None
             if they are not.
+        across: the direction in which the slices of volumes are stacked; None for the coarsest of each volume.
         mirrors: directions in which images were mirrored in training: "horizontal", "vertical", "depth".
         flips: whether probabilities are averaged over copies mirrored in these directions.
         temperature: divisor of the logits before the softmax (Guo et al. 2017, arXiv:1706.04599); no effect on masks.
@@ -121,6 +122,7 @@ class ModelSpec:
     overlap: float = 0.25
     intensity: Literal["data", "image"] = "data"
     spacing: tuple[float, ...] | None = None
+    across: Literal["axial", "coronal", "sagittal"] | None = None
     mirrors: tuple[str, ...] = ("horizontal", "vertical")
     flips: bool = False
     temperature: float = 1.0

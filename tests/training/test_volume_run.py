@@ -115,6 +115,21 @@ def test_predictions_do_not_depend_on_the_scale_of_the_values(run: Path) -> None
     assert (model.predict(image[0]).mask == one.mask).all()
 
 
+def test_volumes_are_stacked_as_in_training_whatever_their_spacing(run: Path, tmp_path: Path) -> None:
+    """By its own spacing, this volume would be cut across the columns."""
+    values = np.random.default_rng(3).normal(size=(6, 12, 13)).astype(np.float32)
+    paths = []
+    for name, spacing in (("as_trained", (1.0, 1.0, 3.0)), ("coarse_columns", (3.5, 1.0, 3.0))):
+        paths.append(tmp_path / f"{name}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(values, np.diag([*spacing, 1])), paths[-1])
+    model = pixelwise.load(run)
+    assert model.spec.across == "axial"
+    axial = pixelwise.load(run).with_settings(spacing=None)
+    masks = [axial.predict(path).mask for path in paths]
+    assert masks[0].shape == masks[1].shape == (13, 12, 6)
+    np.testing.assert_array_equal(*masks)
+
+
 def test_large_volumes_are_predicted_in_tiles(run: Path) -> None:
     image = np.random.default_rng(3).normal(size=(1, 9, 40, 50)).astype(np.float32)
     tiled = pixelwise.load(run).with_settings(tile=(8, 16, 16), overlap=0.5)
@@ -184,6 +199,14 @@ def test_settings_for_images_are_refused(data: Path, tmp_path: Path, override: s
     more = ("train.freeze=encoder",) if "copies" in override else ()
     with pytest.raises(ConfigError, match=message):
         pixelwise.train(data, out=tmp_path / "run", steps=1, overrides=(*TINY, *more, override))
+
+
+@pytest.mark.parametrize("key", ["augment.elastic", "augment.flip_depth", "model.spacing"])
+def test_settings_for_volumes_are_refused_for_images(discs: Path, tmp_path: Path, key: str) -> None:
+    value = "[1,1,1]" if key == "model.spacing" else "0.5"
+    settings = ("model.features=[4,8]", "train.crop=[32,32]", f"{key}={value}")
+    with pytest.raises(ConfigError, match=f"{key}: expected (0|none) in two dimensions"):
+        pixelwise.train(discs, model="unet", out=tmp_path / "run", steps=1, overrides=settings)
 
 
 def test_a_single_volume_cannot_be_divided(tmp_path: Path) -> None:

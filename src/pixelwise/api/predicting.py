@@ -44,7 +44,7 @@ from pixelwise.inference.engines import AUTO, Example
 from pixelwise.inference.predictor import Predictor
 from pixelwise.reporting.overlay import overlay, write_png
 from pixelwise.storage import atomic_path, claim_folder, require_claimable, write_atomic, write_json
-from pixelwise.types import Prediction
+from pixelwise.types import ModelSpec, Prediction
 
 SUMMARY = "predictions.json"
 JOURNAL = "journal.jsonl"
@@ -381,7 +381,7 @@ class _Run:
     def _read(self, name: str) -> tuple[State, Loaded]:
         """Decode one file, in the thread of the reader; its state is from before, in case it changes meanwhile."""
         path = self.named[name]
-        return _state(path), _read(path, self.predictor.spec.nodata)
+        return _state(path), _read(path, self.predictor.spec)
 
     def _predict(self, name: str, read: Future[tuple[State, Loaded]], writer: ThreadPoolExecutor) -> None:
         """Predict one file and hand it to the writers."""
@@ -428,8 +428,8 @@ class _Run:
             self.progress(len(self.entries) + len(self.failed), len(self.named), str(self.named[name]))
 
 
-def _read(path: Path, nodata: float | None) -> Loaded:
-    source = open_source(path, nodata=nodata)
+def _read(path: Path, spec: ModelSpec) -> Loaded:
+    source = open_source(path, across=spec.across, nodata=spec.nodata)
     return Loaded(source, *source.read())
 
 
@@ -448,7 +448,7 @@ def predict_file(model: Model, path: Path, *, probabilities: bool = False) -> tu
         ImageError: the file cannot be read.
         DataError: not an image of the kind that the model was trained on.
     """
-    loaded = _read(path, model.spec.nodata)
+    loaded = _read(path, model.spec)
     predictor = model.for_shape(loaded.image.shape[1:]).predictor
     return loaded.image, _predict_source(predictor, loaded, probabilities)
 

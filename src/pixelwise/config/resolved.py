@@ -68,6 +68,7 @@ class ResolvedAugment(AugmentConfig):
     flip_horizontal: Share = 0.0
     flip_vertical: Share = 0.0
     flip_depth: Share = 0.0
+    elastic: NonNegative = 0.0
     rotate: NonNegative = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
     brightness: NonNegative = 0.0

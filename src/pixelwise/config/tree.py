@@ -167,6 +167,10 @@ class AugmentConfig(_Section):
     flip_horizontal: Share | None = Field(None, description="probability")
     flip_vertical: Share | None = None
     flip_depth: Share | None = Field(None, description="probability that the order of the slices is reversed")
+    elastic: NonNegative | None = Field(
+        None,
+        description="largest standard deviation of a smooth deformation of volumes, in voxels of the finest spacing",
+    )
     rotate: Annotated[float, Field(ge=0, le=180)] | None = Field(None, description="largest angle, degrees")
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = Field(
         None, description="smallest and largest zoom"

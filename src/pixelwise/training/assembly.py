@@ -269,9 +269,17 @@ def build(config: ResolvedConfig, train: Dataset, facts: Fingerprint, source: So
 
 
 def transform(config: ResolvedConfig, train: Dataset) -> Transform:
-    """Return the transform that draws crops."""
+    """Return the transform that draws crops.
+
+    Raises:
+        ConfigError: an augmentation that exists for volumes only.
+    """
     spacing = tuple(config.model.spacing or (1.0, 1.0, 1.0))
     whole = config.model.dimensions == 3
+    for key in ("flip_depth", "elastic"):
+        value = getattr(config.augment, key)
+        if value and not whole:
+            raise ConfigError(f"augment.{key}", expected="0 in two dimensions", found=str(value), do="Remove it.")
     draw: Callable[..., Transform] = partial(VolumeTransform, spacing=spacing) if whole else CropTransform
     return draw(
         crop=config.train.crop,
@@ -298,6 +306,7 @@ def input_spec(config: Config, train: Dataset, facts: Fingerprint) -> ModelSpec:
     """Return how images are prepared, for training as for prediction."""
     model = config.model
     own_intensity = model.intensity == "image"
+    directions = {record.plane.across for record in train.records if record.plane is not None and record.stack}
     return ModelSpec(
         labels=train.labels,
         channels=facts.channels,
@@ -309,6 +318,7 @@ def input_spec(config: Config, train: Dataset, facts: Fingerprint) -> ModelSpec:
         fill=tuple(model.mean or ()),
         intensity=model.intensity or "data",
         spacing=None if model.spacing is None else tuple(model.spacing),
+        across=directions.pop() if len(directions) == 1 else None,
     )
 
 

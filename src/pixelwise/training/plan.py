@@ -25,7 +25,7 @@ _LAYER_DECAY, _HEAD_WARMUP = 0.9, 0.05
 _UPRIGHT_SPREAD = 0.1
 _ONE_SIDED, _BY_CHANCE = 0.9, 0.75
 _FEW_PASSES, _MANY_PASSES = 3.0, 300.0
-_TURNED = 20.0
+_TURNED, _BENT = 30.0, 2.0
 _OWN_SCALE = "each image is brought to mean 0 and standard deviation 1"
 
 
@@ -362,9 +362,12 @@ def settle(config: Config, facts: Fingerprint, distinct: int) -> tuple[Config, R
     usage = f"each of {distinct} distinct images is used about {times} times: {100 * strength:.0f} % of the full range"
     rotation = round((5.0 if upright or one_sided else 45.0) * strength, 1)
     depth: tuple[float, str] = (0.0, "images have no slices")
+    elastic: tuple[float, str] = (0.0, "images are not deformed")
+    turned = "; ".join(filter(None, (orientation, one_sided, usage)))
     if facts.depth_spread is not None:
-        # Bodies are not tilted by more, whatever their classes.
-        rotation = round(_TURNED * strength, 1)
+        # Volumes are few, and no two bodies have the same shape and position.
+        rotation, turned = round(_TURNED * strength, 1), usage
+        elastic = (round(_BENT * strength, 2), usage)
         ordered = facts.depth_spread >= _UPRIGHT_SPREAD
         depth = (
             0.0 if ordered else 0.5,
@@ -376,7 +379,8 @@ def settle(config: Config, facts: Fingerprint, distinct: int) -> tuple[Config, R
             "augment.flip_horizontal": (0.0 if one_sided else 0.5, one_sided or "mirrored images are equally likely"),
             "augment.flip_vertical": (0.0 if upright else 0.5, orientation),
             "augment.flip_depth": depth,
-            "augment.rotate": (rotation, "; ".join(filter(None, (orientation, one_sided, usage)))),
+            "augment.elastic": elastic,
+            "augment.rotate": (rotation, turned),
             "augment.scale": ((round(0.7**strength, 3), round(1.5**strength, 3)), usage),
             "augment.brightness": (round(0.2 * strength, 3), usage),
             "augment.contrast": (round(0.25 * strength, 3), usage),

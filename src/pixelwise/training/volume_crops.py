@@ -1,4 +1,4 @@
-"""Random crops of volumes with augmentation: position, zoom, rotation, flips, brightness, contrast and noise.
+"""Random crops of volumes with augmentation: position, zoom, rotation, deformation, flips, brightness, contrast and noise.
 
 As in `transforms`, all geometry is one look-up per voxel of the crop, voxels outside the volume are ignored in the mask and
 mirrored in the image, and class indices are read at the voxel that contains the point. Rotations and zooms are those of the body:
@@ -22,8 +22,11 @@ from pixelwise.training.transforms import change_values, class_pixel, mirrored
 _EPSILON = 1e-8
 # Slices thicker than this many pixels are not tilted: the values between two of them are hardly known.
 _TILTED = 1.5
+_FEW = 8
 # Classes are drawn among so many voxels, which is fast for the largest volumes.
 _DRAWN = 1 << 20
+# Per axis: displacements are drawn there, and interpolated between.
+_KNOTS = 4
 _FLIPS = ("flip_depth", "flip_vertical", "flip_horizontal")
 
 Matrix = NDArray[np.float64]
@@ -35,8 +38,7 @@ class VolumeTransform:
 
     Args:
         crop: (depth, height, width) of the crop, voxels.
-        augment: probabilities and ranges; `rotate` is the largest angle about the axis across the slices, and half of it about the
-            two others.
+        augment: probabilities and ranges; `rotate` is the largest angle about each axis.
         class_crops: share of the crops centred on a class, as in `CropTransform`.
         ignore_index: mask value outside the volume.
         mean, std: per band, as in `CropTransform`.
@@ -68,22 +70,26 @@ class VolumeTransform:
         angles = rng.uniform(-1, 1, 3) * math.radians(self.augment.rotate)
         matrix = self._matrix(zoom, angles)
         centre = self._centre(mask, matrix, rng)
-        if np.abs(matrix - np.eye(3)).max() < _EPSILON:
+        if not self.augment.elastic and np.abs(matrix - np.eye(3)).max() < _EPSILON:
             crop, truth = self._slice(image, mask, centre)
         else:
-            crop, truth = self._warp(image, mask, centre, matrix)
+            crop, truth = self._warp(image, mask, centre, matrix, self._bend(rng))
         axes = [axis - 3 for axis, key in enumerate(_FLIPS) if rng.random() < getattr(self.augment, key)]
         crop, truth = crop.flip(axes), truth.flip(axes)
         crop = change_values(crop, self.augment, self.mean, self.std, rng)
         return crop.contiguous(), truth.contiguous()
 
+    @property
+    def _is_flat(self) -> bool:
+        """Whether slices are kept apart: they are thick, or so few that tilted ones would leave the volume."""
+        return max(self.spacing) > _TILTED * min(self.spacing) or self.crop[0] < _FEW
+
     def _matrix(self, zoom: float, angles: NDArray[np.float64]) -> Matrix:
         """Return the matrix (3, 3) from an offset in the crop to one in the volume, both in voxels."""
-        across, tilts = angles[0], angles[1:] / 2
-        if max(self.spacing) > _TILTED * min(self.spacing):
-            tilts = np.zeros(2)
+        if self._is_flat:
+            angles = angles * (1, 0, 0)
         matrix = np.eye(3)
-        for angle, (a, b) in zip((across, *tilts), ((1, 2), (0, 2), (0, 1)), strict=True):
+        for angle, (a, b) in zip(angles.tolist(), ((1, 2), (0, 2), (0, 1)), strict=True):
             turn = np.eye(3)
             turn[a, a] = turn[b, b] = math.cos(angle)
             turn[a, b], turn[b, a] = math.sin(angle), -math.sin(angle)
@@ -137,17 +143,25 @@ class VolumeTransform:
             image, mask = image.index_select(axis + 1, from_), mask.index_select(axis, from_)
         return image.float(), torch.where(inside, mask.long(), self.ignore_index)
 
+    def _bend(self, rng: np.random.Generator) -> torch.Tensor:
+        """Draw a smooth displacement of the voxels along each axis, (3, *crop), in voxels."""
+        scale = rng.uniform(0, self.augment.elastic) * min(self.spacing) / np.asarray(self.spacing)
+        scale[0] *= not self._is_flat
+        drawn = rng.standard_normal((3, *(_KNOTS,) * 3)) * scale.reshape(3, 1, 1, 1)
+        knots = torch.from_numpy(drawn.astype(np.float32))[None]
+        return functional.interpolate(knots, self.crop, mode="trilinear", align_corners=True)[0]
+
     def _warp(
-        self, image: torch.Tensor, mask: torch.Tensor, centre: list[float], matrix: Matrix
+        self, image: torch.Tensor, mask: torch.Tensor, centre: list[float], matrix: Matrix, bend: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Zoom and rotate around `centre`: the image is read trilinearly, the mask at the voxel that contains the point."""
+        """Zoom and rotate around `centre`, and deform: the image is read trilinearly, the mask at the voxel that contains the point."""
         offsets = [
             (torch.arange(side) + 0.5 - side / 2).view(-1, *(1,) * (2 - axis)) for axis, side in enumerate(self.crop)
         ]
         inside = torch.ones(self.crop, dtype=torch.bool)
         places, voxels = [], []
-        for row, at, size in zip(matrix.tolist(), centre, mask.shape, strict=True):
-            place = at + row[0] * offsets[0] + row[1] * offsets[1] + row[2] * offsets[2]
+        for row, at, size, shift in zip(matrix.tolist(), centre, mask.shape, bend, strict=True):
+            place = at + row[0] * offsets[0] + row[1] * offsets[1] + row[2] * offsets[2] + shift
             inside &= (place >= 0) & (place < size)
             place = mirrored(place, size)
             places.append(place)
