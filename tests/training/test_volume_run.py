@@ -77,7 +77,11 @@ def test_the_model_folder_says_how_volumes_are_prepared(run: Path) -> None:
     card = json.loads((run / "model" / "model.json").read_text())
     assert (card["dimensions"], card["intensity"], card["spacing"]) == (3, "image", [3.0, 1.0, 1.0])
     assert len(card["tile"]) == 3
-    assert (run / "model" / "README.md").is_file()
+    readme = (run / "model" / "README.md").read_text()
+    assert 'mask = model.predict("volume.nii.gz").mask  # (D, H, W) class indices' in readme
+    assert "Volumes with 1 band of any type as raw pixel values" in readme
+    assert "each of them is brought to mean 0 and standard deviation 1 per band" in readme
+    assert "resampled to 3.0 × 1.0 × 1.0 mm between slices, rows and columns" in readme
 
 
 def test_the_scores_of_training_and_evaluation_are_equal(run: Path) -> None:
