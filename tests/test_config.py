@@ -143,7 +143,10 @@ def test_an_unknown_key_is_named_with_its_line_and_the_nearest_valid_one(
         ("train:\n  learning_rate: .inf\n", ":2: train.learning_rate: expected a finite number, found inf."),
         ("train:\n  learning_rate: 0\n", ":2: train.learning_rate: expected greater than 0, found 0."),
         ("train:\n  crop: 32\n", ":2: train.crop: expected a list, found 32."),
-        ("train:\n  seed: 0\n  crop: [32]\n", ":3: train.crop.1: expected a value, found none. Add it."),
+        (
+            "train:\n  seed: 0\n  crop: [32]\n",
+            ":3: train.crop: expected (height, width) or (depth, height, width), found [32].",
+        ),
         ("model:\n  features: [8, 0]\n", ":2: model.features.1: expected greater than or equal to 1, found 0."),
         ("model:\n  up: nearest\n", ":2: model.up: expected 'transposed' or 'bilinear', found 'nearest'."),
         ("train:\n", ":1: train: expected keys and values, found None."),

@@ -97,6 +97,11 @@ class ModelSpec:
         logit_scale: image pixels per logit along each axis; 1 if logits have the size of the image.
         tile: size of the tiles, (*S); None if images are predicted whole.
         overlap: minimum overlap of neighbouring tiles, as a share of the tile, 0…1.
+        intensity: "image" if each image is brought to mean 0 and standard deviation 1 per band before the network sees it;
+            "data" if it is not.
+        spacing: distance between neighbouring pixels per axis, in mm, to which images with another spacing are resampled; None
+            if they are not.
+        across: the direction in which the slices of volumes are stacked; None for the coarsest of each volume.
         mirrors: directions in which images were mirrored in training: "horizontal", "vertical", "depth".
         flips: whether probabilities are averaged over copies mirrored in these directions.
         temperature: divisor of the logits before the softmax (Guo et al. 2017, arXiv:1706.04599); no effect on masks.
@@ -118,6 +123,9 @@ class ModelSpec:
     logit_scale: int = 1
     tile: tuple[int, ...] | None = None
     overlap: float = 0.25
+    intensity: Literal["data", "image"] = "data"
+    spacing: tuple[float, ...] | None = None
+    across: Literal["axial", "coronal", "sagittal"] | None = None
     mirrors: tuple[str, ...] = ("horizontal", "vertical")
     flips: bool = False
     temperature: float = 1.0
@@ -255,7 +263,7 @@ class Fingerprint:
         images: number of images.
         channels: bands per image.
         dtype: numpy name of the pixel type.
-        sizes: smallest, median and largest (H, W).
+        sizes: smallest, median and largest *S.
         mean, std: per band, over all valid and annotated pixels, in raw pixel values.
         pixel_counts: pixels per class.
         image_counts: images per class in which it occurs.
@@ -265,7 +273,7 @@ class Fingerprint:
         row_spread: how strongly the class depends on the row, 0…1: the share of the classes' entropy that the row explains.
             About 0.4 for road scenes, about 0 for cells and tiles.
         hash: SHA-256 over names and contents of every file of the split.
-        distinct_sizes: number of different (H, W).
+        distinct_sizes: number of different *S.
         spacing: distance between neighbouring pixels per axis, in array order: the median over the images.
         spacing_unit: its unit; "px" if the files do not specify one.
         spacings_differ: whether images differ in spacing or unit.
@@ -281,12 +289,15 @@ class Fingerprint:
         one_sided: per class, the share of its pixels without a counterpart in the mirrored image: 0 if mirroring left and
             right changes nothing, 1 for a left kidney; None for classes that never occur.
         one_sided_by_chance: the value of `one_sided` expected by chance, given the number and variety of the images.
+        depth_spread: like `row_spread`, for the slices of whole volumes; None for images.
+        contrast_ratio: the largest over the smallest standard deviation of a whole volume, of the band in which they differ
+            most; None for images.
     """
 
     images: int
     channels: int
     dtype: str
-    sizes: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    sizes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     pixel_counts: tuple[int, ...]
@@ -309,6 +320,8 @@ class Fingerprint:
     column_spread: float | None = None
     one_sided: tuple[float | None, ...] = ()
     one_sided_by_chance: tuple[float | None, ...] = ()
+    depth_spread: float | None = None
+    contrast_ratio: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain form that `data.json` holds."""

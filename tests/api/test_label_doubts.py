@@ -13,7 +13,7 @@ from pixelwise.api import Model
 from pixelwise.errors import DataError
 from pixelwise.evaluation import diagnosis
 from pixelwise.labels import Labels
-from pixelwise.types import Prediction
+from pixelwise.types import ModelSpec, Prediction
 
 LABELS = Labels(("background", "thing"))
 
@@ -55,7 +55,7 @@ class SureModel(Model):
 
 
 def model(tmp_path, labels=LABELS):
-    return SureModel(tmp_path, SimpleNamespace(labels=labels), None)
+    return SureModel(tmp_path, SimpleNamespace(labels=labels, spec=ModelSpec(labels, 3)), None)
 
 
 def test_wrong_labels_are_ranked_with_their_regions(data, tmp_path):

@@ -378,7 +378,7 @@ def test_a_model_of_other_classes_is_refused():
     [
         (
             {"tile": (0, 4)},
-            "predict.tile: expected positive sizes, found (0, 4). Correct the value.",
+            "predict.tile: expected 2 positive sizes, found (0, 4). Correct the value.",
         ),
         ({"overlap": 1.5}, "predict.overlap: expected a share 0…1, found 1.5. Correct the value."),
         ({"batch_size": 0}, "predict.batch_size: expected at least 1, found 0. Correct the value."),

@@ -49,10 +49,12 @@ def test_all_values_but_measured_ones_are_derived_with_reasons() -> None:
     # By the number of steps: see `network_plan.choose_freezing` and `budget.choose_copies`.
     later = {"train.freeze", "train.copies", "train.unfreeze_start"}
     of_fpn = {"model.encoder", "model.width", "model.fine", "model.norms", "train.encoder_rate"}
+    of_volumes = {"model.dimensions", "model.flat", "model.intensity", "model.spacing"}
     assert gaps == {
         *measured,
         *later,
         *of_fpn,
+        *of_volumes,
         "model.config",
         "model.weights_origin",
         "train.unfreeze",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pixelwise.api.loading import Model, load
 from pixelwise.api.scoring import require_classes, require_sections
-from pixelwise.errors import renamed
+from pixelwise.errors import UsageError, renamed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,6 +84,7 @@ def check(
 
     Raises:
         DataError: the data set cannot be opened, or the model has other classes.
+        UsageError: a model with three dimensions.
     """
     from pixelwise.checking import by_severity, run_checks, take_survey
     from pixelwise.config import read_request
@@ -93,6 +94,13 @@ def check(
     splits = _open(config.data, base)
     loaded = load(model) if isinstance(model, str | Path) else model
     if loaded is not None:
+        if loaded.spec.dimensions != 2:
+            raise UsageError(
+                "--model",
+                expected="a model with two dimensions, since volumes are checked slice by slice",
+                found="one with three",
+                do="Leave it out, or evaluate the model: its report shows the worst volumes.",
+            )
         require_classes(next(iter(splits)), loaded, data)
     survey = take_survey(splits, progress, skip_bad=config.data.skip_bad)
     findings = run_checks(survey)
@@ -115,6 +123,7 @@ def _open(config: DataConfig, base: Path) -> DataSplits:
     from pixelwise.datasets.dataset import open_data
     from pixelwise.errors import DataError
 
+    config = config.model_copy(update={"volumes": "slices"})
     try:
         return open_data(config.model_copy(update={"skip_bad": True}), base)
     except DataError:

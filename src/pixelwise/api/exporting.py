@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pixelwise.api.loading import Model, load
 from pixelwise.api.scoring import require_classes, require_sections
-from pixelwise.errors import DataError, ModelFileError, PixelwiseError
+from pixelwise.errors import ConfigError, DataError, ModelFileError, PixelwiseError
 
 if TYPE_CHECKING:
     from pixelwise.datasets.dataset import Dataset, DataSplits
@@ -65,6 +65,13 @@ def export(
     single = require_output(Path(out), settings, overwrite)
     require_engines(settings)
     loaded = model if isinstance(model, Model) else _load(model)
+    if loaded.spec.dimensions != 2:
+        raise ConfigError(
+            "export",
+            expected="a network with two dimensions",
+            found="one with three",
+            do="Predict with the model folder, which torch computes.",
+        )
     run = _run_of(loaded.folder)
     splits, name, notices = _opened(loaded, run, data, overrides, required=precision == "int8")
     images, calibration = _images(loaded, splits, name, int8=precision == "int8")

@@ -100,9 +100,9 @@ class Model:
         Pixels without data become `labels.ignore_index`. No engines are measured; a choice that was made before is used.
 
         Args:
-            source: a path, or an array (C, H, W) of raw pixel values; (H, W) for a single band.
+            source: a path, or an array (C, *S) of raw pixel values; (*S) for a single band.
             grid: spatial reference of an array; that of files is read.
-            probabilities: also return probabilities (K, H, W), float32.
+            probabilities: also return probabilities (K, *S), float32.
 
         Raises:
             ImageError: the file cannot be read.
@@ -114,7 +114,7 @@ class Model:
             return predict_file(self, Path(source), probabilities=probabilities)[1]
         from pixelwise.imageio.images import valid_voxels
 
-        image = source[None] if source.ndim == 2 else source
+        image = source[None] if source.ndim == self.spec.dimensions else source
         valid = valid_voxels(image, self.spec.nodata)
         return self.for_shape(image.shape[1:]).predictor(image, grid, valid, probabilities=probabilities)
 

@@ -121,6 +121,8 @@ def _opened(
     section = config.data
     if loaded is not None and section.nodata is None:
         section = section.model_copy(update={"nodata": loaded.spec.nodata})
+    if loaded is not None and loaded.spec.dimensions == 3:
+        section = section.model_copy(update={"volumes": "whole"})
     splits = open_data(section, base)
     splits = without_unreadable(splits) if config.data.skip_bad else splits
     subset = split_of(splits, split, data)

@@ -18,6 +18,7 @@ from pixelwise.config.tree import (
     Positive,
     PredictConfig,
     Share,
+    Sizes,
     TrainConfig,
 )
 from pixelwise.errors import ConfigError
@@ -32,13 +33,16 @@ class ResolvedModel(ModelConfig):
     mean: list[float]
     std: list[float]
     clip: Literal["none"] | list[tuple[float, float]] = "none"
+    dimensions: Literal[2, 3] = 2
+    flat: int = 0
+    intensity: Literal["data", "image"] = "data"
 
 
 class ResolvedTrain(TrainConfig):
     """`TrainConfig` without unset values."""
 
     steps: Positive
-    crop: tuple[Positive, Positive]
+    crop: Sizes
     batch_size: Positive
     class_crops: Share = 0.0
     learning_rate: float
@@ -63,6 +67,8 @@ class ResolvedAugment(AugmentConfig):
 
     flip_horizontal: Share = 0.0
     flip_vertical: Share = 0.0
+    flip_depth: Share = 0.0
+    elastic: NonNegative = 0.0
     rotate: NonNegative = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
     brightness: NonNegative = 0.0
@@ -79,7 +85,7 @@ class ResolvedLoss(LossConfig):
 class ResolvedPredict(PredictConfig):
     """`PredictConfig` without unset values."""
 
-    tile: tuple[Positive, Positive] = (512, 512)
+    tile: Sizes = (512, 512)
 
 
 class ResolvedConfig(Config):

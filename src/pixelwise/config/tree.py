@@ -5,11 +5,20 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+
+
+def _per_axis(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    if len(sizes) not in (2, 3):
+        raise ValueError("(height, width) or (depth, height, width)")
+    return sizes
+
+
+Sizes = Annotated[tuple[Positive, ...], AfterValidator(_per_axis)]
 
 
 class _Section(BaseModel):
@@ -90,6 +99,9 @@ class DataConfig(_Section):
         None,
         description="stored value, in all images, of pixels without data, besides the value that a file itself defines",
     )
+    volumes: Literal["slices", "whole"] | None = Field(
+        None, description="read volumes as slices, or whole; null: whole for a network with three dimensions"
+    )
     skip_bad: bool = False
 
     @field_validator("nodata", mode="before")
@@ -125,6 +137,12 @@ class ModelConfig(_Section):
     )
     features: list[Positive] | None = Field(None, description="channels per scale of unet, finest first")
     up: Literal["transposed", "bilinear"] | None = None
+    dimensions: Literal[2, 3] | None = Field(
+        None, description="3: unet for whole volumes; null: 3 if `data.volumes` is whole, otherwise 2"
+    )
+    flat: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="finest scales of a unet of three dimensions that convolve and pool within slices only"
+    )
     stem: Literal[1, 2, 4] | None = Field(
         None, description="1: full resolution; 2, 4: side of the patches of the first scale"
     )
@@ -133,6 +151,14 @@ class ModelConfig(_Section):
     clip: Literal["none"] | list[tuple[float, float]] | None = Field(
         None, description="none, or [low, high] per band, to which raw pixel values are clipped"
     )
+    intensity: Literal["data", "image"] | None = Field(
+        None,
+        description="data: `mean` and `std` are those of the training data; image: each image is first brought to mean 0"
+        " and standard deviation 1 per band, for MR",
+    )
+    spacing: list[Annotated[float, Field(gt=0)]] | None = Field(
+        None, description="mm between slices, rows and columns, to which whole volumes are resampled"
+    )
 
 
 class AugmentConfig(_Section):
@@ -140,6 +166,11 @@ class AugmentConfig(_Section):
 
     flip_horizontal: Share | None = Field(None, description="probability")
     flip_vertical: Share | None = None
+    flip_depth: Share | None = Field(None, description="probability that the order of the slices is reversed")
+    elastic: NonNegative | None = Field(
+        None,
+        description="largest standard deviation of a smooth deformation of volumes, in voxels of the finest spacing",
+    )
     rotate: Annotated[float, Field(ge=0, le=180)] | None = Field(None, description="largest angle, degrees")
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = Field(
         None, description="smallest and largest zoom"
@@ -206,7 +237,9 @@ class TrainConfig(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**40)] = 0
     steps: Positive | None = None
     recounts: tuple[tuple[Positive, Positive], ...] = ()  # see `training.schedule`
-    crop: tuple[Positive, Positive] | None = Field(None, description="(height, width) of a training crop, pixels")
+    crop: Sizes | None = Field(
+        None, description="(height, width), or (depth, height, width), of a training crop, pixels"
+    )
     batch_size: Positive | None = None
     accumulate: Positive = Field(1, description="batches per optimizer step")
     class_crops: Share | None = Field(None, description="share of crops centred on a randomly drawn class")
@@ -249,7 +282,7 @@ class TrainConfig(_Section):
 class PredictConfig(_Section):
     """How images are predicted."""
 
-    tile: tuple[Positive, Positive] | None = Field(None, description="(height, width); larger images are tiled")
+    tile: Sizes | None = Field(None, description="(height, width) or (depth, height, width); larger images are tiled")
     overlap: Share = Field(0.25, description="overlap of neighbouring tiles, as a share of the tile")
     flips: bool = Field(False, description="average over mirrored copies of the image")
     mosaic: bool = Field(

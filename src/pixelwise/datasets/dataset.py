@@ -69,7 +69,7 @@ class Dataset:
         return len(self.records)
 
     def read(self, index: int) -> Sample:
-        """Decode the image (C, H, W) in the file's type, and the mask (H, W) as class indices.
+        """Decode the image (C, *S) in the file's type, and the mask (*S) as class indices; *S is (D, H, W) for whole volumes.
 
         The mask has the ignore index where the record's validity mask (`data.valid`) is zero. `Sample.valid` is about the
         image: false where it holds no data (see `imageio.images`).
@@ -89,7 +89,7 @@ class Dataset:
         if record.mask is None:
             return Sample(image, None, grid, record.id, record.group, valid), ()
         mask, notices = read_truth(record, self.labels, self.rule, self.limits)
-        size = (image.shape[1], image.shape[2])
+        size = image.shape[1:]
         require_size(record.mask, mask.shape, record.image, size)
         if record.valid is not None:
             annotated = _read_valid(record.valid, self.limits)

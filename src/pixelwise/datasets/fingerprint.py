@@ -6,6 +6,7 @@ Statistics are accumulated image by image: only one image is in memory.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -76,7 +77,7 @@ class _Statistics:
         self.labels = labels
         self.first = ""
         self.form: tuple[int, str] = (0, "")
-        self.sizes: list[tuple[int, int]] = []
+        self.sizes: list[tuple[int, ...]] = []
         self.spacings = Spacings()
         self.positions = Positions(count)
         self.objects = ObjectSizes(count)
@@ -84,6 +85,7 @@ class _Statistics:
         self.image_counts = np.zeros(count, np.int64)
         self.ignored = 0
         self.thickness: list[list[float]] = [[] for _ in range(count)]
+        self.deviations: list[NDArray[np.float64]] = []
 
     def add(self, sample: Sample, name: str, seed: int) -> None:
         image, mask = sample.image, sample.truth(self.labels.ignore_index)
@@ -100,8 +102,8 @@ class _Statistics:
             )
         if mask is None:
             raise DataError(name, expected="a mask", found="none", do="A fingerprint needs a mask for every image.")
-        self.sizes.append((int(image.shape[1]), int(image.shape[2])))
-        self.spacings.add(sample.grid, image.shape[1:])
+        self.sizes.append(tuple(map(int, mask.shape)))
+        self.spacings.add(sample.grid, mask.shape)
         counted = mask != self.labels.ignore_index
         self.ignored += int(mask.size - counted.sum())
         self.intensities.add(image, mask, counted, (seed, 0))
@@ -109,6 +111,8 @@ class _Statistics:
         self.pixel_counts += pixels
         self.image_counts += pixels > 0
         self.objects.add(mask)
+        if mask.ndim == 3:
+            self.deviations.append(image.reshape(len(image), -1).std(axis=1, dtype=np.float64))
         for k, thickness in enumerate(class_thickness(mask, self.labels)):
             if thickness is not None:
                 self.thickness[k].append(thickness)
@@ -126,7 +130,7 @@ class _Statistics:
         )
 
     def result(self, digest: str) -> Fingerprint:
-        by_area = sorted(self.sizes, key=lambda size: (size[0] * size[1], size))
+        by_area = sorted(self.sizes, key=lambda size: (math.prod(size), size))
         spacing, unit, differ = self.spacings.result()
         one_sided, by_chance = self.positions.one_sided()
         return Fingerprint(
@@ -149,8 +153,22 @@ class _Statistics:
             column_spread=spread(self.positions.columns[0]),
             one_sided=one_sided,
             one_sided_by_chance=by_chance,
+            depth_spread=spread(self.positions.slices) if self.positions.slices.any() else None,
+            contrast_ratio=contrast_ratio(self.deviations),
             hash=digest,
         )
+
+
+def contrast_ratio(deviations: Sequence[NDArray[np.float64]]) -> float | None:
+    """Return the largest over the smallest standard deviation (C,) of an image, of the band with the largest ratio.
+
+    Constant bands are left out; None without images.
+    """
+    if not deviations:
+        return None
+    table = np.stack(deviations)
+    bands = [column[column > 0] for column in table.T]
+    return max((float(band.max() / band.min()) for band in bands if band.size), default=1.0)
 
 
 def _form(form: tuple[int, str]) -> str:
@@ -179,17 +197,19 @@ class Spacings:
 
 
 def class_thickness(mask: NDArray[Any], labels: Labels) -> list[float | None]:
-    """Compute 2 × area / perimeter per class in pixels, None for classes that the mask (H, W) does not show.
+    """Compute 2 × area / perimeter per class in pixels, None for classes that the mask (*S) does not show.
 
-    The perimeter counts the edges between a pixel of the class and a 4-neighbour of another; the border of the image is
-    no edge. A long strip has its width, a disc of radius r has πr/4 (its rim is a staircase), and the shorter side of
-    the image is the upper limit.
+    The perimeter counts the faces between a pixel of the class and a neighbour of another; the border of the image is
+    no face. A long strip has its width, a disc of radius r has πr/4 (its rim is a staircase), and the shorter side of
+    the image is the upper limit. In a volume, it is 2 × volume / surface, and a plate has its thickness.
     """
     count = labels.num_classes
     known = np.minimum(mask, count).astype(np.int64)
     area = np.bincount(known.reshape(-1), minlength=count + 1)
     edges = np.zeros(count + 1, np.int64)
-    for one, other in ((known[1:], known[:-1]), (known[:, 1:], known[:, :-1])):
+    for axis in range(mask.ndim):
+        along = np.moveaxis(known, axis, 0)
+        one, other = along[1:], along[:-1]
         differ = one != other
         edges += np.bincount(one[differ], minlength=count + 1) + np.bincount(other[differ], minlength=count + 1)
     shorter = float(min(mask.shape))

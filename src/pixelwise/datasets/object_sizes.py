@@ -32,7 +32,11 @@ class ObjectSizes:
         self.levels = np.concatenate([np.arange(_EXACT, dtype=np.float64), coarse])
 
     def add(self, mask: NDArray[Any]) -> None:
-        """Add the regions of a mask (H, W) of class indices; of a larger one those of the central 4096×4096 pixels."""
+        """Add the regions of a mask (H, W) of class indices; of a larger one those of the central 4096×4096 pixels.
+
+        Of a volume (D, H, W), the middle slice is added.
+        """
+        mask = mask if mask.ndim == 2 else mask[len(mask) // 2]
         top, left = (max(side - _SIDE, 0) // 2 for side in mask.shape)
         mask = mask[top : top + _SIDE, left : left + _SIDE]
         regions, count = components(mask)

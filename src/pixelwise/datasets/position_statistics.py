@@ -1,6 +1,6 @@
-"""Measure how classes depend on the position in the image: on the row, on the column, on left and right.
+"""Measure how classes depend on the position in the image: on the slice, the row, the column, on left and right.
 
-Pixels are counted in sixteenths of the height and the width.
+Pixels are counted in sixteenths of the depth, the height and the width.
 """
 
 from __future__ import annotations
@@ -23,14 +23,19 @@ class Positions:
     """
 
     def __init__(self, classes: int) -> None:
+        self.slices = np.zeros((BANDS, classes), np.int64)
         self.rows = np.zeros((BANDS, classes), np.int64)
         # The first without mirroring; in each of the others every image is mirrored at random.
         self.columns = np.zeros((1 + _RESAMPLES, BANDS, classes), np.int64)
 
     def add(self, mask: NDArray[Any], seed: Sequence[int]) -> NDArray[np.int64]:
-        """Add a mask (H, W) of class indices and return its pixels per class; `seed` determines the random mirroring."""
+        """Add a mask (*S) of class indices and return its pixels per class; `seed` determines the random mirroring."""
         classes = self.rows.shape[1]
-        rows, columns = count_rows(mask, classes), count_columns(mask, classes)
+        if mask.ndim == 3:
+            self.slices += count_rows(mask.reshape(len(mask), -1), classes)
+        # A volume is an image whose rows, or columns, are those of all slices.
+        by_row = mask if mask.ndim == 2 else mask.swapaxes(0, 1).reshape(mask.shape[1], -1)
+        rows, columns = count_rows(by_row, classes), count_columns(mask.reshape(-1, mask.shape[-1]), classes)
         self.rows += rows
         mirrored = np.random.default_rng(list(seed)).random(_RESAMPLES) < 0.5
         self.columns[0] += columns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def fitted_temperature(
         truth = image.truth(dataset.labels.ignore_index)
         if truth is None:
             continue
-        places, width = sample.places(truth, image.id), truth.shape[-1]
+        places, width = sample.places(truth, image.id), math.prod(truth.shape[1:])
         bands: list[Any] = []
 
         def keep(top: int, band: Any, places: Any = places, width: int = width, bands: list[Any] = bands) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.errors import DataError
+from pixelwise.errors import ConfigError, DataError
 from pixelwise.formats.base import ReadResult, drawn_labels, shape_name
 from pixelwise.formats.dataset_root import DatasetRoot, files_in, fill_template, make_layout, split_of_folder
 from pixelwise.formats.reading import file_hash
@@ -26,7 +26,7 @@ from pixelwise.formats.records import ORPHAN, Layout, MaskSource, Record, short
 from pixelwise.formats.shapes import Drawing, Polygon, Shape, class_indices
 from pixelwise.formats.split_lists import divide_by_lists, find_lists
 from pixelwise.formats.volume_pairs import UNMASKED, VolumePairs, ambiguous, is_named_mask, named_series
-from pixelwise.formats.volume_slices import Volume, cut_into_slices
+from pixelwise.formats.volume_slices import Volume, volume_records
 from pixelwise.imageio.dicom_contours import Ring, read_contour_header, read_contours, total_area
 from pixelwise.imageio.dicom_seg import read_dicom_seg
 from pixelwise.imageio.dicom_seg_header import (
@@ -234,7 +234,10 @@ def _result(volumes: VolumePairs, pairs: Pairs, contours: Mapping[Path, _Contour
     by_split = {
         split: [Volume(each.id, *_with_mask(volumes, each)) for each in group] for split, group in layout.splits.items()
     }
-    records, notices = cut_into_slices(by_split)
+    if volumes.dataset.config.volumes == "whole":
+        do = "Train on slices, without data.volumes=whole, or save the segmentations as NIfTI."
+        raise ConfigError("data.volumes", expected="slices for segmentations in DICOM", found="whole", do=do)
+    records, notices = volume_records(by_split, whole=False)
     labels, unlabelled = _labels(dataset, pairs)
     masks = _masks(dataset, volumes, pairs, contours, unlabelled)
     folders = {file: folder for folder in masks for file in volumes.series[folder][1]}

@@ -28,7 +28,7 @@ from pixelwise.formats.volume_pairs import (
     unreadable_volumes,
     volume_files,
 )
-from pixelwise.formats.volume_slices import Volume, cut_into_slices, labels_from_tables, merge_label_tables
+from pixelwise.formats.volume_slices import Volume, labels_from_tables, merge_label_tables, volume_records
 from pixelwise.imageio.unreadable import conversion, suffixes
 from pixelwise.imageio.volume_files import SUFFIXES, files_of, is_volume
 from pixelwise.labels import Labels
@@ -55,7 +55,7 @@ def read(dataset: DatasetRoot) -> ReadResult:
 
 
 def read_volumes(volumes: VolumePairs, description: Mapping[str, Any]) -> ReadResult:
-    """Pair the volumes of a data set and cut them into slices.
+    """Pair the volumes of a data set, and cut them into slices unless `data.volumes` is whole.
 
     Args:
         volumes: the data set, with its DICOM series.
@@ -84,7 +84,8 @@ def read_volumes(volumes: VolumePairs, description: Mapping[str, Any]) -> ReadRe
     by_split, problems = volumes.volumes(layout)
     for group in by_split.values():
         _require_no_time(group, description)
-    records, notices = cut_into_slices(by_split)
+    whole = config.volumes == "whole"
+    records, notices = volume_records(by_split, whole)
     labels: Labels | None = None
     # If the user names the classes or maps the values of masks, tables in the files do not apply.
     has_file = any((folder / "labels.yaml").is_file() for folder in (dataset.base, dataset.root))
@@ -100,7 +101,8 @@ def read_volumes(volumes: VolumePairs, description: Mapping[str, Any]) -> ReadRe
         problems = [replace(problem, do=problem.do or conversion(others)) for problem in problems]
         volumes.notices.append(_describe_unreadable(others, dataset.root))
     notices = [*volumes.notices, *layout.notices, *notices]
-    return ReadResult(Layout(f"{layout.kind}, cut into slices", splits, tuple(problems), tuple(notices)), labels)
+    kind = f"{layout.kind}, {'whole' if whole else 'cut into slices'}"
+    return ReadResult(Layout(kind, splits, tuple(problems), tuple(notices)), labels)
 
 
 def _describe_unreadable(paths: Sequence[Path], root: Path) -> str:

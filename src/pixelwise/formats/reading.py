@@ -18,6 +18,7 @@ from pixelwise.formats.records import Record, Window
 from pixelwise.formats.shapes import Drawing, draw_upright
 from pixelwise.grid import Grid
 from pixelwise.imageio import volume_files
+from pixelwise.imageio.dicom_series import volume_of
 from pixelwise.imageio.images import (
     Limits,
     RawMask,
@@ -43,13 +44,15 @@ def read_record_image(record: Record, limits: Limits = Limits()) -> ReadImage:
     """Read an image.
 
     Returns:
-        The image (C, H, W), its grid, and valid (H, W), or None if all pixels are valid.
+        The image (C, *S), its grid, and valid (*S), or None if all pixels are valid; *S is (D, H, W) for a whole volume.
 
     Raises:
         ImageError: it cannot be read, is beyond the limits, or has NaN or infinite values in valid pixels.
     """
     if record.plane is not None:
-        bands = [_slice_of(path, record.plane, limits) for path in (record.image, *record.plane.more)]
+        files = [record.stack or (record.image,), *((path,) for path in record.plane.more)]
+        read = _stack_of if record.stack else _slice_of
+        bands = [read(paths, record.plane, limits) for paths in files]
         image = np.concatenate([values for values, _ in bands])
         valid = valid_voxels(image, record.nodata)
         with reading(record.image, ImageError, "volume"):
@@ -67,7 +70,7 @@ def as_bands(image: NDArray[Any], bands: str | None) -> NDArray[Any]:
     """Convert an image of one or three bands to grey or RGB; others are returned unchanged.
 
     Args:
-        image: (C, H, W).
+        image: (C, *S).
         bands: "rgb" repeats grey three times; "grey" is the luma of ITU-R BT.601; None changes nothing.
     """
     if bands == "rgb" and len(image) == 1:
@@ -86,17 +89,19 @@ def mixed_forms(forms: Collection[tuple[int, str]]) -> str:
     return "Save all images with the same bands and pixel type, or split the data set."
 
 
-def image_size(record: Record) -> tuple[int, int, int]:
-    """Return (bands, H, W) as `read_record_image` would, from the header alone.
+def image_size(record: Record) -> tuple[int, ...]:
+    """Return (bands, *S) as `read_record_image` would, from the header alone.
 
     Raises:
         ImageError: no readable header.
     """
     if record.plane is not None:
         headers = [volume_files.read_header(path) for path in (record.image, *record.plane.more)]
-        return (sum(header.bands for header in headers), *headers[0].size(record.plane.across)[1:])
-    size = read_size(record.image)
-    return size if record.window is None else (size[0], *record.window[2:])
+        slices, *size = headers[0].size(record.plane.across)
+        depth = [max(slices, len(record.stack))] if record.stack else []
+        return (sum(header.bands for header in headers), *depth, *size)
+    bands, *whole = read_size(record.image)
+    return (bands, *(whole if record.window is None else record.window[2:]))
 
 
 def image_orientation(record: Record) -> int:
@@ -134,7 +139,8 @@ def image_digest(record: Record) -> str:
     """
     if record.plane is None and record.window is None:
         return file_hash(record.image)
-    files = [file_hash(path) for path in (record.image, *(record.plane.more if record.plane else ()))]
+    paths = (*(record.stack or (record.image,)), *(record.plane.more if record.plane else ()))
+    files = [file_hash(path) for path in paths]
     plane = None if record.plane is None else (record.plane.across, record.plane.index, record.plane.dtype)
     return hashlib.sha256(repr((files, plane, record.window)).encode()).hexdigest()
 
@@ -145,7 +151,7 @@ def read_truth(
     """Read the mask of a record, or draw it from its annotation.
 
     Returns:
-        Class indices (H, W), and notices of what was assumed.
+        Class indices (*S), and notices of what was assumed.
 
     Raises:
         MaskError: it cannot be interpreted. PairingError: its size differs from the image's.
@@ -153,8 +159,11 @@ def read_truth(
     assert record.mask is not None
     notices: Sequence[str]
     if record.plane is not None and record.source is None:
-        mask, notices = encode_values(record.mask, _ids_of(record.mask, record.plane, limits), labels, rule)
-        return mask, tuple(notices)
+        raw = _ids_of(record, limits)
+        # One slice below the other, since three axes would be those of an image with colours.
+        flat = replace(raw, values=raw.values.reshape(-1, raw.values.shape[-1]))
+        mask, notices = encode_values(record.mask, flat, labels, rule)
+        return mask.reshape(raw.values.shape), tuple(notices)
     if record.source is None:
         mask, notices = read_mask(record.mask, labels, rule, limits)
     else:
@@ -168,14 +177,15 @@ def read_truth(
 
 
 def read_truth_ids(record: Record, rule: MaskRule) -> NDArray[Any]:
-    """Read the mask of a record as class ids (H, W), without labels.
+    """Read the mask of a record as class ids (H, W), without labels; of a whole volume, slices below each other.
 
     Raises:
         MaskError: it cannot be interpreted, or has colours, which need labels.
     """
     assert record.mask is not None
     if record.plane is not None:
-        return values_as_ids(record.mask, _ids_of(record.mask, record.plane, Limits()), rule)[0]
+        raw = _ids_of(record, Limits())
+        return values_as_ids(record.mask, replace(raw, values=raw.values.reshape(-1, raw.values.shape[-1])), rule)[0]
     return read_ids(record.mask, rule)[0]
 
 
@@ -257,26 +267,47 @@ def _hash(path: Path, changed: int, size: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _slice_of(path: Path, plane: Plane, limits: Limits) -> tuple[NDArray[Any], Grid]:
-    """Read a slice (C, H, W) in the type of the plane, and its grid."""
-    values = _plane(path, plane, limits, ImageError)
+def _slice_of(paths: Sequence[Path], plane: Plane, limits: Limits) -> tuple[NDArray[Any], Grid]:
+    """Read a slice (C, H, W) of a single file in the type of the plane, and its grid."""
+    (path,) = paths
+    values = _values_of(path, plane, limits, ImageError)
     grid = volume_files.read_header(path).plane_grid(plane.across)
     return np.ascontiguousarray(values, plane.dtype and np.dtype(plane.dtype)), grid
 
 
-def _plane(path: Path, plane: Plane, limits: Limits, error: type[DataError]) -> NDArray[Any]:
+def _stack_of(paths: Sequence[Path], plane: Plane, limits: Limits) -> tuple[NDArray[Any], Grid]:
+    """Read a volume (C, D, H, W), of a single file or of the files of its slices, in the type of the plane; and its grid."""
+    if volume_files.format_of(paths[0]) == "DICOM":
+        series = volume_of(paths)
+        header = series.header
+        with reading(header.path, ImageError, "DICOM file"):
+            require_within(header, plane.across, limits)
+        values = header.arrange(series.read_box((slice(None),) * 3), plane.across)
+    else:
+        header = volume_files.read_header(paths[0])
+        values = _values_of(paths[0], plane, limits, ImageError, whole=True)
+    return np.ascontiguousarray(values, plane.dtype and np.dtype(plane.dtype)), header.grid(plane.across)
+
+
+def _values_of(path: Path, plane: Plane, limits: Limits, error: type[DataError], whole: bool = False) -> NDArray[Any]:
+    """Read a slice (C, H, W), or the whole volume (C, D, H, W), of a file."""
     header = volume_files.read_header(path, error)
     with reading(path, error, "volume"):
         require_within(header, plane.across, limits)
         if error is MaskError and header.bands > 1:
             found, do = f"{header.bands} bands", "Save the labels as one volume of class ids."
             raise Refused("one band of class ids", found, do)
-        values = volume_files.read_box(path, header.plane_box(plane), error)
-        return header.arrange(values, plane.across)[:, 0]
+        box = (slice(None),) * 3 if whole else header.plane_box(plane)
+        values = header.arrange(volume_files.read_box(path, box, error), plane.across)
+        return values if whole else values[:, 0]
 
 
-def _ids_of(path: Path, plane: Plane, limits: Limits) -> RawMask:
-    values = _plane(path, plane, limits, MaskError)[0]
+def _ids_of(record: Record, limits: Limits) -> RawMask:
+    """Read the ids of a slice (H, W), or of a whole volume (D, H, W)."""
+    path, plane = record.mask, record.plane
+    assert path is not None
+    assert plane is not None
+    values = _values_of(path, plane, limits, MaskError, whole=bool(record.stack))[0]
     kind = volume_files.format_of(path)
     with reading(path, MaskError, f"{kind} file"):
         return RawMask(np.ascontiguousarray(as_integers(values)), "index", None, kind)

@@ -58,6 +58,7 @@ class Record:
         plane: the slice, if image and mask are volumes.
         window: top, left, height and width of the part of the image to read; None for all of it.
         nodata: stored value of pixels without data, besides the value that the image file defines.
+        stack: the files of a whole volume: one, or those of the slices of a series, in order; () for slices and images.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Record:
     plane: Plane | None = None
     window: Window | None = None
     nodata: float | None = None
+    stack: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

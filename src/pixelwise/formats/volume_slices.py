@@ -1,4 +1,4 @@
-"""Cut volumes into the slices that a two-dimensional network is trained on.
+"""Cut volumes into the slices that a two-dimensional network is trained on, or keep them whole for a three-dimensional one.
 
 All volumes are cut across the direction in which most of them are coarsest, so that slices are alike. The slices of a volume
 are one group, since they are too similar to be in different splits. If pixel types differ, all are read as a type that holds
@@ -39,25 +39,26 @@ class Volume:
         return self.header.across() if self.slices else common
 
 
-def cut_into_slices(splits: Mapping[str, Sequence[Volume]]) -> tuple[dict[str, list[Record]], list[str]]:
-    """Return a record per slice of the volumes of each split, and notices."""
+def volume_records(splits: Mapping[str, Sequence[Volume]], whole: bool) -> tuple[dict[str, list[Record]], list[str]]:
+    """Return a record per slice of the volumes of each split, or per volume if they are kept whole, and notices."""
     volumes = [volume for group in splits.values() for volume in group]
     if not volumes:
         return {}, []
     common = coarsest([v.header for v in volumes if not v.slices] or [v.header for v in volumes])
     dtypes = sorted({header.dtype.name for volume in volumes for header in (volume.header, *volume.more)})
     dtype = np.result_type(*dtypes).name if len(dtypes) > 1 else None
-    blocks = _BLOCKS if len(volumes) == 1 and "pool" in splits else 1
+    blocks = _BLOCKS if len(volumes) == 1 and "pool" in splits and not whole else 1
     records = {
-        split: [record for volume in group for record in _slices(volume, common, dtype, blocks)]
+        split: [record for volume in group for record in _records(volume, common, dtype, blocks, whole)]
         for split, group in splits.items()
     }
     directions = " and ".join(sorted({volume.across(common) for volume in volumes}))
     spacing = np.median([volume.header.grid(common).spacing for volume in volumes], axis=0)
     size = "×".join(f"{value:.4g}" for value in spacing)
     many = "1 volume is" if len(volumes) == 1 else f"{len(volumes)} volumes are"
-    count = sum(map(len, records.values()))
-    notices = [f"{many} read as {count} {directions} slices ({size} mm between slices, rows, columns)"]
+    count = f"{sum(map(len, records.values()))} {directions} slices"
+    read_as = f"read whole, as stacks of {directions} slices" if whole else f"read as {count}"
+    notices = [f"{many} {read_as} ({size} mm between slices, rows, columns)"]
     if dtype is not None:
         notices.append(f"the volumes hold {' and '.join(dtypes)}: all are read as {dtype}")
     if blocks > 1:
@@ -68,12 +69,15 @@ def cut_into_slices(splits: Mapping[str, Sequence[Volume]]) -> tuple[dict[str, l
     return records, notices
 
 
-def _slices(volume: Volume, common: Across, dtype: str | None, blocks: int) -> list[Record]:
+def _records(volume: Volume, common: Across, dtype: str | None, blocks: int, whole: bool) -> list[Record]:
     across = volume.across(common)
     count = volume.header.size(across)[0]
     files = volume.slices[::-1] if volume.slices and volume.header.layout(across)[0][1] else volume.slices
     own_dtype = volume.header.dtype.name if volume.slices else None  # each slice is scaled by its own header
     plane = Plane(0, across, dtype or own_dtype, tuple(header.path for header in volume.more))
+    if whole:
+        stack = files or (volume.header.path,)
+        return [Record(volume.id, stack[0], volume.mask, plane=plane, stack=stack)]
     digits = len(str(count - 1))
     return [
         Record(

@@ -144,7 +144,7 @@ class Engines:
         converted = [engine for engine in _CONVERTED if self.path.suffix.lower() != IR or engine.name == "openvino"]
         every = [*converted, *(() if self.is_file else _TORCH)]
         if self.card.spec.dimensions != 2:
-            every = [*_TORCH]
+            every = [_TORCH[-1]]  # others are compared on slices
         if self.device not in (None, "cpu"):
             every = [Engine("onnxruntime") if self.is_file else _TORCH[-1]]
         # The library of an engine that was asked for by name is missed when it is opened.

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from pixelwise.errors import ConfigError, DataError, wrong_bands
 from pixelwise.formats.reading import as_bands
 from pixelwise.grid import Grid
-from pixelwise.imageio.images import fill_invalid
 from pixelwise.imageio.sources import Readable
 from pixelwise.inference.ahead import ahead
 from pixelwise.inference.augmentation import mirrored_axes
 from pixelwise.inference.backend import Backend
 from pixelwise.inference.blending import Block, Tile, blend
-from pixelwise.inference.decision import bands
+from pixelwise.inference.decision import bands, most_probable
+from pixelwise.inference.preparation import prepared, resampled
 from pixelwise.inference.tile_result import TileResult
 from pixelwise.labels import Labels
 from pixelwise.metrics.temperature import tempered
@@ -57,7 +57,8 @@ class Predictor:
 
     def __init__(self, backend: Backend, *, batch_size: int = 1, **settings: Any) -> None:
         spec = replace(backend.spec, **settings)
-        _require("tile", spec.tile, spec.tile is None or min(spec.tile) >= 1, "positive sizes")
+        fits = spec.tile is None or (len(spec.tile) == spec.dimensions and min(spec.tile) >= 1)
+        _require("tile", spec.tile, fits, f"{spec.dimensions} positive sizes")
         _require("overlap", spec.overlap, 0 <= spec.overlap <= 1, "a share 0…1")
         _require("batch_size", batch_size, batch_size >= 1, "at least 1")
         positive = bool(np.isfinite(spec.temperature)) and spec.temperature > 0
@@ -81,7 +82,7 @@ class Predictor:
         id: str = "",
         probabilities: bool = False,
     ) -> Prediction:
-        """Predict one image.
+        """Predict one image. A volume is predicted slice by slice if the model has two dimensions.
 
         Args:
             image: (C, *S), raw pixel values of any numeric type, any *S ≥ 1.
@@ -96,7 +97,7 @@ class Predictor:
         """
         if not probabilities:
             return self._predict(image, grid, valid, id, None)
-        kept = np.empty((self.labels.num_classes, *image.shape[-self.spec.dimensions :]), np.float32)
+        kept = np.empty((self.labels.num_classes, *image.shape[1:]), np.float32)
 
         def keep(top: int, band: Floats) -> None:
             kept[:, top : top + band.shape[1]] = band
@@ -122,22 +123,85 @@ class Predictor:
     ) -> Prediction:
         where = id or "image"
         labels = self.spec.labels
-        image = self._prepared(image, valid, where)
+        if image.ndim == 4 and self.spec.dimensions == 2:
+            return self._by_slices(image, grid, valid, id, observe)
+        image = self._checked(image, valid, where)
         _require_range(image, valid, self.spec, where)
-        tile, shape = self.spec.tile, image.shape[1:]
-        if tile is None or all(size <= side for size, side in zip(shape, tile, strict=True)):
-            mask = self._whole(self._filled(image, valid), where, observe)
+        shape, temperature = image.shape[1:], self.spec.temperature
+        image = prepared(image, valid, grid, self.spec)
+
+        def calibrated(top: int, band: Floats) -> None:
+            if observe is not None:
+                observe(top, tempered(band, temperature))  # masks do not depend on the temperature
+
+        keep = None if observe is None else calibrated
+        if image.shape[1:] == shape:
+            mask = self._decided(image, valid, where, keep)
         else:
-            mask = np.empty(shape, labels.dtype)
-            read = _reader(self._filled(image, valid), valid)
-            every = self.blocks(shape) if observe is None else self._rows_of(shape)
-            for block in self._blocks(every, shape, read, where, probabilities=observe is not None):
-                mask[block.window.slices] = block.mask
-                if observe is not None and block.probabilities is not None:
-                    observe(block.window.start[0], block.probabilities)
+            mask = self._resampled(image, shape, where, keep)
         if valid is not None:
             mask[~valid] = labels.ignore_index
         return Prediction(mask, labels, grid or Grid().with_axes(self.spec.dimensions), id, valid=valid)
+
+    def _by_slices(
+        self,
+        image: NDArray[Any],
+        grid: Grid | None,
+        valid: NDArray[np.bool_] | None,
+        id: str,
+        observe: Observer | None,
+    ) -> Prediction:
+        """Predict each slice of a volume (C, D, H, W) as an image."""
+        masks = []
+        slab: Floats = np.empty((self.labels.num_classes, 1, *image.shape[2:]), np.float32)
+
+        def keep(top: int, band: Floats) -> None:
+            slab[:, 0, top : top + band.shape[1]] = band
+
+        for index in range(image.shape[1]):
+            counted = None if valid is None else valid[index]
+            name = f"{id or 'image'}, slice {index}"
+            masks.append(self._predict(image[:, index], None, counted, name, observe and keep).mask)
+            if observe is not None:
+                observe(index, slab)
+        return Prediction(np.stack(masks), self.labels, grid or Grid().with_axes(3), id, valid=valid)
+
+    def _decided(
+        self, image: NDArray[Any], valid: NDArray[np.bool_] | None, where: str, observe: Observer | None
+    ) -> NDArray[Any]:
+        """Return the mask (*S) of a prepared image, and pass its probabilities on in bands."""
+        tile, shape = self.spec.tile, image.shape[1:]
+        if tile is None or all(size <= side for size, side in zip(shape, tile, strict=True)):
+            return self._whole(image, where, observe)
+        mask = np.empty(shape, self.labels.dtype)
+        every = self.blocks(shape) if observe is None else self._rows_of(shape)
+        for block in self._blocks(every, shape, _reader(image, valid), where, probabilities=observe is not None):
+            mask[block.window.slices] = block.mask
+            if observe is not None and block.probabilities is not None:
+                observe(block.window.start[0], block.probabilities)
+        return mask
+
+    def _resampled(
+        self, image: NDArray[Any], shape: tuple[int, ...], where: str, observe: Observer | None
+    ) -> NDArray[Any]:
+        """Return the mask in the size of the image before it was resampled: the most probable class after resampling back.
+
+        The probabilities at the size of the network are held in memory.
+        """
+        labels = self.spec.labels
+        small = np.empty((labels.num_classes, *image.shape[1:]), np.float32)
+
+        def keep(top: int, band: Floats) -> None:
+            small[:, top : top + band.shape[1]] = band
+
+        self._decided(image, None, where, keep)
+        mask = np.empty(shape, labels.dtype)
+        for rows in bands(labels.num_classes, shape):
+            band = resampled(small, shape, rows)
+            mask[rows] = most_probable(band, labels.dtype)
+            if observe is not None:
+                observe(rows.start, band)
+        return mask
 
     def _whole(self, image: NDArray[Any], where: str, observe: Observer | None) -> NDArray[Any]:
         """Return the mask (*S) of an image that is not divided, and pass its probabilities on in bands."""
@@ -145,12 +209,13 @@ class Predictor:
         (result,) = self._results(image[None], where)
         if observe is not None:
             for rows in bands(labels.num_classes, image.shape[1:]):
-                observe(rows.start, tempered(result.probabilities(rows), self.spec.temperature))
+                observe(rows.start, result.probabilities(rows))
         return result.mask(labels.dtype)
 
     def stream(self, source: Readable, where: str, *, probabilities: bool = False, done: int = 0) -> Iterator[Block]:
         """Predict an image in tiles, block by block, in memory that does not grow with its size.
 
+        Only for models with `spec.intensity` "data" and without `spec.spacing`: others need the whole image first.
         Reading, computing and the work of the caller overlap. The blocks are those of `blocks`, and their masks those of a
         call on the whole image, with the ignore index where it has no data.
 
@@ -167,7 +232,7 @@ class Predictor:
 
         def read(window: Window) -> Piece:
             image, valid = source.read(window)
-            return self._filled(self._prepared(image, valid, where), valid), valid
+            return prepared(self._checked(image, valid, where), valid, None, self.spec), valid
 
         if source.dtype.kind == "f" and not done:
             self._require_range_of(source, where)
@@ -175,6 +240,8 @@ class Predictor:
         for block in self._blocks(every, shape, read, where, probabilities=probabilities, overlapping=True):
             if block.valid is not None:
                 block.mask[~block.valid] = labels.ignore_index
+            if block.probabilities is not None:
+                block = replace(block, probabilities=tempered(block.probabilities, self.spec.temperature))
             yield block
 
     def blocks(self, shape: Sequence[int], *, probabilities: bool = False) -> list[Window]:
@@ -220,18 +287,16 @@ class Predictor:
         probabilities: bool,
         overlapping: bool = False,
     ) -> Iterator[Block]:
-        """Predict blocks of an image, with their probabilities after the temperature."""
+        """Predict blocks of an image, with their probabilities before the temperature."""
         places, labels = self.places(shape), self.labels
         for _, strip in itertools.groupby(every, lambda window: (window.start[1:], window.stop[1:])):
             blocks = list(strip)
             box = Window(blocks[0].start, blocks[-1].stop)
             inside = [place for place in places if _intersect(place, box)]
             tiles = self._tiles(read, inside, where, overlapping=overlapping)
-            for block in blend(
+            yield from blend(
                 inside, tiles, self._tile(shape), labels.num_classes, labels.dtype, box=box, probabilities=probabilities
-            ):
-                found = block.probabilities
-                yield block if found is None else replace(block, probabilities=tempered(found, self.spec.temperature))
+            )
 
     def places(self, shape: Sequence[int]) -> list[Window]:
         """Return the windows of the tiles of an image of size *S, row by row."""
@@ -289,15 +354,12 @@ class Predictor:
         valid = np.concatenate([np.ones(part[0].size, bool) if v is None else v.reshape(-1) for part, v in sample])
         _require_range(image, valid, self.spec, where)
 
-    def _prepared(self, image: NDArray[Any], valid: NDArray[np.bool_] | None, where: str) -> NDArray[Any]:
+    def _checked(self, image: NDArray[Any], valid: NDArray[np.bool_] | None, where: str) -> NDArray[Any]:
         """Return an image in the bands of the model, after checking it."""
         if image.ndim == 3 and self.spec.dimensions == 2:
             image = as_bands(image, self.spec.colour_mode)
         self._require_image(image, valid, where)
         return image
-
-    def _filled(self, image: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:
-        return fill_invalid(image, valid, self.spec.fill or (0.0,) * self.spec.channels)
 
     def _logits(self, images: NDArray[Any]) -> Floats:
         """Return logits (B, K, *n) as the backend computes them.

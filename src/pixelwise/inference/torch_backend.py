@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pixelwise.machine import cores
-from pixelwise.models.base import evaluating
+from pixelwise.models.base import evaluating, memory_layout
 from pixelwise.types import ModelSpec
 
 
@@ -53,7 +53,7 @@ class TorchBackend:
     def __call__(self, images: NDArray[Any], /) -> NDArray[np.float32]:
         """Return logits (B, K, *n) float32 for images (B, C, *S) of raw pixel values: see `Backend`."""
         batch = torch.from_numpy(_native(images))
-        layout = torch.channels_last if self.channels_last and batch.ndim == 4 else torch.contiguous_format
+        layout = memory_layout(self.spec.dimensions, self.channels_last and batch.ndim == 2 + self.spec.dimensions)
         bf16 = self.precision == "bf16"
         with torch.inference_mode(), evaluating(self.model), torch.autocast(self.device.type, torch.bfloat16, bf16):
             logits = self._compute(batch.to(self.device).contiguous(memory_format=layout))
@@ -74,7 +74,7 @@ def open_torch(
     loaded, card = load_model(folder)
     model = fold_norms(loaded)
     if channels_last:
-        model.to(memory_format=torch.channels_last)
+        model.to(memory_format=memory_layout(card.spec.dimensions, channels_last))
     return TorchBackend(model, card.spec, device, precision, channels_last)
 
 

@@ -47,9 +47,9 @@ def log_probabilities(probabilities: NDArray[Any], places: NDArray[np.intp], sta
     """Return log p (n, K) at the chosen pixels of an image that are in this band.
 
     Args:
-        probabilities: (K, *S) of the image, or (K, rows, W) of a band.
+        probabilities: (K, *S) of the image, or (K, rows, *S[1:]) of a band.
         places: from `PixelSample.places`.
-        start: flat index of the band's first pixel, its first row times W.
+        start: flat index of the band's first pixel, its first row times the pixels of a row.
 
     Returns:
         Logarithms, at least that of the smallest normal float32. Concatenated over bands they are those of the image.

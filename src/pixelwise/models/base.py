@@ -19,6 +19,8 @@ from pixelwise.batch import Outputs
 from pixelwise.errors import ConfigError, DataError, wrong_bands
 from pixelwise.tiles import padded
 
+_NUMBERS = {2: "four", 3: "five"}
+
 
 class SegmentationModel(nn.Module, abc.ABC):
     """Compute logits of the same height and width from raw pixel values, for images of any size.
@@ -33,6 +35,10 @@ class SegmentationModel(nn.Module, abc.ABC):
             multiples of it equal those of the full image, except near their borders.
         mean, std: per band, raw pixel values; by default 0 and 1.
         clip: per band, the range to which raw pixel values are clipped first; None: no clipping.
+        dimensions: spatial axes of the images, 2 or 3.
+
+    Attributes:
+        strides: `stride` per axis; smaller along axes that are pooled less often.
 
     Raises:
         ConfigError: a count below 1, or `mean`, `std` or `clip` do not fit the bands.
@@ -51,6 +57,7 @@ class SegmentationModel(nn.Module, abc.ABC):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         clip: Sequence[Sequence[float]] | None = None,
+        dimensions: int = 2,
     ) -> None:
         super().__init__()
         for name, value in (("in_channels", in_channels), ("num_classes", num_classes)):
@@ -59,7 +66,9 @@ class SegmentationModel(nn.Module, abc.ABC):
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.stride = stride
-        self.normalise = Normalise(in_channels, mean, std, clip)
+        self.strides: tuple[int, ...] = (stride,) * dimensions
+        self.dimensions = dimensions
+        self.normalise = Normalise(in_channels, mean, std, clip, dimensions)
 
     @abc.abstractmethod
     def forward(self, images: Tensor) -> Tensor:
@@ -133,6 +142,7 @@ class Normalise(nn.Module):
         channels: C.
         mean, std: per band, raw pixel values; stored as buffers.
         clip: per band, (low, high) in raw pixel values; stored as buffers `low` and `high`; None: no clipping.
+        dimensions: spatial axes, 2 or 3.
 
     Raises:
         ConfigError: not one finite value per band, a `std` that is not positive, or an empty range.
@@ -149,9 +159,11 @@ class Normalise(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         clip: Sequence[Sequence[float]] | None = None,
+        dimensions: int = 2,
     ) -> None:
         super().__init__()
         self.channels = channels
+        self.axes = ("depth", "height", "width")[-dimensions:]
         for name, values, neutral in (("mean", mean, 0.0), ("std", std, 1.0)):
             numbers = [neutral] * channels if values is None else [float(v) for v in values]
             if len(numbers) != channels or not all(math.isfinite(v) and (v > 0 or name == "mean") for v in numbers):
@@ -173,31 +185,32 @@ class Normalise(nn.Module):
         return tuple(zip(self.low.tolist(), self.high.tolist(), strict=True))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalise images (B, C, H, W) of any numeric type to float32.
+        """Normalise images (B, C, *S) of any numeric type to float32.
 
         Raises:
-            DataError: not four axes, another number of bands, or no pixels.
+            DataError: another number of axes or bands, or no pixels.
         """
-        if images.ndim != 4:
+        if images.ndim != 2 + len(self.axes):
             raise DataError(
                 "images",
-                expected="four axes (batch, bands, height, width)",
+                expected=f"{_NUMBERS[len(self.axes)]} axes (batch, bands, {', '.join(self.axes)})",
                 found=f"shape {tuple(images.shape)}",
                 do="Add or remove an axis.",
             )
         if images.shape[1] != self.channels:
             raise wrong_bands("images", self.channels, images.shape[1])
-        if images.shape[2] < 1 or images.shape[3] < 1:
+        if any(side < 1 for side in images.shape[2:]):
             raise DataError(
                 "images",
-                expected="at least 1×1 pixels",
+                expected=f"at least {'×'.join('1' * len(self.axes))} pixels",
                 found=f"shape {tuple(images.shape)}",
                 do="Remove empty images.",
             )
         values = images.to(torch.float32)
+        bands = (-1, *(1,) * len(self.axes))
         if self.low is not None and self.high is not None:
-            values = values.clamp(self.low.view(-1, 1, 1), self.high.view(-1, 1, 1))
-        return (values - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)
+            values = values.clamp(self.low.view(bands), self.high.view(bands))
+        return (values - self.mean.view(bands)) / self.std.view(bands)
 
 
 def _clip_ends(channels: int, clip: Sequence[Sequence[float]] | None) -> tuple[Tensor | None, Tensor | None]:
@@ -216,15 +229,25 @@ def _clip_ends(channels: int, clip: Sequence[Sequence[float]] | None) -> tuple[T
     return low.clone(), high.clone()
 
 
-def pad_end(images: Tensor, multiple: int, smallest: int = 0) -> Tensor:
-    """Pad images (B, C, H, W) by repeating the last row and column, to multiples of `multiple` and at least `smallest`.
+def pad_end(images: Tensor, multiple: int | Sequence[int], smallest: int = 0) -> Tensor:
+    """Pad images (B, C, *S) by repeating the last pixels, to multiples of `multiple` and at least `smallest` along each axis.
 
     Only the end is padded, so that tiles that start at multiples of the stride match the full image.
     """
-    height, width = images.shape[-2:]
+    sides = images.shape[2:]
+    multiples = (multiple,) * len(sides) if isinstance(multiple, int) else multiple
     # `max` would fix the larger of the two during export.
-    down, right = (torch.sym_max(padded(side, multiple), smallest) - side for side in (height, width))
-    return F.pad(images, (0, right, 0, down), mode="replicate")  # type: ignore[arg-type]
+    ends: list[Any] = [
+        torch.sym_max(padded(side, m), smallest) - side for side, m in zip(sides, multiples, strict=True)
+    ]
+    return F.pad(images, [end for last in reversed(ends) for end in (0, last)], mode="replicate")
+
+
+def memory_layout(dimensions: int, channels_last: bool) -> torch.memory_format:
+    """Return the memory format of images and weights with two or three spatial axes."""
+    if not channels_last:
+        return torch.contiguous_format
+    return torch.channels_last if dimensions == 2 else torch.channels_last_3d
 
 
 class AdaptedModel(SegmentationModel):

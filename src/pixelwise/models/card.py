@@ -110,6 +110,9 @@ class _Plain(BaseModel):
     logit_scale: Size = 1
     tile: tuple[Size, ...] | None = None
     overlap: Annotated[float, Field(ge=0, le=1)] = 0.25
+    intensity: Literal["data", "image"] = "data"
+    spacing: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    across: Literal["axial", "coronal", "sagittal"] | None = None
     mirrors: tuple[str, ...] = ()
     flips: Annotated[bool, Field(strict=True)] = False
     temperature: float | None = None

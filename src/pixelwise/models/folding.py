@@ -13,8 +13,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from pixelwise.models.base import FixedSameConv2d, SafeBatchNorm2d, SegmentationModel, evaluating
 
 # Others may compute their weights from their parameters, or do more than convolve.
-_CONVOLUTIONS = (nn.Conv2d, FixedSameConv2d, nn.ConvTranspose2d)
-_SIDE = 64
+_CONVOLUTIONS = (nn.Conv2d, FixedSameConv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)
+# Side of the image that shows which norm follows which convolution.
+_SIDE = {2: 64, 3: 16}
 # Largest difference of the logits, as a share of their range.
 _TOLERANCE = 1e-4
 
@@ -45,9 +46,11 @@ def fold_norms(model: SegmentationModel) -> SegmentationModel:
 
 
 def _example(model: SegmentationModel) -> Tensor:
-    """Return one image (1, C, H, W) of noise with the mean and the deviation of the training images."""
-    noise = torch.randn(1, model.in_channels, _SIDE, _SIDE, generator=torch.Generator().manual_seed(0))
-    mean, std = (values.cpu().view(-1, 1, 1) for values in (model.normalise.mean, model.normalise.std))
+    """Return one image (1, C, *S) of noise with the mean and the deviation of the training images."""
+    size = (_SIDE[model.dimensions],) * model.dimensions
+    noise = torch.randn(1, model.in_channels, *size, generator=torch.Generator().manual_seed(0))
+    bands = (-1, *(1,) * len(size))
+    mean, std = (values.cpu().view(bands) for values in (model.normalise.mean, model.normalise.std))
     return (noise * std + mean).to(model.normalise.mean.device)
 
 
@@ -87,12 +90,16 @@ def _pairs(model: nn.Module, images: Tensor) -> tuple[list[tuple[Any, Any]], Ten
         for conv, norm in found
         if users[conv] == 1 and all(calls[m] == 1 and names[m] == 1 for m in (conv, norm))
     ]
-    return [pair for pair in once if not (isinstance(pair[0], nn.ConvTranspose2d) and pair[0].groups > 1)], logits
+    return [
+        pair
+        for pair in once
+        if not (isinstance(pair[0], nn.ConvTranspose2d | nn.ConvTranspose3d) and pair[0].groups > 1)
+    ], logits
 
 
 def _rest(norm: nn.Module) -> nn.Module | None:
     """Return what a batch norm does after normalising; None if it is of an unknown kind, or no batch norm."""
-    if type(norm) in (nn.BatchNorm2d, SafeBatchNorm2d):
+    if type(norm) in (nn.BatchNorm2d, nn.BatchNorm3d, SafeBatchNorm2d):
         return nn.Identity()
     if type(norm).__name__ == "BatchNormAct2d":  # timm, which is imported only by the networks that need it
         return nn.Sequential(norm.drop, norm.act)  # type: ignore[arg-type]
@@ -108,5 +115,5 @@ def _fold(conv: Any, norm: Any) -> None:
         norm.eps,
         norm.weight,
         norm.bias,
-        transpose=isinstance(conv, nn.ConvTranspose2d),
+        transpose=isinstance(conv, nn.ConvTranspose2d | nn.ConvTranspose3d),
     )

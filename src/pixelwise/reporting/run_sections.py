@@ -121,7 +121,10 @@ def data(run: RunFolder, names: Sequence[str]) -> Section | None:
         ("Images", ", ".join(f"{name} {count(n)}" for name, n in images.items())),
         ("Layout", splits.get("layout")),
         ("Root", named(splits["root"], 100) if splits.get("root") else None),
-        ("Rows × columns", f"smallest {small}, median {median}, largest {large}"),
+        (
+            "Slices × rows × columns" if len(found.sizes[0]) == 3 else "Rows × columns",
+            f"smallest {small}, median {median}, largest {large}",
+        ),
         ("Bands", f"{found.channels} of {found.dtype}"),
         ("Mean per band", ", ".join(f"{v:.4g}" for v in found.mean)),
         ("Standard deviation per band", ", ".join(f"{v:.4g}" for v in found.std)),

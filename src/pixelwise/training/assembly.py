@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from pixelwise.config import Config, ResolvedConfig
 from pixelwise.datasets.dataset import Dataset, DataSplits
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import quick_miou
+from pixelwise.inference.augmentation import AXES
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.torch_backend import TorchBackend
 from pixelwise.losses import Loss, class_weights, combined_loss
@@ -28,18 +31,19 @@ from pixelwise.models.transformers import CONFIG
 from pixelwise.models.weights import save_model
 from pixelwise.training.features import FeatureBank
 from pixelwise.training.finetune import is_encoder_frozen
-from pixelwise.training.loader import Crops
+from pixelwise.training.loader import Crops, Transform
 from pixelwise.training.loop import Work
 from pixelwise.training.optim import begin_at_prior
 from pixelwise.training.plan import InitialWeights
 from pixelwise.training.transforms import CropTransform
 from pixelwise.training.validation import CachedImages, image_memory, seconds_per_image, spread, validated_images
+from pixelwise.training.volume_crops import VolumeTransform
 from pixelwise.types import Fingerprint, ModelSpec
 
 MODEL = "model"
 # Keys of the model section that are the size of a network.
 _SIZES = {
-    "unet": ("features", "up", "stem"),
+    "unet": ("features", "up", "stem", "flat"),
     "fpn": ("encoder", "width", "fine", "norms"),
     "transformers": ("config",),
 }
@@ -86,15 +90,28 @@ def require_norms(config: ResolvedConfig, model: SegmentationModel) -> None:
         ConfigError: batch and crop are too small.
     """
     batch, crop = config.train.batch_size, config.train.crop
-    cells = [-(-side // model.stride) for side in crop]
+    require_axes("train.crop", crop, config.model.dimensions)
+    cells = [-(-side // stride) for side, stride in zip(crop, model.strides, strict=True)]
     # Networks of other libraries fall back to running statistics: see `models.base.SafeBatchNorm2d`.
-    if config.model.name == "unet" and batch * cells[0] * cells[1] < 2:
+    if config.model.name == "unet" and batch * math.prod(cells) < 2:
         raise ConfigError(
             "train.batch_size",
             expected=f"at least 2, or crops larger than the network's stride of {model.stride} pixels",
-            found=f"{batch} crop of {crop[0]}×{crop[1]}",
+            found=f"{batch} crop of {'×'.join(map(str, crop))}",
             do="Increase one of them: batch norm needs two values per channel.",
         )
+
+
+def require_axes(key: str, values: Sequence[float], dimensions: int) -> None:
+    """Raise if a key of the configuration does not have one value per axis.
+
+    Raises:
+        ConfigError: more or fewer.
+    """
+    if len(values) == dimensions:
+        return
+    expected = "(height, width)" if dimensions == 2 else "(depth, height, width), as for model.dimensions=3"
+    raise ConfigError(key, expected=expected, found=str(list(values)), do="Give one value per axis.")
 
 
 def require_annotated_pixels(val: Dataset) -> None:
@@ -226,7 +243,16 @@ def build(config: ResolvedConfig, train: Dataset, facts: Fingerprint, source: So
             found=f"{len(mean)}, {len(std)}",
             do="Give one value per band.",
         )
-    crops = Crops(train, transform(config, train), settings.seed, settings.cache, (facts.channels, facts.dtype))
+    if config.model.spacing is not None:
+        if config.model.dimensions == 2:
+            do = "Remove it, or add --set model.dimensions=3."
+            raise ConfigError(
+                "model.spacing", expected="none in two dimensions", found=str(config.model.spacing), do=do
+            )
+        require_axes("model.spacing", config.model.spacing, config.model.dimensions)
+    spec = input_spec(config, train, facts)
+    form = (facts.channels, facts.dtype)
+    crops = Crops(train, transform(config, train), settings.seed, settings.cache, form, spec)
     torch.manual_seed(settings.seed)
     model = catalogue.build_model(config.model.name, **arguments(config, train, facts))
     require_norms(config, model)
@@ -242,9 +268,20 @@ def build(config: ResolvedConfig, train: Dataset, facts: Fingerprint, source: So
     return Components(crops, model, loss, report)
 
 
-def transform(config: ResolvedConfig, train: Dataset) -> CropTransform:
-    """Return the transform that draws crops."""
-    return CropTransform(
+def transform(config: ResolvedConfig, train: Dataset) -> Transform:
+    """Return the transform that draws crops.
+
+    Raises:
+        ConfigError: an augmentation that exists for volumes only.
+    """
+    spacing = tuple(config.model.spacing or (1.0, 1.0, 1.0))
+    whole = config.model.dimensions == 3
+    for key in ("flip_depth", "elastic"):
+        value = getattr(config.augment, key)
+        if value and not whole:
+            raise ConfigError(f"augment.{key}", expected="0 in two dimensions", found=str(value), do="Remove it.")
+    draw: Callable[..., Transform] = partial(VolumeTransform, spacing=spacing) if whole else CropTransform
+    return draw(
         crop=config.train.crop,
         augment=config.augment,
         class_crops=config.train.class_crops,
@@ -260,7 +297,29 @@ def arguments(config: Config, train: Dataset, facts: Fingerprint) -> dict[str, A
     chosen = {key: value for key, value in config.model.model_dump().items() if key in known and value is not None}
     if chosen.get("clip") == "none":
         del chosen["clip"]
+    if chosen.get("dimensions") == 2:
+        chosen = {key: value for key, value in chosen.items() if key not in ("dimensions", "flat")}
     return {**chosen, "in_channels": facts.channels, "num_classes": train.labels.num_classes}
+
+
+def input_spec(config: Config, train: Dataset, facts: Fingerprint) -> ModelSpec:
+    """Return how images are prepared, for training as for prediction."""
+    model = config.model
+    own_intensity = model.intensity == "image"
+    directions = {record.plane.across for record in train.records if record.plane is not None and record.stack}
+    return ModelSpec(
+        labels=train.labels,
+        channels=facts.channels,
+        dimensions=model.dimensions or 2,
+        colour_mode=config.data.bands,
+        # Images of any kind have the same values once they are normalised.
+        dtype=None if own_intensity else facts.dtype,
+        typical_range=None if own_intensity else _typical_range(facts),
+        fill=tuple(model.mean or ()),
+        intensity=model.intensity or "data",
+        spacing=None if model.spacing is None else tuple(model.spacing),
+        across=directions.pop() if len(directions) == 1 else None,
+    )
 
 
 def model_card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelCard:
@@ -268,17 +327,12 @@ def model_card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelC
     assert splits.train is not None
     return ModelCard(
         architecture={"name": config.model.name, "arguments": arguments(config, splits.train, facts)},
-        spec=ModelSpec(
-            labels=splits.labels,
-            channels=facts.channels,
-            colour_mode=config.data.bands,
-            dtype=facts.dtype,
-            typical_range=_typical_range(facts),
-            fill=tuple(config.model.mean or ()),
+        spec=replace(
+            input_spec(config, splits.train, facts),
             nodata=None if config.data.nodata is None else float(config.data.nodata),
-            tile=config.predict.tile or (512, 512),
+            tile=config.predict.tile or (512,) * (config.model.dimensions or 2),
             overlap=config.predict.overlap,
-            mirrors=tuple(d for d in ("horizontal", "vertical") if getattr(config.augment, f"flip_{d}")),
+            mirrors=tuple(d for d in AXES if getattr(config.augment, f"flip_{d}")),
             flips=config.predict.flips,
             trained_spacing=facts.spacing if facts.spacing_unit != "px" else None,
             trained_unit=facts.spacing_unit,

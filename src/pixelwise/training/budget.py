@@ -15,7 +15,7 @@ import torch
 from pixelwise.batch import Batch
 from pixelwise.config import Config, Reasons, ResolvedConfig, ResolvedTrain, draft, replace
 from pixelwise.errors import ResourceError
-from pixelwise.models.base import SegmentationModel, evaluating
+from pixelwise.models.base import SegmentationModel, evaluating, memory_layout
 from pixelwise.training.assembly import Components
 from pixelwise.training.features import FeatureBank, storable_bytes
 from pixelwise.training.finetune import Frozen, is_encoder_frozen
@@ -102,8 +102,9 @@ def _fastest(config: Config, components: Components, trials: Sequence[Trial]) ->
 def _is_emulated(model: SegmentationModel, batch: Batch, train: ResolvedTrain) -> bool:
     """Whether bf16 makes the forward pass of a small window clearly slower."""
     device = torch.device(train.device)
-    layout = torch.channels_last if train.channels_last else torch.contiguous_format
-    window = batch.images[:1, :, :64, :64].to(device, memory_format=layout)
+    dimensions = batch.images.ndim - 2
+    sides = (slice(64 if dimensions == 2 else 16),) * dimensions
+    window = batch.images[:1, :, *sides].to(device, memory_format=memory_layout(dimensions, train.channels_last))
 
     def forward(bf16: bool) -> None:
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, bf16):

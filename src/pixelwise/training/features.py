@@ -31,7 +31,7 @@ from pixelwise.machine import free_memory
 from pixelwise.models.base import SegmentationModel, evaluating
 from pixelwise.tiles import padded
 from pixelwise.training.loader import Crops, Key, Stream, quiet_worker
-from pixelwise.training.transforms import class_pixel
+from pixelwise.training.transforms import CropTransform, class_pixel
 
 # Larger images are represented by copies of a part of them.
 LARGEST_COPY = 512
@@ -88,7 +88,9 @@ class Copies(TorchDataset[tuple[Tensor, Tensor, str] | PixelwiseError]):
             max(padded(min(side, LARGEST_COPY), self.stride), window)
             for side, window in zip(mask.shape, self.window(), strict=True)
         )
-        return replace(self.crops.transform, crop=(height, width), class_crops=0.0)(image, mask, rng)
+        transform = self.crops.transform
+        assert isinstance(transform, CropTransform), "features are those of images"
+        return replace(transform, crop=(height, width), class_crops=0.0)(image, mask, rng)
 
 
 def encode(model: SegmentationModel, image: Tensor, train: ResolvedTrain) -> tuple[Tensor, ...]:

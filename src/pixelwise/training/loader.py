@@ -6,6 +6,7 @@ epochs, each a permutation drawn from (seed, epoch). A batch may span two epochs
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -18,11 +19,15 @@ from pixelwise.datasets.dataset import Dataset
 from pixelwise.errors import ImageError, PixelwiseError
 from pixelwise.formats.reading import image_size, mixed_forms
 from pixelwise.imageio.images import fill_invalid
+from pixelwise.inference.preparation import nearest, prepared
 from pixelwise.machine import free_memory
 from pixelwise.training.transforms import CropTransform
+from pixelwise.training.volume_crops import VolumeTransform
+from pixelwise.types import ModelSpec
 
 Key = tuple[int, int]
 Draw = Callable[[torch.Tensor, torch.Tensor, np.random.Generator], tuple[torch.Tensor, torch.Tensor]]
+Transform = CropTransform | VolumeTransform
 _ORDER, _DRAW = 0, 1
 
 
@@ -60,12 +65,19 @@ class Crops(TorchDataset[tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError
         seed: random seed.
         cache: keep decoded images in memory.
         form: number of bands and numpy dtype name of every image; None: not checked.
+        spec: how images are prepared, as in prediction; None: only invalid pixels are filled.
     """
 
     def __init__(
-        self, dataset: Dataset, transform: CropTransform, seed: int, cache: bool, form: tuple[int, str] | None = None
+        self,
+        dataset: Dataset,
+        transform: Transform,
+        seed: int,
+        cache: bool,
+        form: tuple[int, str] | None = None,
+        spec: ModelSpec | None = None,
     ) -> None:
-        self.dataset, self.transform, self.seed, self.form = dataset, transform, seed, form
+        self.dataset, self.transform, self.seed, self.form, self.spec = dataset, transform, seed, form, spec
         self.kept = [self._read(i) for i in range(len(dataset))] if cache else None
 
     def __len__(self) -> int:
@@ -84,9 +96,13 @@ class Crops(TorchDataset[tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError
                 found=f"{found[0]} of {found[1]}",
                 do=mixed_forms({self.form, found}) + " `pixelwise check` lists them.",
             )
-        image = fill_invalid(sample.image, sample.valid, self.transform.mean)
         mask = sample.truth(self.transform.ignore_index)
         assert mask is not None, "training records have masks"
+        if self.spec is None:
+            image = fill_invalid(sample.image, sample.valid, self.transform.mean)
+        else:
+            image = prepared(sample.image, sample.valid, sample.grid, self.spec)
+            mask = nearest(mask, image.shape[1:])
         return _tensor(image), _tensor(mask), sample.id
 
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, torch.Tensor, str] | PixelwiseError:
@@ -117,14 +133,17 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def cache_fits(dataset: Dataset, dtype: str) -> bool:
-    """Whether all decoded images and masks fit a quarter of the free memory."""
+    """Whether all decoded images and masks fit a quarter of the free memory.
+
+    Whole volumes are counted as float32, to which they are normalised or resampled, at their own spacing.
+    """
     left = (free_memory() or 0) / 4
     per_value = _tensor(np.zeros(1, dtype)).element_size()
     per_label = _tensor(np.zeros(1, dataset.labels.dtype)).element_size()
     for record in dataset.records:
-        stored, height, width = image_size(record)
+        stored, *size = image_size(record)
         bands = {"rgb": 3, "grey": 1}.get(dataset.bands or "", stored) if stored in (1, 3) else stored
-        left -= height * width * (bands * per_value + per_label)
+        left -= math.prod(size) * (bands * (max(per_value, 4) if record.stack else per_value) + per_label)
         if left < 0:
             return False
     return True

@@ -22,7 +22,7 @@ from pixelwise.batch import Batch
 from pixelwise.config import ResolvedConfig, ResolvedTrain
 from pixelwise.errors import DivergedError, Interrupted
 from pixelwise.losses import Loss, accumulated
-from pixelwise.models.base import SegmentationModel
+from pixelwise.models.base import SegmentationModel, memory_layout
 from pixelwise.training.checkpoint import State, load_newest, save_checkpoint
 from pixelwise.training.features import FeatureBank
 from pixelwise.training.finetune import Frozen, is_encoder_frozen
@@ -141,7 +141,7 @@ def fit(
 
 def on_device(model: SegmentationModel, train: ResolvedTrain) -> SegmentationModel:
     """Move a model to the device and memory format of the configuration, in place, and set training mode."""
-    layout = torch.channels_last if train.channels_last else torch.contiguous_format
+    layout = memory_layout(model.dimensions, train.channels_last)
     return model.to(torch.device(train.device)).to(memory_format=layout).train()
 
 
@@ -273,7 +273,7 @@ def gradients(model: SegmentationModel, loss: Loss, group: list[Batch], train: R
     The CPU does not wait for the device, so that it prepares the next batch meanwhile.
     """
     device = torch.device(train.device)
-    layout = torch.channels_last if train.channels_last else torch.contiguous_format
+    layout = memory_layout(model.dimensions, train.channels_last)
     masks = [batch.masks.to(device, non_blocking=True) for batch in group]
     part_loss = accumulated(loss, masks)
     values = []
@@ -283,7 +283,7 @@ def gradients(model: SegmentationModel, loss: Loss, group: list[Batch], train: R
             each.to(device, non_blocking=True).to(torch.float32, memory_format=layout) for each in batch.features
         ]
         with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bf16"):
-            outputs = model.decode(features, images.shape[-2:]) if features else model.outputs(images)
+            outputs = model.decode(features, images.shape[2:]) if features else model.outputs(images)
         value = part_loss(outputs, replace(batch, images=images, masks=mask))
         value.backward()  # type: ignore[no-untyped-call]
         values.append(value.detach().double())

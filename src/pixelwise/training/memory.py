@@ -7,6 +7,7 @@ changed.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def fit_memory(config: ResolvedConfig, components: Components) -> tuple[dict[str
         return {}, {}
     model = components.model
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    cells = -(-config.train.crop[0] // model.stride) * -(-config.train.crop[1] // model.stride)
+    cells = math.prod(-(-side // stride) for side, stride in zip(config.train.crop, model.strides, strict=True))
     return divided(
         config.train,
         per_crop=max(peak - weights, 0) / _CROPS,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pixelwise.config import Config, Reasons, draft, replace
+from pixelwise.errors import ConfigError
 from pixelwise.models import packaged
 from pixelwise.types import Fingerprint
 
@@ -58,6 +59,9 @@ def choose_network(
         machine: what training runs on.
         available: whether the pretrained weights of the encoder of `fpn` are installed.
         of_weights: name of the network whose weights were given; None if it is unknown.
+
+    Raises:
+        ConfigError: a network that does not exist with three dimensions.
     """
     model = config.model
     reasons: Reasons = {}
@@ -66,6 +70,8 @@ def choose_network(
         measured = machine.device == "cpu" and available
         if of_weights is not None:
             chosen, why = (of_weights, model.weights or "none"), "the network of the weights"
+        elif model.dimensions == 3:
+            chosen, why = ("unet", model.weights or "none"), "the network for whole volumes"
         elif of_unet:
             chosen, why = ("unet", model.weights or "none"), f"model.{of_unet[0]} was set"
         elif model.weights == "imagenet" or (model.weights is None and measured):
@@ -79,6 +85,13 @@ def choose_network(
             chosen, why = ("unet", model.weights), "no other network was chosen"
         reasons = {"model.name": why} | ({"model.weights": why} if model.weights is None else {})
         config = replace(config, model={"name": chosen[0], "weights": chosen[1]})
+    if config.model.dimensions == 3 and config.model.name != "unet":
+        raise ConfigError(
+            "model.name",
+            expected="unet, the only network with three dimensions",
+            found=config.model.name,
+            do="Use --model unet, or read volumes as slices: --set model.dimensions=2.",
+        )
     if config.model.name == "fpn" and config.model.encoder is None:
         config = replace(config, model={"encoder": packaged.DEFAULT})
         reasons["model.encoder"] = "its pretrained weights are installed with pixelwise"

@@ -14,6 +14,7 @@ from typing import Any
 from pixelwise.config import Config, Reasons, draft, replace
 from pixelwise.models.sources import IMAGENET
 from pixelwise.training.network_plan import CROP, NETWORK_RULES, Derivation, Machine, constant, learning_rate
+from pixelwise.training.volume_plan import VOLUME_NETWORK_RULES, VOLUME_RULES
 from pixelwise.types import Fingerprint
 
 _TAIL_DEVIATIONS = 4.0
@@ -24,6 +25,8 @@ _LAYER_DECAY, _HEAD_WARMUP = 0.9, 0.05
 _UPRIGHT_SPREAD = 0.1
 _ONE_SIDED, _BY_CHANCE = 0.9, 0.75
 _FEW_PASSES, _MANY_PASSES = 3.0, 300.0
+_TURNED, _BENT = 30.0, 2.0
+_OWN_SCALE = "each image is brought to mean 0 and standard deviation 1"
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,16 @@ def derive(
         machine: what training runs on.
         weights: initial weights; None: random.
     """
-    config, reasons = _apply(NETWORK_RULES.get(config.model.name, {}), config, facts, machine)
+    whole = config.model.dimensions == 3
+    network_rules = VOLUME_NETWORK_RULES if whole else NETWORK_RULES.get(config.model.name, {})
+    config, reasons = _apply(network_rules, config, facts, machine)
     if weights is not None:
         config, found = _with_defaults(config, _from_weights(facts, weights))
         reasons |= found
         # Not choices: licence and origin in a reused configuration belong to other weights.
         config = replace(config, model={"license": weights.license, "weights_origin": weights.origin or None})
         reasons["model.license"] = f"licence of the weights {weights.name}"
-    rules = _RULES
+    rules = _RULES | VOLUME_RULES if whole else _RULES
     if weights is not None and not weights.encoder_only:  # otherwise the whole decoder is new
         rules = rules | {"train.learning_rate": _pretrained_learning_rate}
     config, derived = _apply(rules, config, facts, machine)
@@ -174,6 +179,8 @@ def _device(_: Config, __: Fingerprint, machine: Machine) -> tuple[str, str]:
 
 def _clip(config: Config, facts: Fingerprint, _: Machine) -> tuple[str | list[list[float]], str]:
     """Clip values to the range of nearly all pixels if outliers are far outside, as nnU-Net does for CT."""
+    if config.model.intensity == "image":
+        return "none", _OWN_SCALE
     if config.model.mean is not None or config.model.std is not None:
         return "none", "model.mean or model.std was set"
     if not facts.core:
@@ -193,11 +200,15 @@ def _clip(config: Config, facts: Fingerprint, _: Machine) -> tuple[str | list[li
 
 
 def _mean(config: Config, facts: Fingerprint, _: Machine) -> tuple[list[float], str]:
+    if config.model.intensity == "image":
+        return [0.0] * facts.channels, _OWN_SCALE
     mean, std, clipped = _moments(config, facts)
     return [_rounded(m, s) for m, s in zip(mean, std, strict=True)], f"mean of {facts.images} training images{clipped}"
 
 
 def _std(config: Config, facts: Fingerprint, _: Machine) -> tuple[list[float], str]:
+    if config.model.intensity == "image":
+        return [1.0] * facts.channels, _OWN_SCALE
     mean, std, clipped = _moments(config, facts)
     # A band that is constant within the precision of float32 is not amplified.
     positive = [s if s > 1e-6 * abs(m) else 1.0 for m, s in zip(mean, std, strict=True)]
@@ -215,7 +226,7 @@ def _rounded(value: float, std: float) -> float:
     return round(value, 3 + max(math.ceil(-math.log10(std)), 0)) if std > 0 else round(value, 6)
 
 
-def _crop_limit(config: Config) -> tuple[int, int]:
+def _crop_limit(config: Config) -> tuple[int, ...]:
     return config.train.crop or (CROP, CROP)
 
 
@@ -237,7 +248,7 @@ def _crop(config: Config, facts: Fingerprint, _: Machine) -> tuple[tuple[int, in
 
 
 def _batch_size(config: Config, facts: Fingerprint, machine: Machine) -> tuple[int, str]:
-    height, width = _crop_limit(config)
+    height, width = _crop_limit(config)[-2:]
     target = 4 if machine.device == "cpu" else 16
     size = max(2, min(target * 2, round(target * CROP**2 / (height * width)), max(facts.images, 2)))
     return size, f"as many pixels per step as about {target} crops of {CROP}²"
@@ -338,8 +349,8 @@ def settle(config: Config, facts: Fingerprint, distinct: int) -> tuple[Config, R
     `distinct` is the number of groups, since the images of a group show the same scene.
     """
     train, median = draft(config).train, facts.sizes[1]
-    drawn = train.steps * train.accumulate * train.batch_size * train.crop[0] * train.crop[1]
-    passes = drawn / (distinct * median[0] * median[1])
+    drawn = train.steps * train.accumulate * train.batch_size * math.prod(train.crop)
+    passes = drawn / (distinct * math.prod(median))
     strength = min(max(math.log(max(passes, 1e-9) / _FEW_PASSES) / math.log(_MANY_PASSES / _FEW_PASSES), 0.0), 1.0)
     upright = facts.row_spread >= _UPRIGHT_SPREAD
     orientation = (
@@ -350,12 +361,26 @@ def settle(config: Config, facts: Fingerprint, distinct: int) -> tuple[Config, R
     times = f"{passes:,.0f}" if passes >= 10 else f"{passes:.2g}"  # .2g would write 120 as 1.2e+02
     usage = f"each of {distinct} distinct images is used about {times} times: {100 * strength:.0f} % of the full range"
     rotation = round((5.0 if upright or one_sided else 45.0) * strength, 1)
+    depth: tuple[float, str] = (0.0, "images have no slices")
+    elastic: tuple[float, str] = (0.0, "images are not deformed")
+    turned = "; ".join(filter(None, (orientation, one_sided, usage)))
+    if facts.depth_spread is not None:
+        # Volumes are few, and no two bodies have the same shape and position.
+        rotation, turned = round(_TURNED * strength, 1), usage
+        elastic = (round(_BENT * strength, 2), usage)
+        ordered = facts.depth_spread >= _UPRIGHT_SPREAD
+        depth = (
+            0.0 if ordered else 0.5,
+            f"classes {'' if ordered else 'hardly '}depend on the slice ({facts.depth_spread:.2f})",
+        )
     return _with_defaults(
         config,
         {
             "augment.flip_horizontal": (0.0 if one_sided else 0.5, one_sided or "mirrored images are equally likely"),
             "augment.flip_vertical": (0.0 if upright else 0.5, orientation),
-            "augment.rotate": (rotation, "; ".join(filter(None, (orientation, one_sided, usage)))),
+            "augment.flip_depth": depth,
+            "augment.elastic": elastic,
+            "augment.rotate": (rotation, turned),
             "augment.scale": ((round(0.7**strength, 3), round(1.5**strength, 3)), usage),
             "augment.brightness": (round(0.2 * strength, 3), usage),
             "augment.contrast": (round(0.25 * strength, 3), usage),

@@ -21,7 +21,7 @@ import pixelwise.config as configs
 from pixelwise.config import Config, Reasons, ResolvedConfig
 from pixelwise.datasets.dataset import Dataset, DataSplits, open_data, pin_paths, without_unreadable
 from pixelwise.datasets.fingerprint import fingerprint
-from pixelwise.errors import DataError, OutputExistsError, UsageError, convert_memory_errors
+from pixelwise.errors import ConfigError, DataError, OutputExistsError, UsageError, convert_memory_errors
 from pixelwise.evaluation import require_metrics
 from pixelwise.evaluation.kept import KeptMasks
 from pixelwise.inference.torch_backend import limit_threads
@@ -243,7 +243,11 @@ def _first_difference(requested: Any, found: Any, key: str = "") -> _Difference 
 
 
 def _open_data(config: Config, base: Path, where: str) -> _Data:
-    splits = open_data(config.data, base)
+    whole = _is_whole(config)
+    section = (
+        config.data.model_copy(update={"volumes": "whole" if whole else "slices"}) if whole is not None else config.data
+    )
+    splits = open_data(section, base)
     if config.data.skip_bad:
         splits = without_unreadable(splits)
     for name in ("train", "val"):
@@ -256,7 +260,31 @@ def _open_data(config: Config, base: Path, where: str) -> _Data:
             )
     assert splits.train is not None
     assert splits.val is not None
+    if whole and not splits.train.records[0].stack:
+        raise ConfigError(
+            "model.dimensions",
+            expected="volumes (NIfTI or DICOM) for a network with three dimensions",
+            found=f"images ({splits.description['format']})",
+            do="Leave out model.dimensions and data.volumes.",
+        )
     return _Data(splits, splits.train, splits.val)
+
+
+def _is_whole(config: Config) -> bool | None:
+    """Whether volumes are to be read whole, by the dimensions of the network; None if these are not given.
+
+    Raises:
+        ConfigError: `data.volumes` and `model.dimensions` contradict each other.
+    """
+    dimensions, volumes = config.model.dimensions, config.data.volumes
+    if dimensions is None:
+        return volumes == "whole" if volumes else None
+    if volumes is not None and (volumes == "whole") != (dimensions == 3):
+        do = "Set one of them only."
+        raise ConfigError(
+            "model.dimensions", expected=f"one that fits data.volumes={volumes}", found=str(dimensions), do=do
+        )
+    return dimensions == 3
 
 
 def _begin(request: Request, config: Config, data: _Data, out: Path, started: float, notify: Listener) -> _Run:
@@ -272,7 +300,9 @@ def _begin(request: Request, config: Config, data: _Data, out: Path, started: fl
         "bands": data.train.bands,
     }
     converted = config.data.bands is None and data.train.bands is not None
-    config = configs.replace(config, data=detected)
+    if data.train.records[0].plane is not None:
+        detected["volumes"] = "whole" if data.train.records[0].stack else "slices"
+    config = configs.replace(config, data=detected, model={"dimensions": 3 if data.train.records[0].stack else 2})
     device = config.train.device or ("cuda" if torch.cuda.is_available() else "cpu")
     machine = Machine(device.partition(":")[0], cores(), cache_fits(data.train, facts.dtype))
     architecture = assembly.architecture_of_weights(config) or {}
@@ -333,7 +363,7 @@ def _derive(
     Frozen(components.model, draft.train)  # raises for an invalid `train.freeze` before the plan is written
     if components.report is not None:
         notify({"event": "notice", "text": f"weights {config.model.weights}: {components.report.sentence()}"})
-    elif config.train.freeze not in ("none", 0):
+    elif config.train.freeze not in (None, "none", 0):
         notify({"event": "notice", "text": "train.freeze without model.weights: the frozen layers have random weights"})
     if config.train.head_rate is None:
         factor, reasons["train.head_rate"] = plan.head_rate(head_inputs(components.model), initial)

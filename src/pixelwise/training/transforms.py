@@ -66,7 +66,7 @@ class CropTransform:
             crop, truth = F.horizontal_flip(crop), F.horizontal_flip(truth)
         if rng.random() < self.augment.flip_vertical:
             crop, truth = F.vertical_flip(crop), F.vertical_flip(truth)
-        crop = self._change_values(crop, rng)
+        crop = change_values(crop, self.augment, self.mean, self.std, rng)
         return tv_tensors.Image(crop.contiguous()), tv_tensors.Mask(truth.contiguous())
 
     def _centre(self, mask: torch.Tensor, zoom: float, angle: float, rng: np.random.Generator) -> tuple[float, float]:
@@ -111,7 +111,7 @@ class CropTransform:
             return image[(slice(None), *box)].float(), mask[box].long()
         down, right = torch.arange(top, top + height), torch.arange(left, left + width)
         rows, columns = (
-            _mirrored(at + 0.5, size).long() for at, size in ((down, mask.shape[0]), (right, mask.shape[1]))
+            mirrored(at + 0.5, size).long() for at, size in ((down, mask.shape[0]), (right, mask.shape[1]))
         )
         inside = (rows == down)[:, None] & (columns == right)
         truth = torch.where(inside, mask[rows][:, columns].long(), self.ignore_index)
@@ -130,7 +130,7 @@ class CropTransform:
         columns = (centre[1] - down * sin)[:, None] + right * cos
         size = mask.shape
         inside = (rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])
-        rows, columns = _mirrored(rows, size[0]), _mirrored(columns, size[1])
+        rows, columns = mirrored(rows, size[0]), mirrored(columns, size[1])
         row, column = rows.long().clamp_(max=size[0] - 1), columns.long().clamp_(max=size[1] - 1)
         truth = torch.where(inside, mask[row, column].long(), self.ignore_index)
         (top, bottom), (left, right_end) = ((int(at.min()), int(at.max())) for at in (row, column))
@@ -144,28 +144,44 @@ class CropTransform:
         )
         return functional.grid_sample(window, points[None], "bilinear", "border", align_corners=False)[0], truth
 
-    def _change_values(self, image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """Change contrast and brightness (mostly the same in all bands, plus a little per band), and add noise."""
-        std, mean = torch.tensor(self.std), torch.tensor(self.mean)
-        shared = rng.uniform(-1, 1, 2)
-        per_band = rng.uniform(-0.3, 0.3, (2, len(self.std)))
-        noise = rng.uniform(0, 1)
-        if self.augment.contrast or self.augment.brightness:
-            gain = 1 + self.augment.contrast * torch.from_numpy((shared[0] + per_band[0]).astype(np.float32))
-            shift = self.augment.brightness * torch.from_numpy((shared[1] + per_band[1]).astype(np.float32))
-            # Contrast changes keep the mean.
-            image = torch.addcmul((mean * (1 - gain) + std * shift)[:, None, None], image, gain[:, None, None])
-        if self.augment.noise:
-            grain = torch.from_numpy(rng.standard_normal(tuple(image.shape), np.float32))
-            image = torch.addcmul(image, grain, (std * (self.augment.noise * noise))[:, None, None])
-        return image
+
+def change_values(
+    image: torch.Tensor,
+    augment: ResolvedAugment,
+    means: tuple[float, ...],
+    stds: tuple[float, ...],
+    rng: np.random.Generator,
+) -> torch.Tensor:
+    """Change contrast and brightness (mostly the same in all bands, plus a little per band), and add noise.
+
+    Args:
+        image: (C, *S) float32.
+        augment: the ranges.
+        means: per band, the fixed point of contrast changes.
+        stds: per band, the unit of brightness and noise.
+        rng: source of randomness.
+    """
+    std, mean = torch.tensor(stds), torch.tensor(means)
+    bands = (-1, *(1,) * (image.ndim - 1))
+    shared = rng.uniform(-1, 1, 2)
+    per_band = rng.uniform(-0.3, 0.3, (2, len(stds)))
+    noise = rng.uniform(0, 1)
+    if augment.contrast or augment.brightness:
+        gain = 1 + augment.contrast * torch.from_numpy((shared[0] + per_band[0]).astype(np.float32))
+        shift = augment.brightness * torch.from_numpy((shared[1] + per_band[1]).astype(np.float32))
+        # Contrast changes keep the mean.
+        image = torch.addcmul((mean * (1 - gain) + std * shift).view(bands), image, gain.view(bands))
+    if augment.noise:
+        grain = torch.from_numpy(rng.standard_normal(tuple(image.shape), np.float32))
+        image = torch.addcmul(image, grain, (std * (augment.noise * noise)).view(bands))
+    return image
 
 
-def class_pixel(mask: np.ndarray, ignore_index: int, rng: np.random.Generator) -> tuple[int, int] | None:
+def class_pixel(mask: np.ndarray, ignore_index: int, rng: np.random.Generator) -> tuple[int, ...] | None:
     """Draw a pixel of a random class other than the most frequent one; None if all pixels are ignored.
 
     Args:
-        mask: (H, W), class indices.
+        mask: (*S), class indices.
         ignore_index: mask value of ignored pixels, larger than all class indices.
         rng: source of randomness.
     """
@@ -177,11 +193,11 @@ def class_pixel(mask: np.ndarray, ignore_index: int, rng: np.random.Generator) -
     if not len(present):
         return None
     drawn = int(rng.choice(present))
-    row, column = divmod(int(np.flatnonzero(ids == drawn)[int(rng.integers(counts[drawn]))]), mask.shape[1])
-    return row, column
+    place = np.flatnonzero(ids == drawn)[int(rng.integers(counts[drawn]))]
+    return tuple(int(at) for at in np.unravel_index(place, mask.shape))
 
 
-def _mirrored(at: torch.Tensor, size: int) -> torch.Tensor:
+def mirrored(at: torch.Tensor, size: int) -> torch.Tensor:
     """Reflect coordinates outside 0…size at its ends, repeatedly."""
     at = at.remainder(2 * size)
     return torch.where(at > size, 2 * size - at, at)

@@ -72,7 +72,7 @@ def predict_files(
     """
     wanted = Outputs(**outputs)
     inside = out.resolve()
-    found = find_sources(sources, predictor.spec.nodata, mosaic=wanted.mosaic)
+    found = find_sources(sources, predictor.spec, mosaic=wanted.mosaic)
     named = {name: item for name, item in found.items.items() if inside not in item.files[0].resolve().parents}
     if not named:
         raise UsageError(out, expected="images outside of --out", found="none", do="Choose another --out.")
@@ -115,7 +115,7 @@ def predict_file(model: Model, path: Path, *, probabilities: bool = False) -> tu
         ImageError: the file cannot be read.
         DataError: not an image of the kind that the model was trained on.
     """
-    source = open_source(path, nodata=model.spec.nodata)
+    source = open_source(path, across=model.spec.across, nodata=model.spec.nodata)
     loaded = Loaded(source, *source.read())
     predictor = model.for_shape(loaded.image.shape[1:]).predictor
     return loaded.image, predict_source(predictor, loaded, probabilities)

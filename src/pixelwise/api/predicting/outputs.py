@@ -79,34 +79,13 @@ def about(source: Source) -> dict[str, Any]:
 
 
 def predict_source(predictor: Predictor, loaded: Loaded, probabilities: bool) -> Prediction:
-    """Predict an image, or a volume slice by slice if the model has two dimensions."""
-    other = loaded.resampled
-    if other is not None:
-        image, valid = other.read()
-        found = predict_source(predictor, Loaded(loaded.source, image, valid), probabilities)
-        return _restored(found, other, loaded, predictor.spec.labels.ignore_index)
-    source, image, valid = loaded.source, loaded.image, loaded.valid
-    where = str(source.path)
-    if image.ndim != 4 or predictor.spec.dimensions == 3:
-        return predictor(image, source.grid, valid, id=where, probabilities=probabilities)
-    slices = [
-        predictor(
-            image[:, index],
-            valid=None if valid is None else valid[index],
-            id=f"{where}, slice {index}",
-            probabilities=probabilities,
-        )
-        for index in range(image.shape[1])
-    ]
-    stacked = [one.probabilities for one in slices if one.probabilities is not None]
-    return Prediction(
-        np.stack([one.mask for one in slices]),
-        predictor.spec.labels,
-        source.grid,
-        where,
-        np.stack(stacked, axis=1) if stacked else None,
-        valid,
-    )
+    """Predict an image or a volume, at the spacing of the training if it was resampled to that."""
+    source, other = loaded.source, loaded.resampled
+    if other is None:
+        return predictor(loaded.image, source.grid, loaded.valid, id=str(source.path), probabilities=probabilities)
+    image, valid = other.read()
+    found = predictor(image, None, valid, id=str(source.path), probabilities=probabilities)
+    return _restored(found, other, loaded, predictor.spec.labels.ignore_index)
 
 
 def _restored(found: Prediction, other: ResampledSource, loaded: Loaded, ignore_index: int) -> Prediction:

@@ -18,6 +18,7 @@ from pixelwise.inference.engines import AUTO, Example
 from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import Labels
 from pixelwise.storage import write_json
+from pixelwise.types import ModelSpec
 
 SUMMARY = "predictions.json"
 RESULTS = (SUMMARY, JOURNAL, "masks", "overlays", "probabilities", "confidence", "frames")
@@ -53,7 +54,7 @@ def open_engine(
             if progress is not None:
                 progress(0, len(named), "choosing the engine")
 
-        model = predictor.for_images(_examples(named.values(), predictor.spec.nodata), count, announce)
+        model = predictor.for_images(_examples(named.values(), predictor.spec), count, announce)
     facts = {} if model.engine is None else model.engine.facts()
     if begun and [begun.get(key) for key in ("name", "precision")] != [facts["name"], facts["precision"]]:
         before = f"{begun.get('name')} {begun.get('precision')}, with which the folder was begun, is not available"
@@ -61,14 +62,14 @@ def open_engine(
     return model.predictor, facts
 
 
-def _examples(items: Iterable[Item], nodata: float | None) -> Iterator[Example]:
+def _examples(items: Iterable[Item], spec: ModelSpec) -> Iterator[Example]:
     """Open the files that can be opened."""
     for item in items:
         with suppress(DataError):
             if item.is_video:
                 yield example_frame(item.path)
             elif not item.error:
-                source = item.open(nodata)
+                source = item.open(spec)
                 yield Example(source.shape, source.read)
 
 

@@ -127,8 +127,8 @@ class Run:
         state = state_of(item.files)
         if item.is_video:
             return state, None
-        source = item.open(self.predictor.spec.nodata)
-        if is_scene(source):
+        source = item.open(self.predictor.spec)
+        if is_scene(source, self.predictor.spec):
             return state, source
         other = resampled(source, self.predictor.spec) if self.outputs.resample else None
         return state, Loaded(source, *source.read(), other)

@@ -38,6 +38,7 @@ from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import Labels
 from pixelwise.reporting.overlay import overlay, write_png
 from pixelwise.tiles import Window
+from pixelwise.types import ModelSpec
 
 # Images with more pixels are predicted block by block.
 LARGE = 1 << 25
@@ -48,9 +49,9 @@ _PREVIEW = 2048
 Said = Callable[[str], None]
 
 
-def is_scene(source: Source) -> bool:
-    """Whether an image is predicted block by block: a large one in a format that is read by windows."""
-    large = len(source.shape) == 2 and math.prod(source.shape) > LARGE
+def is_scene(source: Source, spec: ModelSpec) -> bool:
+    """Whether an image is predicted block by block: a large one, read by windows, whose preparation does not need all of it."""
+    large = len(source.shape) == 2 and math.prod(source.shape) > LARGE and spec.intensity == "data"
     return large and source.format in _FORMATS and importlib.util.find_spec("rasterio") is not None
 
 

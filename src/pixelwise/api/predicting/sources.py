@@ -18,6 +18,7 @@ from pixelwise.imageio.mosaic import MosaicSource, files_of_vrt, is_vrt, open_mo
 from pixelwise.imageio.sources import Source, open_source
 from pixelwise.imageio.video import VIDEO_SUFFIXES, is_video
 from pixelwise.imageio.volume_sources import DicomImage, VolumeSource, dicom_sources
+from pixelwise.types import ModelSpec
 
 SOURCE_SUFFIXES = (*IMAGE_SUFFIXES, *volume_files.SUFFIXES, *VIDEO_SUFFIXES)
 
@@ -48,9 +49,9 @@ class Item:
         """The files that it consists of."""
         return (self.path,) if self.source is None else _files(self.source)
 
-    def open(self, nodata: float | None) -> Source:
-        """Open it; raises ImageError."""
-        return self.source or open_source(self.path, nodata=nodata)
+    def open(self, spec: ModelSpec) -> Source:
+        """Open it for a model; raises ImageError."""
+        return self.source or open_source(self.path, across=spec.across, nodata=spec.nodata)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Found:
     notices: tuple[str, ...] = ()
 
 
-def find_sources(sources: Sequence[str], nodata: float | None = None, *, mosaic: bool = False) -> Found:
+def find_sources(sources: Sequence[str], spec: ModelSpec | None = None, *, mosaic: bool = False) -> Found:
     """List the images, volumes and videos that files, folders and globs name, each once.
 
     Folders are searched recursively, as those of data sets: without hidden files and thumbnails of file servers. The DICOM files
@@ -69,7 +70,7 @@ def find_sources(sources: Sequence[str], nodata: float | None = None, *, mosaic:
 
     Args:
         sources: files, folders, globs.
-        nodata: stored value of pixels without data in DICOM files and mosaics.
+        spec: of the model.
         mosaic: take the GeoTIFFs of each source for one image, and read the files that a VRT lists as one.
 
     Raises:
@@ -92,8 +93,8 @@ def find_sources(sources: Sequence[str], nodata: float | None = None, *, mosaic:
             raise UsageError(
                 source, expected="an image, a folder of images or a glob", found="none", do="Check the path."
             )
-        series, left_out = _series(dicom, nodata, whole_folders=Path(source).is_dir())
-        found += [*(_mosaics(Path(source), known, nodata) if mosaic else known), *series]
+        series, left_out = _series(dicom, spec, whole_folders=Path(source).is_dir())
+        found += [*(_mosaics(Path(source), known, None if spec is None else spec.nodata) if mosaic else known), *series]
         notices += left_out
     return Found(_named(found), tuple(notices))
 
@@ -151,7 +152,7 @@ def _named(found: Iterable[Item]) -> dict[str, Item]:
     return named
 
 
-def _series(files: Iterable[Item], nodata: float | None, *, whole_folders: bool) -> tuple[list[Item], list[str]]:
+def _series(files: Iterable[Item], spec: ModelSpec | None, *, whole_folders: bool) -> tuple[list[Item], list[str]]:
     """Return the DICOM series and images of some files; what is left out in named folders is reported."""
     folders: dict[Path, list[Item]] = {}
     for item in files:
@@ -160,7 +161,8 @@ def _series(files: Iterable[Item], nodata: float | None, *, whole_folders: bool)
     notices: list[str] = []
     for folder, members in folders.items():
         paths, place = {item.path for item in members}, Path(members[0].name).parent
-        sources, left_out = dicom_sources(folder, nodata=nodata)
+        options = {} if spec is None else {"across": spec.across, "nodata": spec.nodata}
+        sources, left_out = dicom_sources(folder, **options)
         items += [
             Item(source.path, str(place / name), source)
             for name, source in sources.items()

@@ -107,7 +107,7 @@ class _Watch:
         inside = self.out.resolve()
         items: dict[str, Item] = {}
         with suppress(UsageError, DataError):  # an empty folder, or one that is being written
-            items = find_sources([str(self.folder)], self.given.spec.nodata).items
+            items = find_sources([str(self.folder)], self.given.spec).items
         items = {name: item for name, item in items.items() if inside not in item.files[0].resolve().parents}
         status = {name: found for name, item in items.items() if (found := _status(item)) is not None}
         due = {
