@@ -50,7 +50,7 @@ class ResampledSource:
         """Read a window, or everything: the image (C, *S), and valid (*S), or None if all its pixels are valid."""
         window = window or Window((0,) * len(self.shape), self.shape)
         tables = [
-            _weights(start, stop, ratio, size)
+            triangle(start, stop, ratio, size)
             for start, stop, ratio, size in zip(window.start, window.stop, self.ratios, self.source.shape, strict=True)
         ]
         needed = Window(tuple(first for first, _ in tables), tuple(first + w.shape[1] for first, w in tables))
@@ -83,8 +83,18 @@ class ResampledSource:
         return values
 
 
-def _weights(start: int, stop: int, ratio: float, size: int) -> tuple[int, NDArray[np.float32]]:
-    """Return the first pixel of the source that is needed, and the weights (stop - start, n) of it and the following ones."""
+def triangle(start: int, stop: int, ratio: float, size: int) -> tuple[int, NDArray[np.float32]]:
+    """Return the weights by which pixels along an axis are averaged to pixels of another spacing.
+
+    Args:
+        start: the first new pixel.
+        stop: the one after the last.
+        ratio: old pixels per new one.
+        size: number of old pixels.
+
+    Returns:
+        The first old pixel that is needed, and the weights (stop - start, n) of it and the following ones; rows sum to 1.
+    """
     radius = max(ratio, 1.0)
     centres = (np.arange(start, stop) + 0.5) * ratio - 0.5
     first, last = max(0, int(np.ceil(centres[0] - radius))), min(size - 1, int(np.floor(centres[-1] + radius)))

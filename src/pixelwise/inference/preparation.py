@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pixelwise.grid import Grid
 from pixelwise.imageio.images import fill_invalid
+from pixelwise.imageio.resampling import triangle
 from pixelwise.types import ModelSpec
 
 # Volumes whose spacing differs by less are not resampled: that would cost more detail than it gains.
@@ -84,16 +85,14 @@ def resampled(values: NDArray[Any], size: Sequence[int], rows: slice = slice(Non
     """
     result = values.astype(np.float32, copy=False)
     for axis, side in enumerate(size, 1):
-        weights = _weights(result.shape[axis], side)
-        if axis == 1:
-            weights = weights[rows]
-        if len(weights) != result.shape[axis] or side != values.shape[axis]:
-            # Only those positions that have weight: a few rows of a large volume need few of its slices.
-            used = np.flatnonzero(weights.any(axis=0))
-            part = slice(int(used[0]), int(used[-1]) + 1)
-            along = np.moveaxis(result, axis, 0)[part]
-            product = weights[:, part] @ along.reshape(len(along), -1)
-            result = np.moveaxis(product.reshape(len(weights), *along.shape[1:]), 0, axis)
+        count = values.shape[axis]
+        start, stop, _ = rows.indices(side) if axis == 1 else (0, side, 1)
+        if side == count == stop - start:
+            continue
+        first, weights = triangle(start, stop, count / side, count)
+        along = np.moveaxis(result, axis, 0)[first : first + weights.shape[1]]
+        product = weights @ along.reshape(len(along), -1)
+        result = np.moveaxis(product.reshape(len(weights), *along.shape[1:]), 0, axis)
     return np.ascontiguousarray(result)
 
 
@@ -105,13 +104,3 @@ def nearest(values: NDArray[Any], size: Sequence[int]) -> NDArray[Any]:
             continue
         values = np.take(values, (2 * np.arange(side) + 1) * count // (2 * side), axis)
     return values
-
-
-def _weights(count: int, side: int) -> NDArray[np.float32]:
-    """Return the share of each of `count` pixels in each of `side` new ones: (side, count), rows sum to 1."""
-    step = count / side
-    centres = (np.arange(side) + 0.5) * step - 0.5
-    distance = np.abs(centres[:, None] - np.arange(count)) / max(step, 1.0)
-    weights = np.maximum(1 - distance, 0)
-    # Beyond the first and the last centre there is only one neighbour.
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
