@@ -130,7 +130,7 @@ def test_every_start_and_stop_select_from_all_frames(kind: str, tmp_path: Path) 
     path = draw_video(tmp_path / name, **options)
     whole, _ = frames(path)
     at = times(path, whole)
-    ends = [None, at[0], at[1], at[len(at) // 2], (at[2] + at[3]) / 2, at[-1], at[-1] + 1, 0.0]
+    ends = [None, at[1], at[len(at) // 2], (at[2] + at[3]) / 2, at[-1], at[-1] + 1, 0.0]
     for start in ends:
         for stop, every in ((None, 1), (at[-2], 2), (at[len(at) // 2 + 1], 3)):
             inside = [
@@ -152,7 +152,7 @@ def test_reading_continues_behind_any_frame(kind: str, tmp_path: Path) -> None:
     path = draw_video(tmp_path / name, **options)
     for span in (Span(), Span(every=2), Span(start=0.05, every=3)):
         whole, _ = frames(path, span)
-        for number, last in enumerate(whole):
+        for number, last in list(enumerate(whole))[:: 1 if len(whole) < 15 else 4]:
             found, _ = frames(path, span, last)
             assert [(frame.index, frame.ticks) for frame in found] == [(f.index, f.ticks) for f in whole[number + 1 :]]
             for frame, expected in zip(found, whole[number + 1 :], strict=True):

@@ -64,11 +64,12 @@ CODECS = {
         },
     ),
     "mpeg4": Codec("mpeg4", "mp4", ".mp4", options={"qmin": "3", "qmax": "3", "threads": _THREADS}),
+    # With several threads or a lookahead, libx264 may encode equal frames differently.
     "h264": Codec(
         "libx264",
         "mp4",
         ".mp4",
-        options={"preset": "veryfast", "crf": "22", "bf": "0", "threads": _THREADS},
+        options={"preset": "veryfast", "tune": "zerolatency", "crf": "22", "threads": "1"},
         even=True,
     ),
 }
