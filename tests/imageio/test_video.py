@@ -51,6 +51,19 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "4:4:4": ("a.mkv", {**H264, "pixels": "yuv444p"}),
     "grey": ("a.mkv", {"codec": "ffv1", "pixels": "gray"}),
     "audio": ("a.mp4", {"audio": True}),
+    "mp4 open gop": ("a.mp4", {"codec": "libx264", "b_frames": 3, "options": {"x264-params": "open-gop=1:scenecut=0"}}),
+    "mkv open gop": ("a.mkv", {"codec": "libx264", "b_frames": 3, "options": {"x264-params": "open-gop=1:scenecut=0"}}),
+    "mov hevc": (
+        "a.mov",
+        {
+            "codec": "libx265",
+            "b_frames": 3,
+            "options": {"preset": "ultrafast", "x265-params": "open-gop=1:log-level=none"},
+        },
+    ),
+    "mkv mpeg-2": ("a.mkv", {"codec": "mpeg2video", "b_frames": 2}),
+    "avi motion jpeg": ("a.avi", {"codec": "mjpeg", "pixels": "yuvj420p"}),
+    "mov prores": ("a.mov", {"codec": "prores_ks", "pixels": "yuv422p10le"}),
 }
 
 
@@ -121,6 +134,10 @@ SEEKABLE = [
     "webm",
     "avi",
     "mp4 fragments",
+    "mp4 open gop",
+    "mkv open gop",
+    "mov hevc",
+    "mkv mpeg-2",
 ]
 
 

@@ -196,11 +196,16 @@ def read_frames(
     start, stop = span.ticks(header.time_base)
     clock = _Clock(max(round(1 / (header.rate * header.time_base)), 1))
     index, skipped = -1, after is None
+
+    def report(found: Fault) -> None:
+        if start is None or found.ticks >= start:  # decoding begins before the span
+            fault(found)
+
     with ExitStack() as stack:
         with reading(header.path, ImageError, f"{header.format} video"):
             video = stack.enter_context(_opened(header.path, header.format, limits))
         sought = after.ticks if after and after.in_order else None if after or start is None else int(start)
-        for decoded in _decoded(video, clock, sought if header.format != "AVI" else None, fault):
+        for decoded in _decoded(video, clock, sought if header.format != "AVI" else None, report):
             ticks = clock.place(decoded)
             if stop is not None and ticks >= stop:
                 return

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.errors import ImageError
+from pixelwise.errors import ConfigError, ImageError
 from pixelwise.imageio.extras import need
 from pixelwise.imageio.safe_reading import reading
 from pixelwise.storage import atomic_path
@@ -88,6 +88,7 @@ class VideoWriter:
             of PyAV cannot state another shape.
 
     Raises:
+        ConfigError: the codec cannot encode frames of this size.
         ResourceError: the disk does not take the file.
     """
 
@@ -119,7 +120,16 @@ class VideoWriter:
             frame = self.av.VideoFrame.from_ndarray(pixels, format=self.codec.pixels)
         frame.pts, frame.time_base = self.frames, Fraction(1, _NOMINAL)
         self.frames += 1
-        self._container.mux(self._stream.encode(frame))
+        try:
+            packets = self._stream.encode(frame)
+        except ValueError as error:  # libav refuses the size
+            raise ConfigError(
+                "predict.video_codec",
+                expected=f"a codec for frames of {self._stream.width}×{self._stream.height} pixels",
+                found=f"{self.codec.encoder}, which cannot encode them",
+                do="Choose another codec, or --no-overlays.",
+            ) from error
+        self._container.mux(packets)
 
     def _start(self, height: int, width: int) -> Any:
         stream = self._container.add_stream(self.codec.encoder, rate=_NOMINAL, options=dict(self.codec.options))
