@@ -4,6 +4,7 @@ from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -393,3 +394,26 @@ def test_an_address_as_name_is_a_local_file(
     draw_video(tmp_path / "a.mp4", 2).rename(tmp_path / "concat:a.mp4")
     assert len(frames(Path("concat:a.mp4"))[0]) == 2
     assert not asked
+
+
+@pytest.mark.parametrize("kind", ["mp4 h264", "mp4 fragments", "mkv h264", "webm", "avi", "mp4 mpeg4"])
+def test_broken_bytes_give_frames_or_an_image_error(kind: str, tmp_path: Path) -> None:
+    name, options = DAMAGED[kind]
+    path = draw_video(tmp_path / name, 12, **options)
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    rng = np.random.default_rng(0)
+    read = 0
+    for _ in range(25):
+        broken = content.copy()
+        # Half of the changes are in the structure at the beginning and at the end.
+        places = (
+            rng.integers(0, len(content), 8) if rng.random() < 0.5 else rng.choice([*range(800), *range(-800, 0)], 8)
+        )
+        broken[places] = rng.integers(0, 256, 8)
+        path.write_bytes(broken.tobytes())
+        with suppress(ImageError):
+            found, _ = frames(path)
+            assert all(frame.image.ndim == 3 for frame in found)
+            assert all(late.ticks > early.ticks for early, late in pairwise(found))
+            read += 1
+    assert read
