@@ -417,3 +417,31 @@ def test_broken_bytes_give_frames_or_an_image_error(kind: str, tmp_path: Path) -
             assert all(late.ticks > early.ticks for early, late in pairwise(found))
             read += 1
     assert read
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_a_title_in_another_encoding_is_no_fault(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    with av.open(str(path), "w") as out:
+        out.metadata["title"] = "xyz Café"
+        stream = out.add_stream("mpeg4", rate=30)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(scene(0, (48, 64)), format="rgb24")))
+        out.mux(stream.encode())
+    content = path.read_bytes()
+    assert content.count("xyz Café".encode()) == 1
+    path.write_bytes(content.replace("xyz Café".encode(), b"xyz Caf\xe9 "))
+    assert len(frames(path)[0]) == 1
+
+
+def test_a_codec_that_is_unknown(tmp_path: Path) -> None:
+    path = draw_video(tmp_path / "a.mkv", 2, codec="ffv1")
+    path.write_bytes(path.read_bytes().replace(b"V_FFV1", b"V_FFVX"))
+    with pytest.raises(ImageError, match="expected a video codec that FFmpeg can decode, found another"):
+        read_video_header(path)
+
+
+@pytest.mark.parametrize(("aspect", "expected"), [(Fraction(100), 1), (Fraction(1, 100), 1), (Fraction(2), 2)])
+def test_a_shape_of_pixels_that_cannot_be_is_ignored(aspect: Fraction, expected: int, tmp_path: Path) -> None:
+    path = draw_video(tmp_path / "a.mkv", 2, aspect=aspect, **H264)
+    assert read_video_header(path).sample_aspect == expected

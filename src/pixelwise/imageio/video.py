@@ -51,6 +51,7 @@ _NO_VIDEOS = (
 _QUICKTIME = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _EBML = b"\x1aE\xdf\xa3"
 _SEGMENT = b"\x18S\x80g"
+_WIDEST = 10  # a larger ratio of the sides of a pixel is an error of the file
 _MICROSECOND = Fraction(1, 1_000_000)
 _SLACK = 16  # bytes by which some programs write sizes too large
 _BACK = (0, 2, 10, 60)  # seconds before the wanted time at which a key frame is sought
@@ -295,6 +296,7 @@ def _read_header(path: Path, limits: Limits) -> VideoHeader:
             seconds = None if container.duration is None else container.duration / video.av.time_base
             frames = stream.frames if _DEMUXERS[name] == "mov" else 0
             aspect = stream.sample_aspect_ratio or Fraction(1)
+            aspect = aspect if Fraction(1, _WIDEST) <= aspect <= _WIDEST else Fraction(1)
             return VideoHeader(
                 path,
                 name,
@@ -309,7 +311,9 @@ def _read_header(path: Path, limits: Limits) -> VideoHeader:
                 frames or (None if seconds is None else max(round(seconds * rate), 1)),
                 complete,
             )
-    except (ValueError, OSError, EOFError, Refused) as error:
+    except (ValueError, OSError, EOFError, MemoryError, Refused) as error:
+        if complete and isinstance(error, MemoryError):  # libav reads a size that is too large
+            raise ValueError("sizes that are too large") from error
         if complete:
             raise
         raise EOFError("truncated") from error
@@ -321,12 +325,17 @@ def _opened(path: Path, name: str, limits: Limits) -> Iterator[_Video]:
     av = need("av", "video", path)
     # The limit is also that of the first frames, which libav decodes to find what the header does not state.
     options = {"max_pixels": str(limits.pixels)}
-    with path.open("rb") as file, av.open(file, format=_DEMUXERS[name], options=options) as container:
+    with (
+        path.open("rb") as file,
+        av.open(file, format=_DEMUXERS[name], options=options, metadata_errors="replace") as container,
+    ):
         covers = av.stream.Disposition.attached_pic
         stream = next((one for one in container.streams.video if not one.disposition & covers), None)
         if stream is None:
             raise Refused("a video stream", "none in the file", "Leave it out.")
         context = stream.codec_context
+        if context is None:
+            raise Refused("a video codec that FFmpeg can decode", "another", "Convert it to H.264 in MP4.")
         if not 0 < context.width * context.height <= limits.pixels:  # libav states no size that is beyond the limit
             raise Refused(
                 f"frames of at most {limits.pixels:,} pixels",
