@@ -87,7 +87,7 @@ def test_frames_and_times_are_those_of_pyav(kind: str, tmp_path: Path) -> None:
     assert header.frames is None or abs(header.frames - len(expected)) <= 2 or len(set(np.diff(UNEVEN))) > 1
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["mp4", "mov", "mkv uneven", "webm", "avi"])
 def test_the_content_tells_a_video_not_the_name(kind: str, tmp_path: Path) -> None:
     name, options = KINDS[kind]
     path = draw_video(tmp_path / name, **options).rename(tmp_path / "a.png")
@@ -109,7 +109,7 @@ def test_what_is_no_video(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-@pytest.mark.parametrize("mirrors", [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("mirrors", [(False, False), (True, False)])
 @pytest.mark.parametrize("angle", [0, 90, 180, -90])
 def test_frames_are_turned_as_players_show_them(
     angle: int, mirrors: tuple[bool, bool], suffix: str, tmp_path: Path
@@ -168,9 +168,9 @@ def test_every_start_and_stop_select_from_all_frames(kind: str, tmp_path: Path) 
 def test_reading_continues_behind_any_frame(kind: str, tmp_path: Path) -> None:
     name, options = KINDS[kind]
     path = draw_video(tmp_path / name, **options)
-    for span in (Span(), Span(every=2), Span(start=0.05, every=3)):
+    for span in (Span(), Span(start=0.05, every=3)):
         whole, _ = frames(path, span)
-        for number, last in list(enumerate(whole))[:: 1 if len(whole) < 15 else 4]:
+        for number, last in list(enumerate(whole))[:: 2 if len(whole) < 15 else 5]:
             found, _ = frames(path, span, last)
             assert [(frame.index, frame.ticks) for frame in found] == [(f.index, f.ticks) for f in whole[number + 1 :]]
             for frame, expected in zip(found, whole[number + 1 :], strict=True):

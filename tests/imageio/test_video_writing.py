@@ -139,10 +139,10 @@ def test_changed_segments_are_an_error(change: str, tmp_path: Path) -> None:
 
 
 class Full:
-    """A file on a disk that takes 100 bytes."""
+    """A file on a disk that takes a number of bytes."""
 
-    def __init__(self) -> None:
-        self.left = 100
+    def __init__(self, left: int) -> None:
+        self.left = left
 
     def write(self, data: bytes) -> int:
         self.left -= len(data)
@@ -160,11 +160,14 @@ class Full:
         pass
 
 
-def test_a_full_disk_is_a_resource_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("room", [0, 100, 1000])
+def test_a_full_disk_is_a_resource_error(room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     segments = write(tmp_path, CODECS["vp9"], [scene(0, (48, 64))] * 4, [2])
     opened = Path.open
-    monkeypatch.setattr(Path, "open", lambda path, mode="r", *a: Full() if mode == "wb" else opened(path, mode, *a))
+    monkeypatch.setattr(Path, "open", lambda path, mode="r", *a: Full(room) if mode == "wb" else opened(path, mode, *a))
     with pytest.raises(ResourceError, match="No space left on device"):
         write(tmp_path / "b", CODECS["vp9"], [scene(0, (48, 64))] * 4, [])
     with pytest.raises(ResourceError, match="No space left on device"):
         join_segments(segments, tmp_path / "whole.webm", CODECS["vp9"], range(4), 1, TB)
+    assert not (tmp_path / "whole.webm").exists()
+    assert not list((tmp_path / "b").iterdir())

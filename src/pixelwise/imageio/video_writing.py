@@ -7,7 +7,7 @@ joined and given the exact times of their frames. The same frames give the same 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
@@ -97,10 +97,11 @@ class VideoWriter:
         self.av = need("av", "video", path)
         self.reformatter = self.av.video.reformatter.VideoReformatter()
         self.frames = 0
-        self._atomic = atomic_path(path)
-        self._file = self._atomic.__enter__().open("wb")
-        self._container = self.av.open(self._file, "w", format=codec.container)
         self._stream: Any = None
+        self._stack = ExitStack()
+        file = self._stack.enter_context(self._stack.enter_context(atomic_path(path)).open("wb"))
+        self._container = self.av.open(file, "w", format=codec.container)
+        self._stack.push(self._close)
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -144,14 +145,13 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            with nullcontext() if kind is None else suppress(Exception):  # what is not finished is not kept
-                if kind is None:
-                    self._container.mux(self._stream.encode())
-                self._container.close()
-        finally:
-            self._file.close()
-            self._atomic.__exit__(kind, error, traceback)
+        self._stack.__exit__(kind, error, traceback)
+
+    def _close(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        with nullcontext() if kind is None else suppress(Exception):  # what is not finished is not kept
+            if kind is None:
+                self._container.mux(self._stream.encode())
+            self._container.close()
 
 
 def _square(height: int, width: int, aspect: Fraction, multiple: int) -> tuple[int, int]:
