@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from tests.imageio.drawn_videos import av, decoded, scene
 
-from pixelwise.errors import ImageError, ResourceError
+from pixelwise.errors import ConfigError, ImageError, ResourceError
 from pixelwise.imageio.video_writing import CODECS, MASKS8, MASKS16, Codec, VideoWriter, join_segments, read_mask_video
 
 UNEVEN = [0, 3000, 6100, 9000, 18000, 18300, 24000, 27001, 90000, 90900]
@@ -26,7 +26,7 @@ def write(folder: Path, codec: Codec, frames: list[NDArray[Any]], cuts: list[int
     return paths
 
 
-@pytest.mark.parametrize("size", [(48, 64), (33, 47), (2, 2), (17, 300)])
+@pytest.mark.parametrize("size", [(48, 64), (33, 47), (1, 1), (17, 300)])
 @pytest.mark.parametrize("name", CODECS)
 def test_joined_segments_hold_the_frames_at_their_times(name: str, size: tuple[int, int], tmp_path: Path) -> None:
     codec = CODECS[name]
@@ -44,6 +44,12 @@ def test_joined_segments_hold_the_frames_at_their_times(name: str, size: tuple[i
         assert pixels.shape == frame.shape or (codec.even and np.subtract(pixels.shape, frame.shape).max() == 1)
     with av.open(str(path)) as container:
         assert container.duration / av.time_base == pytest.approx((90900 + 4500) / 90000, abs=2e-3)
+
+
+def test_a_size_that_a_codec_cannot_encode_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a codec for frames of 9000×2 pixels, found mpeg4, which cannot"):
+        write(tmp_path, CODECS["mpeg4"], [np.zeros((2, 9000, 3), np.uint8)], [])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", CODECS)
@@ -133,10 +139,10 @@ def test_changed_segments_are_an_error(change: str, tmp_path: Path) -> None:
 
 
 class Full:
-    """A file on a disk that takes 100 bytes."""
+    """A file on a disk that takes a number of bytes."""
 
-    def __init__(self) -> None:
-        self.left = 100
+    def __init__(self, left: int) -> None:
+        self.left = left
 
     def write(self, data: bytes) -> int:
         self.left -= len(data)
@@ -154,11 +160,14 @@ class Full:
         pass
 
 
-def test_a_full_disk_is_a_resource_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("room", [0, 100, 1000])
+def test_a_full_disk_is_a_resource_error(room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     segments = write(tmp_path, CODECS["vp9"], [scene(0, (48, 64))] * 4, [2])
     opened = Path.open
-    monkeypatch.setattr(Path, "open", lambda path, mode="r", *a: Full() if mode == "wb" else opened(path, mode, *a))
+    monkeypatch.setattr(Path, "open", lambda path, mode="r", *a: Full(room) if mode == "wb" else opened(path, mode, *a))
     with pytest.raises(ResourceError, match="No space left on device"):
         write(tmp_path / "b", CODECS["vp9"], [scene(0, (48, 64))] * 4, [])
     with pytest.raises(ResourceError, match="No space left on device"):
         join_segments(segments, tmp_path / "whole.webm", CODECS["vp9"], range(4), 1, TB)
+    assert not (tmp_path / "whole.webm").exists()
+    assert not list((tmp_path / "b").iterdir())

@@ -51,6 +51,7 @@ _NO_VIDEOS = (
 _QUICKTIME = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _EBML = b"\x1aE\xdf\xa3"
 _SEGMENT = b"\x18S\x80g"
+_WIDEST = 10  # a larger ratio of the sides of a pixel is an error of the file
 _MICROSECOND = Fraction(1, 1_000_000)
 _SLACK = 16  # bytes by which some programs write sizes too large
 _BACK = (0, 2, 10, 60)  # seconds before the wanted time at which a key frame is sought
@@ -196,11 +197,16 @@ def read_frames(
     start, stop = span.ticks(header.time_base)
     clock = _Clock(max(round(1 / (header.rate * header.time_base)), 1))
     index, skipped = -1, after is None
+
+    def report(found: Fault) -> None:
+        if start is None or found.ticks >= start:  # decoding begins before the span
+            fault(found)
+
     with ExitStack() as stack:
         with reading(header.path, ImageError, f"{header.format} video"):
             video = stack.enter_context(_opened(header.path, header.format, limits))
         sought = after.ticks if after and after.in_order else None if after or start is None else int(start)
-        for decoded in _decoded(video, clock, sought if header.format != "AVI" else None, fault):
+        for decoded in _decoded(video, clock, sought if header.format != "AVI" else None, report):
             ticks = clock.place(decoded)
             if stop is not None and ticks >= stop:
                 return
@@ -290,6 +296,7 @@ def _read_header(path: Path, limits: Limits) -> VideoHeader:
             seconds = None if container.duration is None else container.duration / video.av.time_base
             frames = stream.frames if _DEMUXERS[name] == "mov" else 0
             aspect = stream.sample_aspect_ratio or Fraction(1)
+            aspect = aspect if Fraction(1, _WIDEST) <= aspect <= _WIDEST else Fraction(1)
             return VideoHeader(
                 path,
                 name,
@@ -304,7 +311,9 @@ def _read_header(path: Path, limits: Limits) -> VideoHeader:
                 frames or (None if seconds is None else max(round(seconds * rate), 1)),
                 complete,
             )
-    except (ValueError, OSError, EOFError, Refused) as error:
+    except (ValueError, OSError, EOFError, MemoryError, Refused) as error:
+        if complete and isinstance(error, MemoryError):  # libav reads a size that is too large
+            raise ValueError("sizes that are too large") from error
         if complete:
             raise
         raise EOFError("truncated") from error
@@ -316,12 +325,17 @@ def _opened(path: Path, name: str, limits: Limits) -> Iterator[_Video]:
     av = need("av", "video", path)
     # The limit is also that of the first frames, which libav decodes to find what the header does not state.
     options = {"max_pixels": str(limits.pixels)}
-    with path.open("rb") as file, av.open(file, format=_DEMUXERS[name], options=options) as container:
+    with (
+        path.open("rb") as file,
+        av.open(file, format=_DEMUXERS[name], options=options, metadata_errors="replace") as container,
+    ):
         covers = av.stream.Disposition.attached_pic
         stream = next((one for one in container.streams.video if not one.disposition & covers), None)
         if stream is None:
             raise Refused("a video stream", "none in the file", "Leave it out.")
         context = stream.codec_context
+        if context is None:
+            raise Refused("a video codec that FFmpeg can decode", "another", "Convert it to H.264 in MP4.")
         if not 0 < context.width * context.height <= limits.pixels:  # libav states no size that is beyond the limit
             raise Refused(
                 f"frames of at most {limits.pixels:,} pixels",

@@ -7,7 +7,7 @@ joined and given the exact times of their frames. The same frames give the same 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.errors import ImageError
+from pixelwise.errors import ConfigError, ImageError
 from pixelwise.imageio.extras import need
 from pixelwise.imageio.safe_reading import reading
 from pixelwise.storage import atomic_path
@@ -64,11 +64,12 @@ CODECS = {
         },
     ),
     "mpeg4": Codec("mpeg4", "mp4", ".mp4", options={"qmin": "3", "qmax": "3", "threads": _THREADS}),
+    # With several threads or a lookahead, libx264 may encode equal frames differently.
     "h264": Codec(
         "libx264",
         "mp4",
         ".mp4",
-        options={"preset": "veryfast", "crf": "22", "bf": "0", "threads": _THREADS},
+        options={"preset": "veryfast", "tune": "zerolatency", "crf": "22", "threads": "1"},
         even=True,
     ),
 }
@@ -87,6 +88,7 @@ class VideoWriter:
             of PyAV cannot state another shape.
 
     Raises:
+        ConfigError: the codec cannot encode frames of this size.
         ResourceError: the disk does not take the file.
     """
 
@@ -95,10 +97,11 @@ class VideoWriter:
         self.av = need("av", "video", path)
         self.reformatter = self.av.video.reformatter.VideoReformatter()
         self.frames = 0
-        self._atomic = atomic_path(path)
-        self._file = self._atomic.__enter__().open("wb")
-        self._container = self.av.open(self._file, "w", format=codec.container)
         self._stream: Any = None
+        self._stack = ExitStack()
+        file = self._stack.enter_context(self._stack.enter_context(atomic_path(path)).open("wb"))
+        self._container = self.av.open(file, "w", format=codec.container)
+        self._stack.push(self._close)
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -118,7 +121,16 @@ class VideoWriter:
             frame = self.av.VideoFrame.from_ndarray(pixels, format=self.codec.pixels)
         frame.pts, frame.time_base = self.frames, Fraction(1, _NOMINAL)
         self.frames += 1
-        self._container.mux(self._stream.encode(frame))
+        try:
+            packets = self._stream.encode(frame)
+        except ValueError as error:  # libav refuses the size
+            raise ConfigError(
+                "predict.video_codec",
+                expected=f"a codec for frames of {self._stream.width}×{self._stream.height} pixels",
+                found=f"{self.codec.encoder}, which cannot encode them",
+                do="Choose another codec, or --no-overlays.",
+            ) from error
+        self._container.mux(packets)
 
     def _start(self, height: int, width: int) -> Any:
         stream = self._container.add_stream(self.codec.encoder, rate=_NOMINAL, options=dict(self.codec.options))
@@ -133,14 +145,13 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            with nullcontext() if kind is None else suppress(Exception):  # what is not finished is not kept
-                if kind is None:
-                    self._container.mux(self._stream.encode())
-                self._container.close()
-        finally:
-            self._file.close()
-            self._atomic.__exit__(kind, error, traceback)
+        self._stack.__exit__(kind, error, traceback)
+
+    def _close(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        with nullcontext() if kind is None else suppress(Exception):  # what is not finished is not kept
+            if kind is None:
+                self._container.mux(self._stream.encode())
+            self._container.close()
 
 
 def _square(height: int, width: int, aspect: Fraction, multiple: int) -> tuple[int, int]:
