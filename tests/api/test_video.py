@@ -24,6 +24,7 @@ from pixelwise.imageio.video import read_video_header
 from pixelwise.imageio.video_writing import read_mask_video
 from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import Labels
+from pixelwise.tiles import Window
 
 LABELS = Labels(("dark", "middle", "bright"), ids=(3, 1, 200), ignore_ids=(9,))
 UNEVEN = tuple(np.cumsum([0, *([3000, 3100, 2900, 9000, 300, 6000] * 6)]).tolist())
@@ -480,7 +481,7 @@ def test_settings() -> None:
 
 def test_an_example_for_the_choice_of_an_engine(uneven: Path) -> None:
     example = example_frame(uneven)
-    image, valid = example.read()
+    image, valid = example.read(Window((0, 0), example.shape))
     assert example.shape == (48, 64) == image.shape[1:]
     assert valid is None
 

@@ -278,11 +278,18 @@ def test_an_engine_that_computes_images_of_one_size_only_is_not_chosen(fakes: Fa
     assert choose(fakes, engines(tmp_path)).engine == Engine("openvino")
 
 
-@pytest.mark.parametrize(("name", "reference"), [("model.onnx", "onnxruntime"), ("model.xml", "openvino")])
-def test_the_masks_of_an_exported_file_are_those_of_the_engine_of_its_format(
-    tmp_path: Path, name: str, reference: str
+@pytest.mark.parametrize(
+    ("name", "content", "reference"),
+    [
+        ("a.onnx", b"", "openvino"),
+        ("a.xml", b"QuantizeLinear", "openvino"),
+        ("a.onnx", b"..QuantizeLinear", "onnxruntime"),
+    ],
+)
+def test_quantised_onnx_files_are_compared_with_onnx_runtime(
+    tmp_path: Path, name: str, content: bytes, reference: str
 ) -> None:
-    (tmp_path / name).touch()
+    (tmp_path / name).write_bytes(content)
     assert Engines(tmp_path / name, card()).reference == Engine(reference)
 
 

@@ -167,7 +167,8 @@ def read_truth(
     if record.source is None:
         mask, notices = read_mask(record.mask, labels, rule, limits)
     else:
-        size = (read_size(record.image) if record.plane is None else image_size(record))[1:]
+        _, height, width = read_size(record.image) if record.plane is None else image_size(record)
+        size = (height, width)
         mask, notices = draw_upright(record, labels, size)
         require_size(record.mask, mask.shape[:2], record.image, size)
     if record.window is not None:

@@ -160,12 +160,13 @@ class Engines:
 
     @cached_property
     def reference(self) -> Engine:
-        """The engine whose masks are right: torch in fp32, or for exported files that of their format in fp32."""
-        # OpenVINO computes some ONNX files in int8 wrongly.
+        """The engine whose masks are right: torch in fp32, or for exported files the first one in fp32."""
         if not self.is_file:
             return _TORCH[-1]
-        precise = [engine for engine in self.candidates if engine.precision == "fp32"]
-        return next((engine for engine in precise if engine.name == "onnxruntime"), [*precise, Engine("openvino")][0])
+        precise = [engine for engine in self.candidates if engine.precision == "fp32"] or [Engine("openvino")]
+        # OpenVINO computes some ONNX files in int8 wrongly.
+        quantised = self.path.suffix.lower() != IR and b"QuantizeLinear" in self.path.read_bytes()
+        return next((engine for engine in precise if quantised and engine.name == "onnxruntime"), precise[0])
 
     def default(self, why: str = "not measured") -> Choice:
         """Return the engine that is used without a measurement."""

@@ -161,8 +161,8 @@ def _series(files: Iterable[Item], spec: ModelSpec | None, *, whole_folders: boo
     notices: list[str] = []
     for folder, members in folders.items():
         paths, place = {item.path for item in members}, Path(members[0].name).parent
-        options = {} if spec is None else {"across": spec.across, "nodata": spec.nodata}
-        sources, left_out = dicom_sources(folder, **options)
+        across, nodata = (None, None) if spec is None else (spec.across, spec.nodata)
+        sources, left_out = dicom_sources(folder, across, nodata=nodata)
         items += [
             Item(source.path, str(place / name), source)
             for name, source in sources.items()
