@@ -292,10 +292,10 @@ def _read_header(path: Path, limits: Limits) -> VideoHeader:
                 raise EOFError
             container, stream = video.container, video.stream
             transposed, mirrored = _orientation(frame)
-            rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+            rate = _fraction(stream.average_rate) or _fraction(stream.guessed_rate) or Fraction(25)
             seconds = None if container.duration is None else container.duration / video.av.time_base
             frames = stream.frames if _DEMUXERS[name] == "mov" else 0
-            aspect = stream.sample_aspect_ratio or Fraction(1)
+            aspect = _fraction(stream.sample_aspect_ratio) or Fraction(1)
             aspect = aspect if Fraction(1, _WIDEST) <= aspect <= _WIDEST else Fraction(1)
             return VideoHeader(
                 path,
@@ -304,7 +304,7 @@ def _read_header(path: Path, limits: Limits) -> VideoHeader:
                 (frame.height, frame.width),
                 transposed,
                 mirrored,
-                stream.time_base,
+                _fraction(stream.time_base) or Fraction(1),
                 1 / aspect if transposed else aspect,
                 rate,
                 seconds,
@@ -325,9 +325,11 @@ def _opened(path: Path, name: str, limits: Limits) -> Iterator[_Video]:
     av = need("av", "video", path)
     # The limit is also that of the first frames, which libav decodes to find what the header does not state.
     options = {"max_pixels": str(limits.pixels)}
+    # Titles may be in any encoding; PyAV 19 replaces what it cannot decode.
+    replacing = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
     with (
         path.open("rb") as file,
-        av.open(file, format=_DEMUXERS[name], options=options, metadata_errors="replace") as container,
+        av.open(file, format=_DEMUXERS[name], options=options, **replacing) as container,
     ):
         covers = av.stream.Disposition.attached_pic
         stream = next((one for one in container.streams.video if not one.disposition & covers), None)
@@ -396,9 +398,10 @@ def _packets(
     container, stream = video.container, video.stream
     if ticks is None:
         return _demuxed(video, clock, fault), None
+    time_base = _fraction(stream.time_base) or Fraction(1)
     for seconds in _BACK:
         with suppress(video.av.FFmpegError):
-            container.seek(ticks - round(seconds / stream.time_base), stream=stream, backward=True)
+            container.seek(ticks - round(seconds / time_base), stream=stream, backward=True)
             packets = _demuxed(video, clock, fault)
             packet = next(packets, None)
             if packet is not None and packet.is_keyframe and packet.pts is not None and packet.pts <= ticks:
@@ -415,6 +418,11 @@ def _demuxed(video: _Video, clock: _Clock, fault: Callable[[Fault], None]) -> It
                 yield packet
     except video.av.FFmpegError:
         fault(Fault(clock.end, "damaged data"))
+
+
+def _fraction(value: Any) -> Fraction | None:
+    """Return a rational number of PyAV, whose type depends on its version; None if it is not defined."""
+    return None if value is None or not value.denominator else Fraction(value.numerator, value.denominator)
 
 
 def _orientation(frame: Any) -> tuple[bool, tuple[bool, bool]]:
