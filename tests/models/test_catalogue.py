@@ -97,6 +97,6 @@ def test_an_unknown_argument_suggests_the_nearest():
     with pytest.raises(ConfigError) as caught:
         build_model("unet", feature=[4])
     assert str(caught.value) == (
-        "model unet: expected one of in_channels, num_classes, features, up, stem, mean, std, clip, "
+        "model unet: expected one of in_channels, num_classes, features, up, stem, mean, std, clip, dimensions, flat, "
         "found unknown argument 'feature'. Did you mean 'features'?"
     )

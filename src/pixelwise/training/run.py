@@ -244,9 +244,9 @@ def _first_difference(requested: Any, found: Any, key: str = "") -> _Difference 
 
 def _open_data(config: Config, base: Path, where: str) -> _Data:
     whole = _is_whole(config)
-    section = (
-        config.data.model_copy(update={"volumes": "whole" if whole else "slices"}) if whole is not None else config.data
-    )
+    section = config.data
+    if whole is not None:
+        section = section.model_copy(update={"volumes": "whole" if whole else "slices"})
     splits = open_data(section, base)
     if config.data.skip_bad:
         splits = without_unreadable(splits)
