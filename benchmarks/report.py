@@ -22,6 +22,7 @@ from benchmarks import (
     quality_per_minute,
     quarter,
     recipes,
+    scenes,
     time_limit,
     training,
 )
@@ -36,6 +37,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "pretraining": lambda: pretraining.table("unet", 1.5),
     "feature cache": feature_cache.table,
     "inference": inference.table,
+    "scenes": scenes.table,
     "metrics": metrics.table,
     "checking": checking.table,
     "losses": losses.table,

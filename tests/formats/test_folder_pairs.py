@@ -455,5 +455,7 @@ def test_every_suffix_of_an_image_is_paired(tmp_path: Path, kind: str) -> None:
 def test_volumes_that_cannot_be_read_are_named_with_their_conversion(tmp_path: Path) -> None:
     layout = find(put(tmp_path / "some", "images/a.png", "masks/a.png", "ct/b.mha"))
     assert "cannot be read (.mha): left out (ct/b.mha). Convert the volumes to NIfTI" in layout.notices[0]
-    with pytest.raises(DataError, match=r"\.mgz, \.mha\)\. Convert .*\(nibabel\.load\('a\.mgz'\), 'a\.nii\.gz'\)"):
+    with pytest.raises(
+        DataError, match=r"\.mgz, \.mha\)\. Convert .*\(SimpleITK.ReadImage\('a\.mha'\), 'a\.nii\.gz'\)"
+    ):
         find(put(tmp_path / "all", "images/a.mha", "masks/a.mgz"))

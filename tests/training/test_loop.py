@@ -22,6 +22,8 @@ from pixelwise.training import loop
 class Heads(nn.Module):
     """A model with two auxiliary heads."""
 
+    dimensions = 2
+
     def __init__(self) -> None:
         super().__init__()
         self.parts = nn.ModuleList(nn.Conv2d(3, 3, 1) for _ in range(3))

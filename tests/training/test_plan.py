@@ -60,6 +60,7 @@ def test_all_values_but_measured_ones_are_derived_with_reasons() -> None:
         "train.unfreeze",
         "loss.ohem",
         "loss.cldice_classes",
+        *(f"predict.{key}" for key in ("start", "stop", "smoothing", "video_masks", "regions")),
     }
     filled = {f"{s}.{k}" for s in plain for k, v in plain[s].items() if v != before[s][k]}
     assert filled - {"train.steps"} == set(reasons | more) - {"loss.cross_entropy", "loss.dice"}

@@ -92,13 +92,16 @@ def test_every_derived_value_has_a_reason(whole: Path) -> None:
     # For networks of other libraries, or null means "never", "all" or "detect".
     loss, end = ["ohem: null", "cldice_classes: null"], ["masks: null", "surface_tolerance: null"]
     of_fpn = [f"{key}: null" for key in ("encoder", "width", "fine", "norms")]
+    of_videos = [f"{key}: null" for key in ("start", "stop", "smoothing", "video_masks", "regions")]
     assert left == [
         "config: null",
         "weights_origin: null",
         *of_fpn,
+        "spacing: null",
         "unfreeze: null",
         "validation_images: null",
         *loss,
+        *of_videos,
         *end,
     ]
 

@@ -63,7 +63,8 @@ class ResampledSource:
         if image.dtype.kind != "f":
             limits = np.iinfo(image.dtype)
             mean = np.clip(np.rint(mean), limits.min, limits.max)
-        held = share[0] > 0.5
+        # Above one half by more than rounding, so that windows agree.
+        held = share[0] > 0.50001
         return mean.astype(image.dtype), None if held.all() else held
 
     def source_window(self, window: Window) -> Window:

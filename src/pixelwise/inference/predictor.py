@@ -25,6 +25,7 @@ from pixelwise.inference.blending import Block, Tile, blend
 from pixelwise.inference.decision import bands, most_probable
 from pixelwise.inference.preparation import prepared, resampled
 from pixelwise.inference.tile_result import TileResult
+from pixelwise.inference.values import require_finite_output, require_range, require_values
 from pixelwise.labels import Labels
 from pixelwise.metrics.temperature import tempered
 from pixelwise.tiles import Window, padded, windows
@@ -126,7 +127,7 @@ class Predictor:
         if image.ndim == 4 and self.spec.dimensions == 2:
             return self._by_slices(image, grid, valid, id, observe)
         image = self._checked(image, valid, where)
-        _require_range(image, valid, self.spec, where)
+        require_range(image, valid, self.spec, where)
         shape, temperature = image.shape[1:], self.spec.temperature
         image = prepared(image, valid, grid, self.spec)
 
@@ -340,19 +341,19 @@ class Predictor:
         """
         copies = [(axes, self._logits(_mirrored(images, axes))) for axes in self.copies]
         for _, logits in copies:
-            _require_finite(logits, where)
+            require_finite_output(logits, where)
         return [
             TileResult(images.shape[2:], [(axes, logits[index]) for axes, logits in copies], self.spec.logit_scale)
             for index in range(len(images))
         ]
 
     def _require_range_of(self, source: Readable, where: str) -> None:
-        """Raise as `_require_range`, by a sample of the tiles of an image."""
+        """Raise as `require_range`, by a sample of the tiles of an image."""
         places = self.places(source.shape)
         sample = [source.read(place) for place in places[:: max(1, len(places) // _SAMPLE)]]
         image = np.concatenate([part.reshape(len(part), -1) for part, _ in sample], axis=1)
         valid = np.concatenate([np.ones(part[0].size, bool) if v is None else v.reshape(-1) for part, v in sample])
-        _require_range(image, valid, self.spec, where)
+        require_range(image, valid, self.spec, where)
 
     def _checked(self, image: NDArray[Any], valid: NDArray[np.bool_] | None, where: str) -> NDArray[Any]:
         """Return an image in the bands of the model, after checking it."""
@@ -401,7 +402,7 @@ class Predictor:
                 found=str(valid.shape),
                 do="Use a mask with the size of the image.",
             )
-        _require_values(image, valid, self.spec, where)
+        require_values(image, valid, self.spec, where)
 
 
 def _batched(windows: Iterable[Window], size: int) -> Iterator[list[Window]]:
@@ -425,71 +426,8 @@ def _aligned(spec: ModelSpec) -> tuple[int, ...] | None:
     return None if spec.tile is None else tuple(padded(max(size, least), spec.stride) for size in spec.tile)
 
 
-def _require_values(image: NDArray[Any], valid: NDArray[np.bool_] | None, spec: ModelSpec, where: str) -> None:
-    """Raise if the pixel values differ in kind from those that the model was trained on.
-
-    Raises:
-        DataError: another number of bits, NaN or infinity.
-    """
-    trained = None if spec.dtype is None else np.dtype(spec.dtype)
-    if trained is not None and {_bits(image.dtype), _bits(trained)} == {8, 16}:
-        raise DataError(
-            where,
-            expected=f"{_bits(trained)}-bit values, as in training ({trained})",
-            found=f"{_bits(image.dtype)}-bit values ({image.dtype})",
-            do="Use images of the kind that the model was trained on.",
-        )
-    if image.dtype.kind != "f":
-        return
-    values = image if valid is None else image[:, valid]
-    finite = np.isfinite(values)
-    if not finite.all():
-        count = int(np.count_nonzero(~finite.all(axis=0)))
-        raise DataError(
-            where,
-            expected="finite values",
-            found=f"NaN or infinity in {count} pixel{'s' if count != 1 else ''}",
-            do="Replace these values, mark the pixels as nodata, or leave the image out.",
-        )
-
-
-def _require_range(image: NDArray[Any], valid: NDArray[np.bool_] | None, spec: ModelSpec, where: str) -> None:
-    """Raise if the values of a whole image are floats 0…1, and the model was trained on larger integers."""
-    trained = None if spec.dtype is None else np.dtype(spec.dtype)
-    integers = trained is not None and trained.kind in "ui"
-    if image.dtype.kind != "f" or not (integers and spec.typical_range is not None and spec.typical_range[1] > 1):
-        return
-    values = image if valid is None else image[:, valid]
-    # Zeros mean the same on either scale.
-    if values.size and values.min() >= 0 and 0 < values.max() <= 1:
-        top = 2 ** _bits(trained) - 1 if trained is not None else 255
-        raise DataError(
-            where,
-            expected=f"values as in training ({trained}, up to about {spec.typical_range[1]:g})",
-            found="floats between 0 and 1",
-            do=f"Undo the scaling first, e.g. (image * {top}).round().astype('{trained}').",
-        )
-
-
-def _bits(dtype: np.dtype[Any]) -> int:
-    """Return the bits of integers, 0 for floats."""
-    return 8 * dtype.itemsize if dtype.kind in "ui" else 0
-
-
 def _mirrored(images: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
     return np.ascontiguousarray(np.flip(images, axes))
-
-
-def _require_finite(values: Floats, where: str) -> None:
-    """Raise if logits or probabilities are not finite."""
-    # NaN is passed on by `min` and `max`.
-    if not (np.isfinite(values.min()) and np.isfinite(values.max())):
-        raise DataError(
-            where,
-            expected="values from which the model computes finite numbers",
-            found="NaN or infinity in its output",
-            do="Replace extreme values (such as a nodata value of -1e308), or train the model again.",
-        )
 
 
 def _require(name: str, value: object, valid: bool, expected: str) -> None:
