@@ -21,6 +21,7 @@ import pixelwise.config as configs
 from pixelwise.config import Config, Reasons, ResolvedConfig
 from pixelwise.datasets.dataset import Dataset, DataSplits, open_data, pin_paths, without_unreadable
 from pixelwise.datasets.fingerprint import fingerprint
+from pixelwise.datasets.scenes import resolved_blocks
 from pixelwise.errors import DataError, OutputExistsError, UsageError, convert_memory_errors
 from pixelwise.evaluation import require_metrics
 from pixelwise.evaluation.kept import KeptMasks
@@ -272,7 +273,8 @@ def _begin(request: Request, config: Config, data: _Data, out: Path, started: fl
         "bands": data.train.bands,
     }
     converted = config.data.bands is None and data.train.bands is not None
-    config = configs.replace(config, data=detected)
+    blocks, why_blocks = resolved_blocks(config.data.split, data.splits.description["split"])
+    config = configs.replace(config, data=detected | {"split": blocks.model_dump()})
     device = config.train.device or ("cuda" if torch.cuda.is_available() else "cpu")
     machine = Machine(device.partition(":")[0], cores(), cache_fits(data.train, facts.dtype))
     architecture = assembly.architecture_of_weights(config) or {}
@@ -294,6 +296,7 @@ def _begin(request: Request, config: Config, data: _Data, out: Path, started: fl
     resolved = configs.resolve(config)
     reasons |= measured | settled
     reasons |= {"data.bands": "grey and colour images are mixed"} if converted else {}
+    reasons |= {"data.split": why_blocks} if why_blocks else {}
     components.crops.transform = assembly.transform(resolved, data.train)
     found = {"fingerprint": facts.to_dict(), "splits": data.splits.description, "skipped": data.splits.skipped}
     write_json(out / DATA, found | {"val_hash": data.val.hash()})
