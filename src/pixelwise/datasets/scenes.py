@@ -462,7 +462,7 @@ def _described(lengths: Mapping[str, float]) -> str:
 
 
 def apart_notices(apart: Apart) -> Iterator[str]:
-    """Say how wide the buffer is, and how much was left out for it."""
+    """Describe how wide the buffer is, and how much was left out for it."""
     if any(apart.buffers.values()):
-        lost = [f"{share:.1%} of {split}" for split, share in apart.lost.items() if share]
+        lost = [f"{100 * share:.1f} % of {split}" for split, share in apart.lost.items() if share]
         yield f"splits are {_described(apart.buffers)} apart (data.split.buffer): {' and '.join(lost) or 'nothing'} is left out"

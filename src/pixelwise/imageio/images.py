@@ -138,7 +138,7 @@ def read_header(path: Path | str) -> Header:
     Raises:
         ImageError: no readable header.
     """
-    return _with_file(Path(path), ImageError, open_windows, lambda header, _: header)
+    return _with_file(Path(path), ImageError, open_as, lambda header, _: header)
 
 
 def read_size(path: Path | str) -> tuple[int, int, int]:
