@@ -98,7 +98,7 @@ TRAIN = (
         ),
         (
             "data:\n  split:\n    value: 0.1\n",
-            ":3: expected one of val, test, seed, anew, found unknown key `data.split.value`. Did you mean 'val'?",
+            ":3: expected one of val, test, seed, anew, block, buffer, found unknown key `data.split.value`. Did you mean 'val'?",
         ),
         # An unknown key is reported before an invalid value.
         (

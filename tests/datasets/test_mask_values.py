@@ -127,8 +127,8 @@ def test_masks_that_number_no_objects_count_wherever_they_are(tmp_path: Path) ->
 
 def test_masks_are_read_once_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read_files: list[str] = []
-    usual = mask_values.read_mask_values
-    monkeypatch.setattr(mask_values, "read_mask_values", lambda path: (read_files.append(path.name), usual(path))[1])
+    usual = mask_values.read_whole_mask
+    monkeypatch.setattr(mask_values, "read_whole_mask", lambda path: (read_files.append(path.name), usual(path))[1])
     write(tmp_path, [BINARY] * 20)
     for _ in range(2):
         assert opened(tmp_path).description["mask_values"] == {0: 0, 255: 1}
@@ -141,8 +141,8 @@ def test_masks_are_read_once_until_they_change(tmp_path: Path, monkeypatch: pyte
 
 def test_reading_ends_when_it_is_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read_files: list[str] = []
-    usual = mask_values.read_mask_values
-    monkeypatch.setattr(mask_values, "read_mask_values", lambda path: (read_files.append(path.name), usual(path))[1])
+    usual = mask_values.read_whole_mask
+    monkeypatch.setattr(mask_values, "read_whole_mask", lambda path: (read_files.append(path.name), usual(path))[1])
     write(tmp_path, [BINARY, CLASSES, *[BINARY] * MANY])
     (tmp_path / "labels.yaml").write_text("names: [ground, crack]")
     with pytest.raises(LabelsError):

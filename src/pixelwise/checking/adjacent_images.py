@@ -210,7 +210,7 @@ def adjacent_frames(survey: Survey) -> Iterator[Finding]:
             continue
         usual_gap = _usual_gaps(numbers, splits)
         for k, gap in enumerate(np.diff(numbers).tolist()):
-            near = gap <= _MAX_GAP * max(usual_gap[splits[k]], usual_gap[splits[k + 1]])
+            near = 0 < gap <= _MAX_GAP * max(usual_gap[splits[k]], usual_gap[splits[k + 1]])
             if splits[k] != splits[k + 1] and near and steps[k] < typical:
                 pairs.append((images[places[k]], images[places[k + 1]]))
     if pairs:

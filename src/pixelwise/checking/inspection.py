@@ -16,7 +16,7 @@ from pixelwise.checking.image_signature import image_signature
 from pixelwise.checking.regions import COLUMNS, Column, find_runs, region_table
 from pixelwise.datasets.dataset import Dataset
 from pixelwise.errors import DataError, MaskError
-from pixelwise.formats.reading import image_digest, image_orientation, mask_header, mask_orientation
+from pixelwise.formats.reading import image_digest, image_orientation, mask_header, mask_orientation, window_of
 from pixelwise.formats.records import Record
 from pixelwise.imageio.images import fill_invalid, read_header, read_mask_values
 from pixelwise.labels import Labels
@@ -214,7 +214,7 @@ def _unknown_ids(record: Record, dataset: Dataset) -> UnknownIds | None:
     if not rule.stored and rule.values is None:
         return None
     try:
-        raw = read_mask_values(record.mask, dataset.limits).single_band()
+        raw = read_mask_values(record.mask, dataset.limits, window_of(record)).single_band()
     except DataError:
         return None
     if raw.kind not in ("index", "palette", "binary") or raw.values.dtype.kind not in "iu":

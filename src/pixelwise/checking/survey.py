@@ -98,7 +98,7 @@ class Survey:
     def mask_name(self, image: Inspection) -> str:
         """Return the file of a mask; with the image's id if the file holds several masks."""
         record = self.record(image)
-        is_file = record.source is None and record.plane is None
+        is_file = record.source is None and record.plane is None and record.window is None
         return str(record.mask) if is_file else f"{record.mask} ({record.id})"
 
     def redivide_options(self, splits: Iterable[str]) -> str:

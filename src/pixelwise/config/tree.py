@@ -51,6 +51,14 @@ class SplitConfig(_Section):
     test: Share = 0.0
     seed: int = 0
     anew: bool = Field(False, description="split all images anew, ignoring the splits of folders and lists")
+    block: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="side of the square blocks by which scenes are split, in the unit of their grid (pixels without one); null:"
+        " derived, if there are fewer than 10 images",
+    )
+    buffer: NonNegative | None = Field(
+        None, description="distance between blocks of different splits, in the unit of their grid; null: derived"
+    )
 
 
 class DataConfig(_Section):

@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pixelwise.config import DataConfig, read_yaml
-from pixelwise.datasets.mask_values import MaskIds, in_threads, list_ids, mask_files, read_values, without_errors
+from pixelwise.datasets.mask_values import (
+    MaskIds,
+    in_threads,
+    list_ids,
+    mask_files,
+    read_middle,
+    read_values,
+    without_errors,
+)
 from pixelwise.datasets.negative_ids import require_no_negative_ids
 from pixelwise.errors import LabelsError
 from pixelwise.formats.records import Record
-from pixelwise.imageio.images import read_mask_values
 from pixelwise.imageio.mask_heuristics import MaskStatistics, MaskValues, count_off_border, count_regions
 from pixelwise.imageio.masks import MaskRule
 from pixelwise.labels import Labels
@@ -166,7 +173,7 @@ def _detect_objects(
     statistics = MaskStatistics()
     for values in without_errors(read_values, masks):
         statistics.add(values)
-    if statistics.soft(without_errors(lambda path: count_off_border(read_mask_values(path)), masks)):
+    if statistics.soft(without_errors(lambda path: count_off_border(read_middle(path)), masks)):
         raise LabelsError(
             root,
             expected="class ids in the masks",
@@ -175,7 +182,7 @@ def _detect_objects(
             do="Read them as two classes divided at 128: --set 'data.mask_values={threshold: 128}'."
             " If they are class ids after all, name these in a labels.yaml.",
         )
-    if not statistics.objects(without_errors(lambda path: count_regions(read_mask_values(path)), masks)):
+    if not statistics.objects(without_errors(lambda path: count_regions(read_middle(path)), masks)):
         return rule, ()
     low, high = min(statistics.tops), max(statistics.tops)
     notice = (

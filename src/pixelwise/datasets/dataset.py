@@ -7,6 +7,7 @@ are left out, and all of them are listed in `DataSplits.skipped`.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from pixelwise.config import DataConfig, SplitConfig
 from pixelwise.datasets.classes import find_labels
+from pixelwise.datasets.scenes import Division, apart_notices, divide_scenes, keep_apart
 from pixelwise.datasets.split import name_groups, split_groups
 from pixelwise.errors import DataError, MaskError, PairingError
 from pixelwise.formats import read_dataset
@@ -29,13 +31,17 @@ from pixelwise.formats.reading import (
     read_truth,
     require_pair,
     require_size,
+    window_of,
 )
 from pixelwise.formats.records import ORPHAN, SPLITS, UNMASKED, Problem, Record, short
 from pixelwise.formats.shape_placement import place_shapes
 from pixelwise.imageio.images import Limits, read_mask_values
 from pixelwise.imageio.masks import MaskRule
+from pixelwise.imageio.raster import Header
 from pixelwise.imageio.sidecars import mask_file, read_nodata_file
+from pixelwise.imageio.windows import LARGE, WINDOWED
 from pixelwise.labels import Labels
+from pixelwise.tiles import Window
 from pixelwise.types import Sample
 
 Forms = Counter[tuple[int, str] | None]
@@ -92,7 +98,7 @@ class Dataset:
         size = image.shape[1:]
         require_size(record.mask, mask.shape, record.image, size)
         if record.valid is not None:
-            annotated = _read_valid(record.valid, self.limits)
+            annotated = _read_valid(record.valid, self.limits, window_of(record))
             require_size(record.valid, annotated.shape, record.image, size)
             mask = np.where(annotated, mask, self.labels.dtype.type(self.labels.ignore_index))
         return Sample(image, mask, grid, record.id, record.group, valid), notices
@@ -130,13 +136,13 @@ class Dataset:
         return digest.hexdigest()
 
 
-def _read_valid(path: Path, limits: Limits) -> NDArray[np.bool_]:
-    """Read a validity mask: (H, W), false where it is zero.
+def _read_valid(path: Path, limits: Limits, window: Window | None) -> NDArray[np.bool_]:
+    """Read a validity mask, or a window of it: (H, W), false where it is zero.
 
     Raises:
         MaskError: it cannot be read, or is lossy.
     """
-    raw = read_mask_values(path, limits)
+    raw = read_mask_values(path, limits, window)
     if raw.kind == "lossy":
         raise MaskError(
             path,
@@ -216,14 +222,15 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
     if layout.problems and not config.skip_bad:
         raise _unpaired(root, layout.problems)
     found_splits = layout.splits if config.nodata is None else _with_nodata(layout.splits, float(config.nodata))
-    splits, unusable, forms = _check_headers(found_splits, config.skip_bad)
+    splits, unusable, forms, large = _check_headers(found_splits, config.skip_bad)
     splits, shape_notices = place_shapes(splits, root)
     problems = layout.problems + unusable
     if not any(splits.values()):
         raise _none_left(root, problems)
     if config.group:
         splits = _with_groups(splits, config.group, root, base)
-    splits, division, split_notices = _divide(splits, config.split, root)
+    divided = divide_scenes(_together(splits) if config.split.anew else splits, large, config.split, config.group)
+    splits, division, split_notices = _divide(divided, config.split, root)
     records = [record for split in splits.values() for record in split]
     labels, rule, source, label_notices = find_labels(config, root, base, records, rule, found.labels)
     bands, band_notices = _choose_bands(config.bands, forms)
@@ -242,6 +249,7 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
     notices = (
         *layout.notices,
         *shape_notices,
+        *divided.notices,
         *split_notices,
         *label_notices,
         *band_notices,
@@ -340,28 +348,31 @@ def _hint(images: Sequence[str], masks: Sequence[str]) -> str | None:
 
 def _check_headers(
     splits: Mapping[str, tuple[Record, ...]], skip_bad: bool
-) -> tuple[dict[str, tuple[Record, ...]], tuple[Problem, ...], Forms]:
-    """Compare sizes and georeferences by the headers, and count the forms of the images.
+) -> tuple[dict[str, tuple[Record, ...]], tuple[Problem, ...], Forms, dict[Path, Header]]:
+    """Compare sizes and georeferences by the headers, count the forms of the images, and keep the headers of scenes.
 
     Unreadable and different files are left out, or raise.
     """
     good: dict[str, tuple[Record, ...]] = {}
     problems: list[Problem] = []
     forms: Forms = Counter()
+    large: dict[Path, Header] = {}
     for split, records in splits.items():
         kept = []
         for record in records:
             try:
-                record, form = require_pair(record)
+                record, header = require_pair(record)
             except DataError as error:
                 if not skip_bad:
                     raise
                 problems.append(Problem.from_error(error))
             else:
                 kept.append(record)
-                forms[form] += 1
+                forms[None if header is None else (header.bands, header.read_dtype.name)] += 1
+                if header is not None and header.format in WINDOWED and math.prod(header.size) > LARGE:
+                    large[record.image] = header
         good[split] = tuple(kept)
-    return good, tuple(dict.fromkeys(problems)), forms
+    return good, tuple(dict.fromkeys(problems)), forms, large
 
 
 def _choose_bands(given: str | None, forms: Forms) -> tuple[str | None, tuple[str, ...]]:
@@ -394,29 +405,29 @@ def _group_of(record: Record) -> str:
     return record.id if record.group is None else record.group
 
 
-def _together(splits: Mapping[str, tuple[Record, ...]]) -> tuple[Record, ...]:
-    """Join all splits; ids that occur twice get the split as prefix."""
+def _together(splits: Mapping[str, tuple[Record, ...]]) -> dict[str, tuple[Record, ...]]:
+    """Join all splits to one pool; ids that occur twice get the split as prefix."""
     ids = Counter(record.id for records in splits.values() for record in records)
-    return tuple(
+    pool = tuple(
         record if ids[record.id] == 1 else replace(record, id=f"{split}/{record.id}")
         for split, records in splits.items()
         for record in records
     )
+    return {"pool": pool}
 
 
 def _divide(
-    splits: Mapping[str, tuple[Record, ...]], split: SplitConfig, root: Path
+    divided: Division, split: SplitConfig, root: Path
 ) -> tuple[dict[str, tuple[Record, ...]], dict[str, Any], tuple[str, ...]]:
-    """Take the missing splits from train (or from the pool, which becomes train)."""
-    if split.anew:
-        splits = {"pool": _together(splits)}
-    splits = {("train" if subset == "pool" else subset): records for subset, records in splits.items()}
+    """Take the missing splits from train (or from the pool, which becomes train), with a buffer between blocks of a scene."""
+    splits = {("train" if subset == "pool" else subset): records for subset, records in divided.splits.items()}
     shares = {
         subset: share for subset, share in (("val", split.val), ("test", split.test)) if subset not in splits and share
     }
     train = splits.get("train", ())
+    blocks = _described_blocks(divided)
     if not train or not shares:
-        return splits, {"given": sorted(splits)}, ()
+        return splits, {"given": sorted(splits), **blocks}, ()
     place = split_groups(
         [record.id for record in train],
         [_group_of(record) for record in train],
@@ -426,12 +437,23 @@ def _divide(
         root,
     )
     given = sorted(set(splits) - {"train"})
-    for subset in ("train", *shares):
-        splits[subset] = tuple(record for record in train if place[record.id] == subset)
-    by = "group" if train[0].group is not None else "image"
-    notices = tuple(
-        f"{len(splits[subset])} of {len(train)} images were taken from train for {subset}, by {by} (split.seed {split.seed})"
+    drawn = {subset: tuple(record for record in train if place[record.id] == subset) for subset in ("train", *shares)}
+    by = "block" if divided.sides else "group" if train[0].group is not None else "image"
+    notices = [
+        f"{len(drawn[subset])} of {len(train)} images were taken from train for {subset}, by {by} (split.seed {split.seed})"
         for subset in shares
-    )
-    achieved = {subset: len(splits[subset]) / len(train) for subset in shares}
-    return splits, {"given": given, "seed": split.seed, "by": by, "asked": shares, "achieved": achieved}, notices
+    ]
+    achieved = {subset: len(drawn[subset]) / len(train) for subset in shares}
+    if divided.places:
+        apart = keep_apart(drawn, divided, split.buffer)
+        drawn = apart.splits
+        notices += apart_notices(apart)
+        blocks |= {"buffer": dict(apart.buffers), "left_out": dict(apart.lost)}
+    facts = {"given": given, "seed": split.seed, "by": by, "asked": shares, "achieved": achieved}
+    return splits | drawn, facts | blocks, tuple(notices)
+
+
+def _described_blocks(divided: Division) -> dict[str, Any]:
+    """Return the sides of blocks by unit, for `data.json`."""
+    sides = {unit: side for unit, side in divided.sides.items() if math.isfinite(side)}
+    return {"block": sides} if sides else {}

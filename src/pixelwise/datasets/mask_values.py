@@ -21,12 +21,14 @@ import numpy as np
 from pixelwise.errors import DataError
 from pixelwise.formats.reading import read_truth_ids
 from pixelwise.formats.records import Record
-from pixelwise.imageio.images import read_mask_values
-from pixelwise.imageio.mask_heuristics import MaskValues
-from pixelwise.imageio.masks import MaskRule, read_ids
+from pixelwise.imageio.images import RawMask, read_mask_values, read_whole_mask
+from pixelwise.imageio.mask_heuristics import MIDDLE, MaskValues
+from pixelwise.imageio.masks import MaskRule, require_lossless, values_as_ids
+from pixelwise.tiles import Window
 
 _THREADS, _AHEAD = 4, 16
 _KEPT = 1 << 14  # masks
+_ROWS = 1024  # of a scene that are read at once
 _AS_STORED = MaskRule(binary=False)
 _T = TypeVar("_T")
 
@@ -77,12 +79,38 @@ def read_values(path: Path) -> MaskValues:
     with suppress(OSError):  # explained by the reader
         status = path.stat()
         return _read_values(path, status.st_mtime_ns, status.st_size)
-    return MaskValues.of(read_mask_values(path))
+    return _values_of(path)
 
 
 @lru_cache(maxsize=_KEPT)
 def _read_values(path: Path, changed: int, size: int) -> MaskValues:
-    return MaskValues.of(read_mask_values(path))
+    return _values_of(path)
+
+
+def _values_of(path: Path) -> MaskValues:
+    whole = read_whole_mask(path)
+    return MaskValues.of(whole) if isinstance(whole, RawMask) else MaskValues.of_windows(_strips(path, whole))
+
+
+def _strips(path: Path, size: tuple[int, int]) -> Iterator[RawMask]:
+    """Read a mask of (H, W) some rows at a time."""
+    height, width = size
+    for top in range(0, height, _ROWS):
+        yield read_mask_values(path, window=Window((top, 0), (min(top + _ROWS, height), width)))
+
+
+def read_middle(path: Path) -> RawMask:
+    """Read a mask; of a scene only the middle, which is what `mask_heuristics` looks at.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    whole = read_whole_mask(path)
+    if isinstance(whole, RawMask):
+        return whole
+    start = tuple(max(side - MIDDLE, 0) // 2 for side in whole)
+    stop = tuple(min(first + MIDDLE, side) for first, side in zip(start, whole, strict=True))
+    return read_mask_values(path, window=Window(start, stop))
 
 
 @dataclass
@@ -131,7 +159,9 @@ def list_ids(records: Sequence[Record], until: Callable[[MaskIds], bool]) -> Mas
             elif values.kind in ("index", "palette"):
                 found.add(path, set(values.values.tolist()))
             else:
-                found.add(path, set(np.unique(read_ids(path, _AS_STORED)[0]).tolist()))
+                raw = read_middle(path)
+                require_lossless(path, raw, _AS_STORED)
+                found.add(path, set(np.unique(values_as_ids(path, raw, _AS_STORED)[0]).tolist()))
         except DataError as error:
             found.error = found.error or error
         if until(found):

@@ -1,9 +1,14 @@
-"""Folders of mask files, written by any tool, as predictors to be scored."""
+"""Folders of mask files, written by any tool, as predictors to be scored.
+
+A mask file belongs to an image, or to the scene or volume of which images are windows or slices: those are read from it. So what
+`predict` writes for a source is scored on the windows or slices of that source.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -13,15 +18,29 @@ from numpy.typing import NDArray
 from pixelwise.datasets.dataset import Dataset
 from pixelwise.errors import DataError, MaskError, PairingError
 from pixelwise.evaluation.score_counts import listed
+from pixelwise.formats.dicom_seg import SegmentedSlice
+from pixelwise.formats.reading import read_truth, read_truth_ids
+from pixelwise.formats.records import Record
 from pixelwise.grid import Grid
+from pixelwise.imageio import volume_files
+from pixelwise.imageio.dicom_seg import (
+from pixelwise.imageio.dicom_seg_header import 
+    read_dicom_seg,
+    read_identifiers,
+    read_segmentation_header,
+    segmentation_kind,
+)
 from pixelwise.imageio.file_formats import READABLE
-from pixelwise.imageio.images import IMAGE_SUFFIXES
+from pixelwise.imageio.images import IMAGE_SUFFIXES, read_size
 from pixelwise.imageio.listing import walk
-from pixelwise.imageio.masks import MaskRule, read_ids, read_mask
+from pixelwise.imageio.masks import MaskRule
+from pixelwise.imageio.scene_writing import class_ids
 from pixelwise.labels import Labels
 from pixelwise.types import Prediction
 
 Values = Literal["ids", "data"]
+_DICOM = (".dcm",)
+_SLICER = ".seg.nrrd"  # of segmentations of 3D Slicer
 
 
 @dataclass(frozen=True)
@@ -30,13 +49,13 @@ class MaskFolder:
 
     Args:
         labels: the data set's classes.
-        files: the mask of each image, by image id.
+        masks: the mask of each image, by image id: the record of the image with the predicted mask as its mask.
         rule: how the values of the files map to class ids.
         notices: assumptions made.
     """
 
     labels: Labels
-    files: dict[str, Path]
+    masks: dict[str, Record]
     rule: MaskRule
     notices: tuple[str, ...] = ()
 
@@ -48,16 +67,26 @@ class MaskFolder:
         Raises:
             MaskError: it cannot be read, has unknown ids, or differs from the image in size.
         """
-        path = self.files[id]
-        mask, _ = read_mask(path, self.labels, self.rule)
-        if mask.shape != image.shape[1:]:
-            raise MaskError(
-                path,
-                expected=f"the image's size, {'×'.join(map(str, image.shape[1:]))} (height and width)",
-                found="×".join(map(str, mask.shape)),
-                do="Write masks at native size: resize logits, not class ids.",
-            )
+        record = self.masks[id]
+        path = record.mask
+        assert path is not None
+        if record.window is not None:
+            _require_size(path, read_size(path)[1:], read_size(record.image)[1:])
+        if isinstance(record.source, SegmentedSlice):
+            record = replace(record, source=replace(record.source, unlabelled=self.labels.background))
+        mask, _ = read_truth(record, self.labels, self.rule)
+        _require_size(path, mask.shape, image.shape[1:])
         return Prediction(mask, self.labels, grid, id)
+
+
+def _require_size(path: Path, found: Sequence[int], expected: Sequence[int]) -> None:
+    if tuple(found) != tuple(expected):
+        raise MaskError(
+            path,
+            expected=f"the image's size, {'×'.join(map(str, expected))} (height and width)",
+            found="×".join(map(str, found)),
+            do="Write masks at native size: resize logits, not class ids.",
+        )
 
 
 def open_masks(folder: Path, dataset: Dataset, values: Values | None = None) -> MaskFolder:
@@ -79,26 +108,144 @@ def open_masks(folder: Path, dataset: Dataset, values: Values | None = None) -> 
     folder = folder / "masks" if predicted else folder
     if not folder.is_dir():
         raise DataError(folder, expected="a model, or a folder of masks", found="nothing", do="Check the path.")
-    paths = [p for p in sorted(walk(folder)) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    paths = [path for path in sorted(walk(folder)) if _is_mask(path)]
     if not paths:
-        expected = f"a model, or mask files ({READABLE})"
+        expected = f"a model, or mask files ({READABLE}, NIfTI, NRRD, DICOM)"
         raise DataError(folder, expected=expected, found="neither", do="Check the path.")
-    files = _paired(folder, paths, [record.id for record in dataset.records])
-    unused = len(paths) - len(set(files.values()))
+    masks, used = _masks(folder, paths, dataset.records)
+    unused = len(paths) - len(used)
     notices: tuple[str, ...] = ()
     if unused:
         notices = (f"{unused} mask{'s' * (unused > 1)} without an image in this split: not read",)
     if values is None and (predicted or inside_predicted):
-        values = "ids"
-    rule, rule_notices = _rule(list(files.values()), dataset, values)
-    return MaskFolder(dataset.labels, files, rule, (*notices, *rule_notices))
+        # `predict` writes ids: a mask of 0 and 255 shows the first class and ignored pixels.
+        return MaskFolder(_written_labels(dataset.labels), masks, MaskRule(binary=False), notices)
+    rule, rule_notices = _rule(list(masks.values()), dataset, values)
+    return MaskFolder(dataset.labels, masks, rule, (*notices, *rule_notices))
+
+
+def _written_labels(labels: Labels) -> Labels:
+    """Return labels with the id that `predict` writes for ignored pixels."""
+    return labels if labels.ignore_ids else replace(labels, ignore_ids=(class_ids(labels)[1],))
+
+
+def _is_mask(path: Path) -> bool:
+    named = path.suffix.lower() in (*IMAGE_SUFFIXES, *_DICOM) or volume_files.is_volume(path)
+    return named and path.is_file()
+
+
+def _stem(path: Path) -> str:
+    """Return a path without the suffix of an image or a volume (.nii.gz and .seg.nrrd are one each)."""
+    name = path.as_posix()
+    ends = [end for end in (_SLICER, *volume_files.SUFFIXES) if name.lower().endswith(end)]
+    return name[: -max(map(len, ends))] if ends else path.with_suffix("").as_posix()
+
+
+def _masks(folder: Path, paths: Sequence[Path], records: Sequence[Record]) -> tuple[dict[str, Record], set[Path]]:
+    """Return the mask of each record, and the files that are used.
+
+    Windows and slices are read from the mask of their scene or volume, unless each has a mask of its own.
+    """
+    names = _Names(folder, paths)
+    pieces = [record for record in records if _is_piece(record)]
+    apart = bool(pieces) and all(names.has(record.id) for record in pieces)
+    own = [record for record in records if apart or not _is_piece(record)]
+    files = _paired(folder, paths, [record.id for record in own])
+    wholes = {} if apart else _paired_wholes(folder, paths, pieces, names)
+    masks = {record.id: replace(record, mask=files[record.id], source=None, window=None, plane=None) for record in own}
+    if not apart:
+        masks |= {record.id: _piece_of(record, wholes[record.id]) for record in pieces}
+    return masks, {*files.values(), *wholes.values()}
+
+
+def _is_piece(record: Record) -> bool:
+    return record.window is not None or record.plane is not None
+
+
+def _piece_of(record: Record, path: Path) -> Record:
+    """Return the record of a window or slice with the mask of the scene or volume as its mask."""
+    if record.plane is None or volume_files.format_of(path) != "DICOM":
+        return replace(record, mask=path, source=None)
+    known = record.source.header if isinstance(record.source, SegmentedSlice) else read_dicom_seg(path).header
+    segments = tuple(dict.fromkeys(segment.name for segment in read_segmentation_header(path).segments))
+    return replace(record, mask=path, source=SegmentedSlice((path,), known, record.plane, segments, frozenset(), None))
+
+
+class _Names:
+    """The names of mask files, and their ends."""
+
+    def __init__(self, folder: Path, paths: Sequence[Path]) -> None:
+        self._whole = {_stem(path.relative_to(folder)) for path in paths}
+        self._ends = {end for name in self._whole for end in _suffixes(name)}
+
+    def has(self, name: str) -> bool:
+        """Whether the name of a file ends with this one, or the reverse."""
+        return name in self._ends or not self._whole.isdisjoint(_suffixes(name))
+
+
+def _paired_wholes(folder: Path, paths: Sequence[Path], pieces: Sequence[Record], names: _Names) -> dict[str, Path]:
+    """Return the mask of the scene or volume of each window or slice, by the id of the piece.
+
+    It refers to the DICOM series, was written for the image according to `predictions.json`, or has the id of the scene or volume or
+    the name of its file.
+    """
+    groups: dict[str, list[Record]] = {}
+    for record in pieces:
+        groups.setdefault(record.id.rpartition("/")[0], []).append(record)
+    by_series = _by_series(paths) if any(record.plane is not None for record in pieces) else {}
+    written = _by_source(folder)
+    found: dict[str, Path] = {}
+    chosen: dict[str, str] = {}
+    for name, (first, *_) in groups.items():
+        files = by_series.get(_series_of(first), []) if by_series else []
+        sources = (first.image, first.image.parent) if first.plane is not None else (first.image,)
+        files = files or next((written[each.resolve()] for each in sources if each.resolve() in written), [])
+        if len(files) == 1:
+            found[name] = files[0]
+            continue
+        parent, file = name.rpartition("/")[0], _stem(Path(first.image.name))
+        chosen[name] = next((each for each in (name, f"{parent}/{file}".lstrip("/"), file) if names.has(each)), name)
+    named = _paired(folder, paths, list(chosen.values()))
+    found |= {name: named[each] for name, each in chosen.items()}
+    return {record.id: found[name] for name, group in groups.items() for record in group}
+
+
+def _by_series(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """Return the segmentation objects among files, by the identifiers of the series that they refer to."""
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        if segmentation_kind(path) == "SEG":
+            for series in read_segmentation_header(path).series:
+                found.setdefault(series, []).append(path)
+    return found
+
+
+def _series_of(record: Record) -> str:
+    """Return the identifier of the DICOM series of a slice; "" if it is none."""
+    return read_identifiers(record.image).series if volume_files.format_of(record.image) == "DICOM" else ""
+
+
+def _by_source(folder: Path) -> dict[Path, list[Path]]:
+    """Return the masks of each image, or folder of a series, that `predictions.json` beside a folder of masks names."""
+    listed = folder.parent / "predictions.json"
+    if not listed.is_file():
+        return {}
+    found: dict[Path, list[Path]] = {}
+    try:
+        entries = json.loads(listed.read_text(encoding="utf-8")).get("images", [])
+        for entry in entries:
+            if (mask := folder.parent / entry["mask"]).is_file():
+                found.setdefault(Path(entry["file"]).resolve(), []).append(mask)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}  # written by another program, or an older version
+    return found
 
 
 def _paired(folder: Path, paths: Sequence[Path], ids: Sequence[str]) -> dict[str, Path]:
     by_name: dict[str, list[Path]] = {}
     by_suffix: dict[str, list[Path]] = {}
     for path in paths:
-        name = path.relative_to(folder).with_suffix("").as_posix()
+        name = _stem(path.relative_to(folder))
         by_name.setdefault(name, []).append(path)
         for suffix in _suffixes(name):
             by_suffix.setdefault(suffix, []).append(path)
@@ -144,13 +291,14 @@ def _suffixes(name: str) -> list[str]:
     return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
-def _rule(paths: Sequence[Path], dataset: Dataset, values: Values | None) -> tuple[MaskRule, tuple[str, ...]]:
+def _rule(masks: Sequence[Record], dataset: Dataset, values: Values | None) -> tuple[MaskRule, tuple[str, ...]]:
     """Choose how values are read, the same for all masks: as class ids, or as the data set's own masks.
 
     All files are read if necessary, since the decisive values may be in the last one.
     """
     labels, data_rule = dataset.labels, dataset.rule
-    binary = _binary_values(paths, labels)
+    masks = [record for record in masks if record.source is None]  # segments have names
+    binary = _binary_values(masks, labels)
     id_rule, id_notices = MaskRule(binary=False), tuple[str, ...]()
     if binary is not None:
         names = dict(zip(labels.ids, labels.names, strict=True))
@@ -162,15 +310,15 @@ def _rule(paths: Sequence[Path], dataset: Dataset, values: Values | None) -> tup
     if values == "data":
         return data_rule, data_notices
     as_ids, as_data, differ = True, True, False
-    for path in paths:
-        by_ids = _read(path, labels, id_rule) if as_ids else None
-        by_data = _read(path, labels, data_rule) if as_data else None
+    for record in masks:
+        by_ids = _read(record, labels, id_rule) if as_ids else None
+        by_data = _read(record, labels, data_rule) if as_data else None
         as_ids, as_data = by_ids is not None, by_data is not None
         differ = differ or (by_ids is not None and by_data is not None and bool((by_ids != by_data).any()))
     # A threshold is valid for any values, and would map all ids to the first class.
     if as_ids and as_data and differ and data_rule.threshold is None:
         raise MaskError(
-            paths[0].parent,
+            masks[0].mask.parent if masks[0].mask is not None else "masks",
             expected="unambiguous values",
             found="values that are valid as class ids and, differently, by data.mask_values",
             do="Add --set evaluate.masks=ids, or --set evaluate.masks=data.",
@@ -178,23 +326,23 @@ def _rule(paths: Sequence[Path], dataset: Dataset, values: Values | None) -> tup
     return (data_rule, data_notices) if as_data and not as_ids else (id_rule, id_notices)
 
 
-def _binary_values(paths: Iterable[Path], labels: Labels) -> dict[int, int] | None:
+def _binary_values(masks: Iterable[Record], labels: Labels) -> dict[int, int] | None:
     """Map 0 and 255 to the two class ids if no mask has other values; None if 255 is an id, or an ignored value."""
     if labels.num_classes != 2 or 255 in labels.ids:
         return None
     values: set[int] = set()
-    for path in paths:
+    for record in masks:
         try:
-            ids = read_ids(path, MaskRule(binary=False))[0]
+            ids = read_truth_ids(record, MaskRule(binary=False))
         except DataError:
             return None
         values.update(np.unique(ids).tolist()[:3])
     return {0: min(labels.ids), 255: max(labels.ids)} if 255 in values and values <= {0, 255} else None
 
 
-def _read(path: Path, labels: Labels, rule: MaskRule) -> NDArray[Any] | None:
+def _read(record: Record, labels: Labels, rule: MaskRule) -> NDArray[Any] | None:
     """Read a mask by a rule; return None if the rule is not valid for it."""
     try:
-        return read_mask(path, labels, rule)[0]
+        return read_truth(record, labels, rule)[0]
     except DataError:
         return None

@@ -13,6 +13,7 @@ is listed in `data.images`. Otherwise it may not be annotated at all, and is rep
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ from pixelwise.imageio.extras import need
 from pixelwise.imageio.images import read_header
 from pixelwise.imageio.raster import Header, Refused
 from pixelwise.imageio.safe_reading import reading
+from pixelwise.imageio.windows import LARGE
 
 _RASTERS = (".tif", ".tiff")
 _ATTRIBUTES = (
@@ -122,7 +124,9 @@ def read(dataset: DatasetRoot) -> ReadResult:
         for raster in annotated
     ]
     found = found_images(dataset, "rasters with features", images, labels, problems, notices)
-    return _divided(found, annotated[0].header.size) if len(annotated) == 1 else found
+    size = annotated[0].header.size
+    by_blocks = dataset.config.split.block is not None or math.prod(size) > LARGE  # see `datasets.scenes`
+    return found if len(annotated) > 1 or by_blocks else _divided(found, size)
 
 
 def _divided(found: ReadResult, size: tuple[int, int]) -> ReadResult:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pixelwise import tiles
 from pixelwise.errors import DataError, GridMismatchError, ImageError, MaskError, SizeMismatchError
+from pixelwise.formats.drawing_windows import DrawnWindow
 from pixelwise.formats.records import Record, Window
 from pixelwise.formats.shapes import Drawing, draw_upright
 from pixelwise.grid import Grid
@@ -60,10 +61,16 @@ def read_record_image(record: Record, limits: Limits = Limits()) -> ReadImage:
         return image, bands[0][1], valid
     if record.window is None:
         return read_with_validity(record.image, record.nodata, limits)
-    top, left, height, width = record.window
-    window = tiles.Window((top, left), (top + height, left + width))
-    image, grid, valid = read_with_validity(record.image, record.nodata, limits, window)
+    image, grid, valid = read_with_validity(record.image, record.nodata, limits, window_of(record))
     return image, _grid_of(grid, record.window), valid
+
+
+def window_of(record: Record) -> tiles.Window | None:
+    """Return the window (H, W) that a record is; None for a whole image."""
+    if record.window is None:
+        return None
+    top, left, height, width = record.window
+    return tiles.Window((top, left), (top + height, left + width))
 
 
 def as_bands(image: NDArray[Any], bands: str | None) -> NDArray[Any]:
@@ -165,16 +172,16 @@ def read_truth(
         mask, notices = encode_values(record.mask, flat, labels, rule)
         return mask.reshape(raw.values.shape), tuple(notices)
     if record.source is None:
-        mask, notices = read_mask(record.mask, labels, rule, limits)
-    else:
-        _, height, width = read_size(record.image) if record.plane is None else image_size(record)
-        size = (height, width)
-        mask, notices = draw_upright(record, labels, size)
-        require_size(record.mask, mask.shape[:2], record.image, size)
-    if record.window is not None:
-        top, left, height, width = record.window
-        mask = np.ascontiguousarray(mask[top : top + height, left : left + width])
-    return mask, tuple(notices)
+        mask, notices = read_mask(record.mask, labels, rule, limits, window_of(record))
+        return mask, tuple(notices)
+    if isinstance(record.source, DrawnWindow):
+        return record.source.draw(labels, record.source.size), ()
+    _, height, width = read_size(record.image) if record.plane is None else image_size(record)
+    size = (height, width)
+    mask, notices = draw_upright(record, labels, size)
+    require_size(record.mask, mask.shape[:2], record.image, size)
+    window = window_of(record)
+    return mask if window is None else np.ascontiguousarray(mask[window.slices]), tuple(notices)
 
 
 def read_truth_ids(record: Record, rule: MaskRule) -> NDArray[Any]:
@@ -187,15 +194,15 @@ def read_truth_ids(record: Record, rule: MaskRule) -> NDArray[Any]:
     if record.plane is not None:
         raw = _ids_of(record, Limits())
         return values_as_ids(record.mask, replace(raw, values=raw.values.reshape(-1, raw.values.shape[-1])), rule)[0]
-    return read_ids(record.mask, rule)[0]
+    return read_ids(record.mask, rule, window=window_of(record))[0]
 
 
-def require_pair(record: Record) -> tuple[Record, tuple[int, str] | None]:
+def require_pair(record: Record) -> tuple[Record, Header | None]:
     """Raise unless image and masks have the same size and georeference, by their headers.
 
     Returns:
-        The record; its drawing, if it has one, with size and orientation of the image. And the image's number of bands and
-        numpy name of the pixel type, None for a slice of a volume.
+        The record; its drawing, if it has one, with size and orientation of the image. And the header of the image, None for a slice
+        of a volume.
 
     Raises:
         PairingError: they differ.
@@ -216,7 +223,7 @@ def require_pair(record: Record) -> tuple[Record, tuple[int, str] | None]:
         require_size(record.mask, annotated, record.image, size)
     if isinstance(record.source, Drawing):
         record = replace(record, source=replace(record.source, image_size=size, orientation=header.orientation))
-    return record, (header.bands, header.read_dtype.name)
+    return record, header
 
 
 def require_size(path: Path, size: tuple[int, ...], image: Path, expected: tuple[int, ...]) -> None:

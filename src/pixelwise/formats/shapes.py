@@ -266,6 +266,12 @@ class Drawing:
             mask[top : top + crop.shape[0], left : left + crop.shape[1]][crop] = index[shape.name]
         return mask
 
+    def painted(self, size: tuple[int, int]) -> tuple[Shape, ...]:
+        """Return the shapes in the order in which they are painted on an image of (H, W), except for their levels."""
+        if self.overlap == "file" or len(self.shapes) < 2:
+            return self.shapes
+        return tuple(shape for shape, _ in self._by_area(size))
+
     def _by_area(self, size: tuple[int, int]) -> list[tuple[Shape, Crop | None]]:
         """Sort by area, the largest first. Only small crops are kept: many large ones would exhaust memory."""
         rows: list[tuple[int, Shape, Crop | None]] = []

@@ -33,10 +33,10 @@ from pixelwise.grid import Grid
 from pixelwise.imageio.alpha import AlphaCounts
 from pixelwise.imageio.file_formats import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from pixelwise.imageio.file_formats import READABLE, detect, image_files, open_as
-from pixelwise.imageio.raster import Decoder, Header, Raster, Refused, top_value
+from pixelwise.imageio.raster import Decoder, Header, Raster, Refused, WindowDecoder, top_value
 from pixelwise.imageio.safe_reading import reading, require_file
 from pixelwise.imageio.sidecars import read_mask_file, read_nodata_file
-from pixelwise.imageio.windows import WindowReader, open_windows
+from pixelwise.imageio.windows import LARGE, WindowReader, open_windows
 from pixelwise.labels import Colour
 from pixelwise.tiles import Window
 
@@ -162,35 +162,68 @@ def read_orientation(path: Path | str) -> int:
     return read_header(path).orientation
 
 
-def read_mask_values(path: Path | str, limits: Limits = Limits()) -> RawMask:
-    """Read the values of a mask as they are stored, with the orientation applied.
+def read_mask_values(path: Path | str, limits: Limits = Limits(), window: Window | None = None) -> RawMask:
+    """Read the values of a mask, or of a window of it, as they are stored, with the orientation applied.
+
+    Args:
+        path: of the file.
+        limits: the largest mask to decode; with a window, see `read_with_validity`.
+        window: (H, W), inside the mask with its orientation applied.
 
     Raises:
-        MaskError: not a readable image, one beyond the limits, several bands that differ, transparent pixels, or fractions.
+        MaskError: not a readable image, one beyond the limits, several bands that differ, transparent pixels, fractions, or a
+            window that is not inside the mask.
     """
 
-    def work(header: Header, decode: Decoder) -> RawMask:
+    def whole(header: Header, decode: Decoder) -> RawMask:
         _require_within(header, limits, header.size)
-        raster = decode()
-        values = _without_alpha(raster)
-        kind = {"bit": "binary", "grey": "index", "palette": "palette", "rgb": "colour"}.get(header.kind, "cmyk")
-        palette = raster.palette
-        if palette is not None and header.format == "GIF":
-            values, kind, palette = _colours(values, palette)[..., :3], "colour", None
-        stored = values.shape[2]
-        if stored > 1 and (kind == "index" or (kind == "colour" and values.dtype != np.uint8)) and _equal_bands(values):
-            values, kind = values[..., :1], "index"
-        bands = 3 if kind == "colour" else 1
-        if values.shape[2] != bands or (kind == "colour" and values.dtype != np.uint8) or kind == "cmyk":
-            found = f"{values.shape[2]} bands of {values.dtype.name}"
-            raise Refused("one band of class ids, or RGB colours of 8 bits", found, "Save the mask as an 8-bit PNG.")
-        if kind == "binary" and header.inverted:
-            values = 1 - values
-        values = np.ascontiguousarray(values if kind == "colour" else as_integers(values[..., 0]))
-        colours = None if palette is None else [(r, g, b) for r, g, b, _ in palette.tolist()]
-        return RawMask(values, "lossy" if header.lossy else kind, colours, header.format, stored)
+        return _as_mask(header, decode())
+
+    def part(header: Header, reader: WindowReader) -> RawMask:
+        assert window is not None
+        if any(stop > size for stop, size in zip(window.stop, header.oriented_size, strict=True)):
+            found = "×".join(map(str, header.oriented_size))
+            expected = f"a mask of at least {'×'.join(map(str, window.stop))} pixels, as its image has"
+            raise Refused(expected, found, "Save the mask at the size of its image.")
+        _require_within(header, limits, window.shape if reader.decodes_windows else header.size)
+        return _as_mask(header, reader.read(window, limits.pixels))
+
+    if window is None:
+        return _with_file(Path(path), MaskError, open_as, whole)
+    return _with_file(Path(path), MaskError, open_windows, part)
+
+
+def read_whole_mask(path: Path | str, limits: Limits = Limits()) -> RawMask | tuple[int, int]:
+    """Read the values of a mask; of one that is so large that it is read by windows, return only (H, W). Raises as `read_mask_values`."""
+
+    def work(header: Header, decode: Decoder) -> RawMask | tuple[int, int]:
+        if header.size[0] * header.size[1] > LARGE and isinstance(decode, WindowDecoder):
+            return header.oriented_size
+        _require_within(header, limits, header.size)
+        return _as_mask(header, decode())
 
     return _with_file(Path(path), MaskError, open_as, work)
+
+
+def _as_mask(header: Header, raster: Raster) -> RawMask:
+    """Return the values of a decoded mask."""
+    values = _without_alpha(raster)
+    kind = {"bit": "binary", "grey": "index", "palette": "palette", "rgb": "colour"}.get(header.kind, "cmyk")
+    palette = raster.palette
+    if palette is not None and header.format == "GIF":
+        values, kind, palette = _colours(values, palette)[..., :3], "colour", None
+    stored = values.shape[2]
+    if stored > 1 and (kind == "index" or (kind == "colour" and values.dtype != np.uint8)) and _equal_bands(values):
+        values, kind = values[..., :1], "index"
+    bands = 3 if kind == "colour" else 1
+    if values.shape[2] != bands or (kind == "colour" and values.dtype != np.uint8) or kind == "cmyk":
+        found = f"{values.shape[2]} bands of {values.dtype.name}"
+        raise Refused("one band of class ids, or RGB colours of 8 bits", found, "Save the mask as an 8-bit PNG.")
+    if kind == "binary" and header.inverted:
+        values = 1 - values
+    values = np.ascontiguousarray(values if kind == "colour" else as_integers(values[..., 0]))
+    colours = None if palette is None else [(r, g, b) for r, g, b, _ in palette.tolist()]
+    return RawMask(values, "lossy" if header.lossy else kind, colours, header.format, stored)
 
 
 def to_rgb8(image: NDArray[Any]) -> NDArray[np.uint8]:

@@ -34,7 +34,7 @@ _BRIGHT = 200
 _REACH = 4  # greatest distance of grey values from the border, in pixels
 _ALONG = 0.9  # share of the grey values along the border
 _GREYS = 4  # minimum number of grey values
-_SIDE = 4096  # of larger masks, only the regions and borders in the middle are analysed
+MIDDLE = 4096  # of larger masks, only the regions and borders in the middle are analysed
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,26 @@ class MaskValues:
     between: int = 0
 
     @classmethod
-    def of(cls, raw: RawMask) -> MaskValues:
+    def of(cls, mask: RawMask) -> MaskValues:
         """Reduce a mask to its values."""
-        raw = raw.single_band()
-        if raw.values.ndim != 2:
-            return cls(raw.kind, np.empty(0, np.uint8))
-        if raw.values.dtype != np.uint8:
-            return cls(raw.kind, np.unique(raw.values))
-        counts = np.array(Image.fromarray(raw.values).histogram())  # faster than bincount, which converts to int64
+        return cls.of_windows([mask])
+
+    @classmethod
+    def of_windows(cls, windows: Iterable[RawMask]) -> MaskValues:
+        """Reduce the windows that a mask consists of to its values."""
+        counts = np.zeros(256, np.int64)
+        found: list[NDArray[np.integer]] = []
+        for raw in (each.single_band() for each in windows):
+            if raw.values.ndim != 2:
+                return cls(raw.kind, np.empty(0, np.uint8))
+            if raw.values.dtype == np.uint8:
+                counts += np.array(
+                    Image.fromarray(raw.values).histogram()
+                )  # faster than bincount, which converts to int64
+            else:
+                found.append(np.unique(raw.values))
+        if found:
+            return cls(raw.kind, found[0] if len(found) == 1 else np.unique(np.concatenate(found)))
         values = np.flatnonzero(counts).astype(np.uint8)
         high = int(values[-1]) if len(values) else 0
         between = counts[_END + 1 : high - _END if high >= _BRIGHT else high + 1].sum()
@@ -183,8 +195,8 @@ def numbered(raw: RawMask) -> bool:
 
 def _middle(values: NDArray[np.integer]) -> NDArray[np.integer]:
     """Return the middle of a large mask, to bound the memory."""
-    top, left = (max(side - _SIDE, 0) // 2 for side in values.shape[:2])
-    return values[top : top + _SIDE, left : left + _SIDE]
+    top, left = (max(side - MIDDLE, 0) // 2 for side in values.shape[:2])
+    return values[top : top + MIDDLE, left : left + MIDDLE]
 
 
 def _regions(values: NDArray[np.integer]) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from pixelwise.imageio.mask_colours import format_share, look_up
 from pixelwise.imageio.mask_heuristics import numbered
 from pixelwise.labels import Colour, Labels, default_colours
 from pixelwise.storage import write_atomic
+from pixelwise.tiles import Window
 
 _KEY = "data.mask_values"
 _THRESHOLD = f"--set '{_KEY}={{threshold: 128}}'"
@@ -108,9 +109,13 @@ class MaskRule:
 
 
 def read_mask(
-    path: Path | str, labels: Labels, rule: MaskRule = MaskRule(), limits: Limits = Limits()
+    path: Path | str,
+    labels: Labels,
+    rule: MaskRule = MaskRule(),
+    limits: Limits = Limits(),
+    window: Window | None = None,
 ) -> tuple[NDArray[Any], list[str]]:
-    """Read a mask as class indices.
+    """Read a mask, or a window (H, W) of it, as class indices.
 
     Returns:
         Indices (H, W) in `labels.dtype`, ignored pixels as `labels.ignore_index`; and notices of what was assumed.
@@ -119,7 +124,7 @@ def read_mask(
         MaskError: no readable mask, or unknown ids or colours.
     """
     path = Path(path)
-    return encode_values(path, _readable(path, rule, limits), labels, rule)
+    return encode_values(path, _readable(path, rule, limits, window), labels, rule)
 
 
 def encode_values(path: Path, raw: RawMask, labels: Labels, rule: MaskRule) -> tuple[NDArray[Any], list[str]]:
@@ -141,9 +146,9 @@ def encode_values(path: Path, raw: RawMask, labels: Labels, rule: MaskRule) -> t
 
 
 def read_ids(
-    path: Path | str, rule: MaskRule = MaskRule(), limits: Limits = Limits()
+    path: Path | str, rule: MaskRule = MaskRule(), limits: Limits = Limits(), window: Window | None = None
 ) -> tuple[NDArray[Any], list[str]]:
-    """Read a mask as class ids, without labels.
+    """Read a mask, or a window (H, W) of it, as class ids, without labels.
 
     Returns:
         Ids (H, W), integers; and notices of what was assumed.
@@ -152,7 +157,7 @@ def read_ids(
         MaskError: no readable mask, or one of colours, which need labels.
     """
     path = Path(path)
-    return values_as_ids(path, _readable(path, rule, limits), rule)
+    return values_as_ids(path, _readable(path, rule, limits, window), rule)
 
 
 def values_as_ids(path: Path, raw: RawMask, rule: MaskRule) -> tuple[NDArray[Any], list[str]]:
@@ -187,8 +192,14 @@ def _ids_of_equal_bands(raw: RawMask, labels: Labels) -> RawMask:
     return single if are_ids else raw
 
 
-def _readable(path: Path, rule: MaskRule, limits: Limits) -> RawMask:
-    raw = read_mask_values(path, limits)
+def _readable(path: Path, rule: MaskRule, limits: Limits, window: Window | None) -> RawMask:
+    raw = read_mask_values(path, limits, window)
+    require_lossless(path, raw, rule)
+    return raw
+
+
+def require_lossless(path: Path, raw: RawMask, rule: MaskRule) -> None:
+    """Raise MaskError if the values of a mask file are not exact, and the rule needs exact ones."""
     if raw.kind == "lossy" and rule.threshold is None:
         raise MaskError(
             path,
@@ -196,7 +207,6 @@ def _readable(path: Path, rule: MaskRule, limits: Limits) -> RawMask:
             found=f"lossy {raw.format}, whose compression creates false ids along the edges",
             do=f"Save the masks as PNG; or, with two classes only, read bright pixels as the second: {_THRESHOLD}.",
         )
-    return raw
 
 
 def _ids(path: Path, raw: RawMask, rule: MaskRule, labels: Labels | None) -> tuple[NDArray[Any], list[str]]:

@@ -64,6 +64,8 @@ class TiffDecoder(WindowDecoder):
     def __init__(self, header: Header, page: Any, mask: Any, file: BinaryIO) -> None:
         self._header, self._page, self._mask, self._file = header, page, mask, file
         self._pieces: dict[int, Pieces] = {}
+        # Read now, since windows are decoded from other handles of the file.
+        self._palette = _palette(page) if header.kind == "palette" else None
 
     def __call__(self) -> Raster:
         """Decode the whole image from the file that was opened."""
@@ -91,8 +93,7 @@ class TiffDecoder(WindowDecoder):
             found = (int(self._mask.imagelength), int(self._mask.imagewidth))
             require_mask_size(found, self._header.size, "an internal mask")
             opaque = apply_orientation((decode(self._mask) != 0).all(axis=-1), self._header.orientation)
-        palette = _palette(self._page) if self._header.kind == "palette" else None
-        return Raster(self._header, values, palette, opaque=opaque)
+        return Raster(self._header, values, self._palette, opaque=opaque)
 
     def _decode_window(self, page: Any, file: BinaryIO, box: Window, most: int, key: Hashable | None) -> NDArray[Any]:
         if page.offset not in self._pieces:

@@ -15,6 +15,8 @@ from pixelwise.imageio.pieces import identity, keep, kept
 from pixelwise.imageio.raster import Decoder, Header, Raster, WindowDecoder
 from pixelwise.tiles import Window
 
+LARGE = 1 << 25  # pixels; larger images are read by windows, where their format allows it
+WINDOWED = ("TIFF", "JPEG 2000")
 _SAMPLE = 256  # strips or tiles of a file beyond the limits that are looked at
 
 

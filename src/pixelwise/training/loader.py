@@ -29,6 +29,7 @@ Key = tuple[int, int]
 Draw = Callable[[torch.Tensor, torch.Tensor, np.random.Generator], tuple[torch.Tensor, torch.Tensor]]
 Transform = CropTransform | VolumeTransform
 _ORDER, _DRAW = 0, 1
+_MOST_OF_SCENES = 1 << 29  # bytes
 
 
 class Stream(Sampler[Key]):
@@ -133,11 +134,13 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def cache_fits(dataset: Dataset, dtype: str) -> bool:
-    """Whether all decoded images and masks fit a quarter of the free memory.
+    """Whether all decoded images and masks fit a quarter of the free memory, those with windows of scenes also 512 MB.
 
     Whole volumes are counted as float32, to which they are normalised or resampled, at their own spacing.
     """
     left = (free_memory() or 0) / 4
+    if any(record.window is not None for record in dataset.records):
+        left = min(left, _MOST_OF_SCENES)  # a larger scene must not be decoded as a whole
     per_value = _tensor(np.zeros(1, dtype)).element_size()
     per_label = _tensor(np.zeros(1, dataset.labels.dtype)).element_size()
     for record in dataset.records:

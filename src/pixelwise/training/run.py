@@ -21,6 +21,7 @@ import pixelwise.config as configs
 from pixelwise.config import Config, Reasons, ResolvedConfig
 from pixelwise.datasets.dataset import Dataset, DataSplits, open_data, pin_paths, without_unreadable
 from pixelwise.datasets.fingerprint import fingerprint
+from pixelwise.datasets.scenes import resolved_blocks
 from pixelwise.errors import ConfigError, DataError, OutputExistsError, UsageError, convert_memory_errors
 from pixelwise.evaluation import require_metrics
 from pixelwise.evaluation.kept import KeptMasks
@@ -302,6 +303,8 @@ def _begin(request: Request, config: Config, data: _Data, out: Path, started: fl
     converted = config.data.bands is None and data.train.bands is not None
     if data.train.records[0].plane is not None:
         detected["volumes"] = "whole" if data.train.records[0].stack else "slices"
+    blocks, why_blocks = resolved_blocks(config.data.split, data.splits.description["split"])
+    detected |= {"split": blocks.model_dump()}
     config = configs.replace(config, data=detected, model={"dimensions": 3 if data.train.records[0].stack else 2})
     device = config.train.device or ("cuda" if torch.cuda.is_available() else "cpu")
     machine = Machine(device.partition(":")[0], cores(), cache_fits(data.train, facts.dtype))
@@ -324,6 +327,7 @@ def _begin(request: Request, config: Config, data: _Data, out: Path, started: fl
     resolved = configs.resolve(config)
     reasons |= measured | settled
     reasons |= {"data.bands": "grey and colour images are mixed"} if converted else {}
+    reasons |= {"data.split": why_blocks} if why_blocks else {}
     components.crops.transform = assembly.transform(resolved, data.train)
     found = {"fingerprint": facts.to_dict(), "splits": data.splits.description, "skipped": data.splits.skipped}
     write_json(out / DATA, found | {"val_hash": data.val.hash()})

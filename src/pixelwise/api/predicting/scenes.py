@@ -33,6 +33,7 @@ from pixelwise.imageio.scene_writing import (
     require_disk,
 )
 from pixelwise.imageio.sources import Readable, Source, open_source
+from pixelwise.imageio.windows import LARGE
 from pixelwise.inference.blending import Block
 from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import Labels
@@ -40,8 +41,6 @@ from pixelwise.reporting.overlay import overlay, write_png
 from pixelwise.tiles import Window
 from pixelwise.types import ModelSpec
 
-# Images with more pixels are predicted block by block.
-LARGE = 1 << 25
 _FORMATS = ("TIFF", "GeoTIFF", "JPEG 2000")
 # The longer side of the overlay, in pixels.
 _PREVIEW = 2048
