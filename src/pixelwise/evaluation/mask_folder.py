@@ -23,13 +23,8 @@ from pixelwise.formats.reading import read_truth, read_truth_ids
 from pixelwise.formats.records import Record
 from pixelwise.grid import Grid
 from pixelwise.imageio import volume_files
-from pixelwise.imageio.dicom_seg import (
-from pixelwise.imageio.dicom_seg_header import 
-    read_dicom_seg,
-    read_identifiers,
-    read_segmentation_header,
-    segmentation_kind,
-)
+from pixelwise.imageio.dicom_seg import read_dicom_seg
+from pixelwise.imageio.dicom_seg_header import read_identifiers, read_segmentation_header, segmentation_kind
 from pixelwise.imageio.file_formats import READABLE
 from pixelwise.imageio.images import IMAGE_SUFFIXES, read_size
 from pixelwise.imageio.listing import walk
