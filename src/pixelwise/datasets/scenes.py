@@ -429,7 +429,7 @@ def _outside(window: Window, place: Place, taken: np.ndarray | None, buffer: flo
     part: Window | None = window
     for box in taken[near].tolist():
         part = None if part is None else _without(part, place.pixels(tuple(box), buffer))
-    if part is None or min(part[2:]) < min(_SMALLEST, *window[2:]):
+    if part is None or min(part[2:]) < min(_SMALLEST, min(window[2:]) / 2):
         return None
     return part
 
