@@ -544,6 +544,7 @@ def test_a_new_run_starts_with_the_class_frequencies(discs: Path, tiny: tuple[st
     torch.testing.assert_close(bias, expected[:, None].expand_as(bias), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_steps_are_measured_with_augmentation(
     discs: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
