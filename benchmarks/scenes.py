@@ -74,7 +74,7 @@ def measure(args: argparse.Namespace) -> None:
             for turn in range(1 if side == HUGE else args.rounds):
                 for method in METHODS:
                     if fits(method, side):
-                        facts = process(args, method, scene, Path(place) / "out")
+                        facts = process(args, method, scene, Path(place) / method)
                         found.setdefault(method, []).append(facts)
                         print(f"{side}, round {turn}: {method}: {facts}", file=sys.stderr, flush=True)
             scene.unlink()
