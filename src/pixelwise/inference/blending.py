@@ -182,11 +182,11 @@ class _Canvas:
         missing = size - len(self.mask)
         if missing <= 0:
             return
-        self.mask, self.seen, self.differ, self.invalid, self.share = (
-            np.concatenate([each, np.zeros((missing, *each.shape[1:]), each.dtype)])
-            for each in (self.mask, self.seen, self.differ, self.invalid, self.share)
+        self.mask, self.seen, self.differ, self.invalid = (
+            _longer(each, missing) for each in (self.mask, self.seen, self.differ, self.invalid)
         )
         if self.total is not None:
+            self.share = _longer(self.share, missing)
             more = np.zeros((self.classes, missing, *self.total.shape[2:]), np.float32)
             self.total = np.concatenate([self.total, more], axis=1)
 
@@ -210,22 +210,23 @@ class _Canvas:
             mean = self.total[:, rows][:, differ] / self.share[rows][differ]
             self.mask[rows][differ] = most_probable(mean, self.mask.dtype)
             return
-        number = np.cumsum(differ.reshape(-1), dtype=np.int64).reshape(differ.shape)  # of each pixel, from 1
+        kind = np.int32 if differ.size < 2**31 else np.int64
+        number = np.cumsum(differ.reshape(-1), dtype=kind).reshape(differ.shape)  # of each pixel, from 1
         chosen = np.empty(count, self.mask.dtype)
         step = max(1, _NUMBERS // self.classes)
         for begin in range(0, count, step):
             chosen[begin : begin + step] = self._decide(differ, number, begin, min(begin + step, count))
         self.mask[rows][differ] = chosen
 
-    def _decide(self, differ: NDArray[np.bool_], number: NDArray[np.int64], begin: int, end: int) -> NDArray[Any]:
+    def _decide(self, differ: NDArray[np.bool_], number: NDArray[Any], begin: int, end: int) -> NDArray[Any]:
         """Return the classes of the pixels with the numbers from `begin` to `end`, counted from 0."""
+        everything = begin == 0 and end == number.reshape(-1)[-1]
         total = np.zeros((self.classes, end - begin), np.float32)
         share = np.zeros(end - begin, np.float32)
         for tile in self.tiles:
             place, inner = self._places(tile.window)
-            within = differ[place]
-            which = number[place]
-            points = np.nonzero(within & (which > begin) & (which <= end))
+            within, which = differ[place], number[place]
+            points = np.nonzero(within if everything else within & (which > begin) & (which <= end))
             if tile.result is None or not len(points[0]):
                 continue
             index = which[points] - 1 - begin
@@ -234,3 +235,8 @@ class _Canvas:
             total[:, index] += tile.result.probabilities_at(local) * weights
             share[index] += weights
         return most_probable(total / share, self.mask.dtype)
+
+
+def _longer(rows: NDArray[Any], missing: int) -> NDArray[Any]:
+    """Append zeros."""
+    return np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), rows.dtype)])

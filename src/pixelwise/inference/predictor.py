@@ -38,7 +38,9 @@ Read = Callable[[Window], Piece]
 
 # Bytes of the logits, and of probabilities that are returned, of neighbouring rows of tiles in `stream`.
 _HELD_BYTES = 1 << 29
+# Tiles that are read, and that are computed, in advance: enough for the time that a block takes to be decided and written.
 _READ_AHEAD = 2
+_COMPUTED_AHEAD = 8
 # Tiles whose values are compared with those of the training.
 _SAMPLE = 9
 
@@ -322,7 +324,7 @@ class Predictor:
         pieces = ([read(window) for window in batch] for batch in batches)
         source = ahead(pieces, _READ_AHEAD) if overlapping else pieces
         computed = (self._computed(batch, found, where) for batch, found in zip(batches, source, strict=True))
-        return itertools.chain.from_iterable(ahead(computed, 1) if overlapping else computed)
+        return itertools.chain.from_iterable(ahead(computed, _COMPUTED_AHEAD) if overlapping else computed)
 
     def _computed(self, batch: Sequence[Window], pieces: Sequence[Piece], where: str) -> list[Tile]:
         """Compute tiles of equal shape; those without any data are left out."""
