@@ -16,10 +16,12 @@ from rasterio.transform import Affine
 
 from pixelwise.api.predicting import predict_files, scenes
 from pixelwise.errors import Interrupted
+from pixelwise.imageio.images import fill_invalid
 from pixelwise.imageio.scene_writing import SceneWriter
 from pixelwise.inference import predictor as predictors
 from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import Labels
+from pixelwise.reporting.overlay import overlay
 from pixelwise.types import ModelSpec
 
 LABELS = Labels(("dark", "mid", "bright"), ids=(0, 7, 9), ignore_ids=(255,))
@@ -93,13 +95,20 @@ def test_a_scene_gets_the_mask_of_the_whole_image_with_its_geometry(tmp_path: Pa
     assert not [path for path in (tmp_path / "out").rglob("*") if "partial" in path.name]
 
 
-def test_the_overlay_of_a_scene_is_small(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ignored", [(255,), ()])
+def test_the_overlay_of_a_scene_is_small(tmp_path: Path, ignored: tuple[int, ...]) -> None:
     from PIL import Image
 
-    (entry,) = predict_files(Predictor(Backend()), [str(scene(tmp_path / "a.tif"))], tmp_path / "out").images
+    backend, source = Backend(), scene(tmp_path / "a.tif")
+    labels = Labels(LABELS.names, ids=LABELS.ids, ignore_ids=ignored)
+    backend.spec = replace(backend.spec, labels=labels)
+    (entry,) = predict_files(Predictor(backend), [str(source)], tmp_path / "out").images
+    with rasterio.open(source) as file:
+        image, valid = file.read(), file.dataset_mask() > 0
+    mask = Predictor(backend)(image, valid=valid).mask
+    expected = overlay(fill_invalid(image[:, ::3, ::3], valid[::3, ::3]), mask[::3, ::3], labels)
     with Image.open(tmp_path / "out" / entry["overlay"]) as shown:
-        assert shown.size == (74, 100)
-        assert len(np.unique(np.asarray(shown).reshape(-1, 3), axis=0)) > 20
+        np.testing.assert_array_equal(np.asarray(shown), expected)
 
 
 def test_what_is_said_about_the_progress(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pixelwise.api.predicting.journal import Journal, State
 from pixelwise.api.predicting.outputs import Outputs, about
 from pixelwise.api.predicting.spacing import resampled
-from pixelwise.imageio.images import fill_invalid
+from pixelwise.imageio.images import fill_invalid, read_mask_values
 from pixelwise.imageio.resampling import ResampledSource
 from pixelwise.imageio.scene_writing import (
     CONFIDENCE,
@@ -32,7 +32,7 @@ from pixelwise.imageio.scene_writing import (
     probability_content,
     require_disk,
 )
-from pixelwise.imageio.sources import Readable, Source, open_source
+from pixelwise.imageio.sources import Readable, Source
 from pixelwise.imageio.windows import LARGE
 from pixelwise.inference.blending import Block
 from pixelwise.inference.predictor import Predictor
@@ -209,15 +209,12 @@ class _Preview:
         ids, _ = class_ids(labels)
         table = np.full(int(ids.max()) + 1, labels.ignore_index, labels.dtype)
         table[ids[: labels.num_classes]] = np.arange(labels.num_classes)
-        written = open_source(mask_file)
         mask = np.zeros(self.seen.shape, labels.dtype)
         for block in blocks:
             place, taken = self._places(block)
             if not self.seen[place].all():
                 self.read(block)
-            stored, valid = written.read(block)
-            found = table[stored[0][taken]]
-            mask[place] = found if valid is None else np.where(valid[taken], found, labels.ignore_index)
+            mask[place] = table[read_mask_values(mask_file, window=block).values[taken]]
         return overlay(fill_invalid(self.image, None if self.valid.all() else self.valid), mask, labels)
 
 
