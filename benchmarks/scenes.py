@@ -142,7 +142,7 @@ def alone(args: argparse.Namespace, scene: Path, out: Path) -> float:
 
     predictor = _predictor(args)
     with rasterio.open(scene) as file:
-        places = predictor.places((file.height, file.width))
+        places = predictor.layout((file.height, file.width)).places
         tile = file.read(window=((0, places[0].shape[0]), (0, places[0].shape[1])))
     count = min(len(places), 2_000)
     predictor(tile)
@@ -179,7 +179,7 @@ def plain_loop(args: argparse.Namespace, scene: Path, out: Path) -> float:
         shape, profile = (file.height, file.width), file.profile
         total = np.zeros((card.labels.num_classes, *shape), np.float32)
         count = np.zeros(shape, np.float32)
-        for place in predictor.places(shape):
+        for place in predictor.layout(shape).places:
             rows, columns = place.slices
             image = file.read(window=((rows.start, rows.stop), (columns.start, columns.stop)))
             total[:, rows, columns] += model(torch.from_numpy(image)[None].float())[0].softmax(0).numpy()

@@ -19,6 +19,7 @@ from pixelwise.errors import Interrupted
 from pixelwise.imageio.images import fill_invalid
 from pixelwise.imageio.scene_writing import SceneWriter
 from pixelwise.inference import predictor as predictors
+from pixelwise.inference.layout import _intersect
 from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import Labels
 from pixelwise.reporting.overlay import overlay
@@ -141,9 +142,9 @@ def test_an_interrupted_scene_is_continued(tmp_path: Path, monkeypatch: pytest.M
     backend, predictor = Backend(), Predictor(Backend())
     blocks = predictor.blocks((300, 220), probabilities=True)
     needed = sum(
-        any(predictors._intersect(place, block) for block in blocks[stop_after:] if block.start[1:] == strip)
+        any(_intersect(place, block) for block in blocks[stop_after:] if block.start[1:] == strip)
         for strip in {block.start[1:] for block in blocks}
-        for place in predictor.places((300, 220))
+        for place in predictor.layout((300, 220)).places
     )
     result = predict_files(Predictor(backend), [str(source)], tmp_path / "out", **options)
     assert backend.calls <= needed

@@ -15,6 +15,7 @@ from pixelwise.errors import DataError
 from pixelwise.inference import predictor as module
 from pixelwise.inference.ahead import ahead
 from pixelwise.inference.decision import enlarge, enlarge_at
+from pixelwise.inference.layout import _intersect
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.tile_result import TileResult
 from pixelwise.labels import Labels
@@ -145,8 +146,8 @@ def test_finished_blocks_are_neither_read_nor_computed_again(monkeypatch: pytest
             np.testing.assert_array_equal(found[window.slices], wanted)
         needed = [
             place
-            for place in predictor.places(source.shape)
-            if any(module._intersect(place, window) for window in blocks[done:])
+            for place in predictor.layout(source.shape).places
+            if any(_intersect(place, window) for window in blocks[done:])
         ]
         assert set(map(str, source.reads)) == set(map(str, needed))
 

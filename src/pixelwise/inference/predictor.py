@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.errors import ConfigError, DataError, wrong_bands
+from pixelwise.errors import ConfigError, DataError
 from pixelwise.formats.reading import as_bands
 from pixelwise.grid import Grid
 from pixelwise.imageio.sources import Readable
@@ -23,12 +23,13 @@ from pixelwise.inference.augmentation import mirrored_axes
 from pixelwise.inference.backend import Backend
 from pixelwise.inference.blending import Block, Tile, blend
 from pixelwise.inference.decision import bands, most_probable
+from pixelwise.inference.layout import Layout
 from pixelwise.inference.preparation import prepared, resampled
 from pixelwise.inference.tile_result import TileResult
-from pixelwise.inference.values import require_finite_output, require_range, require_values
+from pixelwise.inference.values import require_finite_output, require_image, require_range
 from pixelwise.labels import Labels
 from pixelwise.metrics.temperature import tempered
-from pixelwise.tiles import Window, padded, windows
+from pixelwise.tiles import Window, padded
 from pixelwise.types import ModelSpec, Prediction
 
 Floats = NDArray[np.float32]
@@ -177,7 +178,7 @@ class Predictor:
         if tile is None or all(size <= side for size, side in zip(shape, tile, strict=True)):
             return self._whole(image, where, observe)
         mask = np.empty(shape, self.labels.dtype)
-        every = self.blocks(shape) if observe is None else self._rows_of(shape)
+        every = self.blocks(shape) if observe is None else self.layout(shape).rows
         for block in self._blocks(every, shape, _reader(image, valid), where, probabilities=observe is not None):
             mask[block.window.slices] = block.mask
             if observe is not None and block.probabilities is not None:
@@ -253,32 +254,16 @@ class Predictor:
         A block has the rows between the starts of two rows of tiles. Where the logits of these rows would exceed a limit, the
         image is divided into strips along the further axes, one after the other.
         """
-        tile = self._tile(shape)
-        corners = [sorted({place.start[axis] for place in self.places(shape)}) for axis in range(len(shape))]
-        held = 1 + max(sum(top - tile[0] < other <= top for other in corners[0]) for top in corners[0])
-        logits = math.prod(-(-size // self.spec.logit_scale) for size in tile) * len(self.copies)
-        numbers = self.labels.num_classes * (held * logits + (2 * math.prod(tile) if probabilities else 0))
-        fitting = _HELD_BYTES // (4 * numbers)
-        widths = [len(starts) for starts in corners[1:]]  # of the strips, in tiles along each further axis
-        for axis, count in enumerate(widths):
-            widths[axis] = min(count, max(1, fitting // (math.prod(widths) // count)))
-        strips = [
-            itertools.pairwise([*starts[::width], size])
-            for starts, width, size in zip(corners[1:], widths, shape[1:], strict=True)
-        ]
-        rows = self._rows_of(shape)
-        return [
-            Window((row.start[0], *starts), (row.stop[0], *stops))
-            for starts, stops in (zip(*strip, strict=True) for strip in itertools.product(*strips))
-            for row in rows
-        ]
+        layout = self.layout(shape)
+        logits = math.prod(-(-size // self.spec.logit_scale) for size in layout.tile) * len(self.copies)
+        more = 2 * math.prod(layout.tile) if probabilities else 0
+        numbers = self.labels.num_classes * (layout.rows_held * logits + more)
+        return layout.blocks(_HELD_BYTES // (4 * numbers))
 
-    def _rows_of(self, shape: Sequence[int]) -> list[Window]:
-        """Return the windows of the blocks of an image that is not divided into strips."""
-        tops = sorted({place.start[0] for place in self.places(shape)})
-        rest = tuple(shape[1:])
-        origin = (0,) * len(rest)
-        return [Window((top, *origin), (bottom, *rest)) for top, bottom in itertools.pairwise([*tops, shape[0]])]
+    def layout(self, shape: Sequence[int]) -> Layout:
+        """Return the tiles of an image of size *S; without `spec.tile`, one for the whole image."""
+        tile = self.spec.tile or tuple(padded(size, self.spec.stride) for size in shape)
+        return Layout(tuple(shape), tile, self.spec.overlap, self.spec.stride)
 
     def _blocks(
         self,
@@ -291,25 +276,15 @@ class Predictor:
         overlapping: bool = False,
     ) -> Iterator[Block]:
         """Predict blocks of an image, with their probabilities before the temperature."""
-        places, labels = self.places(shape), self.labels
+        layout, labels = self.layout(shape), self.labels
         for _, strip in itertools.groupby(every, lambda window: (window.start[1:], window.stop[1:])):
             blocks = list(strip)
             box = Window(blocks[0].start, blocks[-1].stop)
-            inside = [place for place in places if _intersect(place, box)]
+            inside = layout.inside(box)
             tiles = self._tiles(read, inside, where, overlapping=overlapping)
             yield from blend(
-                inside, tiles, self._tile(shape), labels.num_classes, labels.dtype, box=box, probabilities=probabilities
+                inside, tiles, layout.tile, labels.num_classes, labels.dtype, box=box, probabilities=probabilities
             )
-
-    def places(self, shape: Sequence[int]) -> list[Window]:
-        """Return the windows of the tiles of an image of size *S, row by row."""
-        tile = self._tile(shape)
-        overlap = [min(round(self.spec.overlap * size), size - 1) for size in tile]
-        return windows(shape, tile, overlap, align=self.spec.stride)
-
-    def _tile(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Return the tile; without one, one for the whole image."""
-        return self.spec.tile or tuple(padded(size, self.spec.stride) for size in shape)
 
     def _tiles(self, read: Read, places: Sequence[Window], where: str, *, overlapping: bool = False) -> Iterator[Tile]:
         """Compute the tiles of the windows; neighbours of equal shape are computed together.
@@ -351,7 +326,7 @@ class Predictor:
 
     def _require_range_of(self, source: Readable, where: str) -> None:
         """Raise as `require_range`, by a sample of the tiles of an image."""
-        places = self.places(source.shape)
+        places = self.layout(source.shape).places
         sample = [source.read(place) for place in places[:: max(1, len(places) // _SAMPLE)]]
         image = np.concatenate([part.reshape(len(part), -1) for part, _ in sample], axis=1)
         valid = np.concatenate([np.ones(part[0].size, bool) if v is None else v.reshape(-1) for part, v in sample])
@@ -361,7 +336,7 @@ class Predictor:
         """Return an image in the bands of the model, after checking it."""
         if image.ndim == 3 and self.spec.dimensions == 2:
             image = as_bands(image, self.spec.colour_mode)
-        self._require_image(image, valid, where)
+        require_image(image, valid, self.spec, where)
         return image
 
     def _logits(self, images: NDArray[Any]) -> Floats:
@@ -386,26 +361,6 @@ class Predictor:
             )
         return logits
 
-    def _require_image(self, image: NDArray[Any], valid: NDArray[np.bool_] | None, where: str) -> None:
-        axes = ("depth", "height", "width")[-self.spec.dimensions :]
-        if image.ndim != len(axes) + 1 or image.size == 0:
-            raise DataError(
-                where,
-                expected=f"an image (bands, {', '.join(axes)}) with at least one pixel",
-                found=f"shape {image.shape}",
-                do="Reorder the axes, or leave the image out.",
-            )
-        if image.shape[0] != self.spec.channels:
-            raise wrong_bands(where, self.spec.channels, image.shape[0])
-        if valid is not None and valid.shape != image.shape[1:]:
-            raise DataError(
-                where,
-                expected=f"a validity mask of shape {image.shape[1:]}",
-                found=str(valid.shape),
-                do="Use a mask with the size of the image.",
-            )
-        require_values(image, valid, self.spec, where)
-
 
 def _batched(windows: Iterable[Window], size: int) -> Iterator[list[Window]]:
     source = iter(windows)
@@ -416,10 +371,6 @@ def _batched(windows: Iterable[Window], size: int) -> Iterator[list[Window]]:
 def _reader(image: NDArray[Any], valid: NDArray[np.bool_] | None) -> Read:
     """Return a function that cuts windows out of an image in memory."""
     return lambda window: (image[:, *window.slices], None if valid is None else valid[window.slices])
-
-
-def _intersect(one: Window, other: Window) -> bool:
-    return all(a < d and c < b for a, b, c, d in zip(one.start, one.stop, other.start, other.stop, strict=True))
 
 
 def _aligned(spec: ModelSpec) -> tuple[int, ...] | None:

@@ -7,11 +7,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, wrong_bands
 from pixelwise.types import ModelSpec
 
 
-def require_values(image: NDArray[Any], valid: NDArray[np.bool_] | None, spec: ModelSpec, where: str) -> None:
+def require_image(image: NDArray[Any], valid: NDArray[np.bool_] | None, spec: ModelSpec, where: str) -> None:
+    """Raise unless an image (C, *S) and its valid pixels (*S) have the axes, bands and kind of values of the model.
+
+    Raises:
+        DataError: they do not.
+    """
+    axes = ("depth", "height", "width")[-spec.dimensions :]
+    if image.ndim != len(axes) + 1 or image.size == 0:
+        raise DataError(
+            where,
+            expected=f"an image (bands, {', '.join(axes)}) with at least one pixel",
+            found=f"shape {image.shape}",
+            do="Reorder the axes, or leave the image out.",
+        )
+    if image.shape[0] != spec.channels:
+        raise wrong_bands(where, spec.channels, image.shape[0])
+    if valid is not None and valid.shape != image.shape[1:]:
+        raise DataError(
+            where,
+            expected=f"a validity mask of shape {image.shape[1:]}",
+            found=str(valid.shape),
+            do="Use a mask with the size of the image.",
+        )
+    _require_values(image, valid, spec, where)
+
+
+def _require_values(image: NDArray[Any], valid: NDArray[np.bool_] | None, spec: ModelSpec, where: str) -> None:
     """Raise if the pixel values differ in kind from those that the model was trained on.
 
     Raises:
