@@ -16,7 +16,7 @@ from tests.imageio.drawn_videos import draw_video
 from tests.inference.backends import predictor_of
 
 from pixelwise.api.predicting import find_sources, predict_files
-from pixelwise.api.video import VideoSettings
+from pixelwise.api.predicting.video import VideoSettings
 from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import Labels
 

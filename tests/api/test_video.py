@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from tests.imageio.drawn_videos import decoded, draw_video
 from tests.inference.backends import predictor_of
 
-from pixelwise.api import video
-from pixelwise.api.video import VideoSettings, example_frame, predict_video, remove_parts, video_settings
+from pixelwise.api.predicting import video
+from pixelwise.api.predicting.video import VideoSettings, example_frame, predict_video, remove_parts, video_settings
 from pixelwise.errors import ConfigError, DataError, ImageError, UsageError
 from pixelwise.imageio.masks import read_mask
 from pixelwise.imageio.video import read_video_header

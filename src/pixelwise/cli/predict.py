@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -69,28 +69,12 @@ def run(
     def report(done: int, total: int, name: str) -> None:
         progress.line(f"predicting {done} of {total}: {name}", last=done == total)
 
+    options: dict[str, Any] = {"out": out, "overlays": overlays, "probabilities": probabilities}
+    options |= {"overrides": settings, "overwrite": overwrite, "progress": report}
     if watch is not None:
-        api.watch(
-            opened,
-            watch,
-            out=out,
-            overlays=overlays,
-            probabilities=probabilities,
-            overrides=settings,
-            overwrite=overwrite,
-            progress=report,
-        )
+        api.watch(opened, watch, **options)
         return
-    result = api.predict(
-        opened,
-        sources or [],
-        out=out,
-        overlays=overlays,
-        probabilities=probabilities,
-        overrides=settings,
-        overwrite=overwrite,
-        progress=report,
-    )
+    result = api.predict(opened, sources or [], **options)
     say_engine(progress, result.engine)
     if as_json:
         print_json(result.to_dict())

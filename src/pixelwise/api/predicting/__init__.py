@@ -16,9 +16,9 @@ from pixelwise.api.predicting.outputs import Loaded, Outputs, predict_source
 from pixelwise.api.predicting.requests import RESULTS, SUMMARY, open_engine, request_for, write_summary
 from pixelwise.api.predicting.run import Predicted, Progress, Run
 from pixelwise.api.predicting.sources import find_sources
+from pixelwise.api.predicting.video import VIDEO_KEYS, video_settings
 from pixelwise.api.predicting.watching import watch_folder
 from pixelwise.api.scoring import require_sections
-from pixelwise.api.video import VIDEO_KEYS, video_settings
 from pixelwise.config import Config, with_overrides
 from pixelwise.errors import Interrupted, UsageError
 from pixelwise.imageio.sources import open_source

@@ -51,9 +51,9 @@ def resumed(out: Path, request: Mapping[str, Any], overwrite: bool) -> dict[str,
 
 
 def journal_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the lines of a journal up to the first one that was cut off."""
-    lines = []
-    for text in path.read_bytes().splitlines(keepends=True):
+    """Read the lines of a journal up to the first one that was cut off; none without a journal."""
+    lines: list[dict[str, Any]] = []
+    for text in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
         try:
             lines.append(json.loads(text))
         except ValueError:
@@ -65,11 +65,11 @@ class Journal:
     """The finished files of an unfinished folder, and finished blocks of large ones, one JSON line each, behind the request."""
 
     def __init__(self, path: Path, request: Mapping[str, Any]) -> None:
-        kept = journal_lines(path) if path.is_file() else []
+        kept = journal_lines(path)
         self.written = [line["name"] for line in kept[1:] if "entry" in line]
         self._blocks = {line["name"]: line for line in kept[1:] if "entry" not in line}
         lines = [*kept[:1], *(line for line in kept[1:] if "entry" in line), *self._blocks.values()]
-        write_atomic(path, "".join(_line(line) for line in lines or [dict(request)]).encode())
+        write_atomic(path, "".join(journal_line(line) for line in lines or [dict(request)]).encode())
         self.file = path.open("a", encoding="ascii")
         self.lock = threading.Lock()
 
@@ -89,7 +89,7 @@ class Journal:
 
     def _store(self, line: Mapping[str, Any]) -> None:
         with self.lock:
-            self.file.write(_line(line))
+            self.file.write(journal_line(line))
             self.file.flush()
         os.fsync(self.file.fileno())  # outside of the lock: the disk stores several records in the time of one
 
@@ -98,7 +98,8 @@ class Journal:
         self.file.close()
 
 
-def _line(plain: Mapping[str, Any]) -> str:
+def journal_line(plain: Mapping[str, Any]) -> str:
+    """Return a line of a journal."""
     return json.dumps(dict(plain)) + "\n"
 
 

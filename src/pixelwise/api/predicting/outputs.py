@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.api.video import VideoSettings
+from pixelwise.api.predicting.video import VideoSettings
 from pixelwise.errors import ImageError
 from pixelwise.imageio.dicom_seg_writing import write_dicom_seg
 from pixelwise.imageio.images import fill_invalid

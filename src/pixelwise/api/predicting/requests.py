@@ -11,7 +11,7 @@ from pixelwise.api.predicting.journal import JOURNAL
 from pixelwise.api.predicting.outputs import Outputs
 from pixelwise.api.predicting.run import Predicted, Progress
 from pixelwise.api.predicting.sources import Item
-from pixelwise.api.video import example_frame
+from pixelwise.api.predicting.video import example_frame
 from pixelwise.errors import DataError
 from pixelwise.inference.augmentation import mirrored_axes
 from pixelwise.inference.engines import AUTO, Example

@@ -20,7 +20,7 @@ from pixelwise.api.predicting.outputs import Loaded, Outputs, predict_source, wr
 from pixelwise.api.predicting.scenes import is_scene, predict_scene
 from pixelwise.api.predicting.sources import Item
 from pixelwise.api.predicting.spacing import resampled, spacing_notice
-from pixelwise.api.video import predict_video, remove_parts
+from pixelwise.api.predicting.video import predict_video, remove_parts
 from pixelwise.errors import DataError, OutOfMemoryError, convert_memory_errors
 from pixelwise.imageio.sources import Source
 from pixelwise.inference.predictor import Predictor

@@ -133,8 +133,7 @@ class _Watch:
 
     def _predict(self, ready: Mapping[str, Item]) -> None:
         if self.opened is None:
-            path = self.out / JOURNAL
-            begun = journal_lines(path)[:1] if path.is_file() else []
+            begun = journal_lines(self.out / JOURNAL)[:1]
             engine = begun[0].get("engine") if begun else None
             self.opened = open_engine(self.given, ready, engine, self.progress, count=_MANY)
         predictor, facts = self.opened

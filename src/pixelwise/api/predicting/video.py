@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.api.predicting.video_parts import Parts, join_text
+from pixelwise.api.predicting.video_regions import Regions, read_regions, region_pixels
 from pixelwise.api.scoring import require_sections
-from pixelwise.api.video_parts import Parts, join_text
-from pixelwise.api.video_regions import Regions, read_regions, region_pixels
 from pixelwise.config import Config, with_overrides
 from pixelwise.errors import ConfigError, DataError, ImageError, convert_memory_errors
 from pixelwise.grid import Grid

@@ -6,7 +6,6 @@ is written only after its files are on disk; files without a line are written ag
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -16,10 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.formats.reading import file_hash
+from pixelwise.api.predicting.journal import JOURNAL, journal_line, journal_lines, state_of, unchanged
 from pixelwise.storage import atomic_path, write_atomic
-
-_JOURNAL = "journal.jsonl"
 
 
 class Parts:
@@ -34,11 +31,11 @@ class Parts:
 
     def __init__(self, folder: Path, path: Path, request: Mapping[str, Any]) -> None:
         self.folder = folder
-        lines = _lines(folder / _JOURNAL)
-        if not (lines and lines[0]["request"] == dict(request) and unchanged(path, lines[0]["video"])):
+        lines = journal_lines(folder / JOURNAL)
+        if not (lines and lines[0]["request"] == dict(request) and unchanged((path,), lines[0]["video"])):
             shutil.rmtree(folder, ignore_errors=True)
-            lines = [{"request": dict(request), "video": file_state(path)}]
-        write_atomic(folder / _JOURNAL, "".join(map(_line, lines)))  # without a line that was cut off
+            lines = [{"request": dict(request), "video": state_of((path,))}]
+        write_atomic(folder / JOURNAL, "".join(map(journal_line, lines)))  # without a line that was cut off
         self.segments: list[dict[str, Any]] = [line for line in lines[1:] if "entry" not in line]
         self.entry: dict[str, Any] | None = next((line["entry"] for line in lines[1:] if "entry" in line), None)
 
@@ -68,12 +65,12 @@ class Parts:
         """Record the entry of the video, whose files are complete, and remove the segments."""
         self._append({"entry": dict(entry)})
         for file in self.folder.iterdir():
-            if file.name != _JOURNAL:
+            if file.name != JOURNAL:
                 file.unlink()
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        with (self.folder / _JOURNAL).open("a", encoding="utf-8") as file:
-            file.write(_line(line))
+        with (self.folder / JOURNAL).open("a", encoding="utf-8") as file:
+            file.write(journal_line(line))
             file.flush()
             os.fsync(file.fileno())
 
@@ -84,33 +81,3 @@ def join_text(files: Iterable[Path], path: Path) -> None:
         for file in files:
             with file.open("rb") as source:
                 shutil.copyfileobj(source, target)
-
-
-def file_state(path: Path) -> list[int | str]:
-    """Return what tells a changed file from the one that was predicted: size, time of modification, SHA-256."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns, file_hash(path)]
-
-
-def unchanged(path: Path, state: list[int | str]) -> bool:
-    """Whether a file is the one of a `file_state`; a copy has another time of modification and the same contents."""
-    status = path.stat()
-    return state[:2] == [status.st_size, status.st_mtime_ns] or (
-        state[:1] == [status.st_size] and state[2:] == [file_hash(path)]
-    )
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Read the lines of a journal up to the first one that was cut off; none without a journal."""
-    lines: list[dict[str, Any]] = []
-    if path.is_file():
-        for text in path.read_bytes().splitlines(keepends=True):
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                break
-    return lines
-
-
-def _line(plain: Mapping[str, Any]) -> str:
-    return json.dumps(plain) + "\n"
