@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -241,3 +244,48 @@ def test_images_of_unknown_spacing_are_not_resampled(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((30, 30, 3), np.uint8), photometric="rgb")
     (entry,) = predict_files(trained_at(1.0), [str(tmp_path / "a.tif")], tmp_path / "out", resample=True).images
     assert "not resampled, since the spacing of its pixels or of the training is unknown" in entry["notices"][0]
+
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from pixelwise.api.predicting import predict_files, scenes
+from pixelwise.inference import predictor as predictors
+from pixelwise.inference.predictor import Predictor
+from tests.api.test_scenes import Backend
+
+scenes.LARGE, predictors._HELD_BYTES = 10_000, 400_000
+say = lambda done, total, text: print(text, flush=True)
+predict_files(Predictor(Backend()), [sys.argv[1]], Path(sys.argv[2]), confidence=True, overlays=False, progress=say)
+"""
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_scene_that_is_killed_again_and_again_is_finished_with_the_same_bytes(tmp_path: Path, kills: int) -> None:
+    """Killed after one or two more blocks each time, or while the result is copied."""
+    size = (260 + 48 * kills, 110)
+    source, out = scene(tmp_path / "a.tif", *size, nodata=False), tmp_path / "out"
+    expected = predict_files(
+        Predictor(Backend()), [str(source)], tmp_path / "expected", confidence=True, overlays=False
+    )
+    command = [sys.executable, "-c", PROGRAM, str(source), str(out)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = [0]
+    for number in range(kills):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            assert process.stdout is not None
+            for _ in range(1 + number % 2):
+                process.stdout.readline()
+            process.kill()
+        lines = [
+            json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()[1:] if line.endswith("}")
+        ]
+        done.append(max(line["blocks"] for line in lines if "blocks" in line))
+        assert [line["blocks"] for line in lines] == sorted({line["blocks"] for line in lines})
+    assert done == sorted(done)
+    assert done[-1] >= kills
+    result = predict_files(Predictor(rest), [str(source)], out, confidence=True, overlays=False)
+    assert rest.calls < whole.calls
+    for name in ("masks/a.tif", "confidence/a.tif"):
+        assert (out / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
+    assert result.images == expected.images
