@@ -265,9 +265,9 @@ def test_a_scene_that_is_killed_again_and_again_is_finished_with_the_same_bytes(
     """Killed after one or two more blocks each time, or while the result is copied."""
     size = (260 + 48 * kills, 110)
     source, out = scene(tmp_path / "a.tif", *size, nodata=False), tmp_path / "out"
-    expected = predict_files(
-        Predictor(Backend()), [str(source)], tmp_path / "expected", confidence=True, overlays=False
-    )
+    whole = Backend()
+    rest = Backend()
+    expected = predict_files(Predictor(whole), [str(source)], tmp_path / "expected", confidence=True, overlays=False)
     command = [sys.executable, "-c", PROGRAM, str(source), str(out)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = [0]
