@@ -11,6 +11,7 @@ from torch import Tensor
 from pixelwise.errors import ConfigError, MaskError, UsageError
 
 Per = Literal["batch", "image"]
+_HISTOGRAMS = 256
 
 
 class Pixels(NamedTuple):
@@ -22,14 +23,15 @@ class Pixels(NamedTuple):
 
 
 def check(logits: Tensor, masks: Tensor, ignore_index: int) -> tuple[Tensor, Pixels]:
-    """Check masks (B, *S) against logits (B, K, *S), with a single device synchronisation.
+    """Check masks (B, *S) against logits (B, K, *S).
 
     Returns:
         The logits as float32, or float64 if they were, (B, K, N); and the masks.
 
     Raises:
         UsageError: shapes that do not match, or floating-point masks.
-        MaskError: class indices outside 0…K-1.
+        MaskError: class indices outside 0…K-1. On other devices than the CPU they are not looked for, since the CPU would have to
+            wait: the kernels that use them fail, as those of `torch.nn.functional.cross_entropy`.
     """
     require_logits(logits)
     shape = (logits.shape[0], *logits.shape[2:])
@@ -47,6 +49,10 @@ def count(masks: Tensor, num_classes: int, ignore_index: int) -> Pixels:
     index = torch.where(counted, ids, 0)
     if index.numel() == 0:
         return Pixels(index, None, torch.zeros(num_classes, dtype=torch.double, device=masks.device))
+    if not on_cpu(index):
+        per_class = histogram(index.flatten(), num_classes)
+        per_class[0] -= (~counted).sum()
+        return Pixels(index, counted, per_class)
     low, high, number = torch.stack([*index.aminmax(), counted.sum()]).tolist()
     if low < 0 or high >= num_classes:
         invalid = high if high >= num_classes else low
@@ -56,9 +62,25 @@ def count(masks: Tensor, num_classes: int, ignore_index: int) -> Pixels:
             found=f"{invalid} in {int((ids == invalid).sum())} pixels",
             do="Translate file ids with Labels.encode, or give the model more classes.",
         )
-    per_class = torch.bincount(index.flatten(), minlength=num_classes).double()
+    per_class = histogram(index.flatten(), num_classes)
     per_class[0] -= index.numel() - number
     return Pixels(index, None if number == index.numel() else counted, per_class)
+
+
+def on_cpu(tensor: Tensor) -> bool:
+    """Whether values of a tensor can be looked at without waiting for a device."""
+    return tensor.device.type == "cpu"
+
+
+def histogram(keys: Tensor, size: int, weights: Tensor | None = None) -> Tensor:
+    """Count keys (N,) of 0…size-1, or sum their weights, (size,) double, without waiting for the device."""
+    if on_cpu(keys):
+        return torch.bincount(keys, weights, minlength=size).double()
+    # Elsewhere, bincount waits for the largest key. Additions to one place queue, so there are several places for each key.
+    place = keys + size * (torch.arange(len(keys), device=keys.device) % _HISTOGRAMS)
+    added = torch.ones_like(keys, dtype=torch.double) if weights is None else weights.double()
+    sums = torch.zeros(size * _HISTOGRAMS, dtype=torch.double, device=keys.device).scatter_add_(0, place, added)
+    return sums.view(_HISTOGRAMS, size).sum(0)
 
 
 def prepare(logits: Tensor, masks: Tensor, ignore_index: int) -> tuple[Tensor, Pixels]:
@@ -145,8 +167,7 @@ def per_image(pixels: Pixels, num_classes: int) -> Tensor:
     rows = torch.arange(len(pixels.classes), device=pixels.classes.device)[:, None]
     keys = (pixels.classes + num_classes * rows).flatten()
     weights = None if pixels.counted is None else pixels.counted.flatten().double()
-    counts = torch.bincount(keys, weights, minlength=num_classes * len(rows))
-    return counts.view(len(rows), num_classes).double()
+    return histogram(keys, num_classes * len(rows), weights).view(len(rows), num_classes)
 
 
 def mean_over_present(losses: Tensor, present: Tensor) -> Tensor:

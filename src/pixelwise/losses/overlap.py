@@ -13,7 +13,9 @@ from pixelwise.losses.inputs import (
     Per,
     check,
     divisor,
+    histogram,
     mean_over_present,
+    on_cpu,
     per_image,
     pixel_weights,
     prepare,
@@ -160,7 +162,7 @@ class _CrossEntropyDice(torch.autograd.Function):
         if counted is not None:
             picked = torch.where(counted.unsqueeze(axis), picked, 0.0)
             picked_log = torch.where(counted.unsqueeze(axis), picked_log, 0.0)
-        hits = torch.bincount(index.flatten(), picked.flatten().double(), minlength=len(per_class))
+        hits = histogram(index.flatten(), len(per_class), picked.flatten().double())
         size = (predicted + per_class).clamp_min(1e-12)
         present = per_class > 0
         n = present.sum().clamp_min(1)
@@ -209,7 +211,7 @@ def _blank(probabilities: Tensor, counted: Tensor | None, axis: int) -> Tensor:
     others = (0, 3 - axis)
     if counted is None:
         return probabilities.sum(others).double()
-    if probabilities.device.type == "cpu":
+    if on_cpu(probabilities):
         # Multiplying is several times faster than filling on CPU, but does not remove NaN.
         sums = probabilities.mul_(counted.unsqueeze(axis).to(probabilities.dtype)).sum(others).double()
         if bool(sums.isfinite().all()):
