@@ -45,7 +45,7 @@ class Input:
 
 
 class Padded(nn.Module):
-    """Normalise, pad to a multiple of 32, call the network, crop the padding."""
+    """Normalise, pad to a multiple of 32 as crops are in training, by reflection, call the network, crop the padding."""
 
     def __init__(self, network: nn.Module, given: Input) -> None:
         super().__init__()
@@ -56,8 +56,17 @@ class Padded(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = (images.float() - self.mean) / self.std
         height, width = x.shape[-2:]
-        x = nn.functional.pad(x, (0, -width % STRIDE, 0, -height % STRIDE))
+        for axis, size in ((2, height), (3, width)):
+            if size % STRIDE:
+                x = x.index_select(axis, reflected(size, size + -size % STRIDE))
         return self.network(x)[..., :height, :width]
+
+
+def reflected(size: int, padded: int) -> Tensor:
+    """Return the indices 0…size-1 continued by reflection without repeating the last one, (padded,)."""
+    period = max(2 * size - 2, 1)
+    place = torch.arange(padded) % period
+    return torch.where(place < size, place, period - place)
 
 
 def tutorial(train: Dataset, seed: int, deadline: float) -> tuple[Predictor, int]:

@@ -232,3 +232,17 @@ def test_the_classes_of_the_second_table_are_those_of_the_recipes() -> None:
         if (recipe := protocol.RECIPES / f"{name}.yaml").exists():
             config, _ = read_request(recipe)
             assert label in config.data.labels["names"]
+
+
+def test_images_are_padded_as_crops_are_in_training():
+    images = torch.arange(5.0).view(1, 1, 1, 5).expand(1, 1, 32, 5)
+    seen: list[torch.Tensor] = []
+
+    def network(padded: torch.Tensor) -> torch.Tensor:
+        seen.append(padded)
+        return padded
+
+    model = peers.Padded(network, peers.Input((0.0,), (1.0,), (32, 32)))
+    assert torch.equal(model(images), images)
+    assert seen[0][0, 0, 0, :10].tolist() == [0, 1, 2, 3, 4, 3, 2, 1, 0, 1]
+    assert peers.reflected(1, 3).tolist() == [0, 0, 0]
