@@ -14,19 +14,23 @@ trained encoder, a random head and no comparison; that of its masks is in the ro
 - all others: `Predictor` with this engine and precision.
 
 End to end: a folder of `--images` files of 480×360, test images of CamVid repeated under other names, with the default network.
-`model alone` is `Predictor` on decoded images in the same rounds. The two peers read with Pillow, normalise, compute, take the
-argmax and save the mask with Pillow, one image after the other, without overlays.
+`model alone` is `Predictor.concurrent` on decoded images in the same rounds, from as many threads as it computes for. The two
+peers read with Pillow, normalise, compute, take the argmax and save the mask with Pillow, one image after the other, without
+overlays. With `--ultralytics PYTHON`, an interpreter that can import ultralytics (AGPL, installed apart), its command predicts
+the folder with its smallest semantic model, untrained and exported to OpenVINO; it writes overlays only.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError
@@ -62,6 +66,7 @@ from pixelwise.labels import Labels
 from pixelwise.models.base import SegmentationModel
 from pixelwise.models.catalogue import build_model
 from pixelwise.models.weights import load_model, save_model
+from pixelwise.tiles import padded
 
 RESULT = Path(__file__).parent / "results" / "inference.json"
 PRECISIONS = ("fp32", "bf16")
@@ -95,6 +100,7 @@ class Case:
 
 DEFAULT = Case("fpn", (360, 480))
 FOLDER, COMMAND = "folder", "command"
+ULTRALYTICS = "command of Ultralytics, YOLO26n-sem, OpenVINO"
 # The reference, what `auto` takes where masks have parity, and the fastest one.
 FOLDER_ENGINES = ("torch fp32", "openvino fp32", "openvino bf16")
 CASES = (
@@ -116,6 +122,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="files in the folder")
     parser.add_argument("--folder-rounds", type=int, default=3, help="how often the folder is predicted")
     parser.add_argument("--case", choices=[*(case.name for case in CASES), FOLDER], action="append", dest="cases")
+    parser.add_argument("--ultralytics", type=Path, help="interpreter that can import ultralytics")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
     parser.add_argument("--results", type=Path, default=RESULT, help="JSON file")
     args = parse(parser)
@@ -130,7 +137,14 @@ def main() -> None:
             _record(args, {case.name: {"rounds": args.rounds, "steps": args.train_steps, "rows": rows}})
     if not args.cases or FOLDER in args.cases:
         folder = trained(DEFAULT, args)
-        rows = measure_folder(folder, images, args.images, args.folder_rounds, compiled=not args.no_compile)
+        rows = measure_folder(
+            folder,
+            images,
+            args.images,
+            args.folder_rounds,
+            compiled=not args.no_compile,
+            ultralytics=args.ultralytics,
+        )
         _record(args, {}, {"images": args.images, "rounds": args.folder_rounds, "rows": rows})
     print(table(args.results))
 
@@ -323,7 +337,13 @@ def agreement(expected: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]]) -
 
 
 def measure_folder(
-    folder: Path, files: Sequence[Path], count: int, rounds: int, *, compiled: bool = True
+    folder: Path,
+    files: Sequence[Path],
+    count: int,
+    rounds: int,
+    *,
+    compiled: bool = True,
+    ultralytics: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Time `predict` with each engine on a folder of `count` images, the model alone, and the loops of peers."""
     pixels = [resized(path, DEFAULT.size) for path in files]
@@ -340,6 +360,8 @@ def measure_folder(
         for name, mask_of in peers(folder, compiled):
             methods[f"{name}: masks"] = partial(plain_loop, mask_of, out / "peer")
         methods[COMMAND] = partial(_command, folder, out / "ours")
+        if ultralytics is not None:
+            methods[f"{ULTRALYTICS}: overlays"] = partial(_ultralytics, ultralytics, out / "peer")
         for name, work in list(methods.items()):
             print(f"{count} images: {name}", file=sys.stderr, flush=True)
             try:
@@ -369,8 +391,10 @@ def copies(files: Sequence[Path], count: int, folder: Path) -> Path:
 
 def _alone(predictor: Predictor, pixels: Sequence[NDArray[np.uint8]], sources: Path) -> None:
     """Predict as many images as the folder has, from memory."""
-    for image in islice(cycle(pixels), len(list(sources.iterdir()))):
-        predictor(image)
+    several = predictor.concurrent()
+    with ThreadPoolExecutor(several.calls) as pool:
+        for _ in pool.map(several, islice(cycle(pixels), len(list(sources.iterdir())))):
+            pass
 
 
 def _predict(predictor: Predictor, out: Path, overlays: bool, sources: Path) -> None:
@@ -399,6 +423,26 @@ def _command(folder: Path, out: Path, sources: Path) -> None:
     """Run `pixelwise predict` as a user does: the whole process."""
     command = [sys.executable, "-m", "pixelwise", "predict", str(folder), str(sources), "--out", str(out)]
     subprocess.run([*command, "--overwrite", "--json"], check=True, capture_output=True)
+
+
+def _ultralytics(python: Path, place: Path, sources: Path) -> None:
+    """Run the command of Ultralytics: once to export its model, then to predict the folder."""
+    place.mkdir(exist_ok=True)
+    size = ",".join(str(padded(side, 32)) for side in DEFAULT.size)
+    program = "import sys; from ultralytics.cfg import entrypoint; sys.argv[0] = 'yolo'; entrypoint()"
+    environment = os.environ | {"YOLO_OFFLINE": "true", "YOLO_CONFIG_DIR": str(place)}
+
+    def yolo(*arguments: str) -> None:
+        command = [str(python), "-c", program, "semantic", *arguments, f"imgsz={size}"]
+        subprocess.run(command, check=True, capture_output=True, cwd=place, env=environment)
+
+    exported = place / "yolo26n-sem_openvino_model"
+    if not exported.exists():
+        yolo("export", "model=yolo26n-sem.yaml", "format=openvino")
+    yolo(
+        "predict", f"model={exported}", f"source={sources}", "save=True", f"project={place}", "exist_ok=True",
+        "verbose=False",
+    )  # fmt: skip
 
 
 # Tables --------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
-from tests.inference.backends import predictor_of
+from tests.inference.backends import FunctionBackend, predictor_of
 
 from pixelwise import storage
 from pixelwise.api.predicting import Predicted, find_sources, predict_files, predict_settings
@@ -462,10 +462,39 @@ def test_decoding_computing_and_writing_overlap(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(places, "open_source", read)
     monkeypatch.setattr(files, "write_prediction", write)
     run(tmp_path / "in", tmp_path / "out", predictor_of(compute, LABELS, channels=3))
-    assert threads["compute"] == {threading.main_thread().name}
+    assert len(threads["compute"]) == 1
     assert len(threads["read"]) == 1
     assert all(name.startswith("write") for name in threads["write"])
+    assert not threads["compute"] & (threads["read"] | threads["write"])
     assert not threads["read"] & threads["write"]
+
+
+def test_many_files_are_computed_at_the_same_time_where_the_backend_can(tmp_path: Path) -> None:
+    """Two calls meet: each waits for the other. A few files are not worth preparing the backend for it."""
+    put(tmp_path / "in", *(f"{k}.png" for k in range(10)))
+    meeting = threading.Barrier(2)
+
+    class Several(FunctionBackend):
+        calls = 2
+
+        @property
+        def concurrent(self) -> "Several":
+            def compute(images: NDArray[Any]) -> NDArray[Any]:
+                meeting.wait(timeout=20)
+                return bright(images)
+
+            return Several(compute, self.spec)
+
+    one = predictor()
+    several = Predictor(Several(bright, one.spec))
+    expected = run(tmp_path / "in", tmp_path / "one", one)
+    result = run(tmp_path / "in", tmp_path / "several", several)
+    assert [entry["file"] for entry in result.images] == [entry["file"] for entry in expected.images]
+    for entry in result.images:
+        mask = entry["mask"]
+        assert (tmp_path / "several" / mask).read_bytes() == (tmp_path / "one" / mask).read_bytes()
+    meeting.abort()
+    assert len(run(put(tmp_path / "few", "a.png", "b.png"), tmp_path / "others", several).images) == 2
 
 
 def test_a_file_is_recorded_once_its_outputs_are_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -12,11 +13,12 @@ from tests.contracts.test_models import FIXED, MODELS, MORE, settled
 from pixelwise import storage
 from pixelwise.errors import ConfigError, ModelFileError
 from pixelwise.inference import exported
-from pixelwise.inference.backend import BACKENDS, open_backend
+from pixelwise.inference.backend import BACKENDS, concurrent, open_backend
 from pixelwise.inference.conversion import to_onnx
 from pixelwise.inference.decision import enlarge
 from pixelwise.inference.openvino_backend import supports_bf16
 from pixelwise.labels import Labels
+from pixelwise.machine import cores
 from pixelwise.models.card import ModelCard
 from pixelwise.models.weights import load_model, save_model
 from pixelwise.types import ModelSpec
@@ -199,6 +201,18 @@ def test_bf16_is_computed_or_refused(folders, cache):
     found, expected = open_backend(folder, "openvino", precision="bf16")(batch), reference(folder, batch)
     difference = np.abs(found - expected).max()
     assert 0 < difference < 0.1 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_several_calls_at_the_same_time_compute_the_same_logits(name, folders):
+    single = open_backend(folders(name), "openvino")
+    several, calls = concurrent(single)
+    assert (calls, several.concurrent) == (cores(), several)
+    batches = [images(batch, 64, 32 * size) for batch, size in ((1, 2), (2, 3), (1, 4), (3, 2)) * 3]
+    with ThreadPoolExecutor(calls + 1) as pool:
+        found = list(pool.map(several, batches))
+    for batch, logits in zip(batches, found, strict=True):
+        np.testing.assert_array_equal(logits, single(batch))
 
 
 def test_onnxruntime_computes_in_fp32_only(folders):

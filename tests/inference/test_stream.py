@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 
 from pixelwise.errors import DataError
 from pixelwise.inference import predictor as module
-from pixelwise.inference.ahead import ahead
+from pixelwise.inference.ahead import ahead, mapped
 from pixelwise.inference.decision import enlarge, enlarge_at
 from pixelwise.inference.layout import _intersect
 from pixelwise.inference.predictor import Predictor
@@ -240,3 +242,61 @@ def test_an_iterator_in_a_thread_keeps_order_and_errors(count: int) -> None:
     assert found == list(range(5))
     assert list(ahead(iter(()), count)) == []
     assert next(ahead(iter(range(9)), count)) == 0
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("count", [1, 4, 20])
+def test_a_function_in_threads_keeps_order_and_errors(threads: int, count: int) -> None:
+    def slow(item: int) -> int:
+        time.sleep(0.002 * (item % 3))
+        if item == 7:
+            raise ValueError("the eighth")
+        return 10 * item
+
+    def items() -> Any:
+        yield from range(5)
+        raise ValueError("the sixth")
+
+    assert list(mapped(slow, iter(range(7)), threads, count)) == list(range(0, 70, 10))
+    for source, length, text in ((iter(range(12)), 7, "the eighth"), (items(), 5, "the sixth")):
+        found: list[int] = []
+        with pytest.raises(ValueError, match=text):
+            found.extend(mapped(slow, source, threads, count))
+        assert found == list(range(0, 10 * length, 10))
+
+
+class Several(Rough):
+    """A backend for two calls at the same time, which waits for the second one, as long as there is one."""
+
+    def __init__(self, **spec: Any) -> None:
+        super().__init__(**spec)
+        self.most = self.now = 0
+        self.lock = threading.Lock()
+
+    @property
+    def concurrent(self) -> Any:
+        other = Several(**{key: getattr(self.spec, key) for key in ("tile", "stride", "logit_scale")})
+        other.calls, other.parent = 2, self  # type: ignore[attr-defined]
+        return other
+
+    def __call__(self, images: NDArray[Any], /) -> NDArray[np.float32]:
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.01)
+        calls = self.calls
+        logits = super().__call__(images)
+        with self.lock:
+            self.calls = calls
+            self.now -= 1
+        return logits
+
+
+def test_tiles_are_computed_at_the_same_time_where_the_backend_can() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (2, 50, 70), np.uint8)
+    single = Predictor(Several(tile=(16, 16), stride=4))
+    several = single.concurrent()
+    assert (single.calls, several.calls) == (1, 2)
+    found = np.concatenate([block.mask for block in several.stream(Image(image), "image")])
+    np.testing.assert_array_equal(found, single(image).mask)
+    assert (single.backend.most, several.backend.most) == (1, 2)  # type: ignore[attr-defined]

@@ -32,6 +32,24 @@ class Backend(Protocol):
         ...
 
 
+class ConcurrentBackend(Backend, Protocol):
+    """A backend for several calls at the same time, from as many threads."""
+
+    @property
+    def calls(self) -> int:
+        """The number of calls that are computed at the same time."""
+        ...
+
+
+def concurrent(backend: Backend) -> tuple[Backend, int]:
+    """Return the backend for the highest rate, and from how many threads it is to be called.
+
+    That is its `concurrent`, a `ConcurrentBackend` that computes the same logits; without one, itself from one thread.
+    """
+    other: ConcurrentBackend | None = getattr(backend, "concurrent", None)
+    return (backend, 1) if other is None else (other, other.calls)
+
+
 # Name of the engine → "module:function"; the function takes (folder, **options) and returns a `Backend`.
 BACKENDS: dict[str, str] = {
     "torch": "pixelwise.inference.torch_backend:open_torch",

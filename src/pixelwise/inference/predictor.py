@@ -5,10 +5,12 @@ It works with numpy arrays of two or three spatial axes and with any `Backend`. 
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,9 @@ from pixelwise.errors import ConfigError, DataError
 from pixelwise.formats.reading import as_bands
 from pixelwise.grid import Grid
 from pixelwise.imageio.sources import Readable
-from pixelwise.inference.ahead import ahead
+from pixelwise.inference.ahead import ahead, mapped
 from pixelwise.inference.augmentation import mirrored_axes
-from pixelwise.inference.backend import Backend
+from pixelwise.inference.backend import Backend, concurrent
 from pixelwise.inference.blending import Block, Tile, blend
 from pixelwise.inference.decision import bands, most_probable
 from pixelwise.inference.layout import Layout
@@ -68,6 +70,7 @@ class Predictor:
         positive = bool(np.isfinite(spec.temperature)) and spec.temperature > 0
         _require("temperature", spec.temperature, positive, "a positive number")
         self.backend = backend
+        self.calls = 1
         self.batch_size = batch_size
         self.copies = mirrored_axes(spec.mirrors if spec.flips else (), spec.dimensions)
         self.spec = replace(spec, tile=_aligned(spec))
@@ -76,6 +79,15 @@ class Predictor:
     def labels(self) -> Labels:
         """The classes."""
         return self.spec.labels
+
+    def concurrent(self) -> Predictor:
+        """Return the predictor for the highest rate, to be called from `calls` threads at the same time. Predictions are the same.
+
+        Its `stream` computes as many tiles at the same time.
+        """
+        other = copy.copy(self)
+        other.backend, other.calls = concurrent(self.backend)
+        return other
 
     def __call__(
         self,
@@ -297,12 +309,17 @@ class Predictor:
             for batch in _batched(alike, self.batch_size)
         ]
         pieces = ([read(window) for window in batch] for batch in batches)
-        source = ahead(pieces, _READ_AHEAD) if overlapping else pieces
-        computed = (self._computed(batch, found, where) for batch, found in zip(batches, source, strict=True))
-        return itertools.chain.from_iterable(ahead(computed, _COMPUTED_AHEAD) if overlapping else computed)
+        compute = partial(self._computed, where)
+        if overlapping:
+            read_ahead = zip(batches, ahead(pieces, _READ_AHEAD + self.calls), strict=True)
+            results = mapped(compute, read_ahead, self.calls, _COMPUTED_AHEAD)
+        else:
+            results = map(compute, zip(batches, pieces, strict=True))
+        return itertools.chain.from_iterable(results)
 
-    def _computed(self, batch: Sequence[Window], pieces: Sequence[Piece], where: str) -> list[Tile]:
+    def _computed(self, where: str, found: tuple[Sequence[Window], Sequence[Piece]]) -> list[Tile]:
         """Compute tiles of equal shape; those without any data are left out."""
+        batch, pieces = found
         images = [image for image, valid in pieces if valid is None or valid.any()]
         results = iter(self._results(np.stack(images), where) if images else ())
         return [

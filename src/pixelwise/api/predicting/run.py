@@ -1,7 +1,7 @@
 """Predict many files: decoding, computing and writing overlap.
 
-While the backend computes, other threads decode the next files, and draw, compress and write what was computed. Writers mostly
-wait until the disk has stored a file, so there are several.
+While the backend computes, in as many threads as it can serve at the same time, other threads decode the next files, and draw,
+compress and write what was computed. Writers mostly wait until the disk has stored a file, so there are several.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ _AHEAD = 2
 _BEHIND = 8
 _BEHIND_BYTES = 1 << 28
 _WRITERS = 4
+# Files for which it pays to prepare the backend for several calls at the same time.
+_MANY = 8
 _ALONE = "Predict it on a machine with more memory, or leave it out."
 
 Progress = Callable[[int, int, str], None]
@@ -61,6 +63,23 @@ class Predicted:
         return plain if self.engine is None else {"engine": dict(self.engine), **plain}
 
 
+@dataclass(frozen=True)
+class _Task:
+    """A file that is predicted and then written: the bytes that it holds in memory, and the future of the future of its entry."""
+
+    name: str
+    size: int
+    computed: Future[Future[dict[str, Any]]]
+
+    def done(self) -> bool:
+        """Whether it failed or is written."""
+        return self.computed.done() and (self.computed.exception() is not None or self.computed.result().done())
+
+    def error(self) -> BaseException | None:
+        """Wait for it and return its error."""
+        return self.computed.exception() or self.computed.result().exception()
+
+
 class Run:
     """One call of `predict_files`: a thread decodes ahead of the computation, others write what was computed."""
 
@@ -79,7 +98,7 @@ class Run:
         self.journal, self.progress = journal, progress
         self.entries: dict[str, dict[str, Any]] = {}
         self.failed: dict[str, dict[str, str]] = {}
-        self.writes: deque[tuple[str, int, Future[dict[str, Any]]]] = deque()  # name, bytes in memory, entry
+        self.tasks: deque[_Task] = deque()
 
     def all(self, done: Mapping[str, dict[str, Any]]) -> Predicted:
         """Predict the files that are not done, and return what is known of all in the order of `named`."""
@@ -87,19 +106,27 @@ class Run:
             if item.error:
                 self._fail(name, item.error)
         todo = [name for name, item in self.named.items() if not (item.error or self._kept(name, item, done.get(name)))]
-        with ThreadPoolExecutor(1, "decode") as reader, ThreadPoolExecutor(_WRITERS, "write") as writer:
+        if len(todo) >= _MANY:
+            self.predictor = self.predictor.concurrent()
+        with (
+            ThreadPoolExecutor(1, "decode") as reader,
+            ThreadPoolExecutor(self.predictor.calls, "compute") as computer,
+            ThreadPoolExecutor(_WRITERS, "write") as writer,
+        ):
             try:
-                reads = deque(reader.submit(self._read, name) for name in todo[:_AHEAD])
-                following = iter(todo[_AHEAD:])
+                ahead = _AHEAD + self.predictor.calls - 1
+                reads = deque(reader.submit(self._read, name) for name in todo[:ahead])
+                following = iter(todo[ahead:])
                 for name in todo:
                     reads.extend(reader.submit(self._read, other) for other in islice(following, 1))
-                    self._predict(name, reads.popleft(), writer)
-                    while self._must_wait() or (self.writes and self.writes[0][-1].done()):
+                    self._predict(name, reads.popleft(), computer, writer)
+                    while self._must_wait() or (self.tasks and self.tasks[0].done()):
                         self._settle()
-                while self.writes:
+                while self.tasks:
                     self._settle()
             except BaseException:
                 reader.shutdown(wait=False, cancel_futures=True)  # what was computed is still written
+                computer.shutdown(wait=True, cancel_futures=True)
                 raise
         images = tuple(self.entries[name] for name in self.named if name in self.entries)
         return Predicted(self.out, images, tuple(self.failed[name] for name in self.named if name in self.failed))
@@ -134,9 +161,13 @@ class Run:
         return state, Loaded(source, *source.read(), other)
 
     def _predict(
-        self, name: str, read: Future[tuple[State, Loaded | Source | None]], writer: ThreadPoolExecutor
+        self,
+        name: str,
+        read: Future[tuple[State, Loaded | Source | None]],
+        computer: ThreadPoolExecutor,
+        writer: ThreadPoolExecutor,
     ) -> None:
-        """Predict one file and hand it to the writers; or predict a scene or a video, and write it on the way."""
+        """Hand one file to the threads that compute; or predict a scene or a video, and write it on the way."""
         try:
             with convert_memory_errors(self.named[name].path, _ALONE):
                 state, loaded = read.result()
@@ -146,19 +177,31 @@ class Run:
                     remove_parts(self.out, name)
                     self._keep(name, entry)
                     return
-                prediction = predict_source(self.predictor, loaded, self.outputs.computed)
         except (DataError, OutOfMemoryError) as error:
             self._fail(name, error)
             return
-        arrays = (loaded.image, prediction.mask, prediction.probabilities)
-        size = sum(array.nbytes for array in arrays if array is not None)
-        self.writes.append((name, size, writer.submit(self._write, name, state, loaded, prediction)))
+        computed = computer.submit(self._compute, name, state, loaded, writer)
+        self.tasks.append(_Task(name, self._bytes(loaded), computed))
+
+    def _compute(self, name: str, state: State, loaded: Loaded, writer: ThreadPoolExecutor) -> Future[dict[str, Any]]:
+        """Predict one file and hand it to the writers, in a thread that computes."""
+        with convert_memory_errors(self.named[name].path, _ALONE):
+            prediction = predict_source(self.predictor, loaded, self.outputs.computed)
+        return writer.submit(self._write, name, state, loaded, prediction)
+
+    def _bytes(self, loaded: Loaded) -> int:
+        """Return the bytes that an image and its prediction hold in memory."""
+        pixels, labels = loaded.image[0].size, self.predictor.labels
+        probabilities = 4 * labels.num_classes if self.outputs.computed else 0
+        return loaded.image.nbytes + pixels * (labels.dtype.itemsize + probabilities)
 
     def _predict_scene(self, name: str, source: Source, state: State) -> dict[str, Any]:
         def say(text: str) -> None:
             self._progress(f"{source.path}: {text}")
 
-        entry = predict_scene(self.predictor, source, name, self.out, self.outputs, self.journal, state, say)
+        entry = predict_scene(
+            self.predictor.concurrent(), source, name, self.out, self.outputs, self.journal, state, say
+        )
         return self._noticed(entry, source)
 
     def _predict_video(self, name: str) -> dict[str, Any]:
@@ -192,19 +235,19 @@ class Run:
         return entry | {"notices": [*entry.get("notices", ()), text]} if text else entry
 
     def _must_wait(self) -> bool:
-        """Whether too many results wait to be written; of large images, one is written while the next is computed."""
-        held = sum(size for _, size, _ in self.writes)
-        return len(self.writes) > (_BEHIND if held <= _BEHIND_BYTES else 1)
+        """Whether too many files are computed or wait to be written; of large images, one is written while the next is computed."""
+        held = sum(task.size for task in self.tasks)
+        return len(self.tasks) > (_BEHIND + self.predictor.calls if held <= _BEHIND_BYTES else 1)
 
     def _settle(self) -> None:
-        """Report the oldest file in writing once it is recorded."""
-        name, _, write = self.writes[0]
-        error = write.exception()  # waits; an interrupt leaves the file in the queue
-        self.writes.popleft()
+        """Report the oldest file once it is recorded."""
+        task = self.tasks[0]
+        error = task.error()  # waits; an interrupt leaves the file in the queue
+        self.tasks.popleft()
         if isinstance(error, DataError | OutOfMemoryError):
-            self._fail(name, error)
+            self._fail(task.name, error)
             return
-        self._keep(name, write.result())
+        self._keep(task.name, task.computed.result().result())
 
     def _fail(self, name: str, error: Exception | str) -> None:
         self.failed[name] = {"file": str(self.named[name].path), "error": str(error)}
