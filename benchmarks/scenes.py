@@ -1,13 +1,14 @@
 """Predicting large images: speed against the model alone, and memory, beside a plain windowed loop and one whole pass.
 
-    python -m benchmarks.scenes --model runs/roads/model            # a quarter of an hour
-    python -m benchmarks.scenes --model runs/roads/model --huge     # also 40,000 × 40,000, hours
+    python -m benchmarks.scenes --model runs/camvid/model --images data/camvid/test           # a quarter of an hour
+    python -m benchmarks.scenes --model runs/camvid/model --images data/camvid/test --huge    # also 40,000 × 40,000
     python -m benchmarks.scenes --table                             # print the committed results as Markdown
 
-Scenes are drawn: 8-bit RGB with structure at several scales, tiled GeoTIFF with DEFLATE, in a projected reference system. Each
+Scenes consist of images of the model's own kind, put side by side, since a model is undecided on others and tiles then differ in
+many pixels: 8-bit RGB, tiled GeoTIFF with DEFLATE, in a projected reference system. Each
 method runs in a process of its own, whose largest resident memory is recorded; times leave out starting and opening the model.
 
-- `model alone`: `Predictor` on one tile in memory, as often as the scene has tiles.
+- `model alone`: `Predictor.concurrent` on one tile in memory, as often as the scene has tiles.
 - `predict`: as by `pixelwise predict`: the scene as a file, the mask as a cloud-optimised GeoTIFF. Without overlay.
 - `plain loop`: rasterio and the same network by hand, as in tutorials: windows of the same size and overlap, the probabilities
   added to an array of the whole scene, divided, argmax, and written as GeoTIFF. Eager torch in fp32.
@@ -25,12 +26,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from benchmarks.protocol import NOT_MEASURED, machine, read_json, version, write_json
 from pixelwise.machine import free_memory
@@ -38,6 +41,7 @@ from pixelwise.machine import free_memory
 RESULT = Path(__file__).parent / "results" / "scenes.json"
 SIDES = (2_000, 8_000)
 HUGE = 40_000
+IMAGES = 40
 METHODS = ("model alone", "predict", "plain loop", "whole")
 # Bytes per pixel that the peers hold at least: probabilities of 11 classes and the number of windows in float32; activations.
 _HELD = {"plain loop": 48, "whole": 500}
@@ -46,6 +50,7 @@ _HELD = {"plain loop": 48, "whole": 500}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="model folder")
+    parser.add_argument("--images", type=Path, help="folder with images of one size, of which scenes are made")
     parser.add_argument("--side", type=int, action="append", dest="sides", help="height and width (repeatable)")
     parser.add_argument("--huge", action="store_true", help=f"also predict {HUGE:,} × {HUGE:,}, only with pixelwise")
     parser.add_argument("--backend", default="openvino", help="engine of `model alone` and `predict`")
@@ -69,7 +74,7 @@ def measure(args: argparse.Namespace) -> None:
     rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
     with tempfile.TemporaryDirectory(dir=args.place) as place:
         for side in (*(args.sides or SIDES), *((HUGE,) if args.huge else ())):
-            scene = draw(Path(place) / f"scene-{side}.tif", side)
+            scene = draw(Path(place) / f"scene-{side}.tif", side, args.images)
             found = rows.setdefault(str(side), {})
             for turn in range(1 if side == HUGE else args.rounds):
                 for method in METHODS:
@@ -89,30 +94,39 @@ def fits(method: str, side: int) -> bool:
     return side != HUGE and 1e9 * _computed(method, side) < (free_memory() or 0) / 2
 
 
-def draw(path: Path, side: int) -> Path:
-    """Write a scene whose rows of blocks are drawn one after the other."""
+def draw(path: Path, side: int, images: Path) -> Path:
+    """Write a scene of images side by side, in rows of blocks, one after the other."""
     import rasterio
     from rasterio.transform import Affine
 
+    pixels = [np.moveaxis(np.asarray(Image.open(file).convert("RGB")), -1, 0) for file in chosen(images)]
     profile = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "BIGTIFF": "IF_SAFER"}
     place = {"transform": Affine(0.5, 0, 500_000, 0, -0.5, 5_600_000), "crs": "EPSG:32632"}
     with rasterio.open(path, "w", "GTiff", side, side, 3, dtype="uint8", **profile, **place) as file:
         for top in range(0, side, 512):
             rows = min(512, side - top)
-            file.write(stripe(top, rows, side), window=((top, top + rows), (0, side)))
+            file.write(stripe(pixels, top, rows, side), window=((top, top + rows), (0, side)))
     return path
 
 
-def stripe(top: int, rows: int, side: int) -> NDArray[np.uint8]:
-    """Draw rows (3, rows, side): fields, roads and noise."""
-    random = np.random.default_rng(top)
-    y, x = np.arange(top, top + rows)[:, None], np.arange(side)[None]
-    fields = 90 + 40 * np.sin(x / 173) * np.cos(y / 211) + 25 * np.sin((x + 2 * y) / 57)
-    roads = (np.abs((x + y // 3) % 700 - 350) < 8) | (np.abs((y - x // 5) % 900 - 450) < 8)
-    grey = np.where(roads, 170, fields)
-    tint = np.array([1.0, 1.1, 0.8])[:, None, None]
-    noise = random.integers(-12, 13, (rows, side), np.int16)
-    return np.clip(grey * tint + noise, 0, 255).astype(np.uint8)
+def chosen(folder: Path) -> list[Path]:
+    """Return evenly spaced images of a folder."""
+    every = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".png"))
+    return every[:: max(1, len(every) // IMAGES)][:IMAGES]
+
+
+def stripe(pixels: Sequence[NDArray[np.uint8]], top: int, rows: int, side: int) -> NDArray[np.uint8]:
+    """Return rows (3, rows, side) of a scene of images, each row of images shifted by one to the one above."""
+    height, width = pixels[0].shape[1:]
+    found = np.empty((3, rows, side), np.uint8)
+    first = top // height
+    for row in range(first, -(-(top + rows) // height)):
+        start, stop = max(row * height, top), min((row + 1) * height, top + rows)
+        for column, left in enumerate(range(0, side, width)):
+            image = pixels[(row * (len(pixels) // 2 + 1) + column) % len(pixels)]
+            part = image[:, start - row * height : stop - row * height, : side - left]
+            found[:, start - top : stop - top, left : left + width] = part
+    return found
 
 
 def process(args: argparse.Namespace, method: str, scene: Path, out: Path) -> dict[str, Any]:
@@ -140,15 +154,16 @@ def alone(args: argparse.Namespace, scene: Path, out: Path) -> float:
     """Predict a tile in memory as often as the scene has tiles."""
     import rasterio
 
-    predictor = _predictor(args)
+    predictor = _predictor(args).concurrent()
     with rasterio.open(scene) as file:
         places = predictor.layout((file.height, file.width)).places
         tile = file.read(window=((0, places[0].shape[0]), (0, places[0].shape[1])))
     count = min(len(places), 2_000)
     predictor(tile)
     began = time.perf_counter()
-    for _ in range(count):
-        predictor(tile)
+    with ThreadPoolExecutor(predictor.calls) as pool:
+        for _ in pool.map(lambda _: predictor(tile), range(count)):
+            pass
     return (time.perf_counter() - began) * len(places) / count
 
 
