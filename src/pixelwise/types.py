@@ -110,6 +110,7 @@ class ModelSpec:
         trained_spacing: median distance between neighbouring pixels of the training images per axis, in array order; None if
             unknown.
         trained_unit: its unit.
+        trained_bands: names of the bands of the training images; () if they have none.
     """
 
     labels: Labels
@@ -133,6 +134,7 @@ class ModelSpec:
     task: Literal["semantic", "instance", "panoptic"] = "semantic"
     trained_spacing: tuple[float, ...] | None = None
     trained_unit: str = "px"
+    trained_bands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -348,6 +350,7 @@ class Fingerprint:
         depth_spread: like `row_spread`, for the slices of whole volumes; None for images.
         contrast_ratio: the largest over the smallest standard deviation of a whole volume, of the band in which they differ
             most; None for images.
+        bands: names of the bands; () if the images have none, or different ones.
     """
 
     images: int
@@ -378,6 +381,7 @@ class Fingerprint:
     one_sided_by_chance: tuple[float | None, ...] = ()
     depth_spread: float | None = None
     contrast_ratio: float | None = None
+    bands: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain form that `data.json` holds."""

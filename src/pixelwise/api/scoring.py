@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from pixelwise.evaluation.comparison import Comparison
     from pixelwise.inference.engines import Example
     from pixelwise.models.card import ModelCard
+    from pixelwise.types import ModelSpec
+
+# Images whose band names are compared with those of the training.
+_COMPARED = 20
 
 
 def evaluate(
@@ -133,8 +137,21 @@ def _opened(
             notices = (*notices, "masks have no probabilities: calibration is not scored")
         return subset, masks, (*notices, *masks.notices)
     require_classes(subset, loaded, data)
+    _require_bands(subset, loaded.spec)
     loaded = loaded.for_images(_examples(subset), len(subset))
     return subset, loaded, (*notices, *_other_split(splits, split, loaded.card))
+
+
+def _require_bands(subset: Dataset, spec: ModelSpec) -> None:
+    """Raise if some of the images have the bands of the training in another order."""
+    from pixelwise.imageio.band_names import require_band_order
+    from pixelwise.imageio.file_formats import TIFF_SUFFIXES
+    from pixelwise.imageio.images import read_header
+
+    if spec.trained_bands:
+        for record in subset.records[:: max(1, len(subset) // _COMPARED)]:
+            if record.image.suffix.lower() in TIFF_SUFFIXES:
+                require_band_order(record.image, read_header(record.image).names, spec.trained_bands, "in training")
 
 
 def _examples(subset: Dataset) -> Iterator[Example]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ from pixelwise.datasets.position_statistics import Positions, spread
 from pixelwise.errors import DataError, ImageError
 from pixelwise.formats.reading import mixed_forms
 from pixelwise.grid import Grid
+from pixelwise.imageio.band_names import require_band_order
+from pixelwise.imageio.file_formats import TIFF_SUFFIXES
+from pixelwise.imageio.images import read_header
 from pixelwise.labels import Labels
 from pixelwise.types import Fingerprint, Sample
 
@@ -41,7 +45,7 @@ def fingerprint(dataset: Dataset, *, limit: int = 200, seed: int = 0, progress: 
 
     Raises:
         DataError: fewer than two classes occur.
-        ImageError: images differ in bands or pixel type.
+        ImageError: images differ in bands, their order (by their names) or pixel type.
     """
     drawn = sorted(range(len(dataset)), key=lambda i: _hash(seed, dataset.records[i].id))
     order, rest = drawn[:limit], drawn[limit:]
@@ -51,6 +55,7 @@ def fingerprint(dataset: Dataset, *, limit: int = 200, seed: int = 0, progress: 
 
     def add(index: int) -> None:
         record = dataset.records[index]
+        statistics.add_names(record.image)
         statistics.add(dataset.read(index), str(record.image), int.from_bytes(_hash(seed, record.id)[:8], "big"))
 
     for done, index in enumerate(order, 1):
@@ -79,6 +84,7 @@ class _Statistics:
         self.form: tuple[int, str] = (0, "")
         self.sizes: list[tuple[int, ...]] = []
         self.spacings = Spacings()
+        self.bands: dict[tuple[str, ...], Path] = {}  # names, and the first image that has them
         self.positions = Positions(count)
         self.objects = ObjectSizes(count)
         self.pixel_counts = np.zeros(count, np.int64)
@@ -86,6 +92,15 @@ class _Statistics:
         self.ignored = 0
         self.thickness: list[list[float]] = [[] for _ in range(count)]
         self.deviations: list[NDArray[np.float64]] = []
+
+    def add_names(self, path: Path) -> None:
+        """Add the names of the bands of an image, and compare them with those of the others."""
+        if path.suffix.lower() not in TIFF_SUFFIXES:
+            return
+        names = read_header(path).names
+        for others, first in self.bands.items():
+            require_band_order(path, names, others, f"in {first.name}")
+        self.bands.setdefault(names, path)
 
     def add(self, sample: Sample, name: str, seed: int) -> None:
         image, mask = sample.image, sample.truth(self.labels.ignore_index)
@@ -156,6 +171,7 @@ class _Statistics:
             depth_spread=spread(self.positions.slices) if self.positions.slices.any() else None,
             contrast_ratio=contrast_ratio(self.deviations),
             hash=digest,
+            bands=next(iter(self.bands)) if len(self.bands) == 1 else (),
         )
 
 

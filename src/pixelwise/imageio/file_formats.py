@@ -29,6 +29,7 @@ LOSSLESS_SUFFIXES = (
     *(".pbm", ".pgm", ".ppm", ".pnm", ".pam", ".pfm"),
     *ARRAY_SUFFIXES,
 )
+TIFF_SUFFIXES = (".tif", ".tiff")
 IMAGE_SUFFIXES = (*LOSSLESS_SUFFIXES, *LOSSY_SUFFIXES)
 READABLE = "PNG, JPEG, TIFF, WebP, BMP, GIF, AVIF, JPEG 2000, PNM or NumPy"
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pixelwise.errors import GridMismatchError, ImageError
 from pixelwise.grid import Grid
+from pixelwise.imageio.band_names import require_band_order
 from pixelwise.imageio.sources import RasterSource, open_source
 from pixelwise.tiles import Window, window_slices
 
@@ -61,6 +62,11 @@ class MosaicSource:
     def dtype(self) -> np.dtype[Any]:
         """The type of the pixel values."""
         return self.sources[0].dtype
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the bands; () if the first file has none."""
+        return self.sources[0].names
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -125,6 +131,7 @@ def open_mosaic(path: Path, files: Sequence[Path], nodata: float | None = None) 
 def _corner(source: RasterSource, first: RasterSource) -> tuple[int, int]:
     """Return row and column of the first pixel of a raster on the grid of the first one."""
     kind = f"{first.channels} bands of {first.dtype.name}"
+    require_band_order(source.path, source.names, first.names, f"in {first.path.name}")
     if (source.channels, source.dtype) != (first.channels, first.dtype):
         found = f"{source.channels} bands of {source.dtype.name}"
         do = "Predict it on its own, without predict.mosaic."

@@ -49,6 +49,7 @@ class Header:
         nodata: stored value of pixels without data; None if the file defines none.
         georeferenced: whether the file has a transform or ground control points, with or without a usable `grid`.
         maximum: stored integer that means full brightness; None for the largest of `bits`.
+        names: names of the bands; () if the file has none.
     """
 
     format: str
@@ -66,6 +67,7 @@ class Header:
     nodata: float | None = None
     georeferenced: bool = False
     maximum: int | None = None
+    names: tuple[str, ...] = ()
 
     @property
     def read_dtype(self) -> np.dtype[Any]:

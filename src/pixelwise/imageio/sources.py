@@ -88,6 +88,7 @@ class RasterSource:
         path, format, channels, dtype, shape, grid: see `Source`.
         nodata: stored value of pixels without data, besides the value that the file defines.
         limits: the largest image, or window of a TIFF, to read.
+        names: names of the bands; () if the file has none.
     """
 
     path: Path
@@ -98,6 +99,7 @@ class RasterSource:
     grid: Grid
     nodata: float | None = None
     limits: Limits = field(default_factory=Limits)
+    names: tuple[str, ...] = ()
 
     def read(self, window: Window | None = None) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """Decode a window, or everything; see `Source.read`."""
@@ -131,4 +133,6 @@ def open_source(
     name = "GeoTIFF" if header.georeferenced else header.format
     grid = header.grid or Grid()
     known = header.nodata if nodata is None else nodata
-    return RasterSource(path, name, header.bands, header.read_dtype, header.oriented_size, grid, known, limits)
+    return RasterSource(
+        path, name, header.bands, header.read_dtype, header.oriented_size, grid, known, limits, header.names
+    )

@@ -15,6 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from pixelwise.imageio.band_names import read_band_names
 from pixelwise.imageio.georeference import has_position, read_grid, read_nodata
 from pixelwise.imageio.pieces import Pieces, read_rows
 from pixelwise.imageio.raster import (
@@ -184,6 +185,7 @@ def _header(page: Any) -> Header:
         grid=read_grid(page.tags) if orientation == 1 else None,
         nodata=read_nodata(page.tags),
         georeferenced=orientation == 1 and has_position(page.tags),
+        names=tuple(name for place, name in enumerate(read_band_names(page.tags, samples)) if place != alpha),
     )
 
 

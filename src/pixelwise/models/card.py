@@ -119,6 +119,7 @@ class _Plain(BaseModel):
     task: Literal["semantic", "instance", "panoptic"] = "semantic"
     trained_spacing: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     trained_unit: str = "px"
+    trained_bands: tuple[str, ...] = ()
     calibration: dict[str, Any] | None = None
     license: str = "user"
     trained: dict[str, Any] | None = None

@@ -336,6 +336,7 @@ def model_card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelC
             flips=config.predict.flips,
             trained_spacing=facts.spacing if facts.spacing_unit != "px" else None,
             trained_unit=facts.spacing_unit,
+            trained_bands=facts.bands,
         ),
         license=config.model.license or "user",
         trained={

@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pixelwise.api.loading import Model
+from pixelwise.api.predicting.bands import require_bands
 from pixelwise.api.predicting.journal import JOURNAL, Journal, journal_lines, resumed
 from pixelwise.api.predicting.outputs import Loaded, Outputs, predict_source
 from pixelwise.api.predicting.requests import RESULTS, SUMMARY, open_engine, request_for, write_summary
@@ -116,6 +117,7 @@ def predict_file(model: Model, path: Path, *, probabilities: bool = False) -> tu
         DataError: not an image of the kind that the model was trained on.
     """
     source = open_source(path, across=model.spec.across, nodata=model.spec.nodata)
+    require_bands(source, model.spec)
     loaded = Loaded(source, *source.read())
     predictor = model.for_shape(loaded.image.shape[1:]).predictor
     return loaded.image, predict_source(predictor, loaded, probabilities)

@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pixelwise.api.predicting.bands import bands_notice, require_bands
 from pixelwise.api.predicting.journal import Journal, State, complete, state_of, unchanged
 from pixelwise.api.predicting.outputs import Loaded, Outputs, predict_source, write_outputs
 from pixelwise.api.predicting.scenes import is_scene, predict_scene
@@ -155,6 +156,7 @@ class Run:
         if item.is_video:
             return state, None
         source = item.open(self.predictor.spec)
+        require_bands(source, self.predictor.spec)
         if is_scene(source, self.predictor.spec):
             return state, source
         other = resampled(source, self.predictor.spec) if self.outputs.resample else None
@@ -231,8 +233,11 @@ class Run:
         return entry
 
     def _noticed(self, entry: dict[str, Any], source: Source) -> dict[str, Any]:
-        text = spacing_notice(source, self.predictor.spec, self.outputs.resample)
-        return entry | {"notices": [*entry.get("notices", ()), text]} if text else entry
+        spec = self.predictor.spec
+        texts = [
+            text for text in (spacing_notice(source, spec, self.outputs.resample), bands_notice(source, spec)) if text
+        ]
+        return entry | {"notices": [*entry.get("notices", ()), *texts]} if texts else entry
 
     def _must_wait(self) -> bool:
         """Whether too many files are computed or wait to be written; of large images, one is written while the next is computed."""
