@@ -17,9 +17,11 @@ from pixelwise.inference.backend import BACKENDS, concurrent, open_backend
 from pixelwise.inference.conversion import to_onnx
 from pixelwise.inference.decision import enlarge
 from pixelwise.inference.openvino_backend import supports_bf16
+from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import Labels
 from pixelwise.machine import cores
 from pixelwise.models.card import ModelCard
+from pixelwise.models.catalogue import build_model
 from pixelwise.models.weights import load_model, save_model
 from pixelwise.types import ModelSpec
 
@@ -83,6 +85,30 @@ def test_logits_are_those_of_torch(case, engine, folders, cache):
         found, expected = full_size(backend, batch), reference(folders(case), batch)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4 * max(np.abs(expected).max(), 1))
+
+
+@pytest.fixture(scope="module", params=["transposed", "bilinear"])
+def deep(request, tmp_path_factory):
+    """The folder of a 3-D U-Net that halves one axis less often than the others."""
+    torch.manual_seed(0)
+    arguments = {"in_channels": 1, "num_classes": 3, "features": [4, 8, 8], "dimensions": 3, "up": request.param}
+    model = build_model("unet", **arguments, mean=(120.0,), std=(60.0,))
+    folder = tmp_path_factory.mktemp("deep") / "model"
+    spec = ModelSpec(Labels(tuple("abc")), 1, dimensions=3, tile=(16, 16, 16))
+    save_model(folder, model, ModelCard({"name": "unet", "arguments": arguments}, spec))
+    return folder
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_volumes_are_computed_as_by_torch(engine, deep, cache):
+    backend, random = open_backend(deep, engine), np.random.default_rng(0)
+    for batch, *shape in ((1, 1, 1, 1), (1, 5, 7, 3), (2, 18, 33, 20), (3, 24, 16, 17)):
+        volumes = random.integers(0, 256, (batch, 1, *shape), np.uint8)
+        expected = reference(deep, volumes)
+        np.testing.assert_allclose(backend(volumes), expected, rtol=0, atol=2e-4 * max(np.abs(expected).max(), 1))
+    volume = random.integers(0, 256, (1, 30, 25, 40), np.uint8)
+    masks = [Predictor(each)(volume).mask for each in (backend, open_backend(deep, "torch", device="cpu"))]
+    assert (masks[0] == masks[1]).mean() > 0.999
 
 
 @pytest.mark.parametrize("engine", ENGINES)

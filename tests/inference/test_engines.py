@@ -21,6 +21,7 @@ from pixelwise.inference.engines import Choice, Engine, Engines, Example
 from pixelwise.labels import Labels
 from pixelwise.machine import processor
 from pixelwise.models.card import ModelCard
+from pixelwise.tiles import Window
 from pixelwise.types import ModelSpec
 
 LABELS = Labels(("dark", "bright"))
@@ -323,9 +324,18 @@ def test_pixels_without_data_do_not_count(fakes: Fakes, tmp_path: Path) -> None:
     assert chosen.engine == FAST
 
 
-def test_volumes_of_networks_with_three_dimensions_stay_with_torch(fakes: Fakes, tmp_path: Path) -> None:
+def test_networks_with_three_dimensions_are_measured_on_blocks(fakes: Fakes, tmp_path: Path) -> None:
     deep = engines(tmp_path, replace(card(), spec=ModelSpec(LABELS, 3, dimensions=3)))
-    assert {engine.name for engine in deep.candidates} == {"torch"}
+    assert {engine.name for engine in deep.candidates} == {"torch", "openvino", "onnxruntime"}
+    read: list[Window] = []
+
+    def window(place: Window) -> Any:
+        read.append(place)
+        return np.full((3, *place.shape), 100, np.uint8), None
+
+    deep.choose([Example((200, 120, 60), window)], 1000, clock=lambda: fakes.now)
+    assert [place.shape for place in read] == [(96, 96, 60)]
+    assert read[0].start == (52, 12, 0)
 
 
 def test_a_damaged_conversion_is_made_again(fakes: Fakes, tmp_path: Path) -> None:

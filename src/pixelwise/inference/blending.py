@@ -226,15 +226,19 @@ class _Canvas:
         for tile in self.tiles:
             place, inner = self._places(tile.window)
             within, which = differ[place], number[place]
-            points = np.nonzero(within if everything else within & (which > begin) & (which <= end))
+            within = within if everything else within & (which > begin) & (which <= end)
+            points = np.nonzero(within)
             if tile.result is None or not len(points[0]):
                 continue
-            index = which[points] - 1 - begin
+            index = which[within].astype(np.intp) - (1 + begin)
             local = [each + part.start for each, part in zip(points, inner, strict=True)]
-            weights = self.weights[tuple(local)]
-            total[:, index] += tile.result.probabilities_at(local) * weights
-            share[index] += weights
-        return most_probable(total / share, self.mask.dtype)
+            weights = self.weights.take(np.ravel_multi_index(local, self.weights.shape))
+            found = tile.result.probabilities_at(local)
+            found *= weights
+            for sums, values in zip((*total, share), (*found, weights), strict=True):
+                sums[index] = sums.take(index) + values  # several times as fast as adding to all rows at once
+        total /= share
+        return most_probable(total, self.mask.dtype)
 
 
 def _longer(rows: NDArray[Any], missing: int) -> NDArray[Any]:

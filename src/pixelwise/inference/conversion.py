@@ -1,7 +1,7 @@
 """Convert networks to ONNX, for the engines that read it and for users.
 
 The graph takes raw pixel values, as the network does: normalisation, padding and enlarging are part of it. Batch, height and
-width are free.
+width are free, and the depth of volumes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from pixelwise.models.base import SegmentationModel
 from pixelwise.models.card import ModelCard
 
 # A batch and sides that differ from each other and from 1, which torch.export would take for constants.
-_BATCH, _SIDES = 2, (100, 132)
+_BATCH, _SIDES = 2, {2: (100, 132), 3: (20, 28, 36)}
+_NAMES = {2: ("height", "width"), 3: ("depth", "height", "width")}
 _OPSET = 20
 
 
 class _Graph(nn.Module):
-    """What is exported: logits (B, K, *n), and on request the mask (B, H, W)."""
+    """What is exported: logits (B, K, *n), and on request the mask (B, *S)."""
 
     def __init__(self, model: SegmentationModel, coarse: bool, with_mask: bool) -> None:
         super().__init__()
@@ -41,7 +42,7 @@ class _Graph(nn.Module):
         self.mask_type = (torch.uint8 if model.num_classes <= 256 else torch.int32) if with_mask else None
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Compute the outputs for images (B, C, H, W) of raw pixel values."""
+        """Compute the outputs for images (B, C, *S) of raw pixel values."""
         with _ResizedByMatrices():
             logits = self.model.coarse(images) if self.coarse else self.model(images)
         return (logits,) if self.mask_type is None else (logits, logits.argmax(1).to(self.mask_type))
@@ -101,13 +102,13 @@ def _cubic(side: int, size: int) -> Tensor:
 def to_onnx(model: SegmentationModel, card: ModelCard, *, coarse: bool = False, with_mask: bool = False) -> bytes:
     """Convert a network to ONNX, with its card in the metadata.
 
-    The input `images` is float32 (B, C, H, W), raw pixel values. The output `logits` is float32 (B, K, H, W).
+    The input `images` is float32 (B, C, *S), raw pixel values. The output `logits` is float32 (B, K, *S).
 
     Args:
         model: is not changed.
         card: of the model; the metadata holds it as JSON under `pixelwise`.
         coarse: return the logits as the network computes them, (B, K, *n), to be enlarged by `spec.logit_scale`.
-        with_mask: also return `mask` (B, H, W), the most probable class: uint8 for up to 256 classes, else int32.
+        with_mask: also return `mask` (B, *S), the most probable class: uint8 for up to 256 classes, else int32.
 
     Returns:
         The content of the file.
@@ -128,9 +129,10 @@ def to_onnx(model: SegmentationModel, card: ModelCard, *, coarse: bool = False, 
     # Measured here, since it must not become part of the graph.
     scale = model.logit_scale if coarse else 1
     outputs = [LOGITS, MASK] if with_mask else [LOGITS]
-    sides = [max(side, 2 * model.stride + 1 + place) for place, side in enumerate(_SIDES)]
+    names = _NAMES[model.dimensions]
+    sides = [max(side, 2 * model.stride + 1 + place) for place, side in enumerate(_SIDES[model.dimensions])]
     images = torch.zeros(_BATCH, model.in_channels, *sides)
-    free = {0: "batch", 2: "height", 3: "width"}
+    free = {0: "batch"} | {axis: name for axis, name in enumerate(names, 2)}
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
@@ -153,7 +155,7 @@ def to_onnx(model: SegmentationModel, card: ModelCard, *, coarse: bool = False, 
             ) from error
     assert program is not None
     proto = program.model_proto
-    _require_free_sizes(proto.graph.input[0])
+    _require_free_sizes(proto.graph.input[0], ("batch", None, *names))
     card = replace(card, spec=replace(card.spec, stride=model.stride, logit_scale=scale))
     onnx.helper.set_model_props(proto, {CARD_KEY: json.dumps(card.to_dict(), allow_nan=False)})
     buffer = io.BytesIO()
@@ -161,12 +163,10 @@ def to_onnx(model: SegmentationModel, card: ModelCard, *, coarse: bool = False, 
     return buffer.getvalue()
 
 
-def _require_free_sizes(value: object) -> None:
+def _require_free_sizes(value: object, names: Sequence[str | None]) -> None:
     """Raise a `ConfigError` if the batch or a side became a constant."""
     dims = value.type.tensor_type.shape.dim  # type: ignore[attr-defined]
-    fixed = [
-        name for name, dim in zip(("batch", None, "height", "width"), dims, strict=True) if name and not dim.dim_param
-    ]
+    fixed = [name for name, dim in zip(names, dims, strict=True) if name and not dim.dim_param]
     if fixed:
         raise ConfigError(
             "export",

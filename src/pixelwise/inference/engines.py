@@ -40,9 +40,9 @@ PRECISIONS = ("fp32", "bf16")
 _CONVERTED = (Engine("openvino", "bf16"), Engine("openvino"), Engine("onnxruntime"))
 _TORCH = (Engine("torch", "bf16"), Engine("torch"))
 # Larger images without tiles are compared on a part of this size.
-_LARGEST = 1024
+_LARGEST = {2: 1024, 3: 96}
 # Choices are shared by images whose sides are equal after rounding up.
-_ROUNDED = 64
+_ROUNDED = {2: 64, 3: 16}
 # A job is measured if it takes so many times as long as converting and measuring, whose seconds are estimated.
 _PAYS = 2
 _CONVERTING, _MEASURING = 10.0, 3.0
@@ -82,7 +82,7 @@ class Choice:
     Args:
         engine: the engine.
         why: the reason, as a phrase.
-        shape: size (H, W) of the images it was measured on; () if it was not measured.
+        shape: size of the images, or of the parts of them, that it was measured on; () if it was not measured.
         trials: what was found out about each engine.
     """
 
@@ -143,8 +143,6 @@ class Engines:
         """The engines that may be chosen, those expected to be the fastest first; at least one."""
         converted = [engine for engine in _CONVERTED if self.path.suffix.lower() != IR or engine.name == "openvino"]
         every = [*converted, *(() if self.is_file else _TORCH)]
-        if self.card.spec.dimensions != 2:
-            every = [_TORCH[-1]]  # others are compared on slices
         if self.device not in (None, "cpu"):
             every = [Engine("onnxruntime") if self.is_file else _TORCH[-1]]
         # The library of an engine that was asked for by name is missed when it is opened.
@@ -199,7 +197,7 @@ class Engines:
 
     def cached(self, shape: Sequence[int], tile: Sequence[int] | None = None) -> Choice | None:
         """Return the choice that was made before for images of about this size (*S); None if there is none that works."""
-        file = self._choice_file(_piece(shape, tile))
+        file = self._choice_file(self._piece(shape, tile))
         if file is None or len(self.candidates) == 1:
             return None
         if file not in self._read:
@@ -248,9 +246,9 @@ class Engines:
         before = self.cached(example.shape, tile)
         if before is not None:
             return before
-        piece = _piece(example.shape, tile)
+        piece = self._piece(example.shape, tile)
         passes = count * math.prod(example.shape) / math.prod(piece)
-        first = _read_piece(example, tile) if passes > _FEW else None
+        first = _read_piece(example, piece) if passes > _FEW else None
         if first is None:
             return self.default(_SMALL)
         device = getattr(self.open(self.reference), "device", "cpu")
@@ -270,7 +268,7 @@ class Engines:
         pieces, masks = [first], [mask]
         most = 1 if math.prod(example.shape) > _LARGE else min(_EXAMPLES, int(_SECONDS / max(seconds, 1e-9)))
         for further in islice(source, max(most - 1, 0)):
-            part = _read_piece(further, tile)
+            part = _read_piece(further, self._piece(further.shape, tile))
             with suppress(DataError):
                 masks += [] if part is None else [predict(part)]
                 pieces += [] if part is None else [part]
@@ -282,6 +280,13 @@ class Engines:
         ignored = self.card.labels.ignore_index
         trials = Trials(self.reference, predict, [seconds], pieces, masks, self._open_masks, ignored, clock)
         return self._keep(trials.run(engine for engine in self.candidates if engine != self.reference), piece)
+
+    def _piece(self, shape: Sequence[int], tile: Sequence[int] | None) -> tuple[int, ...]:
+        """Return the size of the part of an image that is compared, with the axes of the network: at most one tile."""
+        axes = self.card.spec.dimensions
+        return tuple(
+            min(size, most) for size, most in zip(shape[-axes:], tile or (_LARGEST[axes],) * axes, strict=True)
+        )
 
     def _open_masks(self, engine: Engine) -> Callable[[Read], NDArray[Any]]:
         return _masks_by(self.open(engine))
@@ -312,7 +317,7 @@ class Engines:
             "model": model_key(self.card) if not self.is_file else _states(self.path),
             "machine": [*processor(), cores(), [Path(device).exists() for device in _GRAPHICS]],
             "versions": {name: _version(name) for name in (*BACKENDS, "pixelwise")},
-            "shape": [padded(size, _ROUNDED) for size in piece],
+            "shape": [padded(size, _ROUNDED[len(piece)]) for size in piece],
             "request": [self.backend, self.precision, self.device],
         }
         return folder / f"{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]}.json"
@@ -330,15 +335,9 @@ def _reason(engine: Engine, trials: Sequence[Trial]) -> str:
     return f"{reference.seconds / trial.seconds:.1f} times faster than {reference.engine} on the first images; {equal}"
 
 
-def _piece(shape: Sequence[int], tile: Sequence[int] | None) -> tuple[int, ...]:
-    """Return the size (H, W) of the part of an image that is compared: at most one tile."""
-    return tuple(min(size, most) for size, most in zip(shape[-2:], (tile or (_LARGEST,) * 2)[-2:], strict=True))
-
-
-def _read_piece(example: Example, tile: Sequence[int] | None) -> Read | None:
-    """Read the centre of an image, of a volume that of its middle slice; None if it cannot be read or holds no data."""
-    piece = _piece(example.shape, tile)
-    sizes = (1,) * (len(example.shape) - 2) + piece
+def _read_piece(example: Example, piece: tuple[int, ...]) -> Read | None:
+    """Read the centre of an image, of a volume that of its middle slice if the piece is one; None if it cannot be read or holds no data."""
+    sizes = (1,) * (len(example.shape) - len(piece)) + piece
     start = tuple((whole - size) // 2 for whole, size in zip(example.shape, sizes, strict=True))
     window = Window(start, tuple(first + size for first, size in zip(start, sizes, strict=True)))
     try:
@@ -351,11 +350,11 @@ def _read_piece(example: Example, tile: Sequence[int] | None) -> Read | None:
 
 
 def _corner(piece: Read) -> Read:
-    """Return the upper left part of an image (C, H, W), of another shape: 3/4 of its height, and 2/3 of its width."""
+    """Return the upper left part of an image (C, *S), of another shape: 3/4 of its height, 2/3 of its width, and of its depth."""
     image, valid = piece
-    height, width = (max(1, size * share // 12) for size, share in zip(image.shape[1:], (9, 8), strict=True))
-    part = np.ascontiguousarray(image[:, :height, :width])
-    return part, None if valid is None else np.ascontiguousarray(valid[:height, :width])
+    shares = (8, 9, 8)[-len(image.shape[1:]) :]
+    corner = tuple(slice(max(1, size * share // 12)) for size, share in zip(image.shape[1:], shares, strict=True))
+    return np.ascontiguousarray(image[:, *corner]), None if valid is None else np.ascontiguousarray(valid[corner])
 
 
 def _timed(

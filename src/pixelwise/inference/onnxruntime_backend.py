@@ -45,7 +45,7 @@ class OnnxRuntimeBackend:
         self._session = session
 
     def __call__(self, images: NDArray[Any], /) -> NDArray[np.float32]:
-        """Return logits (B, K, *n) float32 for images (B, C, H, W) of raw pixel values."""
+        """Return logits (B, K, *n) float32 for images (B, C, *S) of raw pixel values."""
         logits: NDArray[np.float32] = self._session.run([LOGITS], {INPUT: np.ascontiguousarray(images, np.float32)})[0]
         return logits
 

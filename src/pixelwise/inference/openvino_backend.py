@@ -78,7 +78,7 @@ class OpenVinoBackend:
             self._requests.put(compiled.create_infer_request())
 
     def __call__(self, images: NDArray[Any], /) -> NDArray[np.float32]:
-        """Return logits (B, K, *n) float32 for images (B, C, H, W) of raw pixel values."""
+        """Return logits (B, K, *n) float32 for images (B, C, *S) of raw pixel values."""
         values = np.ascontiguousarray(images, np.float32)
         request = self._requests.get()
         try:
