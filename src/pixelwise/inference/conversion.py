@@ -132,7 +132,7 @@ def to_onnx(model: SegmentationModel, card: ModelCard, *, coarse: bool = False, 
     names = _NAMES[model.dimensions]
     sides = [max(side, 2 * model.stride + 1 + place) for place, side in enumerate(_SIDES[model.dimensions])]
     images = torch.zeros(_BATCH, model.in_channels, *sides)
-    free = {0: "batch"} | {axis: name for axis, name in enumerate(names, 2)}
+    free = {0: "batch"} | dict(enumerate(names, 2))
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
