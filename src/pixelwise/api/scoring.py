@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pixelwise.api import reporting
 from pixelwise.api.loading import Model, holds_masks, load, load_card
 from pixelwise.api.reporting import SCORES
+from pixelwise.api.size_calibration import require_calibratable, require_unused, write_size_calibration
 from pixelwise.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def evaluate(
     """
     from pixelwise.config import read_request
     from pixelwise.evaluation import evaluate as score
-    from pixelwise.evaluation.kept import KeptMasks
+    from pixelwise.evaluation.kept import KeptMasks, keep_all
+    from pixelwise.measuring.size_counts import SizeRecorder
     from pixelwise.storage import claim_folder, require_claimable
 
     config, base = read_request(Path(data), overrides)
@@ -75,7 +77,12 @@ def evaluate(
     if out is not None:
         require_claimable(Path(out), overwrite, files, SCORES)
     predictor = scored.predictor if isinstance(scored, Model) else scored
-    masks = KeptMasks()
+    masks, recorder = KeptMasks(), None
+    if settings.calibrate_sizes:
+        require_calibratable(scored, subset, data)
+        unknown = require_unused(_folder(model), subset, data, "intervals of sizes")
+        notices = (*notices, *((unknown,) if unknown else ()))
+        recorder = SizeRecorder(subset.labels.num_classes)
     result = score(
         subset,
         predictor,
@@ -84,9 +91,11 @@ def evaluate(
         surface_tolerance=settings.surface_tolerance,
         intervals=settings.resamples > 0,
         progress=progress,
-        keep=None if out is None else masks.add,
+        keep=keep_all(None if out is None else masks.add, None if recorder is None else recorder.keep),
     )
     engine = scored.engine.facts() if isinstance(scored, Model) and scored.engine is not None else None
+    if recorder is not None and isinstance(scored, Model):
+        notices = (*notices, write_size_calibration(scored, recorder.sizes(result.images), split))
     result = replace(result, notices=(*notices, *result.notices), engine=engine)
     if out is not None:
         # Claimed only now, so that an evaluation that fails does not remove an earlier result.
