@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pixelwise.api import reporting
 from pixelwise.api.loading import Model, holds_masks, load, load_card
 from pixelwise.api.reporting import SCORES
-from pixelwise.api.size_calibration import require_calibratable, require_unused, write_size_calibration
+from pixelwise.api.size_calibration import require_enough, require_unused, require_writable, write_size_calibration
 from pixelwise.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -79,8 +79,9 @@ def evaluate(
     predictor = scored.predictor if isinstance(scored, Model) else scored
     masks, recorder = KeptMasks(), None
     if settings.calibrate_sizes:
-        require_calibratable(scored, subset, data)
+        require_writable(scored)
         unknown = require_unused(_folder(model), subset, data, "intervals of sizes")
+        require_enough(subset, data)
         notices = (*notices, *((unknown,) if unknown else ()))
         recorder = SizeRecorder(subset.labels.num_classes)
     result = score(

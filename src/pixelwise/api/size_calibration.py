@@ -71,15 +71,8 @@ def require_unused(folder: Path, images: Dataset, where: object, purpose: str) -
     return None
 
 
-def require_calibratable(scored: object, images: Dataset, data: object) -> None:
-    """Raise an error unless intervals of sizes can be calibrated with a model and images.
-
-    Raises:
-        UsageError: masks or an exported file instead of a model folder.
-        DataError: too few images, or groups of images.
-    """
-    from pixelwise.measuring.conformal import fewest_units
-
+def require_writable(scored: object) -> None:
+    """Raise a `UsageError` for masks or an exported file instead of a model folder."""
     if not isinstance(scored, Model) or not scored.folder.is_dir():
         raise UsageError(
             f"--set {_KEY}=true",
@@ -87,6 +80,12 @@ def require_calibratable(scored: object, images: Dataset, data: object) -> None:
             found="masks" if not isinstance(scored, Model) else str(scored.folder),
             do="Name the folder of the model, or leave this out.",
         )
+
+
+def require_enough(images: Dataset, data: object) -> None:
+    """Raise a `DataError` if there are too few images, or groups of images, to calibrate intervals of sizes."""
+    from pixelwise.measuring.conformal import fewest_units
+
     units, needed = images.groups(), next(n for n in range(100) if n - n // _CHOOSING >= fewest_units())
     if units < needed:
         what = "groups of images" if any(record.group is not None for record in images.records) else "images"

@@ -66,9 +66,7 @@ class ImageSizes:
 
     def units(self) -> NDArray[np.int64]:
         """Return the number of the group of each image, (N,); an image without a group is a group of its own."""
-        names = [(group is None, str(number) if group is None else group) for number, group in enumerate(self.groups)]
-        place = {name: number for number, name in enumerate(dict.fromkeys(names))}
-        return np.array([place[name] for name in names], np.int64)
+        return unit_numbers(self.groups)
 
     def subset(self, chosen: Sequence[int] | NDArray[Any]) -> ImageSizes:
         """Return some of the images."""
@@ -139,6 +137,13 @@ class SizeInterval:
     low: int | None
     high: int | None
     note: str
+
+
+def unit_numbers(groups: Sequence[str | None]) -> NDArray[np.int64]:
+    """Return the number of the group of each image, (N,), from 0 on; an image without a group is a group of its own."""
+    names = [(group is None, str(number) if group is None else group) for number, group in enumerate(groups)]
+    place = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([place[name] for name in names], np.int64)
 
 
 def fewest_units(level: float = LEVEL) -> int:
