@@ -31,8 +31,9 @@ Estimator = Literal["difference", "regression"]
 LEVEL = 0.95
 # Fewer labelled images or groups, or fewer of them with a class, have no interval.
 FEWEST_UNITS, FEWEST_WITH_CLASS = 10, 5
-# Simulated surveys of classes in fewer labelled images covered less, or more, than the level.
-_RARE = 30
+# With the class in fewer labelled units, few or none of the images in which it is missed may be among them. The lowest coverage of
+# simulated surveys is stated then.
+_RARE, _COVERED_IF_RARE = 100, 88
 _KURTOSIS = 0.75
 _SMALLEST = 1e-12
 Floats = NDArray[np.float64]
@@ -161,5 +162,8 @@ def _note(images: int, population: int, units: int, present: int, level: float) 
         f"{'' if what == 'images' else f', in {units} groups,'} were drawn at random"
     )
     if present < _RARE:
-        text += f"; the class is in {present} of them: a large object that is missed in images without labels may lie outside"
+        text += (
+            f"; the class is in {present} of them, and if the model misses one of ten such images, {_COVERED_IF_RARE} % of these intervals "
+            "hold the total"
+        )
     return text
