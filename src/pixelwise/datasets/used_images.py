@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pixelwise.formats.reading import file_hash
+from pixelwise.formats.reading import file_hash, window_of
 from pixelwise.formats.records import Record
 
 _DIGITS = 16
@@ -22,8 +22,9 @@ def used_image(record: Record) -> list[Any]:
     """
     plane = record.plane
     place = None if plane is None or record.stack else [plane.across, plane.index]
-    window = None if record.window is None else [list(record.window.start), list(record.window.stop)]
-    return [file_hash(record.image)[:_DIGITS], place, window]
+    window = window_of(record)
+    box = None if window is None else [list(window.start), list(window.stop)]
+    return [file_hash(record.image)[:_DIGITS], place, box]
 
 
 def used_images(records: Iterable[Record]) -> dict[str, list[Any]]:
@@ -46,7 +47,7 @@ def _is_shared(image: Sequence[Any], by_file: Mapping[str, Sequence[Sequence[Any
 def _overlap(first: Sequence[Any], second: Sequence[Any]) -> bool:
     """Whether two images of one file have pixels in common."""
     if first[1] is not None and second[1] is not None:
-        return list(first[1]) == list(second[1])
+        return bool(first[1][0] != second[1][0] or first[1][1] == second[1][1])
     if first[2] is None or second[2] is None:
         return True
     boxes = zip(*first[2], *second[2], strict=True)
