@@ -91,7 +91,7 @@ def test_a_scale_that_varies_within_the_image(survey: tuple[Path, Path, np.ndarr
 
 
 def test_ignored_pixels_count_as_predicted_right(survey: tuple[Path, Path, np.ndarray, np.ndarray]) -> None:
-    masks, labelled, truth, predicted = survey
+    masks, labelled, _, predicted = survey
     before = estimate_truth(masks, labelled).classes[1].total.value
     for path in (labelled / "masks").iterdir():
         wrong = np.asarray(Image.open(path)) != np.asarray(Image.open(masks / path.name))
@@ -102,7 +102,7 @@ def test_ignored_pixels_count_as_predicted_right(survey: tuple[Path, Path, np.nd
 
 def test_groups_are_units(survey: tuple[Path, Path, np.ndarray, np.ndarray]) -> None:
     masks, labelled, _, _ = survey
-    with pytest.raises(DataError, match="expected 10 labelled groups of images or more, found 4.*Label 6 more"):
+    with pytest.raises(DataError, match=r"expected 10 labelled groups of images or more, found 4.*Label 6 more"):
         estimate_truth(masks, labelled, overrides=["data.group=([0-9])[0-9].png"])
 
 
@@ -111,7 +111,7 @@ def test_few_labelled_images_are_refused(survey: tuple[Path, Path, np.ndarray, n
     for path in sorted((labelled / "masks").iterdir())[9:]:
         path.unlink()
         (labelled / "images" / path.name).unlink()
-    with pytest.raises(DataError, match="expected 10 labelled images or more, found 9. Label 1 more"):
+    with pytest.raises(DataError, match=r"expected 10 labelled images or more, found 9\. Label 1 more"):
         estimate_truth(masks, labelled)
 
 

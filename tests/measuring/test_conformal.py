@@ -243,7 +243,11 @@ def edges(mask: NDArray[Any], k: int) -> NDArray[np.int64]:
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 1000), shape=st.sampled_from([(7, 9), (1, 5), (6, 1), (4, 5, 6), (3, 1, 4)]), k=st.integers(1, 4))
+@given(
+    seed=st.integers(0, 1000),
+    shape=st.sampled_from([(7, 9), (1, 5), (6, 1), (4, 5, 6), (3, 1, 4)]),
+    k=st.integers(1, 4),
+)
 def test_contours_are_counted_edge_by_edge_also_in_bands(seed: int, shape: tuple[int, ...], k: int) -> None:
     values = [*range(k), 255]
     mask = np.random.default_rng(seed).choice(values, shape).astype(np.uint8)

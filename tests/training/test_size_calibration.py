@@ -16,8 +16,8 @@ from pixelwise.config import replace as with_values
 from pixelwise.datasets.dataset import Dataset, open_data
 from pixelwise.errors import ConfigError, DataError, UsageError
 from pixelwise.formats.records import Record
-from pixelwise.labels import Labels
 from pixelwise.imageio.masks import MaskRule
+from pixelwise.labels import Labels
 from pixelwise.measuring.conformal import SizeCalibration, interval_of
 from pixelwise.models.card import read_card
 from pixelwise.training import ending
@@ -63,7 +63,9 @@ def test_how_many_are_set_aside(units: int, expected: int, per_group: int | None
     assert ("groups" if per_group else "images") in reason
     assert (notice is None) == (expected > 0)
     if notice is not None:
-        assert f"57 validation {'groups' if per_group else 'images'} are needed to set some aside, found {units}" in notice
+        assert (
+            f"57 validation {'groups' if per_group else 'images'} are needed to set some aside, found {units}" in notice
+        )
     divided = set_aside(val, expected)
     assert len(divided.val) >= 2 * len(divided.sizes or ()), "scores keep two thirds of the images"
 
@@ -218,9 +220,7 @@ def test_a_late_end_calibrates_on_fewer_images(run: Path, data: Path) -> None:
 
 
 def test_evaluate_adds_them_to_a_model(data: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
-    folder = pixelwise.train(
-        data, out=tmp_path / "run", steps=2, overrides=(*tiny, "train.size_calibration=0")
-    ).folder
+    folder = pixelwise.train(data, out=tmp_path / "run", steps=2, overrides=(*tiny, "train.size_calibration=0")).folder
     weights = (folder / "model" / "model.safetensors").read_bytes()
     for split in ("train", "val"):
         with pytest.raises(DataError, match="neither trained nor validated on"):

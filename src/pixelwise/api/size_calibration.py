@@ -58,7 +58,9 @@ def require_unused(folder: Path, images: Dataset, where: object, purpose: str) -
 
     used = used_in_training(folder)
     if used is None:
-        return f"the images that {folder} was trained on are unknown: make sure that none of them are used for {purpose}"
+        return (
+            f"the images that {folder} was trained on are unknown: make sure that none of them are used for {purpose}"
+        )
     seen = {**used.get("train", {}), **{f"val {name}": entry for name, entry in used.get("val", {}).items()}}
     shared = shared_images(images.records, seen)
     if shared:

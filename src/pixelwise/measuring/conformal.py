@@ -71,8 +71,14 @@ class ImageSizes:
     def subset(self, chosen: Sequence[int] | NDArray[Any]) -> ImageSizes:
         """Return some of the images."""
         index = np.asarray(chosen, np.int64)
-        arrays = (each[index] for each in (self.truth, self.predicted, self.boundary, self.annotated, self.pixels))
-        return ImageSizes(*arrays, tuple(self.groups[i] for i in index.tolist()))
+        return ImageSizes(
+            self.truth[index],
+            self.predicted[index],
+            self.boundary[index],
+            self.annotated[index],
+            self.pixels[index],
+            tuple(self.groups[i] for i in index.tolist()),
+        )
 
 
 @dataclass(frozen=True)
@@ -170,7 +176,9 @@ def conformal_quantile(scores: NDArray[Any], units: NDArray[np.int64], level: fl
     return float(scores[order[place]]) if place < len(order) else math.inf
 
 
-def calibrate(choosing: ImageSizes, images: ImageSizes, split: str = "validation", level: float = LEVEL) -> SizeCalibration:
+def calibrate(
+    choosing: ImageSizes, images: ImageSizes, split: str = "validation", level: float = LEVEL
+) -> SizeCalibration:
     """Calibrate the intervals of sizes of every class.
 
     Args:
@@ -231,7 +239,7 @@ def _choose_score(images: ImageSizes, k: int, level: float) -> tuple[Score, floa
     errors = np.abs(images.truth[:, k] - images.predicted[:, k])[here]
     widths = {}
     for score in ("share", "boundary"):
-        unit = _unit_of_error(images, k, score, floor)[here]  # type: ignore[arg-type]
+        unit = _unit_of_error(images, k, score, floor)[here]
         reach = np.quantile(errors / unit, level) * unit
         low = np.maximum(images.predicted[here, k] - reach, 0)
         high = np.minimum(images.predicted[here, k] + reach, images.annotated[here])
@@ -253,7 +261,9 @@ def interval_of(
         ignored: how many of them are ignored.
     """
     if calibration is None:
-        return SizeInterval(None, None, f"no interval: the sizes of this model are not calibrated; add that with {HOW_TO_ADD}")
+        return SizeInterval(
+            None, None, f"no interval: the sizes of this model are not calibrated; add that with {HOW_TO_ADD}"
+        )
     smallest, largest = calibration.pixels
     if not smallest / _SIZE_RANGE <= pixels <= largest * _SIZE_RANGE:
         known = f"{smallest} pixels" if smallest == largest else f"{smallest} to {largest} pixels"

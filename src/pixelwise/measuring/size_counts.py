@@ -68,4 +68,6 @@ class SizeRecorder:
 
 def drawn_units(names: Sequence[str]) -> list[str]:
     """Return the different names in an order that depends on nothing but the names: that of their SHA-256."""
-    return sorted(set(names), key=lambda name: hashlib.sha256(f"sizes:{name}".encode("utf-8", "surrogateescape")).digest())
+    return sorted(
+        set(names), key=lambda name: hashlib.sha256(f"sizes:{name}".encode("utf-8", "surrogateescape")).digest()
+    )

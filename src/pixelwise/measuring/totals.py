@@ -101,7 +101,9 @@ def estimate_totals(
     )
 
 
-def _total(everywhere: Floats, x: Floats, y: Floats, units: NDArray[np.int64], estimator: Estimator, level: float) -> Total:
+def _total(
+    everywhere: Floats, x: Floats, y: Floats, units: NDArray[np.int64], estimator: Estimator, level: float
+) -> Total:
     """Estimate the total of one class from predictions (N,), and predictions and truth (n,) of the labelled images."""
     population, n = len(everywhere), len(x)
     if estimator == "regression" and len(np.unique(units)) >= 2 * FEWEST_UNITS and np.ptp(x) > 0:
@@ -109,7 +111,7 @@ def _total(everywhere: Floats, x: Floats, y: Floats, units: NDArray[np.int64], e
     else:
         estimator = "difference"
         total, residuals = everywhere.sum() + population * (y - x).mean(), (y - x - (y - x).mean()) / n
-    sums = np.bincount(units, residuals)
+    sums = np.bincount(units, residuals).astype(np.float64)
     count = len(sums)
     present = len(np.unique(units[(x > 0) | (y > 0)]))
     total = max(float(total), float(y.sum()))  # which is there for certain

@@ -88,7 +88,7 @@ def whole_units(images: Dataset, count: int) -> Dataset:
     if count >= len(images):
         return images
     groups = [record.group for record in images.records]
-    while 0 < count and groups[count] is not None and groups[count] == groups[count - 1]:
+    while count > 0 and groups[count] is not None and groups[count] == groups[count - 1]:
         count -= 1
     return images.subset(range(count))
 

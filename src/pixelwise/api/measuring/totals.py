@@ -104,7 +104,9 @@ def grid_scale(grid: Grid, shape: Sequence[int]) -> Scale:
     if not grid.has_lengths:
         return pixels(len(shape), "the images have no pixel spacing in a unit of length")
     matrix = np.diag(grid.spacing) if grid.affine is None else np.asarray(grid.affine)[:-1, :-1][:, ::-1]
-    return AffineScale(np.asarray(matrix, np.float64), grid.unit, f"pixel spacing of the files ({grid.calibration or grid.unit})")
+    return AffineScale(
+        np.asarray(matrix, np.float64), grid.unit, f"pixel spacing of the files ({grid.calibration or grid.unit})"
+    )
 
 
 def estimate_truth(
@@ -144,7 +146,9 @@ def estimate_truth(
     _require_enough(groups, labelled, len(population))
     scales = [scale_of(image.grid, image.shape) for image in population]
     unit = _one_unit(scales, population)
-    sizes = np.array([_class_sizes(image, scale, data.labels.num_classes) for image, scale in zip(population, scales, strict=True)])
+    sizes = np.array(
+        [_class_sizes(image, scale, data.labels.num_classes) for image, scale in zip(population, scales, strict=True)]
+    )
     places = list(differences)
     truth = np.array([sizes[place] + differences[place] for place in places])
     totals = estimate_totals(sizes, truth, places, groups, estimator=estimator)
@@ -198,9 +202,7 @@ def _require_unused(model: str | Path | None, data: Dataset, labelled: object) -
     return () if unknown is None else (unknown,)
 
 
-def _listed(
-    folder: Path, known: Mapping[str, Any], masks: MaskFolder
-) -> tuple[list[_Predicted], tuple[str, ...]]:
+def _listed(folder: Path, known: Mapping[str, Any], masks: MaskFolder) -> tuple[list[_Predicted], tuple[str, ...]]:
     """Return the images that `predictions.json` lists, with the pixels of each class from the shares in it."""
     found, without = [], []
     for entry in known["images"]:
@@ -254,7 +256,7 @@ def _class_sizes(image: _Predicted, scale: Scale, num_classes: int) -> NDArray[n
 def _summed(mask: NDArray[Any], sizes: NDArray[np.float64], num_classes: int) -> NDArray[np.float64]:
     """Return the size of each class, (K,), from the sizes of the pixels."""
     weights = np.broadcast_to(sizes, mask.shape).reshape(-1)
-    return np.bincount(mask.reshape(-1), weights, num_classes)[:num_classes]
+    return np.bincount(mask.reshape(-1), weights, num_classes)[:num_classes].astype(np.float64)
 
 
 def _differences(
@@ -283,14 +285,18 @@ def _differences(
         counted = truth != data.labels.ignore_index
         window = window_of(record) or Window((0,) * truth.ndim, truth.shape)
         image = population[place]
-        sizes = scale_of(image.grid, image.shape).sizes(window if record.plane is None else Window((0,) * len(image.shape), image.shape))
+        sizes = scale_of(image.grid, image.shape).sizes(
+            window if record.plane is None else Window((0,) * len(image.shape), image.shape)
+        )
         each = np.broadcast_to(sizes.reshape(-1)[0] if sizes.size == 1 else sizes, truth.shape)[counted]
         k = data.labels.num_classes
         difference = _summed(truth[counted], each, k) - _summed(predicted[counted], each, k)
         found[place] = found.get(place, np.zeros(k)) + difference
         groups.setdefault(place, record.group)
         seen[place] += truth.size
-    partly = [str(population[place].path) for place in found if seen[place] < _COVERED * np.prod(population[place].shape)]
+    partly = [
+        str(population[place].path) for place in found if seen[place] < _COVERED * np.prod(population[place].shape)
+    ]
     if partly:
         raise DataError(
             labelled,
@@ -322,8 +328,10 @@ def _one_unit(scales: Sequence[Scale], population: Sequence[_Predicted]) -> tupl
     units = {(scale.unit, len(image.shape)): str(image.path) for scale, image in zip(scales, population, strict=True)}
     if len(units) > 1:
         texts = [f"{path} in {unit}, {n}-D" for (unit, n), path in units.items()]
-        raise DataError("total", expected="images in one unit", found="; ".join(texts[:3]), do="Give --spacing for all.")
-    (unit, n), = units
+        raise DataError(
+            "total", expected="images in one unit", found="; ".join(texts[:3]), do="Give --spacing for all."
+        )
+    ((unit, n),) = units
     if unit == "px":
         return ("px²" if n == 2 else "voxels"), 1.0
     return ("ml", 1e-3) if (unit, n) == ("mm", 3) else (f"{unit}{'²' if n == 2 else '³'}", 1.0)
@@ -331,7 +339,9 @@ def _one_unit(scales: Sequence[Scale], population: Sequence[_Predicted]) -> tupl
 
 def _of_class(name: str, total: Total, unit: str, factor: float) -> TotalOfClass:
     low, high = (None if bound is None else factor * bound for bound in (total.low, total.high))
-    estimate = Measurement(factor * total.value, unit, f"{total.estimator} estimator", low=low, high=high, note=total.note)
+    estimate = Measurement(
+        factor * total.value, unit, f"{total.estimator} estimator", low=low, high=high, note=total.note
+    )
     naive = Measurement(factor * total.naive, unit, "sum of the predictions", note="has the bias of the model")
     return TotalOfClass(name, estimate, naive, total.naive_bias, total.present)
 
@@ -339,4 +349,6 @@ def _of_class(name: str, total: Total, unit: str, factor: float) -> TotalOfClass
 def _regressed(asked: Estimator, totals: Sequence[Total]) -> tuple[str, ...]:
     if asked == "difference" or all(total.estimator == asked for total in totals):
         return ()
-    return (f"fewer than {2 * FEWEST_UNITS} labelled units, or a class that is never predicted: difference estimator instead",)
+    return (
+        f"fewer than {2 * FEWEST_UNITS} labelled units, or a class that is never predicted: difference estimator instead",
+    )
