@@ -14,6 +14,7 @@ import pixelwise
 from pixelwise.config import Config, load_config, resolve
 from pixelwise.config import replace as with_values
 from pixelwise.datasets.dataset import Dataset, open_data
+from pixelwise.datasets.set_aside import set_aside, whole_units
 from pixelwise.errors import ConfigError, DataError, UsageError
 from pixelwise.formats.records import Record
 from pixelwise.imageio.masks import MaskRule
@@ -21,7 +22,7 @@ from pixelwise.labels import Labels
 from pixelwise.measuring.conformal import SizeCalibration, interval_of
 from pixelwise.models.card import read_card
 from pixelwise.training import ending
-from pixelwise.training.size_calibration import plan_size_calibration, set_aside, whole_units
+from pixelwise.training.size_calibration import plan_size_calibration
 
 VAL = 60
 
@@ -214,6 +215,15 @@ def test_a_late_end_calibrates_on_fewer_images(run: Path, data: Path) -> None:
     assert SizeCalibration.from_dict(read_card(run / "model").size_calibration) is not None
     assert json.loads((run / "model" / "model.json").read_bytes()) == json.loads(before[0])
     assert json.loads((run / "scores.json").read_bytes()) == json.loads(before[1])
+
+
+def test_the_commands_of_the_report_repeat_the_scores(run: Path) -> None:
+    """The configuration of the run says which images were set aside."""
+    again = pixelwise.evaluate(run, run / "config.yaml", split="val")
+    assert again.scores.to_dict()["miou"] == pytest.approx(json.loads((run / "scores.json").read_text())["miou"])
+    assert len(again.images) == VAL - 19
+    assert any("19 of 60 images are not scored" in notice for notice in again.notices)
+    pixelwise.report(run, out=run.parent / "again.html")
 
 
 # The command that adds them

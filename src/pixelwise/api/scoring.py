@@ -135,8 +135,8 @@ def _opened(
         section = section.model_copy(update={"volumes": "whole"})
     splits = open_data(section, base)
     splits = without_unreadable(splits) if config.data.skip_bad else splits
-    subset = split_of(splits, split, data)
-    notices = (*splits.notices, *splits.skipped)
+    subset, apart = _without_set_aside(split_of(splits, split, data), config)
+    notices = (*splits.notices, *splits.skipped, *apart)
     if loaded is None:
         masks = open_masks(Path(str(model)), subset, config.evaluate.masks)
         if "calibration" in metrics:
@@ -145,6 +145,18 @@ def _opened(
     require_classes(subset, loaded, data)
     loaded = loaded.for_images(_examples(subset), len(subset))
     return subset, loaded, (*notices, *_other_split(splits, split, loaded.card))
+
+
+def _without_set_aside(subset: Dataset, config: Config) -> tuple[Dataset, tuple[str, ...]]:
+    """Return a split without the images that a run has set aside by its configuration, and a notice if there are some."""
+    from pixelwise.datasets.set_aside import set_aside
+
+    count = config.train.size_calibration or 0
+    if subset.name != "val" or not 0 < count < subset.groups():
+        return subset, ()
+    rest = set_aside(subset, count).val
+    text = f"{len(subset) - len(rest)} of {len(subset)} images are not scored: the run set them aside for intervals of sizes"
+    return rest, (text,)
 
 
 def _examples(subset: Dataset) -> Iterator[Example]:

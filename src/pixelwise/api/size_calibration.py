@@ -110,8 +110,8 @@ def write_size_calibration(model: Model, sizes: ImageSizes, split: str) -> str:
     Returns:
         A notice of what was done.
     """
+    from pixelwise.datasets.set_aside import drawn_units
     from pixelwise.measuring.conformal import calibrate
-    from pixelwise.measuring.size_counts import drawn_units
     from pixelwise.models.card import read_card, write_card
 
     names = [str(unit) for unit in sizes.units()]

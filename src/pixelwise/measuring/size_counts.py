@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -64,10 +63,3 @@ class SizeRecorder:
             pixels=np.array([self.found[image.id][1] for image in counted], np.int64),
             groups=tuple(image.group for image in counted),
         )
-
-
-def drawn_units(names: Sequence[str]) -> list[str]:
-    """Return the different names in an order that depends on nothing but the names: that of their SHA-256."""
-    return sorted(
-        set(names), key=lambda name: hashlib.sha256(f"sizes:{name}".encode("utf-8", "surrogateescape")).digest()
-    )

@@ -15,6 +15,7 @@ from typing import Any
 
 from pixelwise.config import Config, ResolvedConfig
 from pixelwise.datasets.dataset import Dataset
+from pixelwise.datasets.set_aside import whole_units
 from pixelwise.errors import DataError, convert_memory_errors
 from pixelwise.evaluation import ImagePredictor, evaluate, fitted_temperature
 from pixelwise.evaluation.calibrating import IMAGES
@@ -34,7 +35,7 @@ from pixelwise.storage import write_json
 from pixelwise.training.assembly import MODEL, make_predictor
 from pixelwise.training.interrupt import StopSignal
 from pixelwise.training.runlog import Listener
-from pixelwise.training.size_calibration import calibrated_sizes, whole_units
+from pixelwise.training.size_calibration import calibrated_sizes
 from pixelwise.training.validation import CachedImages, evenly_spaced, image_memory, seconds_per_image, spread
 
 SCORES = "scores.json"

@@ -22,6 +22,7 @@ from pixelwise.config import Config, Reasons, ResolvedConfig
 from pixelwise.datasets.dataset import Dataset, DataSplits, open_data, pin_paths, without_unreadable
 from pixelwise.datasets.fingerprint import fingerprint
 from pixelwise.datasets.scenes import resolved_blocks
+from pixelwise.datasets.set_aside import set_aside
 from pixelwise.datasets.used_images import used_images
 from pixelwise.errors import ConfigError, DataError, OutputExistsError, UsageError, convert_memory_errors
 from pixelwise.evaluation import require_metrics
@@ -42,7 +43,7 @@ from pixelwise.training.machine import keep_freed_memory
 from pixelwise.training.network_plan import Machine, choose_network
 from pixelwise.training.optim import head_inputs
 from pixelwise.training.runlog import Listener
-from pixelwise.training.size_calibration import KEY, plan_size_calibration, set_aside
+from pixelwise.training.size_calibration import KEY, plan_size_calibration
 from pixelwise.types import Fingerprint
 
 REQUEST, DATA = RUN_MARKER, "data.json"

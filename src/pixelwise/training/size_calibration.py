@@ -1,13 +1,12 @@
 """Images of the validation split that are set aside to calibrate intervals of sizes, and their calibration.
 
 They choose neither the checkpoint nor the temperature, and are not scored: `measuring.conformal` needs images that served no other
-purpose. Whole groups are set aside, in an order that depends on their names only, so that a resumed run sets aside the same.
+purpose. Which images those are is decided by `datasets.set_aside`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from pixelwise.config import Config
 from pixelwise.config import replace as with_values
@@ -15,7 +14,7 @@ from pixelwise.datasets.dataset import Dataset
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import Evaluation, ImagePredictor, evaluate
 from pixelwise.measuring.conformal import HOW_TO_ADD, ImageSizes, SizeCalibration, calibrate, fewest_units
-from pixelwise.measuring.size_counts import SizeRecorder, drawn_units
+from pixelwise.measuring.size_counts import SizeRecorder
 
 KEY = "train.size_calibration"
 # Of the validation images or groups. A quarter makes intervals of scores 15 % wider, a third 22 %.
@@ -23,19 +22,6 @@ _SHARE, _LARGEST_SHARE = 4, 3
 # With fewer than 19, the limit of a 90 % interval is the largest error seen. From 199 on, coverage varies by 2 points at most
 # between draws of the calibration images.
 _FEWEST, _MOST = 19, 199
-
-
-@dataclass(frozen=True)
-class Division:
-    """The validation split, divided.
-
-    Args:
-        val: images that choose the checkpoint and are scored.
-        sizes: images that calibrate intervals of sizes, whole groups one after the other; None if there are none.
-    """
-
-    val: Dataset
-    sizes: Dataset | None
 
 
 def plan_size_calibration(config: Config, val: Dataset) -> tuple[Config, str, str | None]:
@@ -69,28 +55,6 @@ def plan_size_calibration(config: Config, val: Dataset) -> tuple[Config, str, st
     count = min(max(units // _SHARE, _FEWEST), _MOST)
     reason = f"of {units} validation {what}, set aside for intervals of sizes and used for nothing else"
     return with_values(config, train={"size_calibration": count}), reason, None
-
-
-def set_aside(val: Dataset, count: int | None) -> Division:
-    """Set a number of images, or groups of images, of the validation split aside; `None` stands for 0."""
-    names = [f"group {record.group}" if record.group is not None else f"image {record.id}" for record in val.records]
-    chosen = drawn_units(names)[: count or 0]
-    if not chosen:
-        return Division(val, None)
-    place = {name: number for number, name in enumerate(chosen)}
-    apart = [index for index, name in enumerate(names) if name in place]
-    rest = [index for index, name in enumerate(names) if name not in place]
-    return Division(val.subset(rest), val.subset(sorted(apart, key=lambda index: place[names[index]])))
-
-
-def whole_units(images: Dataset, count: int) -> Dataset:
-    """Return the first whole groups with at most `count` images in total."""
-    if count >= len(images):
-        return images
-    groups = [record.group for record in images.records]
-    while count > 0 and groups[count] is not None and groups[count] == groups[count - 1]:
-        count -= 1
-    return images.subset(range(count))
 
 
 def calibrated_sizes(
