@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks import (
     ablation,
     checking,
+    coverage_sizes,
     feature_cache,
     few_labels,
     inference,
@@ -45,6 +46,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "training": training.table,
     "time limits": time_limit.table,
     "intervals": intervals.table,
+    "sizes": coverage_sizes.table,
 }
 
 

@@ -76,7 +76,7 @@ def test_every_kind_of_value(written: Any) -> None:
 PREDICT = ", ".join(PredictConfig.model_fields)
 TRAIN = (
     "seed, steps, recounts, crop, batch_size, accumulate, class_crops, learning_rate, head_rate, layer_decay, freeze, unfreeze, unfreeze_start, copies, encoder_rate, head_warmup, weight_decay, warmup, clip, ema, precision, "
-    "channels_last, validations, validation_images, workers, cache, device"
+    "channels_last, validations, validation_images, size_calibration, workers, cache, device"
 )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pixelwise.api import reporting
 from pixelwise.api.loading import Model, holds_masks, load, load_card
 from pixelwise.api.reporting import SCORES
+from pixelwise.api.size_calibration import require_enough, require_unused, require_writable, write_size_calibration
 from pixelwise.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def evaluate(
     """
     from pixelwise.config import read_request
     from pixelwise.evaluation import evaluate as score
-    from pixelwise.evaluation.kept import KeptMasks
+    from pixelwise.evaluation.kept import KeptMasks, keep_all
+    from pixelwise.measuring.size_counts import SizeRecorder
     from pixelwise.storage import claim_folder, require_claimable
 
     config, base = read_request(Path(data), overrides)
@@ -79,7 +81,13 @@ def evaluate(
     if out is not None:
         require_claimable(Path(out), overwrite, files, SCORES)
     predictor = scored.predictor if isinstance(scored, Model) else scored
-    masks = KeptMasks()
+    masks, recorder = KeptMasks(), None
+    if settings.calibrate_sizes:
+        require_writable(scored)
+        unknown = require_unused(_folder(model), subset, data, "intervals of sizes")
+        require_enough(subset, data)
+        notices = (*notices, *((unknown,) if unknown else ()))
+        recorder = SizeRecorder(subset.labels.num_classes)
     result = score(
         subset,
         predictor,
@@ -88,9 +96,11 @@ def evaluate(
         surface_tolerance=settings.surface_tolerance,
         intervals=settings.resamples > 0,
         progress=progress,
-        keep=None if out is None else masks.add,
+        keep=keep_all(None if out is None else masks.add, None if recorder is None else recorder.keep),
     )
     engine = scored.engine.facts() if isinstance(scored, Model) and scored.engine is not None else None
+    if recorder is not None and isinstance(scored, Model):
+        notices = (*notices, write_size_calibration(scored, recorder.sizes(result.images), split))
     result = replace(result, notices=(*notices, *result.notices), engine=engine)
     if out is not None:
         # Claimed only now, so that an evaluation that fails does not remove an earlier result.
@@ -129,8 +139,8 @@ def _opened(
         section = section.model_copy(update={"volumes": "whole"})
     splits = open_data(section, base)
     splits = without_unreadable(splits) if config.data.skip_bad else splits
-    subset = split_of(splits, split, data)
-    notices = (*splits.notices, *splits.skipped)
+    subset, apart = _without_set_aside(split_of(splits, split, data), config)
+    notices = (*splits.notices, *splits.skipped, *apart)
     if loaded is None:
         masks = open_masks(Path(str(model)), subset, config.evaluate.masks)
         if "calibration" in metrics:
@@ -152,6 +162,18 @@ def _require_bands(subset: Dataset, spec: ModelSpec) -> None:
         for record in subset.records[:: max(1, len(subset) // _COMPARED)]:
             if record.image.suffix.lower() in TIFF_SUFFIXES:
                 require_band_order(record.image, read_header(record.image).names, spec.trained_bands, "in training")
+
+
+def _without_set_aside(subset: Dataset, config: Config) -> tuple[Dataset, tuple[str, ...]]:
+    """Return a split without the images that a run has set aside by its configuration, and a notice if there are some."""
+    from pixelwise.datasets.set_aside import set_aside
+
+    count = config.train.size_calibration or 0
+    if subset.name != "val" or not 0 < count < subset.groups():
+        return subset, ()
+    rest = set_aside(subset, count).val
+    text = f"{len(subset) - len(rest)} of {len(subset)} images are not scored: the run set them aside for intervals of sizes"
+    return rest, (text,)
 
 
 def _examples(subset: Dataset) -> Iterator[Example]:

@@ -244,7 +244,7 @@ def training_listener(progress: Progress) -> Callable[[dict[str, Any]], None]:
                 progress.line(f"features of the frozen encoder: image {done} of {total}", last=done == total)
             case "features stored":
                 progress.say(_stored(event))
-            case "calibrating" | "scoring" as stage:
+            case "calibrating" | "scoring" | "calibrating sizes" as stage:
                 progress.line(f"{stage} {event['done']} of {event['total']}", last=event["done"] == event["total"])
 
     return listen
@@ -284,6 +284,7 @@ def _show_plan(progress: Progress, config: dict[str, Any], reasons: dict[str, st
         "model.name",
         "train.steps",
         "train.validation_images",
+        "train.size_calibration",
         "train.unfreeze",
         "model.stem",
         "loss.class_weights",

@@ -57,6 +57,7 @@ class ResolvedTrain(TrainConfig):
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = False
     validations: Positive
+    size_calibration: int = 0
     workers: int = 0
     cache: bool = False
     device: str = "cpu"

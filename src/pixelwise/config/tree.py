@@ -282,6 +282,11 @@ class TrainConfig(_Section):
     validation_images: Positive | None = Field(
         None, description="evenly spaced images of the validation split that are scored during training; null: all"
     )
+    size_calibration: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="images of the validation split, or groups of images, that are set aside to calibrate intervals of sizes"
+        " and used for nothing else; 0: none; null: derived",
+    )
     workers: Annotated[int, Field(ge=0)] | None = Field(None, description="data loading processes")
     cache: bool | None = Field(None, description="keep decoded images in memory")
     device: str | None = Field(None, description="cpu, cuda, …")
@@ -338,6 +343,10 @@ class EvaluateConfig(_Section):
     report: bool = Field(True, description="write report.html at the end of training")
     temperature: bool = Field(
         True, description="calibrate probabilities after training with a temperature fitted on val"
+    )
+    calibrate_sizes: bool = Field(
+        False,
+        description="evaluate: calibrate intervals of sizes on the images that are scored, and write them into the model",
     )
 
 

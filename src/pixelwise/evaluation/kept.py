@@ -57,6 +57,17 @@ class KeptMasks:
         return predict
 
 
+def keep_all(*keeps: Callable[[Prediction], None] | None) -> Callable[[Prediction], None]:
+    """Return a function that calls each of some functions that are not None with a prediction."""
+    wanted = [keep for keep in keeps if keep is not None]
+
+    def keep(prediction: Prediction) -> None:
+        for each in wanted:
+            each(prediction)
+
+    return keep
+
+
 class RecordingPredictor:
     """Predict as another predictor does, and keep masks and probabilities until `replayed` returns them.
 

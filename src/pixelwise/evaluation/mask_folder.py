@@ -98,15 +98,10 @@ def open_masks(folder: Path, dataset: Dataset, values: Values | None = None) -> 
         PairingError: an image without a mask, or with several.
         MaskError: both interpretations are valid, and differ.
     """
-    predicted = (folder / "predictions.json").is_file() and (folder / "masks").is_dir()
+    predicted = _is_predicted(folder)
     inside_predicted = folder.name == "masks" and (folder.parent / "predictions.json").is_file()
+    paths = mask_paths(folder)
     folder = folder / "masks" if predicted else folder
-    if not folder.is_dir():
-        raise DataError(folder, expected="a model, or a folder of masks", found="nothing", do="Check the path.")
-    paths = [path for path in sorted(walk(folder)) if _is_mask(path)]
-    if not paths:
-        expected = f"a model, or mask files ({READABLE}, NIfTI, NRRD, DICOM)"
-        raise DataError(folder, expected=expected, found="neither", do="Check the path.")
     masks, used = _masks(folder, paths, dataset.records)
     unused = len(paths) - len(used)
     notices: tuple[str, ...] = ()
@@ -117,6 +112,26 @@ def open_masks(folder: Path, dataset: Dataset, values: Values | None = None) -> 
         return MaskFolder(_written_labels(dataset.labels), masks, MaskRule(binary=False), notices)
     rule, rule_notices = _rule(list(masks.values()), dataset, values)
     return MaskFolder(dataset.labels, masks, rule, (*notices, *rule_notices))
+
+
+def mask_paths(folder: Path) -> list[Path]:
+    """Return the mask files in a folder, or in the subfolder `masks` of an output folder of `predict`.
+
+    Raises:
+        DataError: no such folder, or no masks in it.
+    """
+    folder = folder / "masks" if _is_predicted(folder) else folder
+    if not folder.is_dir():
+        raise DataError(folder, expected="a model, or a folder of masks", found="nothing", do="Check the path.")
+    paths = [path for path in sorted(walk(folder)) if _is_mask(path)]
+    if not paths:
+        expected = f"a model, or mask files ({READABLE}, NIfTI, NRRD, DICOM)"
+        raise DataError(folder, expected=expected, found="neither", do="Check the path.")
+    return paths
+
+
+def _is_predicted(folder: Path) -> bool:
+    return (folder / "predictions.json").is_file() and (folder / "masks").is_dir()
 
 
 def _written_labels(labels: Labels) -> Labels:

@@ -269,7 +269,7 @@ def file_hash(path: Path) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1 << 16)
 def _hash(path: Path, changed: int, size: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

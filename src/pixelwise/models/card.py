@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pixelwise.errors import LabelsError, ModelFileError
 from pixelwise.labels import Labels
-from pixelwise.storage import previous_folder
+from pixelwise.storage import previous_folder, write_json
 from pixelwise.types import ModelSpec
 
 CARD, WEIGHTS = "model.json", "model.safetensors"
@@ -30,6 +30,7 @@ class ModelCard:
         architecture: {"name": …, "arguments": {…}} for `build_model`.
         spec: how to feed the model and read its output.
         calibration: how the temperature of `spec` was fitted; None if it was not.
+        size_calibration: how wide intervals of sizes are, the plain form of `measuring.conformal.SizeCalibration`; None if unknown.
         license: terms of the weights; "user" if the person who trained the model chooses them.
         trained: data, number of images and initial weights of its training; None if unknown.
         data_hash: SHA-256 over the training data.
@@ -43,6 +44,7 @@ class ModelCard:
     architecture: Mapping[str, Any]
     spec: ModelSpec
     calibration: Mapping[str, Any] | None = None
+    size_calibration: Mapping[str, Any] | None = None
     license: str = "user"
     trained: Mapping[str, Any] | None = None
     data_hash: str | None = None
@@ -121,6 +123,7 @@ class _Plain(BaseModel):
     trained_unit: str = "px"
     trained_bands: tuple[str, ...] = ()
     calibration: dict[str, Any] | None = None
+    size_calibration: dict[str, Any] | None = None
     license: str = "user"
     trained: dict[str, Any] | None = None
     data_hash: str | None = None
@@ -173,6 +176,15 @@ def existing(folder: Path) -> Path:
     """Return the folder, or the previous version of it if a process was killed while replacing it."""
     previous = previous_folder(folder)
     return previous if previous.exists() and not folder.exists() else folder
+
+
+def write_card(folder: Path, card: ModelCard) -> None:
+    """Replace the `model.json` of a model folder, whose weights stay as they are.
+
+    Raises:
+        ResourceError: no space or no permission to write; the file is unchanged.
+    """
+    write_json(existing(folder) / CARD, card.to_dict())
 
 
 def read_card(folder: Path) -> ModelCard:

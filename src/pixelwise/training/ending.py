@@ -15,15 +15,17 @@ from typing import Any
 
 from pixelwise.config import Config, ResolvedConfig
 from pixelwise.datasets.dataset import Dataset
+from pixelwise.datasets.set_aside import whole_units
 from pixelwise.errors import DataError, convert_memory_errors
 from pixelwise.evaluation import ImagePredictor, evaluate, fitted_temperature
 from pixelwise.evaluation.calibrating import IMAGES
-from pixelwise.evaluation.kept import KeptMasks, RecordingPredictor
+from pixelwise.evaluation.kept import KeptMasks, RecordingPredictor, keep_all
 from pixelwise.evaluation.meters import reads_probabilities
 from pixelwise.inference.engines import engine_facts
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.torch_backend import open_torch
 from pixelwise.machine import free_memory
+from pixelwise.measuring.size_counts import SizeRecorder
 from pixelwise.metrics.temperature import Temperature
 from pixelwise.models.base import SegmentationModel
 from pixelwise.models.card import ModelCard
@@ -33,6 +35,7 @@ from pixelwise.storage import write_json
 from pixelwise.training.assembly import MODEL, make_predictor
 from pixelwise.training.interrupt import StopSignal
 from pixelwise.training.runlog import Listener
+from pixelwise.training.size_calibration import calibrated_sizes
 from pixelwise.training.validation import CachedImages, evenly_spaced, image_memory, seconds_per_image, spread
 
 SCORES = "scores.json"
@@ -46,6 +49,8 @@ _FEWER = (
     "pixelwise evaluate {2} {2}/config.yaml --split val"
 )
 
+_FEWER_SIZES = "{0} of {1} images that were set aside calibrated the intervals of sizes, to keep the time limit."
+
 
 @dataclass(frozen=True)
 class EndCost:
@@ -56,6 +61,7 @@ class EndCost:
         fitting: per image, to predict it and sample it for the temperature.
         calibrated, scored, shown: number of images that are calibrated on, scored and shown without a time limit.
         kept: number of images whose prediction for the temperature is kept for the scores.
+        apart: number of images that calibrate intervals of sizes.
     """
 
     scoring: float
@@ -64,12 +70,13 @@ class EndCost:
     scored: int
     shown: int
     kept: int
+    apart: int = 0
 
     @property
     def seconds(self) -> float:
         """Seconds of the whole end."""
         again = max(self.calibrated - self.kept, 0)
-        return self.scoring * self.scored + self.fitting * again + _SECONDS_TO_SHOW * self.shown
+        return self.scoring * (self.scored + self.apart) + self.fitting * again + _SECONDS_TO_SHOW * self.shown
 
 
 class _Deadline:
@@ -91,15 +98,26 @@ class _Deadline:
         self.kept = min(images, self.cost.kept)
 
     def scored(self) -> int:
-        """Return the number of images to score, which leaves time for the report."""
-        left = (self.until - time.monotonic()) / self.slowdown - _SECONDS_TO_SHOW * self.cost.shown
+        """Return the number of images to score, which leaves time for the intervals of sizes and the report."""
+        left = self._left() - self.cost.scoring * self.cost.apart
         left += self.cost.fitting * self.kept  # they need not be predicted again
-        within = int(left / self.cost.scoring) if self.cost.scoring > 0 else self.cost.scored
-        return min(max(within, _FEWEST_SCORED), self.cost.scored)
+        return self._within(left, self.cost.scored)
+
+    def apart(self) -> int:
+        """Return the number of images to calibrate intervals of sizes on, which leaves time for the report."""
+        return self._within(self._left(), self.cost.apart)
+
+    def _left(self) -> float:
+        """Return the seconds until the report, if the machine were as fast as estimated."""
+        return (self.until - time.monotonic()) / self.slowdown - _SECONDS_TO_SHOW * self.cost.shown
+
+    def _within(self, seconds: float, images: int) -> int:
+        within = int(seconds / self.cost.scoring) if self.cost.scoring > 0 else images
+        return min(max(within, _FEWEST_SCORED), images)
 
 
-def end_cost(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset) -> EndCost:
-    """Estimate the seconds of calibration, scoring and report from three images."""
+def end_cost(config: Config, model: SegmentationModel, card: ModelCard, val: Dataset, apart: int = 0) -> EndCost:
+    """Estimate the seconds of calibration, scoring and report from three images; `apart` more calibrate sizes."""
     settings = config.evaluate
     recording = RecordingPredictor(make_predictor(config, model, card), memory=sys.maxsize)
     # A temperature other than 1 takes time.
@@ -125,7 +143,7 @@ def end_cost(config: Config, model: SegmentationModel, card: ModelCard, val: Dat
         each = max((prediction.mask.size for prediction, _ in recording.kept.values()), default=1)
         kept = min(_memory_for_probabilities(settings.metrics) // (4 * val.labels.num_classes * each), calibrated)
     model.train()
-    return EndCost(scoring, fitting, calibrated, len(val), shown, kept)
+    return EndCost(scoring, fitting, calibrated, len(val), shown, kept, apart)
 
 
 def _memory_for_probabilities(metrics: Collection[str]) -> int:
@@ -140,6 +158,7 @@ def finish(
     notify: Listener,
     deadline: float | None = None,
     masks: KeptMasks | None = None,
+    sizes: Dataset | None = None,
 ) -> Path:
     """Calibrate and score the best model, mark the run as finished, and return its folder.
 
@@ -152,6 +171,7 @@ def finish(
         notify: called with each event.
         deadline: when to be ready, in seconds of `time.monotonic`; None: score all images.
         masks: keeps the predicted masks, for the report.
+        sizes: images that calibrate intervals of sizes, which are used for nothing else; None if there are none.
 
     Raises:
         Interrupted: the same request resumes with this function.
@@ -159,7 +179,8 @@ def finish(
     """
     model, card = load_model(out / MODEL)
     settings = config.evaluate
-    limit = None if deadline is None else _Deadline(deadline, end_cost(config, model, card, val))
+    apart = 0 if sizes is None else len(sizes)
+    limit = None if deadline is None else _Deadline(deadline, end_cost(config, model, card, val, apart))
     scored = val if limit is None else spread(val, limit.scored())
     images = CachedImages(scored, image_memory())
 
@@ -186,6 +207,7 @@ def finish(
         notices = [_FEWER.format(len(images), len(val), out)] if len(images) < len(val) else []
         for notice in notices:
             notify({"event": "notice", "text": notice})
+        recorder = SizeRecorder(val.labels.num_classes)
         result = evaluate(
             images,
             predictor,
@@ -194,8 +216,16 @@ def finish(
             intervals=settings.resamples > 0,
             progress=progress("scoring"),
             stop=stop.check,
-            keep=None if masks is None else masks.add,
+            keep=keep_all(recorder.keep, None if masks is None else masks.add),
         )
+        if sizes is not None:
+            chosen = sizes if limit is None else whole_units(sizes, limit.apart())
+            if len(chosen) < apart:
+                notices.append(_FEWER_SIZES.format(len(chosen), apart))
+                notify({"event": "notice", "text": notices[-1]})
+            known = recorder.sizes(result.images)
+            found = calibrated_sizes(known, chosen, predictor, progress("calibrating sizes"), stop.check)
+            card = replace(card, size_calibration=None if found is None else found.to_dict())
     engine = engine_facts(backend.engine, backend.precision)
     result = replace(result, notices=(*notices, *result.notices), engine=engine)
     plain = {"split": "val", **result.to_dict()}

@@ -16,6 +16,7 @@ import pixelwise.config as configs
 from pixelwise.config import Config, Reasons
 from pixelwise.datasets.dataset import Dataset
 from pixelwise.errors import ResourceError
+from pixelwise.models.base import SegmentationModel
 from pixelwise.models.card import ModelCard
 from pixelwise.storage import write_atomic
 from pixelwise.training import assembly, budget, memory, plan
@@ -45,6 +46,7 @@ class Begun:
         val: the validation split.
         facts: fingerprint of the training split.
         out: the run folder.
+        sizes: images that calibrate intervals of sizes; None if there are none.
     """
 
     components: Components
@@ -52,6 +54,11 @@ class Begun:
     val: Dataset
     facts: Fingerprint
     out: Path
+    sizes: Dataset | None = None
+
+    def end_seconds(self, config: Config, model: SegmentationModel) -> float:
+        """Estimate the seconds of the end of the run."""
+        return end_cost(config, model, self.card, self.val, 0 if self.sizes is None else len(self.sizes)).seconds
 
 
 def measure(config: Config, reasons: Reasons, components: Components) -> tuple[Config, Reasons]:
@@ -106,7 +113,7 @@ def within(limit: float, started: float, config: Config, begun: Begun) -> tuple[
     trial = configs.draft(config)
     images = len(begun.val)
     per_image = assembly.validation_seconds(trial, components.model, begun.card, begun.val)
-    final = end_cost(trial, components.model, begun.card, begun.val).seconds
+    final = begun.end_seconds(trial, components.model)
 
     def steps_for(config: Config, measured_steps: int, filling: float = 0.0) -> tuple[Config, Reasons]:
         bank = _trial_bank(config, components, begun.out)
@@ -178,7 +185,7 @@ def fit_within(limit: float, started: float, work: Work, begun: Begun, listener:
         pace = budget.measure_pace(work.config, begun.components, work.bank, _PACE_STEPS)
     measured = (work.config, work.model, begun.card, begun.val)
     per_validation = assembly.validation_seconds(*measured) * validated_images(work.config.train, len(begun.val))
-    final = end_cost(*measured).seconds
+    final = begun.end_seconds(work.config, work.model)
     resumed = 0.0  # seconds of training in earlier processes
     marks = [(0, 0.0)]
     recounted = False

@@ -22,6 +22,8 @@ from pixelwise.config import Config, Reasons, ResolvedConfig
 from pixelwise.datasets.dataset import Dataset, DataSplits, open_data, pin_paths, without_unreadable
 from pixelwise.datasets.fingerprint import fingerprint
 from pixelwise.datasets.scenes import resolved_blocks
+from pixelwise.datasets.set_aside import set_aside
+from pixelwise.datasets.used_images import used_images
 from pixelwise.errors import ConfigError, DataError, OutputExistsError, UsageError, convert_memory_errors
 from pixelwise.evaluation import require_metrics
 from pixelwise.evaluation.kept import KeptMasks
@@ -41,6 +43,7 @@ from pixelwise.training.machine import keep_freed_memory
 from pixelwise.training.network_plan import Machine, choose_network
 from pixelwise.training.optim import head_inputs
 from pixelwise.training.runlog import Listener
+from pixelwise.training.size_calibration import KEY, plan_size_calibration
 from pixelwise.types import Fingerprint
 
 REQUEST, DATA = RUN_MARKER, "data.json"
@@ -120,16 +123,34 @@ def train_run(
         finally:
             if bank is not None:
                 bank.clear()
-        return finish(run.work.config, run.data.val, out, notify, deadline, masks)
+        return finish(run.work.config, run.data.val, out, notify, deadline, masks, run.data.sizes)
 
 
 @dataclass(frozen=True)
 class _Data:
-    """The opened data set; `train` and `val` are splits of it."""
+    """The opened data set; `train` and `val` are splits of it.
+
+    Args:
+        splits: the data set.
+        train: the training split.
+        val: the validation split, without the images that were set aside.
+        sizes: images of the validation split that were set aside to calibrate intervals of sizes; None if there are none.
+    """
 
     splits: DataSplits
     train: Dataset
     val: Dataset
+    sizes: Dataset | None = None
+
+    def with_set_aside(self, count: int | None) -> _Data:
+        """Set a number of validation images, or groups of images, aside."""
+        divided = set_aside(self.val, count)
+        return replace(self, val=divided.val, sizes=divided.sizes)
+
+    def used(self) -> dict[str, Any]:
+        """Return the images by their use, for `data.json`."""
+        uses = {"train": self.train, "val": self.val, "sizes": self.sizes}
+        return {use: used_images(images.records) for use, images in uses.items() if images is not None}
 
 
 @dataclass(frozen=True)
@@ -292,6 +313,11 @@ def _begin(request: Request, config: Config, data: _Data, out: Path, started: fl
     """Plan a run and write the plan; from then on, training is a function of the configuration and the step."""
     for notice in (*data.splits.notices, *data.splits.skipped):
         notify({"event": "notice", "text": notice})
+    config, why_set_aside, few = plan_size_calibration(config, data.val)
+    if few is not None:
+        notify({"event": "notice", "text": few})
+    val_hash = data.val.hash()
+    data = data.with_set_aside(config.train.size_calibration)
     assembly.require_annotated_pixels(data.val)
     facts = fingerprint(data.train)
     # The masks and images must be read in the same way from now on.
@@ -317,7 +343,7 @@ def _begin(request: Request, config: Config, data: _Data, out: Path, started: fl
     config, measured = length.measure(config, reasons, components)
     # For the test-time flips in the card, which do not depend on the number of steps.
     card = assembly.model_card(plan.settle(config, facts, data.train.groups())[0], data.splits, facts)
-    begun = length.Begun(components, card, data.val, facts, out)
+    begun = length.Begun(components, card, data.val, facts, out, data.sizes)
     if request.time_limit is None:
         config, chosen = length.planned(request.epochs, config, begun)
     else:
@@ -328,9 +354,10 @@ def _begin(request: Request, config: Config, data: _Data, out: Path, started: fl
     reasons |= measured | settled
     reasons |= {"data.bands": "grey and colour images are mixed"} if converted else {}
     reasons |= {"data.split": why_blocks} if why_blocks else {}
+    reasons |= {KEY: why_set_aside} if why_set_aside else {}
     components.crops.transform = assembly.transform(resolved, data.train)
     found = {"fingerprint": facts.to_dict(), "splits": data.splits.description, "skipped": data.splits.skipped}
-    write_json(out / DATA, found | {"val_hash": data.val.hash()})
+    write_json(out / DATA, found | {"val_hash": val_hash, "used": data.used()})
     # Written last, since its presence means that the plan is complete.
     write_atomic(out / CONFIG, configs.dump_config(resolved, reasons))
     return _planned_run(resolved, reasons, data, facts, components, out, notify)
@@ -348,7 +375,7 @@ def _planned_run(
     notify({"event": "plan", "config": config.model_dump(mode="json"), "reasons": reasons})
     card = assembly.model_card(config, data.splits, facts)
     work = assembly.make_work(config, data.val, card, components, out)
-    return _Run(work, data, length.Begun(components, card, data.val, facts, out))
+    return _Run(work, data, length.Begun(components, card, data.val, facts, out, data.sizes))
 
 
 def _derive(
@@ -430,6 +457,7 @@ def _resume(out: Path, requested: Config, record: dict[str, Any], overwrite: boo
         if not overwrite:
             raise _another_request(out, moved)
         return None
+    data = data.with_set_aside(config.train.size_calibration)
     _write_evaluate(out / CONFIG, config)
     if moved is not None:
         _write_places(out / CONFIG, config)

@@ -1,0 +1,1 @@
+"""The verb `measure`: sizes in predictions and masks."""

@@ -1,0 +1,354 @@
+"""Totals over many predictions of which some images are labelled: `pixelwise measure PREDICTIONS --truth LABELLED`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.api.predicting.requests import SUMMARY
+from pixelwise.api.size_calibration import require_unused
+from pixelwise.config import read_request
+from pixelwise.datasets.dataset import Dataset, open_data
+from pixelwise.errors import DataError, LabelsError
+from pixelwise.evaluation.mask_folder import MaskFolder, mask_paths, open_masks
+from pixelwise.evaluation.score_counts import listed
+from pixelwise.formats.reading import window_of
+from pixelwise.grid import Grid
+from pixelwise.imageio.masks import read_mask
+from pixelwise.imageio.sources import open_source
+from pixelwise.imageio.volume_files import is_volume
+from pixelwise.labels import Labels
+from pixelwise.measuring.masks import bands
+from pixelwise.measuring.scale import AffineScale, Scale, pixels
+from pixelwise.measuring.totals import FEWEST_UNITS, Estimator, Total, estimate_totals
+from pixelwise.tiles import Window
+from pixelwise.types import Measurement
+
+ScaleOf = Callable[[Grid, Sequence[int]], Scale]
+_Read = Callable[[Window], NDArray[Any]]
+_BAND_PIXELS = 1 << 24
+_COVERED = 0.999
+
+
+@dataclass(frozen=True)
+class TotalOfClass:
+    """The total of one class, in a unit.
+
+    Args:
+        name: of the class.
+        total: the estimate, with its interval, and what that covers.
+        naive: the sum of the predictions.
+        naive_bias: its error as a share of the estimate; None if that is 0.
+        present: number of labelled units with the class.
+    """
+
+    name: str
+    total: Measurement
+    naive: Measurement
+    naive_bias: float | None
+    present: int
+
+
+@dataclass(frozen=True)
+class TotalsReport:
+    """Totals over all predicted images.
+
+    Args:
+        classes: one entry per class.
+        images, units: number of labelled images, and of their groups.
+        population: number of predicted images.
+        provenance: where the unit comes from, or why there is none.
+        notices: what was assumed or left out.
+    """
+
+    classes: tuple[TotalOfClass, ...]
+    images: int
+    units: int
+    population: int
+    provenance: str
+    notices: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plain form."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class _Predicted:
+    """One predicted image.
+
+    Args:
+        path: of the mask.
+        shape: *S.
+        grid: of the image.
+        counts: (K,) pixels of each class; None if the mask has to be read for them.
+        read: returns class indices in a window.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    grid: Grid
+    counts: NDArray[np.float64] | None
+    read: _Read
+
+
+def grid_scale(grid: Grid, shape: Sequence[int]) -> Scale:
+    """Return the scale of a grid with lengths, or one in pixels."""
+    if not grid.has_lengths:
+        return pixels(len(shape), "the images have no pixel spacing in a unit of length")
+    matrix = np.diag(grid.spacing) if grid.affine is None else np.asarray(grid.affine)[:-1, :-1][:, ::-1]
+    return AffineScale(
+        np.asarray(matrix, np.float64), grid.unit, f"pixel spacing of the files ({grid.calibration or grid.unit})"
+    )
+
+
+def estimate_truth(
+    predictions: str | Path,
+    labelled: str | Path,
+    *,
+    model: str | Path | None = None,
+    estimator: Estimator = "difference",
+    overrides: Sequence[str] = (),
+    scale_of: ScaleOf = grid_scale,
+) -> TotalsReport:
+    """Estimate the total size of each class over all predicted images, from those of them that are labelled.
+
+    Args:
+        predictions: an output folder of `predict`, or a folder of masks from any tool, named as the images.
+        labelled: a data set with masks for some of the images, which were drawn at random: a folder, a `data.yaml` or an annotation
+            file.
+        model: the model or run folder of the predictions; by default the one that `predictions.json` names.
+        estimator: "difference" or "regression", see `measuring.totals`.
+        overrides: configuration overrides of `data` and `evaluate` for `labelled`, such as "data.group=(patient[0-9]+)_".
+        scale_of: returns the size of the pixels of an image.
+
+    Raises:
+        DataError: fewer than 10 labelled images or groups, images that the model was trained on, or images without a prediction.
+        LabelsError: other classes than the predictions'.
+    """
+    folder = Path(predictions)
+    config, base = read_request(Path(labelled), overrides)
+    data, notices = _all_images(open_data(config.data, base))
+    masks = open_masks(folder, data, config.evaluate.masks)
+    notices += masks.notices
+    known = _summary(folder)
+    _require_classes(labelled, data.labels, known)
+    notices += _require_unused(model or (known or {}).get("model"), data, labelled)
+    population, left_out = _listed(folder, known, masks) if known else (_in_folder(folder, masks), ())
+    differences, groups = _differences(population, data, masks, scale_of, labelled)
+    _require_enough(groups, labelled, len(population))
+    scales = [scale_of(image.grid, image.shape) for image in population]
+    unit = _one_unit(scales, population)
+    sizes = np.array(
+        [_class_sizes(image, scale, data.labels.num_classes) for image, scale in zip(population, scales, strict=True)]
+    )
+    places = list(differences)
+    truth = np.array([sizes[place] + differences[place] for place in places])
+    totals = estimate_totals(sizes, truth, places, groups, estimator=estimator)
+    notices += (*left_out, *_regressed(estimator, totals))
+    return TotalsReport(
+        classes=tuple(_of_class(name, total, *unit) for name, total in zip(data.labels.names, totals, strict=True)),
+        images=totals[0].images,
+        units=totals[0].units,
+        population=len(population),
+        provenance=scales[0].reason or scales[0].provenance,
+        notices=tuple(notices),
+    )
+
+
+def _all_images(splits: Any) -> tuple[Dataset, tuple[str, ...]]:
+    """Join the splits of a data set; ids that occur twice get the split as prefix."""
+    ids = Counter(record.id for split in splits for record in split.records)
+    records = tuple(
+        record if ids[record.id] == 1 else replace(record, id=f"{split.name}/{record.id}")
+        for split in splits
+        for record in split.records
+    )
+    return replace(next(iter(splits)), records=records, name=""), tuple(splits.skipped)
+
+
+def _summary(folder: Path) -> dict[str, Any] | None:
+    """Return the content of `predictions.json`; None for masks of another tool."""
+    try:
+        plain = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return plain if isinstance(plain, dict) and plain.get("images") else None
+
+
+def _require_classes(where: object, labels: Labels, known: Mapping[str, Any] | None) -> None:
+    names = tuple(((known or {}).get("labels") or {}).get("names") or labels.names)
+    if names != labels.names:
+        raise LabelsError(
+            where,
+            expected=f"the classes of the predictions, {', '.join(names)}",
+            found=", ".join(labels.names),
+            do="Name the same classes in the same order in labels.yaml.",
+        )
+
+
+def _require_unused(model: str | Path | None, data: Dataset, labelled: object) -> tuple[str, ...]:
+    """Raise an error if the labelled images were used in training; return a notice if that is not known."""
+    if model is None:
+        return ("the model of the predictions is unknown: make sure that it was not trained on the labelled images",)
+    unknown = require_unused(Path(model), data, labelled, "a total")
+    return () if unknown is None else (unknown,)
+
+
+def _listed(folder: Path, known: Mapping[str, Any], masks: MaskFolder) -> tuple[list[_Predicted], tuple[str, ...]]:
+    """Return the images that `predictions.json` lists, with the pixels of each class from the shares in it."""
+    found, without = [], []
+    for entry in known["images"]:
+        if "mask" not in entry or "shares" not in entry:
+            without.append(str(entry.get("file")))
+            continue
+        path = folder / entry["mask"]
+        shape = tuple(int(entry[key]) for key in ("depth", "height", "width") if key in entry)
+        shares = np.array([entry["shares"].get(name, 0.0) for name in masks.labels.names])
+        about = entry.get("grid") or {}
+        grid = Grid((1.0,) * len(shape)) if not about else Grid(**{**about, "spacing": tuple(about["spacing"])})
+        found.append(_Predicted(path, shape, grid, np.rint(shares * np.prod(shape)), _reader(path, shape, masks)))
+    left_out = (f"left out, since they have no mask (videos): {listed(without, 3)}",) if without else ()
+    return found, left_out
+
+
+def _in_folder(folder: Path, masks: MaskFolder) -> list[_Predicted]:
+    """Return the masks in a folder."""
+    found = []
+    for path in mask_paths(folder):
+        source = open_source(path)
+        shape = tuple(source.shape)
+        found.append(_Predicted(path, shape, source.grid, None, _reader(path, shape, masks)))
+    return found
+
+
+def _reader(path: Path, shape: tuple[int, ...], masks: MaskFolder) -> _Read:
+    """Return a function that reads class indices in a window of a mask."""
+
+    def read(window: Window) -> NDArray[Any]:
+        if not is_volume(path):
+            part = None if window.shape == shape else window
+            return read_mask(path, masks.labels, masks.rule, window=part)[0]
+        values = open_source(path).read()[0][0][window.slices]
+        return masks.labels.encode(values.astype(np.int64))[0]
+
+    return read
+
+
+def _class_sizes(image: _Predicted, scale: Scale, num_classes: int) -> NDArray[np.float64]:
+    """Return the predicted size of each class, (K,)."""
+    whole = Window((0,) * len(image.shape), image.shape)
+    if image.counts is not None and isinstance(scale, AffineScale):
+        return image.counts * scale.sizes(whole).item()
+    sizes = np.zeros(num_classes)
+    for band in bands(image.shape, max(_BAND_PIXELS // int(np.prod(image.shape[1:])), 1)):
+        sizes += _summed(image.read(band), scale.sizes(band), num_classes)
+    return sizes
+
+
+def _summed(mask: NDArray[Any], sizes: NDArray[np.float64], num_classes: int) -> NDArray[np.float64]:
+    """Return the size of each class, (K,), from the sizes of the pixels."""
+    weights = np.broadcast_to(sizes, mask.shape).reshape(-1)
+    return np.bincount(mask.reshape(-1), weights, num_classes)[:num_classes].astype(np.float64)
+
+
+def _differences(
+    population: Sequence[_Predicted], data: Dataset, masks: MaskFolder, scale_of: ScaleOf, labelled: object
+) -> tuple[dict[int, NDArray[np.float64]], list[str | None]]:
+    """Return the true minus the predicted sizes (K,) of the labelled images by their place, and what these belong to.
+
+    Slices of one volume and windows of one scene are summed. Ignored pixels count as predicted right.
+    """
+    places = {image.path.resolve(): place for place, image in enumerate(population)}
+    found: dict[int, NDArray[np.float64]] = {}
+    groups: dict[int, str | None] = {}
+    seen: Counter[int] = Counter()
+    for index, record in enumerate(data.records):
+        path = masks.masks[record.id].mask
+        assert path is not None
+        place = places.get(path.resolve())
+        if place is None:
+            do = "Predict the image again, with all others, into one folder."
+            raise DataError(record.id, expected=f"a prediction listed in {SUMMARY}", found=f"only {path}", do=do)
+        sample = data.read(index)
+        truth = sample.truth(data.labels.ignore_index)
+        if truth is None:
+            raise DataError(record.id, expected="an annotated mask", found="none", do="Add the mask.")
+        predicted = masks(sample.image, sample.grid, sample.valid, id=record.id).mask
+        counted = truth != data.labels.ignore_index
+        window = window_of(record) or Window((0,) * truth.ndim, truth.shape)
+        image = population[place]
+        sizes = scale_of(image.grid, image.shape).sizes(
+            window if record.plane is None else Window((0,) * len(image.shape), image.shape)
+        )
+        each = np.broadcast_to(sizes.reshape(-1)[0] if sizes.size == 1 else sizes, truth.shape)[counted]
+        k = data.labels.num_classes
+        difference = _summed(truth[counted], each, k) - _summed(predicted[counted], each, k)
+        found[place] = found.get(place, np.zeros(k)) + difference
+        groups.setdefault(place, record.group)
+        seen[place] += truth.size
+    partly = [
+        str(population[place].path) for place in found if seen[place] < _COVERED * np.prod(population[place].shape)
+    ]
+    if partly:
+        raise DataError(
+            labelled,
+            expected="labels of whole images",
+            found=f"labels of a part of {listed(partly, 3)}",
+            do="Predict the labelled windows as images of their own, or label the whole images.",
+        )
+    return found, [groups[place] for place in found]
+
+
+def _require_enough(groups: Sequence[str | None], labelled: object, population: int) -> None:
+    units = len({(group is None, index if group is None else group) for index, group in enumerate(groups)})
+    if units < min(FEWEST_UNITS, population):
+        what = "images" if all(group is None for group in groups) else "groups of images"
+        raise DataError(
+            labelled,
+            expected=f"{FEWEST_UNITS} labelled {what} or more",
+            found=str(units),
+            do=f"Label {FEWEST_UNITS - units} more of the predicted {what}, drawn at random.",
+        )
+
+
+def _one_unit(scales: Sequence[Scale], population: Sequence[_Predicted]) -> tuple[str, float]:
+    """Return the unit of all sizes, and by what sizes in the unit of the scales are multiplied.
+
+    Raises:
+        DataError: images differ in unit or dimensions.
+    """
+    units = {(scale.unit, len(image.shape)): str(image.path) for scale, image in zip(scales, population, strict=True)}
+    if len(units) > 1:
+        texts = [f"{path} in {unit}, {n}-D" for (unit, n), path in units.items()]
+        raise DataError(
+            "total", expected="images in one unit", found="; ".join(texts[:3]), do="Give --spacing for all."
+        )
+    ((unit, n),) = units
+    if unit == "px":
+        return ("px²" if n == 2 else "voxels"), 1.0
+    return ("ml", 1e-3) if (unit, n) == ("mm", 3) else (f"{unit}{'²' if n == 2 else '³'}", 1.0)
+
+
+def _of_class(name: str, total: Total, unit: str, factor: float) -> TotalOfClass:
+    low, high = (None if bound is None else factor * bound for bound in (total.low, total.high))
+    estimate = Measurement(
+        factor * total.value, unit, f"{total.estimator} estimator", low=low, high=high, note=total.note
+    )
+    naive = Measurement(factor * total.naive, unit, "sum of the predictions", note="has the bias of the model")
+    return TotalOfClass(name, estimate, naive, total.naive_bias, total.present)
+
+
+def _regressed(asked: Estimator, totals: Sequence[Total]) -> tuple[str, ...]:
+    if asked == "difference" or all(total.estimator == asked for total in totals):
+        return ()
+    return (
+        f"fewer than {2 * FEWEST_UNITS} labelled units, or a class that is never predicted: difference estimator instead",
+    )
