@@ -30,6 +30,7 @@ FROZEN = {
     "evaluate": "MODEL|MASKS DATA --backend --convention --json --metrics --out --overwrite --precision --set --split",
     "compare": "RUN… --data --json --set --split",
     "report": "RUN --json --out",
+    "measure": "PREDICTIONS --json --out --overwrite --set --spacing --truth",
     "predict": (
         "MODEL SOURCE… --backend --every --flips --from --json --no-overlays --out --overlays --overwrite --precision "
         "--probabilities --set --to --watch"
@@ -47,6 +48,7 @@ REQUIRED |= {
     "push": ["m", "a/b"],
     "compare": ["a", "b"],
     "report": ["r"],
+    "measure": ["p"],
     "convert": ["d", "--to", "masks", "--out", "o"],
 }
 

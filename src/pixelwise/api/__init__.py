@@ -19,6 +19,9 @@ from pixelwise.api.scoring import compare, evaluate, metric_names, split_of
 from pixelwise.errors import OutputExistsError, PixelwiseError, UsageError
 
 if TYPE_CHECKING:
+    from pixelwise.api.measuring.run import ClassSize as ClassSize
+    from pixelwise.api.measuring.run import Measured as Measured
+    from pixelwise.api.measuring.totals import TotalsReport as TotalsReport
     from pixelwise.api.predicting import Predicted
     from pixelwise.evaluation.comparison import Comparison as Comparison
     from pixelwise.evaluation.comparison import Difference as Difference
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from pixelwise.models.catalogue import Entry
 
 __all__ = [
-    "Checkup", "Model", "Run", "check", "compare", "convert", "draw_demo_data", "draw_sheet", "evaluate", "export", "import_weights", "load", "metric_names",
+    "Checkup", "Model", "Run", "check", "compare", "convert", "draw_demo_data", "draw_sheet", "evaluate", "export", "import_weights", "load", "measure", "metric_names",
     "models",
     "predict", "push", "report", "train",
 ]  # fmt: skip
@@ -177,6 +180,21 @@ def predict(
         progress=progress,
         **outputs,
     )
+
+
+def measure(
+    predictions: str | Path,
+    *,
+    out: str | Path | None = None,
+    spacing: str | None = None,
+    truth: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Measured:
+    """Measure the classes in predicted images, with units and intervals: see `api.measuring.run.measure`."""
+    from pixelwise.api.measuring.run import measure as work
+
+    return work(predictions, out=out, spacing=spacing, truth=truth, overrides=overrides, overwrite=overwrite)
 
 
 def watch(

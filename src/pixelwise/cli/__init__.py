@@ -21,6 +21,7 @@ from pixelwise.cli import (
     evaluate,
     export,
     import_weights,
+    measure,
     models,
     predict,
     push,
@@ -55,7 +56,21 @@ def _root(
     """Train, evaluate and use image segmentation models."""
 
 
-for verb in (demo, check, train, evaluate, compare, report, predict, export, convert, models, import_weights, push):
+for verb in (
+    demo,
+    check,
+    train,
+    evaluate,
+    compare,
+    report,
+    predict,
+    measure,
+    export,
+    convert,
+    models,
+    import_weights,
+    push,
+):
     app.command(name=verb.__name__.rpartition(".")[2].replace("_", "-"))(verb.run)
 
 

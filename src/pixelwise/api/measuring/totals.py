@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,28 +11,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.api.measuring.predicted import (
+    PredictedImage,
+    ScaleOf,
+    class_sizes,
+    grid_scale,
+    images_in_folder,
+    listed_images,
+    read_summary,
+    size_unit,
+)
 from pixelwise.api.predicting.requests import SUMMARY
 from pixelwise.api.size_calibration import require_unused
 from pixelwise.config import read_request
 from pixelwise.datasets.dataset import Dataset, open_data
 from pixelwise.errors import DataError, LabelsError
-from pixelwise.evaluation.mask_folder import MaskFolder, mask_paths, open_masks
+from pixelwise.evaluation.mask_folder import MaskFolder, open_masks
 from pixelwise.evaluation.score_counts import listed
 from pixelwise.formats.reading import window_of
-from pixelwise.grid import Grid
-from pixelwise.imageio.masks import read_mask
-from pixelwise.imageio.sources import open_source
-from pixelwise.imageio.volume_files import is_volume
 from pixelwise.labels import Labels
-from pixelwise.measuring.masks import bands
-from pixelwise.measuring.scale import AffineScale, Scale, pixels
+from pixelwise.measuring.scale import Scale
 from pixelwise.measuring.totals import FEWEST_UNITS, Estimator, Total, estimate_totals
 from pixelwise.tiles import Window
 from pixelwise.types import Measurement
 
-ScaleOf = Callable[[Grid, Sequence[int]], Scale]
-_Read = Callable[[Window], NDArray[Any]]
-_BAND_PIXELS = 1 << 24
 _COVERED = 0.999
 
 
@@ -80,35 +81,6 @@ class TotalsReport:
         return asdict(self)
 
 
-@dataclass(frozen=True, eq=False)
-class _Predicted:
-    """One predicted image.
-
-    Args:
-        path: of the mask.
-        shape: *S.
-        grid: of the image.
-        counts: (K,) pixels of each class; None if the mask has to be read for them.
-        read: returns class indices in a window.
-    """
-
-    path: Path
-    shape: tuple[int, ...]
-    grid: Grid
-    counts: NDArray[np.float64] | None
-    read: _Read
-
-
-def grid_scale(grid: Grid, shape: Sequence[int]) -> Scale:
-    """Return the scale of a grid with lengths, or one in pixels."""
-    if not grid.has_lengths:
-        return pixels(len(shape), "the images have no pixel spacing in a unit of length")
-    matrix = np.diag(grid.spacing) if grid.affine is None else np.asarray(grid.affine)[:-1, :-1][:, ::-1]
-    return AffineScale(
-        np.asarray(matrix, np.float64), grid.unit, f"pixel spacing of the files ({grid.calibration or grid.unit})"
-    )
-
-
 def estimate_truth(
     predictions: str | Path,
     labelled: str | Path,
@@ -138,20 +110,19 @@ def estimate_truth(
     data, notices = _all_images(open_data(config.data, base))
     masks = open_masks(folder, data, config.evaluate.masks)
     notices += masks.notices
-    known = _summary(folder)
+    known = read_summary(folder)
     _require_classes(labelled, data.labels, known)
     notices += _require_unused(model or (known or {}).get("model"), data, labelled)
-    population, left_out = _listed(folder, known, masks) if known else (_in_folder(folder, masks), ())
+    population, without = _population(folder, known, masks)
     differences, groups = _differences(population, data, masks, scale_of, labelled)
     _require_enough(groups, labelled, len(population))
     scales = [scale_of(image.grid, image.shape) for image in population]
     unit = _one_unit(scales, population)
-    sizes = np.array(
-        [_class_sizes(image, scale, data.labels.num_classes) for image, scale in zip(population, scales, strict=True)]
-    )
+    sizes = np.array([_image_sizes(image, scale) for image, scale in zip(population, scales, strict=True)])
     places = list(differences)
     truth = np.array([sizes[place] + differences[place] for place in places])
     totals = estimate_totals(sizes, truth, places, groups, estimator=estimator)
+    left_out = (f"left out, since they have no mask (videos): {listed(without, 3)}",) if without else ()
     notices += (*left_out, *_regressed(estimator, totals))
     return TotalsReport(
         classes=tuple(_of_class(name, total, *unit) for name, total in zip(data.labels.names, totals, strict=True)),
@@ -174,15 +145,6 @@ def _all_images(splits: Any) -> tuple[Dataset, tuple[str, ...]]:
     return replace(next(iter(splits)), records=records, name=""), tuple(splits.skipped)
 
 
-def _summary(folder: Path) -> dict[str, Any] | None:
-    """Return the content of `predictions.json`; None for masks of another tool."""
-    try:
-        plain = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return plain if isinstance(plain, dict) and plain.get("images") else None
-
-
 def _require_classes(where: object, labels: Labels, known: Mapping[str, Any] | None) -> None:
     names = tuple(((known or {}).get("labels") or {}).get("names") or labels.names)
     if names != labels.names:
@@ -202,65 +164,23 @@ def _require_unused(model: str | Path | None, data: Dataset, labelled: object) -
     return () if unknown is None else (unknown,)
 
 
-def _listed(folder: Path, known: Mapping[str, Any], masks: MaskFolder) -> tuple[list[_Predicted], tuple[str, ...]]:
-    """Return the images that `predictions.json` lists, with the pixels of each class from the shares in it."""
-    found, without = [], []
-    for entry in known["images"]:
-        if "mask" not in entry or "shares" not in entry:
-            without.append(str(entry.get("file")))
-            continue
-        path = folder / entry["mask"]
-        shape = tuple(int(entry[key]) for key in ("depth", "height", "width") if key in entry)
-        shares = np.array([entry["shares"].get(name, 0.0) for name in masks.labels.names])
-        about = entry.get("grid") or {}
-        grid = Grid((1.0,) * len(shape)) if not about else Grid(**{**about, "spacing": tuple(about["spacing"])})
-        found.append(_Predicted(path, shape, grid, np.rint(shares * np.prod(shape)), _reader(path, shape, masks)))
-    left_out = (f"left out, since they have no mask (videos): {listed(without, 3)}",) if without else ()
-    return found, left_out
+def _population(
+    folder: Path, known: Mapping[str, Any] | None, masks: MaskFolder
+) -> tuple[list[PredictedImage], list[str]]:
+    """Return the predicted images, and the files without a mask."""
+    if known is None:
+        return images_in_folder(folder, masks.labels, masks.rule), []
+    return listed_images(folder, known, masks.labels, masks.rule)
 
 
-def _in_folder(folder: Path, masks: MaskFolder) -> list[_Predicted]:
-    """Return the masks in a folder."""
-    found = []
-    for path in mask_paths(folder):
-        source = open_source(path)
-        shape = tuple(source.shape)
-        found.append(_Predicted(path, shape, source.grid, None, _reader(path, shape, masks)))
-    return found
-
-
-def _reader(path: Path, shape: tuple[int, ...], masks: MaskFolder) -> _Read:
-    """Return a function that reads class indices in a window of a mask."""
-
-    def read(window: Window) -> NDArray[Any]:
-        if not is_volume(path):
-            part = None if window.shape == shape else window
-            return read_mask(path, masks.labels, masks.rule, window=part)[0]
-        values = open_source(path).read()[0][0][window.slices]
-        return masks.labels.encode(values.astype(np.int64))[0]
-
-    return read
-
-
-def _class_sizes(image: _Predicted, scale: Scale, num_classes: int) -> NDArray[np.float64]:
+def _image_sizes(image: PredictedImage, scale: Scale) -> NDArray[np.floating[Any]]:
     """Return the predicted size of each class, (K,)."""
-    whole = Window((0,) * len(image.shape), image.shape)
-    if image.counts is not None and isinstance(scale, AffineScale):
-        return image.counts * scale.sizes(whole).item()
-    sizes = np.zeros(num_classes)
-    for band in bands(image.shape, max(_BAND_PIXELS // int(np.prod(image.shape[1:])), 1)):
-        sizes += _summed(image.read(band), scale.sizes(band), num_classes)
-    return sizes
-
-
-def _summed(mask: NDArray[Any], sizes: NDArray[np.float64], num_classes: int) -> NDArray[np.float64]:
-    """Return the size of each class, (K,), from the sizes of the pixels."""
-    weights = np.broadcast_to(sizes, mask.shape).reshape(-1)
-    return np.bincount(mask.reshape(-1), weights, num_classes)[:num_classes].astype(np.float64)
+    num_classes = image.labels.num_classes
+    return np.sum([class_sizes(image.read(band), scale.sizes(band), num_classes) for band in image.bands()], axis=0)
 
 
 def _differences(
-    population: Sequence[_Predicted], data: Dataset, masks: MaskFolder, scale_of: ScaleOf, labelled: object
+    population: Sequence[PredictedImage], data: Dataset, masks: MaskFolder, scale_of: ScaleOf, labelled: object
 ) -> tuple[dict[int, NDArray[np.float64]], list[str | None]]:
     """Return the true minus the predicted sizes (K,) of the labelled images by their place, and what these belong to.
 
@@ -288,9 +208,9 @@ def _differences(
         sizes = scale_of(image.grid, image.shape).sizes(
             window if record.plane is None else Window((0,) * len(image.shape), image.shape)
         )
-        each = np.broadcast_to(sizes.reshape(-1)[0] if sizes.size == 1 else sizes, truth.shape)[counted]
+        each = sizes if sizes.size == 1 else np.broadcast_to(sizes, truth.shape)[counted]
         k = data.labels.num_classes
-        difference = _summed(truth[counted], each, k) - _summed(predicted[counted], each, k)
+        difference = class_sizes(truth[counted], each, k) - class_sizes(predicted[counted], each, k)
         found[place] = found.get(place, np.zeros(k)) + difference
         groups.setdefault(place, record.group)
         seen[place] += truth.size
@@ -319,7 +239,7 @@ def _require_enough(groups: Sequence[str | None], labelled: object, population: 
         )
 
 
-def _one_unit(scales: Sequence[Scale], population: Sequence[_Predicted]) -> tuple[str, float]:
+def _one_unit(scales: Sequence[Scale], population: Sequence[PredictedImage]) -> tuple[str, float]:
     """Return the unit of all sizes, and by what sizes in the unit of the scales are multiplied.
 
     Raises:
@@ -331,10 +251,7 @@ def _one_unit(scales: Sequence[Scale], population: Sequence[_Predicted]) -> tupl
         raise DataError(
             "total", expected="images in one unit", found="; ".join(texts[:3]), do="Give --spacing for all."
         )
-    ((unit, n),) = units
-    if unit == "px":
-        return ("px²" if n == 2 else "voxels"), 1.0
-    return ("ml", 1e-3) if (unit, n) == ("mm", 3) else (f"{unit}{'²' if n == 2 else '³'}", 1.0)
+    return size_unit(scales[0], len(population[0].shape))
 
 
 def _of_class(name: str, total: Total, unit: str, factor: float) -> TotalOfClass:

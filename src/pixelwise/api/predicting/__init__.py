@@ -14,7 +14,7 @@ from pixelwise.api.loading import Model
 from pixelwise.api.predicting.bands import require_bands
 from pixelwise.api.predicting.journal import JOURNAL, Journal, journal_lines, resumed
 from pixelwise.api.predicting.outputs import Loaded, Outputs, predict_source
-from pixelwise.api.predicting.requests import RESULTS, SUMMARY, open_engine, request_for, write_summary
+from pixelwise.api.predicting.requests import RESULTS, SUMMARY, model_facts, open_engine, request_for, write_summary
 from pixelwise.api.predicting.run import Predicted, Progress, Run
 from pixelwise.api.predicting.sources import find_sources
 from pixelwise.api.predicting.video import VIDEO_KEYS, video_settings
@@ -81,6 +81,7 @@ def predict_files(
     done = resumed(out, request, overwrite)
     if done is None:
         require_claimable(out, overwrite, RESULTS, SUMMARY)
+    facts = model_facts(predictor)
     begun = None if done is None else journal_lines(out / JOURNAL)[:1]
     predictor, engine = open_engine(predictor, named, begun[0].get("engine") if begun else None, progress, len(named))
     if done is None:
@@ -95,7 +96,7 @@ def predict_files(
         except KeyboardInterrupt:
             finished = f"{len(journal.written)} of {len(named)} files are finished"
             raise Interrupted(out, found=finished) from None
-    result = replace(result, engine=engine, notices=found.notices)
+    result = replace(result, engine=engine, notices=found.notices, model=facts)
     write_summary(result, predictor.spec.labels)
     (out / JOURNAL).unlink()
     return result

@@ -74,7 +74,8 @@ def about(source: Source) -> dict[str, Any]:
     if grid.unit != "px":
         entry["grid"] = {"spacing": list(grid.spacing), "unit": grid.unit}
         affine = None if grid.affine is None else [list(row) for row in grid.affine]
-        entry["grid"] |= {key: value for key, value in (("crs", grid.crs), ("affine", affine)) if value}
+        more = (("crs", grid.crs), ("affine", affine), ("calibration", grid.calibration))
+        entry["grid"] |= {key: value for key, value in more if value}
     return entry
 
 

@@ -29,6 +29,13 @@ def write_summary(result: Predicted, labels: Labels) -> None:
     write_json(result.folder / SUMMARY, {"labels": labels.to_dict(), **result.to_dict()})
 
 
+def model_facts(predictor: Predictor | Model) -> dict[str, str]:
+    """Return what `predictions.json` says about the model: its place and the SHA-256 of its weights; nothing of a predictor."""
+    if isinstance(predictor, Predictor):
+        return {}
+    return {"model": str(predictor.folder.resolve()), "model_sha256": predictor.card.sha256}
+
+
 def open_engine(
     predictor: Predictor | Model,
     named: Mapping[str, Item],

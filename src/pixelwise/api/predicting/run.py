@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Predicted:
         failed: one message per failed file.
         engine: the engine, if known.
         notices: what was left out in folders, such as localizers beside a DICOM series.
+        model: folder or file of the model, and the SHA-256 of its weights; empty if unknown.
     """
 
     folder: Path
@@ -56,11 +57,13 @@ class Predicted:
     failed: tuple[dict[str, str], ...]
     engine: Mapping[str, Any] | None = None
     notices: tuple[str, ...] = ()
+    model: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain form of `predictions.json`."""
         plain: dict[str, Any] = {"folder": str(self.folder), "images": list(self.images), "failed": list(self.failed)}
         plain |= {"notices": list(self.notices)} if self.notices else {}
+        plain |= dict(self.model)
         return plain if self.engine is None else {"engine": dict(self.engine), **plain}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from pixelwise.api.loading import Model
 from pixelwise.api.predicting.journal import JOURNAL, Journal, journal_lines, resumed, unchanged
 from pixelwise.api.predicting.outputs import Outputs
-from pixelwise.api.predicting.requests import RESULTS, SUMMARY, open_engine, request_for, write_summary
+from pixelwise.api.predicting.requests import RESULTS, SUMMARY, model_facts, open_engine, request_for, write_summary
 from pixelwise.api.predicting.run import Predicted, Progress, Run
 from pixelwise.api.predicting.sources import Item, find_sources
 from pixelwise.errors import DataError, Interrupted, UsageError
@@ -149,7 +149,8 @@ class _Watch:
         """Return what has been predicted so far."""
         facts = None if self.opened is None else self.opened[1]
         images = tuple(self.entries[name] for name in sorted(self.entries))
-        return replace(Predicted(self.out, images, tuple(self.failed.values())), engine=facts)
+        failed = tuple(self.failed.values())
+        return replace(Predicted(self.out, images, failed), engine=facts, model=model_facts(self.given))
 
     def write(self) -> None:
         """Write `predictions.json`."""

@@ -1,0 +1,147 @@
+"""Predicted masks that are measured: those that `predictions.json` lists, or the files in a folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.api.predicting.requests import SUMMARY
+from pixelwise.evaluation.mask_folder import mask_paths
+from pixelwise.grid import Grid
+from pixelwise.imageio.dicom_seg import read_dicom_seg
+from pixelwise.imageio.masks import MaskRule, read_mask
+from pixelwise.imageio.sources import open_source
+from pixelwise.imageio.volume_files import is_volume
+from pixelwise.labels import Labels
+from pixelwise.measuring.masks import bands
+from pixelwise.measuring.scale import AffineScale, Scale, pixels
+from pixelwise.tiles import Window
+
+ScaleOf = Callable[[Grid, Sequence[int]], Scale]
+_BAND_PIXELS = 1 << 24
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedImage:
+    """One predicted image; a `measuring.masks.MaskSource` without confidence.
+
+    Args:
+        id: name of the image.
+        path: of the mask.
+        shape: *S.
+        grid: of the image.
+        labels: the classes.
+        rule: how the values of the mask map to class ids.
+    """
+
+    id: str
+    path: Path
+    shape: tuple[int, ...]
+    grid: Grid
+    labels: Labels
+    rule: MaskRule
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """Return class indices, or the ignore index, in a window of the mask."""
+        if self._is_dicom:
+            return _segments(self.path, self.labels)[window.slices]
+        if is_volume(self.path):
+            return self.labels.encode(open_source(self.path).read()[0][0][window.slices].astype(np.int64))[0]
+        part = None if window.shape == self.shape else window
+        return read_mask(self.path, self.labels, self.rule, window=part)[0]
+
+    @property
+    def _is_dicom(self) -> bool:
+        return self.path.suffix.lower() == ".dcm"
+
+    def confidence(self, window: Window) -> NDArray[np.float32] | None:
+        """Return None: unknown."""
+        return None
+
+    def objects(self, window: Window) -> NDArray[Any] | None:
+        """Return None: the mask is not divided into objects."""
+        return None
+
+    def bands(self) -> list[Window]:
+        """Return windows that cover the mask, each of a size that fits into memory; one for a volume file, which is read as a whole."""
+        whole = self._is_dicom or is_volume(self.path)
+        return bands(self.shape, self.shape[0] if whole else max(_BAND_PIXELS // math.prod(self.shape[1:]), 1))
+
+
+def _segments(path: Path, labels: Labels) -> NDArray[Any]:
+    """Return class indices (D, H, W) of a DICOM segmentation, whose slices are in the order of their positions."""
+    volume = read_dicom_seg(path)
+    outside = labels.ignore_index if labels.background is None else labels.names.index(labels.background)
+    table = np.array([outside, *(labels.names.index(name) for name in volume.names)])
+    return table[volume.numbers].transpose()
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """Return the content of `predictions.json`; None for masks of another tool."""
+    try:
+        plain = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return plain if isinstance(plain, dict) and plain.get("images") else None
+
+
+def listed_images(
+    folder: Path, summary: Mapping[str, Any], labels: Labels, rule: MaskRule
+) -> tuple[list[PredictedImage], list[str]]:
+    """Return the images that `predictions.json` lists, and the files without a mask (videos)."""
+    found, without = [], []
+    for entry in summary["images"]:
+        if "mask" not in entry:
+            without.append(str(entry.get("file")))
+            continue
+        shape = tuple(int(entry[key]) for key in ("depth", "height", "width") if key in entry)
+        about = entry.get("grid") or {}
+        grid = Grid((1.0,) * len(shape)) if not about else Grid(**{**about, "spacing": tuple(about["spacing"])})
+        found.append(PredictedImage(str(entry["file"]), folder / entry["mask"], shape, grid, labels, rule))
+    return found, without
+
+
+def images_in_folder(folder: Path, labels: Labels, rule: MaskRule) -> list[PredictedImage]:
+    """Return the masks in a folder."""
+    found = []
+    for path in mask_paths(folder):
+        source = open_source(path)
+        found.append(PredictedImage(str(path), path, tuple(source.shape), source.grid, labels, rule))
+    return found
+
+
+def grid_scale(grid: Grid, shape: Sequence[int]) -> Scale:
+    """Return the scale of a grid with lengths, or one in pixels with the reason."""
+    if not grid.has_lengths:
+        if grid.unit == "px":
+            reason = "the images have no pixel spacing in a unit of length"
+        else:
+            reason = f"the pixels of {grid.crs or 'a map'} in {grid.unit} have no constant size: reproject the image"
+        return pixels(len(shape), reason)
+    matrix = np.diag(grid.spacing) if grid.affine is None else np.asarray(grid.affine)[:-1, :-1][:, ::-1]
+    origin = grid.calibration or grid.unit
+    plane = f", in the plane of {grid.crs}, whose scale is not corrected" if grid.crs else ""
+    return AffineScale(np.asarray(matrix, np.float64), grid.unit, f"pixel spacing of the files ({origin}){plane}")
+
+
+def size_unit(scale: Scale, ndim: int) -> tuple[str, float]:
+    """Return the unit of areas or volumes, and by what sizes in the unit of the scale are multiplied."""
+    if scale.unit == "px":
+        return ("px²" if ndim == 2 else "voxels"), 1.0
+    return ("ml", 1e-3) if (scale.unit, ndim) == ("mm", 3) else (f"{scale.unit}{'²' if ndim == 2 else '³'}", 1.0)
+
+
+def class_sizes(mask: NDArray[Any], sizes: NDArray[np.float64], num_classes: int) -> NDArray[np.float64]:
+    """Return the size of each class in a mask, (K,), from the sizes of its pixels."""
+    if sizes.size == 1:
+        counts = np.bincount(mask.reshape(-1), minlength=num_classes)[:num_classes]
+        return counts.astype(np.float64) * float(sizes.item())
+    weights = np.broadcast_to(sizes, mask.shape).reshape(-1)
+    return np.bincount(mask.reshape(-1), weights, num_classes)[:num_classes].astype(np.float64)

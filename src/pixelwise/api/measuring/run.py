@@ -1,0 +1,212 @@
+"""The sizes of the classes in predicted images: `pixelwise measure PREDICTIONS`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.api.loading import load
+from pixelwise.api.measuring.predicted import (
+    PredictedImage,
+    class_sizes,
+    grid_scale,
+    listed_images,
+    read_summary,
+    size_unit,
+)
+from pixelwise.api.measuring.spacing import GivenSpacing
+from pixelwise.api.measuring.totals import TotalsReport, estimate_truth
+from pixelwise.api.predicting.requests import SUMMARY
+from pixelwise.errors import DataError, PixelwiseError
+from pixelwise.imageio.masks import MaskRule
+from pixelwise.imageio.scene_writing import class_ids
+from pixelwise.labels import Labels
+from pixelwise.measuring.conformal import SizeCalibration, SizeInterval, boundary_lengths_of, interval_of
+from pixelwise.measuring.scale import Scale
+from pixelwise.storage import claim_folder, require_claimable, write_atomic, write_json
+from pixelwise.types import Measurement
+
+CLASSES, MEASUREMENTS = "classes.csv", "measurements.json"
+ESTIMATOR = "pixel count"
+_COLUMNS = ("image", "class", "pixels", "share", "size", "unit", "low", "high", "provenance", "note")
+
+
+@dataclass(frozen=True)
+class ClassSize:
+    """The size of one class in one image.
+
+    Args:
+        image: the image file.
+        name: of the class.
+        pixels: number of predicted pixels.
+        share: of the pixels of the image, 0…1.
+        size: area or volume, with its interval; its note says what the interval covers, or why there is none.
+        provenance: where the unit comes from, or why there is none.
+    """
+
+    image: str
+    name: str
+    pixels: int
+    share: float
+    size: Measurement
+    provenance: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What `measure` found.
+
+    Args:
+        classes: one entry per image and class.
+        totals: estimated totals over all images; None without labelled images.
+        notices: what was assumed or left out.
+    """
+
+    classes: tuple[ClassSize, ...]
+    totals: TotalsReport | None = None
+    notices: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plain form of `measurements.json`."""
+        plain: dict[str, Any] = {"classes": [asdict(each) for each in self.classes]}
+        plain |= {} if self.totals is None else {"totals": self.totals.to_dict()}
+        return plain | {"notices": list(self.notices)}
+
+
+def measure(
+    predictions: str | Path,
+    *,
+    out: str | Path | None = None,
+    spacing: str | None = None,
+    truth: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Measured:
+    """Measure the area or volume of each class in predicted images.
+
+    Units come from the pixel spacing of the images. Sizes have prediction intervals if the model has calibrated ones (see
+    docs/measure.md).
+
+    Args:
+        predictions: an output folder of `predict`.
+        out: a new folder for `classes.csv` and `measurements.json`.
+        spacing: distance between neighbouring pixels of images, such as "0.21mm", or "0.21mm,0.18mm" along rows and columns in array
+            order; it takes precedence over that of the files.
+        truth: a data set with masks for some of the images, drawn at random, from which totals over all images are estimated.
+        overrides: configuration overrides of `data` and `evaluate` for `truth`.
+        overwrite: replace an earlier result in `out`.
+
+    Raises:
+        DataError: no predictions, or a mask that cannot be read; see also `estimate_truth`.
+        UsageError: a spacing that is not a length.
+        OutputExistsError: `out` holds files.
+    """
+    folder, files = Path(predictions), (CLASSES, MEASUREMENTS)
+    given = None if spacing is None else GivenSpacing.parse(spacing)
+    if out is not None:
+        require_claimable(Path(out), overwrite, files, MEASUREMENTS)
+    known = read_summary(folder)
+    if known is None:
+        do = "Predict the images first: pixelwise predict MODEL IMAGES --out DIR"
+        raise DataError(
+            folder, expected=f"an output folder of predict, with images in its {SUMMARY}", found="none", do=do
+        )
+    labels = Labels.from_dict(known["labels"])
+    labels = labels if labels.ignore_ids else replace(labels, ignore_ids=(class_ids(labels)[1],))
+    images, without = listed_images(folder, known, labels, MaskRule(binary=False))
+    calibration, notices = _calibration(known)
+    notices += [f"{name}: not measured, since it has no mask" for name in without]
+    classes: list[ClassSize] = []
+    for image in images:
+        scale = grid_scale(image.grid, image.shape) if given is None else given.scale(image)
+        classes += _measured(image, scale, calibration)
+    totals = None
+    if truth is not None:
+        scale_of = grid_scale if given is None else given.scale_of
+        totals = estimate_truth(folder, truth, overrides=overrides, scale_of=scale_of)
+        notices += totals.notices
+    result = Measured(tuple(classes), totals, tuple(notices))
+    if out is not None:
+        claim_folder(Path(out), overwrite, files, MEASUREMENTS)
+        write_atomic(Path(out) / CLASSES, _table(result))
+        write_json(Path(out) / MEASUREMENTS, result.to_dict())
+    return result
+
+
+def _calibration(known: Mapping[str, Any]) -> tuple[SizeCalibration | None, list[str]]:
+    """Return the calibrated intervals of the model of predictions, and a notice if that model is not there."""
+    place = known.get("model")
+    if place is None:
+        return None, ["the predictions do not name their model: sizes have no intervals"]
+    try:
+        card = load(place).card if Path(place).exists() else None
+    except PixelwiseError:
+        card = None
+    if card is None:
+        return None, [f"{place}: the model of the predictions is not there, so that sizes have no intervals"]
+    if card.sha256 != known.get("model_sha256"):
+        return None, [f"{place}: not the model of the predictions any more, so that sizes have no intervals"]
+    return SizeCalibration.from_dict(card.size_calibration), []
+
+
+def _measured(image: PredictedImage, scale: Scale, calibration: SizeCalibration | None) -> list[ClassSize]:
+    """Measure the classes of one image, band by band."""
+    labels = image.labels
+    counts = np.zeros(labels.ignore_index + 1, np.int64)
+    sizes = np.zeros(labels.num_classes)
+    for band in image.bands():
+        mask = image.read(band)
+        counts += np.bincount(mask.reshape(-1), minlength=len(counts))
+        sizes += class_sizes(mask, scale.sizes(band), labels.num_classes)
+    boundary = boundary_lengths_of(image)
+    unit, factor = size_unit(scale, len(image.shape))
+    total, ignored = int(counts.sum()), int(counts[labels.num_classes :].sum())
+    found = []
+    for k, name in enumerate(labels.names):
+        interval = interval_of(calibration, k, int(counts[k]), int(boundary[k]), total, ignored)
+        size = _measurement(
+            factor * sizes[k], unit, int(counts[k]), interval, factor * _mean_size(scale, image, sizes, counts)
+        )
+        found.append(
+            ClassSize(image.id, name, int(counts[k]), int(counts[k]) / total, size, scale.reason or scale.provenance)
+        )
+    return found
+
+
+def _mean_size(
+    scale: Scale, image: PredictedImage, sizes: NDArray[np.floating[Any]], counts: NDArray[np.int64]
+) -> float:
+    """Return the mean size of a pixel with a class."""
+    known = int(counts[: len(sizes)].sum())
+    return float(sizes.sum() / known) if known else float(scale.sizes(image.bands()[0]).mean())
+
+
+def _measurement(value: float, unit: str, pixels: int, interval: SizeInterval, pixel_size: float) -> Measurement:
+    """Return a size with its interval, which is in pixels, in the same unit."""
+    each = value / pixels if pixels else pixel_size
+    low, high = (None if limit is None else each * limit for limit in (interval.low, interval.high))
+    return Measurement(float(value), unit, ESTIMATOR, low=low, high=high, note=interval.note)
+
+
+def _table(result: Measured) -> str:
+    """Return a row per image and class as CSV."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(_COLUMNS)
+    for each in result.classes:
+        size = each.size
+        limits = ["" if limit is None else f"{limit:.6g}" for limit in (size.low, size.high)]
+        rows.writerow(
+            [
+                *(each.image, each.name, each.pixels, f"{each.share:.6f}", f"{size.value:.6g}", size.unit),
+                *(*limits, each.provenance, size.note or ""),
+            ]
+        )
+    return text.getvalue()

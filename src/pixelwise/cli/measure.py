@@ -1,0 +1,123 @@
+"""`pixelwise measure PREDICTIONS`: areas and volumes with units and intervals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pixelwise.cli.terminal import Json, Overrides, Overwrite, Progress, counted, escaped, print_json, put, put_rich
+
+if TYPE_CHECKING:
+    from pixelwise.api import ClassSize, Measured, TotalsReport
+
+# Images whose classes are printed; more are in the table of --out.
+_PRINTED = 5
+
+
+def run(
+    predictions: Annotated[str, typer.Argument(metavar="PREDICTIONS", help="An output folder of predict.")],
+    out: Annotated[str | None, typer.Option(help="Folder for classes.csv and measurements.json.")] = None,
+    spacing: Annotated[
+        str | None,
+        typer.Option(
+            help="Distance between pixels, such as 0.21mm, or 0.21mm,0.18mm between rows and between columns; by default that "
+            "of the files."
+        ),
+    ] = None,
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            help="A data set with masks for some of the images, drawn at random: estimates totals over all images."
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the area or volume of each class in predicted images, with units and intervals."""
+    from pixelwise import api
+
+    progress = Progress()
+    result = api.measure(
+        predictions, out=out, spacing=spacing, truth=truth, overrides=overrides or (), overwrite=overwrite
+    )
+    for notice in result.notices:
+        progress.say(f"note: {notice}")
+    if as_json:
+        print_json(result.to_dict())
+        return
+    _print(result)
+    if out:
+        put(f"\ntable    {out}/classes.csv\n")
+
+
+def _print(result: Measured) -> None:
+    """Print the classes of the first images, what their intervals cover, and the totals."""
+    from rich.text import Text
+
+    images = list(dict.fromkeys(each.image for each in result.classes))
+    blocks: list[Any] = []
+    for image in images[:_PRINTED]:
+        classes = [each for each in result.classes if each.image == image]
+        blocks += [_table(classes), Text(_facts(classes), "dim"), ""]
+    if len(images) > _PRINTED:
+        blocks += [Text(f"{counted(len(images) - _PRINTED, 'more image')} in the table of --out", "dim"), ""]
+    if result.totals is not None:
+        blocks += [_totals(result.totals), Text(_facts_of_totals(result.totals), "dim")]
+    put_rich(*blocks)
+
+
+def _table(classes: list[ClassSize]) -> Any:
+    table = _empty(classes[0].image, ("pixels", "share", "size", "interval"))
+    for each in classes:
+        size = each.size
+        table.add_row(
+            escaped(each.name),
+            f"{each.pixels:,}",
+            f"{each.share:.2%}",
+            f"{size.value:,.4g} {size.unit}",
+            _interval(size.low, size.high, size.unit),
+        )
+    return table
+
+
+def _facts(classes: list[ClassSize]) -> str:
+    """Return the estimator, the origin of the unit, and what the intervals cover, each once."""
+    notes = dict.fromkeys(each.size.note for each in classes if each.size.note)
+    return "\n".join([f"{classes[0].size.estimator}; {classes[0].provenance}", *map(str, notes)])
+
+
+def _totals(totals: TotalsReport) -> Any:
+    table = _empty(
+        f"total of {counted(totals.population, 'image')}", ("estimate", "95 % interval", "sum of masks", "its bias")
+    )
+    for each in totals.classes:
+        total = each.total
+        bias = "–" if each.naive_bias is None else f"{each.naive_bias:+.1%}"
+        cells = (f"{total.value:,.4g} {total.unit}", _interval(total.low, total.high, total.unit))
+        table.add_row(escaped(each.name), *cells, f"{each.naive.value:,.4g} {each.naive.unit}", bias)
+    return table
+
+
+def _facts_of_totals(totals: TotalsReport) -> str:
+    notes = dict.fromkeys(each.total.note for each in totals.classes if each.total.note)
+    units = "" if totals.units == totals.images else f" in {counted(totals.units, 'group')}"
+    head = (
+        f"{totals.classes[0].total.estimator}, {counted(totals.images, 'labelled image')}{units}; {totals.provenance}"
+    )
+    return "\n".join([head, *map(str, notes)])
+
+
+def _interval(low: float | None, high: float | None, unit: str) -> str:
+    return "–" if low is None or high is None else f"{low:,.4g}–{high:,.4g} {unit}"
+
+
+def _empty(title: str, columns: tuple[str, ...]) -> Any:
+    from rich.table import Table
+
+    table = Table(title=escaped(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("", overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
