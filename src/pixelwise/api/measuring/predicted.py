@@ -30,7 +30,7 @@ _BAND_PIXELS = 1 << 24
 
 @dataclass(frozen=True, eq=False)
 class PredictedImage:
-    """One predicted image; a `measuring.masks.MaskSource` without confidence.
+    """One predicted image; a `measuring.masks.MaskSource`.
 
     Args:
         id: name of the image.
@@ -60,14 +60,6 @@ class PredictedImage:
     @property
     def _is_dicom(self) -> bool:
         return self.path.suffix.lower() == ".dcm"
-
-    def confidence(self, window: Window) -> NDArray[np.float32] | None:
-        """Return None: unknown."""
-        return None
-
-    def objects(self, window: Window) -> NDArray[Any] | None:
-        """Return None: the mask is not divided into objects."""
-        return None
 
     def bands(self) -> list[Window]:
         """Return windows that cover the mask, each of a size that fits into memory; one for a volume file, which is read as a whole."""
