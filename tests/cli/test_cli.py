@@ -2,6 +2,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -706,3 +707,35 @@ def test_pickles_are_converted_with_a_note(invoke: Invoke, tmp_path: Path) -> No
 def test_push_requires_a_repository_name(invoke: Invoke, model: Path) -> None:
     result = invoke("push", model, "nowhere")
     assert (result.code, result.err) == (2, "push: expected OWNER/NAME, found 'nowhere'. Correct the name.\n")
+
+
+def test_sizes_are_printed_with_units_and_intervals(
+    invoke: Invoke, discs: Path, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    run = pixelwise.train(
+        discs, out=tmp_path / "run", steps=2, overrides=[*tiny, "train.validations=1", "evaluate.metrics=[]"]
+    )
+    pixelwise.predict(run.folder, discs / "train" / "images", out=tmp_path / "predictions")
+    result = invoke("measure", tmp_path / "predictions", "--spacing", "1cm", "--out", tmp_path / "sizes")
+    assert result.code == 0
+    assert "mm²" in result.out
+    assert "7 more images" in result.out
+    assert "the sizes of this model are not calibrated" in " ".join(result.out.split())
+    assert (tmp_path / "sizes" / "classes.csv").is_file()
+    plain = json.loads(invoke("measure", tmp_path / "predictions", "--json").out)
+    assert len(plain["classes"]) == 24
+    labelled = shutil.copytree(discs / "train", tmp_path / "labelled")
+    shutil.copy(discs / "labels.yaml", labelled)
+    refused = invoke("measure", tmp_path / "predictions", "--truth", labelled)
+    assert refused.code == 3
+    assert "neither trained nor validated on" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (0.01234567, "0.01235"), (999.96, "1,000"), (36468.0, "36,470"), (1.2345678e7, "12,350,000")],
+)
+def test_sizes_have_four_digits(value: float, text: str) -> None:
+    from pixelwise.cli.measure import _number
+
+    assert _number(value) == text

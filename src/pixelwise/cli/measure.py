@@ -53,9 +53,12 @@ def run(
 
 
 def _print(result: Measured) -> None:
-    """Print the classes of the first images, what their intervals cover, and the totals."""
+    """Print the totals if there are any, otherwise the classes of the first images, with what the intervals cover."""
     from rich.text import Text
 
+    if result.totals is not None:
+        put_rich(_totals(result.totals), Text(_facts_of_totals(result.totals), "dim"))
+        return
     images = list(dict.fromkeys(each.image for each in result.classes))
     blocks: list[Any] = []
     for image in images[:_PRINTED]:
@@ -63,8 +66,6 @@ def _print(result: Measured) -> None:
         blocks += [_table(classes), Text(_facts(classes), "dim"), ""]
     if len(images) > _PRINTED:
         blocks += [Text(f"{counted(len(images) - _PRINTED, 'more image')} in the table of --out", "dim"), ""]
-    if result.totals is not None:
-        blocks += [_totals(result.totals), Text(_facts_of_totals(result.totals), "dim")]
     put_rich(*blocks)
 
 
@@ -76,7 +77,7 @@ def _table(classes: list[ClassSize]) -> Any:
             escaped(each.name),
             f"{each.pixels:,}",
             f"{each.share:.2%}",
-            f"{size.value:,.4g} {size.unit}",
+            f"{_number(size.value)} {size.unit}",
             _interval(size.low, size.high, size.unit),
         )
     return table
@@ -95,8 +96,8 @@ def _totals(totals: TotalsReport) -> Any:
     for each in totals.classes:
         total = each.total
         bias = "–" if each.naive_bias is None else f"{each.naive_bias:+.1%}"
-        cells = (f"{total.value:,.4g} {total.unit}", _interval(total.low, total.high, total.unit))
-        table.add_row(escaped(each.name), *cells, f"{each.naive.value:,.4g} {each.naive.unit}", bias)
+        cells = (f"{_number(total.value)} {total.unit}", _interval(total.low, total.high, total.unit))
+        table.add_row(escaped(each.name), *cells, f"{_number(each.naive.value)} {each.naive.unit}", bias)
     return table
 
 
@@ -110,7 +111,13 @@ def _facts_of_totals(totals: TotalsReport) -> str:
 
 
 def _interval(low: float | None, high: float | None, unit: str) -> str:
-    return "–" if low is None or high is None else f"{low:,.4g}–{high:,.4g} {unit}"
+    return "–" if low is None or high is None else f"{_number(low)}–{_number(high)} {unit}"
+
+
+def _number(value: float) -> str:
+    """Format a size with four significant digits, without an exponent from 0.001 on."""
+    rounded = float(f"{value:.4g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 1000 else f"{rounded:.4g}"
 
 
 def _empty(title: str, columns: tuple[str, ...]) -> Any:
