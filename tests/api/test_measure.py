@@ -44,13 +44,14 @@ def predicted(folder: Path) -> Path:
     source = folder / "in"
     source.mkdir()
     Image.fromarray(pixels((20, 30), 60)).save(source / "plain.png")
-    for name, crs, size in (
-        ("metres", "EPSG:32632", 0.5),
-        ("feet", "EPSG:2263", 2.0),
-        ("degrees", "EPSG:4326", 1e-5),
-        ("mercator", "EPSG:3857", 0.5),
+    for name, crs, size, x, y in (
+        ("metres", "EPSG:32632", 0.5, 400_000, 5_600_000),
+        ("feet", "EPSG:2263", 2.0, 980_000, 200_000),
+        ("degrees", "EPSG:4326", 1e-5, 10, 50),
+        ("mercator", "EPSG:3857", 0.5, 1e6, 6e6),
+        ("local", 'LOCAL_CS["mine",UNIT["metre",1]]', 0.5, 0, 0),
     ):
-        place = {"crs": crs, "transform": Affine(size, 0, 10, 0, -size, 50)}
+        place = {"crs": crs, "transform": Affine(size, 0, x, 0, -size, y)}
         with rasterio.open(source / f"{name}.tif", "w", "GTiff", 30, 20, 1, dtype="uint8", nodata=255, **place) as file:
             values = pixels((20, 30), 60)
             values[-1] = 255
@@ -67,23 +68,22 @@ def test_units_are_those_of_the_files(tmp_path: Path) -> None:
     found = {(Path(each.image).name, each.name): each for each in result.classes}
     expected = {
         "plain.png": (60, "px²"),
-        "metres.tif": (15, "m²"),
-        "feet.tif": (240, "us-ft²"),
-        "degrees.tif": (60, "px²"),
-        "mercator.tif": (60, "px²"),
+        "metres.tif": (15 / 0.9996**2, "m²"),
+        "feet.tif": (240 * 0.3048**2, "m²"),
+        "degrees.tif": (60 * 1.1123 * 0.7170, "m²"),  # lengths of arcs of latitude and longitude at 50°
+        "mercator.tif": (15 * np.cosh(6e6 / 6_378_137) ** -2, "m²"),
         "volume.nii.gz": (0.9, "ml"),
     }
     for name, (value, unit) in expected.items():
         size = found[name, "bright"].size
-        assert (size.value, size.unit, size.estimator) == (pytest.approx(value), unit, "pixel count"), name
+        assert (size.value, size.unit, size.estimator) == (pytest.approx(value, rel=5e-3), unit, "pixel count"), name
         assert size.low is size.high is None
     assert found["metres.tif", "dark"].pixels == 600 - 30 - 60  # without the row that has no data
     assert found["plain.png", "bright"].share == pytest.approx(0.1)
     assert "no pixel spacing" in found["plain.png", "dark"].provenance
-    for name in ("degrees.tif", "mercator.tif"):
-        assert "have no constant size: reproject" in found[name, "dark"].provenance
-    assert "GeoTransform" in found["metres.tif", "dark"].provenance
-    assert "scale is not corrected" in found["metres.tif", "dark"].provenance
+    assert found["local.tif", "dark"].size.unit == "px²"
+    assert "geodesic areas on WGS 84" in found["degrees.tif", "dark"].provenance
+    assert "EPSG:32632" in found["metres.tif", "dark"].provenance
     assert result.notices == ("the predictions do not name their model: sizes have no intervals",)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.api.predicting.requests import SUMMARY
+from pixelwise.errors import DataError
 from pixelwise.evaluation.mask_folder import mask_paths
 from pixelwise.grid import Grid
 from pixelwise.imageio.dicom_seg import read_dicom_seg
@@ -20,6 +21,7 @@ from pixelwise.imageio.masks import MaskRule, read_mask
 from pixelwise.imageio.sources import open_source
 from pixelwise.imageio.volume_files import is_volume
 from pixelwise.labels import Labels
+from pixelwise.measuring.map_scale import MapScale
 from pixelwise.measuring.masks import bands
 from pixelwise.measuring.scale import AffineScale, Scale, pixels
 from pixelwise.tiles import Window
@@ -110,17 +112,19 @@ def images_in_folder(folder: Path, labels: Labels, rule: MaskRule) -> list[Predi
 
 
 def grid_scale(grid: Grid, shape: Sequence[int]) -> Scale:
-    """Return the scale of a grid with lengths, or one in pixels with the reason."""
+    """Return the scale of a grid: geodesic on a map, by the spacing elsewhere; in pixels with the reason if there is none."""
+    if grid.crs is not None and grid.affine is not None:
+        try:
+            return MapScale(grid, shape)
+        except ImportError:
+            return pixels(len(shape), "areas on maps need pyproj: pip install 'pixelwise[geo]'")
+        except DataError as error:
+            return pixels(len(shape), str(error))
     if not grid.has_lengths:
-        if grid.unit == "px":
-            reason = "the images have no pixel spacing in a unit of length"
-        else:
-            reason = f"the pixels of {grid.crs or 'a map'} in {grid.unit} have no constant size: reproject the image"
-        return pixels(len(shape), reason)
+        return pixels(len(shape), "the images have no pixel spacing in a unit of length")
     matrix = np.diag(grid.spacing) if grid.affine is None else np.asarray(grid.affine)[:-1, :-1][:, ::-1]
     origin = grid.calibration or grid.unit
-    plane = f", in the plane of {grid.crs}, whose scale is not corrected" if grid.crs else ""
-    return AffineScale(np.asarray(matrix, np.float64), grid.unit, f"pixel spacing of the files ({origin}){plane}")
+    return AffineScale(np.asarray(matrix, np.float64), grid.unit, f"pixel spacing of the files ({origin})")
 
 
 def size_unit(scale: Scale, ndim: int) -> tuple[str, float]:
