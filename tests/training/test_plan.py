@@ -45,6 +45,7 @@ def test_all_values_but_measured_ones_are_derived_with_reasons() -> None:
         "train.channels_last",
         "train.validations",
         "train.validation_images",
+        "train.size_calibration",
     }
     # By the number of steps: see `network_plan.choose_freezing` and `budget.choose_copies`.
     later = {"train.freeze", "train.copies", "train.unfreeze_start"}
