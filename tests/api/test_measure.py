@@ -171,3 +171,16 @@ def test_another_model_in_its_place_gives_no_intervals(model: Path, discs: Path,
     ):
         (out / "predictions.json").write_text(json.dumps(summary | change))
         assert text in pixelwise.measure(out).notices[0]
+
+
+@pytest.mark.parametrize("across", [None, "axial", "sagittal", "coronal"])
+def test_volumes_are_measured_completely_in_any_direction(tmp_path: Path, across: Any) -> None:
+    """The shape in `predictions.json` is in the order of the model, that of the mask in the order of its file."""
+    source = tmp_path / "in"
+    source.mkdir()
+    image = nibabel.Nifti1Image(pixels((9, 8, 7), 100), np.diag([2.0, 1.5, 3.0, 1.0]))
+    nibabel.save(image, source / "volume.nii.gz")
+    predict_files(predictor_of(bright, LABELS, channels=1, across=across), [str(source)], tmp_path / "out")
+    dark, light = pixelwise.measure(tmp_path / "out").classes
+    assert (dark.pixels, light.pixels) == (9 * 8 * 7 - 100, 100)
+    assert light.size.value == pytest.approx(0.9)

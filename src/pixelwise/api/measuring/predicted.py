@@ -53,7 +53,7 @@ class PredictedImage:
     def read(self, window: Window) -> NDArray[Any]:
         """Return class indices, or the ignore index, in a window of the mask."""
         if self._is_dicom:
-            return _segments(self.path, self.labels)[window.slices]
+            return _segments(self.path, self.labels)[window.slices]  # in the order of the file
         if is_volume(self.path):
             return self.labels.encode(open_source(self.path).read()[0][0][window.slices].astype(np.int64))[0]
         part = None if window.shape == self.shape else window
@@ -98,7 +98,14 @@ def listed_images(
         shape = tuple(int(entry[key]) for key in ("depth", "height", "width") if key in entry)
         about = entry.get("grid") or {}
         grid = Grid((1.0,) * len(shape)) if not about else Grid(**{**about, "spacing": tuple(about["spacing"])})
-        found.append(PredictedImage(str(entry["file"]), folder / entry["mask"], shape, grid, labels, rule))
+        path = folder / entry["mask"]
+        if path.suffix.lower() == ".dcm":
+            shape = _segments(path, labels).shape
+            grid = read_dicom_seg(path).header.grid("axial")
+        elif is_volume(path):  # a model may stack the slices in another direction than the file is read in
+            source = open_source(path)
+            shape, grid = tuple(source.shape), source.grid
+        found.append(PredictedImage(str(entry["file"]), path, shape, grid, labels, rule))
     return found, without
 
 
