@@ -20,7 +20,7 @@ from tests.inference.backends import predictor_of
 import pixelwise
 from pixelwise.api.measuring.spacing import GivenSpacing
 from pixelwise.api.predicting import predict_files
-from pixelwise.errors import DataError, OutputExistsError, UsageError
+from pixelwise.errors import DataError, MaskError, OutputExistsError, UsageError
 from pixelwise.labels import Labels
 from pixelwise.measuring.conformal import ErrorLimit, SizeCalibration
 from pixelwise.models.card import read_card, write_card
@@ -95,7 +95,7 @@ def test_a_given_spacing_takes_precedence(tmp_path: Path) -> None:
     size = pixelwise.measure(tmp_path / "out", spacing="0.2mm,0.3mm").classes[1]
     assert (size.size.value, size.size.unit) == (pytest.approx(3.6), "mm²")
     assert size.provenance == "pixel spacing given as 0.2mm,0.3mm"
-    with pytest.raises(UsageError, match="expected one length, or 2 for an image with 2 axes, found 1mm,1mm,2mm"):
+    with pytest.raises(UsageError, match="expected one or two lengths for an image, found 1mm,1mm,2mm"):
         pixelwise.measure(tmp_path / "out", spacing="1mm,1mm,2mm")
 
 
@@ -184,3 +184,28 @@ def test_volumes_are_measured_completely_in_any_direction(tmp_path: Path, across
     dark, light = pixelwise.measure(tmp_path / "out").classes
     assert (dark.pixels, light.pixels) == (9 * 8 * 7 - 100, 100)
     assert light.size.value == pytest.approx(0.9)
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    """The predictions of one volume of 2 × 1.5 × 3 mm."""
+    source = tmp_path / "in"
+    source.mkdir()
+    nibabel.save(nibabel.Nifti1Image(pixels((9, 8, 7), 100), np.diag([2.0, 1.5, 3.0, 1.0])), source / "volume.nii.gz")
+    predict_files(predictor_of(bright, LABELS, channels=1), [str(source)], tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_a_spacing_of_a_volume_has_three_lengths(volume: Path) -> None:
+    assert pixelwise.measure(volume, spacing="1mm,2mm,5mm").classes[1].size.value == pytest.approx(1.0)
+    for text in ("1mm", "1mm,2mm"):
+        with pytest.raises(UsageError, match="expected three lengths for a volume: between slices, rows, columns"):
+            pixelwise.measure(volume, spacing=text)
+
+
+def test_a_volume_with_other_ids_is_refused(volume: Path) -> None:
+    (mask,) = (volume / "masks").iterdir()
+    values = nibabel.Nifti1Image(np.full((9, 8, 7), 3, np.uint8), np.diag([2.0, 1.5, 3.0, 1.0]))
+    nibabel.save(values, mask)
+    with pytest.raises(MaskError, match="expected the class ids 0, 7, found others: 3"):
+        pixelwise.measure(volume)

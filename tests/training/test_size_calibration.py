@@ -162,22 +162,27 @@ def test_a_run_without_them_is_as_before(data: Path, tiny: tuple[str, ...], tmp_
     assert "sizes" not in facts(folder)["used"]
 
 
+def train_without_end(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+    """Train a run that fails before its calibration and scores."""
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise DataError("end", expected="…", found="…", do="…")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pixelwise.training.run.finish", fail)
+        with pytest.raises(DataError):
+            pixelwise.train(data, out=out, **options)
+
+
 def test_a_run_of_an_older_version_is_resumed_without_them(
     data: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its configuration has no such key, and all of its validation images have chosen checkpoints."""
 
-    def fail(*args: object, **kwargs: object) -> None:
-        raise DataError("end", expected="…", found="…", do="…")
-
     out = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr("pixelwise.training.run.finish", fail)
-        with pytest.raises(DataError):
-            pixelwise.train(data, out=out, steps=2, overrides=tiny)
-    for name in ("config.yaml",):
-        lines = [line for line in (out / name).read_text().splitlines() if "size_calibration" not in line]
-        (out / name).write_text("\n".join(lines) + "\n")
+    train_without_end(data, out, monkeypatch, steps=2, overrides=tiny)
+    lines = [line for line in (out / "config.yaml").read_text().splitlines() if "size_calibration" not in line]
+    (out / "config.yaml").write_text("\n".join(lines) + "\n")
     pixelwise.train(data, out=out, steps=2, overrides=tiny)
     assert read_card(out / "model").size_calibration is None
     assert json.loads((out / "scores.json").read_text())["images"] == VAL
@@ -186,14 +191,8 @@ def test_a_run_of_an_older_version_is_resumed_without_them(
 def test_a_resumed_run_sets_the_same_images_aside(
     run: Path, data: Path, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*args: object, **kwargs: object) -> None:
-        raise DataError("end", expected="…", found="…", do="…")
-
     out = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr("pixelwise.training.run.finish", fail)
-        with pytest.raises(DataError):
-            pixelwise.train(data, out=out, steps=4, overrides=tiny)
+    train_without_end(data, out, monkeypatch, steps=4, overrides=tiny)
     pixelwise.train(data, out=out, steps=4, overrides=tiny)
     assert facts(out)["used"] == facts(run)["used"]
     assert read_card(out / "model").size_calibration == read_card(run / "model").size_calibration

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pixelwise.api import reporting
 from pixelwise.api.loading import Model, holds_masks, load, load_card
 from pixelwise.api.reporting import SCORES
-from pixelwise.api.size_calibration import require_enough, require_unused, require_writable, write_size_calibration
+from pixelwise.api.size_calibration import require_calibratable, write_size_calibration
 from pixelwise.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -81,12 +81,10 @@ def evaluate(
     if out is not None:
         require_claimable(Path(out), overwrite, files, SCORES)
     predictor = scored.predictor if isinstance(scored, Model) else scored
-    masks, recorder = KeptMasks(), None
+    masks = KeptMasks()
+    recorder = None
     if settings.calibrate_sizes:
-        require_writable(scored)
-        unknown = require_unused(_folder(model), subset, data, "intervals of sizes")
-        require_enough(subset, data)
-        notices = (*notices, *((unknown,) if unknown else ()))
+        notices += require_calibratable(scored, _folder(model), subset, data)
         recorder = SizeRecorder(subset.labels.num_classes)
     result = score(
         subset,

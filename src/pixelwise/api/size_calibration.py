@@ -73,7 +73,26 @@ def require_unused(folder: Path, images: Dataset, where: object, purpose: str) -
     return None
 
 
-def require_writable(scored: object) -> None:
+def require_calibratable(scored: object, folder: Path, images: Dataset, data: object) -> tuple[str, ...]:
+    """Raise an error unless intervals of sizes can be calibrated on some images and written into a model; return notices.
+
+    Args:
+        scored: the model, or masks.
+        folder: the model folder or the run folder.
+        images: the images.
+        data: named in errors.
+
+    Raises:
+        UsageError: masks or an exported file instead of a model folder.
+        DataError: too few images, or some that the model was trained or validated on.
+    """
+    _require_writable(scored)
+    unknown = require_unused(folder, images, data, "intervals of sizes")
+    _require_enough(images, data)
+    return () if unknown is None else (unknown,)
+
+
+def _require_writable(scored: object) -> None:
     """Raise a `UsageError` for masks or an exported file instead of a model folder."""
     if not isinstance(scored, Model) or not scored.folder.is_dir():
         raise UsageError(
@@ -84,7 +103,7 @@ def require_writable(scored: object) -> None:
         )
 
 
-def require_enough(images: Dataset, data: object) -> None:
+def _require_enough(images: Dataset, data: object) -> None:
     """Raise a `DataError` if there are too few images, or groups of images, to calibrate intervals of sizes."""
     from pixelwise.measuring.conformal import fewest_units
 

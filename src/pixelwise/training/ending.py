@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -181,24 +182,21 @@ def finish(
     settings = config.evaluate
     apart = 0 if sizes is None else len(sizes)
     limit = None if deadline is None else _Deadline(deadline, end_cost(config, model, card, val, apart))
-    scored = val if limit is None else spread(val, limit.scored())
-    images = CachedImages(scored, image_memory())
-
-    def progress(event: str) -> Callable[[int, int], None]:
-        return lambda done, total: notify({"event": event, "done": done, "total": total})
-
+    images = CachedImages(val if limit is None else spread(val, limit.scored()), image_memory())
+    progress = partial(_progress, notify)
     do = "Training is complete. Run the same command with --set evaluate.metrics=[], or on a machine with more memory."
     with StopSignal(out, "training is complete, but not scored") as stop, convert_memory_errors(out, do):
         # The same predictor as that of `load`, so that scores are those of the saved model.
         backend = open_torch(out / MODEL, device=config.train.device)
         predictor: ImagePredictor = Predictor(backend)
         if settings.temperature:
-            uncorrected = Predictor(backend, temperature=1.0)
-            recording = RecordingPredictor(uncorrected, _memory_for_probabilities(settings.metrics))
+            recording = RecordingPredictor(
+                Predictor(backend, temperature=1.0), _memory_for_probabilities(settings.metrics)
+            )
             started = time.monotonic()
             fitted = fitted_temperature(images, recording, progress=progress("calibrating"), stop=stop.check)
             if limit is not None:
-                limit.measured(time.monotonic() - started, min(len(scored), IMAGES))
+                limit.measured(time.monotonic() - started, min(len(images), IMAGES))
                 images = _fewer(images, limit.scored())
             spec = replace(card.spec, temperature=fitted.value)
             card = replace(card, spec=spec, calibration=_calibration(fitted))
@@ -227,14 +225,23 @@ def finish(
             found = calibrated_sizes(known, chosen, predictor, progress("calibrating sizes"), stop.check)
             card = replace(card, size_calibration=None if found is None else found.to_dict())
     engine = engine_facts(backend.engine, backend.precision)
-    result = replace(result, notices=(*notices, *result.notices), engine=engine)
-    plain = {"split": "val", **result.to_dict()}
-    step = (card.scores or {}).get("step")
-    save_model(out / MODEL, model, replace(card, scores={"step": step, "val": _short(plain)}))
-    write_readme(out / MODEL)
-    write_json(out / SCORES, plain)
+    plain = {"split": "val", **replace(result, notices=(*notices, *result.notices), engine=engine).to_dict()}
+    _write(out, model, card, plain)
     notify({"event": "finished", "scores": plain, "folder": str(out)})
     return out
+
+
+def _progress(notify: Listener, event: str) -> Callable[[int, int], None]:
+    """Return a function that reports the images done, and their number, as events of one kind."""
+    return lambda done, total: notify({"event": event, "done": done, "total": total})
+
+
+def _write(out: Path, model: SegmentationModel, card: ModelCard, scores: dict[str, Any]) -> None:
+    """Write the model with its scores, its README, and last `scores.json`, which marks the run as finished."""
+    step = (card.scores or {}).get("step")
+    save_model(out / MODEL, model, replace(card, scores={"step": step, "val": _short(scores)}))
+    write_readme(out / MODEL)
+    write_json(out / SCORES, scores)
 
 
 def _fewer(images: CachedImages, count: int) -> CachedImages:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.api.predicting.requests import SUMMARY
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, MaskError
 from pixelwise.evaluation.mask_folder import mask_paths
 from pixelwise.grid import Grid
 from pixelwise.imageio.dicom_seg import read_dicom_seg
@@ -55,7 +55,15 @@ class PredictedImage:
         if self._is_dicom:
             return _segments(self.path, self.labels)[window.slices]  # in the order of the file
         if is_volume(self.path):
-            return self.labels.encode(open_source(self.path).read()[0][0][window.slices].astype(np.int64))[0]
+            indices, unknown = self.labels.encode(open_source(self.path).read()[0][0][window.slices].astype(np.int64))
+            if unknown:
+                raise MaskError(
+                    self.path,
+                    expected=f"the class ids {', '.join(map(str, self.labels.ids))}",
+                    found=f"others: {', '.join(map(str, list(unknown)[:5]))}",
+                    do="The mask was changed since it was predicted: predict the image again.",
+                )
+            return indices
         part = None if window.shape == self.shape else window
         return read_mask(self.path, self.labels, self.rule, window=part)[0]
 

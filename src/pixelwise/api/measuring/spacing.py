@@ -34,7 +34,10 @@ _LENGTH = re.compile(r"\s*([0-9.]+(?:e[-+]?[0-9]+)?)\s*([a-zµμ]+)\s*", re.I)
 
 @dataclass(frozen=True)
 class GivenSpacing:
-    """Distances between neighbouring pixels in array order, or one for all axes, in `unit` ("mm" or "m")."""
+    """Distances between neighbouring pixels in array order, or one for both axes of an image, in `unit` ("mm" or "m").
+
+    A volume needs three, since the distance of its slices is seldom that of its pixels.
+    """
 
     spacing: tuple[float, ...]
     unit: str
@@ -68,11 +71,14 @@ class GivenSpacing:
         Raises:
             UsageError: another number of lengths than the image has axes.
         """
-        spacing = self.spacing * len(shape) if len(self.spacing) == 1 else self.spacing
+        volume = len(shape) == 3
+        spacing = self.spacing * 2 if len(self.spacing) == 1 and not volume else self.spacing
         if len(spacing) != len(shape):
             raise UsageError(
                 "--spacing",
-                expected=f"one length, or {len(shape)} for an image with {len(shape)} axes",
+                expected="three lengths for a volume: between slices, rows, columns"
+                if volume
+                else "one or two lengths for an image",
                 found=self.text,
                 do="Measure images and volumes with separate commands.",
             )
