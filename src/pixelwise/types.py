@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pixelwise.grid import Grid
 from pixelwise.labels import Labels
+from pixelwise.tiles import Window
 
 _CHUNK = 1 << 24
 
@@ -156,6 +157,39 @@ class Measurement:
     low: float | None = None
     high: float | None = None
     note: str | None = None
+
+
+@dataclass(frozen=True)
+class Region:
+    """Connected pixels of one class, with their sizes.
+
+    Args:
+        image: name of the image.
+        number: 1…N within the image, in the order of the first pixel (row by row).
+        class_index: class index.
+        class_name: name of the class.
+        pixels: number of pixels.
+        window: bounding box.
+        centroid: mean position of the pixels, in (row, column) or (slice, row, column), with pixel centres at integers.
+        position: the centroid in world coordinates (x, y[, z]); None if the image has no position.
+        touches_border: whether pixels lie on the border of the image or beside pixels without data, so that the region may continue there.
+        holes: number of holes (2-D) or cavities (3-D).
+        confidence: mean probability of the class over the pixels, 0…1; None if unknown.
+        measurements: sizes by name: "area" and "perimeter", or "volume" and "surface"; "length", "width", "longest_axis", ….
+    """
+
+    image: str
+    number: int
+    class_index: int
+    class_name: str
+    pixels: int
+    window: Window
+    centroid: tuple[float, ...]
+    position: tuple[float, ...] | None
+    touches_border: bool
+    holes: int
+    confidence: float | None
+    measurements: Mapping[str, Measurement]
 
 
 @dataclass(frozen=True)

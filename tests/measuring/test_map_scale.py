@@ -128,3 +128,32 @@ def test_pixels_outside_of_the_earth_are_refused() -> None:
     grid = Grid((1, 1), "deg", ((1.0, 0.0, 0.0), (0.0, -1.0, 120.0), (0.0, 0.0, 1.0)), "EPSG:4326")
     with pytest.raises(DataError, match="pixels outside of the area of the system"):
         MapScale(grid, (40, 40))
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_lengths_of_steps_are_those_of_geodesics(name: str) -> None:
+    place = "Texas" if SYSTEMS[name] in ("EPSG:5070", "EPSG:2263", "EPSG:2229") else "Nagpur"
+    _require_same_lengths(grid_at(system(name, PLACES[place][0]), *PLACES[place], 10.0, 0.4), (3000, 2000))
+
+
+def test_lengths_are_continuous_at_a_pole() -> None:
+    affine = ((10.0, 0.0, -9_995.0), (0.0, -10.0, 9_995.0), (0.0, 0.0, 1.0))
+    _require_same_lengths(Grid((10.0, 10.0), "m", affine, "EPSG:3413"), (2000, 2000))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1)])
+def test_lengths_in_one_row(shape: tuple[int, int]) -> None:
+    _require_same_lengths(grid_at("EPSG:3857", *PLACES["Oslo"], 10.0, 0.0), shape)
+
+
+def _require_same_lengths(grid: Grid, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    scale = MapScale(grid, shape)
+    middle = rng.uniform(0, np.array(shape) - 1, (200, 2))
+    step = rng.normal(size=(200, 2))
+    found = np.linalg.norm(np.einsum("nij,nj->ni", scale.jacobians(middle), step), axis=1)
+    expected = scale.distances(middle - step / 2, middle + step / 2)
+    np.testing.assert_allclose(found, expected, rtol=2e-6)
+    pixel = Window((0, 0), (1, 1))
+    area = np.linalg.det(scale.jacobians(np.zeros((1, 2))))
+    np.testing.assert_allclose(np.abs(area), scale.sizes(pixel).reshape(-1), rtol=1e-6)

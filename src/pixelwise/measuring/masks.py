@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.labels import Labels
@@ -30,6 +31,9 @@ class MaskSource(Protocol):
     def read(self, window: Window) -> NDArray[Any]:
         """Return class indices, or the ignore index where there is no data, in the window's shape."""
 
+    def confidence(self, window: Window) -> NDArray[np.float32] | None:
+        """Return the probability of the predicted class, 0…1, in the window's shape; None if unknown."""
+
 
 @dataclass(frozen=True, eq=False)
 class ArrayMask:
@@ -39,11 +43,13 @@ class ArrayMask:
         mask: (*S), class indices or the ignore index.
         labels: the classes.
         id: name of the image.
+        probability: (*S), the probability of the predicted class; None if unknown.
     """
 
     mask: NDArray[Any]
     labels: Labels
     id: str = ""
+    probability: NDArray[np.float32] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -53,6 +59,10 @@ class ArrayMask:
     def read(self, window: Window) -> NDArray[Any]:
         """See `MaskSource.read`."""
         return self.mask[window.slices]
+
+    def confidence(self, window: Window) -> NDArray[np.float32] | None:
+        """See `MaskSource.confidence`."""
+        return None if self.probability is None else self.probability[window.slices]
 
 
 def bands(shape: Sequence[int], rows: int) -> list[Window]:

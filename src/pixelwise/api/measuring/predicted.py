@@ -67,6 +67,10 @@ class PredictedImage:
         part = None if window.shape == self.shape else window
         return read_mask(self.path, self.labels, self.rule, window=part)[0]
 
+    def confidence(self, _: Window) -> NDArray[np.float32] | None:
+        """Return None: confidences are not read."""
+        return None
+
     @property
     def _is_dicom(self) -> bool:
         return self.path.suffix.lower() == ".dcm"
