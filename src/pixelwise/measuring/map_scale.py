@@ -87,6 +87,8 @@ class MapScale:
         ends = [
             coordinate for at in (first, second) for coordinate in self._to_degrees.transform(*self.grid.to_world(at).T)
         ]
+        if not np.isfinite(ends).all():
+            return np.full(len(first), np.nan)
         return np.asarray(self._geod.inv(*ends)[2], np.float64)
 
     def _compute_nodes(self) -> tuple[Array, Array, Array, Array]:
@@ -97,36 +99,31 @@ class MapScale:
         )
         at = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
         reach = [_REACH / metres for metres in pixel]
-        along = [self._geodesics(at, np.array(step)) for step in ((reach[0], 0.0), (0.0, reach[1]))]
-        (azimuth, length), (other, width) = along
-        areas = np.abs(np.sin(np.radians(azimuth - other))) * length * width / (4 * reach[0] * reach[1])
+        steps = np.array([(reach[0], 0.0), (0.0, reach[1]), reach, (reach[0], -reach[1])])
+        along, across, sum_, difference = (self._lengths(at, step) ** 2 for step in steps)
+        # Of displacements of `reach` from `at`; lengths unlike directions to the north are defined at the poles.
+        mixed = (sum_ - difference) / 4
+        metric = np.stack([along, mixed, across], -1) / (4 * np.outer(reach, reach)[[0, 0, 1], [0, 1, 1]])
+        areas = np.sqrt(metric[:, 0] * metric[:, 2] - metric[:, 1] ** 2)
         if not (np.isfinite(areas).all() and (areas > 0).all()):
             raise _unusable(self.grid, "pixels outside of the area of the system")
-        steps = length / (2 * reach[0]), width / (2 * reach[1])
-        mixed = np.cos(np.radians(azimuth - other)) * steps[0] * steps[1]
-        metric = np.stack([steps[0] ** 2, mixed, steps[1] ** 2], -1)
         nodes = (len(rows), len(columns))
         return rows, columns, areas.reshape(nodes), metric.reshape(*nodes, 3)
 
     def _pixel_metres(self) -> tuple[float, float]:
         """Return the approximate size of a pixel at the centre of the image, between rows and between columns."""
         centre = np.array([[(size - 1) / 2 for size in self.shape]])
-        found = [float(self._geodesics(centre, np.array(step))[1][0]) / 2 for step in ((0.5, 0.0), (0.0, 0.5))]
+        found = [float(self._lengths(centre, np.array(step))[0]) for step in ((0.5, 0.0), (0.0, 0.5))]
         if not all(math.isfinite(metres) and metres > 0 for metres in found):
             raise _unusable(self.grid, "pixels outside of the area of the system")
-        return 2 * found[0], 2 * found[1]
+        return found[0], found[1]
 
-    def _geodesics(self, at: Array, step: Array) -> tuple[Array, Array]:
-        """Return azimuth in degrees and length in metres of the geodesics from `at` - step to `at` + step, (N,) each."""
-        start, stop = (self._to_degrees.transform(*self.grid.to_world(at + sign * step).T) for sign in (-1, 1))
-        if not np.isfinite([*start, *stop]).all():
+    def _lengths(self, at: Array, step: Array) -> Array:
+        """Return the lengths in metres of the geodesics from `at` - step to `at` + step, (N,)."""
+        found = self.distances(at - step, at + step)
+        if not np.isfinite(found).all():
             raise _unusable(self.grid, "pixels outside of the area of the system")
-        azimuth, back, length = self._geod.inv(*start, *stop)
-        # In the middle of the geodesic: its direction changes towards the poles.
-        middle = np.degrees(
-            np.angle(np.exp(1j * np.radians(azimuth)) + np.exp(1j * np.radians(np.asarray(back) + 180)))
-        )
-        return middle, np.asarray(length)
+        return found
 
 
 def _count(size: int, metres: float) -> int:
