@@ -36,18 +36,37 @@ LITE = InitialWeights("imagenet", "Apache-2.0", (127.0,) * 3, (128.0,) * 3, enco
 def test_the_network_is_chosen_by_device_and_installed_weights(
     given: dict[str, Any], machine: Machine, available: bool, network: tuple[str, str | None]
 ) -> None:
-    config, reasons = choose_network(replace(Config(), model=given), machine, available)
+    config, reasons = choose_network(replace(Config(), model=given), FACTS, machine, available)
     assert (config.model.name, config.model.weights) == network
     assert ("model.name" in reasons) is ("name" not in given)
     assert ("model.weights" in reasons) is (network[1] is not None and "weights" not in given)
     assert (config.model.encoder == "tf_efficientnet_lite0") is (network[0] == "fpn")
 
 
+@pytest.mark.parametrize(
+    ("median", "given", "network"),
+    [
+        ((36, 50), {}, "unet"),
+        ((63, 500), {}, "unet"),
+        ((500, 63), {}, "unet"),
+        ((64, 64), {}, "fpn"),
+        ((36, 50), {"weights": "imagenet"}, "fpn"),
+        ((36, 50), {"name": "fpn"}, "fpn"),
+    ],
+)
+def test_tiny_images_are_trained_from_scratch(median: tuple[int, int], given: dict[str, Any], network: str) -> None:
+    facts = dataclasses.replace(FACTS, sizes=((8, 8), median, (900, 900)))
+    config, reasons = choose_network(replace(Config(), model=given), facts, CPU, True)
+    assert config.model.name == network
+    if not given and network == "unet":
+        assert reasons["model.name"].startswith(f"images of {median[0]}×{median[1]} are too small")
+
+
 def derived(
     facts: Fingerprint = FACTS, weights: InitialWeights | None = LITE, **model: Any
 ) -> tuple[Config, dict[str, str]]:
     name = {"name": "fpn", "weights": "none" if weights is None else "imagenet"}
-    config = choose_network(replace(Config(), model=name | model), CPU, True)[0]
+    config = choose_network(replace(Config(), model=name | model), facts, CPU, True)[0]
     return derive(config, facts, CPU, weights)
 
 

@@ -111,6 +111,6 @@ def test_other_networks_have_no_three_dimensions() -> None:
     for name in ("fpn", "segformer-b0", "unet/resnet18"):
         config = configs.replace(Config(), model={"name": name, "dimensions": 3})
         with pytest.raises(ConfigError, match="expected unet, the only network with three dimensions, found " + name):
-            choose_network(config, CPU, True)
+            choose_network(config, facts(), CPU, True)
     config = configs.replace(Config(), model={"dimensions": 3})
-    assert choose_network(config, CPU, True)[0].model.name == "unet"
+    assert choose_network(config, facts(), CPU, True)[0].model.name == "unet"

@@ -19,6 +19,9 @@ UNET_RATE, OTHER_RATE, FPN_RATE = 1.5e-3, 5e-4, 2e-3
 _MIN_CELLS = 4  # per side, at the coarsest scale of the U-Net
 _THIN_PIXELS, _FINE_PIXELS = 1.5, 3.0
 _SMALL_IMAGE = 96
+# At the coarsest scale of the encoder of `fpn`, 1/32, fewer than two cells per side.
+_TINY_IMAGE = 64
+_PRETRAINED = "pretrained on ImageNet: learns from fewer images and in less time"
 _WIDTH = 128
 _ENCODER_RATE = 0.1
 # With fewer steps of the whole network, a frozen encoder gives better masks: see docs/decisions/0015-pretrained-by-default.md.
@@ -50,12 +53,13 @@ def constant(value: Any, reason: str) -> Derivation:
 
 
 def choose_network(
-    config: Config, machine: Machine, available: bool, of_weights: str | None = None
+    config: Config, facts: Fingerprint, machine: Machine, available: bool, of_weights: str | None = None
 ) -> tuple[Config, Reasons]:
     """Set `model.name`, `model.weights` and `model.encoder`, unless they are given.
 
     Args:
         config: the user's configuration.
+        facts: fingerprint of the training split.
         machine: what training runs on.
         available: whether the pretrained weights of the encoder of `fpn` are installed.
         of_weights: name of the network whose weights were given; None if it is unknown.
@@ -66,23 +70,7 @@ def choose_network(
     model = config.model
     reasons: Reasons = {}
     if model.name == AUTO:
-        of_unet = [key for key in ("features", "up", "stem") if getattr(model, key) is not None]
-        measured = machine.device == "cpu" and available
-        if of_weights is not None:
-            chosen, why = (of_weights, model.weights or "none"), "the network of the weights"
-        elif model.dimensions == 3:
-            chosen, why = ("unet", model.weights or "none"), "the network for whole volumes"
-        elif of_unet:
-            chosen, why = ("unet", model.weights or "none"), f"model.{of_unet[0]} was set"
-        elif model.weights == "imagenet" or (model.weights is None and measured):
-            chosen, why = ("fpn", "imagenet"), "pretrained on ImageNet: learns from fewer images and in less time"
-        elif model.weights is None:
-            found = (
-                "the weights for fpn are not installed" if machine.device == "cpu" else "not measured on this device"
-            )
-            chosen, why = ("unet", "none"), f"{found}: trained from scratch"
-        else:
-            chosen, why = ("unet", model.weights), "no other network was chosen"
+        chosen, why = _default_network(config, facts, machine, available, of_weights)
         reasons = {"model.name": why} | ({"model.weights": why} if model.weights is None else {})
         config = replace(config, model={"name": chosen[0], "weights": chosen[1]})
     if config.model.dimensions == 3 and config.model.name != "unet":
@@ -96,6 +84,32 @@ def choose_network(
         config = replace(config, model={"encoder": packaged.DEFAULT})
         reasons["model.encoder"] = "its pretrained weights are installed with pixelwise"
     return config, reasons
+
+
+def _default_network(
+    config: Config, facts: Fingerprint, machine: Machine, available: bool, of_weights: str | None
+) -> tuple[tuple[str, str], str]:
+    """Return the network and its initial weights, unless these are given, and why."""
+    model = config.model
+    of_unet = [key for key in ("features", "up", "stem") if getattr(model, key) is not None]
+    if of_weights is not None:
+        return (of_weights, model.weights or "none"), "the network of the weights"
+    if model.dimensions == 3:
+        return ("unet", model.weights or "none"), "the network for whole volumes"
+    if of_unet:
+        return ("unet", model.weights or "none"), f"model.{of_unet[0]} was set"
+    if model.weights == "imagenet":
+        return ("fpn", "imagenet"), _PRETRAINED
+    if model.weights is not None:
+        return ("unet", model.weights), "no other network was chosen"
+    if machine.device != "cpu":
+        return ("unet", "none"), "not measured on this device: trained from scratch"
+    if not available:
+        return ("unet", "none"), "the weights for fpn are not installed: trained from scratch"
+    if min(facts.sizes[1]) < _TINY_IMAGE:
+        size = f"{facts.sizes[1][0]}×{facts.sizes[1][1]}"
+        return ("unet", "none"), f"images of {size} are too small for a pretrained encoder: trained from scratch"
+    return ("fpn", "imagenet"), _PRETRAINED
 
 
 def _stem(_: Config, facts: Fingerprint, machine: Machine) -> tuple[int, str]:

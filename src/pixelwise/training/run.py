@@ -336,7 +336,7 @@ def _begin(request: Request, config: Config, data: _Data, out: Path, started: fl
     machine = Machine(device.partition(":")[0], cores(), cache_fits(data.train, facts.dtype))
     architecture = assembly.architecture_of_weights(config) or {}
     available = packaged.available(config.model.encoder or packaged.DEFAULT)
-    config, chosen = choose_network(config, machine, available, architecture.get("name"))
+    config, chosen = choose_network(config, facts, machine, available, architecture.get("name"))
     config = assembly.with_network(config)
     config, reasons, components = _derive(config, data, facts, machine, notify)
     reasons |= chosen
