@@ -1,0 +1,127 @@
+"""The outline of a region between pixels: its length, and the longest straight distance between two of its points.
+
+Counting pixel edges overestimates the perimeter of a disc by 27 % and of a diagonal by 41 %. Here the region is smoothed by a Gaussian of 1 px,
+and the outline is the level line of marching squares. The level is the one that encloses as many pixels as the region has, so that neither
+small regions nor thin ones shrink.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from scipy.spatial import ConvexHull, QhullError
+
+from pixelwise.measuring.scale import Scale
+
+Floats = NDArray[np.float64]
+HALO = 4  # pixels; the Gaussian is cut off at 4 standard deviations
+_SIGMA = 1.0
+_ALL_PAIRS = 64
+# Ends of the level line in a cell of four pixels, by which of them are inside: top left 1, top right 2, bottom right 4, bottom left 8.
+# Edges of the cell: 0 top, 1 right, 2 bottom, 3 left. Both diagonal cases separate the corners that are outside.
+_SEGMENTS: dict[int, tuple[tuple[int, int], ...]] = {
+    1: ((3, 0),),
+    2: ((0, 1),),
+    3: ((3, 1),),
+    4: ((1, 2),),
+    5: ((0, 1), (2, 3)),
+    6: ((0, 2),),
+    7: ((3, 2),),
+    8: ((2, 3),),
+    9: ((0, 2),),
+    10: ((0, 3), (1, 2)),
+    11: ((1, 2),),
+    12: ((1, 3),),
+    13: ((0, 1),),
+    14: ((0, 3),),
+}
+
+
+def outline(region: NDArray[np.bool_], origin: tuple[int, int] = (0, 0)) -> Floats:
+    """Return the outline of a region as segments (N, 2, 2), each from (row, column) to (row, column), in no order.
+
+    Args:
+        region: (H, W), not empty. The outside of the array counts as outside of the region.
+        origin: added to the positions.
+    """
+    padded = np.pad(region, HALO + 1).astype(np.float64)
+    smooth = gaussian_filter(padded, _SIGMA, truncate=HALO, mode="constant")
+    level = _level(smooth, int(region.sum()))
+    inside = (smooth >= level).astype(np.int8)
+    kind = inside[:-1, :-1] + 2 * inside[:-1, 1:] + 4 * inside[1:, 1:] + 8 * inside[1:, :-1]
+    rows, columns = np.nonzero((kind > 0) & (kind < 15))
+    kind = kind[rows, columns]
+    above = smooth - level
+    corner = above[rows, columns], above[rows, columns + 1], above[rows + 1, columns + 1], above[rows + 1, columns]
+    ends = _crossings(*corner)
+    found = []
+    for case, segments in _SEGMENTS.items():
+        chosen = np.flatnonzero(kind == case)
+        if len(chosen):
+            at = np.stack([rows[chosen], columns[chosen]], -1)[:, None]
+            found += [at + ends[chosen][:, list(pair)] for pair in segments]
+    return np.concatenate(found) + np.array(origin) - (HALO + 1)
+
+
+def perimeter(segments: Floats, scale: Scale) -> float:
+    """Return the total length of the segments of an outline in the unit of the scale."""
+    steps = segments[:, 1] - segments[:, 0]
+    matrices = scale.jacobians(segments.mean(1))
+    return float(np.linalg.norm(np.einsum("nij,nj->ni", matrices, steps), axis=1).sum())
+
+
+def longest_axis(segments: Floats, scale: Scale) -> float:
+    """Return the largest distance between two points of an outline in the unit of the scale (the maximum Feret diameter)."""
+    points = _extreme(segments.reshape(-1, 2))
+    first, second = np.triu_indices(len(points), 1)
+    return float(scale.distances(points[first], points[second]).max())
+
+
+def area_bound(pixels_along: float, scale: Scale, at: tuple[float, float]) -> float:
+    """Return by how much the area of a region can differ from what its pixels were drawn from, in the unit of the scale, squared.
+
+    A pixel belongs to a region if its centre does. Where a smooth outline crosses a pixel, at most half of it is counted wrongly, and an outline of
+    P pixels crosses at most √2·P of them.
+
+    Args:
+        pixels_along: length of the outline in pixels.
+        scale: of the image.
+        at: (row, column) of the region.
+    """
+    matrix = scale.jacobians(np.array([at]))[0]
+    return float(np.sqrt(0.5) * pixels_along * abs(np.linalg.det(matrix)))
+
+
+def _level(smooth: Floats, pixels: int) -> float:
+    """Return the level that encloses a number of pixels: between the `pixels`-th largest value and the next one."""
+    values = smooth.reshape(-1)
+    place = len(values) - pixels
+    part = np.partition(values, (place - 1, place))
+    return max(float(part[place - 1] + part[place]) / 2, np.finfo(np.float64).tiny)
+
+
+def _crossings(top_left: Floats, top_right: Floats, bottom_right: Floats, bottom_left: Floats) -> Floats:
+    """Return where the level crosses the edges of cells, (N, 4, 2), linearly interpolated, relative to the top left pixel; arbitrary elsewhere."""
+    ends = np.empty((len(top_left), 4, 2))
+    ends[:, 0] = np.stack([np.zeros_like(top_left), _share(top_left, top_right)], -1)
+    ends[:, 1] = np.stack([_share(top_right, bottom_right), np.ones_like(top_left)], -1)
+    ends[:, 2] = np.stack([np.ones_like(top_left), _share(bottom_left, bottom_right)], -1)
+    ends[:, 3] = np.stack([_share(top_left, bottom_left), np.zeros_like(top_left)], -1)
+    return ends
+
+
+def _share(first: Floats, second: Floats) -> Floats:
+    """Return where a line from `first` to `second` is 0, as a share of the way."""
+    difference = first - second
+    return first / np.where(difference == 0, 1, difference)
+
+
+def _extreme(points: Floats) -> Floats:
+    """Return the corners of the convex hull of points (N, 2), or the points if they are few or on a line."""
+    if len(points) <= _ALL_PAIRS:
+        return points
+    try:
+        return points[ConvexHull(points).vertices]
+    except QhullError:
+        return points[[points[:, 0].argmin(), points[:, 0].argmax(), points[:, 1].argmin(), points[:, 1].argmax()]]
