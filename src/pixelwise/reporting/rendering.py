@@ -55,8 +55,8 @@ def render_page(template: str, title: str, sections: Sequence[Section | None], *
         sections: sections in order; None entries are skipped.
         values: further variables of the template.
     """
-    style = _package_file("style.css")
-    script = _package_file("script.js")
+    style = package_file("style.css")
+    script = package_file("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # A second line of defence: even markup that got past the escaping could neither run scripts nor load anything.
     policy = (
@@ -107,7 +107,8 @@ def _finalize(value: Any) -> Any:
     return value if hasattr(value, "__html__") else printable(value)
 
 
-def _package_file(name: str) -> Markup:
+def package_file(name: str) -> Markup:
+    """Return a style sheet or a script of this package."""
     return Markup(resources.files("pixelwise.reporting").joinpath(name).read_text(encoding="utf-8"))
 
 
