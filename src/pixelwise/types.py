@@ -173,9 +173,9 @@ class Region:
         centroid: mean position of the pixels, in (row, column) or (slice, row, column), with pixel centres at integers.
         position: the centroid in world coordinates (x, y[, z]); None if the image has no position.
         touches_border: whether pixels lie on the border of the image or beside pixels without data, so that the region may continue there.
-        holes: number of holes (2-D) or cavities (3-D).
+        holes: number of holes; None for volumes.
         confidence: mean probability of the class over the pixels, 0…1; None if unknown.
-        measurements: sizes by name: "area" and "perimeter", or "volume" and "surface"; "length", "width", "longest_axis", ….
+        measurements: sizes by name: "area", "perimeter" and "longest_axis", or "volume".
     """
 
     image: str
@@ -187,7 +187,7 @@ class Region:
     centroid: tuple[float, ...]
     position: tuple[float, ...] | None
     touches_border: bool
-    holes: int
+    holes: int | None
     confidence: float | None
     measurements: Mapping[str, Measurement]
 

@@ -209,3 +209,28 @@ def test_a_volume_with_other_ids_is_refused(volume: Path) -> None:
     nibabel.save(values, mask)
     with pytest.raises(MaskError, match="expected the class ids 0, 7, found others: 3"):
         pixelwise.measure(volume)
+
+
+def test_regions_are_listed_with_units_and_positions(tmp_path: Path) -> None:
+    folder = predicted(tmp_path)
+    result = pixelwise.measure(folder, out=tmp_path / "sizes")
+    with (tmp_path / "sizes" / "regions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(result.regions) == 2 * 7
+    bright = {Path(row["image"]).name: row for row in rows if row["class"] == "bright"}
+    assert float(bright["plain.png"]["area_px²"]) == 60
+    assert bright["plain.png"]["perimeter_m"] == bright["plain.png"]["area_m²"] == ""
+    metres = bright["metres.tif"]  # two rows of 30 pixels at the top
+    assert float(metres["area_m²"]) == pytest.approx(15 / 0.9996**2, rel=1e-3)
+    assert float(metres["longest_axis_m"]) == pytest.approx(15, rel=0.02)
+    assert (float(metres["x"]), float(metres["y"])) == (400_007.5, 5_599_999.5)
+    assert [metres[f"{end}_{axis}"] for end in ("first", "end") for axis in ("row", "column")] == ["0", "0", "2", "30"]
+    assert metres["touches_border"] == "yes"
+    volume = bright["volume.nii.gz"]
+    assert float(volume["volume_ml"]) == pytest.approx(0.9)
+    assert volume["holes"] == ""
+    for each in result.classes:
+        parts = [region for region in result.regions if (region.image, region.class_name) == (each.image, each.name)]
+        assert sum(region.pixels for region in parts) == each.pixels
+        sizes = [next(iter(region.measurements.values())).value for region in parts]
+        assert sum(sizes) == pytest.approx(each.size.value)

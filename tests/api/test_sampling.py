@@ -420,7 +420,7 @@ def test_a_folder_of_several_maps_asks_for_one(tmp_path: Path) -> None:
         open_map(tmp_path / "out")
     found = open_map(tmp_path / "out" / "masks" / "b.png")
     assert found.source == tmp_path / "b.png"
-    assert found.confidences is not None
+    assert found.image.confidences is not None
     with pytest.raises(DataError, match="expected an output folder of predict with one map, found none"):
         open_map(tmp_path)
 

@@ -1,3 +1,4 @@
+import csv
 import io
 import json
 import os
@@ -31,7 +32,7 @@ FROZEN = {
     "evaluate": "MODEL|MASKS DATA --backend --convention --json --metrics --out --overwrite --precision --set --split",
     "compare": "RUN… --data --json --set --split",
     "report": "RUN --json --out",
-    "measure": "PREDICTIONS --json --out --overwrite --set --spacing --truth",
+    "measure": "PREDICTIONS --answers --estimator --json --out --overwrite --sample --set --spacing --truth",
     "predict": (
         "MODEL SOURCE… --backend --every --flips --from --json --no-overlays --out --overlays --overwrite --precision "
         "--probabilities --set --to --watch"
@@ -729,6 +730,38 @@ def test_sizes_are_printed_with_units_and_intervals(
     refused = invoke("measure", tmp_path / "predictions", "--truth", labelled)
     assert refused.code == 3
     assert "neither trained nor validated on" in refused.err
+
+
+def test_a_map_is_sampled_and_its_areas_estimated(invoke: Invoke, model: Path, discs: Path, tmp_path: Path) -> None:
+    image = sorted((discs / "train" / "images").iterdir())[0]
+    predictions, survey = tmp_path / "predictions", tmp_path / "survey"
+    pixelwise.predict(model, image, out=predictions)
+    assert invoke("measure", predictions, "--sample", "40").err.startswith("--sample: expected a folder for the points")
+    result = invoke("measure", predictions, "--sample", "40", "--out", survey)
+    assert (result.code, result.out.splitlines()[0]) == (0, "40 points in 1 stratum")
+    assert (survey / "index.html").is_file()
+    with (survey / "sample.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    names = json.loads((predictions / "predictions.json").read_text())["labels"]["names"]
+    for number, row in enumerate(rows[1:]):
+        row[-1] = names[number % 4 == 0]
+    with (survey / "sample.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+    result = invoke("measure", predictions, "--answers", survey, "--out", tmp_path / "areas")
+    assert result.code == 0
+    assert "areas from 40 answers" in result.out
+    assert "overall accuracy" in result.out
+    assert {path.name for path in (tmp_path / "areas").iterdir()} == {"areas.csv", "areas.json", "error_matrix.csv"}
+    plain = document(invoke("measure", predictions, "--answers", survey, "--estimator", "olofsson", "--json"))
+    assert [each["share"]["value"] for each in plain["classes"]][:2] == pytest.approx([0.75, 0.25])
+    refused = invoke("measure", predictions, "--answers", survey, "--estimator", "olofson")
+    assert (refused.code, refused.err.split(".")[0]) == (
+        2,
+        "--estimator: expected stratified or olofsson, found olofson",
+    )
+    assert invoke("measure", predictions, "--answers", survey, "--truth", discs).err.startswith(
+        "--truth --answers: expected one of them"
+    )
 
 
 @pytest.mark.parametrize(

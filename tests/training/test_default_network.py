@@ -131,7 +131,10 @@ def images(folder: Path, shape: tuple[int, ...], dtype: type, classes: int = 2) 
 def test_small_grey_deep_and_many_classes(
     tmp_path: Path, shape: tuple[int, ...], dtype: type, classes: int, freeze: str
 ) -> None:
-    run = train(images(tmp_path / "data", shape, dtype, classes), tmp_path / "run", freeze=freeze)
+    data = images(tmp_path / "data", shape, dtype, classes)
+    run = train(
+        data, tmp_path / "run", freeze=freeze, weights="imagenet"
+    )  # tiny images are trained from scratch by default
     assert card(tmp_path / "run")["architecture"]["name"] == "fpn"
     array = np.zeros((*shape[:2], shape[2]) if len(shape) == 3 else (*shape, 1), dtype).transpose(2, 0, 1)
     assert run.model.predict(array).mask.shape == shape[:2]

@@ -17,10 +17,13 @@ from pixelwise.api.loading import HUB_NAME, Model, Run, load
 from pixelwise.api.reporting import report
 from pixelwise.api.scoring import compare, evaluate, metric_names, split_of
 from pixelwise.errors import OutputExistsError, PixelwiseError, UsageError
+from pixelwise.storage import claim_folder, require_claimable
 
 if TYPE_CHECKING:
+    from pixelwise.api.measuring.areas import AreaReport as AreaReport
     from pixelwise.api.measuring.run import ClassSize as ClassSize
     from pixelwise.api.measuring.run import Measured as Measured
+    from pixelwise.api.measuring.sampling import ProposedSample as ProposedSample
     from pixelwise.api.measuring.totals import TotalsReport as TotalsReport
     from pixelwise.api.predicting import Predicted
     from pixelwise.evaluation.comparison import Comparison as Comparison
@@ -31,9 +34,9 @@ if TYPE_CHECKING:
     from pixelwise.models.catalogue import Entry
 
 __all__ = [
-    "Checkup", "Model", "Run", "check", "compare", "convert", "draw_demo_data", "draw_sheet", "evaluate", "export", "import_weights", "load", "measure", "metric_names",
+    "Checkup", "Model", "Run", "check", "compare", "convert", "draw_demo_data", "draw_sheet", "estimate_areas", "evaluate", "export", "import_weights", "load", "measure", "metric_names",
     "models",
-    "predict", "push", "report", "train",
+    "predict", "propose_sample", "push", "report", "train",
 ]  # fmt: skip
 Listener = Callable[[dict[str, Any]], None]
 _DEMO = ".pixelwise-demo"
@@ -195,6 +198,50 @@ def measure(
     from pixelwise.api.measuring.run import measure as work
 
     return work(predictions, out=out, spacing=spacing, truth=truth, overrides=overrides, overwrite=overwrite)
+
+
+def propose_sample(
+    predictions: str | Path,
+    *,
+    size: int,
+    out: str | Path,
+    seed: int = 0,
+    image: str | Path | None = None,
+    spacing: str | None = None,
+    overwrite: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> ProposedSample:
+    """Draw points on a map, and write a page to answer on: see `api.measuring.sampling.propose_sample`."""
+    from pixelwise.api.measuring.sampling import propose_sample as work
+
+    return work(
+        predictions, size=size, out=out, seed=seed, image=image, spacing=spacing, overwrite=overwrite, progress=progress
+    )
+
+
+def estimate_areas(
+    predictions: str | Path,
+    answers: str | Path,
+    *,
+    estimator: str = "stratified",
+    sample: str | Path | None = None,
+    spacing: str | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+) -> AreaReport:
+    """Estimate areas on a map, and its accuracy, from answers at points: see `api.measuring.areas.estimate_from_answers`.
+
+    `out` is a new folder for `areas.csv`, `error_matrix.csv` and `areas.json`.
+    """
+    from pixelwise.api.measuring import areas
+
+    if out is not None:
+        require_claimable(Path(out), overwrite, areas.FILES, areas.REPORT)
+    found = areas.estimate_from_answers(predictions, answers, estimator=estimator, sample=sample, spacing=spacing)
+    if out is not None:
+        claim_folder(Path(out), overwrite, areas.FILES, areas.REPORT)
+        areas.write_area_report(found, out)
+    return found
 
 
 def watch(

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pixelwise.cli.terminal import Json, Overrides, Overwrite, Progress, counted, escaped, print_json, put, put_rich
+from pixelwise.cli.terminal import (
+    Json,
+    Overrides,
+    Overwrite,
+    Progress,
+    counted,
+    escaped,
+    percent,
+    percent_interval,
+    print_json,
+    put,
+    put_rich,
+)
+from pixelwise.errors import UsageError
 
 if TYPE_CHECKING:
-    from pixelwise.api import ClassSize, Measured, TotalsReport
+    from pixelwise.api import AreaReport, ClassSize, Measured, ProposedSample, TotalsReport
 
 # Images whose classes are printed; more are in the table of --out.
 _PRINTED = 5
@@ -17,7 +31,7 @@ _PRINTED = 5
 
 def run(
     predictions: Annotated[str, typer.Argument(metavar="PREDICTIONS", help="An output folder of predict.")],
-    out: Annotated[str | None, typer.Option(help="Folder for classes.csv and measurements.json.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder for the tables, or for the sample.")] = None,
     spacing: Annotated[
         str | None,
         typer.Option(
@@ -31,6 +45,17 @@ def run(
             help="A data set with masks for some of the images, drawn at random: estimates totals over all images."
         ),
     ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Draw N points on a map, and write a page to answer on to --out, instead of measuring."
+        ),
+    ] = None,
+    answers: Annotated[
+        str | None,
+        typer.Option(help="The answers, or the folder of the sample: estimates areas on the map, and its accuracy."),
+    ] = None,
+    estimator: Annotated[str, typer.Option(help="Of --answers: stratified or olofsson.")] = "stratified",
     overwrite: Overwrite = False,
     overrides: Overrides = None,
     as_json: Json = False,
@@ -39,17 +64,86 @@ def run(
     from pixelwise import api
 
     progress = Progress()
+    _require_one_of({"--truth": truth, "--sample": sample, "--answers": answers})
+    if sample is not None:
+        if out is None:
+            do = "Add --out FOLDER."
+            raise UsageError("--sample", expected="a folder for the points and the page", found="no --out", do=do)
+        proposed = api.propose_sample(
+            predictions, size=sample, out=out, spacing=spacing, overwrite=overwrite, progress=progress.line
+        )
+        _show(proposed, as_json, progress, _print_sample)
+        return
+    if answers is not None:
+        areas = api.estimate_areas(
+            predictions, answers, estimator=estimator, spacing=spacing, out=out, overwrite=overwrite
+        )
+        _show(areas, as_json, progress, _print_areas)
+        return
     result = api.measure(
         predictions, out=out, spacing=spacing, truth=truth, overrides=overrides or (), overwrite=overwrite
     )
+    _show(result, as_json, progress, _print)
+    if out and not as_json:
+        put(f"\nclasses  {out}/classes.csv\nregions  {out}/regions.csv ({len(result.regions):,})\n")
+
+
+def _require_one_of(options: dict[str, Any]) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(" ".join(given), expected="one of them", found="both", do="Run one command for each.")
+
+
+def _show(result: Any, as_json: bool, progress: Progress, to_terminal: Callable[[Any], None]) -> None:
     for notice in result.notices:
         progress.say(f"note: {notice}")
     if as_json:
         print_json(result.to_dict())
-        return
-    _print(result)
-    if out:
-        put(f"\ntable    {out}/classes.csv\n")
+    else:
+        to_terminal(result)
+
+
+def _print_sample(sample: ProposedSample) -> None:
+    strata = "1 stratum" if len(sample.strata) == 1 else f"{len(sample.strata)} strata"
+    put(f"{counted(sample.points, 'point')} in {strata}\n\n")
+    for name in sample.files:
+        put(f"wrote    {sample.folder}/{name}\n")
+    put(
+        f"\nOpen {sample.folder}/index.html, answer, save answers.csv into {sample.folder}, then: --answers {sample.folder}\n"
+    )
+
+
+def _print_areas(report: AreaReport) -> None:
+    """Print the areas with their intervals, the pixel count beside them, and the accuracies."""
+    from rich.text import Text
+
+    table = _empty(
+        f"areas from {counted(report.answered, 'answer')}",
+        ("area", "95 % interval", "pixel count", "its error", "user's accuracy", "producer's accuracy"),
+    )
+    for each in report.classes:
+        area = each.area
+        table.add_row(
+            escaped(each.name),
+            f"{_number(area.value)} {area.unit}",
+            _interval(area.low, area.high, area.unit),
+            f"{_number(each.mapped.value)} {each.mapped.unit}",
+            "–" if each.bias is None else f"{each.bias:+.1%}",
+            *(_accuracy(accuracy) for accuracy in (each.users, each.producers)),
+        )
+    notes = dict.fromkeys(each.area.note for each in report.classes if each.area.note)
+    lines = [
+        f"overall accuracy {_accuracy(report.overall)}",
+        f"{report.estimator}; {report.provenance}",
+        f"{report.unsure} unsure, {report.missing} without an answer",
+    ]
+    put_rich(table, Text("\n".join([*lines, *map(str, notes)]), "dim"))
+
+
+def _accuracy(share: Any) -> str:
+    if share is None:
+        return "–"
+    return f"{percent(share.value)} ({percent_interval(share.low, share.high)})"
 
 
 def _print(result: Measured) -> None:

@@ -69,7 +69,9 @@ class _Runs:
 
     def joined(self, other: _Runs) -> _Runs:
         pairs = zip(
-            (self.row, self.start, self.stop, self.value), (other.row, other.start, other.stop, other.value), strict=True
+            (self.row, self.start, self.stop, self.value),
+            (other.row, other.start, other.stop, other.value),
+            strict=True,
         )
         return _Runs(*(np.concatenate(pair) for pair in pairs))
 
@@ -196,7 +198,9 @@ class _Collected:
         self.count = 0
         self.edges: list[tuple[Ints, Ints]] = []
         self.ids: list[Ints] = []
-        self.numbers: list[Ints] = []  # (parts, …): class, pixels, first, border, runs, pairs, start…, stop…, twice the sums of positions…
+        self.numbers: list[
+            Ints
+        ] = []  # (parts, …): class, pixels, first, border, runs, pairs, start…, stop…, twice the sums of positions…
         self.sizes: list[Floats] = []
         self.confidences: list[Floats | None] = []
 

@@ -1,7 +1,7 @@
 """The outline of a region between pixels: its length, and the longest straight distance between two of its points.
 
-Counting pixel edges overestimates the perimeter of a disc by 27 % and of a diagonal by 41 %. Here the region is smoothed by a Gaussian of 1 px,
-and the outline is the level line of marching squares. The level is the one that encloses as many pixels as the region has, so that neither
+Counting pixel edges overestimates the perimeter of a disc by 27 % and of a diagonal by 41 %. Here the region is smoothed by a Gaussian of 1 px (the
+longer side of oblong pixels), and the outline is the level line of marching squares. The level is the one that encloses as many pixels as the region has, so that neither
 small regions nor thin ones shrink.
 """
 
@@ -15,8 +15,8 @@ from scipy.spatial import ConvexHull, QhullError
 from pixelwise.measuring.scale import Scale
 
 Floats = NDArray[np.float64]
-HALO = 4  # pixels; the Gaussian is cut off at 4 standard deviations
-_SIGMA = 1.0
+_CUT_OFF = 4  # standard deviations of the Gaussian
+_WIDEST = 8.0  # standard deviation in pixels
 _ALL_PAIRS = 64
 # Ends of the level line in a cell of four pixels, by which of them are inside: top left 1, top right 2, bottom right 4, bottom left 8.
 # Edges of the cell: 0 top, 1 right, 2 bottom, 3 left. Both diagonal cases separate the corners that are outside.
@@ -38,15 +38,19 @@ _SEGMENTS: dict[int, tuple[tuple[int, int], ...]] = {
 }
 
 
-def outline(region: NDArray[np.bool_], origin: tuple[int, int] = (0, 0)) -> Floats:
+def outline(region: NDArray[np.bool_], scale: Scale, origin: tuple[int, int] = (0, 0)) -> Floats:
     """Return the outline of a region as segments (N, 2, 2), each from (row, column) to (row, column), in no order.
 
     Args:
         region: (H, W), not empty. The outside of the array counts as outside of the region.
+        scale: of the image, for the shape of its pixels.
         origin: added to the positions.
     """
-    padded = np.pad(region, HALO + 1).astype(np.float64)
-    smooth = gaussian_filter(padded, _SIGMA, truncate=HALO, mode="constant")
+    sides = np.linalg.norm(scale.jacobians(np.array([origin], np.float64))[0], axis=0)
+    sigma = np.minimum(sides.max() / sides, _WIDEST)
+    halo = np.ceil(_CUT_OFF * sigma).astype(int) + 1
+    padded = np.pad(region, [(side, side) for side in halo.tolist()]).astype(np.float64)
+    smooth = gaussian_filter(padded, sigma.tolist(), truncate=_CUT_OFF, mode="constant")
     level = _level(smooth, int(region.sum()))
     inside = (smooth >= level).astype(np.int8)
     kind = inside[:-1, :-1] + 2 * inside[:-1, 1:] + 4 * inside[1:, 1:] + 8 * inside[1:, :-1]
@@ -61,7 +65,7 @@ def outline(region: NDArray[np.bool_], origin: tuple[int, int] = (0, 0)) -> Floa
         if len(chosen):
             at = np.stack([rows[chosen], columns[chosen]], -1)[:, None]
             found += [at + ends[chosen][:, list(pair)] for pair in segments]
-    return np.concatenate(found) + np.array(origin) - (HALO + 1)
+    return np.concatenate(found) + np.array(origin) - halo
 
 
 def perimeter(segments: Floats, scale: Scale) -> float:

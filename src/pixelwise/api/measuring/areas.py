@@ -20,7 +20,7 @@ from pixelwise.api.measuring.maps import (
     positions_of,
     training_windows,
 )
-from pixelwise.api.measuring.predicted import ScaleOf, grid_scale, size_unit
+from pixelwise.api.measuring.predicted import ScaleOf, size_unit
 from pixelwise.api.measuring.sample_files import (
     ANSWERS,
     NO_ANSWER,
@@ -34,7 +34,8 @@ from pixelwise.api.measuring.sample_files import (
     read_answers,
     read_design,
 )
-from pixelwise.errors import DataError
+from pixelwise.api.measuring.spacing import scale_rule
+from pixelwise.errors import DataError, UsageError
 from pixelwise.evaluation.score_counts import listed
 from pixelwise.formats.reading import file_hash
 from pixelwise.labels import Labels
@@ -57,7 +58,7 @@ from pixelwise.measuring.sampling import (
 from pixelwise.storage import write_atomic, write_json
 from pixelwise.types import Measurement
 
-AREAS, MATRIX, REPORT = "areas.csv", "error_matrix.csv", "areas.json"
+AREAS, MATRIX, REPORT = FILES = "areas.csv", "error_matrix.csv", "areas.json"
 # A larger share of points without an answer is pointed out.
 _MANY_MISSING = 0.05
 # Classes that fewer answers name have intervals that rest on few points.
@@ -230,9 +231,9 @@ def estimate_from_answers(
     map: str | Path,
     answers: str | Path,
     *,
-    estimator: Estimator = "stratified",
+    estimator: str = "stratified",
     sample: str | Path | None = None,
-    scale_of: ScaleOf = grid_scale,
+    spacing: str | None = None,
 ) -> AreaReport:
     """Estimate the area of each class on a map, and the accuracy of the map, from answers at points.
 
@@ -243,11 +244,15 @@ def estimate_from_answers(
             `x` and `y`, or `longitude` and `latitude`.
         estimator: "stratified", or "olofsson" for the intervals of Olofsson et al. 2014.
         sample: the folder of the sample; by default that of the answers.
-        scale_of: returns the size of the pixels of an image, for a table of other points.
+        spacing: distance between neighbouring pixels, for a table of other points; the sample knows its own.
 
     Raises:
+        UsageError: another estimator.
         DataError: answers that cannot be read, of another sample or map, too few, or at pixels that the model was trained on.
     """
+    if estimator not in _ESTIMATORS:
+        choices = " or ".join(_ESTIMATORS)
+        raise UsageError("--estimator", expected=choices, found=estimator, do="Leave it out for the first one.")
     path = Path(answers)
     if path.is_dir():
         path = next((path / name for name in (ANSWERS, POINTS) if (path / name).is_file()), path / ANSWERS)
@@ -258,7 +263,7 @@ def estimate_from_answers(
         _require_same_map(found, design, folder / SAMPLE)
         survey = _of_sample(design, read_answers(path, design.labels), path)
     elif estimator == "olofsson":
-        survey = _of_other_points(found, read_answers(path, found.labels), path, scale_of)
+        survey = _of_other_points(found, read_answers(path, found.labels), path, scale_rule(spacing))
     else:
         do = (
             f"Move {path.name} into the folder that --sample wrote. For points of your own, drawn at random in each class of the map, add "
@@ -273,7 +278,7 @@ def write_area_report(report: AreaReport, folder: str | Path) -> tuple[str, ...]
     write_atomic(Path(folder) / AREAS, report.table())
     write_atomic(Path(folder) / MATRIX, report.matrix_table())
     write_json(Path(folder) / REPORT, report.to_dict())
-    return AREAS, MATRIX, REPORT
+    return FILES
 
 
 def _require_same_map(found: PredictedMap, design: Design, path: Path) -> None:

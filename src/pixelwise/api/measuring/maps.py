@@ -27,7 +27,6 @@ from pixelwise.measuring.masks import bands
 from pixelwise.tiles import Window
 
 _LABELS = "labels.yaml"
-_NO_CONFIDENCE = 255
 _IGNORED = 255
 _ROWS = 512
 _DIGITS = 16
@@ -39,13 +38,11 @@ class PredictedMap:
 
     Args:
         image: its mask.
-        confidences: the file of the confidences in percent; None if there is none.
         source: the image that was predicted; None if it is unknown.
         model: the folder of the model; None if it is unknown.
     """
 
     image: PredictedImage
-    confidences: Path | None = None
     source: Path | None = None
     model: Path | None = None
 
@@ -80,10 +77,7 @@ class PredictedMap:
 
     def confidence(self, window: Window) -> NDArray[np.float32] | None:
         """See `MaskSource.confidence`; NaN where there is none."""
-        if self.confidences is None:
-            return None
-        percent = open_source(self.confidences).read(window)[0][0]
-        return np.where(percent == _NO_CONFIDENCE, np.float32("nan"), percent.astype(np.float32) / np.float32(100))
+        return self.image.confidence(window)
 
 
 def open_map(path: str | Path) -> PredictedMap:
@@ -133,20 +127,12 @@ def _maps_in(folder: Path) -> list[PredictedMap]:
     labels = labels if labels.ignore_ids else replace(labels, ignore_ids=(class_ids(labels)[1],))
     images, _ = listed_images(folder, known, labels, MaskRule(binary=False))
     entries = [entry for entry in known["images"] if "mask" in entry]
-    model = known.get("model")
-    found = []
-    for image, entry in zip(images, entries, strict=True):
-        confidences = folder / entry["confidence"] if "confidence" in entry else None
-        source = Path(str(entry["file"]))
-        found.append(
-            PredictedMap(
-                image,
-                confidences if confidences is not None and confidences.is_file() else None,
-                source if source.is_file() else None,
-                None if model is None else Path(model),
-            )
-        )
-    return found
+    model = None if known.get("model") is None else Path(known["model"])
+    sources = [Path(str(entry["file"])) for entry in entries]
+    return [
+        PredictedMap(image, source if source.is_file() else None, model)
+        for image, source in zip(images, sources, strict=True)
+    ]
 
 
 def _require_flat(found: PredictedMap) -> PredictedMap:

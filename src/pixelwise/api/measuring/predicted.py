@@ -28,6 +28,7 @@ from pixelwise.tiles import Window
 
 ScaleOf = Callable[[Grid, Sequence[int]], Scale]
 _BAND_PIXELS = 1 << 24
+_NO_CONFIDENCE = 255
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,7 @@ class PredictedImage:
         grid: of the image.
         labels: the classes.
         rule: how the values of the mask map to class ids.
+        confidences: the file of the confidences in percent, of an image; None if there is none.
     """
 
     id: str
@@ -49,6 +51,7 @@ class PredictedImage:
     grid: Grid
     labels: Labels
     rule: MaskRule
+    confidences: Path | None = None
 
     def read(self, window: Window) -> NDArray[Any]:
         """Return class indices, or the ignore index, in a window of the mask."""
@@ -67,9 +70,12 @@ class PredictedImage:
         part = None if window.shape == self.shape else window
         return read_mask(self.path, self.labels, self.rule, window=part)[0]
 
-    def confidence(self, _: Window) -> NDArray[np.float32] | None:
-        """Return None: confidences are not read."""
-        return None
+    def confidence(self, window: Window) -> NDArray[np.float32] | None:
+        """Return the confidences, 0…1, in a window; NaN where there is none; None if they were not written."""
+        if self.confidences is None:
+            return None
+        percent = open_source(self.confidences).read(window)[0][0]
+        return np.where(percent == _NO_CONFIDENCE, np.float32("nan"), percent.astype(np.float32) / np.float32(100))
 
     @property
     def _is_dicom(self) -> bool:
@@ -117,7 +123,9 @@ def listed_images(
         elif is_volume(path):  # a model may stack the slices in another direction than the file is read in
             source = open_source(path)
             shape, grid = tuple(source.shape), source.grid
-        found.append(PredictedImage(str(entry["file"]), path, shape, grid, labels, rule))
+        confidences = folder / entry["confidence"] if "confidence" in entry and len(shape) == 2 else None
+        confidences = confidences if confidences is not None and confidences.is_file() else None
+        found.append(PredictedImage(str(entry["file"]), path, shape, grid, labels, rule, confidences))
     return found, without
 
 

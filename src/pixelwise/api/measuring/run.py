@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,24 +17,26 @@ from pixelwise.api.loading import load
 from pixelwise.api.measuring.predicted import (
     PredictedImage,
     class_sizes,
-    grid_scale,
     listed_images,
     read_summary,
     size_unit,
 )
-from pixelwise.api.measuring.spacing import GivenSpacing
+from pixelwise.api.measuring.region_table import regions_table
+from pixelwise.api.measuring.spacing import scale_rule
 from pixelwise.api.measuring.totals import TotalsReport, estimate_truth
 from pixelwise.api.predicting.requests import SUMMARY
 from pixelwise.errors import DataError, PixelwiseError
 from pixelwise.imageio.masks import MaskRule
 from pixelwise.imageio.scene_writing import class_ids
 from pixelwise.labels import Labels
+from pixelwise.measuring.components import BAND_PIXELS
 from pixelwise.measuring.conformal import SizeCalibration, SizeInterval, boundary_lengths_of, interval_of
+from pixelwise.measuring.regions import find_regions
 from pixelwise.measuring.scale import Scale
 from pixelwise.storage import claim_folder, require_claimable, write_atomic, write_json
-from pixelwise.types import Measurement
+from pixelwise.types import Measurement, Region
 
-CLASSES, MEASUREMENTS = "classes.csv", "measurements.json"
+CLASSES, REGIONS, MEASUREMENTS = FILES = "classes.csv", "regions.csv", "measurements.json"
 ESTIMATOR = "pixel count"
 _COLUMNS = ("image", "class", "pixels", "share", "size", "unit", "low", "high", "provenance", "note")
 
@@ -65,17 +68,22 @@ class Measured:
 
     Args:
         classes: one entry per image and class.
+        regions: connected pixels of one class, image by image.
         totals: estimated totals over all images; None without labelled images.
         notices: what was assumed or left out.
     """
 
     classes: tuple[ClassSize, ...]
+    regions: tuple[Region, ...] = ()
     totals: TotalsReport | None = None
     notices: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain form of `measurements.json`."""
-        plain: dict[str, Any] = {"classes": [asdict(each) for each in self.classes]}
+        plain: dict[str, Any] = {
+            "classes": [asdict(each) for each in self.classes],
+            "regions": [asdict(each) for each in self.regions],
+        }
         plain |= {} if self.totals is None else {"totals": self.totals.to_dict()}
         return plain | {"notices": list(self.notices)}
 
@@ -89,14 +97,14 @@ def measure(
     overrides: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Measured:
-    """Measure the area or volume of each class in predicted images.
+    """Measure the area or volume of each class in predicted images, and of its regions.
 
     Units come from the pixel spacing of the images. Sizes have prediction intervals if the model has calibrated ones (see
     docs/measure.md).
 
     Args:
         predictions: an output folder of `predict`.
-        out: a new folder for `classes.csv` and `measurements.json`.
+        out: a new folder for `classes.csv`, `regions.csv` and `measurements.json`.
         spacing: distance between neighbouring pixels of images, such as "0.21mm", or "0.21mm,0.18mm" along rows and columns in array
             order; it takes precedence over that of the files.
         truth: a data set with masks for some of the images, drawn at random, from which totals over all images are estimated.
@@ -108,10 +116,10 @@ def measure(
         UsageError: a spacing that is not a length.
         OutputExistsError: `out` holds files.
     """
-    folder, files = Path(predictions), (CLASSES, MEASUREMENTS)
-    given = None if spacing is None else GivenSpacing.parse(spacing)
+    folder = Path(predictions)
+    scale_of = scale_rule(spacing)
     if out is not None:
-        require_claimable(Path(out), overwrite, files, MEASUREMENTS)
+        require_claimable(Path(out), overwrite, FILES, MEASUREMENTS)
     known = read_summary(folder)
     if known is None:
         do = "Predict the images first: pixelwise predict MODEL IMAGES --out DIR"
@@ -124,18 +132,20 @@ def measure(
     calibration, notices = _calibration(known)
     notices += [f"{name}: not measured, since it has no mask" for name in without]
     classes: list[ClassSize] = []
+    regions: list[Region] = []
     for image in images:
-        scale = grid_scale(image.grid, image.shape) if given is None else given.scale(image)
+        scale = scale_of(image.grid, image.shape)
         classes += _measured(image, scale, calibration)
+        regions += _regions(image, scale)
     totals = None
     if truth is not None:
-        scale_of = grid_scale if given is None else given.scale_of
         totals = estimate_truth(folder, truth, overrides=overrides, scale_of=scale_of)
         notices += totals.notices
-    result = Measured(tuple(classes), totals, tuple(notices))
+    result = Measured(tuple(classes), tuple(regions), totals, tuple(notices))
     if out is not None:
-        claim_folder(Path(out), overwrite, files, MEASUREMENTS)
+        claim_folder(Path(out), overwrite, FILES, MEASUREMENTS)
         write_atomic(Path(out) / CLASSES, _table(result))
+        write_atomic(Path(out) / REGIONS, regions_table(result.regions))
         write_json(Path(out) / MEASUREMENTS, result.to_dict())
     return result
 
@@ -178,6 +188,13 @@ def _measured(image: PredictedImage, scale: Scale, calibration: SizeCalibration 
             ClassSize(image.id, name, int(counts[k]), int(counts[k]) / total, size, scale.reason or scale.provenance)
         )
     return found
+
+
+def _regions(image: PredictedImage, scale: Scale) -> list[Region]:
+    """Return the regions of one image; a volume file is read as a whole, once."""
+    volume = len(image.shape) == 3
+    band_pixels = math.prod(image.shape) if volume else BAND_PIXELS
+    return find_regions(image, scale, image.grid, size_unit(scale, len(image.shape)), band_pixels=band_pixels)
 
 
 def _mean_size(

@@ -20,7 +20,7 @@ from pixelwise.api.measuring.maps import (
     open_map,
     training_windows,
 )
-from pixelwise.api.measuring.predicted import ScaleOf, grid_scale, size_unit
+from pixelwise.api.measuring.predicted import size_unit
 from pixelwise.api.measuring.sample_files import (
     CHIPS,
     GEOJSON,
@@ -36,6 +36,7 @@ from pixelwise.api.measuring.sample_files import (
     points_table,
     unsure_word,
 )
+from pixelwise.api.measuring.spacing import scale_rule
 from pixelwise.errors import DataError, OutputExistsError, PixelwiseError, UsageError
 from pixelwise.formats.reading import file_hash
 from pixelwise.imageio.images import fill_invalid
@@ -91,7 +92,7 @@ def propose_sample(
     out: str | Path,
     seed: int = 0,
     image: str | Path | None = None,
-    scale_of: ScaleOf = grid_scale,
+    spacing: str | None = None,
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ProposedSample:
@@ -103,7 +104,7 @@ def propose_sample(
         out: a new folder.
         seed: random seed.
         image: the image that was predicted, for the page; by default the one that `predictions.json` names.
-        scale_of: returns the size of the pixels of an image.
+        spacing: distance between neighbouring pixels, such as "0.21mm"; takes precedence over that of the files.
         overwrite: replace an earlier sample in `out`; never answers.
         progress: called with what is being done.
 
@@ -119,7 +120,7 @@ def propose_sample(
         raise OutputExistsError(folder / POINTS, expected="no answers to replace", found="some", do=do)
     found = open_map(map)
     excluded, notices = training_windows(found)
-    scale = scale_of(found.grid, found.shape)
+    scale = scale_rule(spacing)(found.grid, found.shape)
     progress("drawing points")
     try:
         sample = propose(found, scale, size, seed=seed, excluded=excluded)

@@ -6,16 +6,13 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pixelwise.api.measuring.predicted import ScaleOf, grid_scale
 from pixelwise.errors import UsageError
 from pixelwise.grid import Grid
 from pixelwise.measuring.scale import AffineScale
-
-if TYPE_CHECKING:
-    from pixelwise.api.measuring.predicted import PredictedImage
 
 # Units, and what one of them is in the unit of the results.
 _UNITS = {
@@ -61,10 +58,6 @@ class GivenSpacing:
             )
         return cls(tuple(length for length, _ in lengths), lengths[0][1], text)
 
-    def scale(self, image: PredictedImage) -> AffineScale:
-        """Return the scale of an image."""
-        return self.scale_of(image.grid, image.shape)
-
     def scale_of(self, grid: Grid, shape: Sequence[int]) -> AffineScale:
         """Return the scale of an image of size *S.
 
@@ -83,6 +76,15 @@ class GivenSpacing:
                 do="Measure images and volumes with separate commands.",
             )
         return AffineScale(np.diag(spacing), self.unit, f"pixel spacing given as {self.text}")
+
+
+def scale_rule(spacing: str | None) -> ScaleOf:
+    """Return how the scale of an image follows from its grid: by a given spacing, else by the grid itself.
+
+    Raises:
+        UsageError: a spacing that is not a length.
+    """
+    return grid_scale if spacing is None else GivenSpacing.parse(spacing).scale_of
 
 
 def _parsed(text: str) -> tuple[float, str] | None:
