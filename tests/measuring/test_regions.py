@@ -11,8 +11,8 @@ from scipy import ndimage
 from pixelwise.grid import Grid
 from pixelwise.labels import Labels
 from pixelwise.measuring.masks import ArrayMask
-from pixelwise.measuring.outline import outline, perimeter
-from pixelwise.measuring.regions import SMALLEST_OUTLINE, find_regions
+from pixelwise.measuring.region_contour import contour, perimeter
+from pixelwise.measuring.regions import SMALLEST_CONTOUR, find_regions
 from pixelwise.measuring.scale import AffineScale
 from pixelwise.types import Region
 
@@ -39,7 +39,7 @@ def test_regions_of_one_class_are_cut_out_of_each_others_boxes() -> None:
     assert (inner.pixels, inner.holes, inner.window.shape) == (100, 0, (10, 10))
     assert ring.position == pytest.approx((19.5 * 0.5 + 10, 19.5 * 0.5 + 20))
     alone = np.ones((10, 10), bool)
-    assert inner.measurements["perimeter"].value == pytest.approx(perimeter(outline(alone, SCALE), SCALE))
+    assert inner.measurements["perimeter"].value == pytest.approx(perimeter(contour(alone, SCALE), SCALE))
     assert ring.measurements["area"].value == 324 / 4
     area = inner.measurements["area"]
     assert area.low is not None
@@ -51,7 +51,7 @@ def test_bands_do_not_change_regions() -> None:
     source = mask()
     whole = find_regions(source, SCALE, GRID, ("mm²", 1.0))
     assert any("perimeter" not in each.measurements for each in whole)
-    assert all(("perimeter" in each.measurements) is (each.pixels >= SMALLEST_OUTLINE) for each in whole)
+    assert all(("perimeter" in each.measurements) is (each.pixels >= SMALLEST_CONTOUR) for each in whole)
     for rows in (1, 13, 40):
         parts = find_regions(source, SCALE, GRID, ("mm²", 1.0), band_pixels=70 * rows)
         assert [_without_sizes(each) for each in parts] == [_without_sizes(each) for each in whole]
@@ -88,4 +88,4 @@ def test_a_region_with_a_huge_box_has_no_outline_and_says_so(monkeypatch: pytest
     area = find_regions(ArrayMask(values, LABELS), SCALE, GRID, ("mm²", 1.0))[1].measurements
     assert set(area) == {"area"}
     assert area["area"].note is not None
-    assert area["area"].note.startswith("no outline")
+    assert area["area"].note.startswith("no contour")

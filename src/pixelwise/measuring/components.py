@@ -251,8 +251,10 @@ class _Collected:
             np.add.at(table[:, 6 + 2 * n + axis], at, (low + high) * lengths)
         self.ids.append(found)
         self.numbers.append(table)
-        self.sizes.append(np.bincount(at, sums[0][mine], len(found)))
-        self.confidences.append(None if sums[1] is None else np.bincount(at, sums[1][mine], len(found)))
+        self.sizes.append(np.bincount(at, sums[0][mine], len(found)).astype(np.float64))
+        self.confidences.append(
+            None if sums[1] is None else np.bincount(at, sums[1][mine], len(found)).astype(np.float64)
+        )
 
     def _positions(self, runs: _Runs) -> Iterator[tuple[Ints, Ints]]:
         """Yield the first and last position of runs along each axis."""
@@ -276,7 +278,7 @@ class _Collected:
         kept = np.flatnonzero(joined[:, 1])  # ids of ignored runs have no pixels
         order = kept[np.argsort(joined[kept, 2])]
         joined = joined[order]
-        size = np.bincount(at, np.concatenate(self.sizes), count)[order]
+        size = np.bincount(at, np.concatenate(self.sizes), count)[order].astype(np.float64)
         known = [each for each in self.confidences if each is not None]
         confidence = np.bincount(at, np.concatenate(known), count)[order] if len(known) == len(self.ids) else None
         pixels = joined[:, 1]

@@ -1,6 +1,6 @@
 """The regions of a mask: connected pixels of one class, with their sizes.
 
-Areas, positions and holes are exact for images of any size, since components are found band by band. Outlines are traced in a second pass over
+Areas, positions and holes are exact for images of any size, since components are found band by band. Contours are traced in a second pass over
 blocks of rows; regions whose bounding boxes have more than 16 million pixels have none, nor have those of less than 16 pixels.
 """
 
@@ -15,16 +15,16 @@ from scipy import ndimage
 from pixelwise.grid import Grid
 from pixelwise.measuring.components import BAND_PIXELS, Components, find_components
 from pixelwise.measuring.masks import MaskSource, bands
-from pixelwise.measuring.outline import area_bound, longest_axis, outline, perimeter
+from pixelwise.measuring.region_contour import area_bound, contour, longest_axis, perimeter
 from pixelwise.measuring.scale import Scale, pixels
 from pixelwise.tiles import Window
 from pixelwise.types import Measurement, Region
 
 # Pixels. The perimeters of smaller discs are up to 30 % wrong.
-SMALLEST_OUTLINE = 16
+SMALLEST_CONTOUR = 16
 LARGEST_BOX = 1 << 24
 _BOUND = "low to high: what the size of the pixels leaves open"
-_NO_OUTLINE = f"no outline: fewer than {SMALLEST_OUTLINE} pixels, or a box of more than {LARGEST_BOX:,}"
+_NO_CONTOUR = f"no contour: fewer than {SMALLEST_CONTOUR} pixels, or a box of more than {LARGEST_BOX:,}"
 _SMOOTHED = "marching squares after a Gaussian of 1 px"
 
 
@@ -41,7 +41,7 @@ def find_regions(
         band_pixels: about how many pixels are read at a time.
     """
     found = find_components(mask, scale, band_pixels=band_pixels)
-    outlines = dict(_outlines(mask, scale, found, band_pixels)) if len(mask.shape) == 2 else {}
+    contours = dict(_contours(mask, scale, found, band_pixels)) if len(mask.shape) == 2 else {}
     confidence = found.confidence
     world = grid.to_world(found.centroid) if grid.affine is not None and len(found.pixels) else None
     return [
@@ -57,7 +57,7 @@ def find_regions(
             touches_border=bool(found.border[i]),
             holes=None if found.holes is None else int(found.holes[i]),
             confidence=None if confidence is None or np.isnan(confidence[i]) else float(confidence[i]),
-            measurements=_measurements(unit, scale, found, i, outlines.get(i)),
+            measurements=_measurements(unit, scale, found, i, contours.get(i)),
         )
         for i in range(len(found.pixels))
     ]
@@ -66,12 +66,12 @@ def find_regions(
 def _measurements(
     unit: tuple[str, float], scale: Scale, found: Components, i: int, lengths: tuple[float, float, float] | None
 ) -> dict[str, Measurement]:
-    """Return the sizes of region i. `lengths`: of its outline in the unit of the scale and in pixels, and the longest axis."""
+    """Return the sizes of region i. `lengths`: of its contour in the unit of the scale and in pixels, and the longest axis."""
     name = "area" if found.start.shape[1] == 2 else "volume"
     of_sizes, factor = unit
     value = factor * float(found.size[i])
     if lengths is None:
-        note = None if name == "volume" else _NO_OUTLINE
+        note = None if name == "volume" else _NO_CONTOUR
         return {name: Measurement(value, of_sizes, "pixel count", note=note)}
     around, around_pixels, axis = lengths
     bound = factor * area_bound(around_pixels, scale, (found.centroid[i, 0], found.centroid[i, 1]))
@@ -79,17 +79,17 @@ def _measurements(
     return {
         name: area,
         "perimeter": Measurement(around, scale.unit, _SMOOTHED),
-        "longest_axis": Measurement(axis, scale.unit, f"largest distance within the outline, {_SMOOTHED}"),
+        "longest_axis": Measurement(axis, scale.unit, f"largest distance within the contour, {_SMOOTHED}"),
     }
 
 
-def _outlines(
+def _contours(
     mask: MaskSource, scale: Scale, found: Components, band_pixels: int
 ) -> Iterator[tuple[int, tuple[float, float, float]]]:
-    """Yield the number of each region with an outline, its lengths in the unit of the scale and in pixels, and the longest axis."""
+    """Yield the number of each region with an contour, its lengths in the unit of the scale and in pixels, and the longest axis."""
     rows = max(band_pixels // mask.shape[1], 1)
     flat = pixels(2, "")
-    kept = (found.pixels >= SMALLEST_OUTLINE) & ((found.stop - found.start).prod(axis=1) <= LARGEST_BOX)
+    kept = (found.pixels >= SMALLEST_CONTOUR) & ((found.stop - found.start).prod(axis=1) <= LARGEST_BOX)
     tall = found.stop[:, 0] - found.start[:, 0] > rows
     blocks = [
         (band.start[0], 0, mask.shape[1], _starting_in(band, found, kept & ~tall)) for band in bands(mask.shape, rows)
@@ -101,7 +101,7 @@ def _outlines(
         values = mask.read(Window((top, left), (int(found.stop[chosen, 0].max()), right)))
         for i in chosen.tolist():
             inside = _region(values, (top, left), found, i, mask.shape[1])
-            segments = outline(inside, scale, tuple(found.start[i].tolist()))
+            segments = contour(inside, scale, tuple(found.start[i].tolist()))
             yield i, (perimeter(segments, scale), perimeter(segments, flat), longest_axis(segments, scale))
 
 

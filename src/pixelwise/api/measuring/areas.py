@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -270,7 +270,7 @@ def estimate_from_answers(
             "--estimator olofsson."
         )
         raise DataError(folder, expected=f"the {SAMPLE} of the sample", found="none", do=do)
-    return _report(survey, estimator, path)
+    return _report(survey, cast(Estimator, estimator), path)
 
 
 def write_area_report(report: AreaReport, folder: str | Path) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""The outline of a region between pixels: its length, and the longest straight distance between two of its points.
+"""The contour of a region between pixels: its length, and the longest straight distance between two of its points.
 
 Counting pixel edges overestimates the perimeter of a disc by 27 % and of a diagonal by 41 %. Here the region is smoothed by a Gaussian of 1 px (the
-longer side of oblong pixels), and the outline is the level line of marching squares. The level is the one that encloses as many pixels as the region has, so that neither
+longer side of oblong pixels), and the contour is the level line of marching squares. The level is the one that encloses as many pixels as the region has, so that neither
 small regions nor thin ones shrink.
 """
 
@@ -38,8 +38,8 @@ _SEGMENTS: dict[int, tuple[tuple[int, int], ...]] = {
 }
 
 
-def outline(region: NDArray[np.bool_], scale: Scale, origin: tuple[int, int] = (0, 0)) -> Floats:
-    """Return the outline of a region as segments (N, 2, 2), each from (row, column) to (row, column), in no order.
+def contour(region: NDArray[np.bool_], scale: Scale, origin: tuple[int, int] = (0, 0)) -> Floats:
+    """Return the contour of a region as segments (N, 2, 2), each from (row, column) to (row, column), in no order.
 
     Args:
         region: (H, W), not empty. The outside of the array counts as outside of the region.
@@ -69,14 +69,14 @@ def outline(region: NDArray[np.bool_], scale: Scale, origin: tuple[int, int] = (
 
 
 def perimeter(segments: Floats, scale: Scale) -> float:
-    """Return the total length of the segments of an outline in the unit of the scale."""
+    """Return the total length of the segments of a contour in the unit of the scale."""
     steps = segments[:, 1] - segments[:, 0]
     matrices = scale.jacobians(segments.mean(1))
     return float(np.linalg.norm(np.einsum("nij,nj->ni", matrices, steps), axis=1).sum())
 
 
 def longest_axis(segments: Floats, scale: Scale) -> float:
-    """Return the largest distance between two points of an outline in the unit of the scale (the maximum Feret diameter)."""
+    """Return the largest distance between two points of a contour in the unit of the scale (the maximum Feret diameter)."""
     points = _extreme(segments.reshape(-1, 2))
     first, second = np.triu_indices(len(points), 1)
     return float(scale.distances(points[first], points[second]).max())
@@ -85,11 +85,11 @@ def longest_axis(segments: Floats, scale: Scale) -> float:
 def area_bound(pixels_along: float, scale: Scale, at: tuple[float, float]) -> float:
     """Return by how much the area of a region can differ from what its pixels were drawn from, in the unit of the scale, squared.
 
-    A pixel belongs to a region if its centre does. Where a smooth outline crosses a pixel, at most half of it is counted wrongly, and an outline of
+    A pixel belongs to a region if its centre does. Where a smooth contour crosses a pixel, at most half of it is counted wrongly, and a contour of
     P pixels crosses at most √2·P of them.
 
     Args:
-        pixels_along: length of the outline in pixels.
+        pixels_along: length of the contour in pixels.
         scale: of the image.
         at: (row, column) of the region.
     """

@@ -1,4 +1,4 @@
-"""Perimeters and longest axes of shapes whose outline has a closed form, at every angle, with square and oblong pixels."""
+"""Perimeters and longest axes of shapes whose contour has a closed form, at every angle, with square and oblong pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import ellipe
 
-from pixelwise.measuring.outline import area_bound, longest_axis, outline, perimeter
+from pixelwise.measuring.region_contour import area_bound, contour, longest_axis, perimeter
 from pixelwise.measuring.scale import AffineScale
 
 PIXELS = AffineScale(np.eye(2), "px", "none")
@@ -53,7 +53,7 @@ def test_lengths_are_those_of_the_shape_at_every_angle(name: str) -> None:
     scale = AffineScale(np.eye(2) * 0.5, "mm", "given")
     for seed, angle in enumerate(ANGLES):
         region = drawn(shape, reach, angle, (1.0, 1.0), seed)
-        segments = outline(region, scale)
+        segments = contour(region, scale)
         assert perimeter(segments, scale) == pytest.approx(around / 2, rel=tolerance), angle
         assert longest_axis(segments, scale) == pytest.approx(axis / 2, rel=of_axis), angle
         found, bound = region.sum() / 4, area_bound(perimeter(segments, scale) * 2, scale, (0, 0))
@@ -64,7 +64,7 @@ def test_lengths_are_those_of_the_shape_at_every_angle(name: str) -> None:
 def test_pixels_may_be_oblong(ratio: float) -> None:
     scale = AffineScale(np.diag([ratio, 1.0]), "mm", "given")
     for seed, angle in enumerate(ANGLES):
-        segments = outline(drawn(ellipse(100, 100), 100, angle, (ratio, 1.0), seed), scale)
+        segments = contour(drawn(ellipse(100, 100), 100, angle, (ratio, 1.0), seed), scale)
         assert perimeter(segments, scale) == pytest.approx(200 * np.pi, rel=0.02)
         assert longest_axis(segments, scale) == pytest.approx(200, rel=0.02)
 
@@ -72,7 +72,7 @@ def test_pixels_may_be_oblong(ratio: float) -> None:
 def test_a_sheared_grid_gives_the_lengths_of_the_sheared_shape() -> None:
     matrix = np.array([[1.0, 0.0], [0.5, 1.0]])
     found = AffineScale(matrix, "mm", "given")
-    segments = outline(drawn(ellipse(60, 60), 60, 0.0, (1.0, 1.0), 0), found)
+    segments = contour(drawn(ellipse(60, 60), 60, 0.0, (1.0, 1.0), 0), found)
     angles = np.linspace(0, 2 * np.pi, 20_001)
     sheared = matrix @ np.stack([np.sin(angles), np.cos(angles)]) * 60
     exact = np.linalg.norm(np.diff(sheared, axis=1), axis=0).sum()
@@ -85,7 +85,7 @@ def test_every_region_has_a_closed_outline_at_its_place() -> None:
     for pixels in (1, 2, 5, 30):
         region = np.zeros((9, 12), bool)
         region.reshape(-1)[rng.permutation(108)[:pixels]] = True
-        segments = outline(region, PIXELS, (100, 200))
+        segments = contour(region, PIXELS, (100, 200))
         ends, counts = np.unique(segments.reshape(-1, 2).round(9), axis=0, return_counts=True)
         assert (counts % 2 == 0).all()
         assert ((ends > (99, 199)) & (ends < (110, 213))).all()
