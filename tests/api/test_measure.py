@@ -229,6 +229,10 @@ def test_regions_are_listed_with_units_and_positions(tmp_path: Path) -> None:
     volume = bright["volume.nii.gz"]
     assert float(volume["volume_ml"]) == pytest.approx(0.9)
     assert volume["holes"] == ""
+    plain = json.loads((tmp_path / "sizes" / "measurements.json").read_text())
+    assert set(plain["estimators"]) == {"area", "perimeter", "longest_axis", "volume"}
+    area = plain["regions"][0]["sizes"]["area"]
+    assert area["low"] < area["value"] < area["high"]
     for each in result.classes:
         parts = [region for region in result.regions if (region.image, region.class_name) == (each.image, each.name)]
         assert sum(region.pixels for region in parts) == each.pixels

@@ -191,13 +191,16 @@ def measure(
     out: str | Path | None = None,
     spacing: str | None = None,
     truth: str | Path | None = None,
+    regions: bool = True,
     overrides: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Measured:
     """Measure the classes in predicted images, with units and intervals: see `api.measuring.run.measure`."""
     from pixelwise.api.measuring.run import measure as work
 
-    return work(predictions, out=out, spacing=spacing, truth=truth, overrides=overrides, overwrite=overwrite)
+    return work(
+        predictions, out=out, spacing=spacing, truth=truth, regions=regions, overrides=overrides, overwrite=overwrite
+    )
 
 
 def propose_sample(

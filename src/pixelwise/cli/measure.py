@@ -81,7 +81,13 @@ def run(
         _show(areas, as_json, progress, _print_areas)
         return
     result = api.measure(
-        predictions, out=out, spacing=spacing, truth=truth, overrides=overrides or (), overwrite=overwrite
+        predictions,
+        out=out,
+        spacing=spacing,
+        truth=truth,
+        regions=bool(out) or as_json,
+        overrides=overrides or (),
+        overwrite=overwrite,
     )
     _show(result, as_json, progress, _print)
     if out and not as_json:

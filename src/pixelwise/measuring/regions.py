@@ -23,7 +23,7 @@ from pixelwise.types import Measurement, Region
 # Pixels. The perimeters of smaller discs are up to 30 % wrong.
 SMALLEST_CONTOUR = 16
 LARGEST_BOX = 1 << 24
-_BOUND = "low to high: what the size of the pixels leaves open"
+_COUNT = "pixel count; low to high of an area: what the size of the pixels leaves open"
 _NO_CONTOUR = f"no contour: fewer than {SMALLEST_CONTOUR} pixels, or a box of more than {LARGEST_BOX:,}"
 _SMOOTHED = "marching squares after a Gaussian of 1 px"
 
@@ -72,10 +72,10 @@ def _measurements(
     value = factor * float(found.size[i])
     if lengths is None:
         note = None if name == "volume" else _NO_CONTOUR
-        return {name: Measurement(value, of_sizes, "pixel count", note=note)}
+        return {name: Measurement(value, of_sizes, _COUNT, note=note)}
     around, around_pixels, axis = lengths
     bound = factor * area_bound(around_pixels, scale, (found.centroid[i, 0], found.centroid[i, 1]))
-    area = Measurement(value, of_sizes, "pixel count", low=max(value - bound, 0.0), high=value + bound, note=_BOUND)
+    area = Measurement(value, of_sizes, _COUNT, low=max(value - bound, 0.0), high=value + bound)
     return {
         name: area,
         "perimeter": Measurement(around, scale.unit, _SMOOTHED),
@@ -86,7 +86,7 @@ def _measurements(
 def _contours(
     mask: MaskSource, scale: Scale, found: Components, band_pixels: int
 ) -> Iterator[tuple[int, tuple[float, float, float]]]:
-    """Yield the number of each region with an contour, its lengths in the unit of the scale and in pixels, and the longest axis."""
+    """Yield the number of each region with a contour, its lengths in the unit of the scale and in pixels, and the longest axis."""
     rows = max(band_pixels // mask.shape[1], 1)
     flat = pixels(2, "")
     kept = (found.pixels >= SMALLEST_CONTOUR) & ((found.stop - found.start).prod(axis=1) <= LARGEST_BOX)

@@ -1,10 +1,11 @@
-"""The table of regions."""
+"""The table of regions, and their plain form."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Sequence
+from typing import Any
 
 from pixelwise.types import Region
 
@@ -47,6 +48,24 @@ def regions_table(regions: Sequence[Region]) -> str:
             ]
         )
     return text.getvalue()
+
+
+def plain_regions(regions: Sequence[Region]) -> dict[str, Any]:
+    """Return the plain form of regions: `regions`, and `estimators` by the name of a size, which are the same for all."""
+    named = {name: m.estimator for each in regions for name, m in each.measurements.items()}
+    return {"regions": [_plain(each) for each in regions], "estimators": named}
+
+
+def _plain(region: Region) -> dict[str, Any]:
+    keys = ("image", "number", "class_name", "pixels", "centroid", "position", "touches_border", "holes", "confidence")
+    box = {"start": region.window.start, "stop": region.window.stop}
+    sizes = {}
+    for name, found in region.measurements.items():
+        bounds = {} if found.low is None else {"low": found.low, "high": found.high}
+        sizes[name] = {"value": found.value, "unit": found.unit, **bounds} | (
+            {"note": found.note} if found.note else {}
+        )
+    return {key: getattr(region, key) for key in keys} | box | {"sizes": sizes}
 
 
 def _value(region: Region, name: str, unit: str) -> str:

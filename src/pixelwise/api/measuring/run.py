@@ -21,7 +21,7 @@ from pixelwise.api.measuring.predicted import (
     read_summary,
     size_unit,
 )
-from pixelwise.api.measuring.region_table import regions_table
+from pixelwise.api.measuring.region_table import plain_regions, regions_table
 from pixelwise.api.measuring.spacing import scale_rule
 from pixelwise.api.measuring.totals import TotalsReport, estimate_truth
 from pixelwise.api.predicting.requests import SUMMARY
@@ -80,10 +80,7 @@ class Measured:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain form of `measurements.json`."""
-        plain: dict[str, Any] = {
-            "classes": [asdict(each) for each in self.classes],
-            "regions": [asdict(each) for each in self.regions],
-        }
+        plain: dict[str, Any] = {"classes": [asdict(each) for each in self.classes], **plain_regions(self.regions)}
         plain |= {} if self.totals is None else {"totals": self.totals.to_dict()}
         return plain | {"notices": list(self.notices)}
 
@@ -94,6 +91,7 @@ def measure(
     out: str | Path | None = None,
     spacing: str | None = None,
     truth: str | Path | None = None,
+    regions: bool = True,
     overrides: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Measured:
@@ -108,6 +106,7 @@ def measure(
         spacing: distance between neighbouring pixels of images, such as "0.21mm", or "0.21mm,0.18mm" along rows and columns in array
             order; it takes precedence over that of the files.
         truth: a data set with masks for some of the images, drawn at random, from which totals over all images are estimated.
+        regions: also measure the regions of each class; takes longer.
         overrides: configuration overrides of `data` and `evaluate` for `truth`.
         overwrite: replace an earlier result in `out`.
 
@@ -132,16 +131,16 @@ def measure(
     calibration, notices = _calibration(known)
     notices += [f"{name}: not measured, since it has no mask" for name in without]
     classes: list[ClassSize] = []
-    regions: list[Region] = []
+    found: list[Region] = []
     for image in images:
         scale = scale_of(image.grid, image.shape)
         classes += _measured(image, scale, calibration)
-        regions += _regions(image, scale)
+        found += _regions(image, scale) if regions else []
     totals = None
     if truth is not None:
         totals = estimate_truth(folder, truth, overrides=overrides, scale_of=scale_of)
         notices += totals.notices
-    result = Measured(tuple(classes), tuple(regions), totals, tuple(notices))
+    result = Measured(tuple(classes), tuple(found), totals, tuple(notices))
     if out is not None:
         claim_folder(Path(out), overwrite, FILES, MEASUREMENTS)
         write_atomic(Path(out) / CLASSES, _table(result))
