@@ -56,7 +56,7 @@ def _others(images: list[Inspection], spacings: NDArray[np.float64]) -> list[Ins
         return []
     median = np.median(spacings, axis=0)
     differ = (np.maximum(spacings / median, median / spacings) > _SAME).any(axis=1)
-    return [image for image, other in zip(images, differ, strict=True) if other]
+    return [images[i] for i in np.flatnonzero(differ)]
 
 
 def _largest_ratio(spacings: NDArray[np.float64]) -> float:
