@@ -9,7 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from pixelwise.checking import adjacent_images, classes, files, images, masks, near_duplicates, nodata, shifts, sizes
+from pixelwise.checking import (
+    adjacent_images,
+    classes,
+    files,
+    images,
+    masks,
+    near_duplicates,
+    nodata,
+    shifts,
+    sizes,
+    spacings,
+)
 from pixelwise.checking.findings import SEVERITIES, Finding
 from pixelwise.checking.inspection import Inspection
 from pixelwise.checking.survey import Progress, Survey, take_survey
@@ -28,7 +39,7 @@ __all__ = [
 ]
 
 Check = Callable[[Survey], Iterable[Finding]]
-_MODULES = (files, images, nodata, masks, shifts, classes, near_duplicates, adjacent_images, sizes)
+_MODULES = (files, images, nodata, masks, shifts, classes, near_duplicates, adjacent_images, sizes, spacings)
 CHECKS: tuple[Check, ...] = tuple(check for module in _MODULES for check in module.CHECKS)
 
 

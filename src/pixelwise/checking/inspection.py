@@ -18,7 +18,10 @@ from pixelwise.datasets.dataset import Dataset
 from pixelwise.errors import DataError, MaskError
 from pixelwise.formats.reading import image_digest, image_orientation, mask_header, mask_orientation, window_of
 from pixelwise.formats.records import Record
+from pixelwise.grid import Grid
 from pixelwise.imageio.images import fill_invalid, read_header, read_mask_values
+from pixelwise.imageio.volume_files import format_of
+from pixelwise.imageio.volume_files import read_header as read_volume_header
 from pixelwise.labels import Labels
 from pixelwise.types import Sample
 
@@ -73,6 +76,8 @@ class Inspection:
         unknown: ids that the labels do not define, if they are the error.
         far: values of the image far outside of all others, see `far_values`.
         mask_nodata: the nodata value that the mask file defines.
+        spacing: metres between neighbouring pixels, (row, column), or (slice, row, column) for a slice of a volume file; () if
+            unknown.
     """
 
     split: str
@@ -94,6 +99,7 @@ class Inspection:
     unknown: UnknownIds | None = None
     far: tuple[FarValue, ...] = ()
     mask_nodata: float | None = None
+    spacing: tuple[float, ...] = ()
 
     @property
     def example(self) -> tuple[str, int]:
@@ -162,6 +168,7 @@ def inspect_image(
         exif_mismatch=exif_mismatch,
         far=far_values(sample.image, sample.valid),
         mask_nodata=None if header is None else header.nodata,
+        spacing=_spacing(record, sample.grid, image.shape[1:]),
     )
     if mask is None:
         return inspection
@@ -170,6 +177,13 @@ def inspect_image(
     table = region_table(runs, labels.num_classes, _file_ids(labels), min(mask.shape))
     profiles = alignment_profiles(image, mask, labels.ignore_index) if align else _NO_PROFILES
     return replace(inspection, mask_digest=runs.digest(), table=table, profiles=profiles)
+
+
+def _spacing(record: Record, grid: Grid, size: Sequence[int]) -> tuple[float, ...]:
+    """Return the metres between neighbouring pixels, and between slices if the file holds them all; () if unknown."""
+    if record.plane is not None and format_of(record.image) != "DICOM":  # a file of DICOM names its thickness only
+        grid = read_volume_header(record.image).grid(record.plane.across)
+    return grid.metres(size) or ()
 
 
 def _exif_mismatch(record: Record, mask: int, size: Sequence[int]) -> bool:

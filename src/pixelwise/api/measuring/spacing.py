@@ -15,7 +15,7 @@ from pixelwise.grid import Grid
 from pixelwise.measuring.scale import AffineScale
 
 # Units, and what one of them is in the unit of the results.
-_UNITS = {
+LENGTH_UNITS = {
     "nm": (1e-6, "mm"),
     "um": (1e-3, "mm"),
     "µm": (1e-3, "mm"),
@@ -47,14 +47,14 @@ class GivenSpacing:
         Raises:
             UsageError: something else.
         """
-        found = [_parsed(part) for part in text.split(",")]
+        found = [parse_length(part) for part in text.split(",")]
         lengths = [each for each in found if each is not None]
         if len(lengths) != len(found) or len(found) > 3 or len({unit for _, unit in lengths}) > 1:
             raise UsageError(
                 "--spacing",
                 expected="a length such as 0.21mm, or one per axis such as 0.21mm,0.18mm (between rows, between columns)",
                 found=text,
-                do=f"Use one of the units {', '.join(_UNITS)}.",
+                do=f"Use one of the units {', '.join(LENGTH_UNITS)}.",
             )
         return cls(tuple(length for length, _ in lengths), lengths[0][1], text)
 
@@ -87,12 +87,12 @@ def scale_rule(spacing: str | None) -> ScaleOf:
     return grid_scale if spacing is None else GivenSpacing.parse(spacing).scale_of
 
 
-def _parsed(text: str) -> tuple[float, str] | None:
+def parse_length(text: str) -> tuple[float, str] | None:
     """Return a length and its unit, "mm" or "m"; None if the text is no positive length."""
     found = _LENGTH.fullmatch(text)
     if found is None:
         return None
-    factor, unit = _UNITS.get(found[2].lower().replace("\u03bc", "µ"), (0.0, ""))
+    factor, unit = LENGTH_UNITS.get(found[2].lower().replace("\u03bc", "µ"), (0.0, ""))
     try:
         length = float(found[1]) * factor
     except ValueError:
