@@ -177,7 +177,7 @@ def test_volumes_are_summed_over_their_slices(tmp_path: Path, group: str | None)
 
 
 def test_grids_of_files_give_units() -> None:
-    from pixelwise.api.measuring.totals import grid_scale
+    from pixelwise.api.measuring.scales import grid_scale
 
     grid = Grid((0.5, 0.25), "m", ((0.25, 0.0, 0.0), (0.0, -0.5, 0.0), (0.0, 0.0, 1.0)))
     scale = grid_scale(grid, (20, 30))

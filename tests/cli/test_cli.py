@@ -32,7 +32,10 @@ FROZEN = {
     "evaluate": "MODEL|MASKS DATA --backend --convention --json --metrics --out --overwrite --precision --set --split",
     "compare": "RUN… --data --json --set --split",
     "report": "RUN --json --out",
-    "measure": "PREDICTIONS --answers --estimator --json --out --overwrite --sample --set --spacing --truth",
+    "measure": (
+        "PREDICTIONS --answers --estimator --ground-plane --json --out --overwrite --sample --scale-bar --set --spacing "
+        "--truth --zones"
+    ),
     "predict": (
         "MODEL SOURCE… --backend --every --flips --from --json --no-overlays --out --overlays --overwrite --precision "
         "--probabilities --set --to --watch"
@@ -725,6 +728,10 @@ def test_sizes_are_printed_with_units_and_intervals(
     assert (tmp_path / "sizes" / "classes.csv").is_file()
     plain = json.loads(invoke("measure", tmp_path / "predictions", "--json").out)
     assert len(plain["classes"]) == 24
+    for line in (["--scale-bar", "3,3,3,53=10cm"], ["--ground-plane", "5,60=-2,5;58,60=2,5;40,30=2,18;23,30=-2,18"]):
+        result = invoke("measure", tmp_path / "predictions", *line)
+        assert (result.code, line[0][2:].replace("-", " ") in result.out) == (0, True)
+        assert "one of them" in invoke("measure", tmp_path / "predictions", *line, "--sample", "9").err
     labelled = shutil.copytree(discs / "train", tmp_path / "labelled")
     shutil.copy(discs / "labels.yaml", labelled)
     refused = invoke("measure", tmp_path / "predictions", "--truth", labelled)

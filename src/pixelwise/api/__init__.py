@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pixelwise.evaluation.comparison import Pair as Pair
     from pixelwise.evaluation.comparison import Standing as Standing
     from pixelwise.evaluation.kept import KeptMasks
+    from pixelwise.measuring.zones import ZoneTotal as ZoneTotal
     from pixelwise.models.catalogue import Entry
 
 __all__ = [
@@ -190,6 +191,9 @@ def measure(
     *,
     out: str | Path | None = None,
     spacing: str | None = None,
+    scale_bar: str | None = None,
+    ground_plane: str | None = None,
+    zones: str | Path | None = None,
     truth: str | Path | None = None,
     regions: bool = True,
     overrides: Sequence[str] = (),
@@ -199,7 +203,16 @@ def measure(
     from pixelwise.api.measuring.run import measure as work
 
     return work(
-        predictions, out=out, spacing=spacing, truth=truth, regions=regions, overrides=overrides, overwrite=overwrite
+        predictions,
+        out=out,
+        spacing=spacing,
+        scale_bar=scale_bar,
+        ground_plane=ground_plane,
+        zones=zones,
+        truth=truth,
+        regions=regions,
+        overrides=overrides,
+        overwrite=overwrite,
     )
 
 

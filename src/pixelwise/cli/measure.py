@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,10 +23,12 @@ from pixelwise.cli.terminal import (
 from pixelwise.errors import UsageError
 
 if TYPE_CHECKING:
-    from pixelwise.api import AreaReport, ClassSize, Measured, ProposedSample, TotalsReport
+    from pixelwise.api import AreaReport, ClassSize, Measured, ProposedSample, TotalsReport, ZoneTotal
+
 
 # Images whose classes are printed; more are in the table of --out.
 _PRINTED = 5
+_PRINTED_ZONES = 20
 
 
 def run(
@@ -38,6 +40,23 @@ def run(
             help="Distance between pixels, such as 0.21mm, or 0.21mm,0.18mm between rows and between columns; by default that "
             "of the files."
         ),
+    ] = None,
+    scale_bar: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X1,Y1,X2,Y2=LENGTH",
+            help="A line of known length in the images, such as 40,900,440,900=50mm: columns and rows of its ends.",
+        ),
+    ] = None,
+    ground_plane: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POINTS",
+            help='Four or more points of the images with their places on the ground in metres: "x,y=X,Y;x,y=X,Y;…", or a YAML file.',
+        ),
+    ] = None,
+    zones: Annotated[
+        str | None, typer.Option(help="Polygons (GeoPackage, Shapefile, GeoJSON) in which each class is measured, too.")
     ] = None,
     truth: Annotated[
         str | None,
@@ -64,7 +83,13 @@ def run(
     from pixelwise import api
 
     progress = Progress()
-    _require_one_of({"--truth": truth, "--sample": sample, "--answers": answers})
+    for option, value in {
+        "--truth": truth,
+        "--zones": zones,
+        "--scale-bar": scale_bar,
+        "--ground-plane": ground_plane,
+    }.items():
+        _require_one_of({option: value, "--sample": sample, "--answers": answers})
     if sample is not None:
         if out is None:
             do = "Add --out FOLDER."
@@ -84,6 +109,9 @@ def run(
         predictions,
         out=out,
         spacing=spacing,
+        scale_bar=scale_bar,
+        ground_plane=ground_plane,
+        zones=zones,
         truth=truth,
         regions=bool(out) or as_json,
         overrides=overrides or (),
@@ -92,6 +120,7 @@ def run(
     _show(result, as_json, progress, _print)
     if out and not as_json:
         put(f"\nclasses  {out}/classes.csv\nregions  {out}/regions.csv ({len(result.regions):,})\n")
+        put(f"zones    {out}/zones.csv\n" if zones else "")
 
 
 def _require_one_of(options: dict[str, Any]) -> None:
@@ -153,11 +182,14 @@ def _accuracy(share: Any) -> str:
 
 
 def _print(result: Measured) -> None:
-    """Print the totals if there are any, otherwise the classes of the first images, with what the intervals cover."""
+    """Print the totals if there are any, or the zones, otherwise the classes of the first images, with what the intervals cover."""
     from rich.text import Text
 
     if result.totals is not None:
         put_rich(_totals(result.totals), Text(_facts_of_totals(result.totals), "dim"))
+        return
+    if result.zones:
+        put_rich(*_zones(result.zones))
         return
     images = list(dict.fromkeys(each.image for each in result.classes))
     blocks: list[Any] = []
@@ -187,6 +219,23 @@ def _facts(classes: list[ClassSize]) -> str:
     """Return the estimator, the origin of the unit, and what the intervals cover, each once."""
     notes = dict.fromkeys(each.size.note for each in classes if each.size.note)
     return "\n".join([f"{classes[0].size.estimator}; {classes[0].provenance}", *map(str, notes)])
+
+
+def _zones(zones: Sequence[ZoneTotal]) -> list[Any]:
+    """Return a table of the first zones, with one row per zone and class."""
+    from rich.text import Text
+
+    names = list(dict.fromkeys(each.zone for each in zones))
+    table = _empty("zones", ("class", "area", "share", "inside"))
+    for each in zones:
+        if each.zone in names[:_PRINTED_ZONES]:
+            inside = "–" if each.inside is None else percent(each.inside)
+            area = f"{_number(each.size.value)} {each.size.unit}"
+            table.add_row(escaped(each.zone), escaped(each.class_name), area, f"{each.share:.2%}", inside)
+    lines = [f"{zones[0].size.estimator}; share of the zone that shows a class; no intervals: see --truth and --sample"]
+    if len(names) > _PRINTED_ZONES:
+        lines.append(f"{counted(len(names) - _PRINTED_ZONES, 'more zone')} in the table of --out")
+    return [table, Text("\n".join(lines), "dim")]
 
 
 def _totals(totals: TotalsReport) -> Any:

@@ -46,7 +46,7 @@ def contour(region: NDArray[np.bool_], scale: Scale, origin: tuple[int, int] = (
         scale: of the image, for the shape of its pixels.
         origin: added to the positions.
     """
-    sides = np.linalg.norm(scale.jacobians(np.array([origin], np.float64))[0], axis=0)
+    sides = _pixel_sides(region, scale, origin)
     sigma = np.minimum(sides.max() / sides, _WIDEST)
     halo = np.ceil(_CUT_OFF * sigma).astype(int) + 1
     padded = np.pad(region, [(side, side) for side in halo.tolist()]).astype(np.float64)
@@ -66,6 +66,13 @@ def contour(region: NDArray[np.bool_], scale: Scale, origin: tuple[int, int] = (
             at = np.stack([rows[chosen], columns[chosen]], -1)[:, None]
             found += [at + ends[chosen][:, list(pair)] for pair in segments]
     return np.concatenate(found) + np.array(origin) - halo
+
+
+def _pixel_sides(region: NDArray[np.bool_], scale: Scale, origin: tuple[int, ...]) -> Floats:
+    """Return the sides of a pixel in the middle of a region, (n,); of a square if pixels have no size there (above a horizon)."""
+    middle = np.argwhere(region).mean(axis=0) + np.array(origin)
+    sides = np.linalg.norm(scale.jacobians(middle[None])[0], axis=0)
+    return np.asarray(sides if (sides > 0).all() else np.ones_like(sides))
 
 
 def perimeter(segments: Floats, scale: Scale) -> float:

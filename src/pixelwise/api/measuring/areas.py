@@ -20,7 +20,7 @@ from pixelwise.api.measuring.maps import (
     positions_of,
     training_windows,
 )
-from pixelwise.api.measuring.predicted import ScaleOf, size_unit
+from pixelwise.api.measuring.predicted import size_unit
 from pixelwise.api.measuring.sample_files import (
     ANSWERS,
     NO_ANSWER,
@@ -34,7 +34,7 @@ from pixelwise.api.measuring.sample_files import (
     read_answers,
     read_design,
 )
-from pixelwise.api.measuring.spacing import scale_rule
+from pixelwise.api.measuring.scales import ScaleOf, scale_rule
 from pixelwise.errors import DataError, UsageError
 from pixelwise.evaluation.score_counts import listed
 from pixelwise.formats.reading import file_hash

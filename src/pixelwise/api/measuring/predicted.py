@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.api.predicting.requests import SUMMARY
-from pixelwise.errors import DataError, MaskError
+from pixelwise.errors import MaskError
 from pixelwise.evaluation.mask_folder import mask_paths
 from pixelwise.grid import Grid
 from pixelwise.imageio.dicom_seg import read_dicom_seg
@@ -21,12 +21,10 @@ from pixelwise.imageio.masks import MaskRule, read_mask
 from pixelwise.imageio.sources import open_source
 from pixelwise.imageio.volume_files import is_volume
 from pixelwise.labels import Labels
-from pixelwise.measuring.map_scale import MapScale
 from pixelwise.measuring.masks import bands
-from pixelwise.measuring.scale import AffineScale, Scale, pixels
+from pixelwise.measuring.scale import Scale
 from pixelwise.tiles import Window
 
-ScaleOf = Callable[[Grid, Sequence[int]], Scale]
 _BAND_PIXELS = 1 << 24
 _NO_CONFIDENCE = 255
 
@@ -136,22 +134,6 @@ def images_in_folder(folder: Path, labels: Labels, rule: MaskRule) -> list[Predi
         source = open_source(path)
         found.append(PredictedImage(str(path), path, tuple(source.shape), source.grid, labels, rule))
     return found
-
-
-def grid_scale(grid: Grid, shape: Sequence[int]) -> Scale:
-    """Return the scale of a grid: geodesic on a map, by the spacing elsewhere; in pixels with the reason if there is none."""
-    if grid.crs is not None and grid.affine is not None:
-        try:
-            return MapScale(grid, shape)
-        except ImportError:
-            return pixels(len(shape), "areas on maps need pyproj: pip install 'pixelwise[geo]'")
-        except DataError as error:
-            return pixels(len(shape), str(error))
-    if not grid.has_lengths:
-        return pixels(len(shape), "the images have no pixel spacing in a unit of length")
-    matrix = np.diag(grid.spacing) if grid.affine is None else np.asarray(grid.affine)[:-1, :-1][:, ::-1]
-    origin = grid.calibration or grid.unit
-    return AffineScale(np.asarray(matrix, np.float64), grid.unit, f"pixel spacing of the files ({origin})")
 
 
 def size_unit(scale: Scale, ndim: int) -> tuple[str, float]:

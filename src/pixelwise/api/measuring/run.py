@@ -22,8 +22,9 @@ from pixelwise.api.measuring.predicted import (
     size_unit,
 )
 from pixelwise.api.measuring.region_table import plain_regions, regions_table
-from pixelwise.api.measuring.spacing import scale_rule
+from pixelwise.api.measuring.scales import scale_rule
 from pixelwise.api.measuring.totals import TotalsReport, estimate_truth
+from pixelwise.api.measuring.zone_table import plain_zones, zone_notices, zones_table
 from pixelwise.api.predicting.requests import SUMMARY
 from pixelwise.errors import DataError, PixelwiseError
 from pixelwise.imageio.masks import MaskRule
@@ -31,13 +32,18 @@ from pixelwise.imageio.scene_writing import class_ids
 from pixelwise.labels import Labels
 from pixelwise.measuring.components import BAND_PIXELS
 from pixelwise.measuring.conformal import SizeCalibration, SizeInterval, boundary_lengths_of, interval_of
+from pixelwise.measuring.ground_plane import GroundPlane
 from pixelwise.measuring.regions import find_regions
 from pixelwise.measuring.scale import Scale
+from pixelwise.measuring.zones import ZoneTotal, read_zones, sum_zone_totals, zone_totals
 from pixelwise.storage import claim_folder, require_claimable, write_atomic, write_json
 from pixelwise.types import Measurement, Region
 
-CLASSES, REGIONS, MEASUREMENTS = FILES = "classes.csv", "regions.csv", "measurements.json"
+CLASSES, REGIONS, ZONES, MEASUREMENTS = FILES = "classes.csv", "regions.csv", "zones.csv", "measurements.json"
 ESTIMATOR = "pixel count"
+# Intervals are known in pixels. They say nothing in a unit where the largest pixel is so many times the smallest one.
+_MOST_UNEQUAL = 1.5
+_NO_INTERVAL = SizeInterval(None, None, "no interval: the pixels of this image differ too much in size")
 _COLUMNS = ("image", "class", "pixels", "share", "size", "unit", "low", "high", "provenance", "note")
 
 
@@ -69,18 +75,21 @@ class Measured:
     Args:
         classes: one entry per image and class.
         regions: connected pixels of one class, image by image.
+        zones: one entry per zone and class, summed over the images.
         totals: estimated totals over all images; None without labelled images.
         notices: what was assumed or left out.
     """
 
     classes: tuple[ClassSize, ...]
     regions: tuple[Region, ...] = ()
+    zones: tuple[ZoneTotal, ...] = ()
     totals: TotalsReport | None = None
     notices: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain form of `measurements.json`."""
         plain: dict[str, Any] = {"classes": [asdict(each) for each in self.classes], **plain_regions(self.regions)}
+        plain |= plain_zones(self.zones)
         plain |= {} if self.totals is None else {"totals": self.totals.to_dict()}
         return plain | {"notices": list(self.notices)}
 
@@ -90,6 +99,9 @@ def measure(
     *,
     out: str | Path | None = None,
     spacing: str | None = None,
+    scale_bar: str | None = None,
+    ground_plane: str | None = None,
+    zones: str | Path | None = None,
     truth: str | Path | None = None,
     regions: bool = True,
     overrides: Sequence[str] = (),
@@ -102,9 +114,13 @@ def measure(
 
     Args:
         predictions: an output folder of `predict`.
-        out: a new folder for `classes.csv`, `regions.csv` and `measurements.json`.
+        out: a new folder for `classes.csv`, `regions.csv`, `zones.csv` and `measurements.json`.
         spacing: distance between neighbouring pixels of images, such as "0.21mm", or "0.21mm,0.18mm" along rows and columns in array
             order; it takes precedence over that of the files.
+        scale_bar: a line of known length in every image, "x1,y1,x2,y2=50mm", instead of a spacing.
+        ground_plane: four or more points of every image and their places on a plane in metres, "x,y=X,Y;…", or a YAML or JSON file
+            with them, instead of a spacing.
+        zones: a GeoPackage, Shapefile or GeoJSON file with polygons; each class is also measured in each of them.
         truth: a data set with masks for some of the images, drawn at random, from which totals over all images are estimated.
         regions: also measure the regions of each class; takes longer.
         overrides: configuration overrides of `data` and `evaluate` for `truth`.
@@ -112,11 +128,12 @@ def measure(
 
     Raises:
         DataError: no predictions, or a mask that cannot be read; see also `estimate_truth`.
-        UsageError: a spacing that is not a length.
+        UsageError: a spacing, scale bar or ground plane that cannot be read, or more than one of them.
         OutputExistsError: `out` holds files.
     """
     folder = Path(predictions)
-    scale_of = scale_rule(spacing)
+    scale_of = scale_rule(spacing, scale_bar=scale_bar, ground_plane=ground_plane)
+    areas = None if zones is None else read_zones(zones)
     if out is not None:
         require_claimable(Path(out), overwrite, FILES, MEASUREMENTS)
     known = read_summary(folder)
@@ -132,20 +149,30 @@ def measure(
     notices += [f"{name}: not measured, since it has no mask" for name in without]
     classes: list[ClassSize] = []
     found: list[Region] = []
+    in_zones: list[list[ZoneTotal]] = []
     for image in images:
         scale = scale_of(image.grid, image.shape)
         classes += _measured(image, scale, calibration)
         found += _regions(image, scale) if regions else []
+        if areas is not None:
+            in_zones.append(zone_totals(image, image.grid, scale, areas))
+        if isinstance(scale, GroundPlane):
+            notices += filter(None, [scale.horizon_note(image.shape)])
+    zone_sums = sum_zone_totals(in_zones)
+    if areas is not None:
+        notices += zone_notices(areas, zone_sums, images)
     totals = None
     if truth is not None:
         totals = estimate_truth(folder, truth, overrides=overrides, scale_of=scale_of)
         notices += totals.notices
-    result = Measured(tuple(classes), tuple(found), totals, tuple(notices))
+    result = Measured(tuple(classes), tuple(found), tuple(zone_sums), totals, tuple(dict.fromkeys(notices)))
     if out is not None:
         claim_folder(Path(out), overwrite, FILES, MEASUREMENTS)
+        write_json(Path(out) / MEASUREMENTS, result.to_dict())
         write_atomic(Path(out) / CLASSES, _table(result))
         write_atomic(Path(out) / REGIONS, regions_table(result.regions))
-        write_json(Path(out) / MEASUREMENTS, result.to_dict())
+        if areas is not None:
+            write_atomic(Path(out) / ZONES, zones_table(result.zones))
     return result
 
 
@@ -165,27 +192,63 @@ def _calibration(known: Mapping[str, Any]) -> tuple[SizeCalibration | None, list
     return SizeCalibration.from_dict(card.size_calibration), []
 
 
+@dataclass(frozen=True, eq=False)
+class _Tally:
+    """Pixels and sizes in one image.
+
+    Args:
+        counts: (K + 1 or more,) pixels per class index, and beyond those ignored.
+        sizes: (K,) in the unit of the scale.
+        smallest, largest: size of a pixel.
+    """
+
+    counts: NDArray[np.int64]
+    sizes: NDArray[np.float64]
+    smallest: float
+    largest: float
+
+    @classmethod
+    def of(cls, image: PredictedImage, scale: Scale) -> _Tally:
+        """Count an image band by band."""
+        labels = image.labels
+        counts = np.zeros(labels.ignore_index + 1, np.int64)
+        sizes = np.zeros(labels.num_classes)
+        smallest, largest = np.inf, 0.0
+        for band in image.bands():
+            mask, each = image.read(band), scale.sizes(band)
+            counts += np.bincount(mask.reshape(-1), minlength=len(counts))
+            sizes += class_sizes(mask, each, labels.num_classes)
+            smallest, largest = min(smallest, float(each.min())), max(largest, float(each.max()))
+        return cls(counts, sizes, smallest, largest)
+
+    @property
+    def known(self) -> int:
+        """Number of pixels with a class."""
+        return int(self.counts[: len(self.sizes)].sum())
+
+    def pixel_size(self, k: int) -> float:
+        """Return the mean size of the pixels of class k; of all if it has none."""
+        if self.counts[k]:
+            return float(self.sizes[k] / self.counts[k])
+        return float(self.sizes.sum() / self.known) if self.known else (self.smallest + self.largest) / 2
+
+
 def _measured(image: PredictedImage, scale: Scale, calibration: SizeCalibration | None) -> list[ClassSize]:
-    """Measure the classes of one image, band by band."""
-    labels = image.labels
-    counts = np.zeros(labels.ignore_index + 1, np.int64)
-    sizes = np.zeros(labels.num_classes)
-    for band in image.bands():
-        mask = image.read(band)
-        counts += np.bincount(mask.reshape(-1), minlength=len(counts))
-        sizes += class_sizes(mask, scale.sizes(band), labels.num_classes)
-    boundary = boundary_lengths_of(image)
+    """Measure the classes of one image."""
+    tally, boundary = _Tally.of(image, scale), boundary_lengths_of(image)
     unit, factor = size_unit(scale, len(image.shape))
-    total, ignored = int(counts.sum()), int(counts[labels.num_classes :].sum())
+    total = int(tally.counts.sum())
+    unequal = calibration is not None and tally.largest > _MOST_UNEQUAL * tally.smallest
     found = []
-    for k, name in enumerate(labels.names):
-        interval = interval_of(calibration, k, int(counts[k]), int(boundary[k]), total, ignored)
-        size = _measurement(
-            factor * sizes[k], unit, int(counts[k]), interval, factor * _mean_size(scale, image, sizes, counts)
-        )
-        found.append(
-            ClassSize(image.id, name, int(counts[k]), int(counts[k]) / total, size, scale.reason or scale.provenance)
-        )
+    for k, name in enumerate(image.labels.names):
+        pixels = int(tally.counts[k])
+        interval = interval_of(calibration, k, pixels, int(boundary[k]), total, total - tally.known)
+        interval = _NO_INTERVAL if unequal else interval
+        each = factor * tally.pixel_size(k)
+        low, high = (None if limit is None else each * limit for limit in (interval.low, interval.high))
+        value = factor * float(tally.sizes[k])
+        size = Measurement(value, unit, ESTIMATOR, low=low, high=high, note=interval.note)
+        found.append(ClassSize(image.id, name, pixels, pixels / total, size, scale.reason or scale.provenance))
     return found
 
 
@@ -194,21 +257,6 @@ def _regions(image: PredictedImage, scale: Scale) -> list[Region]:
     volume = len(image.shape) == 3
     band_pixels = math.prod(image.shape) if volume else BAND_PIXELS
     return find_regions(image, scale, image.grid, size_unit(scale, len(image.shape)), band_pixels=band_pixels)
-
-
-def _mean_size(
-    scale: Scale, image: PredictedImage, sizes: NDArray[np.floating[Any]], counts: NDArray[np.int64]
-) -> float:
-    """Return the mean size of a pixel with a class."""
-    known = int(counts[: len(sizes)].sum())
-    return float(sizes.sum() / known) if known else float(scale.sizes(image.bands()[0]).mean())
-
-
-def _measurement(value: float, unit: str, pixels: int, interval: SizeInterval, pixel_size: float) -> Measurement:
-    """Return a size with its interval, which is in pixels, in the same unit."""
-    each = value / pixels if pixels else pixel_size
-    low, high = (None if limit is None else each * limit for limit in (interval.low, interval.high))
-    return Measurement(float(value), unit, ESTIMATOR, low=low, high=high, note=interval.note)
 
 
 def _table(result: Measured) -> str:

@@ -36,7 +36,7 @@ from pixelwise.api.measuring.sample_files import (
     points_table,
     unsure_word,
 )
-from pixelwise.api.measuring.spacing import scale_rule
+from pixelwise.api.measuring.scales import scale_rule
 from pixelwise.errors import DataError, OutputExistsError, PixelwiseError, UsageError
 from pixelwise.formats.reading import file_hash
 from pixelwise.imageio.images import fill_invalid

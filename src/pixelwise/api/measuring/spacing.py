@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pixelwise.api.measuring.predicted import ScaleOf, grid_scale
 from pixelwise.errors import UsageError
 from pixelwise.grid import Grid
 from pixelwise.measuring.scale import AffineScale
@@ -76,15 +75,6 @@ class GivenSpacing:
                 do="Measure images and volumes with separate commands.",
             )
         return AffineScale(np.diag(spacing), self.unit, f"pixel spacing given as {self.text}")
-
-
-def scale_rule(spacing: str | None) -> ScaleOf:
-    """Return how the scale of an image follows from its grid: by a given spacing, else by the grid itself.
-
-    Raises:
-        UsageError: a spacing that is not a length.
-    """
-    return grid_scale if spacing is None else GivenSpacing.parse(spacing).scale_of
 
 
 def parse_length(text: str) -> tuple[float, str] | None:

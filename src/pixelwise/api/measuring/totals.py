@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from pixelwise.api.measuring.predicted import (
     PredictedImage,
-    ScaleOf,
     class_sizes,
-    grid_scale,
     images_in_folder,
     listed_images,
     read_summary,
     size_unit,
 )
+from pixelwise.api.measuring.scales import ScaleOf, grid_scale
 from pixelwise.api.predicting.requests import SUMMARY
 from pixelwise.api.size_calibration import require_unused
 from pixelwise.config import read_request

@@ -1,0 +1,84 @@
+"""Areas of classes in zones over several images: `pixelwise measure --zones districts.gpkg`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.api.measuring.predicted import PredictedImage
+from pixelwise.evaluation.score_counts import listed
+from pixelwise.imageio.extras import need
+from pixelwise.measuring.zones import Zones, ZoneTotal
+
+# A zone of which a smaller share is on the images is pointed out.
+_WHOLE = 0.999
+# Images that share more pixels than these along an axis overlap; scenes that were cut with rounding do not.
+_OVERLAP = 2.0
+_NAMED = 5
+
+
+def zones_table(totals: Sequence[ZoneTotal]) -> str:
+    """Return a row per zone and class as CSV."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("zone", "class", "pixels", "share", "area", "unit", "ignored_pixels", "inside", "estimator"))
+    for each in totals:
+        rows.writerow(
+            [
+                *(each.zone, each.class_name, f"{each.pixels:.6g}", f"{each.share:.6f}", f"{each.size.value:.6g}"),
+                *(each.size.unit, f"{each.ignored:.6g}", "" if each.inside is None else f"{each.inside:.6f}"),
+                each.size.estimator,
+            ]
+        )
+    return text.getvalue()
+
+
+def plain_zones(totals: Sequence[ZoneTotal]) -> dict[str, Any]:
+    """Return the plain form of zones; empty if there are none."""
+    return {"zones": [asdict(each) for each in totals]} if totals else {}
+
+
+def zone_notices(zones: Zones, totals: Sequence[ZoneTotal], images: Sequence[PredictedImage]) -> list[str]:
+    """Return what was corrected in the zones, which of them the images do not show in full, and whether images overlap."""
+    notices = list(zones.notices)
+    cut = dict.fromkeys(each.zone for each in totals if each.inside is not None and 0 < each.inside < _WHOLE)
+    if cut:
+        notices.append(
+            f"only a part of these zones is on the images, see the column inside: {listed(list(cut), _NAMED)}"
+        )
+    seen = {each.zone for each in totals if each.pixels + each.ignored > 0}
+    missing = list(dict.fromkeys(each.zone for each in totals if each.zone not in seen))
+    if missing:
+        notices.append(f"these zones are not on the images: {listed(missing, _NAMED)}")
+    both = _overlapping(zones, images)
+    if both is not None:
+        notices.append(f"{both[0]} and {both[1]} overlap: what both show counts twice in the zones")
+    return notices
+
+
+def _overlapping(zones: Zones, images: Sequence[PredictedImage]) -> tuple[str, str] | None:
+    """Return two images of one reference system that overlap; None if none do."""
+    shapely = need("shapely", "geo", zones.path)
+    by_system: dict[str | None, list[PredictedImage]] = {}
+    for image in images:
+        by_system.setdefault(image.grid.crs, []).append(image)
+    for group in by_system.values():
+        places = np.array([shapely.Polygon(_inner_corners(image)) for image in group], object)
+        first, second = shapely.STRtree(places).query(places, predicate="intersects")
+        pairs = np.flatnonzero(first < second)
+        if len(pairs):
+            return group[int(first[pairs[0]])].id, group[int(second[pairs[0]])].id
+    return None
+
+
+def _inner_corners(image: PredictedImage) -> NDArray[np.floating]:
+    """Return the corners of an image in world coordinates, half of `_OVERLAP` inside of its border."""
+    bottom, right = (max(size - 0.5 - _OVERLAP / 2, 0.0) for size in image.shape)
+    edge = min(_OVERLAP / 2 - 0.5, bottom, right)
+    return image.grid.to_world(np.array([(edge, edge), (edge, right), (bottom, right), (bottom, edge)]))
