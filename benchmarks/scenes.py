@@ -70,12 +70,13 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace) -> None:
-    """Measure all methods on all scenes in alternating rounds, and write the results."""
-    rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    """Measure all methods on all scenes in alternating rounds, and write the results beside those of other sides."""
+    facts = machine() | {"backend": args.backend, "precision": args.precision}
+    rows, commits = earlier(args.results, facts)
     with tempfile.TemporaryDirectory(dir=args.place) as place:
         for side in (*(args.sides or SIDES), *((HUGE,) if args.huge else ())):
             scene = draw(Path(place) / f"scene-{side}.tif", side, args.images)
-            found = rows.setdefault(str(side), {})
+            found = rows[str(side)] = {}
             for turn in range(1 if side == HUGE else args.rounds):
                 for method in METHODS:
                     if fits(method, side):
@@ -83,8 +84,17 @@ def measure(args: argparse.Namespace) -> None:
                         found.setdefault(method, []).append(facts)
                         print(f"{side}, round {turn}: {method}: {facts}", file=sys.stderr, flush=True)
             scene.unlink()
-    facts = {"backend": args.backend, "precision": args.precision, "commit": version()}
-    write_json(args.results, machine() | facts | {"rows": rows})
+    commit = ", ".join(sorted({*commits, version()}))
+    ordered = {side: rows[side] for side in sorted(rows, key=int)}
+    write_json(args.results, facts | {"commit": commit, "rows": ordered})
+
+
+def earlier(path: Path, facts: Mapping[str, Any]) -> tuple[dict[str, dict[str, list[dict[str, Any]]]], set[str]]:
+    """Return the rows of earlier results of the same machine, engine and precision, and their commits."""
+    data = read_json(path) if path.exists() else {}
+    if any(data.get(key) != value for key, value in facts.items()):
+        return {}, set()
+    return dict(data["rows"]), set(data["commit"].split(", "))
 
 
 def fits(method: str, side: int) -> bool:

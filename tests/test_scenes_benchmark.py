@@ -59,3 +59,11 @@ def test_the_table(tmp_path: Path) -> None:
         "| 8,000 × 8,000 | whole | 20.0 | 3.20 | 50% | 2.00 GB |",
     ]
     assert lines[-1] == "Medians; 2 cores of X, torch 2, openvino fp32; pixelwise at a1."
+
+
+def test_results_of_other_sides_are_kept_on_the_same_machine(tmp_path: Path) -> None:
+    facts = {"cores": 2, "torch": "2", "backend": "openvino"}
+    assert scenes.earlier(tmp_path / "a.json", facts) == ({}, set())
+    scenes.write_json(tmp_path / "a.json", facts | {"commit": "a1, b2", "rows": {"8000": {"predict": []}}})
+    assert scenes.earlier(tmp_path / "a.json", facts) == ({"8000": {"predict": []}}, {"a1", "b2"})
+    assert scenes.earlier(tmp_path / "a.json", facts | {"cores": 4}) == ({}, set())
