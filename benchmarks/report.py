@@ -26,6 +26,7 @@ from benchmarks import (
     scenes,
     time_limit,
     training,
+    volumes,
 )
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
@@ -39,6 +40,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "feature cache": feature_cache.table,
     "inference": inference.table,
     "scenes": scenes.table,
+    "volumes": volumes.table,
     "metrics": metrics.table,
     "checking": checking.table,
     "losses": losses.table,
