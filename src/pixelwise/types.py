@@ -102,6 +102,7 @@ class ModelSpec:
             "data" if it is not.
         spacing: distance between neighbouring pixels per axis, in mm, to which images with another spacing are resampled; None
             if they are not.
+        neighbours: slices on either side whose bands follow one another in the C bands of a slice of a volume; 0 for other images.
         across: the direction in which the slices of volumes are stacked; None for the coarsest of each volume.
         mirrors: directions in which images were mirrored in training: "horizontal", "vertical", "depth".
         flips: whether probabilities are averaged over copies mirrored in these directions.
@@ -127,6 +128,7 @@ class ModelSpec:
     overlap: float = 0.25
     intensity: Literal["data", "image"] = "data"
     spacing: tuple[float, ...] | None = None
+    neighbours: int = 0
     across: Literal["axial", "coronal", "sagittal"] | None = None
     mirrors: tuple[str, ...] = ("horizontal", "vertical")
     flips: bool = False

@@ -139,6 +139,18 @@ def test_series_in_other_directions_are_laid_out_upright(
         np.testing.assert_array_equal(planes[name].mask, mask[:, :, k].T[:: turned[0], :: turned[1]])
 
 
+def test_slices_are_read_with_their_neighbours_in_other_files(tmp_path: Path) -> None:
+    series(tmp_path / "ct")
+    label_volume(tmp_path / "labels.nii.gz")
+    plain, stacked = (opened(tmp_path, neighbours=count).train for count in (0, 1))
+    assert plain is not None
+    assert stacked is not None
+    slices = [plain.read(k).image for k in range(SLICES)]
+    for k in range(SLICES):
+        around = [max(k - 1, 0), k, min(k + 1, SLICES - 1)]
+        assert np.array_equal(stacked.read(k).image, np.concatenate([slices[i] for i in around]))
+
+
 def test_slices_run_to_the_head_whatever_the_order_of_the_files(tmp_path: Path) -> None:
     series(tmp_path / "ct")
     found, _ = dicom_series.read_series(list((tmp_path / "ct").iterdir()))

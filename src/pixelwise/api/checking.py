@@ -123,7 +123,7 @@ def _open(config: DataConfig, base: Path) -> DataSplits:
     from pixelwise.datasets.dataset import open_data
     from pixelwise.errors import DataError
 
-    config = config.model_copy(update={"volumes": "slices"})
+    config = config.model_copy(update={"volumes": "slices", "neighbours": 0})
     try:
         return open_data(config.model_copy(update={"skip_bad": True}), base)
     except DataError:

@@ -55,7 +55,7 @@ def convert(
         raise OutputExistsError(folder, expected="a new or empty folder", found=found, do="Choose another --out.")
     config, base = read_request(Path(data), overrides)
     require_sections(overrides, "data")
-    splits = open_data(config.data.model_copy(update={"volumes": "slices"}), base)
+    splits = open_data(config.data.model_copy(update={"volumes": "slices", "neighbours": 0}), base)
     splits = without_unreadable(splits) if config.data.skip_bad else splits
     if not any(splits):
         do = "Run `pixelwise check` to see why."

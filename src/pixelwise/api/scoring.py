@@ -135,6 +135,8 @@ def _opened(
         section = section.model_copy(update={"nodata": loaded.spec.nodata})
     if loaded is not None and loaded.spec.dimensions == 3:
         section = section.model_copy(update={"volumes": "whole"})
+    whole = section.volumes == "whole"
+    section = section.model_copy(update={"neighbours": 0 if whole or loaded is None else loaded.spec.neighbours})
     splits = open_data(section, base)
     splits = without_unreadable(splits) if config.data.skip_bad else splits
     subset, apart = _without_set_aside(split_of(splits, split, data), config)

@@ -110,6 +110,9 @@ class DataConfig(_Section):
     volumes: Literal["slices", "whole"] | None = Field(
         None, description="read volumes as slices, or whole; null: whole for a network with three dimensions"
     )
+    neighbours: Annotated[int, Field(ge=0, le=8)] = Field(
+        0, description="slices on either side that are read as further bands of a slice of a volume"
+    )
     skip_bad: bool = False
 
     @field_validator("nodata", mode="before")

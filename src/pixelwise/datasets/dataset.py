@@ -21,7 +21,7 @@ from pixelwise.config import DataConfig, SplitConfig
 from pixelwise.datasets.classes import find_labels
 from pixelwise.datasets.scenes import Division, apart_notices, divide_scenes, keep_apart
 from pixelwise.datasets.split import name_groups, split_groups
-from pixelwise.errors import DataError, MaskError, PairingError
+from pixelwise.errors import ConfigError, DataError, MaskError, PairingError
 from pixelwise.formats import read_dataset
 from pixelwise.formats.reading import (
     as_bands,
@@ -227,6 +227,8 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
     problems = layout.problems + unusable
     if not any(splits.values()):
         raise _none_left(root, problems)
+    if config.neighbours:
+        _require_slices(splits, config)
     if config.group:
         splits = _with_groups(splits, config.group, root, base)
     divided = divide_scenes(_together(splits) if config.split.anew else splits, large, config.split, config.group)
@@ -257,6 +259,19 @@ def open_data(config: DataConfig, base: Path) -> DataSplits:
     )
     train, val, test = (sets.get(split) for split in SPLITS)
     return DataSplits(train, val, test, labels, notices, problems, description)
+
+
+def _require_slices(splits: Mapping[str, Sequence[Record]], config: DataConfig) -> None:
+    """Raise unless all images are slices of volumes, which have neighbours."""
+    if all(record.plane is not None and not record.stack for split in splits.values() for record in split):
+        return
+    whole = config.volumes == "whole"
+    raise ConfigError(
+        "data.neighbours",
+        expected="volumes that are read as slices",
+        found="whole volumes" if whole else "images",
+        do="Leave it out." if not whole else "Leave out one of data.neighbours and data.volumes=whole.",
+    )
 
 
 def without_unreadable(splits: DataSplits) -> DataSplits:

@@ -237,7 +237,7 @@ def _result(volumes: VolumePairs, pairs: Pairs, contours: Mapping[Path, _Contour
     if volumes.dataset.config.volumes == "whole":
         do = "Train on slices, without data.volumes=whole, or save the segmentations as NIfTI."
         raise ConfigError("data.volumes", expected="slices for segmentations in DICOM", found="whole", do=do)
-    records, notices = volume_records(by_split, whole=False)
+    records, notices = volume_records(by_split, whole=False, neighbours=dataset.config.neighbours)
     labels, unlabelled = _labels(dataset, pairs)
     masks = _masks(dataset, volumes, pairs, contours, unlabelled)
     folders = {file: folder for folder in masks for file in volumes.series[folder][1]}

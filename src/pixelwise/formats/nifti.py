@@ -85,7 +85,7 @@ def read_volumes(volumes: VolumePairs, description: Mapping[str, Any]) -> ReadRe
     for group in by_split.values():
         _require_no_time(group, description)
     whole = config.volumes == "whole"
-    records, notices = volume_records(by_split, whole)
+    records, notices = volume_records(by_split, whole, config.neighbours)
     labels: Labels | None = None
     # If the user names the classes or maps the values of masks, tables in the files do not apply.
     has_file = any((folder / "labels.yaml").is_file() for folder in (dataset.base, dataset.root))

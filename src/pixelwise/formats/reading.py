@@ -51,9 +51,14 @@ def read_record_image(record: Record, limits: Limits = Limits()) -> ReadImage:
         ImageError: it cannot be read, is beyond the limits, or has NaN or infinite values in valid pixels.
     """
     if record.plane is not None:
-        files = [record.stack or (record.image,), *((path,) for path in record.plane.more)]
+        places = record.plane.beside or ((record.image, record.plane.index),)
+        files = [
+            (paths, replace(record.plane, index=index))
+            for path, index in places
+            for paths in (record.stack or (path,), *((other,) for other in record.plane.more))
+        ]
         read = _stack_of if record.stack else _slice_of
-        bands = [read(paths, record.plane, limits) for paths in files]
+        bands = [read(paths, plane, limits) for paths, plane in files]
         image = np.concatenate([values for values, _ in bands])
         valid = valid_voxels(image, record.nodata)
         with reading(record.image, ImageError, "volume"):
@@ -106,7 +111,8 @@ def image_size(record: Record) -> tuple[int, ...]:
         headers = [volume_files.read_header(path) for path in (record.image, *record.plane.more)]
         slices, *size = headers[0].size(record.plane.across)
         depth = [max(slices, len(record.stack))] if record.stack else []
-        return (sum(header.bands for header in headers), *depth, *size)
+        stacked = max(len(record.plane.beside), 1)
+        return (stacked * sum(header.bands for header in headers), *depth, *size)
     bands, *whole = read_size(record.image)
     return (bands, *(whole if record.window is None else record.window[2:]))
 
@@ -148,7 +154,10 @@ def image_digest(record: Record) -> str:
         return file_hash(record.image)
     paths = (*(record.stack or (record.image,)), *(record.plane.more if record.plane else ()))
     files = [file_hash(path) for path in paths]
-    plane = None if record.plane is None else (record.plane.across, record.plane.index, record.plane.dtype)
+    plane: tuple[Any, ...] | None = None
+    if record.plane is not None:
+        plane = (record.plane.across, record.plane.index, record.plane.dtype)
+        plane += (len(record.plane.beside),) if record.plane.beside else ()
     return hashlib.sha256(repr((files, plane, record.window)).encode()).hexdigest()
 
 

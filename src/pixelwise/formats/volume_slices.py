@@ -39,8 +39,13 @@ class Volume:
         return self.header.across() if self.slices else common
 
 
-def volume_records(splits: Mapping[str, Sequence[Volume]], whole: bool) -> tuple[dict[str, list[Record]], list[str]]:
-    """Return a record per slice of the volumes of each split, or per volume if they are kept whole, and notices."""
+def volume_records(
+    splits: Mapping[str, Sequence[Volume]], whole: bool, neighbours: int = 0
+) -> tuple[dict[str, list[Record]], list[str]]:
+    """Return a record per slice of the volumes of each split, or per volume if they are kept whole, and notices.
+
+    Slices have the bands of as many neighbours on either side, too.
+    """
     volumes = [volume for group in splits.values() for volume in group]
     if not volumes:
         return {}, []
@@ -49,7 +54,7 @@ def volume_records(splits: Mapping[str, Sequence[Volume]], whole: bool) -> tuple
     dtype = np.result_type(*dtypes).name if len(dtypes) > 1 else None
     blocks = _BLOCKS if len(volumes) == 1 and "pool" in splits and not whole else 1
     records = {
-        split: [record for volume in group for record in _records(volume, common, dtype, blocks, whole)]
+        split: [record for volume in group for record in _records(volume, common, dtype, blocks, whole, neighbours)]
         for split, group in splits.items()
     }
     directions = " and ".join(sorted({volume.across(common) for volume in volumes}))
@@ -59,6 +64,10 @@ def volume_records(splits: Mapping[str, Sequence[Volume]], whole: bool) -> tuple
     count = f"{sum(map(len, records.values()))} {directions} slices"
     read_as = f"read whole, as stacks of {directions} slices" if whole else f"read as {count}"
     notices = [f"{many} {read_as} ({size} mm between slices, rows, columns)"]
+    if neighbours and not whole:
+        notices.append(
+            f"each slice is read with {neighbours} on either side as further bands; at the ends the last one is repeated"
+        )
     if dtype is not None:
         notices.append(f"the volumes hold {' and '.join(dtypes)}: all are read as {dtype}")
     if blocks > 1:
@@ -69,7 +78,9 @@ def volume_records(splits: Mapping[str, Sequence[Volume]], whole: bool) -> tuple
     return records, notices
 
 
-def _records(volume: Volume, common: Across, dtype: str | None, blocks: int, whole: bool) -> list[Record]:
+def _records(
+    volume: Volume, common: Across, dtype: str | None, blocks: int, whole: bool, neighbours: int
+) -> list[Record]:
     across = volume.across(common)
     count = volume.header.size(across)[0]
     files = volume.slices[::-1] if volume.slices and volume.header.layout(across)[0][1] else volume.slices
@@ -79,16 +90,23 @@ def _records(volume: Volume, common: Across, dtype: str | None, blocks: int, who
         stack = files or (volume.header.path,)
         return [Record(volume.id, stack[0], volume.mask, plane=plane, stack=stack)]
     digits = len(str(count - 1))
+    places = [(files[k] if files else volume.header.path, k) for k in range(count)]
     return [
         Record(
             f"{volume.id}/{k:0{digits}}",
-            files[k] if files else volume.header.path,
+            places[k][0],
             volume.mask,
             volume.id if blocks == 1 else f"{volume.id}/{k * blocks // count}",
-            plane=replace(plane, index=k),
+            plane=replace(plane, index=k, beside=_beside(places, k, neighbours)),
         )
         for k in range(count)
     ]
+
+
+def _beside(places: Sequence[tuple[Path, int]], k: int, neighbours: int) -> tuple[tuple[Path, int], ...]:
+    """Return the places of a slice and of its neighbours on either side; beyond the ends that of the last slice."""
+    steps = range(-neighbours, neighbours + 1) if neighbours else ()
+    return tuple(places[min(max(k + step, 0), len(places) - 1)] for step in steps)
 
 
 def labels_from_tables(records: Sequence[Record]) -> tuple[Labels | None, list[str]]:

@@ -49,12 +49,15 @@ class Plane:
         across: the direction in which the slices are stacked.
         dtype: numpy name of the type to convert values to, if the volumes of a set differ; None for the file's own.
         more: further volumes with the next bands.
+        beside: file and index of each slice whose bands follow one another, in the order of the volume, this one among them; () for this
+            one only.
     """
 
     index: int
     across: Across = "axial"
     dtype: str | None = None
     more: tuple[Path, ...] = ()
+    beside: tuple[tuple[Path, int], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -248,7 +248,7 @@ class Engines:
             return before
         piece = self._piece(example.shape, tile)
         passes = count * math.prod(example.shape) / math.prod(piece)
-        first = _read_piece(example, piece) if passes > _FEW else None
+        first = _read_piece(example, piece, self.card.spec.neighbours) if passes > _FEW else None
         if first is None:
             return self.default(_SMALL)
         device = getattr(self.open(self.reference), "device", "cpu")
@@ -268,7 +268,7 @@ class Engines:
         pieces, masks = [first], [mask]
         most = 1 if math.prod(example.shape) > _LARGE else min(_EXAMPLES, int(_SECONDS / max(seconds, 1e-9)))
         for further in islice(source, max(most - 1, 0)):
-            part = _read_piece(further, self._piece(further.shape, tile))
+            part = _read_piece(further, self._piece(further.shape, tile), self.card.spec.neighbours)
             with suppress(DataError):
                 masks += [] if part is None else [predict(part)]
                 pieces += [] if part is None else [part]
@@ -335,17 +335,25 @@ def _reason(engine: Engine, trials: Sequence[Trial]) -> str:
     return f"{reference.seconds / trial.seconds:.1f} times faster than {reference.engine} on the first images; {equal}"
 
 
-def _read_piece(example: Example, piece: tuple[int, ...]) -> Read | None:
-    """Read the centre of an image, of a volume that of its middle slice if the piece is one; None if it cannot be read or holds no data."""
+def _read_piece(example: Example, piece: tuple[int, ...], neighbours: int = 0) -> Read | None:
+    """Read the centre of an image, of a volume that of its middle slice, with neighbours, if the piece is one.
+
+    Returns None if it cannot be read or holds no data.
+    """
     sizes = (1,) * (len(example.shape) - len(piece)) + piece
     start = tuple((whole - size) // 2 for whole, size in zip(example.shape, sizes, strict=True))
-    window = Window(start, tuple(first + size for first, size in zip(start, sizes, strict=True)))
+    steps = range(-neighbours, neighbours + 1) if len(sizes) > len(piece) else (0,)
+    firsts = [(min(max(start[0] + step, 0), example.shape[0] - sizes[0]), *start[1:]) for step in steps]
     try:
-        image, valid = example.read(window)
+        parts = [
+            example.read(Window(first, tuple(a + size for a, size in zip(first, sizes, strict=True))))
+            for first in firsts
+        ]
     except DataError:
         return None
-    part = np.ascontiguousarray(image).reshape(len(image), *piece)
-    inside = None if valid is None else np.ascontiguousarray(valid).reshape(piece)
+    part = np.concatenate([image.reshape(len(image), *piece) for image, _ in parts])
+    masks = [valid.reshape(piece) for _, valid in parts if valid is not None]
+    inside = np.logical_and.reduce(masks) if masks else None
     return (part, inside) if inside is None or inside.any() else None
 
 

@@ -175,12 +175,19 @@ class Predictor:
             slab[:, 0, top : top + band.shape[1]] = band
 
         for index in range(image.shape[1]):
-            counted = None if valid is None else valid[index]
+            around = self._around(index, image.shape[1])
+            stacked = np.concatenate([image[:, other] for other in around])
+            counted = None if valid is None else np.asarray(valid[around].all(axis=0))
             name = f"{id or 'image'}, slice {index}"
-            masks.append(self._predict(image[:, index], None, counted, name, observe and keep).mask)
+            masks.append(self._predict(stacked, None, counted, name, observe and keep).mask)
             if observe is not None:
                 observe(index, slab)
         return Prediction(np.stack(masks), self.labels, grid or Grid().with_axes(3), id, valid=valid)
+
+    def _around(self, index: int, depth: int) -> list[int]:
+        """Return the slices whose bands a network sees for one of them, as `formats.volume_slices` has them in training."""
+        reach = self.spec.neighbours
+        return [min(max(other, 0), depth - 1) for other in range(index - reach, index + reach + 1)]
 
     def _decided(
         self, image: NDArray[Any], valid: NDArray[np.bool_] | None, where: str, observe: Observer | None

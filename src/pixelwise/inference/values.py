@@ -25,6 +25,13 @@ def require_image(image: NDArray[Any], valid: NDArray[np.bool_] | None, spec: Mo
             found=f"shape {image.shape}",
             do="Reorder the axes, or leave the image out.",
         )
+    if spec.neighbours and image.shape[0] * (2 * spec.neighbours + 1) == spec.channels:
+        raise DataError(
+            where,
+            expected=f"a volume, since the model sees each slice with {spec.neighbours} on either side",
+            found="an image",
+            do="Predict the file or the folder of the whole volume.",
+        )
     if image.shape[0] != spec.channels:
         raise wrong_bands(where, spec.channels, image.shape[0])
     if valid is not None and valid.shape != image.shape[1:]:

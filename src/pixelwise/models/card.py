@@ -114,6 +114,7 @@ class _Plain(BaseModel):
     overlap: Annotated[float, Field(ge=0, le=1)] = 0.25
     intensity: Literal["data", "image"] = "data"
     spacing: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    neighbours: Annotated[int, Field(ge=0)] = 0
     across: Literal["axial", "coronal", "sagittal"] | None = None
     mirrors: tuple[str, ...] = ()
     flips: Annotated[bool, Field(strict=True)] = False

@@ -306,7 +306,9 @@ def input_spec(config: Config, train: Dataset, facts: Fingerprint) -> ModelSpec:
     """Return how images are prepared, for training as for prediction."""
     model = config.model
     own_intensity = model.intensity == "image"
-    directions = {record.plane.across for record in train.records if record.plane is not None and record.stack}
+    planes = [record.plane for record in train.records if record.plane is not None]
+    neighbours = config.data.neighbours
+    directions = {plane.across for plane in planes} if neighbours or train.records[0].stack else set()
     return ModelSpec(
         labels=train.labels,
         channels=facts.channels,
@@ -318,6 +320,7 @@ def input_spec(config: Config, train: Dataset, facts: Fingerprint) -> ModelSpec:
         fill=tuple(model.mean or ()),
         intensity=model.intensity or "data",
         spacing=None if model.spacing is None else tuple(model.spacing),
+        neighbours=neighbours,
         across=directions.pop() if len(directions) == 1 else None,
     )
 
