@@ -20,7 +20,7 @@ from tests.inference.backends import predictor_of
 import pixelwise
 from pixelwise.api.measuring.spacing import GivenSpacing
 from pixelwise.api.predicting import predict_files
-from pixelwise.errors import DataError, MaskError, OutputExistsError, UsageError
+from pixelwise.errors import MaskError, OutputExistsError, UsageError
 from pixelwise.labels import Labels
 from pixelwise.measuring.conformal import ErrorLimit, SizeCalibration
 from pixelwise.models.card import read_card, write_card
@@ -123,11 +123,6 @@ def test_spacings_are_read_with_their_units(text: str, spacing: tuple[float, ...
 def test_what_is_no_spacing_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"--spacing: expected a length such as 0\.21mm"):
         GivenSpacing.parse(text)
-
-
-def test_only_folders_of_predict_are_measured(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="expected an output folder of predict"):
-        pixelwise.measure(tmp_path)
 
 
 @pytest.fixture

@@ -199,7 +199,7 @@ def measure(
     overrides: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Measured:
-    """Measure the classes in predicted images, with units and intervals: see `api.measuring.run.measure`."""
+    """Measure the classes in masks, with units and intervals: see `api.measuring.run.measure`."""
     from pixelwise.api.measuring.run import measure as work
 
     return work(

@@ -1,4 +1,4 @@
-"""`pixelwise measure PREDICTIONS`: areas and volumes with units and intervals."""
+"""`pixelwise measure MASKS`: areas and volumes with units and intervals."""
 
 from __future__ import annotations
 
@@ -32,7 +32,13 @@ _PRINTED_ZONES = 20
 
 
 def run(
-    predictions: Annotated[str, typer.Argument(metavar="PREDICTIONS", help="An output folder of predict.")],
+    masks: Annotated[
+        str,
+        typer.Argument(
+            metavar="MASKS",
+            help="An output folder of predict; a mask file or a folder of them; or a data set, for its masks.",
+        ),
+    ],
     out: Annotated[str | None, typer.Option(help="Folder for the tables, or for the sample.")] = None,
     spacing: Annotated[
         str | None,
@@ -79,7 +85,7 @@ def run(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the area or volume of each class in predicted images, with units and intervals."""
+    """Measure the area or volume of each class in masks, with units and intervals."""
     from pixelwise import api
 
     progress = Progress()
@@ -95,18 +101,16 @@ def run(
             do = "Add --out FOLDER."
             raise UsageError("--sample", expected="a folder for the points and the page", found="no --out", do=do)
         proposed = api.propose_sample(
-            predictions, size=sample, out=out, spacing=spacing, overwrite=overwrite, progress=progress.line
+            masks, size=sample, out=out, spacing=spacing, overwrite=overwrite, progress=progress.line
         )
         _show(proposed, as_json, progress, _print_sample)
         return
     if answers is not None:
-        areas = api.estimate_areas(
-            predictions, answers, estimator=estimator, spacing=spacing, out=out, overwrite=overwrite
-        )
+        areas = api.estimate_areas(masks, answers, estimator=estimator, spacing=spacing, out=out, overwrite=overwrite)
         _show(areas, as_json, progress, _print_areas)
         return
     result = api.measure(
-        predictions,
+        masks,
         out=out,
         spacing=spacing,
         scale_bar=scale_bar,

@@ -93,6 +93,13 @@ def _segments(path: Path, labels: Labels) -> NDArray[Any]:
     return table[volume.numbers].transpose()
 
 
+def segmentation(path: Path) -> tuple[NDArray[Any], Labels, Grid]:
+    """Return class indices (D, H, W) of a DICOM segmentation of any tool, its segments as classes after the background, and its grid."""
+    names = tuple(name for name in read_dicom_seg(path).names if name != "background")
+    labels = Labels(("background", *names))
+    return _segments(path, labels), labels, read_dicom_seg(path).header.grid("axial")
+
+
 def read_summary(folder: Path) -> dict[str, Any] | None:
     """Return the content of `predictions.json`; None for masks of another tool."""
     try:

@@ -1,37 +1,29 @@
-"""The sizes of the classes in predicted images: `pixelwise measure PREDICTIONS`."""
+"""The sizes of the classes in masks: `pixelwise measure MASKS`."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.api.loading import load
 from pixelwise.api.measuring.predicted import (
-    PredictedImage,
     class_sizes,
-    listed_images,
-    read_summary,
     size_unit,
 )
 from pixelwise.api.measuring.region_table import plain_regions, regions_table
 from pixelwise.api.measuring.scales import scale_rule
+from pixelwise.api.measuring.sources import Masks, Measurable, open_masks
 from pixelwise.api.measuring.totals import TotalsReport, estimate_truth
-from pixelwise.api.measuring.zone_table import plain_zones, zone_notices, zones_table
-from pixelwise.api.predicting.requests import SUMMARY
-from pixelwise.errors import DataError, PixelwiseError
-from pixelwise.imageio.masks import MaskRule
-from pixelwise.imageio.scene_writing import class_ids
-from pixelwise.labels import Labels
+from pixelwise.api.measuring.zone_table import Footprint, plain_zones, zone_notices, zones_table
 from pixelwise.measuring.components import BAND_PIXELS
-from pixelwise.measuring.conformal import SizeCalibration, SizeInterval, boundary_lengths_of, interval_of
+from pixelwise.measuring.conformal import SizeInterval, boundary_lengths_of, interval_of
 from pixelwise.measuring.ground_plane import GroundPlane
 from pixelwise.measuring.regions import find_regions
 from pixelwise.measuring.scale import Scale
@@ -43,7 +35,7 @@ CLASSES, REGIONS, ZONES, MEASUREMENTS = FILES = "classes.csv", "regions.csv", "z
 ESTIMATOR = "pixel count"
 # Intervals are known in pixels. They say nothing in a unit where the largest pixel is so many times the smallest one.
 _MOST_UNEQUAL = 1.5
-_NO_INTERVAL = SizeInterval(None, None, "no interval: the pixels of this image differ too much in size")
+_UNEQUAL = SizeInterval(None, None, "no interval: the pixels of this image differ too much in size")
 _COLUMNS = ("image", "class", "pixels", "share", "size", "unit", "low", "high", "provenance", "note")
 
 
@@ -107,13 +99,13 @@ def measure(
     overrides: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Measured:
-    """Measure the area or volume of each class in predicted images, and of its regions.
+    """Measure the area or volume of each class in masks, and of its regions.
 
     Units come from the pixel spacing of the images. Sizes have prediction intervals if the model has calibrated ones (see
     docs/measure.md).
 
     Args:
-        predictions: an output folder of `predict`.
+        predictions: an output folder of `predict`; a mask file of any tool, or a folder of them; or a data set, whose masks are measured.
         out: a new folder for `classes.csv`, `regions.csv`, `zones.csv` and `measurements.json`.
         spacing: distance between neighbouring pixels of images, such as "0.21mm", or "0.21mm,0.18mm" along rows and columns in array
             order; it takes precedence over that of the files.
@@ -123,11 +115,11 @@ def measure(
         zones: a GeoPackage, Shapefile or GeoJSON file with polygons; each class is also measured in each of them.
         truth: a data set with masks for some of the images, drawn at random, from which totals over all images are estimated.
         regions: also measure the regions of each class; takes longer.
-        overrides: configuration overrides of `data` and `evaluate` for `truth`.
+        overrides: configuration overrides of `data` for a data set, and of `data` and `evaluate` for `truth`.
         overwrite: replace an earlier result in `out`.
 
     Raises:
-        DataError: no predictions, or a mask that cannot be read; see also `estimate_truth`.
+        DataError: no masks, or one that cannot be read; see also `estimate_truth`.
         UsageError: a spacing, scale bar or ground plane that cannot be read, or more than one of them.
         OutputExistsError: `out` holds files.
     """
@@ -136,23 +128,16 @@ def measure(
     areas = None if zones is None else read_zones(zones)
     if out is not None:
         require_claimable(Path(out), overwrite, FILES, MEASUREMENTS)
-    known = read_summary(folder)
-    if known is None:
-        do = "Predict the images first: pixelwise predict MODEL IMAGES --out DIR"
-        raise DataError(
-            folder, expected=f"an output folder of predict, with images in its {SUMMARY}", found="none", do=do
-        )
-    labels = Labels.from_dict(known["labels"])
-    labels = labels if labels.ignore_ids else replace(labels, ignore_ids=(class_ids(labels)[1],))
-    images, without = listed_images(folder, known, labels, MaskRule(binary=False))
-    calibration, notices = _calibration(known)
-    notices += [f"{name}: not measured, since it has no mask" for name in without]
+    source = open_masks(folder, [] if truth is not None else overrides)
     classes: list[ClassSize] = []
     found: list[Region] = []
     in_zones: list[list[ZoneTotal]] = []
-    for image in images:
+    places: list[Footprint] = []
+    notices = list(source.notices)
+    for image in source.masks:
         scale = scale_of(image.grid, image.shape)
-        classes += _measured(image, scale, calibration)
+        places.append(Footprint(image.id, image.grid, image.shape))
+        classes += _measured(image, scale, source)
         found += _regions(image, scale) if regions else []
         if areas is not None:
             in_zones.append(zone_totals(image, image.grid, scale, areas))
@@ -160,7 +145,7 @@ def measure(
             notices += filter(None, [scale.horizon_note(image.shape)])
     zone_sums = sum_zone_totals(in_zones)
     if areas is not None:
-        notices += zone_notices(areas, zone_sums, images)
+        notices += zone_notices(areas, zone_sums, places)
     totals = None
     if truth is not None:
         totals = estimate_truth(folder, truth, overrides=overrides, scale_of=scale_of)
@@ -174,22 +159,6 @@ def measure(
         if areas is not None:
             write_atomic(Path(out) / ZONES, zones_table(result.zones))
     return result
-
-
-def _calibration(known: Mapping[str, Any]) -> tuple[SizeCalibration | None, list[str]]:
-    """Return the calibrated intervals of the model of predictions, and a notice if that model is not there."""
-    place = known.get("model")
-    if place is None:
-        return None, ["the predictions do not name their model: sizes have no intervals"]
-    try:
-        card = load(place).card if Path(place).exists() else None
-    except PixelwiseError:
-        card = None
-    if card is None:
-        return None, [f"{place}: the model of the predictions is not there, so that sizes have no intervals"]
-    if card.sha256 != known.get("model_sha256"):
-        return None, [f"{place}: not the model of the predictions any more, so that sizes have no intervals"]
-    return SizeCalibration.from_dict(card.size_calibration), []
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +177,7 @@ class _Tally:
     largest: float
 
     @classmethod
-    def of(cls, image: PredictedImage, scale: Scale) -> _Tally:
+    def of(cls, image: Measurable, scale: Scale) -> _Tally:
         """Count an image band by band."""
         labels = image.labels
         counts = np.zeros(labels.ignore_index + 1, np.int64)
@@ -233,8 +202,9 @@ class _Tally:
         return float(self.sizes.sum() / self.known) if self.known else (self.smallest + self.largest) / 2
 
 
-def _measured(image: PredictedImage, scale: Scale, calibration: SizeCalibration | None) -> list[ClassSize]:
+def _measured(image: Measurable, scale: Scale, source: Masks) -> list[ClassSize]:
     """Measure the classes of one image."""
+    calibration = source.calibration
     tally, boundary = _Tally.of(image, scale), boundary_lengths_of(image)
     unit, factor = size_unit(scale, len(image.shape))
     total = int(tally.counts.sum())
@@ -243,7 +213,8 @@ def _measured(image: PredictedImage, scale: Scale, calibration: SizeCalibration 
     for k, name in enumerate(image.labels.names):
         pixels = int(tally.counts[k])
         interval = interval_of(calibration, k, pixels, int(boundary[k]), total, total - tally.known)
-        interval = _NO_INTERVAL if unequal else interval
+        interval = _UNEQUAL if unequal else interval
+        interval = SizeInterval(None, None, source.note) if source.note else interval
         each = factor * tally.pixel_size(k)
         low, high = (None if limit is None else each * limit for limit in (interval.low, interval.high))
         value = factor * float(tally.sizes[k])
@@ -252,7 +223,7 @@ def _measured(image: PredictedImage, scale: Scale, calibration: SizeCalibration 
     return found
 
 
-def _regions(image: PredictedImage, scale: Scale) -> list[Region]:
+def _regions(image: Measurable, scale: Scale) -> list[Region]:
     """Return the regions of one image; a volume file is read as a whole, once."""
     volume = len(image.shape) == 3
     band_pixels = math.prod(image.shape) if volume else BAND_PIXELS

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.api.measuring.predicted import PredictedImage
 from pixelwise.evaluation.score_counts import listed
+from pixelwise.grid import Grid
 from pixelwise.imageio.extras import need
 from pixelwise.measuring.zones import Zones, ZoneTotal
 
@@ -21,6 +21,15 @@ _WHOLE = 0.999
 # Images that share more pixels than these along an axis overlap; scenes that were cut with rounding do not.
 _OVERLAP = 2.0
 _NAMED = 5
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Where an image (H, W) lies."""
+
+    id: str
+    grid: Grid
+    shape: tuple[int, ...]
 
 
 def zones_table(totals: Sequence[ZoneTotal]) -> str:
@@ -44,7 +53,7 @@ def plain_zones(totals: Sequence[ZoneTotal]) -> dict[str, Any]:
     return {"zones": [asdict(each) for each in totals]} if totals else {}
 
 
-def zone_notices(zones: Zones, totals: Sequence[ZoneTotal], images: Sequence[PredictedImage]) -> list[str]:
+def zone_notices(zones: Zones, totals: Sequence[ZoneTotal], images: Sequence[Footprint]) -> list[str]:
     """Return what was corrected in the zones, which of them the images do not show in full, and whether images overlap."""
     notices = list(zones.notices)
     cut = dict.fromkeys(each.zone for each in totals if each.inside is not None and 0 < each.inside < _WHOLE)
@@ -62,10 +71,10 @@ def zone_notices(zones: Zones, totals: Sequence[ZoneTotal], images: Sequence[Pre
     return notices
 
 
-def _overlapping(zones: Zones, images: Sequence[PredictedImage]) -> tuple[str, str] | None:
+def _overlapping(zones: Zones, images: Sequence[Footprint]) -> tuple[str, str] | None:
     """Return two images of one reference system that overlap; None if none do."""
     shapely = need("shapely", "geo", zones.path)
-    by_system: dict[str | None, list[PredictedImage]] = {}
+    by_system: dict[str | None, list[Footprint]] = {}
     for image in images:
         by_system.setdefault(image.grid.crs, []).append(image)
     for group in by_system.values():
@@ -77,7 +86,7 @@ def _overlapping(zones: Zones, images: Sequence[PredictedImage]) -> tuple[str, s
     return None
 
 
-def _inner_corners(image: PredictedImage) -> NDArray[np.floating]:
+def _inner_corners(image: Footprint) -> NDArray[np.floating]:
     """Return the corners of an image in world coordinates, half of `_OVERLAP` inside of its border."""
     bottom, right = (max(size - 0.5 - _OVERLAP / 2, 0.0) for size in image.shape)
     edge = min(_OVERLAP / 2 - 0.5, bottom, right)

@@ -1,0 +1,207 @@
+"""The masks that `measure` takes: output folders of `predict`, mask files of any tool, folders of them, and the masks of data sets.
+
+Masks are opened by their headers and read by windows. Only DICOM segmentations, volumes and the masks of data sets are decoded as a
+whole, one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.api.loading import load
+from pixelwise.api.measuring.class_names import LABELS, labels_of
+from pixelwise.api.measuring.predicted import PredictedImage, listed_images, read_summary, segmentation
+from pixelwise.api.predicting.requests import SUMMARY
+from pixelwise.config import read_request
+from pixelwise.datasets.dataset import Dataset, open_data
+from pixelwise.errors import DataError, PixelwiseError
+from pixelwise.grid import Grid
+from pixelwise.imageio import volume_files
+from pixelwise.imageio.dicom_seg_header import segmentation_kind
+from pixelwise.imageio.file_formats import READABLE
+from pixelwise.imageio.images import IMAGE_SUFFIXES
+from pixelwise.imageio.listing import walk
+from pixelwise.imageio.masks import MaskRule
+from pixelwise.imageio.scene_writing import class_ids
+from pixelwise.imageio.sources import open_source
+from pixelwise.labels import Labels
+from pixelwise.measuring.conformal import SizeCalibration
+from pixelwise.measuring.masks import ArrayMask, MaskSource, bands
+from pixelwise.tiles import Window
+
+_DESCRIPTIONS = (".yaml", ".yml", ".json", ".geojson", ".xml", ".csv")
+_LOSSY = (".jpg", ".jpeg")
+_OF_IMAGES = ("images", "image", "imgs")
+_IDS = MaskRule(binary=False)  # 255 is an id like others, not the second of two classes
+_ANOTHER_TOOL = "no interval: the masks are not predictions of a model whose sizes are calibrated"
+_TRUTH = "no interval: the masks are ground truth"
+
+
+class Measurable(MaskSource, Protocol):
+    """A mask with the grid of its image, and windows that cover it, each of a size that fits into memory."""
+
+    @property
+    def grid(self) -> Grid:
+        """Of the image."""
+
+    def bands(self) -> list[Window]:
+        """Return the windows from the start of the mask to its end."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrueMask(ArrayMask):
+    """A mask of a data set in memory."""
+
+    grid: Grid = field(default_factory=Grid)
+
+    def bands(self) -> list[Window]:
+        """See `Measurable.bands`."""
+        return bands(self.shape, self.shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Masks:
+    """Masks to measure.
+
+    Args:
+        masks: one after the other; those of a data set are decoded on the way.
+        calibration: of the model that predicted them; None without one.
+        note: why there are no intervals, if that is not for lack of a calibration of the model; None if it may be.
+        notices: what was assumed or left out.
+    """
+
+    masks: Iterable[Measurable]
+    calibration: SizeCalibration | None = None
+    note: str | None = None
+    notices: tuple[str, ...] = ()
+
+
+def open_masks(path: Path, overrides: Sequence[str] = ()) -> Masks:
+    """Find the masks at a path.
+
+    Args:
+        path: an output folder of `predict`; a mask file or a folder of them; or a data set, whose masks of all splits are measured.
+        overrides: settings of `data` for a data set, such as "data.volumes=whole".
+
+    Raises:
+        DataError: nothing that can be measured.
+    """
+    if not path.exists():
+        do = "Check the path."
+        raise DataError(path, expected="predictions, mask files or a data set", found="nothing", do=do)
+    summary = read_summary(path) if path.is_dir() else None
+    if summary is not None:
+        return _predictions(path, summary)
+    if (path / SUMMARY).is_file():
+        do = "Predict the images, or wait until predict has finished."
+        raise DataError(path / SUMMARY, expected="the list of predicted images", found="none", do=do)
+    if not _may_be_data(path):
+        return _files(path)
+    try:
+        return _data_set(path, overrides)
+    except DataError:
+        if path.is_file() or any((path / name).is_dir() for name in _OF_IMAGES):
+            raise
+        try:
+            return _files(path)
+        except DataError as error:
+            found = error
+    # Neither: what a data set lacks is the more likely advice where there are no masks at all.
+    raise found
+
+
+def _may_be_data(path: Path) -> bool:
+    if path.is_file():
+        return path.suffix.lower() in _DESCRIPTIONS
+    return any(
+        each.is_dir() or each.suffix.lower() in _LOSSY or (each.suffix.lower() in _DESCRIPTIONS and each.name != LABELS)
+        for each in path.iterdir()
+        if not each.name.startswith(".") and not each.name.endswith(".aux.xml")
+    )
+
+
+# Predictions
+
+
+def _predictions(folder: Path, summary: dict[str, Any]) -> Masks:
+    """Return the masks that `predictions.json` lists."""
+    labels = Labels.from_dict(summary["labels"], str(folder / SUMMARY))
+    labels = labels if labels.ignore_ids else replace(labels, ignore_ids=(class_ids(labels)[1],))
+    images, without = listed_images(folder, summary, labels, _IDS)
+    calibration, notices = _calibration(summary)
+    notices += [f"{name}: not measured, since it has no mask" for name in without]
+    return Masks(images, calibration, notices=tuple(notices))
+
+
+def _calibration(known: dict[str, Any]) -> tuple[SizeCalibration | None, list[str]]:
+    """Return the calibrated intervals of the model of predictions, and a notice if that model is not there."""
+    place = known.get("model")
+    if place is None:
+        return None, ["the predictions do not name their model: sizes have no intervals"]
+    try:
+        card = load(place).card if Path(place).exists() else None
+    except PixelwiseError:
+        card = None
+    if card is None:
+        return None, [f"{place}: the model of the predictions is not there, so that sizes have no intervals"]
+    if card.sha256 != known.get("model_sha256"):
+        return None, [f"{place}: not the model of the predictions any more, so that sizes have no intervals"]
+    return SizeCalibration.from_dict(card.size_calibration), []
+
+
+# Files of any tool
+
+
+def _files(path: Path) -> Masks:
+    """Return the mask files at a path; files that name no classes have those of the ids that occur in all of them."""
+    files = [path] if path.is_file() else [each for each in sorted(walk(path)) if _is_mask(each)]
+    if not files:
+        expected = f"predictions, a data set, or mask files ({READABLE}, NIfTI, NRRD, DICOM segmentations)"
+        raise DataError(path, expected=expected, found="none of them", do="Check the path.")
+    segmented = [each for each in files if each.suffix.lower() == ".dcm" and segmentation_kind(each) == "SEG"]
+    plain = [each for each in files if each not in segmented]
+    labels = labels_of(plain, path if path.is_dir() else path.parent) if plain else None
+    masks: list[Measurable] = []
+    for each in files:
+        if each in segmented:
+            mask, names, grid = segmentation(each)
+            masks.append(TrueMask(mask, names, str(each), grid=grid))
+        elif labels is not None:
+            source = open_source(each)
+            masks.append(PredictedImage(str(each), each, tuple(source.shape), source.grid, labels, _IDS))
+    return Masks(masks, note=_ANOTHER_TOOL)
+
+
+def _is_mask(path: Path) -> bool:
+    return path.suffix.lower() in (*IMAGE_SUFFIXES, ".dcm") or volume_files.is_volume(path)
+
+
+# Data sets
+
+
+def _data_set(path: Path, overrides: Sequence[str]) -> Masks:
+    """Return the ground truth of the images of all splits that have one."""
+    config, base = read_request(path, overrides)
+    splits = open_data(config.data, base)
+    chosen = [(split, i) for split in splits for i, record in enumerate(split.records) if record.mask is not None]
+    return Masks(_Truth(chosen), note=_TRUTH, notices=splits.notices)
+
+
+@dataclass(frozen=True, eq=False)
+class _Truth:
+    """The masks of images of a data set, decoded on the way."""
+
+    places: Sequence[tuple[Dataset, int]]
+
+    def __iter__(self) -> Iterator[TrueMask]:
+        for split, index in self.places:
+            sample = split.read(index)
+            mask: NDArray[Any] | None = sample.truth(split.labels.ignore_index)
+            assert mask is not None  # the record has a mask
+            yield TrueMask(np.asarray(mask), split.labels, f"{split.name}/{sample.id}", grid=sample.grid)
