@@ -71,8 +71,8 @@ def main() -> None:
 
 def measure(args: argparse.Namespace) -> None:
     """Measure all methods on all scenes in alternating rounds, and write the results beside those of other sides."""
-    facts = machine() | {"backend": args.backend, "precision": args.precision}
-    rows, commits = earlier(args.results, facts)
+    about = machine() | {"backend": args.backend, "precision": args.precision}
+    rows, commits = earlier(args.results, about)
     with tempfile.TemporaryDirectory(dir=args.place) as place:
         for side in (*(args.sides or SIDES), *((HUGE,) if args.huge else ())):
             scene = draw(Path(place) / f"scene-{side}.tif", side, args.images)
@@ -86,7 +86,7 @@ def measure(args: argparse.Namespace) -> None:
             scene.unlink()
     commit = ", ".join(sorted({*commits, version()}))
     ordered = {side: rows[side] for side in sorted(rows, key=int)}
-    write_json(args.results, facts | {"commit": commit, "rows": ordered})
+    write_json(args.results, about | {"commit": commit, "rows": ordered})
 
 
 def earlier(path: Path, facts: Mapping[str, Any]) -> tuple[dict[str, dict[str, list[dict[str, Any]]]], set[str]]:

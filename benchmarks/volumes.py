@@ -128,9 +128,12 @@ def draw(path: Path, side: int) -> Path:
 
 
 def process(method: str, model: Path, volume: Path, out: Path) -> dict[str, Any]:
-    """Run one method in a process of its own."""
+    """Run one method in a process of its own; return its seconds and memory, or the signal that ended it."""
     command = [sys.executable, "-m", "benchmarks.volumes", "--one", method, str(model), str(volume), str(out)]
-    found = subprocess.run(command, check=True, capture_output=True, text=True)
+    found = subprocess.run(command, check=False, capture_output=True, text=True)
+    if found.returncode < 0:  # torch crashes on some large tensors
+        return {"signal": -found.returncode}
+    found.check_returncode()
     facts: dict[str, Any] = json.loads(found.stdout.splitlines()[-1])
     return facts
 
@@ -205,6 +208,9 @@ def table(path: Path = RESULT) -> str:
             title = f"{side}³, {data['classes']} classes"
             if name not in methods:
                 lines.append(f"| {title} | {name} | – | ≥ {computed(name, int(side), data['classes']):.0f} GB |")
+                continue
+            if any("signal" in row for row in methods[name]):
+                lines.append(f"| {title} | {name} | crashes | – |")
                 continue
             seconds = sorted(row["seconds"] for row in methods[name])[len(methods[name]) // 2]
             memory = max(row["bytes"] for row in methods[name]) / 1e9

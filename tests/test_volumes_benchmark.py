@@ -25,11 +25,11 @@ def test_every_method_predicts_a_volume(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_the_table(tmp_path: Path) -> None:
     assert volumes.table(tmp_path / "none.json") == volumes.NOT_MEASURED
-    rows = {"256": {"predict": [{"seconds": 100.0, "bytes": 2e9}]}}
+    rows = {"256": {"predict": [{"seconds": 100.0, "bytes": 2e9}], "whole": [{"signal": 11}]}}
     facts = {"cores": 2, "processor": "X", "torch": "2", "monai": "1", "commit": "a1", "classes": 100}
     volumes.write_json(tmp_path / "a.json", facts | {"rows": rows})
     assert volumes.table(tmp_path / "a.json").splitlines()[2:5] == [
         "| 256³, 100 classes | predict | 100 | 2.00 GB |",
         "| 256³, 100 classes | MONAI | – | ≥ 7 GB |",
-        "| 256³, 100 classes | whole | – | ≥ 7 GB |",
+        "| 256³, 100 classes | whole | crashes | – |",
     ]

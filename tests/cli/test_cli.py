@@ -33,7 +33,7 @@ FROZEN = {
     "compare": "RUN… --data --json --set --split",
     "report": "RUN --json --out",
     "measure": (
-        "MASKS --answers --estimator --ground-plane --json --out --overwrite --sample --scale-bar --set --spacing "
+        "MASKS --answers --estimator --fail --ground-plane --json --out --overwrite --sample --scale-bar --set --spacing "
         "--truth --zones"
     ),
     "predict": (

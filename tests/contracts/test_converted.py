@@ -26,7 +26,7 @@ from pixelwise.models.weights import load_model, save_model
 from pixelwise.types import ModelSpec
 
 ENGINES = [engine for engine in BACKENDS if engine != "torch"]
-FAST = ("unet", "fpn", "deeplabv3-mobilenetv3")
+FAST = ("unet", "fpn")
 CASES = [
     pytest.param(str(case), marks=() if case[0] in FAST and case in MODELS else pytest.mark.slow)
     for case in (*MODELS, *MORE)

@@ -186,7 +186,10 @@ def test_under_the_null_about_one_in_twenty_is_shown():
     assert alone > 18
 
 
-@pytest.mark.parametrize(("n", "rare"), [(10, 0.9), (20, 0.4), (50, 0.2)])
+@pytest.mark.parametrize(
+    ("n", "rare"),
+    [pytest.param(10, 0.9, marks=pytest.mark.slow), (20, 0.4), pytest.param(50, 0.2, marks=pytest.mark.slow)],
+)
 def test_exchangeable_models_are_rarely_shown_as_different(n, rare):
     """In each image the models are swapped at random. A class is in `rare` of the images, in some of them large."""
     shown, classes, alone = 0, 0, 0

@@ -109,7 +109,7 @@ def test_every_pixel_of_a_stratum_is_equally_likely() -> None:
         assert abs(own - expected).max() <= 4.5 * deviation
 
 
-@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_areas_are_unbiased_where_pixels_differ_in_area(full: bool) -> None:
     """The true class depends on the row, as the areas do."""
     mask, scale = drawn(confidence=False), ByRow(full)

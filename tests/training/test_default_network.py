@@ -153,7 +153,7 @@ def whole(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, to
     return load_file(out / "model" / "model.safetensors")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_run_that_is_stopped_while_it_stores_features_resumes_bit_for_bit(
     discs: Path, tmp_path: Path, whole: dict[str, torch.Tensor], number: signal.Signals
 ) -> None:

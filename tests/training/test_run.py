@@ -113,7 +113,7 @@ def test_the_same_seed_gives_the_same_weights_with_any_number_of_workers(
     assert_same_weights(whole, tmp_path / "run")
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_killed_run_resumes_bit_for_bit(
     whole: Path, discs: Path, tiny: tuple[str, ...], tmp_path: Path, workers: int
 ) -> None:
@@ -132,7 +132,7 @@ def test_a_killed_run_resumes_bit_for_bit(
     assert_same_weights(whole, out)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_exits_with_130_and_resumes_bit_for_bit(
     whole: Path, discs: Path, tiny: tuple[str, ...], tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pixelwise.evaluation.comparison import Pair as Pair
     from pixelwise.evaluation.comparison import Standing as Standing
     from pixelwise.evaluation.kept import KeptMasks
+    from pixelwise.measuring.rules import Verdict as Verdict
     from pixelwise.measuring.zones import ZoneTotal as ZoneTotal
     from pixelwise.models.catalogue import Entry
 

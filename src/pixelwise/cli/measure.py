@@ -23,12 +23,13 @@ from pixelwise.cli.terminal import (
 from pixelwise.errors import UsageError
 
 if TYPE_CHECKING:
-    from pixelwise.api import AreaReport, ClassSize, Measured, ProposedSample, TotalsReport, ZoneTotal
+    from pixelwise.api import AreaReport, ClassSize, Measured, ProposedSample, TotalsReport, Verdict, ZoneTotal
 
 
 # Images whose classes are printed; more are in the table of --out.
 _PRINTED = 5
 _PRINTED_ZONES = 20
+_PRINTED_VERDICTS = 20
 
 
 def run(
@@ -81,6 +82,7 @@ def run(
         typer.Option(help="The answers, or the folder of the sample: estimates areas on the map, and its accuracy."),
     ] = None,
     estimator: Annotated[str, typer.Option(help="Of --answers: stratified or olofsson.")] = "stratified",
+    fail: Annotated[bool, typer.Option("--fail", help="Exit with code 1 if a verdict is reject.")] = False,
     overwrite: Overwrite = False,
     overrides: Overrides = None,
     as_json: Json = False,
@@ -125,6 +127,12 @@ def run(
     if out and not as_json:
         put(f"\nclasses  {out}/classes.csv\nregions  {out}/regions.csv ({len(result.regions):,})\n")
         put(f"zones    {out}/zones.csv\n" if zones else "")
+        put(f"verdicts {out}/verdicts.csv\n" if result.verdicts else "")
+    if fail and result.verdicts is None:
+        do = "Add --set measure.rules=FILE."
+        raise UsageError("--fail", expected="rules", found="none, neither given nor in the model", do=do)
+    if fail and any(each.outcome == "reject" for each in result.verdicts or ()):
+        raise typer.Exit(1)
 
 
 def _require_one_of(options: dict[str, Any]) -> None:
@@ -186,7 +194,7 @@ def _accuracy(share: Any) -> str:
 
 
 def _print(result: Measured) -> None:
-    """Print the totals if there are any, or the zones, otherwise the classes of the first images, with what the intervals cover."""
+    """Print the totals if there are any, the zones or the verdicts, otherwise the classes of the first images, with what the intervals cover."""
     from rich.text import Text
 
     if result.totals is not None:
@@ -194,6 +202,9 @@ def _print(result: Measured) -> None:
         return
     if result.zones:
         put_rich(*_zones(result.zones))
+        return
+    if result.verdicts is not None:
+        put_rich(*_verdicts(result.verdicts))
         return
     images = list(dict.fromkeys(each.image for each in result.classes))
     blocks: list[Any] = []
@@ -240,6 +251,20 @@ def _zones(zones: Sequence[ZoneTotal]) -> list[Any]:
     if len(names) > _PRINTED_ZONES:
         lines.append(f"{counted(len(names) - _PRINTED_ZONES, 'more zone')} in the table of --out")
     return [table, Text("\n".join(lines), "dim")]
+
+
+def _verdicts(verdicts: Sequence[Verdict]) -> list[Any]:
+    """Return a table of the worst verdicts, and their numbers."""
+    from rich.text import Text
+
+    order = {"reject": 0, "review": 1, "pass": 2}
+    table = _empty("verdicts", ("verdict",))
+    table.add_column("reasons", overflow="fold")
+    for each in sorted(verdicts, key=lambda each: order[each.outcome])[:_PRINTED_VERDICTS]:
+        table.add_row(escaped(each.image), each.outcome, escaped("; ".join(each.reasons)))
+    counts = ", ".join(f"{sum(each.outcome == name for each in verdicts)} {name}" for name in order)
+    more = len(verdicts) - _PRINTED_VERDICTS
+    return [table, Text(counts + (f"; {more} more in the table of --out" if more > 0 else ""), "dim")]
 
 
 def _totals(totals: TotalsReport) -> Any:

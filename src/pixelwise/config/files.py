@@ -42,6 +42,17 @@ def load_config(path: Path) -> Config:
     return _validated(Config, plain, path, lines)
 
 
+def read_rules(given: Any, base: Path = Path()) -> Any:
+    """Return the rules of `measure.rules`: as they are, or from the YAML file that is named, in `base` or the current folder.
+
+    Raises:
+        ConfigError: a file that cannot be read.
+    """
+    if not isinstance(given, str):
+        return given
+    return read_yaml(base / given if (base / given).is_file() else Path(given))[0]
+
+
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """Read a YAML mapping, and the line number of each dotted key.
 

@@ -353,6 +353,15 @@ class EvaluateConfig(_Section):
     )
 
 
+class MeasureConfig(_Section):
+    """Sizes of classes and regions."""
+
+    rules: Any = Field(
+        None,
+        description="limits of sizes: a mapping, or the path of a YAML file; given in training, they are kept in the model",
+    )
+
+
 class Config(_Section):
     """The whole configuration; equal configurations on equal data give equal weights."""
 
@@ -363,3 +372,4 @@ class Config(_Section):
     loss: LossConfig = LossConfig()
     predict: PredictConfig = PredictConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    measure: MeasureConfig = MeasureConfig()

@@ -31,6 +31,7 @@ class ModelCard:
         spec: how to feed the model and read its output.
         calibration: how the temperature of `spec` was fitted; None if it was not.
         size_calibration: how wide intervals of sizes are, the plain form of `measuring.conformal.SizeCalibration`; None if unknown.
+        rules: by which `measure` judges images, the plain form of `measuring.rules.Rules`; None if there are none.
         license: terms of the weights; "user" if the person who trained the model chooses them.
         trained: data, number of images and initial weights of its training; None if unknown.
         data_hash: SHA-256 over the training data.
@@ -45,6 +46,7 @@ class ModelCard:
     spec: ModelSpec
     calibration: Mapping[str, Any] | None = None
     size_calibration: Mapping[str, Any] | None = None
+    rules: Mapping[str, Any] | None = None
     license: str = "user"
     trained: Mapping[str, Any] | None = None
     data_hash: str | None = None
@@ -125,6 +127,7 @@ class _Plain(BaseModel):
     trained_bands: tuple[str, ...] = ()
     calibration: dict[str, Any] | None = None
     size_calibration: dict[str, Any] | None = None
+    rules: dict[str, Any] | None = None
     license: str = "user"
     trained: dict[str, Any] | None = None
     data_hash: str | None = None

@@ -341,6 +341,7 @@ def model_card(config: Config, splits: DataSplits, facts: Fingerprint) -> ModelC
             trained_unit=facts.spacing_unit,
             trained_bands=facts.bands,
         ),
+        rules=config.measure.rules,
         license=config.model.license or "user",
         trained={
             "data": Path(config.data.root or "").name,

@@ -29,6 +29,7 @@ from pixelwise.evaluation import require_metrics
 from pixelwise.evaluation.kept import KeptMasks
 from pixelwise.inference.torch_backend import limit_threads
 from pixelwise.machine import cores
+from pixelwise.measuring.rules import Rules
 from pixelwise.models import packaged
 from pixelwise.storage import RUN_MARKER, claim_folder, write_atomic, write_json
 from pixelwise.training import assembly, length, plan
@@ -100,7 +101,8 @@ def train_run(
     limit_threads()
     config, base = configs.read_request(Path(request.data), _overrides(request))
     require_metrics(config.evaluate.metrics, "evaluate.metrics")
-    pinned = configs.replace(config, data=pin_paths(config.data, base).model_dump())
+    rules = {"rules": configs.read_rules(config.measure.rules, base)}
+    pinned = configs.replace(config, data=pin_paths(config.data, base).model_dump(), measure=rules)
     record = _request_record(request, pinned)
     with (
         keep_freed_memory(),
@@ -319,6 +321,8 @@ def _begin(request: Request, config: Config, data: _Data, out: Path, started: fl
     val_hash = data.val.hash()
     data = data.with_set_aside(config.train.size_calibration)
     assembly.require_annotated_pixels(data.val)
+    if config.measure.rules is not None:
+        Rules.from_dict(config.measure.rules, data.splits.labels.names)
     facts = fingerprint(data.train)
     # The masks and images must be read in the same way from now on.
     detected = {

@@ -21,17 +21,21 @@ from pixelwise.api.measuring.region_table import plain_regions, regions_table
 from pixelwise.api.measuring.scales import scale_rule
 from pixelwise.api.measuring.sources import Masks, Measurable, open_masks
 from pixelwise.api.measuring.totals import TotalsReport, estimate_truth
+from pixelwise.api.measuring.verdicts import inspected, rules_of, verdicts_table
 from pixelwise.api.measuring.zone_table import Footprint, plain_zones, zone_notices, zones_table
 from pixelwise.measuring.components import BAND_PIXELS
 from pixelwise.measuring.conformal import SizeInterval, boundary_lengths_of, interval_of
 from pixelwise.measuring.ground_plane import GroundPlane
 from pixelwise.measuring.regions import find_regions
+from pixelwise.measuring.rules import Inspected, Verdict
 from pixelwise.measuring.scale import Scale
-from pixelwise.measuring.zones import ZoneTotal, read_zones, sum_zone_totals, zone_totals
+from pixelwise.measuring.zones import Zones, ZoneTotal, read_zones, sum_zone_totals, zone_totals
 from pixelwise.storage import claim_folder, require_claimable, write_atomic, write_json
 from pixelwise.types import Measurement, Region
 
-CLASSES, REGIONS, ZONES, MEASUREMENTS = FILES = "classes.csv", "regions.csv", "zones.csv", "measurements.json"
+CLASSES, REGIONS, ZONES, VERDICTS = "classes.csv", "regions.csv", "zones.csv", "verdicts.csv"
+MEASUREMENTS = "measurements.json"
+FILES = (CLASSES, REGIONS, ZONES, VERDICTS, MEASUREMENTS)
 ESTIMATOR = "pixel count"
 # Intervals are known in pixels. They say nothing in a unit where the largest pixel is so many times the smallest one.
 _MOST_UNEQUAL = 1.5
@@ -69,6 +73,7 @@ class Measured:
         regions: connected pixels of one class, image by image.
         zones: one entry per zone and class, summed over the images.
         totals: estimated totals over all images; None without labelled images.
+        verdicts: of each image; None without rules.
         notices: what was assumed or left out.
     """
 
@@ -76,6 +81,7 @@ class Measured:
     regions: tuple[Region, ...] = ()
     zones: tuple[ZoneTotal, ...] = ()
     totals: TotalsReport | None = None
+    verdicts: tuple[Verdict, ...] | None = None
     notices: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,6 +89,7 @@ class Measured:
         plain: dict[str, Any] = {"classes": [asdict(each) for each in self.classes], **plain_regions(self.regions)}
         plain |= plain_zones(self.zones)
         plain |= {} if self.totals is None else {"totals": self.totals.to_dict()}
+        plain |= {} if self.verdicts is None else {"verdicts": [asdict(each) for each in self.verdicts]}
         return plain | {"notices": list(self.notices)}
 
 
@@ -106,7 +113,7 @@ def measure(
 
     Args:
         predictions: an output folder of `predict`; a mask file of any tool, or a folder of them; or a data set, whose masks are measured.
-        out: a new folder for `classes.csv`, `regions.csv`, `zones.csv` and `measurements.json`.
+        out: a new folder for `classes.csv`, `regions.csv`, `zones.csv`, `verdicts.csv` and `measurements.json`.
         spacing: distance between neighbouring pixels of images, such as "0.21mm", or "0.21mm,0.18mm" along rows and columns in array
             order; it takes precedence over that of the files.
         scale_bar: a line of known length in every image, "x1,y1,x2,y2=50mm", instead of a spacing.
@@ -115,10 +122,11 @@ def measure(
         zones: a GeoPackage, Shapefile or GeoJSON file with polygons; each class is also measured in each of them.
         truth: a data set with masks for some of the images, drawn at random, from which totals over all images are estimated.
         regions: also measure the regions of each class; takes longer.
-        overrides: configuration overrides of `data` for a data set, and of `data` and `evaluate` for `truth`.
+        overrides: configuration overrides: "measure.rules=FILE"; of `data` for a data set, and of `data` and `evaluate` for `truth`.
         overwrite: replace an earlier result in `out`.
 
     Raises:
+        ConfigError: rules that cannot be read or applied.
         DataError: no masks, or one that cannot be read; see also `estimate_truth`.
         UsageError: a spacing, scale bar or ground plane that cannot be read, or more than one of them.
         OutputExistsError: `out` holds files.
@@ -128,37 +136,66 @@ def measure(
     areas = None if zones is None else read_zones(zones)
     if out is not None:
         require_claimable(Path(out), overwrite, FILES, MEASUREMENTS)
-    source = open_masks(folder, [] if truth is not None else overrides)
-    classes: list[ClassSize] = []
-    found: list[Region] = []
-    in_zones: list[list[ZoneTotal]] = []
-    places: list[Footprint] = []
-    notices = list(source.notices)
-    for image in source.masks:
-        scale = scale_of(image.grid, image.shape)
-        places.append(Footprint(image.id, image.grid, image.shape))
-        classes += _measured(image, scale, source)
-        found += _regions(image, scale) if regions else []
-        if areas is not None:
-            in_zones.append(zone_totals(image, image.grid, scale, areas))
-        if isinstance(scale, GroundPlane):
-            notices += filter(None, [scale.horizon_note(image.shape)])
-    zone_sums = sum_zone_totals(in_zones)
-    if areas is not None:
-        notices += zone_notices(areas, zone_sums, places)
-    totals = None
-    if truth is not None:
-        totals = estimate_truth(folder, truth, overrides=overrides, scale_of=scale_of)
-        notices += totals.notices
-    result = Measured(tuple(classes), tuple(found), tuple(zone_sums), totals, tuple(dict.fromkeys(notices)))
+    own = [text for text in overrides if text.startswith("measure.")]
+    others = [text for text in overrides if text not in own]
+    source = open_masks(folder, [] if truth is not None else others)
+    rules = rules_of(own, source)
+    found = [
+        _of_image(image, scale_of(image.grid, image.shape), source, areas, regions or rules is not None)
+        for image in source.masks
+    ]
+    in_zones = sum_zone_totals(each.zones for each in found)
+    notices = [*source.notices, *(each.notice for each in found if each.notice is not None)]
+    notices += [] if areas is None else zone_notices(areas, in_zones, [each.place for each in found])
+    totals = None if truth is None else estimate_truth(folder, truth, overrides=others, scale_of=scale_of)
+    notices += [] if totals is None else totals.notices
+    result = Measured(
+        tuple(size for each in found for size in each.classes),
+        tuple(region for each in found for region in each.regions),
+        tuple(in_zones),
+        totals,
+        None if rules is None else tuple(rules.verdicts([each.inspected for each in found])),
+        tuple(dict.fromkeys(notices)),
+    )
     if out is not None:
         claim_folder(Path(out), overwrite, FILES, MEASUREMENTS)
-        write_json(Path(out) / MEASUREMENTS, result.to_dict())
-        write_atomic(Path(out) / CLASSES, _table(result))
-        write_atomic(Path(out) / REGIONS, regions_table(result.regions))
-        if areas is not None:
-            write_atomic(Path(out) / ZONES, zones_table(result.zones))
+        _write(result, Path(out))
     return result
+
+
+def _write(result: Measured, folder: Path) -> None:
+    write_json(folder / MEASUREMENTS, result.to_dict())
+    write_atomic(folder / CLASSES, _table(result))
+    write_atomic(folder / REGIONS, regions_table(result.regions))
+    if result.zones:
+        write_atomic(folder / ZONES, zones_table(result.zones))
+    if result.verdicts is not None:
+        write_atomic(folder / VERDICTS, verdicts_table(result.verdicts))
+
+
+@dataclass(frozen=True, eq=False)
+class _OfImage:
+    """What was found in one image."""
+
+    classes: list[ClassSize]
+    regions: list[Region]
+    zones: list[ZoneTotal]
+    inspected: Inspected
+    place: Footprint
+    notice: str | None
+
+
+def _of_image(image: Measurable, scale: Scale, source: Masks, areas: Zones | None, regions: bool) -> _OfImage:
+    classes = _measured(image, scale, source)
+    found = _regions(image, scale) if regions else []
+    return _OfImage(
+        classes,
+        found,
+        [] if areas is None else zone_totals(image, image.grid, scale, areas),
+        inspected(image, scale, {each.name: (each.share, each.size) for each in classes}, found),
+        Footprint(image.id, image.grid, image.shape),
+        scale.horizon_note(image.shape) if isinstance(scale, GroundPlane) else None,
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ whole, one at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,8 +19,9 @@ from pixelwise.api.measuring.class_names import LABELS, labels_of
 from pixelwise.api.measuring.predicted import PredictedImage, listed_images, read_summary, segmentation
 from pixelwise.api.predicting.requests import SUMMARY
 from pixelwise.config import read_request
+from pixelwise.config.tree import SplitConfig
 from pixelwise.datasets.dataset import Dataset, open_data
-from pixelwise.errors import DataError, PixelwiseError
+from pixelwise.errors import ConfigError, DataError, PixelwiseError
 from pixelwise.grid import Grid
 from pixelwise.imageio import volume_files
 from pixelwise.imageio.dicom_seg_header import segmentation_kind
@@ -33,6 +34,7 @@ from pixelwise.imageio.sources import open_source
 from pixelwise.labels import Labels
 from pixelwise.measuring.conformal import SizeCalibration
 from pixelwise.measuring.masks import ArrayMask, MaskSource, bands
+from pixelwise.models.card import ModelCard
 from pixelwise.tiles import Window
 
 _DESCRIPTIONS = (".yaml", ".yml", ".json", ".geojson", ".xml", ".csv")
@@ -73,12 +75,16 @@ class Masks:
         masks: one after the other; those of a data set are decoded on the way.
         calibration: of the model that predicted them; None without one.
         note: why there are no intervals, if that is not for lack of a calibration of the model; None if it may be.
+        names: of the classes.
+        rules: of the model, the plain form of `measuring.rules.Rules`; None if there are none.
         notices: what was assumed or left out.
     """
 
     masks: Iterable[Measurable]
+    names: tuple[str, ...] = ()
     calibration: SizeCalibration | None = None
     note: str | None = None
+    rules: Mapping[str, Any] | None = None
     notices: tuple[str, ...] = ()
 
 
@@ -134,13 +140,16 @@ def _predictions(folder: Path, summary: dict[str, Any]) -> Masks:
     labels = Labels.from_dict(summary["labels"], str(folder / SUMMARY))
     labels = labels if labels.ignore_ids else replace(labels, ignore_ids=(class_ids(labels)[1],))
     images, without = listed_images(folder, summary, labels, _IDS)
-    calibration, notices = _calibration(summary)
+    card, notices = _model_card(summary)
     notices += [f"{name}: not measured, since it has no mask" for name in without]
-    return Masks(images, calibration, notices=tuple(notices))
+    calibration, rules = (
+        (None, None) if card is None else (SizeCalibration.from_dict(card.size_calibration), card.rules)
+    )
+    return Masks(images, labels.names, calibration, rules=rules, notices=tuple(notices))
 
 
-def _calibration(known: dict[str, Any]) -> tuple[SizeCalibration | None, list[str]]:
-    """Return the calibrated intervals of the model of predictions, and a notice if that model is not there."""
+def _model_card(known: dict[str, Any]) -> tuple[ModelCard | None, list[str]]:
+    """Return the card of the model of predictions, and a notice if that model is not there."""
     place = known.get("model")
     if place is None:
         return None, ["the predictions do not name their model: sizes have no intervals"]
@@ -152,7 +161,7 @@ def _calibration(known: dict[str, Any]) -> tuple[SizeCalibration | None, list[st
         return None, [f"{place}: the model of the predictions is not there, so that sizes have no intervals"]
     if card.sha256 != known.get("model_sha256"):
         return None, [f"{place}: not the model of the predictions any more, so that sizes have no intervals"]
-    return SizeCalibration.from_dict(card.size_calibration), []
+    return card, []
 
 
 # Files of any tool
@@ -168,14 +177,16 @@ def _files(path: Path) -> Masks:
     plain = [each for each in files if each not in segmented]
     labels = labels_of(plain, path if path.is_dir() else path.parent) if plain else None
     masks: list[Measurable] = []
+    every = dict.fromkeys(labels.names if labels is not None else ())
     for each in files:
         if each in segmented:
             mask, names, grid = segmentation(each)
             masks.append(TrueMask(mask, names, str(each), grid=grid))
+            every |= dict.fromkeys(names.names)
         elif labels is not None:
             source = open_source(each)
             masks.append(PredictedImage(str(each), each, tuple(source.shape), source.grid, labels, _IDS))
-    return Masks(masks, note=_ANOTHER_TOOL)
+    return Masks(masks, tuple(every), note=_ANOTHER_TOOL)
 
 
 def _is_mask(path: Path) -> bool:
@@ -186,11 +197,19 @@ def _is_mask(path: Path) -> bool:
 
 
 def _data_set(path: Path, overrides: Sequence[str]) -> Masks:
-    """Return the ground truth of the images of all splits that have one."""
+    """Return the ground truth of the images of all splits that have one; volumes are whole if their format allows that."""
     config, base = read_request(path, overrides)
-    splits = open_data(config.data, base)
+    section = config.data
+    undivided = SplitConfig(val=0) if section.split == SplitConfig() else section.split
+    section = section.model_copy(update={"split": undivided, "volumes": section.volumes or "whole"})
+    try:
+        splits = open_data(section, base)
+    except ConfigError:
+        if config.data.volumes is not None:
+            raise
+        splits = open_data(section.model_copy(update={"volumes": "slices"}), base)
     chosen = [(split, i) for split in splits for i, record in enumerate(split.records) if record.mask is not None]
-    return Masks(_Truth(chosen), note=_TRUTH, notices=splits.notices)
+    return Masks(_Truth(chosen), splits.labels.names, note=_TRUTH, notices=splits.notices)
 
 
 @dataclass(frozen=True, eq=False)
