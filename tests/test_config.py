@@ -89,7 +89,7 @@ TRAIN = (
         ),
         (
             "trian:\n  steps: 8\n",
-            ":1: expected one of data, model, train, augment, loss, predict, evaluate, found unknown key `trian`. "
+            ":1: expected one of data, model, train, augment, loss, predict, evaluate, measure, found unknown key `trian`. "
             "Did you mean 'train'?",
         ),
         (
@@ -108,7 +108,7 @@ TRAIN = (
         # Keys that look like names of types.
         (
             "str: 3\n",
-            ":1: expected one of data, model, train, augment, loss, predict, evaluate, found unknown key `str`. "
+            ":1: expected one of data, model, train, augment, loss, predict, evaluate, measure, found unknown key `str`. "
             "Did you mean 'train'?",
         ),
         (
@@ -253,7 +253,7 @@ def test_overrides_keep_other_values() -> None:
         ("train.stepps=3", f"--set: expected one of {TRAIN}, found unknown key `train.stepps`. Did you mean 'steps'?"),
         (
             "trian.steps=3",
-            "--set: expected one of data, model, train, augment, loss, predict, evaluate, found unknown key `trian`. "
+            "--set: expected one of data, model, train, augment, loss, predict, evaluate, measure, found unknown key `trian`. "
             "Did you mean 'train'?",
         ),
         (
@@ -263,7 +263,7 @@ def test_overrides_keep_other_values() -> None:
         ("train.steps=0", "--set: train.steps: expected greater than or equal to 1, found 0. Correct the value."),
         (
             "=3",
-            "--set: expected one of data, model, train, augment, loss, predict, evaluate, found unknown key ``. Remove it.",
+            "--set: expected one of data, model, train, augment, loss, predict, evaluate, measure, found unknown key ``. Remove it.",
         ),
     ],
 )

@@ -350,6 +350,12 @@ class EvaluateConfig(_Section):
     )
 
 
+class MeasureConfig(_Section):
+    """Sizes of classes and regions."""
+
+    parquet: bool = Field(False, description="write tables also as Parquet; needs pyarrow")
+
+
 class Config(_Section):
     """The whole configuration; equal configurations on equal data give equal weights."""
 
@@ -360,3 +366,4 @@ class Config(_Section):
     loss: LossConfig = LossConfig()
     predict: PredictConfig = PredictConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    measure: MeasureConfig = MeasureConfig()

@@ -144,7 +144,7 @@ def training_recipe(run_folder: str | Path) -> TrainingRecipe | None:
     if request.get("time_limit") is not None and isinstance(request.get("config"), dict):
         source = {"time_limit": request["time_limit"], **request["config"]}
     training = {key: value for key, value in dict(source.get("train") or {}).items() if key not in _NOT_IN_RECIPE}
-    recipe = {key: value for key, value in source.items() if key != "evaluate"} | {"train": training}
+    recipe = {key: value for key, value in source.items() if key not in ("evaluate", "measure")} | {"train": training}
     text = json.dumps(recipe, sort_keys=True, default=str)
     return TrainingRecipe(hashlib.sha256(text.encode()).hexdigest(), train.get("seed"))
 

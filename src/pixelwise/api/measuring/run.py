@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,11 +19,13 @@ from pixelwise.api.measuring.predicted import (
     read_summary,
     size_unit,
 )
-from pixelwise.api.measuring.region_table import plain_regions, regions_table
+from pixelwise.api.measuring.region_table import plain_regions, region_columns, regions_table
 from pixelwise.api.measuring.spacing import scale_rule
+from pixelwise.api.measuring.tables import Column, csv_text, require_pyarrow, write_parquet
 from pixelwise.api.measuring.totals import TotalsReport, estimate_truth
 from pixelwise.api.predicting.requests import SUMMARY
-from pixelwise.errors import DataError, PixelwiseError
+from pixelwise.config import Config, with_overrides
+from pixelwise.errors import DataError, PixelwiseError, UsageError
 from pixelwise.imageio.masks import MaskRule
 from pixelwise.imageio.scene_writing import class_ids
 from pixelwise.labels import Labels
@@ -36,9 +36,10 @@ from pixelwise.measuring.scale import Scale
 from pixelwise.storage import claim_folder, require_claimable, write_atomic, write_json
 from pixelwise.types import Measurement, Region
 
-CLASSES, REGIONS, MEASUREMENTS = FILES = "classes.csv", "regions.csv", "measurements.json"
+CLASSES, REGIONS, MEASUREMENTS = "classes.csv", "regions.csv", "measurements.json"
+CLASSES_PARQUET, REGIONS_PARQUET = "classes.parquet", "regions.parquet"
+FILES = (CLASSES, REGIONS, CLASSES_PARQUET, REGIONS_PARQUET, MEASUREMENTS)
 ESTIMATOR = "pixel count"
-_COLUMNS = ("image", "class", "pixels", "share", "size", "unit", "low", "high", "provenance", "note")
 
 
 @dataclass(frozen=True)
@@ -102,12 +103,13 @@ def measure(
 
     Args:
         predictions: an output folder of `predict`.
-        out: a new folder for `classes.csv`, `regions.csv` and `measurements.json`.
+        out: a new folder for `classes.csv`, `regions.csv` and `measurements.json`; with the override "measure.parquet=true" also for
+            `classes.parquet` and `regions.parquet`.
         spacing: distance between neighbouring pixels of images, such as "0.21mm", or "0.21mm,0.18mm" along rows and columns in array
             order; it takes precedence over that of the files.
         truth: a data set with masks for some of the images, drawn at random, from which totals over all images are estimated.
         regions: also measure the regions of each class; takes longer.
-        overrides: configuration overrides of `data` and `evaluate` for `truth`.
+        overrides: configuration overrides of `measure`, and of `data` and `evaluate` for `truth`.
         overwrite: replace an earlier result in `out`.
 
     Raises:
@@ -116,6 +118,11 @@ def measure(
         OutputExistsError: `out` holds files.
     """
     folder = Path(predictions)
+    own = [text for text in overrides if text.startswith("measure.")]
+    others = [text for text in overrides if text not in own]
+    parquet = with_overrides(Config(), own).measure.parquet
+    if parquet:
+        _require_parquet(out)
     scale_of = scale_rule(spacing)
     if out is not None:
         require_claimable(Path(out), overwrite, FILES, MEASUREMENTS)
@@ -138,7 +145,7 @@ def measure(
         found += _regions(image, scale) if regions else []
     totals = None
     if truth is not None:
-        totals = estimate_truth(folder, truth, overrides=overrides, scale_of=scale_of)
+        totals = estimate_truth(folder, truth, overrides=others, scale_of=scale_of)
         notices += totals.notices
     result = Measured(tuple(classes), tuple(found), totals, tuple(notices))
     if out is not None:
@@ -146,7 +153,18 @@ def measure(
         write_atomic(Path(out) / CLASSES, _table(result))
         write_atomic(Path(out) / REGIONS, regions_table(result.regions))
         write_json(Path(out) / MEASUREMENTS, result.to_dict())
+        if parquet:
+            write_parquet(Path(out) / CLASSES_PARQUET, _class_columns(result))
+            write_parquet(Path(out) / REGIONS_PARQUET, region_columns(result.regions))
     return result
+
+
+def _require_parquet(out: str | Path | None) -> None:
+    """Raise a `UsageError` if there is no folder for the tables, or pyarrow is not installed."""
+    if out is None:
+        where = "--set measure.parquet=true"
+        raise UsageError(where, expected="a folder for the tables", found="no --out", do="Add --out FOLDER.")
+    require_pyarrow()
 
 
 def _calibration(known: Mapping[str, Any]) -> tuple[SizeCalibration | None, list[str]]:
@@ -213,16 +231,21 @@ def _measurement(value: float, unit: str, pixels: int, interval: SizeInterval, p
 
 def _table(result: Measured) -> str:
     """Return a row per image and class as CSV."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(_COLUMNS)
-    for each in result.classes:
-        size = each.size
-        limits = ["" if limit is None else f"{limit:.6g}" for limit in (size.low, size.high)]
-        rows.writerow(
-            [
-                *(each.image, each.name, each.pixels, f"{each.share:.6f}", f"{size.value:.6g}", size.unit),
-                *(*limits, each.provenance, size.note or ""),
-            ]
-        )
-    return text.getvalue()
+    return csv_text(_class_columns(result))
+
+
+def _class_columns(result: Measured) -> list[Column]:
+    """Return a row per image and class."""
+    classes, sizes = result.classes, [each.size for each in result.classes]
+    return [
+        Column("image", str, [each.image for each in classes]),
+        Column("class", str, [each.name for each in classes]),
+        Column("pixels", int, [each.pixels for each in classes]),
+        Column("share", float, [each.share for each in classes], ".6f"),
+        Column("size", float, [size.value for size in sizes], ".6g"),
+        Column("unit", str, [size.unit for size in sizes]),
+        Column("low", float, [size.low for size in sizes], ".6g"),
+        Column("high", float, [size.high for size in sizes], ".6g"),
+        Column("provenance", str, [each.provenance for each in classes]),
+        Column("note", str, [size.note for size in sizes]),
+    ]
