@@ -167,6 +167,47 @@ def test_chips_show_the_image_around_the_point(tmp_path: Path) -> None:
         assert set(np.unique(shown[ring == 4])) == {255}
 
 
+@pytest.mark.parametrize(("dtype", "bands"), [("uint16", 1), ("int16", 4), ("float32", 3)])
+def test_images_of_more_than_8_bits_are_stretched_alike_at_every_point(tmp_path: Path, dtype: str, bands: int) -> None:
+    """Each band between its 2nd and 98th percentile in the valid pixels around the points."""
+    values = np.stack([scene().astype(np.float64) * (30 + 10 * band) - 20 * band for band in range(bands)]).astype(
+        dtype
+    )
+    values[:, 30:50] = -9 if dtype != "uint16" else 65535
+    about = {"dtype": dtype, "nodata": values[0, 30, 0], **PLACES["utm"]}
+    with rasterio.open(tmp_path / "map.tif", "w", "GTiff", SHAPE[1], SHAPE[0], bands, **about) as file:
+        file.write(values)
+    Image.fromarray(truth().astype(np.uint8)).save(tmp_path / "map.png")
+    sample = propose_sample(tmp_path / "map.png", size=60, out=tmp_path / "survey", image=tmp_path / "map.tif")
+    shown_bands = values[: 3 if bands >= 3 else 1].astype(np.float64)
+    seen = np.full(SHAPE, np.nan)
+    points = [(int(row["row"]), int(row["column"])) for row in table(sample.folder / "sample.csv")]
+    around = [
+        shown_bands[:, max(row - 50, 0) : row + 51, max(column - 50, 0) : column + 51].reshape(len(shown_bands), -1)
+        for row, column in points
+    ]
+    pixels = np.concatenate([each[:, each[0] != about["nodata"]] for each in around], 1)
+    low, high = np.percentile(pixels, (2, 98), axis=1)
+    expected = 255 * np.clip((shown_bands - low[:, None, None]) / (high - low)[:, None, None], 0, 1)
+    ring = np.maximum(*np.abs(np.mgrid[-50:51, -50:51]))
+    for number, (row, column) in enumerate(points, 1):
+        shown = np.asarray(Image.open(sample.folder / "chips" / f"{number:02}.png")).astype(float)
+        rows, columns = np.mgrid[row - 50 : row + 51, column - 50 : column + 51]
+        inside = (rows >= 0) & (rows < SHAPE[0]) & (columns >= 0) & (columns < SHAPE[1]) & (ring != 3) & (ring != 4)
+        inside[inside] = (shown_bands[0] != about["nodata"])[rows[inside], columns[inside]]
+        for band in range(3):
+            wanted = expected[min(band, len(expected) - 1)][rows[inside], columns[inside]]
+            assert np.abs(shown[inside][:, band] - wanted).max() <= 0.6
+        seen[rows[inside], columns[inside]] = 1
+    assert np.isfinite(seen).sum() > 5000
+    assert "stretched from its 2nd to its 98th percentile" in (sample.folder / "index.html").read_text()
+
+
+def test_images_of_8_bits_are_shown_as_they_are(tmp_path: Path) -> None:
+    _, sample = drawn(tmp_path, None, 60)
+    assert "percentile" not in (sample.folder / "index.html").read_text()
+
+
 def test_without_a_reference_system_there_are_pixels(tmp_path: Path) -> None:
     out, sample = drawn(tmp_path, None, 60)
     assert sample.unit == "px²"

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.inference.backends import predictor_of
 
 import pixelwise
 from pixelwise.api.measuring.totals import estimate_truth
-from pixelwise.errors import DataError, LabelsError
+from pixelwise.api.predicting import predict_files
+from pixelwise.errors import DataError, LabelsError, PairingError
 from pixelwise.grid import Grid
+from pixelwise.labels import Labels
 from pixelwise.measuring.scale import AffineScale
 
 POPULATION, LABELLED = 40, 14
@@ -143,6 +147,52 @@ def test_predictions_of_a_model(tmp_path: Path, tiny: tuple[str, ...]) -> None:
         (labelled / "labels.yaml").write_text("names: [ground, tree]\n")
         with pytest.raises(LabelsError, match="the classes of the predictions, background, disc"):
             estimate_truth(out, labelled)
+
+
+def splits(root: Path, count: int = 12) -> Path:
+    """Write the splits train and test, whose images have the same names."""
+    rng = np.random.default_rng(1)
+    for split in ("train", "test"):
+        for kind in ("images", "masks"):
+            (root / split / kind).mkdir(parents=True)
+        for number in range(count):
+            values = rng.integers(0, 200, (9, 11)).astype(np.uint8)
+            Image.fromarray(values).save(root / split / f"images/{number:02}.png")
+            Image.fromarray((values > 90).astype(np.uint8)).save(root / split / f"masks/{number:02}.png")
+    (root / "labels.yaml").write_text("names: [dark, bright]\n")
+    return root
+
+
+def bright(images: Any) -> np.ndarray:
+    values = np.asarray(images, np.float32)[:, :1]
+    return np.concatenate([np.full_like(values, 100), values], 1)
+
+
+def predicted(sources: list[Path], out: Path) -> Path:
+    predict_files(predictor_of(bright, Labels(("dark", "bright")), channels=1), [str(each) for each in sources], out)
+    return out
+
+
+def test_splits_that_were_not_predicted_are_left_out(tmp_path: Path) -> None:
+    data = splits(tmp_path / "data")
+    report = estimate_truth(predicted([data / "test/images"], tmp_path / "out"), data)
+    truth = [np.asarray(Image.open(path)) for path in (data / "test/masks").iterdir()]
+    assert (report.images, report.population) == (12, 12)
+    assert report.classes[1].total.value == sum(mask.sum() for mask in truth)
+    assert "the split train is left out, since none of its images were predicted" in report.notices
+
+
+def test_images_that_were_not_predicted_are_named_with_advice_that_works(tmp_path: Path) -> None:
+    data = splits(tmp_path / "data")
+    images = sorted((data / "test/images").iterdir())
+    out = predicted(images[:10], tmp_path / "out")
+    with pytest.raises(PairingError, match=r"none for 10, 11\. Predict all of them with one command, into one folder"):
+        estimate_truth(out, data)
+    assert estimate_truth(predicted(images, tmp_path / "all"), data).images == 12
+    for path in images[10:]:
+        path.unlink()
+        (data / "test/masks" / path.name).unlink()
+    assert estimate_truth(out, data).images == 10
 
 
 @pytest.mark.parametrize("group", [None, "patient_([0-9]+)"])

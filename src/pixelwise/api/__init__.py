@@ -21,8 +21,8 @@ from pixelwise.storage import claim_folder, require_claimable
 
 if TYPE_CHECKING:
     from pixelwise.api.measuring.areas import AreaReport as AreaReport
-    from pixelwise.api.measuring.run import ClassSize as ClassSize
-    from pixelwise.api.measuring.run import Measured as Measured
+    from pixelwise.api.measuring.result import ClassSize as ClassSize
+    from pixelwise.api.measuring.result import Measured as Measured
     from pixelwise.api.measuring.sampling import ProposedSample as ProposedSample
     from pixelwise.api.measuring.totals import TotalsReport as TotalsReport
     from pixelwise.api.predicting import Predicted

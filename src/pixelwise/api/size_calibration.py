@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _KEY = "evaluate.calibrate_sizes"
 # One of four images, or groups of images, chooses the kind of error of each class.
 _CHOOSING = 4
+_OTHERS = "Name another --split, or other labelled images."
 
 
 def used_in_training(folder: Path) -> Mapping[str, Mapping[str, Sequence[Any]]] | None:
@@ -38,7 +39,7 @@ def used_in_training(folder: Path) -> Mapping[str, Mapping[str, Sequence[Any]]] 
     return used if isinstance(used, dict) else None
 
 
-def require_unused(folder: Path, images: Dataset, where: object, purpose: str) -> str | None:
+def require_unused(folder: Path, images: Dataset, where: object, purpose: str, do: str = _OTHERS) -> str | None:
     """Raise an error if a model was trained or validated on some of the images.
 
     Args:
@@ -46,6 +47,7 @@ def require_unused(folder: Path, images: Dataset, where: object, purpose: str) -
         images: the images.
         where: named in the error.
         purpose: what they are for.
+        do: advice if it was.
 
     Returns:
         A notice if the images that the model was trained on are unknown.
@@ -68,7 +70,7 @@ def require_unused(folder: Path, images: Dataset, where: object, purpose: str) -
             where,
             expected=f"images for {purpose} that the model was neither trained nor validated on",
             found=f"{len(shared)} of {len(images)} that it was ({listed(shared, 3)})",
-            do="Name another --split, or other labelled images.",
+            do=do,
         )
     return None
 

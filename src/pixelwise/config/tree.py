@@ -360,6 +360,7 @@ class MeasureConfig(_Section):
         None,
         description="limits of sizes: a mapping, or the path of a YAML file; given in training, they are kept in the model",
     )
+    parquet: bool = Field(False, description="write tables also as Parquet; needs pyarrow")
 
 
 class Config(_Section):

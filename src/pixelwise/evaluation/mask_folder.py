@@ -36,6 +36,7 @@ from pixelwise.types import Prediction
 Values = Literal["ids", "data"]
 _DICOM = (".dcm",)
 _SLICER = ".seg.nrrd"  # of segmentations of 3D Slicer
+_PREDICT = "Predict these images too, or choose the --split that was predicted."
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def _require_size(path: Path, found: Sequence[int], expected: Sequence[int]) -> 
         )
 
 
-def open_masks(folder: Path, dataset: Dataset, values: Values | None = None) -> MaskFolder:
+def open_masks(folder: Path, dataset: Dataset, values: Values | None = None, missing: str = _PREDICT) -> MaskFolder:
     """Find the mask of every image of a data set, whose path must end with the image's id or the reverse.
 
     Args:
@@ -92,6 +93,7 @@ def open_masks(folder: Path, dataset: Dataset, values: Values | None = None) -> 
         dataset: the images to score.
         values: whether the files hold class "ids", or the values of the "data" set's own masks (`data.mask_values`); by default
             the interpretation that is valid for all files.
+        missing: advice if images have no mask.
 
     Raises:
         DataError: no such folder, or no masks in it.
@@ -102,7 +104,7 @@ def open_masks(folder: Path, dataset: Dataset, values: Values | None = None) -> 
     inside_predicted = folder.name == "masks" and (folder.parent / "predictions.json").is_file()
     paths = mask_paths(folder)
     folder = folder / "masks" if predicted else folder
-    masks, used = _masks(folder, paths, dataset.records)
+    masks, used = _masks(folder, paths, dataset.records, missing)
     unused = len(paths) - len(used)
     notices: tuple[str, ...] = ()
     if unused:
@@ -151,7 +153,9 @@ def _stem(path: Path) -> str:
     return name[: -max(map(len, ends))] if ends else path.with_suffix("").as_posix()
 
 
-def _masks(folder: Path, paths: Sequence[Path], records: Sequence[Record]) -> tuple[dict[str, Record], set[Path]]:
+def _masks(
+    folder: Path, paths: Sequence[Path], records: Sequence[Record], missing: str
+) -> tuple[dict[str, Record], set[Path]]:
     """Return the mask of each record, and the files that are used.
 
     Windows and slices are read from the mask of their scene or volume, unless each has a mask of its own.
@@ -160,8 +164,8 @@ def _masks(folder: Path, paths: Sequence[Path], records: Sequence[Record]) -> tu
     pieces = [record for record in records if _is_piece(record)]
     apart = bool(pieces) and all(names.has(record.id) for record in pieces)
     own = [record for record in records if apart or not _is_piece(record)]
-    files = _paired(folder, paths, [record.id for record in own])
-    wholes = {} if apart else _paired_wholes(folder, paths, pieces, names)
+    files = _paired(folder, paths, [record.id for record in own], missing)
+    wholes = {} if apart else _paired_wholes(folder, paths, pieces, names, missing)
     masks = {record.id: replace(record, mask=files[record.id], source=None, window=None, plane=None) for record in own}
     if not apart:
         masks |= {record.id: _piece_of(record, wholes[record.id]) for record in pieces}
@@ -193,7 +197,9 @@ class _Names:
         return name in self._ends or not self._whole.isdisjoint(_suffixes(name))
 
 
-def _paired_wholes(folder: Path, paths: Sequence[Path], pieces: Sequence[Record], names: _Names) -> dict[str, Path]:
+def _paired_wholes(
+    folder: Path, paths: Sequence[Path], pieces: Sequence[Record], names: _Names, missing: str
+) -> dict[str, Path]:
     """Return the mask of the scene or volume of each window or slice, by the id of the piece.
 
     It refers to the DICOM series, was written for the image according to `predictions.json`, or has the id of the scene or volume or
@@ -215,7 +221,7 @@ def _paired_wholes(folder: Path, paths: Sequence[Path], pieces: Sequence[Record]
             continue
         parent, file = name.rpartition("/")[0], _stem(Path(first.image.name))
         chosen[name] = next((each for each in (name, f"{parent}/{file}".lstrip("/"), file) if names.has(each)), name)
-    named = _paired(folder, paths, list(chosen.values()))
+    named = _paired(folder, paths, list(chosen.values()), missing)
     found |= {name: named[each] for name, each in chosen.items()}
     return {record.id: found[name] for name, group in groups.items() for record in group}
 
@@ -251,7 +257,7 @@ def _by_source(folder: Path) -> dict[Path, list[Path]]:
     return found
 
 
-def _paired(folder: Path, paths: Sequence[Path], ids: Sequence[str]) -> dict[str, Path]:
+def _paired(folder: Path, paths: Sequence[Path], ids: Sequence[str], advice: str) -> dict[str, Path]:
     by_name: dict[str, list[Path]] = {}
     by_suffix: dict[str, list[Path]] = {}
     for path in paths:
@@ -281,7 +287,7 @@ def _paired(folder: Path, paths: Sequence[Path], ids: Sequence[str]) -> dict[str
             folder,
             expected=f"a mask with the name of the image for each of {len(ids)} images",
             found=f"none for {listed(missing, 3)}",
-            do="Predict these images too, or choose the --split that was predicted.",
+            do=advice,
         )
     for id, path in files.items():
         if path in image_of:

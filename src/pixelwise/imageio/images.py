@@ -226,28 +226,44 @@ def _as_mask(header: Header, raster: Raster) -> RawMask:
     return RawMask(values, "lossy" if header.lossy else kind, colours, header.format, stored)
 
 
-def to_rgb8(image: NDArray[Any]) -> NDArray[np.uint8]:
+def to_rgb8(image: NDArray[Any], limits: NDArray[np.float32] | None = None) -> NDArray[np.uint8]:
     """Convert an image to 8-bit RGB for display.
 
-    8-bit values are kept; others are stretched per band between their 2nd and 98th percentile. Of one or two bands the first
-    is shown in grey, of more the first three as colours.
+    8-bit values are kept; others are stretched per band between two limits. Of one or two bands the first is shown in grey, of
+    more the first three as colours.
 
     Args:
         image: (C, H, W).
+        limits: lowest and highest value per band that is shown, (2, 1 or 3); None for those of `display_limits` of this image.
 
     Returns:
         (H, W, 3) uint8.
     """
-    shown = np.moveaxis(image[: 3 if len(image) >= 3 else 1], 0, -1)
+    shown = np.moveaxis(_shown(image), 0, -1)
     if shown.dtype != np.uint8:
-        step = max(1, int((shown.shape[0] * shown.shape[1] / 1_000_000) ** 0.5))
-        some = shown[::step, ::step].reshape(-1, shown.shape[2]).astype(np.float32)
-        low, high = np.nan_to_num(np.nanpercentile(some, (2, 98), axis=0)).astype(np.float32)
+        if limits is None:
+            step = max(1, int((shown.shape[0] * shown.shape[1] / 1_000_000) ** 0.5))
+            limits = display_limits(image[:, ::step, ::step])
+        low, high = limits
         span = np.where(high > low, high - low, 1)
         with np.errstate(over="ignore", invalid="ignore"):
             scaled = (shown.astype(np.float32) - low) / span
         shown = (np.clip(np.nan_to_num(scaled), 0, 1) * 255 + 0.5).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(shown, (*shown.shape[:2], 3)))
+
+
+def display_limits(image: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the 2nd and 98th percentile of each band of an image (C, *S) that is shown, (2, 1 or 3); 0 without a value."""
+    shown = _shown(image)
+    values = shown.reshape(len(shown), -1).astype(np.float32)
+    if not values.size:
+        return np.zeros((2, len(shown)), np.float32)
+    return np.nan_to_num(np.nanpercentile(values, (2, 98), axis=1)).astype(np.float32)
+
+
+def _shown(image: NDArray[Any]) -> NDArray[Any]:
+    """Return the bands that are shown: the first of one or two, the first three of more."""
+    return image[: 3 if len(image) >= 3 else 1]
 
 
 def list_images(folder: Path | str) -> list[Path]:

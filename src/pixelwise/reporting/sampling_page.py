@@ -34,13 +34,16 @@ def chip_window(shape: Sequence[int], position: Sequence[int]) -> Window:
     )
 
 
-def chip(image: NDArray[Any], window: Window, position: Sequence[int]) -> NDArray[np.uint8]:
+def chip(
+    image: NDArray[Any], window: Window, position: Sequence[int], limits: NDArray[np.float32] | None = None
+) -> NDArray[np.uint8]:
     """Draw the surroundings of a pixel, with a frame around it.
 
     Args:
         image: (C, h, w), the window.
         window: of `chip_window`.
         position: row and column of the pixel.
+        limits: values that are shown as black and white, the same for all chips, see `images.to_rgb8`.
 
     Returns:
         (101, 101, 3) uint8 with the pixel in the centre; black beyond the image.
@@ -49,7 +52,7 @@ def chip(image: NDArray[Any], window: Window, position: Sequence[int]) -> NDArra
     pixels = np.zeros((side, side, 3), np.uint8)
     first = [start - at + _REACH for start, at in zip(window.start, position, strict=True)]
     height, width = window.shape
-    pixels[first[0] : first[0] + height, first[1] : first[1] + width] = to_rgb8(image)
+    pixels[first[0] : first[0] + height, first[1] : first[1] + width] = to_rgb8(image, limits)
     distance = np.abs(np.arange(side) - _REACH)
     ring = np.maximum(distance[:, None], distance)
     pixels[ring == _FRAME] = 0
@@ -58,7 +61,14 @@ def chip(image: NDArray[Any], window: Window, position: Sequence[int]) -> NDArra
 
 
 def write_sampling_page(
-    path: Path, name: str, sample: str, labels: Labels, points: Sequence[Mapping[str, Any]], unsure: str
+    path: Path,
+    name: str,
+    sample: str,
+    labels: Labels,
+    points: Sequence[Mapping[str, Any]],
+    unsure: str,
+    *,
+    stretched: bool = False,
 ) -> None:
     """Write the page.
 
@@ -69,6 +79,7 @@ def write_sampling_page(
         labels: names and colours of the classes.
         points: "point", "row" and "column" of each, "place" as text, and "chip", the path of its image relative to the page, or None.
         unsure: what is saved for points at which the person is unsure.
+        stretched: whether values were stretched for display.
 
     Raises:
         ResourceError: the file cannot be written.
@@ -91,6 +102,7 @@ def write_sampling_page(
         script=script,
         policy=policy,
         count=len(points),
+        stretched=stretched,
         data=_script_json(data),
     )  # fmt: skip
     write_atomic(path, html)

@@ -2,52 +2,46 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Any
 
+from pixelwise.api.measuring.tables import Column
 from pixelwise.types import Region
 
 _AXES = ("slice", "row", "column")
 
 
-def regions_table(regions: Sequence[Region]) -> str:
-    """Return a row per region as CSV: one column per measurement and unit, so that a column can be summed.
+def region_columns(regions: Sequence[Region]) -> list[Column]:
+    """Return a row per region: one column per measurement and unit, so that a column can be summed.
 
     Centroids and boxes are in pixels, the end of a box being exclusive; x, y and z are world coordinates.
     """
     ndim = max((len(each.centroid) for each in regions), default=2)
-    axes = _AXES[-ndim:]
-    positions = "xyz"[: max((len(each.position or ()) for each in regions), default=0)]
+    positions = max((len(each.position or ()) for each in regions), default=0)
     sizes = list(dict.fromkeys((name, m.unit) for each in regions for name, m in each.measurements.items()))
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(
-        [
-            *("image", "region", "class", "pixels", "holes", "touches_border", "confidence"),
-            *(f"centroid_{axis}" for axis in axes),
-            *positions,
-            *(f"{end}_{axis}" for end in ("first", "end") for axis in axes),
-            *(f"{name}_{unit}" for name, unit in sizes),
-        ]
-    )
-    for each in regions:
-        missing = [""] * (ndim - len(each.centroid))
-        world = [f"{value:.9g}" for value in each.position or ()]
-        rows.writerow(
-            [
-                *(each.image, each.number, each.class_name, each.pixels),
-                "" if each.holes is None else each.holes,
-                "yes" if each.touches_border else "no",
-                "" if each.confidence is None else f"{each.confidence:.4f}",
-                *(*missing, *(f"{value:.6g}" for value in each.centroid)),
-                *(*world, *[""] * (len(positions) - len(world))),
-                *(value for end in (each.window.start, each.window.stop) for value in (*missing, *end)),
-                *(_value(each, name, unit) for name, unit in sizes),
-            ]
-        )
-    return text.getvalue()
+    return [
+        Column("image", str, [each.image for each in regions]),
+        Column("region", int, [each.number for each in regions]),
+        Column("class", str, [each.class_name for each in regions]),
+        Column("pixels", int, [each.pixels for each in regions]),
+        Column("holes", int, [each.holes for each in regions]),
+        Column("touches_border", str, ["yes" if each.touches_border else "no" for each in regions]),
+        Column("confidence", float, [each.confidence for each in regions], ".4f"),
+        *(
+            _column(f"centroid_{axis}", float, [each.centroid for each in regions], axis, ".6g")
+            for axis in _AXES[-ndim:]
+        ),
+        *(
+            Column(name, float, [_at(each.position or (), axis) for each in regions], ".9g")
+            for axis, name in enumerate("xyz"[:positions])
+        ),
+        *(_column(f"first_{axis}", int, [each.window.start for each in regions], axis) for axis in _AXES[-ndim:]),
+        *(_column(f"end_{axis}", int, [each.window.stop for each in regions], axis) for axis in _AXES[-ndim:]),
+        *(
+            Column(f"{name}_{unit}", float, [_value(each, name, unit) for each in regions], ".6g")
+            for name, unit in sizes
+        ),
+    ]
 
 
 def plain_regions(regions: Sequence[Region]) -> dict[str, Any]:
@@ -68,6 +62,18 @@ def _plain(region: Region) -> dict[str, Any]:
     return {key: getattr(region, key) for key in keys} | box | {"sizes": sizes}
 
 
-def _value(region: Region, name: str, unit: str) -> str:
+def _column(
+    name: str, kind: type[int] | type[float], places: Sequence[Sequence[float]], axis: str, form: str = ""
+) -> Column:
+    """Return the coordinates along an axis of "slice", "row" and "column"; images have no slice."""
+    place = _AXES.index(axis) - len(_AXES)
+    return Column(name, kind, [each[place] if len(each) >= -place else None for each in places], form)
+
+
+def _at(values: Sequence[float], axis: int) -> float | None:
+    return values[axis] if axis < len(values) else None
+
+
+def _value(region: Region, name: str, unit: str) -> float | None:
     found = region.measurements.get(name)
-    return "" if found is None or found.unit != unit else f"{found.value:.6g}"
+    return None if found is None or found.unit != unit else found.value

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,80 +14,29 @@ from pixelwise.api.measuring.predicted import (
     class_sizes,
     size_unit,
 )
-from pixelwise.api.measuring.region_table import plain_regions, regions_table
+from pixelwise.api.measuring.result import FILES, MEASUREMENTS, ClassSize, Measured, write_result
 from pixelwise.api.measuring.scales import scale_rule
 from pixelwise.api.measuring.sources import Masks, Measurable, open_masks
-from pixelwise.api.measuring.totals import TotalsReport, estimate_truth
-from pixelwise.api.measuring.verdicts import inspected, rules_of, verdicts_table
-from pixelwise.api.measuring.zone_table import Footprint, plain_zones, zone_notices, zones_table
+from pixelwise.api.measuring.tables import require_pyarrow
+from pixelwise.api.measuring.totals import estimate_truth
+from pixelwise.api.measuring.verdicts import inspected, rules_of
+from pixelwise.api.measuring.zone_table import Footprint, zone_notices
+from pixelwise.config import Config, with_overrides
+from pixelwise.errors import UsageError
 from pixelwise.measuring.components import BAND_PIXELS
 from pixelwise.measuring.conformal import SizeInterval, boundary_lengths_of, interval_of
 from pixelwise.measuring.ground_plane import GroundPlane
 from pixelwise.measuring.regions import find_regions
-from pixelwise.measuring.rules import Inspected, Verdict
+from pixelwise.measuring.rules import Inspected
 from pixelwise.measuring.scale import Scale
 from pixelwise.measuring.zones import Zones, ZoneTotal, read_zones, sum_zone_totals, zone_totals
-from pixelwise.storage import claim_folder, require_claimable, write_atomic, write_json
+from pixelwise.storage import claim_folder, require_claimable
 from pixelwise.types import Measurement, Region
 
-CLASSES, REGIONS, ZONES, VERDICTS = "classes.csv", "regions.csv", "zones.csv", "verdicts.csv"
-MEASUREMENTS = "measurements.json"
-FILES = (CLASSES, REGIONS, ZONES, VERDICTS, MEASUREMENTS)
 ESTIMATOR = "pixel count"
 # Intervals are known in pixels. They say nothing in a unit where the largest pixel is so many times the smallest one.
 _MOST_UNEQUAL = 1.5
 _UNEQUAL = SizeInterval(None, None, "no interval: the pixels of this image differ too much in size")
-_COLUMNS = ("image", "class", "pixels", "share", "size", "unit", "low", "high", "provenance", "note")
-
-
-@dataclass(frozen=True)
-class ClassSize:
-    """The size of one class in one image.
-
-    Args:
-        image: the image file.
-        name: of the class.
-        pixels: number of predicted pixels.
-        share: of the pixels of the image, 0…1.
-        size: area or volume, with its interval; its note says what the interval covers, or why there is none.
-        provenance: where the unit comes from, or why there is none.
-    """
-
-    image: str
-    name: str
-    pixels: int
-    share: float
-    size: Measurement
-    provenance: str
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What `measure` found.
-
-    Args:
-        classes: one entry per image and class.
-        regions: connected pixels of one class, image by image.
-        zones: one entry per zone and class, summed over the images.
-        totals: estimated totals over all images; None without labelled images.
-        verdicts: of each image; None without rules.
-        notices: what was assumed or left out.
-    """
-
-    classes: tuple[ClassSize, ...]
-    regions: tuple[Region, ...] = ()
-    zones: tuple[ZoneTotal, ...] = ()
-    totals: TotalsReport | None = None
-    verdicts: tuple[Verdict, ...] | None = None
-    notices: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the plain form of `measurements.json`."""
-        plain: dict[str, Any] = {"classes": [asdict(each) for each in self.classes], **plain_regions(self.regions)}
-        plain |= plain_zones(self.zones)
-        plain |= {} if self.totals is None else {"totals": self.totals.to_dict()}
-        plain |= {} if self.verdicts is None else {"verdicts": [asdict(each) for each in self.verdicts]}
-        return plain | {"notices": list(self.notices)}
 
 
 def measure(
@@ -122,7 +68,7 @@ def measure(
         zones: a GeoPackage, Shapefile or GeoJSON file with polygons; each class is also measured in each of them.
         truth: a data set with masks for some of the images, drawn at random, from which totals over all images are estimated.
         regions: also measure the regions of each class; takes longer.
-        overrides: configuration overrides: "measure.rules=FILE"; of `data` for a data set, and of `data` and `evaluate` for `truth`.
+        overrides: configuration overrides: "measure.rules=FILE", "measure.parquet=true"; of `data` for a data set, and of `data` and `evaluate` for `truth`.
         overwrite: replace an earlier result in `out`.
 
     Raises:
@@ -132,12 +78,15 @@ def measure(
         OutputExistsError: `out` holds files.
     """
     folder = Path(predictions)
+    own = [text for text in overrides if text.startswith("measure.")]
+    others = [text for text in overrides if text not in own]
+    parquet = with_overrides(Config(), own).measure.parquet
+    if parquet:
+        _require_parquet(out)
     scale_of = scale_rule(spacing, scale_bar=scale_bar, ground_plane=ground_plane)
     areas = None if zones is None else read_zones(zones)
     if out is not None:
         require_claimable(Path(out), overwrite, FILES, MEASUREMENTS)
-    own = [text for text in overrides if text.startswith("measure.")]
-    others = [text for text in overrides if text not in own]
     source = open_masks(folder, [] if truth is not None else others)
     rules = rules_of(own, source)
     found = [
@@ -159,18 +108,16 @@ def measure(
     )
     if out is not None:
         claim_folder(Path(out), overwrite, FILES, MEASUREMENTS)
-        _write(result, Path(out))
+        write_result(result, Path(out), parquet=parquet)
     return result
 
 
-def _write(result: Measured, folder: Path) -> None:
-    write_json(folder / MEASUREMENTS, result.to_dict())
-    write_atomic(folder / CLASSES, _table(result))
-    write_atomic(folder / REGIONS, regions_table(result.regions))
-    if result.zones:
-        write_atomic(folder / ZONES, zones_table(result.zones))
-    if result.verdicts is not None:
-        write_atomic(folder / VERDICTS, verdicts_table(result.verdicts))
+def _require_parquet(out: str | Path | None) -> None:
+    """Raise a `UsageError` if there is no folder for the tables, or pyarrow is not installed."""
+    if out is None:
+        where = "--set measure.parquet=true"
+        raise UsageError(where, expected="a folder for the tables", found="no --out", do="Add --out FOLDER.")
+    require_pyarrow()
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,20 +212,3 @@ def _regions(image: Measurable, scale: Scale) -> list[Region]:
     volume = len(image.shape) == 3
     band_pixels = math.prod(image.shape) if volume else BAND_PIXELS
     return find_regions(image, scale, image.grid, size_unit(scale, len(image.shape)), band_pixels=band_pixels)
-
-
-def _table(result: Measured) -> str:
-    """Return a row per image and class as CSV."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(_COLUMNS)
-    for each in result.classes:
-        size = each.size
-        limits = ["" if limit is None else f"{limit:.6g}" for limit in (size.low, size.high)]
-        rows.writerow(
-            [
-                *(each.image, each.name, each.pixels, f"{each.share:.6f}", f"{size.value:.6g}", size.unit),
-                *(*limits, each.provenance, size.note or ""),
-            ]
-        )
-    return text.getvalue()

@@ -39,7 +39,7 @@ from pixelwise.api.measuring.sample_files import (
 from pixelwise.api.measuring.scales import scale_rule
 from pixelwise.errors import DataError, OutputExistsError, PixelwiseError, UsageError
 from pixelwise.formats.reading import file_hash
-from pixelwise.imageio.images import fill_invalid
+from pixelwise.imageio.images import display_limits, fill_invalid
 from pixelwise.imageio.sources import open_source
 from pixelwise.measuring.sampling import (
     fewest_points,
@@ -52,6 +52,8 @@ from pixelwise.reporting.sampling_page import chip, chip_window, write_sampling_
 from pixelwise.storage import claim_folder, require_claimable, write_atomic, write_json
 from pixelwise.tiles import Window
 
+# Points around which the values are read that decide how the image is shown.
+_LIMIT_POINTS = 100
 _HALF = np.array([(-0.5, -0.5), (-0.5, 0.5), (0.5, 0.5), (0.5, -0.5)])
 
 
@@ -226,7 +228,9 @@ def _write(
         for i, (row, column) in enumerate(positions.tolist())
     ]
     names = design.labels.names
-    write_sampling_page(folder / PAGE, found.path.name, design.id, design.labels, points, unsure_word(names))
+    stretched = source is not None and source.dtype != np.uint8
+    facts = (found.path.name, design.id, design.labels, points, unsure_word(names))
+    write_sampling_page(folder / PAGE, *facts, stretched=stretched)
     return (*files, PAGE)
 
 
@@ -235,15 +239,24 @@ def _write_chips(
 ) -> dict[int, str]:
     """Write the image around each point, in the order of rows, so that each tile of the file is decoded about once."""
     (folder / CHIPS).mkdir(parents=True, exist_ok=True)
+    limits = None if source.dtype == np.uint8 else _limits(source, positions)
     names: dict[int, str] = {}
     for count, i in enumerate(np.lexsort(positions.T[::-1]).tolist(), 1):
         at = positions[i].tolist()
         window = chip_window(source.shape, at)
         image, valid = source.read(window)
         names[i] = f"{CHIPS}/{i + 1:0{len(str(len(positions)))}}.png"
-        write_png(folder / names[i], chip(fill_invalid(image, valid), window, at))
+        write_png(folder / names[i], chip(fill_invalid(image, valid), window, at, limits))
         progress(f"images around the points: {count} of {len(positions)}")
     return names
+
+
+def _limits(source: Any, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the values that are shown as black and white, from the valid pixels around some of the points."""
+    some = positions[:: -(-len(positions) // _LIMIT_POINTS)]
+    read = [source.read(chip_window(source.shape, at.tolist())) for at in some]
+    valid = [image.reshape(len(image), -1) if mask is None else image[:, mask] for image, mask in read]
+    return display_limits(np.concatenate(valid, axis=1))
 
 
 def _place(row: int, column: int, degrees: NDArray[np.float64] | None, i: int) -> str:

@@ -22,8 +22,8 @@ from pixelwise.api.measuring.predicted import (
 from pixelwise.api.measuring.scales import ScaleOf, grid_scale
 from pixelwise.api.predicting.requests import SUMMARY
 from pixelwise.api.size_calibration import require_unused
-from pixelwise.config import read_request
-from pixelwise.datasets.dataset import Dataset, open_data
+from pixelwise.config import DataConfig, SplitConfig, read_request
+from pixelwise.datasets.dataset import Dataset, DataSplits, Record, open_data
 from pixelwise.errors import DataError, LabelsError
 from pixelwise.evaluation.mask_folder import MaskFolder, open_masks
 from pixelwise.evaluation.score_counts import listed
@@ -35,6 +35,10 @@ from pixelwise.tiles import Window
 from pixelwise.types import Measurement
 
 _COVERED = 0.999
+_PREDICT = (
+    "Predict all of them with one command, into one folder; or give --truth a data set with predicted images only."
+)
+_UNUSED = "Label other images, which the model was neither trained nor validated on, and predict them."
 
 
 @dataclass(frozen=True)
@@ -106,10 +110,10 @@ def estimate_truth(
     """
     folder = Path(predictions)
     config, base = read_request(Path(labelled), overrides)
-    data, notices = _all_images(open_data(config.data, base))
-    masks = open_masks(folder, data, config.evaluate.masks)
-    notices += masks.notices
     known = read_summary(folder)
+    data, notices = _predicted_images(open_data(_undivided(config.data), base), known)
+    masks = open_masks(folder, data, config.evaluate.masks, missing=_PREDICT)
+    notices += masks.notices
     _require_classes(labelled, data.labels, known)
     notices += _require_unused(model or (known or {}).get("model"), data, labelled)
     population, without = _population(folder, known, masks)
@@ -133,15 +137,34 @@ def estimate_truth(
     )
 
 
-def _all_images(splits: Any) -> tuple[Dataset, tuple[str, ...]]:
-    """Join the splits of a data set; ids that occur twice get the split as prefix."""
+def _undivided(config: DataConfig) -> DataConfig:
+    """Keep images together that belong to no split, unless a division is given: a buffer between blocks would cost pixels of scenes."""
+    return config.model_copy(update={"split": SplitConfig(val=0)}) if config.split == SplitConfig() else config
+
+
+def _predicted_images(data: DataSplits, known: Mapping[str, Any] | None) -> tuple[Dataset, tuple[str, ...]]:
+    """Join the splits of a data set, without those of which `predictions.json` lists no image while it lists images of others.
+
+    Returns:
+        The images, with the split as prefix of ids that occur twice; and notices.
+    """
+    files = {Path(str(entry.get("file"))).resolve() for entry in (known or {}).get("images", ())}
+    splits = [split for split in data if any(not files.isdisjoint(_sources(record)) for record in split.records)]
+    splits = splits or list(data)
+    left_out = [split.name for split in data if split not in splits]
+    notices = [f"the split {name} is left out, since none of its images were predicted" for name in left_out]
     ids = Counter(record.id for split in splits for record in split.records)
     records = tuple(
         record if ids[record.id] == 1 else replace(record, id=f"{split.name}/{record.id}")
         for split in splits
         for record in split.records
     )
-    return replace(next(iter(splits)), records=records, name=""), tuple(splits.skipped)
+    return replace(splits[0], records=records, name=""), (*data.skipped, *notices)
+
+
+def _sources(record: Record) -> tuple[Path, ...]:
+    """Return what `predict` may have been given for an image: its file, or the folder of its series."""
+    return record.image.resolve(), record.image.parent.resolve()
 
 
 def _require_classes(where: object, labels: Labels, known: Mapping[str, Any] | None) -> None:
@@ -159,7 +182,7 @@ def _require_unused(model: str | Path | None, data: Dataset, labelled: object) -
     """Raise an error if the labelled images were used in training; return a notice if that is not known."""
     if model is None:
         return ("the model of the predictions is unknown: make sure that it was not trained on the labelled images",)
-    unknown = require_unused(Path(model), data, labelled, "a total")
+    unknown = require_unused(Path(model), data, labelled, "a total", _UNUSED)
     return () if unknown is None else (unknown,)
 
 

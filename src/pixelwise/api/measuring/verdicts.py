@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pixelwise.api.measuring.predicted import size_unit
 from pixelwise.api.measuring.sources import Masks, Measurable
+from pixelwise.api.measuring.tables import Column
 from pixelwise.config import Config, read_rules, with_overrides
 from pixelwise.measuring.rules import Inspected, Rules, Verdict
 from pixelwise.measuring.scale import Scale
@@ -41,12 +40,11 @@ def inspected(
     )
 
 
-def verdicts_table(verdicts: Sequence[Verdict]) -> str:
-    """Return a row per verdict as CSV."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("image", "verdict", "points", "reasons"))
-    for each in verdicts:
-        points = "" if each.points is None else f"{each.points:.6g}"
-        rows.writerow((each.image, each.outcome, points, "; ".join(each.reasons)))
-    return text.getvalue()
+def verdict_columns(verdicts: Sequence[Verdict]) -> list[Column]:
+    """Return a row per verdict."""
+    return [
+        Column("image", str, [each.image for each in verdicts]),
+        Column("verdict", str, [each.outcome for each in verdicts]),
+        Column("points", float, [each.points for each in verdicts], ".6g"),
+        Column("reasons", str, ["; ".join(each.reasons) for each in verdicts]),
+    ]

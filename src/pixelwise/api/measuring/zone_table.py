@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.api.measuring.tables import Column
 from pixelwise.evaluation.score_counts import listed
 from pixelwise.grid import Grid
 from pixelwise.imageio.extras import need
@@ -32,20 +31,19 @@ class Footprint:
     shape: tuple[int, ...]
 
 
-def zones_table(totals: Sequence[ZoneTotal]) -> str:
-    """Return a row per zone and class as CSV."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("zone", "class", "pixels", "share", "area", "unit", "ignored_pixels", "inside", "estimator"))
-    for each in totals:
-        rows.writerow(
-            [
-                *(each.zone, each.class_name, f"{each.pixels:.6g}", f"{each.share:.6f}", f"{each.size.value:.6g}"),
-                *(each.size.unit, f"{each.ignored:.6g}", "" if each.inside is None else f"{each.inside:.6f}"),
-                each.size.estimator,
-            ]
-        )
-    return text.getvalue()
+def zone_columns(totals: Sequence[ZoneTotal]) -> list[Column]:
+    """Return a row per zone and class."""
+    return [
+        Column("zone", str, [each.zone for each in totals]),
+        Column("class", str, [each.class_name for each in totals]),
+        Column("pixels", float, [each.pixels for each in totals], ".6g"),
+        Column("share", float, [each.share for each in totals], ".6f"),
+        Column("area", float, [each.size.value for each in totals], ".6g"),
+        Column("unit", str, [each.size.unit for each in totals]),
+        Column("ignored_pixels", float, [each.ignored for each in totals], ".6g"),
+        Column("inside", float, [each.inside for each in totals], ".6f"),
+        Column("estimator", str, [each.size.estimator for each in totals]),
+    ]
 
 
 def plain_zones(totals: Sequence[ZoneTotal]) -> dict[str, Any]:
