@@ -167,7 +167,9 @@ def test_what_is_written(tmp_path: Path) -> None:
         "overlay": "overlays/a.png",
         "probabilities": "probabilities/a.npz",
         "shares": {"dark": 0.5, "bright": 0.5},
+        "classes": {"dark": {"pixels": 12}, "bright": {"pixels": 12}},
     }
+    assert plain["totals"]["bright"]["pixels"] > 12
     assert plain["labels"] == LABELS.to_dict()
     assert plain["failed"] == []
     assert {k: plain[k] for k in ("folder", "images", "failed")} == json.loads(json.dumps(result.to_dict()))

@@ -18,6 +18,7 @@ from pixelwise.api.predicting import predict_files
 from pixelwise.errors import DataError, LabelsError, PairingError
 from pixelwise.grid import Grid
 from pixelwise.labels import Labels
+from pixelwise.measuring.grid_scale import grid_scale
 from pixelwise.measuring.scale import AffineScale
 
 POPULATION, LABELLED = 40, 14
@@ -227,7 +228,6 @@ def test_volumes_are_summed_over_their_slices(tmp_path: Path, group: str | None)
 
 
 def test_grids_of_files_give_units() -> None:
-    from pixelwise.api.measuring.scales import grid_scale
 
     grid = Grid((0.5, 0.25), "m", ((0.25, 0.0, 0.0), (0.0, -0.5, 0.0), (0.0, 0.0, 1.0)))
     scale = grid_scale(grid, (20, 30))

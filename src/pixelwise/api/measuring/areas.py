@@ -20,7 +20,6 @@ from pixelwise.api.measuring.maps import (
     positions_of,
     training_windows,
 )
-from pixelwise.api.measuring.predicted import size_unit
 from pixelwise.api.measuring.sample_files import (
     ANSWERS,
     NO_ANSWER,
@@ -48,6 +47,7 @@ from pixelwise.measuring.area_estimates import (
     estimate_areas,
     plain,
 )
+from pixelwise.measuring.grid_scale import size_unit
 from pixelwise.measuring.sampling import (
     Stratum,
     classes_at,

@@ -22,7 +22,6 @@ from pixelwise.imageio.sources import open_source
 from pixelwise.imageio.volume_files import is_volume
 from pixelwise.labels import Labels
 from pixelwise.measuring.masks import bands
-from pixelwise.measuring.scale import Scale
 from pixelwise.tiles import Window
 
 _BAND_PIXELS = 1 << 24
@@ -141,19 +140,3 @@ def images_in_folder(folder: Path, labels: Labels, rule: MaskRule) -> list[Predi
         source = open_source(path)
         found.append(PredictedImage(str(path), path, tuple(source.shape), source.grid, labels, rule))
     return found
-
-
-def size_unit(scale: Scale, ndim: int) -> tuple[str, float]:
-    """Return the unit of areas or volumes, and by what sizes in the unit of the scale are multiplied."""
-    if scale.unit == "px":
-        return ("px²" if ndim == 2 else "voxels"), 1.0
-    return ("ml", 1e-3) if (scale.unit, ndim) == ("mm", 3) else (f"{scale.unit}{'²' if ndim == 2 else '³'}", 1.0)
-
-
-def class_sizes(mask: NDArray[Any], sizes: NDArray[np.float64], num_classes: int) -> NDArray[np.float64]:
-    """Return the size of each class in a mask, (K,), from the sizes of its pixels."""
-    if sizes.size == 1:
-        counts = np.bincount(mask.reshape(-1), minlength=num_classes)[:num_classes]
-        return counts.astype(np.float64) * float(sizes.item())
-    weights = np.broadcast_to(sizes, mask.shape).reshape(-1)
-    return np.bincount(mask.reshape(-1), weights, num_classes)[:num_classes].astype(np.float64)

@@ -10,10 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.api.measuring.predicted import (
-    class_sizes,
-    size_unit,
-)
 from pixelwise.api.measuring.result import FILES, MEASUREMENTS, ClassSize, Measured, write_result
 from pixelwise.api.measuring.scales import scale_rule
 from pixelwise.api.measuring.sources import Masks, Measurable, open_masks
@@ -25,6 +21,7 @@ from pixelwise.config import Config, with_overrides
 from pixelwise.errors import UsageError
 from pixelwise.measuring.components import BAND_PIXELS
 from pixelwise.measuring.conformal import SizeInterval, boundary_lengths_of, interval_of
+from pixelwise.measuring.grid_scale import class_sizes, size_unit
 from pixelwise.measuring.ground_plane import GroundPlane
 from pixelwise.measuring.regions import find_regions
 from pixelwise.measuring.rules import Inspected

@@ -20,7 +20,6 @@ from pixelwise.api.measuring.maps import (
     open_map,
     training_windows,
 )
-from pixelwise.api.measuring.predicted import size_unit
 from pixelwise.api.measuring.sample_files import (
     CHIPS,
     GEOJSON,
@@ -41,6 +40,7 @@ from pixelwise.errors import DataError, OutputExistsError, PixelwiseError, Usage
 from pixelwise.formats.reading import file_hash
 from pixelwise.imageio.images import display_limits, fill_invalid
 from pixelwise.imageio.sources import open_source
+from pixelwise.measuring.grid_scale import size_unit
 from pixelwise.measuring.sampling import (
     fewest_points,
     propose,

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from pixelwise.api.measuring.ground_plane import GivenGroundPlane
 from pixelwise.api.measuring.scale_bar import GivenScaleBar
 from pixelwise.api.measuring.spacing import GivenSpacing
-from pixelwise.errors import DataError, UsageError
+from pixelwise.errors import UsageError
 from pixelwise.grid import Grid
-from pixelwise.measuring.calibration import calibration_text, volume_refusal
-from pixelwise.measuring.map_scale import MapScale
-from pixelwise.measuring.scale import AffineScale, Scale, pixels
+from pixelwise.measuring.grid_scale import grid_scale
+from pixelwise.measuring.scale import Scale
 
 ScaleOf = Callable[[Grid, Sequence[int]], Scale]
 
@@ -41,21 +38,3 @@ def scale_rule(spacing: str | None = None, *, scale_bar: str | None = None, grou
     if ground_plane is not None:
         return GivenGroundPlane.parse(ground_plane).scale_of
     return grid_scale
-
-
-def grid_scale(grid: Grid, shape: Sequence[int]) -> Scale:
-    """Return the scale of a grid: geodesic on a map, by the spacing elsewhere; in pixels with the reason if there is none."""
-    if grid.crs is not None and grid.affine is not None:
-        try:
-            return MapScale(grid, shape)
-        except ImportError:
-            return pixels(len(shape), "areas on maps need pyproj: pip install 'pixelwise[geo]'")
-        except DataError as error:
-            return pixels(len(shape), str(error))
-    if not grid.has_lengths:
-        return pixels(len(shape), "the images have no pixel spacing in a unit of length")
-    refusal = volume_refusal(grid.calibration) if len(shape) == 3 else None
-    if refusal is not None:
-        return pixels(len(shape), refusal)
-    matrix = np.diag(grid.spacing) if grid.affine is None else np.asarray(grid.affine)[:-1, :-1][:, ::-1]
-    return AffineScale(np.asarray(matrix, np.float64), grid.unit, calibration_text(grid.calibration))

@@ -11,15 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.api.measuring.predicted import (
-    PredictedImage,
-    class_sizes,
-    images_in_folder,
-    listed_images,
-    read_summary,
-    size_unit,
-)
-from pixelwise.api.measuring.scales import ScaleOf, grid_scale
+from pixelwise.api.measuring.predicted import PredictedImage, images_in_folder, listed_images, read_summary
+from pixelwise.api.measuring.scales import ScaleOf
 from pixelwise.api.predicting.requests import SUMMARY
 from pixelwise.api.size_calibration import require_unused
 from pixelwise.config import DataConfig, SplitConfig, read_request
@@ -29,6 +22,7 @@ from pixelwise.evaluation.mask_folder import MaskFolder, open_masks
 from pixelwise.evaluation.score_counts import listed
 from pixelwise.formats.reading import window_of
 from pixelwise.labels import Labels
+from pixelwise.measuring.grid_scale import class_sizes, grid_scale, size_unit
 from pixelwise.measuring.scale import Scale
 from pixelwise.measuring.totals import FEWEST_UNITS, Estimator, Total, estimate_totals
 from pixelwise.tiles import Window

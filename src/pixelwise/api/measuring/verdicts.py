@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pixelwise.api.measuring.predicted import size_unit
 from pixelwise.api.measuring.sources import Masks, Measurable
 from pixelwise.api.measuring.tables import Column
 from pixelwise.config import Config, read_rules, with_overrides
+from pixelwise.measuring.grid_scale import size_unit
 from pixelwise.measuring.rules import Inspected, Rules, Verdict
 from pixelwise.measuring.scale import Scale
 from pixelwise.types import Measurement, Region

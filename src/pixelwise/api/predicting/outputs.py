@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.api.predicting.class_totals import ClassTotals
 from pixelwise.api.predicting.video import VideoSettings
 from pixelwise.errors import ImageError
 from pixelwise.imageio.dicom_seg_writing import write_dicom_seg
@@ -115,7 +116,9 @@ def write_outputs(name: str, loaded: Loaded, prediction: Prediction, out: Path, 
     if outputs.probabilities and probabilities is not None:
         written = write_probabilities(probabilities, out / "probabilities" / f"{name}.png", source, prediction.labels)
         entry["probabilities"] = written.relative_to(out).as_posix()
-    return entry | {"shares": {key: round(share, 6) for key, share in prediction.shares().items()}}
+    totals = ClassTotals(prediction.labels, source)
+    totals.add_whole(prediction.mask)
+    return entry | totals.entry()
 
 
 def _write_mask(

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from pixelwise.api.loading import Model
+from pixelwise.api.predicting.class_totals import summed
 from pixelwise.api.predicting.journal import JOURNAL
 from pixelwise.api.predicting.outputs import Outputs
 from pixelwise.api.predicting.run import Predicted, Progress
@@ -26,7 +27,9 @@ RESULTS = (SUMMARY, JOURNAL, "masks", "overlays", "probabilities", "confidence",
 
 def write_summary(result: Predicted, labels: Labels) -> None:
     """Write `predictions.json`."""
-    write_json(result.folder / SUMMARY, {"labels": labels.to_dict(), **result.to_dict()})
+    write_json(
+        result.folder / SUMMARY, {"labels": labels.to_dict(), "totals": summed(result.images), **result.to_dict()}
+    )
 
 
 def model_facts(predictor: Predictor | Model) -> dict[str, str]:

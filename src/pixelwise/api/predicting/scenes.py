@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.api.predicting.class_totals import ClassTotals
 from pixelwise.api.predicting.journal import Journal, State
 from pixelwise.api.predicting.outputs import Outputs, about
 from pixelwise.api.predicting.spacing import resampled
@@ -93,7 +94,7 @@ class _Scene:
         read: Readable = source if self.preview is None else self.preview
         self.resampled = resampled(source, predictor.spec) if outputs.resample else None
         self.grid: Readable = read if self.resampled is None else replace(self.resampled, source=read)
-        self.counts = np.zeros(self.labels.num_classes, np.int64)
+        self.totals = ClassTotals(self.labels, source)
         self.contents: dict[str, SceneContent] = {"mask": class_content(self.labels)}
         if outputs.confidence:
             self.contents["confidence"] = CONFIDENCE
@@ -114,7 +115,7 @@ class _Scene:
             for block in self.predictor.stream(self.grid, str(self.source.path), probabilities=wanted, done=done):
                 self._write(writers, block if self.resampled is None else _restored(block, self.resampled))
                 done += 1
-                journal.add_block(self.name, state, {"blocks": done, "counts": self.counts.tolist()})
+                journal.add_block(self.name, state, {"blocks": done, **self.totals.state()})
                 progress.advance(block.window)
             say("writing the result")
             for writer in writers.values():
@@ -124,11 +125,11 @@ class _Scene:
     def _begin(self, before: Mapping[str, Any] | None) -> tuple[int, dict[str, SceneWriter]]:
         """Return the number of finished blocks, and the writers: of the work files of an earlier call if all are there."""
         paths = {key: self.out / file for key, file in self.files.items()}
-        if before is not None:
+        if before is not None and "sizes" in before:
             found = {key: SceneWriter.reopen(paths[key], self.source, self.contents[key]) for key in paths}
             writers = {key: writer for key, writer in found.items() if writer is not None}
             if len(writers) == len(paths):
-                self.counts += np.asarray(before["counts"], np.int64)
+                self.totals.restore(before)
                 return int(before["blocks"]), writers
             for writer in writers.values():
                 writer.close()
@@ -145,7 +146,7 @@ class _Scene:
                     writers[key].write(block.window, self.contents[key].encode(values, block.valid))
         for writer in writers.values():
             writer.commit()
-        self.counts += np.bincount(block.mask.ravel(), minlength=self.labels.ignore_index + 1)[: len(self.counts)]
+        self.totals.add(block.window, block.mask)
 
     def _entry(self, blocks: list[Window]) -> dict[str, Any]:
         entry = about(self.source) | self.files
@@ -154,12 +155,7 @@ class _Scene:
             write_png(
                 self.out / entry["overlay"], self.preview.drawn(self.out / self.files["mask"], self.labels, blocks)
             )
-        total = math.prod(self.source.shape)
-        return entry | {
-            "shares": {
-                name: round(int(count) / total, 6) for name, count in zip(self.labels.names, self.counts, strict=True)
-            }
-        }
+        return entry | self.totals.entry()
 
 
 def _restored(block: Block, source: ResampledSource) -> Block:
