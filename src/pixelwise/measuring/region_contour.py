@@ -46,12 +46,7 @@ def contour(region: NDArray[np.bool_], scale: Scale, origin: tuple[int, int] = (
         scale: of the image, for the shape of its pixels.
         origin: added to the positions.
     """
-    sides = np.linalg.norm(scale.jacobians(np.array([origin], np.float64))[0], axis=0)
-    sigma = np.minimum(sides.max() / sides, _WIDEST)
-    halo = np.ceil(_CUT_OFF * sigma).astype(int) + 1
-    padded = np.pad(region, [(side, side) for side in halo.tolist()]).astype(np.float64)
-    smooth = gaussian_filter(padded, sigma.tolist(), truncate=_CUT_OFF, mode="constant")
-    level = _level(smooth, int(region.sum()))
+    smooth, level, halo = smoothed(region, scale, origin)
     inside = (smooth >= level).astype(np.int8)
     kind = inside[:-1, :-1] + 2 * inside[:-1, 1:] + 4 * inside[1:, 1:] + 8 * inside[1:, :-1]
     rows, columns = np.nonzero((kind > 0) & (kind < 15))
@@ -66,6 +61,18 @@ def contour(region: NDArray[np.bool_], scale: Scale, origin: tuple[int, int] = (
             at = np.stack([rows[chosen], columns[chosen]], -1)[:, None]
             found += [at + ends[chosen][:, list(pair)] for pair in segments]
     return np.concatenate(found) + np.array(origin) - halo
+
+
+def smoothed(
+    region: NDArray[np.bool_], scale: Scale, origin: tuple[int, ...]
+) -> tuple[Floats, float, NDArray[np.intp]]:
+    """Return a region (*S) smoothed by a Gaussian, the level that encloses as many pixels as it has, and what was padded per axis."""
+    sides = np.linalg.norm(scale.jacobians(np.array([origin], np.float64))[0], axis=0)
+    sigma = np.minimum(sides.max() / sides, _WIDEST)
+    halo = np.ceil(_CUT_OFF * sigma).astype(np.intp) + 1
+    padded = np.pad(region, [(side, side) for side in halo.tolist()]).astype(np.float64)
+    smooth = gaussian_filter(padded, sigma.tolist(), truncate=_CUT_OFF, mode="constant")
+    return smooth, _level(smooth, int(region.sum())), halo
 
 
 def perimeter(segments: Floats, scale: Scale) -> float:
