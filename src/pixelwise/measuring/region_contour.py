@@ -46,7 +46,8 @@ def contour(region: NDArray[np.bool_], scale: Scale, origin: tuple[int, int] = (
         scale: of the image, for the shape of its pixels.
         origin: added to the positions.
     """
-    smooth, level, halo = smoothed(region, scale, origin)
+    sides = np.linalg.norm(scale.jacobians(np.array([origin], np.float64))[0], axis=0)
+    smooth, level, halo = smoothed(region, sides)
     inside = (smooth >= level).astype(np.int8)
     kind = inside[:-1, :-1] + 2 * inside[:-1, 1:] + 4 * inside[1:, 1:] + 8 * inside[1:, :-1]
     rows, columns = np.nonzero((kind > 0) & (kind < 15))
@@ -64,11 +65,16 @@ def contour(region: NDArray[np.bool_], scale: Scale, origin: tuple[int, int] = (
 
 
 def smoothed(
-    region: NDArray[np.bool_], scale: Scale, origin: tuple[int, ...]
+    region: NDArray[np.bool_], sides: Floats, deviation: float = 1.0
 ) -> tuple[Floats, float, NDArray[np.intp]]:
-    """Return a region (*S) smoothed by a Gaussian, the level that encloses as many pixels as it has, and what was padded per axis."""
-    sides = np.linalg.norm(scale.jacobians(np.array([origin], np.float64))[0], axis=0)
-    sigma = np.minimum(sides.max() / sides, _WIDEST)
+    """Return a region smoothed by a Gaussian, the level that encloses as many pixels as it has, and by how many pixels it was padded.
+
+    Args:
+        region: (*S), not empty.
+        sides: (n,), of a pixel, in any unit.
+        deviation: standard deviation of the Gaussian as a share of the longest side.
+    """
+    sigma = np.minimum(deviation * sides.max() / sides, _WIDEST)
     halo = np.ceil(_CUT_OFF * sigma).astype(np.intp) + 1
     padded = np.pad(region, [(side, side) for side in halo.tolist()]).astype(np.float64)
     smooth = gaussian_filter(padded, sigma.tolist(), truncate=_CUT_OFF, mode="constant")

@@ -1,7 +1,7 @@
 """The length and the width of thin regions, such as cracks, roads, vessels and roots: straight, curved, branched or closed.
 
 The length is that of the centre line, found by thinning. Counting its pixels is up to 8 % wrong at odd angles, so that its points are smoothed
-first, and it ends half a width before the ends of the region, so that it is continued to the contour.
+first, and it ends before the region does, so that it is continued to the contour with the curvature of its last pixels.
 """
 
 from __future__ import annotations
@@ -17,26 +17,36 @@ from scipy.sparse.csgraph import connected_components
 from pixelwise.measuring.region_contour import smoothed
 from pixelwise.measuring.scale import Scale
 from pixelwise.measuring.thinning import Ints, neighbours, thinned
+from pixelwise.types import Measurement
 
 Floats = NDArray[np.float64]
 # A region has a length if its centre line is so many times longer than its largest width.
-ELONGATED = 3.0
-# Perimeter² / area: 21 of a rectangle 3 : 1, 19 of such an ellipse, 12.6 of a disc.
-_ROUNDED = 17.0
-# Passes of the smoothing of the centre line, a Gaussian of about √(passes / 2) pixels.
-_PASSES = 6
-# A branch is an artefact of the contour unless it reaches so many times the radius at its junction, plus a pixel.
-_BRANCH = 2.0
-# From an end, the line is in the middle of the region after so many times the radius, plus a pixel: before, it may lead into a corner.
-_CORNER = 1.5
+ELONGATED = 5.0
+# Perimeter² / area: 20 of a ring that is 5 times as long as wide, more of strips; 12.6 of a disc.
+_ROUNDED = 18.0
+# Regions with a larger mean width, in pixels, are thinned on every second pixel, or fewer: half of it remains.
+_WIDE = 32
 # Pixels. Around smaller holes there is no loop.
 _SMALLEST_HOLE = 10
-_STEP = 0.25
-# The direction and curvature of an end are measured over so many times the radius, over so many pixels at least.
+# A branch is an artefact of the contour unless it reaches so many times the radius at its junction, plus a pixel.
+_BRANCH = 2.0
+# Passes of the smoothing of the centre line, a Gaussian of about √(passes / 2) pixels.
+_PASSES = 4
+# From an end, the line is in the middle of the region after so many times the radius: before, it may lead into a corner.
+_CORNER = 1.2
+# The direction and curvature of an end are measured over so many times the radius, and so many pixels at least.
 _MEASURED = 4.0
-_SHORTEST = 8.0
-_FEWEST = 6
+_SHORTEST = 9.0
+_FEWEST = 6  # points of a parabola
+_STEP = 0.25  # pixels, of a continued line
+# Pixels whose metric differs by less from that of squares are taken for squares.
 _OBLONG = 0.02
+# Standard deviation of the Gaussian before oblong pixels are divided into squares, as a share of the longer side.
+_DEVIATION = 0.5
+# Lengths of drawn strips, curves and branches are wrong by less than this share and so many pixels: see docs/measure.md.
+_RELATIVE, _ENDS = 0.02, 1.5
+_DISAGREEING = 0.05
+_LENGTH = "centre line by thinning, smoothed and continued to the contour"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,17 +65,53 @@ class CentreLine:
         """Return the total length of all branches in the unit of the scale."""
         return float(np.linalg.norm(self._steps(scale), axis=1).sum())
 
-    def pixel_across(self, scale: Scale) -> float:
-        """Return by how much the width changes at most with one more line of pixels: the size of a pixel across the line."""
+    def pixel(self, scale: Scale) -> tuple[float, float]:
+        """Return the size of a pixel along the line and across it, its mean over the line, in the unit of the scale."""
         steps, matrices = self._steps(scale), scale.jacobians(self.pieces.mean(1))
-        lengths = np.linalg.norm(steps, axis=1)
-        normal = np.stack([-steps[:, 1], steps[:, 0]], -1)
-        across = np.abs(np.einsum("ni,nij->nj", normal, matrices)).max(1)
-        return float(across.sum() / lengths.sum())
+        total = np.linalg.norm(steps, axis=1).sum()
+        normals = np.stack([-steps[:, 1], steps[:, 0]], -1)
+        along, across = (
+            float(np.abs(np.einsum("ni,nij->nj", direction, matrices)).max(1).sum() / total)
+            for direction in (steps, normals)
+        )
+        return along, across
 
     def _steps(self, scale: Scale) -> Floats:
         steps = self.pieces[:, 1] - self.pieces[:, 0]
         return np.asarray(np.einsum("nij,nj->ni", scale.jacobians(self.pieces.mean(1)), steps))
+
+
+def length_and_width(line: CentreLine, scale: Scale, perimeter: float, area: float, holes: int) -> dict[str, Measurement]:
+    """Return "length" and "width" of a region with their intervals, or neither if it is not thin.
+
+    The width is area / length. An edge parallel to the pixels can lie anywhere within one, so that a strip has a pixel more or less across; at other
+    angles that averages out.
+
+    Args:
+        line: of the region.
+        scale: of the image.
+        perimeter, area: of the region, in the unit of the scale.
+        holes: number of holes.
+    """
+    length = line.length(scale)
+    if length < ELONGATED * line.widest:
+        return {}
+    along, across = line.pixel(scale)
+    other = ribbon_length(perimeter, area, holes)
+    differs = abs(other - length) > _DISAGREEING * length
+    note = f"{other:.4g} {scale.unit} by perimeter and area, which assume one width, no branches and square ends"
+    error = _RELATIVE * length + _ENDS * along
+    width = area / length
+    return {
+        "length": Measurement(
+            length, scale.unit, _LENGTH, low=max(length - error, 0.0), high=length + error, note=note if differs else None
+        ),
+        "width": Measurement(
+            *(width, scale.unit, "area / length; low to high: a pixel across, and the interval of the length"),
+            low=max(area / (length + error) - across, 0.0),
+            high=(area / (length - error) if length > error else width) + across,
+        ),
+    }
 
 
 def may_be_thin(perimeter: float, area: float) -> bool:
@@ -82,46 +128,46 @@ def ribbon_length(perimeter: float, area: float, holes: int) -> float:
     return perimeter / 4 + float(np.sqrt(max(perimeter**2 / 16 - (1 - holes) * area, 0.0)))
 
 
-def centre_line(region: NDArray[np.bool_], scale: Scale, origin: tuple[int, int] = (0, 0)) -> CentreLine:
+def centre_line(
+    region: NDArray[np.bool_], scale: Scale, perimeter: float, origin: tuple[int, int] = (0, 0)
+) -> CentreLine:
     """Return the centre line of a region, up to its contour at both ends.
 
     Args:
         region: (H, W), not empty. The outside of the array counts as outside of the region.
         scale: of the image.
+        perimeter: length of the contour in pixels.
         origin: added to the positions.
     """
-    inside, matrix, shift = _square_pixels(region, scale, origin)
-    inside = _without_small_holes(inside)
-    padded = np.pad(inside, 2)
+    every = max(int(2 * region.sum() / perimeter) // (_WIDE // 2), 1)
+    middle = np.array(origin) + (np.array(region.shape) - 1) / 2
+    jacobian = every * scale.jacobians(middle[None])[0]
+    inside, matrix, shift = _square_pixels(region[::every, ::every], jacobian)
+    padded = np.pad(_without_small_holes(inside), 2)
     radius = ndimage.distance_transform_edt(padded) - 0.5
     place, pairs = _pruned(*neighbours(thinned(padded)), radius)
     points = _smooth(place.astype(np.float64), pairs)
-    pieces = _continued(padded, place, points, pairs, radius)
-    side = np.linalg.norm(scale.jacobians(np.array([origin], np.float64))[0] @ matrix[:, 0])
-    return CentreLine((pieces - 2) @ matrix.T + shift, float(2 * radius.max() * side))
+    pieces = (_continued(padded, place, points, pairs, radius) - 2) @ matrix.T + shift
+    return CentreLine(every * pieces + np.array(origin), float(2 * radius.max() * np.linalg.norm(jacobian @ matrix[:, 0])))
 
 
-def _square_pixels(
-    region: NDArray[np.bool_], scale: Scale, origin: tuple[int, int]
-) -> tuple[NDArray[np.bool_], Floats, Floats]:
-    """Return the region on square pixels of the shorter side, with the matrix and shift from their positions to those of the image."""
-    middle = np.array(origin) + (np.array(region.shape) - 1) / 2
-    jacobian = scale.jacobians(middle[None])[0]
+def _square_pixels(region: NDArray[np.bool_], jacobian: Floats) -> tuple[NDArray[np.bool_], Floats, Floats]:
+    """Return a region on square pixels of the shorter side, with the matrix and shift from their positions to those of its own pixels."""
     metric = jacobian.T @ jacobian
     sides = np.sqrt(np.diag(metric))
     shortest = sides.min()
     if np.abs(metric / shortest**2 - np.eye(2)).max() <= _OBLONG:
-        return region, np.eye(2), np.array(origin, np.float64)
+        return region, np.eye(2), np.zeros(2)
     values, vectors = np.linalg.eigh(metric)
     stretch = vectors @ np.diag(np.sqrt(values)) @ vectors.T / shortest
-    smooth, level, halo = smoothed(region, scale, origin)
+    smooth, level, halo = smoothed(region, sides, _DEVIATION)
     corners = np.array([(row, column) for row in (0, smooth.shape[0] - 1) for column in (0, smooth.shape[1] - 1)])
     reached = corners @ stretch.T
     start = reached.min(0)
     shape = np.ceil(np.ptp(reached, axis=0)).astype(int) + 1
     matrix = np.linalg.inv(stretch)
     above = ndimage.affine_transform(smooth, matrix, matrix @ start, tuple(shape.tolist()), order=1) >= level
-    return np.asarray(above), matrix, matrix @ start + np.array(origin) - halo
+    return np.asarray(above), matrix, matrix @ start - halo
 
 
 def _without_small_holes(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -222,7 +268,7 @@ def _walk(tip: int, points: Floats, beside: Ints, degree: Ints, radii: Floats) -
     while True:
         before, now = path[-2:]
         gone += float(np.linalg.norm(points[now] - points[before]))
-        if cut is None and gone >= _CORNER * radii[now] + 1:
+        if cut is None and gone >= _CORNER * radii[now]:
             cut, needed = len(path) - 1, gone + max(_SHORTEST, _MEASURED * float(radii[now]))
         if degree[now] != 2 or (cut is not None and gone >= needed):
             return _Walk(path, len(path) if cut is None else cut)

@@ -7,6 +7,7 @@ blocks of rows; regions whose bounding boxes have more than 16 million pixels ha
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from pixelwise.grid import Grid
 from pixelwise.measuring.components import BAND_PIXELS, Components, find_components
 from pixelwise.measuring.masks import MaskSource, bands
 from pixelwise.measuring.region_contour import area_bound, contour, longest_axis, perimeter
+from pixelwise.measuring.region_length import CentreLine, centre_line, length_and_width, may_be_thin
 from pixelwise.measuring.scale import Scale, pixels
 from pixelwise.tiles import Window
 from pixelwise.types import Measurement, Region
@@ -26,6 +28,23 @@ LARGEST_BOX = 1 << 24
 _COUNT = "pixel count; low to high of an area: what the size of the pixels leaves open"
 _NO_CONTOUR = f"no contour: fewer than {SMALLEST_CONTOUR} pixels, or a box of more than {LARGEST_BOX:,}"
 _SMOOTHED = "marching squares after a Gaussian of 1 px"
+
+
+@dataclass(frozen=True, eq=False)
+class _Lengths:
+    """What follows from the contour of a region.
+
+    Args:
+        around: perimeter in the unit of the scale.
+        around_pixels: perimeter in pixels.
+        axis: the longest axis in the unit of the scale.
+        line: the centre line of a region that may be thin.
+    """
+
+    around: float
+    around_pixels: float
+    axis: float
+    line: CentreLine | None
 
 
 def find_regions(
@@ -64,29 +83,31 @@ def find_regions(
 
 
 def _measurements(
-    unit: tuple[str, float], scale: Scale, found: Components, i: int, lengths: tuple[float, float, float] | None
+    unit: tuple[str, float], scale: Scale, found: Components, i: int, lengths: _Lengths | None
 ) -> dict[str, Measurement]:
-    """Return the sizes of region i. `lengths`: of its contour in the unit of the scale and in pixels, and the longest axis."""
+    """Return the sizes of region i."""
     name = "area" if found.start.shape[1] == 2 else "volume"
     of_sizes, factor = unit
     value = factor * float(found.size[i])
     if lengths is None:
         note = None if name == "volume" else _NO_CONTOUR
         return {name: Measurement(value, of_sizes, _COUNT, note=note)}
-    around, around_pixels, axis = lengths
-    bound = factor * area_bound(around_pixels, scale, (found.centroid[i, 0], found.centroid[i, 1]))
+    bound = factor * area_bound(lengths.around_pixels, scale, (found.centroid[i, 0], found.centroid[i, 1]))
+    thin = {}
+    if lengths.line is not None and found.holes is not None:
+        thin = length_and_width(lengths.line, scale, lengths.around, float(found.size[i]), int(found.holes[i]))
     area = Measurement(value, of_sizes, _COUNT, low=max(value - bound, 0.0), high=value + bound)
     return {
         name: area,
-        "perimeter": Measurement(around, scale.unit, _SMOOTHED),
-        "longest_axis": Measurement(axis, scale.unit, f"largest distance within the contour, {_SMOOTHED}"),
-    }
+        "perimeter": Measurement(lengths.around, scale.unit, _SMOOTHED),
+        "longest_axis": Measurement(lengths.axis, scale.unit, f"largest distance within the contour, {_SMOOTHED}"),
+    } | thin
 
 
 def _contours(
     mask: MaskSource, scale: Scale, found: Components, band_pixels: int
-) -> Iterator[tuple[int, tuple[float, float, float]]]:
-    """Yield the number of each region with a contour, its lengths in the unit of the scale and in pixels, and the longest axis."""
+) -> Iterator[tuple[int, _Lengths]]:
+    """Yield the number of each region with a contour, and its lengths."""
     rows = max(band_pixels // mask.shape[1], 1)
     flat = pixels(2, "")
     kept = (found.pixels >= SMALLEST_CONTOUR) & ((found.stop - found.start).prod(axis=1) <= LARGEST_BOX)
@@ -101,8 +122,12 @@ def _contours(
         values = mask.read(Window((top, left), (int(found.stop[chosen, 0].max()), right)))
         for i in chosen.tolist():
             inside = _region(values, (top, left), found, i, mask.shape[1])
-            segments = contour(inside, scale, tuple(found.start[i].tolist()))
-            yield i, (perimeter(segments, scale), perimeter(segments, flat), longest_axis(segments, scale))
+            origin = tuple(found.start[i].tolist())
+            segments = contour(inside, scale, origin)
+            around, around_pixels = perimeter(segments, scale), perimeter(segments, flat)
+            thin = may_be_thin(around, float(found.size[i]))
+            line = centre_line(inside, scale, around_pixels, origin) if thin else None
+            yield i, _Lengths(around, around_pixels, longest_axis(segments, scale), line)
 
 
 def _starting_in(band: Window, found: Components, kept: NDArray[np.bool_]) -> NDArray[np.intp]:
