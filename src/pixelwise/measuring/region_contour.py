@@ -90,7 +90,7 @@ def perimeter(segments: Floats, scale: Scale) -> float:
 
 def longest_axis(segments: Floats, scale: Scale) -> float:
     """Return the largest distance between two points of a contour in the unit of the scale (the maximum Feret diameter)."""
-    points = _extreme(segments.reshape(-1, 2))
+    points = _extreme(segments.reshape(-1, segments.shape[-1]))
     first, second = np.triu_indices(len(points), 1)
     return float(scale.distances(points[first], points[second]).max())
 

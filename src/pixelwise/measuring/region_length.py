@@ -43,8 +43,8 @@ _STEP = 0.25  # pixels, of a continued line
 _OBLONG = 0.02
 # Standard deviation of the Gaussian before oblong pixels are divided into squares, as a share of the longer side.
 _DEVIATION = 0.5
-# Lengths of drawn strips, curves and branches are wrong by less than this share and so many pixels: see docs/measure.md.
-_RELATIVE, _ENDS = 0.02, 1.5
+# Lengths are taken to be wrong by this share, so many pixels at each free end (of two at least), and this share of the largest width at each branch.
+_RELATIVE, _END, _JUNCTION = 0.02, 0.8, 0.3
 _DISAGREEING = 0.05
 _LENGTH = "centre line by thinning, smoothed and continued to the contour"
 
@@ -56,10 +56,12 @@ class CentreLine:
     Args:
         pieces: (N, 2, 2), each from (row, column) to (row, column), in no order.
         widest: the largest width of the region, in the unit of the scale.
+        ends: number of free ends.
     """
 
     pieces: Floats
     widest: float
+    ends: int
 
     def length(self, scale: Scale) -> float:
         """Return the total length of all branches in the unit of the scale."""
@@ -100,7 +102,7 @@ def length_and_width(line: CentreLine, scale: Scale, perimeter: float, area: flo
     other = ribbon_length(perimeter, area, holes)
     differs = abs(other - length) > _DISAGREEING * length
     note = f"{other:.4g} {scale.unit} by perimeter and area, which assume one width, no branches and square ends"
-    error = _RELATIVE * length + _ENDS * along
+    error = _RELATIVE * length + _END * max(line.ends, 2) * along + _JUNCTION * max(line.ends - 2, 0) * line.widest
     width = area / length
     return {
         "length": Measurement(
@@ -148,7 +150,9 @@ def centre_line(
     place, pairs = _pruned(*neighbours(thinned(padded)), radius)
     points = _smooth(place.astype(np.float64), pairs)
     pieces = (_continued(padded, place, points, pairs, radius) - 2) @ matrix.T + shift
-    return CentreLine(every * pieces + np.array(origin), float(2 * radius.max() * np.linalg.norm(jacobian @ matrix[:, 0])))
+    widest = float(2 * radius.max() * np.linalg.norm(jacobian @ matrix[:, 0]))
+    ends = int((np.bincount(pairs.reshape(-1), minlength=1) == 1).sum())
+    return CentreLine(every * pieces + np.array(origin), widest, ends)
 
 
 def _square_pixels(region: NDArray[np.bool_], jacobian: Floats) -> tuple[NDArray[np.bool_], Floats, Floats]:

@@ -1,7 +1,8 @@
 """The regions of a mask: connected pixels of one class, with their sizes.
 
 Areas, positions and holes are exact for images of any size, since components are found band by band. Contours are traced in a second pass over
-blocks of rows; regions whose bounding boxes have more than 16 million pixels have none, nor have those of less than 16 pixels.
+blocks of rows; regions whose bounding boxes have more than 16 million pixels have none, nor have those of less than 16 pixels. The same holds for
+the surfaces of volumes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from pixelwise.measuring.components import BAND_PIXELS, Components, find_compone
 from pixelwise.measuring.masks import MaskSource, bands
 from pixelwise.measuring.region_contour import area_bound, contour, longest_axis, perimeter
 from pixelwise.measuring.region_length import CentreLine, centre_line, length_and_width, may_be_thin
+from pixelwise.measuring.region_surface import cavities, longest_axis_in_slice, surface, surface_area
+from pixelwise.measuring.region_surface import longest_axis as longest_axis_3d
 from pixelwise.measuring.scale import Scale, pixels
 from pixelwise.tiles import Window
 from pixelwise.types import Measurement, Region
@@ -27,7 +30,10 @@ SMALLEST_CONTOUR = 16
 LARGEST_BOX = 1 << 24
 _COUNT = "pixel count; low to high of an area: what the size of the pixels leaves open"
 _NO_CONTOUR = f"no contour: fewer than {SMALLEST_CONTOUR} pixels, or a box of more than {LARGEST_BOX:,}"
+_NO_SURFACE = _NO_CONTOUR.replace("contour", "surface").replace("pixels", "voxels")
 _SMOOTHED = "marching squares after a Gaussian of 1 px"
+_AXIS = "largest distance between two points of the contour or surface, after a Gaussian of 1 px"
+_CUBES = "marching cubes after a Gaussian of 1 voxel"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +53,16 @@ class _Lengths:
     line: CentreLine | None
 
 
+@dataclass(frozen=True, eq=False)
+class _Surface:
+    """What follows from the surface of a region of a volume: its area, the longest axes in the unit of the scale, and the number of cavities."""
+
+    area: float
+    axis: float
+    axis_in_slice: float
+    cavities: int
+
+
 def find_regions(
     mask: MaskSource, scale: Scale, grid: Grid, unit: tuple[str, float], *, band_pixels: int = BAND_PIXELS
 ) -> list[Region]:
@@ -60,7 +76,9 @@ def find_regions(
         band_pixels: about how many pixels are read at a time.
     """
     found = find_components(mask, scale, band_pixels=band_pixels)
-    contours = dict(_contours(mask, scale, found, band_pixels)) if len(mask.shape) == 2 else {}
+    flat = len(mask.shape) == 2
+    contours = dict(_contours(mask, scale, found, band_pixels)) if flat else {}
+    surfaces = {} if flat else dict(_surfaces(mask, scale, found))
     confidence = found.confidence
     world = grid.to_world(found.centroid) if grid.affine is not None and len(found.pixels) else None
     return [
@@ -74,9 +92,13 @@ def find_regions(
             centroid=tuple(found.centroid[i].tolist()),
             position=None if world is None else tuple(world[i].tolist()),
             touches_border=bool(found.border[i]),
-            holes=None if found.holes is None else int(found.holes[i]),
+            holes=int(found.holes[i]) if found.holes is not None else surfaces[i].cavities if i in surfaces else None,
             confidence=None if confidence is None or np.isnan(confidence[i]) else float(confidence[i]),
-            measurements=_measurements(unit, scale, found, i, contours.get(i)),
+            measurements=(
+                _measurements(unit, scale, found, i, contours.get(i))
+                if flat
+                else _sizes_of_volume(unit, scale, float(found.size[i]), surfaces.get(i))
+            ),
         )
         for i in range(len(found.pixels))
     ]
@@ -85,23 +107,59 @@ def find_regions(
 def _measurements(
     unit: tuple[str, float], scale: Scale, found: Components, i: int, lengths: _Lengths | None
 ) -> dict[str, Measurement]:
-    """Return the sizes of region i."""
-    name = "area" if found.start.shape[1] == 2 else "volume"
+    """Return the sizes of region i of an image."""
     of_sizes, factor = unit
     value = factor * float(found.size[i])
     if lengths is None:
-        note = None if name == "volume" else _NO_CONTOUR
-        return {name: Measurement(value, of_sizes, _COUNT, note=note)}
+        return {"area": Measurement(value, of_sizes, _COUNT, note=_NO_CONTOUR)}
     bound = factor * area_bound(lengths.around_pixels, scale, (found.centroid[i, 0], found.centroid[i, 1]))
     thin = {}
     if lengths.line is not None and found.holes is not None:
         thin = length_and_width(lengths.line, scale, lengths.around, float(found.size[i]), int(found.holes[i]))
     area = Measurement(value, of_sizes, _COUNT, low=max(value - bound, 0.0), high=value + bound)
     return {
-        name: area,
+        "area": area,
         "perimeter": Measurement(lengths.around, scale.unit, _SMOOTHED),
-        "longest_axis": Measurement(lengths.axis, scale.unit, f"largest distance within the contour, {_SMOOTHED}"),
+        "longest_axis": Measurement(lengths.axis, scale.unit, _AXIS),
     } | thin
+
+
+def _sizes_of_volume(
+    unit: tuple[str, float], scale: Scale, size: float, enclosing: _Surface | None
+) -> dict[str, Measurement]:
+    """Return the sizes of a region of a volume, of which `size` is in the unit of the scale."""
+    volume = Measurement(unit[1] * size, unit[0], "voxel count", note=_NO_SURFACE if enclosing is None else None)
+    if enclosing is None:
+        return {"volume": volume}
+    return {
+        "volume": volume,
+        "surface": Measurement(enclosing.area, f"{scale.unit}²", _CUBES),
+        "longest_axis": Measurement(enclosing.axis, scale.unit, _AXIS),
+        "longest_axis_in_slice": Measurement(
+            enclosing.axis_in_slice, scale.unit, f"largest distance within the contour in one slice, {_SMOOTHED}"
+        ),
+    }
+
+
+def _surfaces(mask: MaskSource, scale: Scale, found: Components) -> Iterator[tuple[int, _Surface]]:
+    """Yield the number of each region of a volume that has a surface, and what follows from it. The volume is read as a whole."""
+    kept = np.flatnonzero((found.pixels >= SMALLEST_CONTOUR) & ((found.stop - found.start).prod(axis=1) <= LARGEST_BOX))
+    if not len(kept):
+        return
+    values = mask.read(Window((0, 0, 0), mask.shape))
+    for i in kept.tolist():
+        inside = _region(values, (0, 0, 0), found, i, mask.shape)
+        origin = tuple(found.start[i].tolist())
+        triangles = surface(inside, scale, origin)
+        yield (
+            i,
+            _Surface(
+                area=surface_area(triangles, scale),
+                axis=longest_axis_3d(triangles, scale),
+                axis_in_slice=longest_axis_in_slice(inside, scale, origin),
+                cavities=cavities(inside),
+            ),
+        )
 
 
 def _contours(
@@ -121,7 +179,7 @@ def _contours(
             continue
         values = mask.read(Window((top, left), (int(found.stop[chosen, 0].max()), right)))
         for i in chosen.tolist():
-            inside = _region(values, (top, left), found, i, mask.shape[1])
+            inside = _region(values, (top, left), found, i, mask.shape)
             origin = tuple(found.start[i].tolist())
             segments = contour(inside, scale, origin)
             around, around_pixels = perimeter(segments, scale), perimeter(segments, flat)
@@ -135,13 +193,13 @@ def _starting_in(band: Window, found: Components, kept: NDArray[np.bool_]) -> ND
 
 
 def _region(
-    values: NDArray[np.generic], origin: tuple[int, int], found: Components, i: int, width: int
+    values: NDArray[np.generic], origin: tuple[int, ...], found: Components, i: int, shape: tuple[int, ...]
 ) -> NDArray[np.bool_]:
-    """Cut region i out of a window that begins at `origin`: its bounding box without other regions of its class."""
-    start, stop = found.start[i] - origin, found.stop[i] - origin
-    inside = values[start[0] : stop[0], start[1] : stop[1]] == found.class_index[i]
+    """Cut region i of a mask of a shape out of a window that begins at `origin`: its bounding box without other regions of its class."""
+    box = Window(tuple((found.start[i] - origin).tolist()), tuple((found.stop[i] - origin).tolist()))
+    inside = np.asarray(values[box.slices] == found.class_index[i])
     if int(inside.sum()) == found.pixels[i]:
         return inside
-    numbered, _ = ndimage.label(inside, np.ones((3, 3), int))
-    row, column = np.array(divmod(int(found.first[i]), width)) - found.start[i]
-    return np.asarray(numbered == numbered[row, column])
+    numbered, _ = ndimage.label(inside, np.ones((3,) * len(shape), int))
+    first = np.array(np.unravel_index(found.first[i], shape)) - found.start[i]
+    return np.asarray(numbered == numbered[tuple(first)])
