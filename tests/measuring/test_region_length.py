@@ -87,20 +87,19 @@ def test_lines_of_one_pixel_and_wide_strips(width: float) -> None:
     length = max(60, 8 * width)
     for angle in np.linspace(0.1, np.pi, 8):
         region = strip(length, width).draw(angle, np.full(2, 0.3), np.eye(2))
-        assert measured(region, PIXELS)["length"].value == pytest.approx(length, abs=0.02 * length + 1.6)
+        assert measured(region, PIXELS)["length"].value == pytest.approx(length, abs=0.02 * length + 2)
 
 
 def test_other_regions_have_no_length() -> None:
     y, x = np.indices((90, 90)) - 44.7
-    rng = np.random.default_rng(0)
-    blob = ndimage.gaussian_filter(rng.normal(size=(90, 90)), 8) > 0.01
+    blob = np.hypot(x, y) < 25 + 5 * np.cos(5 * np.arctan2(y, x))
     for region in (
         x**2 + y**2 < 900,
         (abs(x) < 30) & (abs(y) < 30),
         (abs(x) < 30) & (abs(y) < 10),
         (x / 40) ** 2 + (y / 14) ** 2 < 1,
-        (x**2 + y**2 < 1200) & (x**2 + y**2 > 100),
-        ndimage.label(blob)[0] == 1,
+        (x**2 + y**2 < 1200) & (x**2 + y**2 > 25),
+        blob,
     ):
         assert measured(region, PIXELS) == {}
 
@@ -115,7 +114,7 @@ def test_a_rough_edge_adds_no_branches() -> None:
 
 def test_the_other_estimator_is_named_when_they_disagree() -> None:
     straight = measured(strip(100, 4).draw(0.3, np.zeros(2), np.eye(2)), PIXELS)
-    branched = measured(star(100, 5, (0, 120, 240)).draw(0.3, np.zeros(2), np.eye(2)), PIXELS)
+    branched = measured(star(100, 8, (0, 120, 240)).draw(0.3, np.zeros(2), np.eye(2)), PIXELS)
     assert straight["length"].note is None
     assert branched["length"].note is not None
     assert "px by perimeter and area" in branched["length"].note

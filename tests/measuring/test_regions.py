@@ -62,11 +62,11 @@ def test_bands_do_not_change_regions() -> None:
 
 
 def test_volumes_have_volumes_and_surfaces() -> None:
-    values = np.zeros((14, 30, 40), np.int64)
+    values = np.zeros((26, 50, 50), np.int64)
     values[1:3, 2:5, 2:4] = 2  # too small for a surface
-    distance = np.linalg.norm((np.indices(values.shape).transpose(1, 2, 3, 0) - (7, 15, 20)) * (2.0, 1.0, 1.0), axis=-1)
-    values[distance < 10] = 1
-    values[distance < 4] = 0
+    distance = np.linalg.norm((np.indices(values.shape).transpose(1, 2, 3, 0) - (12.5, 25, 25)) * (2.0, 1.0, 1.0), axis=-1)
+    values[distance < 20] = 1
+    values[distance < 8] = 0
     scale = AffineScale(np.diag([2.0, 1.0, 1.0]), "mm", "given")
     regions = find_regions(ArrayMask(values, LABELS), scale, Grid((2.0, 1.0, 1.0), "mm"), ("ml", 1e-3))
     box = next(each for each in regions if each.class_index == 2)
@@ -82,10 +82,10 @@ def test_volumes_have_volumes_and_surfaces() -> None:
         "longest_axis": "mm",
         "longest_axis_in_slice": "mm",
     }
-    assert shell["volume"].value == pytest.approx(4 / 3 * np.pi * (1000 - 64) / 1000, rel=0.02)
-    assert shell["surface"].value == pytest.approx(4 * np.pi * 116, rel=0.04)
-    assert shell["longest_axis"].value == pytest.approx(20, rel=0.05)
-    assert shell["longest_axis_in_slice"].value == pytest.approx(20, rel=0.05)
+    assert shell["volume"].value == pytest.approx(4 / 3 * np.pi * (8000 - 512) / 1000, rel=0.02)
+    assert shell["surface"].value == pytest.approx(4 * np.pi * 464, rel=0.04)
+    assert shell["longest_axis"].value == pytest.approx(40, rel=0.03)
+    assert shell["longest_axis_in_slice"].value == pytest.approx(40, rel=0.03)
 
 
 def test_only_thin_regions_have_a_length_and_a_width() -> None:

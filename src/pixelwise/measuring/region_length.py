@@ -28,7 +28,7 @@ _ROUNDED = 18.0
 _WIDE = 32
 # Pixels. Around smaller holes there is no loop.
 _SMALLEST_HOLE = 10
-# A branch is an artefact of the contour unless it reaches so many times the radius at its junction, plus a pixel.
+# A branch is an artefact of the contour unless it reaches so many times the radius at its junction, plus two pixels.
 _BRANCH = 2.0
 # Passes of the smoothing of the centre line, a Gaussian of about √(passes / 2) pixels.
 _PASSES = 4
@@ -202,7 +202,7 @@ def _pruned(place: Ints, pairs: Ints, radius: Floats) -> tuple[Ints, Ints]:
         reach += np.bincount(branch[inner], lengths[leaving], count)
         np.maximum.at(at_joint, branch[inner], radius[tuple(place[outer].T)])
         tips = np.flatnonzero((degree <= 1) & (at_joint[branch] > 0))
-        short = tips[reach[branch[tips]] + radius[tuple(place[tips].T)] < _BRANCH * at_joint[branch[tips]] + 1]
+        short = tips[reach[branch[tips]] + radius[tuple(place[tips].T)] < _BRANCH * at_joint[branch[tips]] + 2]
         if not len(short):
             return place, pairs
         kept = ~np.isin(branch, branch[short]) | (degree > 2)

@@ -165,9 +165,11 @@ def _surfaces(mask: MaskSource, scale: Scale, found: Components) -> Iterator[tup
 def _contours(
     mask: MaskSource, scale: Scale, found: Components, band_pixels: int
 ) -> Iterator[tuple[int, _Lengths]]:
-    """Yield the number of each region with a contour, and its lengths."""
+    """Yield the number of each region with a contour, and its lengths; none along the background, which is what lies between."""
     rows = max(band_pixels // mask.shape[1], 1)
     flat = pixels(2, "")
+    names = mask.labels.names
+    background = -1 if mask.labels.background is None else names.index(mask.labels.background)
     kept = (found.pixels >= SMALLEST_CONTOUR) & ((found.stop - found.start).prod(axis=1) <= LARGEST_BOX)
     tall = found.stop[:, 0] - found.start[:, 0] > rows
     blocks = [
@@ -183,7 +185,7 @@ def _contours(
             origin = tuple(found.start[i].tolist())
             segments = contour(inside, scale, origin)
             around, around_pixels = perimeter(segments, scale), perimeter(segments, flat)
-            thin = may_be_thin(around, float(found.size[i]))
+            thin = found.class_index[i] != background and may_be_thin(around, float(found.size[i]))
             line = centre_line(inside, scale, around_pixels, origin) if thin else None
             yield i, _Lengths(around, around_pixels, longest_axis(segments, scale), line)
 
