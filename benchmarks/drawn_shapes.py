@@ -1,7 +1,8 @@
-"""Thin shapes of known length and width, drawn into masks at any angle and place between the pixels."""
+"""Shapes of known sizes, drawn into masks at any angle and place between the pixels: a pixel belongs to a shape if its centre does."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,6 +95,20 @@ def wave(length: float, width: float, waves: float, slope: float, flat: bool = T
 def spiral(length: float, width: float, turns: float, flat: bool = True) -> Thin:
     angle = np.linspace(np.pi, np.pi + 2 * np.pi * turns, 4000)
     return Thin((_of_length(angle[:, None] * np.stack([np.sin(angle), np.cos(angle)], -1), length),), width, flat)
+
+
+def filled(inside: Callable[[Floats, Floats], NDArray[np.bool_]], reach: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Return a mask of a shape around the origin, given by a condition, turned and moved at random."""
+    angle, places = rng.uniform(0, np.pi), np.arange(-np.ceil(reach) - 2, np.ceil(reach) + 3)
+    y, x = np.meshgrid(places + rng.random(), places + rng.random(), indexing="ij")
+    return inside(x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle))
+
+
+def body(inside: Callable[[Floats], NDArray[np.bool_]], reach: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Return a mask of a body around the origin, given by a condition on points (…, 3), turned and moved at random."""
+    places = np.arange(-np.ceil(reach) - 2, np.ceil(reach) + 3)
+    points = np.stack(np.meshgrid(places, places, places, indexing="ij"), -1) + rng.random(3)
+    return inside(points @ np.linalg.qr(rng.normal(size=(3, 3))).Q)
 
 
 def _of_length(line: Floats, length: float) -> Floats:
