@@ -56,7 +56,9 @@ class Thin:
         distance, nearest = KDTree(line).query(points, distance_upper_bound=self.width / 2)
         found = np.isfinite(distance)
         if self.flat and not self.closed:
-            for end, direction in ((-1, line[-1] - line[-2]), (0, line[0] - line[1]))[: 2 if len(self.lines) == 1 else 1]:
+            for end, direction in ((-1, line[-1] - line[-2]), (0, line[0] - line[1]))[
+                : 2 if len(self.lines) == 1 else 1
+            ]:
                 beyond = (points - line[end]) @ direction > 0
                 found &= ~(beyond & (nearest == end % len(line)))
         return found
@@ -97,7 +99,9 @@ def spiral(length: float, width: float, turns: float, flat: bool = True) -> Thin
     return Thin((_of_length(angle[:, None] * np.stack([np.sin(angle), np.cos(angle)], -1), length),), width, flat)
 
 
-def filled(inside: Callable[[Floats, Floats], NDArray[np.bool_]], reach: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+def filled(
+    inside: Callable[[Floats, Floats], NDArray[np.bool_]], reach: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
     """Return a mask of a shape around the origin, given by a condition, turned and moved at random."""
     angle, places = rng.uniform(0, np.pi), np.arange(-np.ceil(reach) - 2, np.ceil(reach) + 3)
     y, x = np.meshgrid(places + rng.random(), places + rng.random(), indexing="ij")

@@ -146,7 +146,7 @@ def by_perimeter(region: Mask) -> float:
 def thin_sizes(region: Mask) -> dict[str, Measurement]:
     """Return length and width."""
     around = perimeter(contour(region, _PIXELS), _PIXELS)
-    line = centre_line(region, _PIXELS, around)
+    line = centre_line(region, _PIXELS, around, holes(region))
     return length_and_width(line, _PIXELS, around, float(region.sum()), holes(region))
 
 

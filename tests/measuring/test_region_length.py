@@ -42,10 +42,12 @@ def measured(region: NDArray[np.bool_], scale: AffineScale) -> dict[str, Measure
     holes = ndimage.label(~np.pad(region, 1))[1] - 1
     if not may_be_thin(around, area):
         return {}
-    return length_and_width(centre_line(region, scale, perimeter(segments, PIXELS)), scale, around, area, holes)
+    return length_and_width(centre_line(region, scale, perimeter(segments, PIXELS), holes), scale, around, area, holes)
 
 
-def draws(name: str, matrix: str, widths: tuple[float, ...], count: int) -> list[tuple[Thin, AffineScale, NDArray[np.bool_]]]:
+def draws(
+    name: str, matrix: str, widths: tuple[float, ...], count: int
+) -> list[tuple[Thin, AffineScale, NDArray[np.bool_]]]:
     """A shape in several widths, in longest sides of pixels, turned and moved."""
     rng = np.random.default_rng(sum(name.encode()) + len(matrix))
     scale = AffineScale(MATRICES[matrix] * 0.5, "mm", "given")

@@ -64,7 +64,9 @@ def test_bands_do_not_change_regions() -> None:
 def test_volumes_have_volumes_and_surfaces() -> None:
     values = np.zeros((26, 50, 50), np.int64)
     values[1:3, 2:5, 2:4] = 2  # too small for a surface
-    distance = np.linalg.norm((np.indices(values.shape).transpose(1, 2, 3, 0) - (12.5, 25, 25)) * (2.0, 1.0, 1.0), axis=-1)
+    distance = np.linalg.norm(
+        (np.indices(values.shape).transpose(1, 2, 3, 0) - (12.5, 25, 25)) * (2.0, 1.0, 1.0), axis=-1
+    )
     values[distance < 20] = 1
     values[distance < 8] = 0
     scale = AffineScale(np.diag([2.0, 1.0, 1.0]), "mm", "given")

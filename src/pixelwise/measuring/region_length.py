@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 from pixelwise.measuring.region_contour import smoothed
 from pixelwise.measuring.scale import Scale
-from pixelwise.measuring.thinning import Ints, neighbours, thinned
+from pixelwise.measuring.thinning import Ints, distances_outside, neighbours, thinned
 from pixelwise.types import Measurement
 
 Floats = NDArray[np.float64]
@@ -83,7 +83,9 @@ class CentreLine:
         return np.asarray(np.einsum("nij,nj->ni", scale.jacobians(self.pieces.mean(1)), steps))
 
 
-def length_and_width(line: CentreLine, scale: Scale, perimeter: float, area: float, holes: int) -> dict[str, Measurement]:
+def length_and_width(
+    line: CentreLine, scale: Scale, perimeter: float, area: float, holes: int
+) -> dict[str, Measurement]:
     """Return "length" and "width" of a region with their intervals, or neither if it is not thin.
 
     The width is area / length. An edge parallel to the pixels can lie anywhere within one, so that a strip has a pixel more or less across; at other
@@ -106,7 +108,12 @@ def length_and_width(line: CentreLine, scale: Scale, perimeter: float, area: flo
     width = area / length
     return {
         "length": Measurement(
-            length, scale.unit, _LENGTH, low=max(length - error, 0.0), high=length + error, note=note if differs else None
+            length,
+            scale.unit,
+            _LENGTH,
+            low=max(length - error, 0.0),
+            high=length + error,
+            note=note if differs else None,
         ),
         "width": Measurement(
             *(width, scale.unit, "area / length; low to high: a pixel across, and the interval of the length"),
@@ -131,7 +138,7 @@ def ribbon_length(perimeter: float, area: float, holes: int) -> float:
 
 
 def centre_line(
-    region: NDArray[np.bool_], scale: Scale, perimeter: float, origin: tuple[int, int] = (0, 0)
+    region: NDArray[np.bool_], scale: Scale, perimeter: float, holes: int, origin: tuple[int, int] = (0, 0)
 ) -> CentreLine:
     """Return the centre line of a region, up to its contour at both ends.
 
@@ -139,18 +146,20 @@ def centre_line(
         region: (H, W), not empty. The outside of the array counts as outside of the region.
         scale: of the image.
         perimeter: length of the contour in pixels.
+        holes: number of holes.
         origin: added to the positions.
     """
     every = max(int(2 * region.sum() / perimeter) // (_WIDE // 2), 1)
     middle = np.array(origin) + (np.array(region.shape) - 1) / 2
     jacobian = every * scale.jacobians(middle[None])[0]
     inside, matrix, shift = _square_pixels(region[::every, ::every], jacobian)
-    padded = np.pad(_without_small_holes(inside), 2)
-    radius = ndimage.distance_transform_edt(padded) - 0.5
-    place, pairs = _pruned(*neighbours(thinned(padded)), radius)
+    padded = np.pad(_without_small_holes(inside) if holes else inside, 2)
+    place, pairs = neighbours(thinned(padded))
+    radii = distances_outside(padded, place) - 0.5
+    widest = float(2 * radii.max() * np.linalg.norm(jacobian @ matrix[:, 0]))
+    place, pairs, radii = _pruned(place, pairs, radii)
     points = _smooth(place.astype(np.float64), pairs)
-    pieces = (_continued(padded, place, points, pairs, radius) - 2) @ matrix.T + shift
-    widest = float(2 * radius.max() * np.linalg.norm(jacobian @ matrix[:, 0]))
+    pieces = (_continued(padded, points, pairs, radii) - 2) @ matrix.T + shift
     ends = int((np.bincount(pairs.reshape(-1), minlength=1) == 1).sum())
     return CentreLine(every * pieces + np.array(origin), widest, ends)
 
@@ -181,12 +190,12 @@ def _without_small_holes(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return small[outside][1:-1, 1:-1] | inside
 
 
-def _pruned(place: Ints, pairs: Ints, radius: Floats) -> tuple[Ints, Ints]:
-    """Return pixels and pairs without branches that end within the width of what they branch from."""
+def _pruned(place: Ints, pairs: Ints, radii: Floats) -> tuple[Ints, Ints, Floats]:
+    """Return pixels, pairs and the radii at the pixels, without branches that end within the width of what they branch from."""
     while True:
         degree = np.bincount(pairs.reshape(-1), minlength=len(place))
         if not (degree > 2).any():
-            return place, pairs
+            return place, pairs, radii
         joint = degree[pairs] > 2
         within = ~joint.any(1)
         first, second = pairs[within].T
@@ -200,14 +209,14 @@ def _pruned(place: Ints, pairs: Ints, radius: Floats) -> tuple[Ints, Ints]:
         inner = np.where(joint[leaving, 0], ends[:, 1], ends[:, 0])
         outer = np.where(joint[leaving, 0], ends[:, 0], ends[:, 1])
         reach += np.bincount(branch[inner], lengths[leaving], count)
-        np.maximum.at(at_joint, branch[inner], radius[tuple(place[outer].T)])
+        np.maximum.at(at_joint, branch[inner], radii[outer])
         tips = np.flatnonzero((degree <= 1) & (at_joint[branch] > 0))
-        short = tips[reach[branch[tips]] + radius[tuple(place[tips].T)] < _BRANCH * at_joint[branch[tips]] + 2]
+        short = tips[reach[branch[tips]] + radii[tips] < _BRANCH * at_joint[branch[tips]] + 2]
         if not len(short):
-            return place, pairs
+            return place, pairs, radii
         kept = ~np.isin(branch, branch[short]) | (degree > 2)
         number = np.cumsum(kept) - 1
-        place, pairs = place[kept], number[pairs[kept[pairs].all(1)]]
+        place, pairs, radii = place[kept], number[pairs[kept[pairs].all(1)]], radii[kept]
 
 
 def _smooth(points: Floats, pairs: Ints) -> Floats:
@@ -237,15 +246,14 @@ def _two_neighbours(pairs: Ints, degree: Ints) -> Ints:
     return np.where(degree[:, None] > 0, found, np.arange(len(degree))[:, None])
 
 
-def _continued(inside: NDArray[np.bool_], place: Ints, points: Floats, pairs: Ints, radius: Floats) -> Floats:
+def _continued(inside: NDArray[np.bool_], points: Floats, pairs: Ints, radii: Floats) -> Floats:
     """Return the pieces of the line (N, 2, 2), with its ends replaced by arcs up to the contour.
 
     The last points before an end may lead into a corner of the region; they are left out.
     """
-    degree = np.bincount(pairs.reshape(-1), minlength=len(place))
+    degree = np.bincount(pairs.reshape(-1), minlength=len(points))
     beside = _two_neighbours(pairs, degree)
-    radii = radius[tuple(place.T)]
-    left_out = np.zeros(len(place), np.bool_)
+    left_out = np.zeros(len(points), np.bool_)
     starts, curves = [], []
     for tip in np.flatnonzero(degree == 1).tolist():
         walk = _walk(tip, points, beside, degree, radii)
@@ -256,7 +264,7 @@ def _continued(inside: NDArray[np.bool_], place: Ints, points: Floats, pairs: In
     pieces = points[pairs[~left_out[pairs].any(1)]]
     if not curves:
         return pieces
-    return np.concatenate([pieces, _extended(inside, np.array(starts), np.array(curves), float(radius.max()))])
+    return np.concatenate([pieces, _extended(inside, np.array(starts), np.array(curves), float(radii.max()))])
 
 
 @dataclass(frozen=True)

@@ -146,9 +146,9 @@ def _surfaces(mask: MaskSource, scale: Scale, found: Components) -> Iterator[tup
     kept = np.flatnonzero((found.pixels >= SMALLEST_CONTOUR) & ((found.stop - found.start).prod(axis=1) <= LARGEST_BOX))
     if not len(kept):
         return
-    values = mask.read(Window((0, 0, 0), mask.shape))
+    cut = _Cut(mask.read(Window((0, 0, 0), mask.shape)), (0, 0, 0), mask.shape, found)
     for i in kept.tolist():
-        inside = _region(values, (0, 0, 0), found, i, mask.shape)
+        inside = cut.region(i)
         origin = tuple(found.start[i].tolist())
         triangles = surface(inside, scale, origin)
         yield (
@@ -162,12 +162,10 @@ def _surfaces(mask: MaskSource, scale: Scale, found: Components) -> Iterator[tup
         )
 
 
-def _contours(
-    mask: MaskSource, scale: Scale, found: Components, band_pixels: int
-) -> Iterator[tuple[int, _Lengths]]:
+def _contours(mask: MaskSource, scale: Scale, found: Components, band_pixels: int) -> Iterator[tuple[int, _Lengths]]:
     """Yield the number of each region with a contour, and its lengths; none along the background, which is what lies between."""
     rows = max(band_pixels // mask.shape[1], 1)
-    flat = pixels(2, "")
+    flat, holes = pixels(2, ""), np.zeros(0) if found.holes is None else found.holes
     names = mask.labels.names
     background = -1 if mask.labels.background is None else names.index(mask.labels.background)
     kept = (found.pixels >= SMALLEST_CONTOUR) & ((found.stop - found.start).prod(axis=1) <= LARGEST_BOX)
@@ -180,13 +178,14 @@ def _contours(
         if not len(chosen):
             continue
         values = mask.read(Window((top, left), (int(found.stop[chosen, 0].max()), right)))
+        cut = _Cut(values, (top, left), mask.shape, found)
         for i in chosen.tolist():
-            inside = _region(values, (top, left), found, i, mask.shape)
+            inside = cut.region(i)
             origin = tuple(found.start[i].tolist())
             segments = contour(inside, scale, origin)
             around, around_pixels = perimeter(segments, scale), perimeter(segments, flat)
             thin = found.class_index[i] != background and may_be_thin(around, float(found.size[i]))
-            line = centre_line(inside, scale, around_pixels, origin) if thin else None
+            line = centre_line(inside, scale, around_pixels, int(holes[i]), origin) if thin else None
             yield i, _Lengths(around, around_pixels, longest_axis(segments, scale), line)
 
 
@@ -194,14 +193,33 @@ def _starting_in(band: Window, found: Components, kept: NDArray[np.bool_]) -> ND
     return np.flatnonzero(kept & (found.start[:, 0] >= band.start[0]) & (found.start[:, 0] < band.stop[0]))
 
 
-def _region(
-    values: NDArray[np.generic], origin: tuple[int, ...], found: Components, i: int, shape: tuple[int, ...]
-) -> NDArray[np.bool_]:
-    """Cut region i of a mask of a shape out of a window that begins at `origin`: its bounding box without other regions of its class."""
-    box = Window(tuple((found.start[i] - origin).tolist()), tuple((found.stop[i] - origin).tolist()))
-    inside = np.asarray(values[box.slices] == found.class_index[i])
-    if int(inside.sum()) == found.pixels[i]:
-        return inside
-    numbered, _ = ndimage.label(inside, np.ones((3,) * len(shape), int))
-    first = np.array(np.unravel_index(found.first[i], shape)) - found.start[i]
-    return np.asarray(numbered == numbered[tuple(first)])
+class _Cut:
+    """Regions in a window, cut out of their bounding boxes without other regions of their classes. The window contains them as a whole.
+
+    Args:
+        values: class indices in the window.
+        start: where the window begins.
+        shape: of the mask.
+        found: the regions.
+    """
+
+    def __init__(
+        self, values: NDArray[np.generic], start: tuple[int, ...], shape: tuple[int, ...], found: Components
+    ) -> None:
+        self.values, self.start, self.shape, self.found = values, np.array(start), shape, found
+        self.numbered: dict[int, NDArray[np.int32]] = {}
+
+    def region(self, i: int) -> NDArray[np.bool_]:
+        """Return region i in its bounding box."""
+        low, high = self.found.start[i] - self.start, self.found.stop[i] - self.start
+        box = Window(tuple(low.tolist()), tuple(high.tolist())).slices
+        class_index = int(self.found.class_index[i])
+        inside = np.asarray(self.values[box] == class_index)
+        if int(inside.sum()) == self.found.pixels[i]:
+            return inside
+        if class_index not in self.numbered:  # once per class, since regions that interleave have the same box
+            around = np.ones((3,) * len(self.shape), int)
+            self.numbered[class_index] = ndimage.label(self.values == class_index, around)[0]
+        numbered = self.numbered[class_index]
+        first = np.array(np.unravel_index(self.found.first[i], self.shape)) - self.start
+        return np.asarray(numbered[box] == numbered[tuple(first)])
