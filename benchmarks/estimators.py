@@ -158,12 +158,12 @@ def holes(region: Mask) -> int:
 def _simpleitk() -> dict[str, Method]:
     if importlib.util.find_spec("SimpleITK") is None:
         return {}
-    import SimpleITK as sitk  # type: ignore[import-not-found]
+    import SimpleITK  # type: ignore[import-not-found]
 
     def measured(region: Mask) -> float:
-        found = sitk.LabelShapeStatisticsImageFilter()
+        found = SimpleITK.LabelShapeStatisticsImageFilter()
         found.ComputePerimeterOn()
-        found.Execute(sitk.GetImageFromArray(np.pad(region, 2).astype(np.uint8)))
+        found.Execute(SimpleITK.GetImageFromArray(np.pad(region, 2).astype(np.uint8)))
         return float(found.GetPerimeter(1))
 
     return {"SimpleITK": measured}

@@ -94,7 +94,8 @@ def length_and_width(
     Args:
         line: of the region.
         scale: of the image.
-        perimeter, area: of the region, in the unit of the scale.
+        perimeter: of the region, in the unit of the scale.
+        area: of the region, in the unit of the scale, squared.
         holes: number of holes.
     """
     length = line.length(scale)

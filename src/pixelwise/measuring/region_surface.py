@@ -35,7 +35,7 @@ def surface(region: NDArray[np.bool_], scale: Scale, origin: tuple[int, int, int
 
     sides = np.linalg.norm(scale.jacobians(np.array([origin], np.float64))[0], axis=0)
     smooth, level, halo = smoothed(region, sides)
-    corners, triangles, _, _ = marching_cubes(smooth, level)
+    corners, triangles, _, _ = marching_cubes(smooth, level)  # type: ignore[no-untyped-call]
     return np.asarray(corners[triangles], np.float64) + np.array(origin) - halo
 
 

@@ -207,7 +207,7 @@ class _Cut:
         self, values: NDArray[np.generic], start: tuple[int, ...], shape: tuple[int, ...], found: Components
     ) -> None:
         self.values, self.start, self.shape, self.found = values, np.array(start), shape, found
-        self.numbered: dict[int, NDArray[np.int32]] = {}
+        self.numbered: dict[int, NDArray[np.integer]] = {}
 
     def region(self, i: int) -> NDArray[np.bool_]:
         """Return region i in its bounding box."""
