@@ -95,6 +95,8 @@ def test_lines_of_one_pixel_and_wide_strips(width: float) -> None:
 def test_other_regions_have_no_length() -> None:
     y, x = np.indices((90, 90)) - 44.7
     blob = np.hypot(x, y) < 25 + 5 * np.cos(5 * np.arctan2(y, x))
+    row, column = np.indices((90, 90))
+    land = (row % 30 < 18) | (column % 30 < 18)  # between lakes
     for region in (
         x**2 + y**2 < 900,
         (abs(x) < 30) & (abs(y) < 30),
@@ -102,6 +104,7 @@ def test_other_regions_have_no_length() -> None:
         (x / 40) ** 2 + (y / 14) ** 2 < 1,
         (x**2 + y**2 < 1200) & (x**2 + y**2 > 25),
         blob,
+        land,
     ):
         assert measured(region, PIXELS) == {}
 
@@ -136,3 +139,16 @@ def test_thinning_keeps_components_and_holes(seed: int) -> None:
     place, pairs = neighbours(line)
     assert len(place) == line.sum()
     assert (abs(place[pairs[:, 0]] - place[pairs[:, 1]]).max(1) == 1).all()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_any_region_on_any_pixels_has_sizes_within_their_intervals(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = ndimage.gaussian_filter(rng.normal(size=(50, 60)), rng.uniform(0.3, 3)) > rng.uniform(-0.05, 0.05)
+    scale = AffineScale(rng.normal(size=(2, 2)) + 2 * np.eye(2), "m", "given")
+    numbered, count = ndimage.label(values, np.ones((3, 3)))
+    for k in range(1, count + 1):
+        if (numbered == k).sum() < 16:
+            continue
+        for found in measured(numbered == k, scale).values():
+            assert 0 <= found.low <= found.value <= found.high < np.inf

@@ -20,10 +20,10 @@ from pixelwise.measuring.thinning import Ints, distances_outside, neighbours, th
 from pixelwise.types import Measurement
 
 Floats = NDArray[np.float64]
-# A region has a length if its centre line is so many times longer than its largest width.
-ELONGATED = 5.0
+# A region has a length if its centre line is so many times longer than its largest width, and its branches so many times, on average.
+ELONGATED, ELONGATED_BRANCHES = 5.0, 2.0
 # Perimeter² / area: 20 of a ring that is 5 times as long as wide, more of strips; 12.6 of a disc.
-_ROUNDED = 18.0
+_ROUNDED = 20.0
 # Regions with a larger mean width, in pixels, are thinned on every second pixel, or fewer: half of it remains.
 _WIDE = 32
 # Pixels. Around smaller holes there is no loop.
@@ -57,11 +57,13 @@ class CentreLine:
         pieces: (N, 2, 2), each from (row, column) to (row, column), in no order.
         widest: the largest width of the region, in the unit of the scale.
         ends: number of free ends.
+        branches: number of lines between free ends and junctions of three, 1 at least.
     """
 
     pieces: Floats
     widest: float
     ends: int
+    branches: int
 
     def length(self, scale: Scale) -> float:
         """Return the total length of all branches in the unit of the scale."""
@@ -99,7 +101,7 @@ def length_and_width(
         holes: number of holes.
     """
     length = line.length(scale)
-    if length < ELONGATED * line.widest:
+    if length <= max(ELONGATED, ELONGATED_BRANCHES * line.branches) * line.widest:
         return {}
     along, across = line.pixel(scale)
     other = ribbon_length(perimeter, area, holes)
@@ -157,12 +159,13 @@ def centre_line(
     padded = np.pad(_without_small_holes(inside) if holes else inside, 2)
     place, pairs = neighbours(thinned(padded))
     radii = distances_outside(padded, place) - 0.5
-    widest = float(2 * radii.max() * np.linalg.norm(jacobian @ matrix[:, 0]))
+    widest = float(2 * radii.max(initial=0.0) * np.linalg.norm(jacobian @ matrix[:, 0]))
     place, pairs, radii = _pruned(place, pairs, radii)
     points = _smooth(place.astype(np.float64), pairs)
     pieces = (_continued(padded, points, pairs, radii) - 2) @ matrix.T + shift
     ends = int((np.bincount(pairs.reshape(-1), minlength=1) == 1).sum())
-    return CentreLine(every * pieces + np.array(origin), widest, ends)
+    loops = max(len(pairs) - len(place) + 1, 0)
+    return CentreLine(every * pieces + np.array(origin), widest, ends, max(2 * ends + 3 * loops - 3, 1))
 
 
 def _square_pixels(region: NDArray[np.bool_], jacobian: Floats) -> tuple[NDArray[np.bool_], Floats, Floats]:
