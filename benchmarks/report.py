@@ -13,6 +13,7 @@ from benchmarks import (
     ablation,
     checking,
     coverage_sizes,
+    estimators,
     feature_cache,
     few_labels,
     inference,
@@ -49,6 +50,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "time limits": time_limit.table,
     "intervals": intervals.table,
     "sizes": coverage_sizes.table,
+    "estimators": estimators.table,
 }
 
 

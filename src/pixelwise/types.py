@@ -175,9 +175,10 @@ class Region:
         centroid: mean position of the pixels, in (row, column) or (slice, row, column), with pixel centres at integers.
         position: the centroid in world coordinates (x, y[, z]); None if the image has no position.
         touches_border: whether pixels lie on the border of the image or beside pixels without data, so that the region may continue there.
-        holes: number of holes; None for volumes.
+        holes: number of holes, or of cavities in a volume; None if unknown.
         confidence: mean probability of the class over the pixels, 0…1; None if unknown.
-        measurements: sizes by name: "area", "perimeter" and "longest_axis", or "volume".
+        measurements: sizes by name: "area", "perimeter" and "longest_axis", and "length" and "width" of thin regions; or "volume", "surface",
+            "longest_axis", and "longest_axis_in_slice".
     """
 
     image: str

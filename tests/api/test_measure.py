@@ -223,9 +223,19 @@ def test_regions_are_listed_with_units_and_positions(tmp_path: Path) -> None:
     assert metres["touches_border"] == "yes"
     volume = bright["volume.nii.gz"]
     assert float(volume["volume_ml"]) == pytest.approx(0.9)
-    assert volume["holes"] == ""
+    assert volume["holes"] == "0"
+    assert float(volume["surface_mm²"]) > 0
     plain = json.loads((tmp_path / "sizes" / "measurements.json").read_text())
-    assert set(plain["estimators"]) == {"area", "perimeter", "longest_axis", "volume"}
+    assert set(plain["estimators"]) == {
+        "area",
+        "perimeter",
+        "longest_axis",
+        "length",
+        "width",
+        "volume",
+        "surface",
+        "longest_axis_in_slice",
+    }
     area = plain["regions"][0]["sizes"]["area"]
     assert area["low"] < area["value"] < area["high"]
     for each in result.classes:

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import ellipe
 
+from pixelwise.measuring import region_contour
 from pixelwise.measuring.region_contour import area_bound, contour, longest_axis, perimeter
 from pixelwise.measuring.scale import AffineScale
 
@@ -89,3 +90,21 @@ def test_every_region_has_a_closed_outline_at_its_place() -> None:
         ends, counts = np.unique(segments.reshape(-1, 2).round(9), axis=0, return_counts=True)
         assert (counts % 2 == 0).all()
         assert ((ends > (99, 199)) & (ends < (110, 213))).all()
+
+
+@pytest.mark.parametrize("tile", [7, 16, 64])
+@pytest.mark.parametrize("ratio", [1.0, 3.0])
+def test_tiles_give_the_same_contour(monkeypatch: pytest.MonkeyPatch, tile: int, ratio: float) -> None:
+    """Lines, arcs and scattered blocks, of which most tiles are empty or cut."""
+    rng = np.random.default_rng(tile)
+    row, column = np.indices((190, 230))
+    scale = AffineScale(np.diag([ratio, 1.0]), "mm", "given")
+    blocks = np.kron(rng.random((19, 23)) < 0.03, np.ones((10, 10))).astype(bool)
+    for region in (abs(row - column) < 3, abs(np.hypot(row, column) - 150) < 4, blocks, row * column == 0):
+        found = []
+        for sparse in (10**9, 0):
+            monkeypatch.setattr(region_contour, "_SPARSE", sparse)
+            monkeypatch.setattr(region_contour, "_TILE", tile + 2 * int(4 * ratio))
+            segments = contour(region, scale, (1000, 2000))
+            found.append(segments[np.lexsort(segments.reshape(-1, 4).T)])
+        assert found[1] == pytest.approx(found[0], abs=1e-9)

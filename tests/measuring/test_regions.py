@@ -61,15 +61,48 @@ def test_bands_do_not_change_regions() -> None:
                 assert part.measurements[name].value == pytest.approx(expected.measurements[name].value)
 
 
-def test_volumes_have_volumes() -> None:
-    values = np.zeros((6, 7, 8), np.int64)
-    values[1:3, 2:5, 2:6] = 2
-    scale = AffineScale(np.diag([3.0, 0.5, 0.5]), "mm", "given")
-    regions = find_regions(ArrayMask(values, LABELS), scale, Grid((3.0, 0.5, 0.5), "mm"), ("ml", 1e-3))
+def test_volumes_have_volumes_and_surfaces() -> None:
+    values = np.zeros((26, 50, 50), np.int64)
+    values[1:3, 2:5, 2:4] = 2  # too small for a surface
+    distance = np.linalg.norm(
+        (np.indices(values.shape).transpose(1, 2, 3, 0) - (12.5, 25, 25)) * (2.0, 1.0, 1.0), axis=-1
+    )
+    values[distance < 20] = 1
+    values[distance < 8] = 0
+    scale = AffineScale(np.diag([2.0, 1.0, 1.0]), "mm", "given")
+    regions = find_regions(ArrayMask(values, LABELS), scale, Grid((2.0, 1.0, 1.0), "mm"), ("ml", 1e-3))
     box = next(each for each in regions if each.class_index == 2)
     assert set(box.measurements) == {"volume"}
-    assert box.measurements["volume"].value == pytest.approx(24 * 0.75e-3)
-    assert (box.holes, box.position, box.centroid) == (None, None, (1.5, 3.0, 3.5))
+    assert box.measurements["volume"].value == pytest.approx(12 * 2e-3)
+    assert box.measurements["volume"].note is not None
+    assert (box.holes, box.position, box.centroid) == (None, None, (1.5, 3.0, 2.5))
+    shell = next(each for each in regions if each.class_index == 1).measurements
+    assert next(each for each in regions if each.class_index == 1).holes == 1
+    assert {name: each.unit for name, each in shell.items()} == {
+        "volume": "ml",
+        "surface": "mm²",
+        "longest_axis": "mm",
+        "longest_axis_in_slice": "mm",
+    }
+    assert shell["volume"].value == pytest.approx(4 / 3 * np.pi * (8000 - 512) / 1000, rel=0.02)
+    assert shell["surface"].value == pytest.approx(4 * np.pi * 464, rel=0.04)
+    assert shell["longest_axis"].value == pytest.approx(40, rel=0.03)
+    assert shell["longest_axis_in_slice"].value == pytest.approx(40, rel=0.03)
+
+
+def test_only_thin_regions_have_a_length_and_a_width() -> None:
+    values = np.zeros((300, 200), np.int64)
+    values[20:24, 20:180] = 1
+    values[60:120, 40:100] = 1
+    values[140:250, 100:200] = 2
+    regions = find_regions(ArrayMask(values, LABELS), SCALE, GRID, ("mm²", 1.0), band_pixels=200 * 30)
+    assert [set(each.measurements) >= {"length", "width"} for each in regions] == [False, True, False, False]
+    length, width = (regions[1].measurements[name] for name in ("length", "width"))
+    assert (length.value, width.value) == pytest.approx((80, 2), rel=0.01)
+    assert (length.unit, width.unit, length.note) == ("mm", "mm", None)
+    assert width.low is not None
+    assert width.high is not None
+    assert (width.low, width.high) == pytest.approx((1.5, 2.5), abs=0.1)  # a pixel more or less across
 
 
 def test_a_mask_without_data_has_no_regions() -> None:

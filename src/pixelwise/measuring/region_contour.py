@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 _CUT_OFF = 4  # standard deviations of the Gaussian
 _WIDEST = 8.0  # standard deviation in pixels
 _ALL_PAIRS = 64
+_TILE = 128  # more than twice the reach of the widest Gaussian
+_SPARSE = 16  # times as many pixels in the bounding box as in the region
 # Ends of the level line in a cell of four pixels, by which of them are inside: top left 1, top right 2, bottom right 4, bottom left 8.
 # Edges of the cell: 0 top, 1 right, 2 bottom, 3 left. Both diagonal cases separate the corners that are outside.
 _SEGMENTS: dict[int, tuple[tuple[int, int], ...]] = {
@@ -46,29 +48,73 @@ def contour(region: NDArray[np.bool_], scale: Scale, origin: tuple[int, int] = (
         scale: of the image, for the shape of its pixels.
         origin: added to the positions.
     """
-    sides = _pixel_sides(region, scale, origin)
-    sigma = np.minimum(sides.max() / sides, _WIDEST)
-    halo = np.ceil(_CUT_OFF * sigma).astype(int) + 1
-    padded = np.pad(region, [(side, side) for side in halo.tolist()]).astype(np.float64)
-    smooth = gaussian_filter(padded, sigma.tolist(), truncate=_CUT_OFF, mode="constant")
-    level = _level(smooth, int(region.sum()))
+    sides = pixel_sides(region, scale, origin)
+    smooth, level, corners = _smoothed_tiles(region, sides)
     inside = (smooth >= level).astype(np.int8)
-    kind = inside[:-1, :-1] + 2 * inside[:-1, 1:] + 4 * inside[1:, 1:] + 8 * inside[1:, :-1]
-    rows, columns = np.nonzero((kind > 0) & (kind < 15))
-    kind = kind[rows, columns]
-    above = smooth - level
-    corner = above[rows, columns], above[rows, columns + 1], above[rows + 1, columns + 1], above[rows + 1, columns]
-    ends = _crossings(*corner)
+    kind = inside[:, :-1, :-1] + 2 * inside[:, :-1, 1:] + 4 * inside[:, 1:, 1:] + 8 * inside[:, 1:, :-1]
+    tile, rows, columns = np.nonzero((kind > 0) & (kind < 15))
+    kind = kind[tile, rows, columns]
+    around = ((0, 0), (0, 1), (1, 1), (1, 0))  # top left, top right, bottom right, bottom left
+    ends = _crossings(*(smooth[tile, rows + down, columns + right] - level for down, right in around))
+    places = np.stack([rows, columns], -1) + corners[tile]
     found = []
     for case, segments in _SEGMENTS.items():
         chosen = np.flatnonzero(kind == case)
         if len(chosen):
-            at = np.stack([rows[chosen], columns[chosen]], -1)[:, None]
-            found += [at + ends[chosen][:, list(pair)] for pair in segments]
-    return np.concatenate(found) + np.array(origin) - halo
+            found += [places[chosen][:, None] + ends[chosen][:, list(pair)] for pair in segments]
+    return np.concatenate(found) + np.array(origin)
 
 
-def _pixel_sides(region: NDArray[np.bool_], scale: Scale, origin: tuple[int, ...]) -> Floats:
+def _smoothed_tiles(region: NDArray[np.bool_], sides: Floats) -> tuple[Floats, float, NDArray[np.intp]]:
+    """Return a smoothed region as tiles (T, h, w), the level, and the positions (T, 2) of their first pixels relative to the region's.
+
+    A region that fills its box is one tile; of others, such as diagonal lines, only the tiles that they reach are smoothed, with the same values.
+    The last rows and columns of tiles are the first ones of their neighbours.
+    """
+    if region.size <= _SPARSE * int(region.sum()):
+        smooth, level, halo = smoothed(region, sides)
+        return smooth[None], level, -halo[None]
+    sigma, halo = _gaussian(sides, 1.0)
+    count = -(-(np.array(region.shape) + 2 * halo) // _TILE)
+    # Of pixels that are padded by the halo, tile k holds rows _TILE · k to _TILE · (k + 1), and needs as many more as the halo has.
+    reached = [
+        np.stack([(place - 1) // _TILE, (place + 2 * side) // _TILE]).clip(0, number - 1)
+        for place, side, number in zip(np.nonzero(region), halo, count, strict=True)
+    ]
+    tiles = np.unique(np.concatenate([row * count[1] + column for row in reached[0] for column in reached[1]]))
+    firsts = _TILE * np.stack(np.divmod(tiles, count[1]), -1)
+    size = _TILE + 1 + 2 * halo
+    padding = [(2 * h, n * _TILE + s - length) for h, n, s, length in zip(halo, count, size, region.shape, strict=True)]
+    padded = np.pad(region, padding)
+    values = np.stack([padded[row : row + size[0], column : column + size[1]] for row, column in firsts.tolist()])
+    smooth = gaussian_filter(values.astype(np.float64), (0.0, *sigma.tolist()), truncate=_CUT_OFF, mode="constant")
+    smooth = smooth[:, halo[0] : -halo[0], halo[1] : -halo[1]]
+    return smooth, _level(smooth[:, :-1, :-1], int(region.sum())), firsts - halo
+
+
+def smoothed(
+    region: NDArray[np.bool_], sides: Floats, deviation: float = 1.0
+) -> tuple[Floats, float, NDArray[np.intp]]:
+    """Return a region smoothed by a Gaussian, the level that encloses as many pixels as it has, and by how many pixels it was padded.
+
+    Args:
+        region: (*S), not empty.
+        sides: (n,), of a pixel, in any unit.
+        deviation: standard deviation of the Gaussian as a share of the longest side.
+    """
+    sigma, halo = _gaussian(sides, deviation)
+    padded = np.pad(region, [(side, side) for side in halo.tolist()]).astype(np.float64)
+    smooth = gaussian_filter(padded, sigma.tolist(), truncate=_CUT_OFF, mode="constant")
+    return smooth, _level(smooth, int(region.sum())), halo
+
+
+def _gaussian(sides: Floats, deviation: float) -> tuple[Floats, NDArray[np.intp]]:
+    """Return the standard deviation of the Gaussian in pixels per axis, and how far it reaches, and a pixel more."""
+    sigma = np.minimum(deviation * sides.max() / sides, _WIDEST)
+    return sigma, np.ceil(_CUT_OFF * sigma).astype(np.intp) + 1
+
+
+def pixel_sides(region: NDArray[np.bool_], scale: Scale, origin: tuple[int, ...]) -> Floats:
     """Return the sides of a pixel in the middle of a region, (n,); of a square if pixels have no size there (above a horizon)."""
     middle = np.argwhere(region).mean(axis=0) + np.array(origin)
     sides = np.linalg.norm(scale.jacobians(middle[None])[0], axis=0)
@@ -84,7 +130,7 @@ def perimeter(segments: Floats, scale: Scale) -> float:
 
 def longest_axis(segments: Floats, scale: Scale) -> float:
     """Return the largest distance between two points of a contour in the unit of the scale (the maximum Feret diameter)."""
-    points = _extreme(segments.reshape(-1, 2))
+    points = _extreme(segments.reshape(-1, segments.shape[-1]))
     first, second = np.triu_indices(len(points), 1)
     return float(scale.distances(points[first], points[second]).max())
 
