@@ -132,6 +132,11 @@ def test_a_ground_plane_gives_areas_on_the_road(tmp_path: Path) -> None:
     plane = GivenGroundPlane.parse(ROAD).plane
     assert dark.value == pytest.approx(plane.sizes(Window((2, 0), (30, 30))).sum())
     assert any("above the horizon of the ground plane" in each for each in result.notices)
+    (road,) = [each for each in result.regions if each.class_name == "dark"]
+    expected = plane.distances_from((0, 0), np.array([[29.5, 14.5]]))
+    assert road.measurements["distance"].value == pytest.approx(float(expected[0]))
+    assert 4 < road.measurements["distance"].value < 5.5
+    assert not [each for each in result.regions if each.class_name == "bright" and "distance" in each.measurements]
 
 
 def test_pixels_of_different_sizes_have_no_interval(discs: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:

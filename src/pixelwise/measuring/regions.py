@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from pixelwise.grid import Grid
 from pixelwise.measuring.components import BAND_PIXELS, Components, find_components
+from pixelwise.measuring.ground_plane import GroundPlane
 from pixelwise.measuring.masks import MaskSource, bands
 from pixelwise.measuring.region_contour import area_bound, contour, longest_axis, perimeter
 from pixelwise.measuring.region_length import CentreLine, centre_line, length_and_width, may_be_thin
@@ -33,6 +34,7 @@ _NO_CONTOUR = f"no contour: fewer than {SMALLEST_CONTOUR} pixels, or a box of mo
 _NO_SURFACE = _NO_CONTOUR.replace("contour", "surface").replace("pixels", "voxels")
 _SMOOTHED = "marching squares after a Gaussian of 1 px"
 _AXIS = "largest distance between two points of the contour or surface, after a Gaussian of 1 px"
+_FOOT = "from the origin of the ground coordinates to the middle of the lower edge of the bounding box"
 _CUBES = "marching cubes after a Gaussian of 1 voxel"
 
 
@@ -95,7 +97,7 @@ def find_regions(
             holes=int(found.holes[i]) if found.holes is not None else surfaces[i].cavities if i in surfaces else None,
             confidence=None if confidence is None or np.isnan(confidence[i]) else float(confidence[i]),
             measurements=(
-                _measurements(unit, scale, found, i, contours.get(i))
+                _measurements(unit, scale, found, i, contours.get(i)) | _distance(scale, found.start[i], found.stop[i])
                 if flat
                 else _sizes_of_volume(unit, scale, float(found.size[i]), surfaces.get(i))
             ),
@@ -122,6 +124,15 @@ def _measurements(
         "perimeter": Measurement(lengths.around, scale.unit, _SMOOTHED),
         "longest_axis": Measurement(lengths.axis, scale.unit, _AXIS),
     } | thin
+
+
+def _distance(scale: Scale, start: NDArray[np.intp], stop: NDArray[np.intp]) -> dict[str, Measurement]:
+    """Return the distance of a region on a ground plane, where it stands: at the middle of the lower edge of its bounding box."""
+    if not isinstance(scale, GroundPlane):
+        return {}
+    foot = np.array([[stop[0] - 0.5, (start[1] + stop[1] - 1) / 2]])
+    distance = float(scale.distances_from((0.0, 0.0), foot)[0])
+    return {} if np.isnan(distance) else {"distance": Measurement(distance, scale.unit, _FOOT)}
 
 
 def _sizes_of_volume(

@@ -38,6 +38,7 @@ OF_REGIONS = {
     "length": ("length", "pixels"),
     "width": ("length", "pixels"),
     "surface": ("area", "square pixels"),
+    "distance": ("length",),
     "confidence": ("share", "number"),
 }
 OF_IMAGES = {
