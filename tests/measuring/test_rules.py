@@ -102,7 +102,7 @@ def test_limits(rule: dict[str, Any], expected: str) -> None:
 def test_reasons_name_the_region_its_size_and_the_limit() -> None:
     rules = {"rules": [{"class": "stain", "longest_axis": {"reject": "> 2 cm"}}]}
     (verdict,) = Rules.from_dict(rules, CLASSES).verdicts([image(region(7, "stain", 3, 0))])
-    assert verdict.reasons == ("stain 7 longest_axis 76.2 mm > 2 cm",)
+    assert verdict.reasons == ("stain (region 7): longest_axis 76.2 mm > 2 cm",)
     many = image(*(region(n, "stain", 3, n) for n in range(9)))
     (verdict,) = Rules.from_dict(rules, CLASSES).verdicts([many])
     assert verdict.reasons[-1] == "4 more"

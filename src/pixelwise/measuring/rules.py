@@ -224,7 +224,7 @@ class Rules:
             for name, size in _sizes(rule, image):
                 outcome, limit = _violated(rule, size, f"{rule.class_name}: {rule.measure}")
                 if outcome is not None:
-                    reasons[outcome].append(f"{name} {rule.measure} {_text(size)} {limit}")
+                    reasons[outcome].append(f"{name}: {rule.measure} {_text(size)} {limit}")
         score = self.score
         if score is None or score.overall:
             return _judged(image.image, reasons["reject"], reasons["review"], None, None)
@@ -272,14 +272,14 @@ def _sizes(rule: Rule, image: Inspected) -> list[tuple[str, Measurement]]:
         return [(rule.class_name, Measurement(100 * share, "%", total.estimator))]
     if rule.measure in OF_IMAGES:
         return [(rule.class_name, total)]
-    named = [(f"{region.class_name} {region.number}", _of_region(region, rule.measure)) for region in regions]
+    named = [(f"{region.class_name} (region {region.number})", _of_region(region, rule.measure)) for region in regions]
     return [(name, size) for name, size in named if size is not None]
 
 
 def _unmeasured(rule: Rule, image: Inspected) -> list[str]:
     """Return the regions that lack a measure although every region of their size has it."""
     return [
-        f"{region.class_name} {region.number} has no {rule.measure}"
+        f"{region.class_name} (region {region.number}): no {rule.measure}"
         for region in image.regions
         if rule.measure in _ALWAYS and region.class_name == rule.class_name
         if rule.measure not in region.measurements and region.pixels >= SMALLEST_CONTOUR
