@@ -19,10 +19,12 @@ from PIL import Image
 from rasterio.transform import Affine
 from tests.contracts.test_evaluated_predictions import KINDS, LABELS, Backend, image, small
 from tests.imageio.dicom_objects import write_series
+from tests.imageio.drawn_videos import decoded, draw_video
 
 import pixelwise
 from pixelwise.api.predicting import predict_files
-from pixelwise.errors import GridMismatchError
+from pixelwise.api.predicting.video import VideoSettings
+from pixelwise.errors import DataError, GridMismatchError
 from pixelwise.imageio.dicom_seg_writing import write_dicom_seg
 from pixelwise.imageio.sources import open_source
 from pixelwise.inference.predictor import Predictor
@@ -102,6 +104,30 @@ def test_masks_that_predict_writes(kind: str, tmp_path: Path, request: pytest.Fi
     assert sorted(single.values()) == sorted(expected.values())
     units = {each.size.unit for each in listed.classes}
     assert {each.size.unit for each in pixelwise.measure(tmp_path / "out/masks").classes} == units
+
+
+@pytest.mark.parametrize("masks", ["png", "ffv1"])
+def test_masks_of_videos_that_predict_writes(masks: str, tmp_path: Path) -> None:
+    path = draw_video(tmp_path / "clip.mp4", 7)
+    backend = Predictor(Backend(3))
+    settings = VideoSettings(masks=masks, every=2)
+    done = predict_files(backend, [str(path)], tmp_path / "out", video=settings)
+    assert not done.failed
+    result = pixelwise.measure(tmp_path / "out")
+    found = {(each.image, each.name): each.pixels for each in result.classes}
+    for number, (_, pixels) in enumerate(decoded(path)):
+        values = np.stack([np.sin(pixels[..., 0].astype(np.float32) + 2 * k) for k in range(3)]).argmax(0)
+        for k, name in enumerate(LABELS.names):
+            expected = int((values == k).sum()) if number % 2 == 0 else None
+            assert found.get((f"{path} frame {number}", name)) == expected
+    assert not any("not measured" in notice for notice in result.notices)
+
+
+def test_videos_without_masks_are_named_with_advice(tmp_path: Path) -> None:
+    path = draw_video(tmp_path / "clip.mp4", 3)
+    predict_files(Predictor(Backend(3)), [str(path)], tmp_path / "out", video=VideoSettings())
+    with pytest.raises(DataError, match=r"found only videos without\. Predict them again, with masks"):
+        pixelwise.measure(tmp_path / "out")
 
 
 # Masks of any tool
