@@ -77,6 +77,9 @@ def test_pixels_whose_centres_are_inside_belong_to_a_structure(tmp_path: Path, d
     for k, file in enumerate(files):
         expected = inside(rings[k]) if k in rings else np.zeros(SHAPE[1:], bool)
         np.testing.assert_array_equal(by_image[file], expected[:: layout[0], :: layout[1]])
+    slices = [splits.train.read(k).mask for k in range(len(splits.train))]
+    whole = opened(tmp_path, volumes="whole").train.read(0).mask
+    np.testing.assert_array_equal(whole, slices)
 
 
 def test_a_ring_in_a_ring_is_a_hole_and_the_smaller_structure_is_on_top(tmp_path: Path) -> None:

@@ -54,6 +54,20 @@ def require_masks(splits: DataSplits, files: list[Path], mask: np.ndarray, label
 
 
 @pytest.mark.parametrize("kind", ["binary", "labelmap"])
+def test_whole_volumes_have_the_masks_of_their_slices(tmp_path: Path, kind: Any) -> None:
+    patient(tmp_path / "a/ct", tmp_path / "a/seg.dcm", segmentation_type=kind)
+    patient(tmp_path / "b/ct", tmp_path / "b/seg.dcm", seed=1, segmentation_type=kind)
+    slices, whole = opened(tmp_path).train, opened(tmp_path, volumes="whole").train
+    assert [record.id for record in whole.records] == ["a/ct", "b/ct"]
+    for i, record in enumerate(whole.records):
+        sample = whole.read(i)
+        own = [slices.read(k) for k, each in enumerate(slices.records) if each.group == record.id]
+        np.testing.assert_array_equal(sample.mask, np.stack([each.mask for each in own]))
+        np.testing.assert_array_equal(sample.image, np.stack([each.image for each in own], 1))
+    assert whole.hash() != whole.subset([1, 0]).subset([0]).hash()
+
+
+@pytest.mark.parametrize("kind", ["binary", "labelmap"])
 @pytest.mark.parametrize("place", ["seg.dcm", "ct/seg.dcm", "seg/1.2.3", "a/b/c"])
 def test_a_segmentation_anywhere_belongs_to_the_series_that_it_refers_to(tmp_path: Path, kind: Any, place: str) -> None:
     files, mask = patient(tmp_path / "ct", tmp_path / place, segmentation_type=kind)

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import DataError
 from pixelwise.formats.base import ReadResult, drawn_labels, shape_name
 from pixelwise.formats.dataset_root import DatasetRoot, files_in, fill_template, make_layout, split_of_folder
-from pixelwise.formats.reading import file_hash
-from pixelwise.formats.records import ORPHAN, Layout, MaskSource, Record, short
+from pixelwise.formats.reading import file_hash, image_size
+from pixelwise.formats.records import ORPHAN, Layout, MaskSource, Record, StackedMask, short
 from pixelwise.formats.shapes import Drawing, Polygon, Shape, class_indices
 from pixelwise.formats.split_lists import divide_by_lists, find_lists
 from pixelwise.formats.volume_pairs import UNMASKED, VolumePairs, ambiguous, is_named_mask, named_series
@@ -234,15 +234,13 @@ def _result(volumes: VolumePairs, pairs: Pairs, contours: Mapping[Path, _Contour
     by_split = {
         split: [Volume(each.id, *_with_mask(volumes, each)) for each in group] for split, group in layout.splits.items()
     }
-    if volumes.dataset.config.volumes == "whole":
-        do = "Train on slices, without data.volumes=whole, or save the segmentations as NIfTI."
-        raise ConfigError("data.volumes", expected="slices for segmentations in DICOM", found="whole", do=do)
-    records, notices = volume_records(by_split, whole=False, neighbours=dataset.config.neighbours)
+    whole = dataset.config.volumes == "whole"
+    records, notices = volume_records(by_split, whole, dataset.config.neighbours)
     labels, unlabelled = _labels(dataset, pairs)
     masks = _masks(dataset, volumes, pairs, contours, unlabelled)
     folders = {file: folder for folder in masks for file in volumes.series[folder][1]}
     drawn = {
-        split: tuple(replace(each, source=masks[folders[each.image]](each.plane)) for each in group if each.plane)
+        split: tuple(replace(each, source=_source(each, masks[folders[each.image]])) for each in group)
         for split, group in records.items()
     }
     count = sum(map(len, pairs.values()))
@@ -258,7 +256,8 @@ def _result(volumes: VolumePairs, pairs: Pairs, contours: Mapping[Path, _Contour
     if contours:
         notices.append("where contours (RTSTRUCT) overlap, the structure with the smaller volume is on top")
     notices = [*volumes.notices, *layout.notices, *notices]
-    return ReadResult(Layout(f"{layout.kind}, cut into slices", drawn, layout.problems, tuple(notices)), labels)
+    kind = f"{layout.kind}, {'whole' if whole else 'cut into slices'}"
+    return ReadResult(Layout(kind, drawn, layout.problems, tuple(notices)), labels)
 
 
 def _with_mask(volumes: VolumePairs, record: Record) -> tuple[VolumeHeader, Path, tuple[Path, ...]]:
@@ -284,6 +283,15 @@ def _masks(
                 SegmentedSlice, files, header, segments=names, ignored=ignored, unlabelled=unlabelled
             )
     return masks
+
+
+def _source(record: Record, mask_of: Callable[[Plane], MaskSource]) -> MaskSource:
+    """Return the mask of a slice, or of the slices of a whole volume."""
+    assert record.plane is not None
+    if not record.stack:
+        return mask_of(replace(record.plane, beside=()))
+    depth = image_size(record)[1]
+    return StackedMask(tuple(mask_of(replace(record.plane, index=k)) for k in range(depth)))
 
 
 def _drawing(

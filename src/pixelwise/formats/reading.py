@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pixelwise import tiles
 from pixelwise.errors import DataError, GridMismatchError, ImageError, MaskError, SizeMismatchError
 from pixelwise.formats.drawing_windows import DrawnWindow
-from pixelwise.formats.records import Record, Window
+from pixelwise.formats.records import Record, StackedMask, Window
 from pixelwise.formats.shapes import Drawing, draw_upright
 from pixelwise.grid import Grid
 from pixelwise.imageio import volume_files
@@ -185,8 +185,12 @@ def read_truth(
         return mask, tuple(notices)
     if isinstance(record.source, DrawnWindow):
         return record.source.draw(labels, record.source.size), ()
-    _, height, width = read_size(record.image) if record.plane is None else image_size(record)
-    size = (height, width)
+    _, *sides = read_size(record.image) if record.plane is None else image_size(record)
+    size = (sides[-2], sides[-1])
+    if isinstance(record.source, StackedMask):
+        mask = record.source.draw(labels, size)
+        require_size(record.mask, mask.shape, record.image, tuple(sides))
+        return mask, ()
     mask, notices = draw_upright(record, labels, size)
     require_size(record.mask, mask.shape[:2], record.image, size)
     window = window_of(record)

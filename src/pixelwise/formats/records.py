@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 from unicodedata import normalize
 
+import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, GridMismatchError, SizeMismatchError
@@ -42,6 +44,31 @@ class MaskSource(Protocol):
 
     def digest(self) -> str:
         """Return a hash over everything that determines the mask."""
+
+
+@dataclass(frozen=True)
+class StackedMask:
+    """The mask of a whole volume from those of its slices: a `MaskSource` of masks (D, H, W)."""
+
+    slices: tuple[MaskSource, ...]
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(H, W) of a slice according to the annotation; None if it fits any."""
+        return self.slices[0].size
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the classes that occur."""
+        return frozenset().union(*(each.names for each in self.slices))
+
+    def draw(self, labels: Labels, size: tuple[int, int]) -> NDArray[Any]:
+        """Return the mask (D, H, W) of class indices, of slices of size (H, W); see `MaskSource.draw`."""
+        return np.stack([each.draw(labels, size) for each in self.slices])
+
+    def digest(self) -> str:
+        """Return a hash over everything that determines the mask."""
+        return hashlib.sha256("".join(each.digest() for each in self.slices).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
