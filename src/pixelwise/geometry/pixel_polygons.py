@@ -13,18 +13,20 @@ valid as defined by OGC Simple Features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from pixelwise.geometry.contours import components
 
 Ints = NDArray[np.int64]
 Points = NDArray[np.float64]
-_NO_REGION = -1
+_NONE = -1  # the value and the region of pixels of no region, and outside of the mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,131 +98,178 @@ class Borders:
                 yield PixelPolygon(int(self.classes[region]), int(self.pixels[region]), outer, tuple(holes))
 
 
-def find_borders(mask: NDArray[Any], ignored: Sequence[int] = ()) -> Borders:
+def find_borders(bands: Iterable[NDArray[Any]], ignored: Sequence[int] = ()) -> Borders:
     """Find the borders of all regions of a mask.
 
+    Memory holds one band and all borders, so it grows with the length of the borders and not with the number of pixels.
+
     Args:
-        mask: (H, W) integers.
+        bands: (h, W) class indices each, from the top of the mask to its bottom.
         ignored: values of pixels that belong to no region.
     """
-    regions, classes, pixels = _regions(mask, ignored)
-    starts, stops, horizontal, owners, is_node = _segments(regions)
+    scan = _Scan(ignored)
+    for band in bands:
+        if band.size:
+            scan.add(band)
+    corners, owner, horizontal, classes, pixels = scan.finish()
     # End 2k is the first corner of segment k, end 2k + 1 its last. Half segment 2k runs from the first to the last corner,
     # 2k + 1 back: half segment h begins at end h, and ends at end h ^ 1.
-    corners = np.stack([starts, stops], 1).reshape(-1)
-    nodes = np.stack(is_node, 1).reshape(-1)
-    following = _following(corners, nodes)
-    chain, first = _chains(following.tolist(), np.flatnonzero(nodes).tolist())
+    following = _following(corners)
+    nodes = following[np.arange(len(corners)) ^ 1] < 0
+    chain, first = _chains(following.tolist(), np.flatnonzero(nodes).tolist(), 2 * np.flatnonzero(horizontal))
     last = np.append(first, len(chain))[1:] - 1
-    width = mask.shape[1] + 1
-    places = np.insert(corners[chain], last + 1, corners[chain[last] ^ 1])
-    points = np.stack([places % width, places // width], 1)
-    begins = np.append(first + np.arange(len(first)), len(points))
-    owner = owners.reshape(-1)
-    right, left = owner[chain[first]], owner[chain[first] ^ 1]
-    direction = np.where(np.repeat(horizontal, 2), 0, 1) + np.tile([0, 2], len(starts))
-    half_ends = np.stack([chain[first], chain[last] ^ 1], 1).reshape(-1)  # where each half arc begins
-    arcs, ring_starts = _rings(corners[half_ends], direction[half_ends], owner[half_ends], nodes[half_ends])
-    areas = _areas(points, begins, arcs, ring_starts)
+    direction = np.where(np.repeat(horizontal, 2), 0, 1) + np.tile([0, 2], len(horizontal))
+    points, starts = _arc_points(corners, direction, chain, first, last, scan.width)
+    ends = np.stack([chain[first], chain[last] ^ 1], 1).reshape(-1)  # where each half arc begins
+    arcs, ring_starts = _rings(corners[ends], direction[ends], owner[ends], nodes[ends])
     return Borders(
         points.astype(np.float64),
-        begins,
-        right,
-        left,
+        starts,
+        owner[chain[first]],
+        owner[chain[first] ^ 1],
         classes,
         pixels,
         arcs,
         ring_starts,
-        owner[half_ends][arcs[ring_starts[:-1]]],
-        areas < 0,
+        owner[ends][arcs[ring_starts[:-1]]],
+        _areas(points, starts, arcs, ring_starts) < 0,
     )
 
 
-def _regions(mask: NDArray[Any], ignored: Sequence[int]) -> tuple[NDArray[np.int32], Ints, Ints]:
+class _Scan:
+    """Collect the straight segments of borders band by band. A segment down the columns ends at the end of its band."""
+
+    def __init__(self, ignored: Sequence[int]) -> None:
+        self.ignored = list(ignored)
+        self.width = self.rows = self.count = 0
+        self._last: NDArray[np.int32] | None = None  # (2, W + 2) values and regions of the last row, with a margin
+        self._segments: list[tuple[Ints, Ints, NDArray[np.bool_]]] = []
+        self._regions: list[tuple[Ints, Ints]] = []
+        self._joined: list[Ints] = []
+
+    def add(self, band: NDArray[Any]) -> None:
+        """Add the next rows of the mask, (h, W)."""
+        values = band.astype(np.int32)
+        values[np.isin(band, self.ignored)] = _NONE
+        regions, classes, pixels = _regions(values)
+        self._regions.append((classes, pixels))
+        regions[regions >= 0] += self.count
+        self.count += len(classes)
+        self._scan(values, regions)
+
+    def finish(self) -> tuple[Ints, Ints, NDArray[np.bool_], Ints, Ints]:
+        """Return the corners at both ends of all segments (2N,), the region to the right of each on the way forth and back
+        (2N,), whether each is horizontal (N,), and the class and the number of pixels of each region.
+        """
+        if not self.width:
+            none = np.zeros(0, np.int64)
+            return none, none, none.astype(bool), none, none
+        outside = np.full((1, self.width), _NONE, np.int32)
+        self._scan(outside, outside)  # for the edges below the last row
+        corners, owners, horizontal = (np.concatenate(parts) for parts in zip(*self._segments, strict=True))
+        upper, lower = np.concatenate(self._joined, 1)
+        graph = coo_array((np.ones(len(upper), bool), (upper, lower)), shape=(self.count, self.count))
+        total, numbers = connected_components(graph, directed=False)
+        local_classes, local_pixels = (np.concatenate(parts) for parts in zip(*self._regions, strict=True))
+        classes, pixels = np.zeros((2, total), np.int64)
+        classes[numbers] = local_classes
+        np.add.at(pixels, numbers, local_pixels)
+        numbers = np.append(numbers, _NONE).astype(np.int64)  # -1 stays -1
+        return corners.reshape(-1), numbers[owners.reshape(-1)], horizontal, classes, pixels
+
+    def _scan(self, values: NDArray[np.int32], regions: NDArray[np.int32]) -> None:
+        """Add the edges above each row of a band and those between its columns."""
+        height, self.width = values.shape
+        rows = np.pad(np.stack([values, regions]), ((0, 0), (0, 0), (1, 1)), constant_values=_NONE)
+        before = np.full_like(rows[:, 0], _NONE) if self._last is None else self._last
+        values, regions = np.concatenate([before[:, None], rows], 1)
+        self._last = rows[:, -1].copy()
+        same = (values[0] == values[1]) & (values[0] != _NONE)
+        self._joined.append(regions[:2, same].astype(np.int64))
+        across = values[:-1, 1:-1] != values[1:, 1:-1]  # (h, W), above each row
+        down = values[:, :-1] != values[:, 1:]  # (h + 1, W + 1), also of the row before the band
+        right, left = np.zeros((2, height, self.width + 1), bool)
+        right[:, :-1] = left[:, 1:] = across
+        degree = sum(edges.view(np.int8) for edges in (right, left, down[:-1], down[1:]))
+        corner = np.ones((height + 1, self.width + 1), bool)
+        corner[:-1] = (degree > 2) | (right != left)
+        forth = _split(across, corner[:-1], regions[1:, 1:-1], regions[:-1, 1:-1])
+        corner[0] = True
+        back = _split(down[1:].T, corner.T, regions[1:, :-1].T, regions[1:, 1:].T)
+        for (ends, owners), (row, column) in ((forth, (0, 1)), (back, (1, 0))):
+            corners = (ends[row] + self.rows) * (self.width + 1) + ends[column]
+            self._segments.append((corners, owners, np.full(len(owners), row == 0)))
+        self.rows += height
+
+
+def _regions(values: NDArray[np.int32]) -> tuple[NDArray[np.int32], Ints, Ints]:
     """Return the number of the region of each pixel, -1 for none, and class and size of each region."""
-    if not mask.size:
-        return np.zeros(mask.shape, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64)
-    regions, count = components(mask)
+    regions, count = components(values)
     classes = np.zeros(count, np.int64)
-    classes[regions] = mask
+    classes[regions] = values
     pixels = np.bincount(regions.reshape(-1), minlength=count)
-    kept = ~np.isin(classes, ignored)
-    numbers = np.where(kept, np.cumsum(kept) - 1, _NO_REGION).astype(np.int32)
+    kept = classes != _NONE
+    numbers = np.where(kept, np.cumsum(kept) - 1, _NONE).astype(np.int32)
     return numbers[regions], classes[kept], pixels[kept]
 
 
-def _segments(
-    regions: NDArray[np.int32],
-) -> tuple[Ints, Ints, NDArray[np.bool_], Ints, tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
-    """List the straight segments of borders, from one corner to the next.
-
-    Returns:
-        The corners where segments start and stop, as row × (W + 1) + column; whether each is horizontal; the regions to the
-        right of each on the way forth and back (N, 2); whether the corner at its start, and at its stop, is a node.
-    """
-    padded = np.pad(regions, 1, constant_values=_NO_REGION)
-    height, width = regions.shape
-    across = padded[:-1, 1:-1] != padded[1:, 1:-1]  # (H + 1, W), edges along rows
-    down = padded[1:-1, :-1] != padded[1:-1, 1:]  # (H, W + 1), edges along columns
-    after, before = np.zeros((2, height + 1, width + 1), bool)
-    below, above = np.zeros((2, height + 1, width + 1), bool)
-    after[:, :-1] = before[:, 1:] = across
-    below[:-1] = above[1:] = down
-    node = after.view(np.int8) + before.view(np.int8) + below.view(np.int8) + above.view(np.int8) > 2
-    corner = node | (after != before) | (below != above)
-    forth = _split(across, corner, node, padded[1:, 1:-1], padded[:-1, 1:-1])
-    back = _split(down.T, corner.T, node.T, padded[1:-1, :-1].T, padded[1:-1, 1:].T)
-    starts, stops = (
-        np.concatenate([first[0] * (width + 1) + first[1], second[1] * (width + 1) + second[0]])
-        for first, second in zip(forth[:2], back[:2], strict=True)
-    )
-    horizontal = np.arange(len(starts)) < len(forth[2])
-    owners = np.concatenate([forth[2], back[2]])
-    first, last = (np.concatenate(pair) for pair in zip(forth[3:], back[3:], strict=True))
-    return starts, stops, horizontal, owners, (first, last)
-
-
 def _split(
-    edges: NDArray[np.bool_],
-    corner: NDArray[np.bool_],
-    node: NDArray[np.bool_],
-    right: NDArray[np.int32],
-    left: NDArray[np.int32],
-) -> tuple[Ints, Ints, Ints, NDArray[np.bool_], NDArray[np.bool_]]:
-    """Join edges along rows up to the next corner: starts and stops (2, N), regions beside (N, 2), nodes at both ends."""
+    edges: NDArray[np.bool_], corner: NDArray[np.bool_], right: NDArray[np.int32], left: NDArray[np.int32]
+) -> tuple[Ints, Ints]:
+    """Join edges along rows up to the next corner: row and column of both ends, (2, N, 2), and the regions beside, (N, 2)."""
     row, column = np.nonzero(edges)
     first = corner[row, column]
     last = corner[row, column + 1]
-    starts = np.stack([row[first], column[first]])
-    stops = np.stack([row[last], column[last] + 1])
-    owners = np.stack([right[tuple(starts)], left[tuple(starts)]], 1).astype(np.int64)
-    return starts, stops, owners, node[tuple(starts)], node[tuple(stops)]
+    ends = np.stack([np.stack([row[first], row[last]], 1), np.stack([column[first], column[last] + 1], 1)])
+    owners = np.stack([right[row[first], column[first]], left[row[first], column[first]]], 1)
+    return ends, owners.astype(np.int64)
 
 
-def _following(corners: Ints, nodes: NDArray[np.bool_]) -> Ints:
-    """Return the half segment after each half segment; -1 at nodes. At other corners exactly two segments meet."""
+def _following(corners: Ints) -> Ints:
+    """Return the half segment after each half segment; -1 at nodes, where three or four meet. Elsewhere exactly two do."""
     order = np.argsort(corners, kind="stable")
-    pairs = order[~nodes[order]].reshape(-1, 2)
+    starts = np.flatnonzero(np.diff(corners[order], prepend=-1))
+    counts = np.diff(np.append(starts, len(order)))
+    pairs = order[starts[counts == 2, None] + np.arange(2)]
     partner = np.full(len(corners), -1, np.int64)
     partner[pairs] = pairs[:, ::-1]
     return partner[np.arange(len(corners)) ^ 1]
 
 
-def _chains(following: list[int], from_nodes: list[int]) -> tuple[Ints, Ints]:
-    """Return the half segments of all arcs, in one direction each, and where each arc begins."""
+def _chains(following: list[int], from_nodes: list[int], closed: Ints) -> tuple[Ints, Ints]:
+    """Return the half segments of all arcs, in one direction each, and where each arc begins.
+
+    Args:
+        following: the half segment after each; -1 at nodes.
+        from_nodes: those that begin at a node.
+        closed: where arcs without nodes may begin.
+    """
     visited = bytearray(len(following) // 2)
     chain: list[int] = []
     first: list[int] = []
-    for starts in (from_nodes, range(0, len(following), 2)):
-        for half in starts:
-            if visited[half >> 1]:
-                continue
-            first.append(len(chain))
-            while half >= 0 and not visited[half >> 1]:
-                visited[half >> 1] = 1
-                chain.append(half)
-                half = following[half]
+    for half in (*from_nodes, *closed.tolist()):
+        if visited[half >> 1]:
+            continue
+        first.append(len(chain))
+        while half >= 0 and not visited[half >> 1]:
+            visited[half >> 1] = 1
+            chain.append(half)
+            half = following[half]
     return np.array(chain, np.int64), np.array(first, np.int64)
+
+
+def _arc_points(
+    corners: Ints, direction: Ints, chain: Ints, first: Ints, last: Ints, width: int
+) -> tuple[Ints, Ints]:
+    """Return the points of all arcs, without those on straight lines, and where each arc begins, with the end of the last."""
+    turns = np.ones(len(chain), bool)
+    turns[1:] = direction[chain[1:]] != direction[chain[:-1]]
+    turns[first] = True
+    places = np.insert(corners[chain], last + 1, corners[chain[last] ^ 1])
+    kept = np.insert(turns, last + 1, True)
+    places = places[kept]
+    counts = np.add.reduceat(turns.astype(np.int64), first) + 1 if len(first) else first
+    return np.stack([places % (width + 1), places // (width + 1)], 1), np.append(0, np.cumsum(counts))
 
 
 def _rings(begin: Ints, direction: Ints, owner: Ints, node: NDArray[np.bool_]) -> tuple[Ints, Ints]:
