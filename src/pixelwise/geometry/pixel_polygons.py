@@ -13,7 +13,7 @@ valid as defined by OGC Simple Features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,12 +36,14 @@ class PixelPolygon:
     Args:
         class_index: of the pixels.
         pixels: number of pixels.
+        size: sum of the sizes of the pixels.
         outer: (N, 2) points x, y, clockwise on screen; the first is not repeated at the end.
         holes: rings of the same kind, counter-clockwise.
     """
 
     class_index: int
     pixels: int
+    size: float
     outer: Points
     holes: tuple[Points, ...]
 
@@ -56,7 +58,8 @@ class Borders:
         points: (P, 2), those of all arcs, from the first to the last of each; a closed arc ends with its first point.
         starts: (A + 1,), where each arc begins in `points`.
         right, left: (A,), the regions beside each arc; -1 outside of all.
-        classes, pixels: (R,), class index and number of pixels of each region, by their first pixels row by row.
+        classes, pixels, sizes: (R,), class index, number of pixels and sum of their sizes of each region, by their first
+            pixels row by row.
         arcs: those of all rings, in walking order.
         ring_starts: (M + 1,), where each ring begins in `arcs`.
         ring_regions: (M,), the region of each ring.
@@ -69,6 +72,7 @@ class Borders:
     left: Ints
     classes: Ints
     pixels: Ints
+    sizes: Points
     arcs: Ints
     ring_starts: Ints
     ring_regions: Ints
@@ -95,10 +99,15 @@ class Borders:
             region = int(self.ring_regions[rings[0]])
             if self.pixels[region] >= smallest:
                 outer, *holes = (self.ring(index) for index in rings.tolist())
-                yield PixelPolygon(int(self.classes[region]), int(self.pixels[region]), outer, tuple(holes))
+                size = float(self.sizes[region])
+                yield PixelPolygon(int(self.classes[region]), int(self.pixels[region]), size, outer, tuple(holes))
 
 
-def find_borders(bands: Iterable[NDArray[Any]], ignored: Sequence[int] = ()) -> Borders:
+def find_borders(
+    bands: Iterable[NDArray[Any]],
+    ignored: Sequence[int] = (),
+    sizes: Callable[[slice], NDArray[np.float64]] | None = None,
+) -> Borders:
     """Find the borders of all regions of a mask.
 
     Memory holds one band and all borders, so it grows with the length of the borders and not with the number of pixels.
@@ -106,12 +115,13 @@ def find_borders(bands: Iterable[NDArray[Any]], ignored: Sequence[int] = ()) -> 
     Args:
         bands: (h, W) class indices each, from the top of the mask to its bottom.
         ignored: values of pixels that belong to no region.
+        sizes: returns the sizes of the pixels in some rows, in a shape that broadcasts to theirs; None for 1 each.
     """
-    scan = _Scan(ignored)
+    scan = _Scan(ignored, sizes)
     for band in bands:
         if band.size:
             scan.add(band)
-    corners, owner, horizontal, classes, pixels = scan.finish()
+    corners, owner, horizontal, classes, pixels, areas = scan.finish()
     # End 2k is the first corner of segment k, end 2k + 1 its last. Half segment 2k runs from the first to the last corner,
     # 2k + 1 back: half segment h begins at end h, and ends at end h ^ 1.
     following = _following(corners)
@@ -129,6 +139,7 @@ def find_borders(bands: Iterable[NDArray[Any]], ignored: Sequence[int] = ()) -> 
         owner[chain[first] ^ 1],
         classes,
         pixels,
+        areas,
         arcs,
         ring_starts,
         owner[ends][arcs[ring_starts[:-1]]],
@@ -139,43 +150,48 @@ def find_borders(bands: Iterable[NDArray[Any]], ignored: Sequence[int] = ()) -> 
 class _Scan:
     """Collect the straight segments of borders band by band. A segment down the columns ends at the end of its band."""
 
-    def __init__(self, ignored: Sequence[int]) -> None:
-        self.ignored = list(ignored)
+    def __init__(self, ignored: Sequence[int], sizes: Callable[[slice], NDArray[np.float64]] | None) -> None:
+        self.ignored, self.sizes = list(ignored), sizes
         self.width = self.rows = self.count = 0
         self._last: NDArray[np.int32] | None = None  # (2, W + 2) values and regions of the last row, with a margin
         self._segments: list[tuple[Ints, Ints, NDArray[np.bool_]]] = []
-        self._regions: list[tuple[Ints, Ints]] = []
+        self._regions: list[tuple[Ints, Ints, Points]] = []
         self._joined: list[Ints] = []
 
     def add(self, band: NDArray[Any]) -> None:
         """Add the next rows of the mask, (h, W)."""
         values = band.astype(np.int32)
         values[np.isin(band, self.ignored)] = _NONE
-        regions, classes, pixels = _regions(values)
-        self._regions.append((classes, pixels))
+        sizes = None if self.sizes is None else self.sizes(slice(self.rows, self.rows + len(band)))
+        regions, classes, pixels, areas = _regions(values, sizes)
+        self._regions.append((classes, pixels, areas))
         regions[regions >= 0] += self.count
         self.count += len(classes)
         self._scan(values, regions)
 
-    def finish(self) -> tuple[Ints, Ints, NDArray[np.bool_], Ints, Ints]:
-        """Return the corners at both ends of all segments (2N,), the region to the right of each on the way forth and back
-        (2N,), whether each is horizontal (N,), and the class and the number of pixels of each region.
+    def finish(self) -> tuple[Ints, Ints, NDArray[np.bool_], Ints, Ints, Points]:
+        """Return segments and regions.
+
+        These are the corners at both ends of all segments (2N,), the region to the right of each on the way forth and back
+        (2N,), and whether each is horizontal (N,); the class, the number of pixels and the size of each region (R,).
         """
         if not self.width:
             none = np.zeros(0, np.int64)
-            return none, none, none.astype(bool), none, none
+            return none, none, none.astype(bool), none, none, none.astype(np.float64)
         outside = np.full((1, self.width), _NONE, np.int32)
         self._scan(outside, outside)  # for the edges below the last row
         corners, owners, horizontal = (np.concatenate(parts) for parts in zip(*self._segments, strict=True))
         upper, lower = np.concatenate(self._joined, 1)
         graph = coo_array((np.ones(len(upper), bool), (upper, lower)), shape=(self.count, self.count))
         total, numbers = connected_components(graph, directed=False)
-        local_classes, local_pixels = (np.concatenate(parts) for parts in zip(*self._regions, strict=True))
+        of_bands = [np.concatenate(parts) for parts in zip(*self._regions, strict=True)]
         classes, pixels = np.zeros((2, total), np.int64)
-        classes[numbers] = local_classes
-        np.add.at(pixels, numbers, local_pixels)
+        sizes = np.zeros(total)
+        classes[numbers] = of_bands[0]
+        np.add.at(pixels, numbers, of_bands[1])
+        np.add.at(sizes, numbers, of_bands[2])
         numbers = np.append(numbers, _NONE).astype(np.int64)  # -1 stays -1
-        return corners.reshape(-1), numbers[owners.reshape(-1)], horizontal, classes, pixels
+        return corners.reshape(-1), numbers[owners.reshape(-1)], horizontal, classes, pixels, sizes
 
     def _scan(self, values: NDArray[np.int32], regions: NDArray[np.int32]) -> None:
         """Add the edges above each row of a band and those between its columns."""
@@ -202,15 +218,21 @@ class _Scan:
         self.rows += height
 
 
-def _regions(values: NDArray[np.int32]) -> tuple[NDArray[np.int32], Ints, Ints]:
-    """Return the number of the region of each pixel, -1 for none, and class and size of each region."""
+def _regions(
+    values: NDArray[np.int32], sizes: NDArray[np.float64] | None
+) -> tuple[NDArray[np.int32], Ints, Ints, Points]:
+    """Return the number of the region of each pixel, -1 for none, and class, pixels and size of each region."""
     regions, count = components(values)
     classes = np.zeros(count, np.int64)
     classes[regions] = values
     pixels = np.bincount(regions.reshape(-1), minlength=count)
     kept = classes != _NONE
     numbers = np.where(kept, np.cumsum(kept) - 1, _NONE).astype(np.int32)
-    return numbers[regions], classes[kept], pixels[kept]
+    areas = pixels.astype(np.float64)
+    if sizes is not None:
+        weights = np.broadcast_to(sizes, values.shape).reshape(-1)
+        areas = np.bincount(regions.reshape(-1), weights=weights, minlength=count)
+    return numbers[regions], classes[kept], pixels[kept], areas[kept]
 
 
 def _split(
