@@ -73,11 +73,10 @@ class Geographic:
 
     def geometry(self, rings: Sequence[Points]) -> dict[str, Any]:
         """Return rings in degrees, the outer one first, as a Polygon, or a MultiPolygon cut at the antimeridian."""
-        unwrapped = [_unwrapped(ring) for ring in rings]
-        if all((before == after).all() for before, after in zip(rings, unwrapped, strict=True)):
-            outer, *holes = rings
+        outer, *holes = rings
+        if not any(_crosses(ring) for ring in rings):
             return {"type": "Polygon", "coordinates": [_closed(outer, 1), *(_closed(hole, -1) for hole in holes)]}
-        outer, *holes = (self._cut(ring) for ring in unwrapped)
+        outer, *holes = (self._cut(_unwrapped(ring)) for ring in rings)
         shape = self._shapely.difference(outer, self._shapely.union_all(holes)) if holes else outer
         orient = self._shapely.geometry.polygon.orient
         parts = [orient(part) for part in getattr(shape, "geoms", [shape]) if part.geom_type == "Polygon"]
@@ -87,10 +86,9 @@ class Geographic:
     def _cut(self, ring: Points) -> Any:
         """Return the area of a ring of continuous longitudes, cut at ±180°; of one around a pole, up to the pole."""
         if abs(ring[-1, 0] - ring[0, 0]) > _WORLD / 2:
-            ends = ring[[0, -1]].copy()
             turn = math.copysign(_WORLD, ring[-1, 0] - ring[0, 0])
             closing = ring[:1] + [turn, 0.0]
-            pole = math.copysign(90.0, float(ends[:, 1].mean()))
+            pole = math.copysign(90.0, float(ring[:, 1].mean()))
             ring = np.concatenate([ring, closing, [[closing[0, 0], pole], [ring[0, 0], pole]]])
         area = self._polygon.Polygon(ring)
         parts = []
@@ -133,6 +131,11 @@ class Geographic:
 def _wrapped(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return angles in -180…180; those that are there already are not changed."""
     return degrees - np.round(degrees / _WORLD) * _WORLD
+
+
+def _crosses(ring: Points) -> bool:
+    """Return whether a ring crosses the antimeridian; its points are less than 180° apart."""
+    return bool((np.abs(ring[:, 0] - np.roll(ring[:, 0], 1)) > _WORLD / 2).any())
 
 
 def _unwrapped(ring: Points) -> Points:

@@ -20,6 +20,7 @@ from pixelwise.geometry.contours import runs_of_rings
 from pixelwise.geometry.pixel_polygons import Borders, PixelPolygon, find_borders
 from pixelwise.grid import Grid
 from pixelwise.imageio.extras import need
+from pixelwise.imageio.silencing import silenced
 from pixelwise.measuring.geographic import Geographic
 from pixelwise.measuring.masks import MaskSource, bands
 from pixelwise.measuring.scale import Scale
@@ -162,6 +163,7 @@ def _write_geopackage(regions: _Regions, path: Path) -> int:
         shapes.append(shapely.to_wkb(shapely.geometry.polygon.orient(shapely.Polygon(polygon.outer, polygon.holes))))
     columns = {key: np.array([row[key] for row in rows], dtype) for key, dtype in regions.columns.items()}
     with (
+        silenced(),  # pyogrio warns if there is no system
         atomic_path(path) as temporary,
         tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=path.parent) as folder,
     ):
