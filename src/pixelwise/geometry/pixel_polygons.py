@@ -280,9 +280,7 @@ def _chains(following: list[int], from_nodes: list[int], closed: Ints) -> tuple[
     return np.array(chain, np.int64), np.array(first, np.int64)
 
 
-def _arc_points(
-    corners: Ints, direction: Ints, chain: Ints, first: Ints, last: Ints, width: int
-) -> tuple[Ints, Ints]:
+def _arc_points(corners: Ints, direction: Ints, chain: Ints, first: Ints, last: Ints, width: int) -> tuple[Ints, Ints]:
     """Return the points of all arcs, without those on straight lines, and where each arc begins, with the end of the last."""
     turns = np.ones(len(chain), bool)
     turns[1:] = direction[chain[1:]] != direction[chain[:-1]]
