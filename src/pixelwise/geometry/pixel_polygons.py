@@ -231,7 +231,7 @@ def _regions(
     areas = pixels.astype(np.float64)
     if sizes is not None:
         weights = np.broadcast_to(sizes, values.shape).reshape(-1)
-        areas = np.bincount(regions.reshape(-1), weights=weights, minlength=count)
+        areas = np.bincount(regions.reshape(-1), weights=weights, minlength=count).astype(np.float64)
     return numbers[regions], classes[kept], pixels[kept], areas[kept]
 
 

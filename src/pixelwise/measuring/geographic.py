@@ -87,7 +87,7 @@ class Geographic:
         """Return the area of a ring of continuous longitudes, cut at ±180°; of one around a pole, up to the pole."""
         if abs(ring[-1, 0] - ring[0, 0]) > _WORLD / 2:
             turn = math.copysign(_WORLD, ring[-1, 0] - ring[0, 0])
-            closing = ring[:1] + [turn, 0.0]
+            closing = ring[:1] + np.array([turn, 0.0])
             pole = math.copysign(90.0, float(ring[:, 1].mean()))
             ring = np.concatenate([ring, closing, [[closing[0, 0], pole], [ring[0, 0], pole]]])
         area = self._polygon.Polygon(ring)
@@ -112,7 +112,8 @@ class Geographic:
         return np.clip(np.ceil(np.sqrt(pixels / _TOLERANCE)), 1, _MOST_PIECES).astype(np.int64)
 
     def _degrees(self, points: Points) -> Points:
-        found = np.asarray(self._to_degrees(self.grid.to_world(points[:, ::-1] - 0.5)), np.float64)
+        world = np.asarray(self.grid.to_world(points[:, ::-1] - 0.5), np.float64)
+        found = np.asarray(self._to_degrees(world), np.float64)
         if not np.isfinite(found).all():
             raise self._unusable(f"{str(self.grid.crs)[:60]}, and pixels outside of its area")
         found = found.copy()

@@ -144,7 +144,7 @@ def _write_lines(file: TextIO, head: dict[str, Any], key: str, rows: Iterable[di
     """Write a JSON object whose last member is a list, one element per line, and return their number."""
     file.write(json.dumps(head, ensure_ascii=False)[:-1] + f', "{key}": [')
     count = 0
-    for count, row in enumerate(rows, 1):  # noqa: B007 - the number of rows is returned
+    for count, row in enumerate(rows, 1):
         file.write(("\n" if count == 1 else ",\n") + json.dumps(row, ensure_ascii=False, allow_nan=False))
     file.write("\n]}\n")
     return count
