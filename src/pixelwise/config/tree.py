@@ -308,6 +308,9 @@ class PredictConfig(_Section):
         False, description="predict at the pixel spacing of the training, masks on the image's own grid"
     )
     confidence: bool = Field(False, description="predict: also write the largest probability at each pixel, in percent")
+    polygons: tuple[Literal["geojson", "gpkg", "coco"], ...] = Field(
+        (), description="predict: also write the regions of images as polygons: geojson, gpkg, coco, or a list of these"
+    )
     dicom: Literal["binary", "labelmap", "nifti"] = Field(
         "binary", description="masks of DICOM series: the type of the DICOM segmentation, or NIfTI"
     )
@@ -327,6 +330,11 @@ class PredictConfig(_Section):
     regions: Any = Field(
         None, description="of a video: polygons {name: [[x, y], …]} in pixels, or the path of a JSON or GeoJSON file"
     )
+
+    @field_validator("polygons", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
 
 class EvaluateConfig(_Section):

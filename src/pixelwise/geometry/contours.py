@@ -70,6 +70,24 @@ def fill(rings: tuple[Ring, ...], size: tuple[int, int]) -> tuple[int, int, NDAr
     return top, left, (np.cumsum(crossings, axis=1, dtype=np.uint8)[:, :-1] & 1).astype(bool)
 
 
+def runs_of_rings(rings: tuple[Ring, ...], size: tuple[int, int]) -> NDArray[np.int64]:
+    """Fill rings as `fill` does, and return run lengths down the columns, as in COCO (see `run_lengths`).
+
+    Args:
+        rings: each (N, 2) points x, y within the image; the first is not repeated at the end.
+        size: (H, W) of the image.
+    """
+    first = np.concatenate(rings)[:, ::-1]
+    second = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])[:, ::-1]
+    columns, ys = _crossings(first, second, 0, size[1])
+    toggles = np.sort(columns * size[0] + np.clip(np.ceil(ys - 0.5), 0, size[0]).astype(np.int64))
+    starts = np.flatnonzero(np.diff(toggles, prepend=-1))
+    odd = np.diff(np.append(starts, len(toggles))) % 2 == 1  # a run that goes on in the next column does not end
+    borders = toggles[starts][odd]
+    total = size[0] * size[1]
+    return np.diff(borders if len(borders) and borders[-1] == total else np.append(borders, total), prepend=0)
+
+
 def _crossings(first: Ring, second: Ring, top: int, bottom: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return row and x of every crossing of an edge with the centre line of a row; the lower end of an edge is excluded."""
     upper = np.where((first[:, 1] <= second[:, 1])[:, None], first, second)

@@ -14,6 +14,7 @@ from pixelwise.api.loading import Model
 from pixelwise.api.predicting.bands import require_bands
 from pixelwise.api.predicting.journal import JOURNAL, Journal, journal_lines, resumed
 from pixelwise.api.predicting.outputs import Loaded, Outputs, predict_source
+from pixelwise.api.predicting.polygons import require_images
 from pixelwise.api.predicting.requests import RESULTS, SUMMARY, model_facts, open_engine, request_for, write_summary
 from pixelwise.api.predicting.run import Predicted, Progress, Run
 from pixelwise.api.predicting.sources import find_sources
@@ -28,7 +29,7 @@ from pixelwise.storage import claim_folder, require_claimable
 from pixelwise.types import Prediction
 
 # Settings of the section `predict` that are no fields of `ModelSpec`.
-_OUTPUT_KEYS = {"confidence", "dicom", "generate_uids", "mosaic", "resample"}
+_OUTPUT_KEYS = {"confidence", "dicom", "generate_uids", "mosaic", "polygons", "resample"}
 
 __all__ = [
     "Outputs",
@@ -77,6 +78,7 @@ def predict_files(
     named = {name: item for name, item in found.items.items() if inside not in item.files[0].resolve().parents}
     if not named:
         raise UsageError(out, expected="images outside of --out", found="none", do="Choose another --out.")
+    require_images(named.values(), wanted.polygons)
     request = request_for(predictor, model, named, wanted)
     done = resumed(out, request, overwrite)
     if done is None:

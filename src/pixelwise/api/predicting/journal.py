@@ -148,4 +148,5 @@ def _hash(path: Path) -> str:
 
 def complete(out: Path, entry: Mapping[str, Any]) -> bool:
     """Whether the files of an entry are still there."""
-    return all((out / entry[key]).exists() for key in _FILES if key in entry)
+    files = [entry[key] for key in _FILES if key in entry]
+    return all((out / file).exists() for file in (*files, *entry.get("polygons", {}).values()))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.api.predicting.class_totals import ClassTotals
+from pixelwise.api.predicting.polygons import prediction_polygons, with_polygons
 from pixelwise.api.predicting.video import VideoSettings
 from pixelwise.errors import ImageError
 from pixelwise.imageio.dicom_seg_writing import write_dicom_seg
@@ -19,6 +20,7 @@ from pixelwise.imageio.sources import Source
 from pixelwise.imageio.volume_sources import VolumeSource
 from pixelwise.imageio.writing import write_confidence, write_prediction, write_probabilities
 from pixelwise.inference.predictor import Predictor
+from pixelwise.measuring.vectors import VectorFormat
 from pixelwise.reporting.overlay import overlay, write_png
 from pixelwise.tiles import Window
 from pixelwise.types import Prediction
@@ -44,6 +46,7 @@ class Outputs:
         overlays: also write the masks drawn over the images.
         probabilities: also write them: of a GeoTIFF as bands of one, else (K, *S) float16 as `.npz` with key `probabilities`.
         confidence: also write the largest probability at each pixel, in percent.
+        polygons: also write the regions of images as polygons, in these formats.
         mosaic: predict the GeoTIFFs of each source as one image.
         resample: predict images at the pixel spacing of the training, and return masks on their own grids.
         dicom: masks of DICOM series: segmentation objects of type "binary" or "labelmap", or "nifti".
@@ -54,6 +57,7 @@ class Outputs:
     overlays: bool = True
     probabilities: bool = False
     confidence: bool = False
+    polygons: tuple[VectorFormat, ...] = ()
     mosaic: bool = False
     resample: bool = False
     dicom: DicomMasks = "binary"
@@ -105,6 +109,8 @@ def write_outputs(name: str, loaded: Loaded, prediction: Prediction, out: Path, 
     source = loaded.source
     written, notices = _write_mask(name, source, prediction, out, outputs)
     entry = about(source) | {"mask": written.relative_to(out).as_posix()} | ({"notices": notices} if notices else {})
+    more = prediction_polygons(name, source, prediction, out, outputs.polygons)
+    entry = with_polygons(entry, more)
     if outputs.overlays:
         entry["overlay"] = f"overlays/{name}.png"
         write_png(out / entry["overlay"], _overlay(loaded.image, prediction))

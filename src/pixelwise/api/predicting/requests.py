@@ -22,7 +22,7 @@ from pixelwise.storage import write_json
 from pixelwise.types import ModelSpec
 
 SUMMARY = "predictions.json"
-RESULTS = (SUMMARY, JOURNAL, "masks", "overlays", "probabilities", "confidence", "frames")
+RESULTS = (SUMMARY, JOURNAL, "masks", "overlays", "probabilities", "confidence", "frames", "polygons")
 
 
 def write_summary(result: Predicted, labels: Labels) -> None:
@@ -97,6 +97,7 @@ def request_for(
         "overlays": outputs.overlays,
         "probabilities": outputs.probabilities,
         "confidence": outputs.confidence,
+        "polygons": list(outputs.polygons),
         "mosaic": outputs.mosaic,
         "resample": outputs.resample,
         "dicom": outputs.dicom,

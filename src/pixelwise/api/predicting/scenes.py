@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pixelwise.api.predicting.class_totals import ClassTotals
 from pixelwise.api.predicting.journal import Journal, State
 from pixelwise.api.predicting.outputs import Outputs, about
+from pixelwise.api.predicting.polygons import scene_polygons, with_polygons
 from pixelwise.api.predicting.spacing import resampled
 from pixelwise.imageio.images import fill_invalid, read_mask_values
 from pixelwise.imageio.resampling import ResampledSource
@@ -120,7 +121,11 @@ class _Scene:
             say("writing the result")
             for writer in writers.values():
                 writer.finish()
-        return self._entry(blocks)
+        path, formats = self.out / self.files["mask"], self.outputs.polygons
+        if formats:
+            say("writing polygons")
+        more = scene_polygons(self.name, self.source, path, self.labels, self.out, formats)
+        return with_polygons(self._entry(blocks), more)
 
     def _begin(self, before: Mapping[str, Any] | None) -> tuple[int, dict[str, SceneWriter]]:
         """Return the number of finished blocks, and the writers: of the work files of an earlier call if all are there."""
