@@ -254,3 +254,20 @@ def test_a_system_that_is_not_of_the_earth_is_refused(tmp_path: Path) -> None:
         write_vectors(ArrayMask(random_mask(), LABELS), grid, tmp_path / "a.json", format="geojson")
     write_vectors(ArrayMask(random_mask(), LABELS), grid, tmp_path / "a.gpkg", format="gpkg")
     assert not (tmp_path / "a.json").exists()
+
+
+@pytest.mark.parametrize("format", ["geojson", "coco"])
+def test_simplified_polygons_have_fewer_points(tmp_path: Path, format: Any) -> None:
+    rows, columns = np.indices((60, 60))
+    ring = ((rows - 30) ** 2 + (columns - 30) ** 2 < 25**2) & ((rows - 30) ** 2 + (columns - 30) ** 2 > 10**2)
+    mask = ArrayMask(ring.astype(np.uint8), Labels(("land", "lake")))
+    sizes = []
+    for simplify in (0.0, 1.0):
+        path = tmp_path / f"{simplify}.json"
+        assert write_vectors(mask, Grid(), path, format=format, simplify=simplify) == 3
+        plain = json.loads(path.read_text())
+        sizes.append(path.stat().st_size)
+        rows_of = plain["features" if format == "geojson" else "annotations"]
+        pixels = [row["properties"]["pixels"] if format == "geojson" else row["area"] for row in rows_of]
+        assert sum(pixels) == 3600
+    assert sizes[1] < 0.7 * sizes[0]

@@ -311,6 +311,9 @@ class PredictConfig(_Section):
     polygons: tuple[Literal["geojson", "gpkg", "coco"], ...] = Field(
         (), description="predict: also write the regions of images as polygons: geojson, gpkg, coco, or a list of these"
     )
+    simplify: NonNegative = Field(
+        0.0, description="predict: largest distance in pixels by which the borders of polygons may move; 0: pixel edges"
+    )
     dicom: Literal["binary", "labelmap", "nifti"] = Field(
         "binary", description="masks of DICOM series: the type of the DICOM segmentation, or NIfTI"
     )

@@ -18,6 +18,7 @@ from pixelwise.errors import DataError
 from pixelwise.formats.coco_json import category_rows
 from pixelwise.geometry.contours import runs_of_rings
 from pixelwise.geometry.pixel_polygons import Borders, PixelPolygon, find_borders
+from pixelwise.geometry.simplify import simplified
 from pixelwise.grid import Grid
 from pixelwise.imageio.extras import need
 from pixelwise.imageio.silencing import silenced
@@ -40,6 +41,7 @@ def write_vectors(
     path: Path,
     *,
     format: VectorFormat,
+    simplify: float = 0.0,
     smallest: int = 1,
     scale: Scale | None = None,
 ) -> int:
@@ -53,13 +55,15 @@ def write_vectors(
     - "gpkg": a GeoPackage with the layer `regions`, in the system of the grid; without one, in pixels as above.
     - "coco": objects of one image, in pixels. A region with holes is written as run lengths, since COCO's polygons have none.
 
-    Each polygon has the name and the id of its class and its number of pixels, and its area if a scale with a unit is given.
+    Each polygon has the name and the id of its class, and the number and the area of its pixels, if a scale with a unit is given; simplified
+    borders do not change these.
 
     Args:
         mask: 2-D.
         grid: of the mask.
         path: of the file.
         format: see above.
+        simplify: largest distance in pixels by which points are removed from borders, see `geometry.simplify`; 0: none.
         smallest: regions with fewer pixels are left out.
         scale: of the grid, for areas.
 
@@ -72,7 +76,7 @@ def write_vectors(
         raise DataError(
             mask.id or "mask", expected="an image, for polygons", found="a volume", do="Write polygons of images only."
         )
-    borders = _borders(mask, scale)
+    borders = simplified(_borders(mask, scale), simplify)
     writers = {"geojson": _write_geojson, "gpkg": _write_geopackage, "coco": _write_coco}
     return writers[format](_Regions(mask, grid, borders, smallest, scale), path)
 

@@ -29,7 +29,7 @@ from pixelwise.storage import claim_folder, require_claimable
 from pixelwise.types import Prediction
 
 # Settings of the section `predict` that are no fields of `ModelSpec`.
-_OUTPUT_KEYS = {"confidence", "dicom", "generate_uids", "mosaic", "polygons", "resample"}
+_OUTPUT_KEYS = {"confidence", "dicom", "generate_uids", "mosaic", "polygons", "resample", "simplify"}
 
 __all__ = [
     "Outputs",

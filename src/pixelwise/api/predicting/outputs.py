@@ -47,6 +47,7 @@ class Outputs:
         probabilities: also write them: of a GeoTIFF as bands of one, else (K, *S) float16 as `.npz` with key `probabilities`.
         confidence: also write the largest probability at each pixel, in percent.
         polygons: also write the regions of images as polygons, in these formats.
+        simplify: largest distance in pixels by which their borders may move.
         mosaic: predict the GeoTIFFs of each source as one image.
         resample: predict images at the pixel spacing of the training, and return masks on their own grids.
         dicom: masks of DICOM series: segmentation objects of type "binary" or "labelmap", or "nifti".
@@ -58,6 +59,7 @@ class Outputs:
     probabilities: bool = False
     confidence: bool = False
     polygons: tuple[VectorFormat, ...] = ()
+    simplify: float = 0.0
     mosaic: bool = False
     resample: bool = False
     dicom: DicomMasks = "binary"
@@ -109,7 +111,7 @@ def write_outputs(name: str, loaded: Loaded, prediction: Prediction, out: Path, 
     source = loaded.source
     written, notices = _write_mask(name, source, prediction, out, outputs)
     entry = about(source) | {"mask": written.relative_to(out).as_posix()} | ({"notices": notices} if notices else {})
-    more = prediction_polygons(name, source, prediction, out, outputs.polygons)
+    more = prediction_polygons(name, source, prediction, out, outputs.polygons, outputs.simplify)
     entry = with_polygons(entry, more)
     if outputs.overlays:
         entry["overlay"] = f"overlays/{name}.png"

@@ -59,19 +59,21 @@ def _is_volume(item: Item) -> bool:
 
 
 def prediction_polygons(
-    name: str, source: Source, prediction: Prediction, out: Path, formats: Sequence[VectorFormat]
+    name: str, source: Source, prediction: Prediction, out: Path, formats: Sequence[VectorFormat], simplify: float
 ) -> dict[str, Any]:
     """Write the polygons of an image; return its additions to the entry in `predictions.json`."""
     mask = ArrayMask(prediction.mask, prediction.labels, str(source.path))
-    return _written(name, source, mask, out, formats)
+    return _written(name, source, mask, out, formats, simplify)
 
 
 def scene_polygons(
-    name: str, source: Source, path: Path, labels: Labels, out: Path, formats: Sequence[VectorFormat]
+    name: str, source: Source, path: Path, labels: Labels, out: Path, formats: Sequence[VectorFormat], simplify: float
 ) -> dict[str, Any]:
     """Write the polygons of a scene, whose mask is read back from `path`; return its additions to the entry."""
     known = labels if labels.ignore_ids else replace(labels, ignore_ids=(class_ids(labels)[1],))
-    return _written(name, source, _SceneMask(str(source.path), path, tuple(source.shape), known), out, formats)
+    return _written(
+        name, source, _SceneMask(str(source.path), path, tuple(source.shape), known), out, formats, simplify
+    )
 
 
 def with_polygons(entry: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,7 +82,9 @@ def with_polygons(entry: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str
     return {**entry, **more} | ({"notices": notices} if notices else {})
 
 
-def _written(name: str, source: Source, mask: MaskSource, out: Path, formats: Sequence[VectorFormat]) -> dict[str, Any]:
+def _written(
+    name: str, source: Source, mask: MaskSource, out: Path, formats: Sequence[VectorFormat], simplify: float
+) -> dict[str, Any]:
     if not formats:
         return {}
     files, notices = {}, []
@@ -88,7 +92,7 @@ def _written(name: str, source: Source, mask: MaskSource, out: Path, formats: Se
     for format in formats:
         file = f"polygons/{name}{SUFFIXES[format]}"
         try:
-            write_vectors(mask, source.grid, out / file, format=format, scale=scale)
+            write_vectors(mask, source.grid, out / file, format=format, simplify=simplify, scale=scale)
             files[format] = file
         except DataError as error:  # the mask is kept
             notices.append(str(error))

@@ -98,6 +98,7 @@ def request_for(
         "probabilities": outputs.probabilities,
         "confidence": outputs.confidence,
         "polygons": list(outputs.polygons),
+        "simplify": outputs.simplify,
         "mosaic": outputs.mosaic,
         "resample": outputs.resample,
         "dicom": outputs.dicom,

@@ -124,7 +124,7 @@ class _Scene:
         path, formats = self.out / self.files["mask"], self.outputs.polygons
         if formats:
             say("writing polygons")
-        more = scene_polygons(self.name, self.source, path, self.labels, self.out, formats)
+        more = scene_polygons(self.name, self.source, path, self.labels, self.out, formats, self.outputs.simplify)
         return with_polygons(self._entry(blocks), more)
 
     def _begin(self, before: Mapping[str, Any] | None) -> tuple[int, dict[str, SceneWriter]]:
