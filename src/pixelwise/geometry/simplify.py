@@ -20,6 +20,7 @@ Points = NDArray[np.float64]
 _CELL = 8.0
 # A distance that differs by less is equal to the tolerance.
 _ROUNDING = 1e-9
+_FEW = 20
 
 
 def simplified(borders: Borders, tolerance: float) -> Borders:
@@ -81,11 +82,17 @@ class _Simplification:
         """Return the largest distance of the former points between the neighbours of a point from the edge without it."""
         a, c = self.before[i], self.after[i]
         (ax, ay), (cx, cy) = self.at[a], self.at[c]
-        along = np.array([cx - ax, cy - ay])
+        dx, dy = cx - ax, cy - ay
+        length = dx * dx + dy * dy or 1.0
+        if c - a <= _FEW:  # numpy takes longer for these
+            squares = []
+            for x, y in self.at[a + 1 : c]:
+                share = min(max(((x - ax) * dx + (y - ay) * dy) / length, 0.0), 1.0)
+                squares.append((x - ax - share * dx) ** 2 + (y - ay - share * dy) ** 2)
+            return float(max(squares) ** 0.5)
         away = self.points[a + 1 : c] - (ax, ay)
-        length = float(along @ along)
-        share = np.clip(away @ along / length, 0, 1) if length else np.zeros(len(away))
-        return float(np.sqrt(((away - share[:, None] * along) ** 2).sum(1).max()))
+        shares = (away @ (dx, dy) / length).clip(0, 1)
+        return float(((away - shares[:, None] * (dx, dy)) ** 2).sum(1).max() ** 0.5)
 
     def _may_go(self, i: int) -> bool:
         """Whether no other point is in the triangle of a point and its neighbours, and the new edge is not one that exists."""
