@@ -1,0 +1,81 @@
+"""Draw the figures of the guides.
+
+python -m benchmarks.guide_figures      # writes docs/images/guide-*.jpg
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from pixelwise.grid import Grid
+from pixelwise.labels import Labels
+from pixelwise.measuring.masks import ArrayMask
+from pixelwise.measuring.regions import find_regions
+from pixelwise.measuring.scale import AffineScale
+
+FOLDER = Path(__file__).parents[1] / "docs" / "images"
+_WIDTH, _HEIGHT = 1200, 640
+_STAIN, _HOLE = (214, 96, 24), (30, 90, 200)
+
+
+def main() -> None:
+    image = fabric()
+    image.save(FOLDER / "guide-fabric-roll.jpg", quality=75, optimize=True)
+    print(FOLDER / "guide-fabric-roll.jpg")
+
+
+def fabric() -> Image.Image:
+    """Draw a piece of cloth with a stain, a hole and a missing yarn, and their sizes as `measure` gives them."""
+    mask = _defects()
+    image = Image.fromarray(_cloth(mask))
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(26)
+    labels = Labels(("cloth", "stain", "hole"))
+    scale = AffineScale(np.eye(2) * 0.2, "mm", "spacing of 0.2 mm")
+    for region in find_regions(ArrayMask(mask, labels), scale, Grid(), ("mm²", 1.0)):
+        if region.class_name == "cloth":
+            continue
+        sizes = region.measurements
+        (top, left), (bottom, right) = region.window.start, region.window.stop
+        colour = _STAIN if region.class_name == "stain" else _HOLE
+        draw.rectangle((left - 8, top - 8, right + 7, bottom + 7), outline=colour, width=3)
+        text = (
+            f"{region.class_name}  {sizes['area'].value:.0f} sq. mm, longest axis {sizes['longest_axis'].value:.1f} mm"
+        )
+        if "length" in sizes:
+            text = f"{region.class_name}  length {sizes['length'].value:.1f} mm, width {sizes['width'].value:.1f} mm"
+        at = (min(left - 2, _WIDTH - 20 - round(font.getlength(text))), bottom + 18)
+        box = draw.textbbox(at, text, font)
+        draw.rectangle((box[0] - 6, box[1] - 5, box[2] + 6, box[3] + 6), fill=(255, 255, 255))
+        draw.text(at, text, (20, 20, 20), font)
+    return image
+
+
+def _defects() -> NDArray[np.uint8]:
+    rows, columns = np.indices((_HEIGHT, _WIDTH))
+    mask = np.zeros((_HEIGHT, _WIDTH), np.uint8)
+    angle = np.arctan2(rows - 190, columns - 260)
+    mask[np.hypot((rows - 190) * 1.4, columns - 260) < 85 + 14 * np.sin(3 * angle) + 8 * np.cos(5 * angle + 1)] = 1
+    mask[np.hypot(rows - 150, columns - 840) < 38 + 5 * np.sin(4 * np.arctan2(rows - 150, columns - 840))] = 2
+    mask[(np.abs(rows - 460 - 6 * np.sin(columns / 160)) < 5) & (columns > 380) & (columns < 1080)] = 1
+    return mask
+
+
+def _cloth(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an image (H, W, 3) of a plain weave with the defects of a mask."""
+    rows, columns = np.indices(mask.shape)
+    rng = np.random.default_rng(0)
+    over = (rows // 6 + columns // 6) % 2
+    thread = np.where(over, np.sin(np.pi * (rows % 6 + 0.5) / 6), np.sin(np.pi * (columns % 6 + 0.5) / 6))
+    light = 140 + 45 * thread + rng.normal(0, 2, mask.shape) + 6 * np.sin(columns / 90)
+    image = light[..., None] * np.array([0.92, 0.96, 1.0])
+    image[mask == 1] = image[mask == 1] * (0.72, 0.62, 0.5)
+    image[mask == 2] = 25 + 0.08 * image[mask == 2]
+    return image.clip(0, 255).astype(np.uint8)
+
+
+if __name__ == "__main__":
+    main()
