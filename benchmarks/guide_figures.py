@@ -23,9 +23,9 @@ _STAIN, _HOLE = (214, 96, 24), (30, 90, 200)
 
 
 def main() -> None:
-    image = fabric()
-    image.save(FOLDER / "guide-fabric-roll.jpg", quality=75, optimize=True)
-    print(FOLDER / "guide-fabric-roll.jpg")
+    for name, image in {"guide-fabric-roll": fabric(), "guide-areas-by-district": districts()}.items():
+        image.save(FOLDER / f"{name}.jpg", quality=75, optimize=True)
+        print(FOLDER / f"{name}.jpg")
 
 
 def fabric() -> Image.Image:
@@ -51,6 +51,35 @@ def fabric() -> Image.Image:
         box = draw.textbbox(at, text, font)
         draw.rectangle((box[0] - 6, box[1] - 5, box[2] + 6, box[3] + 6), fill=(255, 255, 255))
         draw.text(at, text, (20, 20, 20), font)
+    return image
+
+
+def districts() -> Image.Image:
+    """Draw a map of grass, wheat and roads with two districts, and the hectares of each class in them."""
+    rows, columns = np.indices((_HEIGHT, _WIDTH))
+    mask = np.zeros((_HEIGHT, _WIDTH), np.uint8)
+    mask[(columns > 430 + 60 * np.sin(rows / 110)) & (columns < 1010 + 40 * np.cos(rows / 70)) & (rows > 60)] = 1
+    mask[np.abs(rows - 330 - 50 * np.sin(columns / 190)) < 8] = 2
+    mask[np.abs(columns - 700 - 0.3 * rows) < 7] = 2
+    colours = np.array([(150, 178, 118), (226, 200, 112), (98, 98, 104)])
+    rng = np.random.default_rng(0)
+    image = Image.fromarray((colours[mask] + rng.normal(0, 3, (*mask.shape, 1))).clip(0, 255).astype(np.uint8))
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(26)
+    border = [(540, -10), (575, 210), (515, 420), (560, 650)]
+    draw.line(border, (255, 255, 255), 9)
+    draw.line(border, (30, 30, 30), 4)
+    west = columns < np.interp(rows, [y for _, y in border], [x for x, _ in border])
+    hectares = 0.02  # a pixel of about 14 m
+    for name, inside, x in (("west", west, 40), ("east", ~west, 850)):
+        lines = [f"{name}:"]
+        lines += [
+            f"{label}  {(inside & (mask == k)).sum() * hectares:,.0f} ha"
+            for k, label in enumerate(("grass", "wheat", "road"))
+        ]
+        text = "\n".join(lines)
+        box = draw.textbbox((x, 440), text, font)
+        draw.rectangle((box[0] - 12, box[1] - 10, box[2] + 12, box[3] + 12), fill=(255, 255, 255))
+        draw.text((x, 440), text, (20, 20, 20), font)
     return image
 
 
