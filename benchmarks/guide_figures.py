@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pixelwise.grid import Grid
 from pixelwise.labels import Labels
+from pixelwise.measuring.ground_plane import GroundPlane
 from pixelwise.measuring.masks import ArrayMask
 from pixelwise.measuring.regions import find_regions
 from pixelwise.measuring.scale import AffineScale
@@ -23,7 +24,12 @@ _STAIN, _HOLE = (214, 96, 24), (30, 90, 200)
 
 
 def main() -> None:
-    for name, image in {"guide-fabric-roll": fabric(), "guide-areas-by-district": districts()}.items():
+    for name, image in {
+        "guide-fabric-roll": fabric(),
+        "guide-areas-by-district": districts(),
+        "guide-drive": road(),
+        "guide-organ-volumes": organ(),
+    }.items():
         image.save(FOLDER / f"{name}.jpg", quality=75, optimize=True)
         print(FOLDER / f"{name}.jpg")
 
@@ -80,6 +86,65 @@ def districts() -> Image.Image:
         box = draw.textbbox((x, 440), text, font)
         draw.rectangle((box[0] - 12, box[1] - 10, box[2] + 12, box[3] + 12), fill=(255, 255, 255))
         draw.text((x, 440), text, (20, 20, 20), font)
+    return image
+
+
+def road() -> Image.Image:
+    """Draw a road with a vehicle, lines of equal distance on the ground plane, and the distance of the vehicle."""
+    corners = np.array([(220, 460), (420, 460), (352, 270), (288, 270)])
+    plane = GroundPlane.from_points(corners, np.array([(-2, 5), (2, 5), (2, 18), (-2, 18)]))
+    zoom = _HEIGHT / 480
+    image = Image.new("RGB", (round(640 * zoom), _HEIGHT), (178, 202, 224))
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(24)
+
+    def at(*points: tuple[float, float]) -> list[tuple[float, float]]:
+        return [(x * zoom, y * zoom) for x, y in points]
+
+    draw.rectangle((*at((0, 235))[0], image.width, _HEIGHT), fill=(150, 172, 128))
+    draw.polygon(at((308, 236), (332, 236), (660, 520), (-20, 520)), fill=(120, 120, 126))
+    rows = np.arange(250.0, 480.0)
+    ahead = plane.to_ground(np.stack([rows, np.full_like(rows, 320)], 1))[:, 1]
+    for metres in (6, 8, 10, 15, 20):
+        row = float(np.interp(-metres, -ahead, rows))
+        half = 1.15 * (row - 232)
+        draw.line(at((320 - half, row), (320 + half, row)), fill=(240, 240, 240), width=2)
+        draw.text(at((326 + half, row - 9))[0], f"{metres:g} m", (20, 20, 20), font)
+    draw.rectangle(at((296, 262), (345, 319.5)), fill=(64, 84, 160), outline=(20, 20, 20), width=2)
+    draw.rectangle(at((302, 268), (339, 284)), fill=(190, 206, 222))
+    draw.ellipse((*at((317, 316))[0], *at((324, 323))[0]), fill=(220, 40, 30))
+    draw.text(at((60, 296))[0], "vehicle: 11.2 m ahead", (20, 20, 20), font)
+    draw.line(at((252, 307), (312, 319)), fill=(20, 20, 20), width=2)
+    return image
+
+
+def organ() -> Image.Image:
+    """Draw three slices of a volume with an organ and a lesion, with the volumes and the longest axis in a slice."""
+    slices, rows, columns = np.indices((33, 300, 360))
+    x, y, z = (columns - 180) * 0.5, (rows - 150) * 0.5, (slices - 16) * 2.5
+    bumps = 1 + 0.05 * np.sin(3 * np.arctan2(y, x)) + 0.04 * np.cos(z / 9)
+    liver = (x / 72) ** 2 + (y / 55) ** 2 + (z / 38) ** 2 <= bumps
+    lesion = ((x - 22) / 17) ** 2 + ((y + 6) / 11) ** 2 + (z / 13) ** 2 <= 1
+    mask = (liver.astype(np.uint8) + (liver & lesion)).astype(np.uint8)
+    scale = AffineScale(np.diag([2.5, 0.5, 0.5]), "mm", "drawn")
+    labels = Labels(("background", "liver", "lesion"))
+    regions = find_regions(ArrayMask(mask, labels), scale, Grid((2.5, 0.5, 0.5), "mm"), ("ml", 1e-3))
+    sizes = {region.class_name: region.measurements for region in regions}
+    rng = np.random.default_rng(0)
+    light = np.array([28.0, 128.0, 82.0])[mask] + rng.normal(0, 9, mask.shape)
+    image = Image.new("RGB", (3 * 360 + 40, 300 + 96), (255, 255, 255))
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(24)
+    for n, k in enumerate((11, 16, 21)):
+        left = 10 + 370 * n
+        image.paste(Image.fromarray(light[k].clip(0, 255).astype(np.uint8)), (left, 10))
+        draw.text((left + 8, 14), f"z = {(k - 16) * 2.5:+.1f} mm", (255, 255, 255), font)
+    middle = (10 + 370 + 180 + 44, 10 + 150 - 12)
+    draw.line((middle[0] - 34, middle[1], middle[0] + 34, middle[1]), fill=(255, 210, 40), width=3)
+    axis = sizes["lesion"]["longest_axis_in_slice"].value
+    text = (
+        f"liver without lesion {sizes['liver']['volume'].value:.0f} ml, lesion {sizes['lesion']['volume'].value:.1f} ml"
+    )
+    draw.text((14, 322), text, (20, 20, 20), font)
+    draw.text((14, 354), f"longest axis of the lesion in a slice {axis:.1f} mm (yellow)", (20, 20, 20), font)
     return image
 
 
