@@ -23,7 +23,7 @@ from pixelwise.api.predicting.requests import SUMMARY
 from pixelwise.config import Config, read_request, with_overrides
 from pixelwise.config.tree import SplitConfig
 from pixelwise.datasets.dataset import Dataset, open_data
-from pixelwise.errors import ConfigError, DataError, MaskError, PixelwiseError, UsageError
+from pixelwise.errors import DataError, MaskError, PixelwiseError, UsageError
 from pixelwise.grid import Grid
 from pixelwise.imageio import volume_files
 from pixelwise.imageio.dicom_seg_header import segmentation_kind
@@ -296,17 +296,12 @@ def _is_mask(path: Path) -> bool:
 
 
 def _data_set(path: Path, overrides: Sequence[str]) -> Masks:
-    """Return the ground truth of the images of all splits that have one; volumes are whole if their format allows that."""
+    """Return the ground truth of the images of all splits that have one; volumes are whole."""
     config, base = read_request(path, overrides)
     section = config.data
     undivided = SplitConfig(val=0) if section.split == SplitConfig() else section.split
     section = section.model_copy(update={"split": undivided, "volumes": section.volumes or "whole"})
-    try:
-        splits = open_data(section, base)
-    except ConfigError:
-        if config.data.volumes is not None:
-            raise
-        splits = open_data(section.model_copy(update={"volumes": "slices"}), base)
+    splits = open_data(section, base)
     chosen = [(split, i) for split in splits for i, record in enumerate(split.records) if record.mask is not None]
     return Masks(_Truth(chosen), splits.labels.names, note=_TRUTH, notices=splits.notices)
 
