@@ -90,7 +90,7 @@ def test_every_derived_value_has_a_reason(whole: Path) -> None:
         assert "  # " in line, line
     left = [line.strip() for line in text.split("\nmodel:")[1].splitlines() if "null" in line]
     # For networks of other libraries, or null means "never", "all" or "detect".
-    loss, end = ["ohem: null", "cldice_classes: null"], ["masks: null", "surface_tolerance: null"]
+    loss, end = ["ohem: null", "cldice_classes: null"], ["masks: null", "surface_tolerance: null", "rules: null"]
     of_fpn = [f"{key}: null" for key in ("encoder", "width", "fine", "norms")]
     of_videos = [f"{key}: null" for key in ("start", "stop", "smoothing", "video_masks", "regions")]
     assert left == [
