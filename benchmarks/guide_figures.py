@@ -20,7 +20,7 @@ from pixelwise.measuring.scale import AffineScale
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images"
 _WIDTH, _HEIGHT = 1200, 640
-_STAIN, _HOLE = (214, 96, 24), (30, 90, 200)
+_STAIN, _HOLE, _YARN = (214, 96, 24), (30, 90, 200), (150, 40, 120)
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
         "guide-drive": road(),
         "guide-organ-volumes": organ(),
     }.items():
-        image.save(FOLDER / f"{name}.jpg", quality=75, optimize=True)
+        image.save(FOLDER / f"{name}.jpg", quality=65, optimize=True)
         print(FOLDER / f"{name}.jpg")
 
 
@@ -39,14 +39,14 @@ def fabric() -> Image.Image:
     mask = _defects()
     image = Image.fromarray(_cloth(mask))
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(26)
-    labels = Labels(("cloth", "stain", "hole"))
+    labels = Labels(("cloth", "stain", "hole", "missing yarn"))
     scale = AffineScale(np.eye(2) * 0.2, "mm", "spacing of 0.2 mm")
     for region in find_regions(ArrayMask(mask, labels), scale, Grid(), ("mm²", 1.0)):
         if region.class_name == "cloth":
             continue
         sizes = region.measurements
         (top, left), (bottom, right) = region.window.start, region.window.stop
-        colour = _STAIN if region.class_name == "stain" else _HOLE
+        colour = {"stain": _STAIN, "hole": _HOLE}.get(region.class_name, _YARN)
         draw.rectangle((left - 8, top - 8, right + 7, bottom + 7), outline=colour, width=3)
         text = (
             f"{region.class_name}  {sizes['area'].value:.0f} sq. mm, longest axis {sizes['longest_axis'].value:.1f} mm"
@@ -100,13 +100,13 @@ def road() -> Image.Image:
     def at(*points: tuple[float, float]) -> list[tuple[float, float]]:
         return [(x * zoom, y * zoom) for x, y in points]
 
-    draw.rectangle((*at((0, 235))[0], image.width, _HEIGHT), fill=(150, 172, 128))
-    draw.polygon(at((308, 236), (332, 236), (660, 520), (-20, 520)), fill=(120, 120, 126))
+    draw.rectangle((*at((0, 181))[0], image.width, _HEIGHT), fill=(150, 172, 128))
+    draw.polygon(at((320, 181), (625, 520), (15, 520)), fill=(120, 120, 126))
     rows = np.arange(250.0, 480.0)
     ahead = plane.to_ground(np.stack([rows, np.full_like(rows, 320)], 1))[:, 1]
     for metres in (6, 8, 10, 15, 20):
         row = float(np.interp(-metres, -ahead, rows))
-        half = 1.15 * (row - 232)
+        half = 0.9 * (row - 181)
         draw.line(at((320 - half, row), (320 + half, row)), fill=(240, 240, 240), width=2)
         draw.text(at((326 + half, row - 9))[0], f"{metres:g} m", (20, 20, 20), font)
     draw.rectangle(at((296, 262), (345, 319.5)), fill=(64, 84, 160), outline=(20, 20, 20), width=2)
@@ -154,7 +154,7 @@ def _defects() -> NDArray[np.uint8]:
     angle = np.arctan2(rows - 190, columns - 260)
     mask[np.hypot((rows - 190) * 1.4, columns - 260) < 85 + 14 * np.sin(3 * angle) + 8 * np.cos(5 * angle + 1)] = 1
     mask[np.hypot(rows - 150, columns - 840) < 38 + 5 * np.sin(4 * np.arctan2(rows - 150, columns - 840))] = 2
-    mask[(np.abs(rows - 460 - 6 * np.sin(columns / 160)) < 5) & (columns > 380) & (columns < 1080)] = 1
+    mask[(np.abs(rows - 460 - 6 * np.sin(columns / 160)) < 5) & (columns > 380) & (columns < 1080)] = 3
     return mask
 
 
@@ -167,6 +167,7 @@ def _cloth(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     light = 140 + 45 * thread + rng.normal(0, 2, mask.shape) + 6 * np.sin(columns / 90)
     image = light[..., None] * np.array([0.92, 0.96, 1.0])
     image[mask == 1] = image[mask == 1] * (0.72, 0.62, 0.5)
+    image[mask == 3] *= 0.55
     image[mask == 2] = 25 + 0.08 * image[mask == 2]
     return image.clip(0, 255).astype(np.uint8)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -97,6 +98,13 @@ def test_the_four_point_system_by_hand() -> None:
 def test_limits(rule: dict[str, Any], expected: str) -> None:
     two = image(region(1, "stain", 3, 0, confidence=0.4), region(2, "stain", 1, 9))
     assert outcome({"rules": [rule]}, two) == [("a", expected)]
+
+
+def test_a_region_without_the_measure_of_a_table_is_reviewed() -> None:
+    large = replace(region(1, "stain", 3, 0), measurements={"area": Measurement(4e6, "mm²", "pixel count")})
+    assert outcome(FOUR_POINTS, image(large)) == [("a", "review"), (ALL_IMAGES, "review")]
+    (_, whole) = Rules.from_dict(FOUR_POINTS, CLASSES).verdicts([image(large)])
+    assert whole.reasons == ("a: stain (region 1): no longest_axis", "0.0 points per 100 yd²")
 
 
 def test_reasons_name_the_region_its_size_and_the_limit() -> None:

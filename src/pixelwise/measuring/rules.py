@@ -213,19 +213,22 @@ class Rules:
             score = self.score
             total = sum(_points(score, image) for image in images)
             area = sum(in_unit(image.area, score.per[1], f"points: {image.image}") for image in images)
-            found.append(_judged(ALL_IMAGES, [], [], score, total / area * score.per[0]))
+            missing = [f"{image.image}: {text}" for image in images for text in _without_points(score, image)]
+            found.append(_judged(ALL_IMAGES, [], missing, score, total / area * score.per[0]))
         return found
 
     def _verdict(self, image: Inspected) -> Verdict:
         """Return the verdict on one image."""
         reasons: dict[Outcome, list[str]] = {"review": [], "reject": []}
         for rule in self.rules:
-            reasons["review"] += _unmeasured(rule, image)
+            reasons["review"] += _unmeasured(rule.class_name, rule.measure, image)
             for name, size in _sizes(rule, image):
                 outcome, limit = _violated(rule, size, f"{rule.class_name}: {rule.measure}")
                 if outcome is not None:
                     reasons[outcome].append(f"{name}: {rule.measure} {_text(size)} {limit}")
         score = self.score
+        if score is not None:
+            reasons["review"] += _without_points(score, image)
         if score is None or score.overall:
             return _judged(image.image, reasons["reject"], reasons["review"], None, None)
         area = in_unit(image.area, score.per[1], f"points: {image.image}")
@@ -276,13 +279,18 @@ def _sizes(rule: Rule, image: Inspected) -> list[tuple[str, Measurement]]:
     return [(name, size) for name, size in named if size is not None]
 
 
-def _unmeasured(rule: Rule, image: Inspected) -> list[str]:
+def _without_points(score: Score, image: Inspected) -> list[str]:
+    """Return the regions that get no points since they lack the measure."""
+    return [text for table in score.tables for text in _unmeasured(table.class_name, table.measure, image)]
+
+
+def _unmeasured(class_name: str, measure: str, image: Inspected) -> list[str]:
     """Return the regions that lack a measure although every region of their size has it."""
     return [
-        f"{region.class_name} (region {region.number}): no {rule.measure}"
+        f"{region.class_name} (region {region.number}): no {measure}"
         for region in image.regions
-        if rule.measure in _ALWAYS and region.class_name == rule.class_name
-        if rule.measure not in region.measurements and region.pixels >= SMALLEST_CONTOUR
+        if measure in _ALWAYS and region.class_name == class_name
+        if measure not in region.measurements and region.pixels >= SMALLEST_CONTOUR
     ]
 
 
