@@ -195,16 +195,10 @@ def _contours(mask: MaskSource, scale: Scale, found: Components, band_pixels: in
             origin = tuple(found.start[i].tolist())
             segments = contour(inside, scale, origin)
             around, around_pixels = perimeter(segments, scale), perimeter(segments, flat)
-            thin = found.class_index[i] != background and may_be_thin(around, float(found.size[i]))
-            thin = thin and _has_pixels_with_size(scale, found.start[i], found.stop[i])
+            thin = may_be_thin(around, float(found.size[i])) and found.class_index[i] != background
+            thin = thin and not isinstance(scale, GroundPlane)  # whose pixels differ too much along a line
             line = centre_line(inside, scale, around_pixels, int(holes[i]), origin) if thin else None
             yield i, _Lengths(around, around_pixels, longest_axis(segments, scale), line)
-
-
-def _has_pixels_with_size(scale: Scale, start: NDArray[np.intp], stop: NDArray[np.intp]) -> bool:
-    """Return whether pixels have a size in the middle of a box: false above the horizon of a ground plane."""
-    middle = (start + stop - 1)[None] / 2
-    return bool(np.linalg.det(scale.jacobians(middle)[0]) != 0)
 
 
 def _starting_in(band: Window, found: Components, kept: NDArray[np.bool_]) -> NDArray[np.intp]:
